@@ -1,0 +1,162 @@
+//! The claims of a JWT, and the manifest that they make.
+
+use serde::{Deserialize, Deserializer, Serialize};
+use serde_json::{Map, Value};
+
+use crate::pattern::PatternFiles;
+use crate::release::{Release, ReleaseError};
+use crate::token::Verified;
+
+/// Clocks of hosts and CI may differ by this many seconds.
+const LEEWAY: u64 = 60;
+
+/// The claims that EtchaOS reads and writes: the registered ones of RFC 7519, Etcha's, and our own.
+/// Times are Unix seconds. Claims that are not listed are ignored, as RFC 7519 section 4 demands.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Claims {
+    /// Issuer.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub iss: Option<String>,
+    /// Subject.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub sub: Option<String>,
+    /// Audience; one string or a list of them.
+    #[serde(skip_serializing_if = "Vec::is_empty", deserialize_with = "one_or_many")]
+    pub aud: Vec<String>,
+    /// Issued at.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub iat: Option<u64>,
+    /// Not before.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub nbf: Option<u64>,
+    /// Expires at.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub exp: Option<u64>,
+    /// An id that no other token has.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub jti: Option<String>,
+    /// The version of the program that wrote the token.
+    #[serde(rename = "etchaVersion", skip_serializing_if = "Option::is_none")]
+    pub etcha_version: Option<String>,
+    /// One `name version arch` a line: what the build put in.
+    #[serde(rename = "etchaBuildManifest", skip_serializing_if = "Option::is_none")]
+    pub etcha_build_manifest: Option<String>,
+    /// A Pattern.
+    #[serde(rename = "etchaPattern", skip_serializing_if = "Option::is_none")]
+    pub etcha_pattern: Option<PatternFiles>,
+    /// Variables of a Pattern's run.
+    #[serde(rename = "etchaRunVars", skip_serializing_if = "Map::is_empty")]
+    pub etcha_run_vars: Map<String, Value>,
+    /// What the release is, if this is a manifest.
+    #[serde(rename = "etchaosRelease", skip_serializing_if = "Option::is_none")]
+    pub etchaos_release: Option<Release>,
+}
+
+/// A token that is not valid now.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum TimeError {
+    /// `exp` has passed.
+    #[error(
+        "it expired at Unix time {exp}, and it is {now}; if the clock is right, a newer one must be published"
+    )]
+    Expired {
+        /// When it expired.
+        exp: u64,
+        /// The time of the check.
+        now: u64,
+    },
+    /// `nbf` or `iat` lies ahead.
+    #[error("it is valid from Unix time {from}, and it is {now}; is the clock right?")]
+    NotYet {
+        /// When it begins.
+        from: u64,
+        /// The time of the check.
+        now: u64,
+    },
+}
+
+impl Claims {
+    /// Whether the token is valid at `now` (Unix seconds), give or take a minute. A claim that is
+    /// not there does not limit.
+    pub fn check_time(&self, now: u64) -> Result<(), TimeError> {
+        if let Some(exp) = self.exp
+            && now >= exp.saturating_add(LEEWAY)
+        {
+            return Err(TimeError::Expired { exp, now });
+        }
+        match self.nbf.max(self.iat) {
+            Some(from) if now.saturating_add(LEEWAY) < from => Err(TimeError::NotYet { from, now }),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// The claims of a release: a token with a valid `etchaosRelease`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Manifest {
+    /// What the release is; has passed [`Release::validate`].
+    pub release: Release,
+    /// All claims.
+    pub claims: Claims,
+}
+
+/// A verified token that is not a manifest.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ManifestError {
+    /// There is no such claim.
+    #[error("the token has no claim \"etchaosRelease\": it is not a manifest")]
+    NotAManifest,
+    /// The claim is there and wrong.
+    #[error(transparent)]
+    Release(#[from] ReleaseError),
+}
+
+impl TryFrom<Verified<Claims>> for Verified<Manifest> {
+    type Error = ManifestError;
+
+    fn try_from(token: Verified<Claims>) -> Result<Self, ManifestError> {
+        token.try_map(|claims| {
+            let release = claims.etchaos_release.clone().ok_or(ManifestError::NotAManifest)?;
+            release.validate()?;
+            Ok(Manifest { release, claims })
+        })
+    }
+}
+
+fn one_or_many<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<String>, D::Error> {
+    #[derive(Deserialize)]
+    #[serde(untagged)]
+    enum OneOrMany {
+        One(String),
+        Many(Vec<String>),
+    }
+    Ok(match OneOrMany::deserialize(deserializer)? {
+        OneOrMany::One(one) => vec![one],
+        OneOrMany::Many(many) => many,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_are_checked_with_a_minute_of_leeway() {
+        let claims =
+            Claims { iat: Some(1000), nbf: Some(1100), exp: Some(2000), ..Claims::default() };
+        assert!(matches!(claims.check_time(1000), Err(TimeError::NotYet { from: 1100, .. })));
+        assert_eq!(claims.check_time(1040), Ok(()));
+        assert_eq!(claims.check_time(2059), Ok(()));
+        assert!(matches!(claims.check_time(2060), Err(TimeError::Expired { .. })));
+        assert_eq!(Claims::default().check_time(0), Ok(()));
+        assert_eq!(Claims { exp: Some(u64::MAX), ..claims }.check_time(u64::MAX - 70), Ok(()));
+    }
+
+    #[test]
+    fn an_audience_may_be_one_or_many() {
+        let one: Claims = serde_json::from_str(r#"{"aud": "a"}"#).unwrap();
+        let many: Claims = serde_json::from_str(r#"{"aud": ["a", "b"]}"#).unwrap();
+        assert_eq!((one.aud.len(), many.aud.len()), (1, 2));
+    }
+}

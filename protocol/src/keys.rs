@@ -1,0 +1,395 @@
+//! Keys, written as Etcha writes them: `ed25519public:BASE64-DER:KEYID`.
+//!
+//! The DER is PKIX `SubjectPublicKeyInfo` (RFC 5280) for public keys and PKCS#8 (RFC 5208) for
+//! private ones, in standard base64. The key decides the algorithm of a signature, never the token.
+
+use std::fmt;
+use std::str::FromStr;
+
+use aws_lc_rs::encoding::{AsDer, Pkcs8V1Der, PublicKeyX509Der};
+use aws_lc_rs::signature::{Ed25519KeyPair, KeyPair};
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey};
+use sha2::{Digest, Sha256};
+
+/// Longest key string that is looked at: an RSA-2048 private key takes about 1.7 kB.
+const TEXT_MAX: usize = 8 * 1024;
+/// Longest key id.
+const ID_MAX: usize = 64;
+
+/// A key string that is not a key.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum KeyError {
+    /// Not three parts with a known type in front.
+    #[error(
+        "not a key: expected <type>:<base64 DER>:<key id> with a type of {expected}, found {found}"
+    )]
+    Format {
+        /// The types that were acceptable here.
+        expected: &'static str,
+        /// The type that was found, or what stood in its place. Never key material.
+        found: String,
+    },
+    /// The middle part is not base64 or the bytes are not such a key.
+    #[error("the key {id:?} is damaged: {why}")]
+    Material {
+        /// The key id.
+        id: String,
+        /// What is wrong with it.
+        why: &'static str,
+    },
+    /// Two keys of one ring share an id but differ.
+    #[error("two different keys have the id {0:?}")]
+    DuplicateId(String),
+}
+
+/// What a key can do. One algorithm for each kind.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum KeyKind {
+    /// Ed25519, for `EdDSA` (RFC 8037). Signatures are deterministic.
+    Ed25519,
+    /// ECDSA on P-256, for `ES256` (RFC 7518). Signatures are random.
+    Ecp256,
+    /// RSA of 2048 bits or more, for `RS256` (RFC 7518). Signatures are deterministic.
+    Rsa2048,
+}
+
+impl KeyKind {
+    const PUBLIC: &str = "ed25519public, ecp256public or rsa2048public";
+    const PRIVATE: &str = "ed25519private, ecp256private or rsa2048private";
+
+    /// The JWS algorithm.
+    pub fn algorithm(self) -> Algorithm {
+        match self {
+            Self::Ed25519 => Algorithm::EdDSA,
+            Self::Ecp256 => Algorithm::ES256,
+            Self::Rsa2048 => Algorithm::RS256,
+        }
+    }
+
+    /// Whether signing the same bytes twice gives the same signature.
+    pub fn is_deterministic(self) -> bool {
+        self != Self::Ecp256
+    }
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::Ed25519 => "ed25519",
+            Self::Ecp256 => "ecp256",
+            Self::Rsa2048 => "rsa2048",
+        }
+    }
+
+    fn from_name(name: &str) -> Option<Self> {
+        [Self::Ed25519, Self::Ecp256, Self::Rsa2048].into_iter().find(|kind| kind.name() == name)
+    }
+}
+
+/// A public key and its id.
+#[derive(Clone)]
+pub struct PublicKey {
+    id: String,
+    kind: KeyKind,
+    der: Vec<u8>,
+    pub(crate) decoding: DecodingKey,
+}
+
+impl PublicKey {
+    /// The id that a token names in `kid`.
+    pub fn id(&self) -> &str {
+        &self.id
+    }
+
+    /// The kind of key.
+    pub fn kind(&self) -> KeyKind {
+        self.kind
+    }
+
+    fn new(kind: KeyKind, id: String, der: Vec<u8>) -> Result<Self, KeyError> {
+        // Through PEM: `from_ed_der` wants raw points and differs from one backend to the next.
+        let pem = pem("PUBLIC KEY", &der);
+        let decoding = match kind {
+            KeyKind::Ed25519 => DecodingKey::from_ed_pem(&pem),
+            KeyKind::Ecp256 => DecodingKey::from_ec_pem(&pem),
+            KeyKind::Rsa2048 => DecodingKey::from_rsa_pem(&pem),
+        };
+        let why = "the bytes are not a PKIX public key of its type";
+        let decoding = decoding.map_err(|_| KeyError::Material { id: id.clone(), why })?;
+        if kind == KeyKind::Ed25519 && !is_ed25519_spki(&der) {
+            return Err(KeyError::Material { id, why });
+        }
+        Ok(Self { id, kind, der, decoding })
+    }
+}
+
+impl PartialEq for PublicKey {
+    fn eq(&self, other: &Self) -> bool {
+        (self.kind, &self.id, &self.der) == (other.kind, &other.id, &other.der)
+    }
+}
+
+impl Eq for PublicKey {}
+
+impl FromStr for PublicKey {
+    type Err = KeyError;
+
+    fn from_str(text: &str) -> Result<Self, KeyError> {
+        let (kind, der, id) = parts(text, "public", KeyKind::PUBLIC)?;
+        Self::new(kind, id, der)
+    }
+}
+
+impl fmt::Display for PublicKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}public:{}:{}", self.kind.name(), STANDARD.encode(&self.der), self.id)
+    }
+}
+
+impl fmt::Debug for PublicKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "PublicKey({} {})", self.kind.name(), self.id)
+    }
+}
+
+/// A private key and its id. `Debug` shows the id alone; the text is had by [`PrivateKey::reveal`].
+#[derive(Clone)]
+pub struct PrivateKey {
+    id: String,
+    kind: KeyKind,
+    der: Vec<u8>,
+    public: PublicKey,
+    pub(crate) encoding: EncodingKey,
+}
+
+impl PrivateKey {
+    /// A new Ed25519 key from the operating system's randomness; its id is a digest of the public
+    /// half.
+    pub fn generate() -> Self {
+        // Fails only where the operating system has no randomness, and then nothing can be signed.
+        let pair = Ed25519KeyPair::generate().expect("the operating system gives random bytes");
+        let der: Pkcs8V1Der<'_> = pair.as_der().expect("an Ed25519 key has a PKCS#8 form");
+        let id: String = Sha256::digest(pair.public_key().as_ref())[..4]
+            .iter()
+            .map(|b| format!("{b:02x}"))
+            .collect();
+        Self::new(KeyKind::Ed25519, id, der.as_ref().to_vec()).expect("a new key is a valid key")
+    }
+
+    /// The id that tokens signed with this key name in `kid`.
+    pub fn id(&self) -> &str {
+        &self.id
+    }
+
+    /// The kind of key.
+    pub fn kind(&self) -> KeyKind {
+        self.kind
+    }
+
+    /// The public half, with the same id.
+    pub fn public(&self) -> &PublicKey {
+        &self.public
+    }
+
+    /// The key string, secret part and all: for writing a key file, never for a log.
+    pub fn reveal(&self) -> String {
+        format!("{}private:{}:{}", self.kind.name(), STANDARD.encode(&self.der), self.id)
+    }
+
+    fn new(kind: KeyKind, id: String, der: Vec<u8>) -> Result<Self, KeyError> {
+        let why = "the bytes are not a PKCS#8 private key of its type";
+        let damaged = || KeyError::Material { id: id.clone(), why };
+        let public_der = match kind {
+            KeyKind::Ed25519 => Ed25519KeyPair::from_pkcs8_maybe_unchecked(&der)
+                .map_err(|_| damaged())
+                .map(|pair| public_der(pair.public_key())),
+            KeyKind::Ecp256 => aws_lc_rs::signature::EcdsaKeyPair::from_pkcs8(
+                &aws_lc_rs::signature::ECDSA_P256_SHA256_FIXED_SIGNING,
+                &der,
+            )
+            .map_err(|_| damaged())
+            .map(|pair| public_der(pair.public_key())),
+            KeyKind::Rsa2048 => aws_lc_rs::rsa::KeyPair::from_pkcs8(&der)
+                .map_err(|_| damaged())
+                .map(|pair| public_der(pair.public_key())),
+        }?;
+        let pem = pem("PRIVATE KEY", &der);
+        let encoding = match kind {
+            KeyKind::Ed25519 => EncodingKey::from_ed_pem(&pem),
+            KeyKind::Ecp256 => EncodingKey::from_ec_pem(&pem),
+            KeyKind::Rsa2048 => EncodingKey::from_rsa_pem(&pem),
+        }
+        .map_err(|_| damaged())?;
+        let public = PublicKey::new(kind, id.clone(), public_der)?;
+        Ok(Self { id, kind, der, public, encoding })
+    }
+}
+
+impl FromStr for PrivateKey {
+    type Err = KeyError;
+
+    fn from_str(text: &str) -> Result<Self, KeyError> {
+        let (kind, der, id) = parts(text, "private", KeyKind::PRIVATE)?;
+        Self::new(kind, id, der)
+    }
+}
+
+impl fmt::Debug for PrivateKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "PrivateKey({} {})", self.kind.name(), self.id)
+    }
+}
+
+/// The keys that somebody trusts, by id.
+#[derive(Debug, Clone, Default)]
+pub struct KeyRing(Vec<PublicKey>);
+
+impl KeyRing {
+    /// The key with this id.
+    pub fn get(&self, id: &str) -> Option<&PublicKey> {
+        self.0.iter().find(|key| key.id == id)
+    }
+
+    /// Adds a key. The same key twice is fine; another key with an id that is taken is not.
+    pub fn add(&mut self, key: PublicKey) -> Result<(), KeyError> {
+        match self.get(&key.id) {
+            Some(known) if *known == key => Ok(()),
+            Some(_) => Err(KeyError::DuplicateId(key.id)),
+            None => {
+                self.0.push(key);
+                Ok(())
+            }
+        }
+    }
+
+    /// A text of one key a line; blank lines and lines that start with `#` are skipped.
+    pub fn parse(text: &str) -> Result<Self, KeyError> {
+        let lines = text.lines().map(str::trim).filter(|l| !l.is_empty() && !l.starts_with('#'));
+        let mut ring = Self::default();
+        for line in lines {
+            ring.add(line.parse()?)?;
+        }
+        Ok(ring)
+    }
+
+    /// The ids, in the order they were added.
+    pub fn ids(&self) -> impl Iterator<Item = &str> {
+        self.0.iter().map(PublicKey::id)
+    }
+
+    /// Whether nothing is trusted.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+}
+
+impl From<PublicKey> for KeyRing {
+    fn from(key: PublicKey) -> Self {
+        Self(vec![key])
+    }
+}
+
+/// Splits `<kind><half>:<base64>:<id>`.
+fn parts(
+    text: &str,
+    half: &str,
+    expected: &'static str,
+) -> Result<(KeyKind, Vec<u8>, String), KeyError> {
+    let text = text.trim();
+    let format = |found: &str| KeyError::Format { expected, found: found.to_owned() };
+    if text.len() > TEXT_MAX {
+        return Err(format("a text that is too long"));
+    }
+    let mut fields = text.split(':');
+    let (Some(name), Some(der), Some(id), None) =
+        (fields.next(), fields.next(), fields.next(), fields.next())
+    else {
+        return Err(format("something else"));
+    };
+    let kind = name.strip_suffix(half).and_then(KeyKind::from_name).ok_or_else(|| {
+        // The other half is the usual mistake; anything else may be a secret and is not shown.
+        match name.strip_suffix("private").or(name.strip_suffix("public")) {
+            Some(kind) if KeyKind::from_name(kind).is_some() => format(name),
+            _ => format("an unknown type"),
+        }
+    })?;
+    let plain = |b: u8| b.is_ascii_alphanumeric() || b"._-@".contains(&b);
+    if id.is_empty() || id.len() > ID_MAX || !id.bytes().all(plain) {
+        return Err(format("an unusable key id (1 to 64 letters, digits and ._-@)"));
+    }
+    let der = STANDARD
+        .decode(der)
+        .map_err(|_| KeyError::Material { id: id.to_owned(), why: "it is not standard base64" })?;
+    Ok((kind, der, id.to_owned()))
+}
+
+/// RFC 8410: a fixed 12-byte prefix, then the 32 bytes of the point. The PEM parser looks less
+/// closely.
+fn is_ed25519_spki(der: &[u8]) -> bool {
+    const PREFIX: [u8; 12] =
+        [0x30, 0x2a, 0x30, 0x05, 0x06, 0x03, 0x2b, 0x65, 0x70, 0x03, 0x21, 0x00];
+    der.len() == PREFIX.len() + 32 && der.starts_with(&PREFIX)
+}
+
+fn public_der(key: &impl AsDer<PublicKeyX509Der<'static>>) -> Vec<u8> {
+    key.as_der().expect("a valid public key has a PKIX form").as_ref().to_vec()
+}
+
+fn pem(label: &str, der: &[u8]) -> Vec<u8> {
+    let mut text = format!("-----BEGIN {label}-----\n");
+    for line in STANDARD.encode(der).as_bytes().chunks(64) {
+        text.push_str(std::str::from_utf8(line).expect("base64 is ASCII"));
+        text.push('\n');
+    }
+    text.push_str(&format!("-----END {label}-----\n"));
+    text.into_bytes()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_key_round_trips_through_its_text() {
+        let key = PrivateKey::generate();
+        let again: PrivateKey = key.reveal().parse().unwrap();
+        assert_eq!(again.public(), key.public());
+        let public: PublicKey = key.public().to_string().parse().unwrap();
+        assert_eq!(&public, key.public());
+    }
+
+    #[test]
+    fn the_secret_half_is_never_shown() {
+        let key = PrivateKey::generate();
+        let secret = key.reveal().split(':').nth(1).unwrap().to_owned();
+        assert!(!format!("{key:?}").contains(&secret));
+        let error = key.reveal().parse::<PublicKey>().unwrap_err().to_string();
+        assert!(error.contains("ed25519private"), "{error}");
+        assert!(!error.contains(&secret), "{error}");
+    }
+
+    #[test]
+    fn damaged_keys_are_refused() {
+        let good = PrivateKey::generate().public().to_string();
+        let (head, id) = good.rsplit_once(':').unwrap();
+        for bad in [
+            String::new(),
+            "ed25519public".to_owned(),
+            format!("{head}AAAA:{id}"),
+            format!("{}:{id}", &head[..head.len() - 8]),
+            format!("{good}:more"),
+            good.replace("ed25519", "rsa2048"),
+            format!("{head}:two words"),
+        ] {
+            assert!(bad.parse::<PublicKey>().is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_ring_refuses_two_keys_with_one_id() {
+        let (a, b) = (PrivateKey::generate(), PrivateKey::generate());
+        let lying = b.public().to_string().replace(b.id(), a.id());
+        let text = format!("# trusted\n\n{}\n{}\n", a.public(), lying);
+        assert_eq!(KeyRing::parse(&text).unwrap_err(), KeyError::DuplicateId(a.id().to_owned()));
+    }
+}
