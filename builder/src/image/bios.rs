@@ -1,0 +1,80 @@
+//! GRUB for BIOS, installed in user space: what `grub-bios-setup` does, on a file.
+//!
+//! `boot.img` goes into the first sector and loads the first sector of `core.img`, which loads the
+//! rest of it. Both must be told where `core.img` is (GRUB's `include/grub/i386/pc/boot.h` and
+//! `include/grub/offsets.h` name the offsets).
+
+use anyhow::{Result, ensure};
+
+/// The size of a sector, in bytes.
+pub const SECTOR: usize = 512;
+/// How much of the first sector is code; after it come the disk's signature and the partitions.
+pub const BOOT_CODE: usize = 440;
+
+/// `boot.img`: where `core.img` begins, as a 64-bit LBA.
+const KERNEL_SECTOR: usize = 0x5c;
+/// `boot.img`: the drive to read from; 0xff is the one that was booted.
+const BOOT_DRIVE: usize = 0x64;
+/// `boot.img`: a jump that distrusts the BIOS about the drive's number. Two no-ops trust it, as is
+/// right for hard disks.
+const DRIVE_CHECK: usize = 0x66;
+/// The first sector of `core.img` ends with a list of blocks: LBA (64 bits), count of sectors and
+/// segment to load to (16 bits each).
+const BLOCK_LIST: usize = SECTOR - 12;
+/// Where the second sector of `core.img` is loaded to.
+const SEGMENT: u16 = 0x820;
+
+/// The boot code of the first sector, for a `core.img` at the sector `core_lba`.
+pub fn boot_code(boot_img: &[u8], core_lba: u64) -> Result<[u8; BOOT_CODE]> {
+    ensure!(
+        boot_img.len() == SECTOR,
+        "GRUB's boot.img has {} bytes, expected {SECTOR}",
+        boot_img.len()
+    );
+    let mut code = [0; BOOT_CODE];
+    code.copy_from_slice(&boot_img[..BOOT_CODE]);
+    code[KERNEL_SECTOR..KERNEL_SECTOR + 8].copy_from_slice(&core_lba.to_le_bytes());
+    code[BOOT_DRIVE] = 0xff;
+    code[DRIVE_CHECK..DRIVE_CHECK + 2].copy_from_slice(&[0x90, 0x90]);
+    Ok(code)
+}
+
+/// `core.img`, for its place at the sector `lba`, in a partition of `sectors`.
+pub fn core(core_img: &[u8], lba: u64, sectors: u64) -> Result<Vec<u8>> {
+    let mut core = core_img.to_vec();
+    core.resize(core.len().next_multiple_of(SECTOR), 0);
+    let count = core.len() / SECTOR;
+    ensure!(count > 1, "GRUB's core.img has only {} bytes", core_img.len());
+    ensure!(
+        count as u64 <= sectors,
+        "GRUB's core.img takes {count} sectors, its partition has {sectors}"
+    );
+    let rest = u16::try_from(count - 1)?;
+    core[BLOCK_LIST..BLOCK_LIST + 8].copy_from_slice(&(lba + 1).to_le_bytes());
+    core[BLOCK_LIST + 8..BLOCK_LIST + 10].copy_from_slice(&rest.to_le_bytes());
+    core[BLOCK_LIST + 10..BLOCK_LIST + 12].copy_from_slice(&SEGMENT.to_le_bytes());
+    Ok(core)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn boot_code_knows_where_core_is() {
+        let code = boot_code(&[7; SECTOR], 2048).unwrap();
+        assert_eq!(code[KERNEL_SECTOR..KERNEL_SECTOR + 8], 2048u64.to_le_bytes());
+        assert_eq!(code[DRIVE_CHECK..DRIVE_CHECK + 2], [0x90, 0x90]);
+        assert_eq!(code[0], 7);
+        assert!(boot_code(&[0; 440], 2048).is_err());
+    }
+
+    #[test]
+    fn core_is_padded_and_must_fit() {
+        let core_img = core(&[1; 1300], 2048, 2048).unwrap();
+        assert_eq!(core_img.len(), 3 * SECTOR);
+        assert_eq!(core_img[BLOCK_LIST..SECTOR], [1, 8, 0, 0, 0, 0, 0, 0, 2, 0, 0x20, 0x08]);
+        assert!(core(&[1; 1300], 2048, 2).is_err());
+        assert!(core(&[1; 100], 2048, 2048).is_err());
+    }
+}

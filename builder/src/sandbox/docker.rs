@@ -1,0 +1,221 @@
+//! Containers of an engine that speaks Docker's API: Docker or Podman.
+//!
+//! The container lives as long as our connection to its standard input does: it runs `cat`, is
+//! removed by the engine when that ends, and `cat` ends when the builder does, however it ends.
+
+use std::path::Path;
+use std::pin::Pin;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use bollard::Docker;
+use bollard::container::{AttachContainerResults, LogOutput};
+use bollard::exec::StartExecResults;
+use bollard::models::{ContainerCreateBody, ExecConfig, HostConfig};
+use bollard::query_parameters::{
+    AttachContainerOptionsBuilder, CreateContainerOptions, CreateImageOptionsBuilder,
+    StartContainerOptions,
+};
+use futures_util::StreamExt;
+use tokio::io::AsyncWrite;
+use tokio::runtime::Runtime;
+
+use super::{Base, CAPABILITIES, Finished, PATH, Sandbox, Script, WORK};
+use crate::log_file::LogFile;
+
+/// An engine that does not answer within this time is not there.
+const ANSWER: Duration = Duration::from_secs(5);
+/// Longest single call: an import of a whole root file system. bollard's own limit is two minutes.
+const CALL: Duration = Duration::from_secs(3600);
+
+/// A connection to an engine.
+pub struct Connection {
+    docker: Docker,
+    runtime: Runtime,
+    version: String,
+}
+
+impl Connection {
+    /// Connects to the engine that `DOCKER_HOST` names, or else to the usual sockets of Docker and
+    /// Podman, and asks for its version.
+    pub fn open() -> Result<Self> {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let connect = async {
+            match tokio::time::timeout(ANSWER, answering_engine()).await {
+                Ok(found) => found,
+                Err(_) => bail!("the engine did not answer within {} s", ANSWER.as_secs()),
+            }
+        };
+        let (mut docker, version) = runtime.block_on(connect)?;
+        docker.set_timeout(CALL);
+        Ok(Self { docker, runtime, version })
+    }
+
+    /// Starts a container from the official image, or from `base` where no registry answers.
+    pub fn start(self, base: &Base<'_>, work: &Path, log: &mut LogFile) -> Result<DockerSandbox> {
+        let image = match self.runtime.block_on(self.pull(base.image, log)) {
+            Ok(()) => base.image.to_owned(),
+            Err(error) => {
+                log.line(&format!("cannot pull {}: {error:#}; importing a base", base.image));
+                let tar = base.tar.path(log)?;
+                self.runtime.block_on(self.import(&tar, log))?
+            }
+        };
+        let (id, stdin) = self
+            .runtime
+            .block_on(self.create(&image, work))
+            .with_context(|| format!("starting a container from {image}"))?;
+        Ok(DockerSandbox { connection: self, id, _stdin: stdin })
+    }
+
+    async fn pull(&self, image: &str, log: &mut LogFile) -> Result<()> {
+        let options = CreateImageOptionsBuilder::default().from_image(image).build();
+        let mut answers = self.docker.create_image(Some(options), None, None);
+        while let Some(answer) = answers.next().await {
+            if let Some(status) = answer?.status {
+                log.line(&status);
+            }
+        }
+        Ok(())
+    }
+
+    async fn import(&self, tar: &Path, log: &mut LogFile) -> Result<String> {
+        let file = tokio::fs::File::open(tar).await?;
+        let body = bollard::body_try_stream(tokio_util::io::ReaderStream::new(file));
+        let options = CreateImageOptionsBuilder::default().from_src("-").build();
+        let mut answers = self.docker.create_image(Some(options), Some(body), None);
+        let mut image = None;
+        while let Some(answer) = answers.next().await {
+            image = answer.context("importing the base")?.status.or(image);
+        }
+        let image = image.context("the engine did not name the image that it imported")?;
+        log.line(&format!("imported {image}"));
+        Ok(image)
+    }
+
+    async fn create(
+        &self,
+        image: &str,
+        work: &Path,
+    ) -> Result<(String, Pin<Box<dyn AsyncWrite + Send>>)> {
+        let work = work.to_str().context("the work folder's path is not UTF-8")?;
+        let unconfined = ["seccomp=unconfined", "apparmor=unconfined"];
+        let config = ContainerCreateBody {
+            image: Some(image.to_owned()),
+            cmd: Some(vec!["cat".to_owned()]),
+            open_stdin: Some(true),
+            stdin_once: Some(true),
+            attach_stdin: Some(true),
+            host_config: Some(HostConfig {
+                auto_remove: Some(true),
+                binds: Some(vec![format!("{work}:{WORK}")]),
+                cap_add: Some(CAPABILITIES.map(str::to_owned).to_vec()),
+                // The default profiles forbid the mounts that the capabilities are for.
+                security_opt: Some(unconfined.map(str::to_owned).to_vec()),
+                ..HostConfig::default()
+            }),
+            ..ContainerCreateBody::default()
+        };
+        let id = self.docker.create_container(None::<CreateContainerOptions>, config).await?.id;
+        let options = AttachContainerOptionsBuilder::default().stdin(true).stream(true).build();
+        let AttachContainerResults { input, .. } =
+            self.docker.attach_container(&id, Some(options)).await?;
+        self.docker.start_container(&id, None::<StartContainerOptions>).await?;
+        Ok((id, input))
+    }
+}
+
+async fn answering_engine() -> Result<(Docker, String)> {
+    let mut why = Vec::new();
+    for connected in [Docker::connect_with_defaults(), Docker::connect_with_podman_defaults()] {
+        let answer = async {
+            let docker = connected?.negotiate_version().await?;
+            let version = docker.version().await?.version.unwrap_or_default();
+            Ok::<_, bollard::errors::Error>((docker, version))
+        };
+        match answer.await {
+            Ok(found) => return Ok(found),
+            Err(error) => why.push(error.to_string()),
+        }
+    }
+    bail!("neither Docker nor Podman answers ({})", why.join("; "))
+}
+
+/// A container of an engine.
+pub struct DockerSandbox {
+    connection: Connection,
+    id: String,
+    /// Closing it ends the container.
+    _stdin: Pin<Box<dyn AsyncWrite + Send>>,
+}
+
+impl DockerSandbox {
+    async fn exec(&self, script: &Script<'_>, log: &mut LogFile) -> Result<Finished> {
+        let docker = &self.connection.docker;
+        let env = script.env.iter().map(|(name, value)| format!("{name}={value}"));
+        let config = ExecConfig {
+            cmd: Some(script.argv()),
+            env: Some(env.chain([format!("PATH={PATH}")]).collect()),
+            attach_stdout: Some(true),
+            attach_stderr: Some(true),
+            ..ExecConfig::default()
+        };
+        let exec = docker.create_exec(&self.id, config).await?.id;
+        let StartExecResults::Attached { mut output, .. } = docker.start_exec(&exec, None).await?
+        else {
+            bail!("the engine detached a program that was to be attached");
+        };
+        let (mut out, mut err) = (Lines::default(), Lines::default());
+        let mut stdout = Vec::new();
+        while let Some(part) = output.next().await {
+            match part? {
+                LogOutput::StdErr { message } => err.push(&message, log),
+                LogOutput::StdOut { message } => {
+                    stdout.extend_from_slice(&message);
+                    out.push(&message, log);
+                }
+                _ => {}
+            }
+        }
+        out.flush(log);
+        err.flush(log);
+        let code = docker.inspect_exec(&exec).await?.exit_code;
+        let code = code.and_then(|code| i32::try_from(code).ok());
+        let code = code.context("the engine does not say how the program ended")?;
+        Ok(Finished { code, stdout: String::from_utf8_lossy(&stdout).into_owned() })
+    }
+}
+
+impl Sandbox for DockerSandbox {
+    fn run(&self, script: &Script<'_>, log: &mut LogFile) -> Result<Finished> {
+        self.connection
+            .runtime
+            .block_on(self.exec(script, log))
+            .context("running a program in the container")
+    }
+
+    fn describe(&self) -> String {
+        format!("docker (engine {})", self.connection.version)
+    }
+}
+
+/// Cuts a stream into the lines of a log.
+#[derive(Default)]
+struct Lines(Vec<u8>);
+
+impl Lines {
+    fn push(&mut self, bytes: &[u8], log: &mut LogFile) {
+        self.0.extend_from_slice(bytes);
+        while let Some(end) = self.0.iter().position(|b| *b == b'\n') {
+            let line: Vec<u8> = self.0.drain(..=end).collect();
+            log.line(String::from_utf8_lossy(&line).trim_end());
+        }
+    }
+
+    fn flush(&mut self, log: &mut LogFile) {
+        if !self.0.is_empty() {
+            let rest = std::mem::take(&mut self.0);
+            log.line(String::from_utf8_lossy(&rest).trim_end());
+        }
+    }
+}

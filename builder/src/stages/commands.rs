@@ -1,0 +1,90 @@
+//! Runs a part of the variant's Pattern in the container.
+
+use std::collections::BTreeMap;
+
+use anyhow::{Context, Result, bail};
+use protocol::pattern::{Exec, Mode, Output, Report, RunError, Shell, run};
+
+use super::Build;
+use crate::log_file::LogFile;
+use crate::sandbox::{Sandbox, Script, WORK};
+
+/// Runs the Commands of one part of the build; see [`crate::variant::PARTS`].
+pub fn run_part(
+    build: &Build,
+    part: &str,
+    sandbox: &dyn Sandbox,
+    env: &BTreeMap<String, String>,
+    log: &mut LogFile,
+) -> Result<Report> {
+    let exec = &build.variant.pattern.exec;
+    let mut shell = ContainerShell { sandbox, exec, env, log };
+    let report = run(build.variant.part(part), Mode::Change, &mut shell);
+    let report = report.map_err(|error| match error {
+        RunError::Pattern(error) => error.into(),
+        RunError::Shell { id, source } => source.context(format!("running the Command {id:?}")),
+    })?;
+    if let Some(failure) = report.failures().next() {
+        bail!(
+            "the Command {:?} of the variant {} failed:\n{}",
+            failure.id,
+            build.variant.variant,
+            failure.output
+        );
+    }
+    Ok(report)
+}
+
+/// The environment of every Command.
+pub fn environment(build: &Build) -> BTreeMap<String, String> {
+    let units = &build.variant.units;
+    let work = |name: &str| format!("{WORK}/{name}");
+    [
+        ("ROOT", work("root")),
+        ("FILES", work("files")),
+        ("OUT", work("out")),
+        ("ARCH", build.target.arch.to_string()),
+        ("VARIANT", build.target.variant.to_string()),
+        ("MIRROR", build.mirror.clone().unwrap_or_default()),
+        ("UNITS_ENABLE", units.enable.join(" ")),
+        ("UNITS_DISABLE", units.disable.join(" ")),
+        ("UNITS_MASK", units.mask.join(" ")),
+        // Nothing may depend on the build host's settings.
+        ("LC_ALL", "C.UTF-8".to_owned()),
+        ("TZ", "UTC".to_owned()),
+        ("HOME", "/root".to_owned()),
+        ("DEBIAN_FRONTEND", "noninteractive".to_owned()),
+    ]
+    .map(|(name, value)| (name.to_owned(), value))
+    .into()
+}
+
+/// The variables that a part set, or an error that names the one that is missing.
+pub fn run_var(report: &Report, name: &str) -> Result<String> {
+    let value = report.run_vars.get(name).filter(|value| !value.is_empty());
+    let missing = || format!("no Command of the variant set the run variable {name:?}");
+    value.cloned().with_context(missing)
+}
+
+struct ContainerShell<'a> {
+    sandbox: &'a dyn Sandbox,
+    exec: &'a Exec,
+    env: &'a BTreeMap<String, String>,
+    log: &'a mut LogFile,
+}
+
+impl Shell for ContainerShell<'_> {
+    type Error = anyhow::Error;
+
+    fn run(&mut self, text: &str, env: &BTreeMap<String, String>) -> Result<Output> {
+        let mut all = self.env.clone();
+        all.extend(env.clone());
+        self.log.forget_tail();
+        self.log.quote(text);
+        let script = Script { exec: self.exec, text, env: &all };
+        let finished = self.sandbox.run(&script, self.log)?;
+        // A failure is explained by what was printed last, on whichever stream.
+        let text = if finished.code == 0 { finished.stdout } else { self.log.tail() };
+        Ok(Output { code: finished.code, text })
+    }
+}

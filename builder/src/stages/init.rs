@@ -1,0 +1,62 @@
+//! Stage 1: a container from the distribution's official image, with bootstrap and disk tools added.
+
+use std::fs;
+use std::path::PathBuf;
+
+use anyhow::{Context, Result};
+
+use super::commands::{environment, run_part};
+use super::{Build, Describe};
+use crate::command::Tool;
+use crate::log_file::LogFile;
+use crate::sandbox::{self, Base, BaseTar, Sandbox};
+
+/// A container that has the tools.
+pub struct Container {
+    pub(super) sandbox: Box<dyn Sandbox>,
+}
+
+impl Describe for Container {
+    fn describe(&self) -> String {
+        self.sandbox.describe()
+    }
+}
+
+/// Starts the container and installs the tools.
+pub fn run(build: &Build, log: &mut LogFile) -> Result<Container> {
+    let work = &build.folders.work;
+    // What a build left behind. Nothing is mounted in there: mounts go with their namespace.
+    fs::remove_dir_all(work).with_context(|| format!("emptying {}", work.display()))?;
+    for folder in ["files", "out"] {
+        fs::create_dir_all(work.join(folder))?;
+    }
+    let tar = CachedBase { build };
+    let base = Base { image: &build.variant.container.image, tar: &tar };
+    let sandbox = sandbox::start(build.engine, &base, work, log)?;
+    run_part(build, "init", &*sandbox, &environment(build), log)?;
+    Ok(Container { sandbox })
+}
+
+/// The bootstrapped base of a variant, kept in the cache. It only has to be good enough to upgrade
+/// itself, which the part "init" does.
+#[derive(Debug)]
+struct CachedBase<'a> {
+    build: &'a Build,
+}
+
+impl BaseTar for CachedBase<'_> {
+    fn path(&self, log: &mut LogFile) -> Result<PathBuf> {
+        let cache = &self.build.folders.cache;
+        let tar = cache.join(format!("base_{}.tar", self.build.target));
+        if tar.exists() {
+            log.line(&format!("using the base {}", tar.display()));
+            return Ok(tar);
+        }
+        let command = &self.build.variant.container.bootstrap;
+        let (program, arguments) = command.split_first().context("no program to bootstrap with")?;
+        let partial = cache.join(format!("base_{}.partial.tar", self.build.target));
+        Tool::new(program).args(arguments).arg(&partial).args(&self.build.mirror).run(log)?;
+        fs::rename(&partial, &tar).with_context(|| format!("keeping {}", tar.display()))?;
+        Ok(tar)
+    }
+}

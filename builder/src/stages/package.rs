@@ -1,0 +1,217 @@
+//! Stage 4: kernel, initrd, disk image and manifest.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+use jiff::Timestamp;
+use protocol::esp::{self, Slot};
+use protocol::grubenv::BootState;
+use protocol::pattern::{Pattern, PatternFiles};
+use protocol::{Artifact, Claims, Package, Release, Role, release, token};
+use serde_json::json;
+
+use super::commands::run_part;
+use super::refine::Image;
+use super::{Build, Describe};
+use crate::image::digest;
+use crate::image::disk::Disk;
+use crate::image::initrd::Initrd;
+use crate::log_file::LogFile;
+
+/// The files of a release and its signed manifest, in the artifacts' folder.
+pub struct Packaged {
+    pub(super) release: Release,
+    pub(super) manifest: PathBuf,
+}
+
+impl Describe for Packaged {
+    fn describe(&self) -> String {
+        let size: u64 = self.release.boot_artifacts().map(|artifact| artifact.size).sum();
+        format!("kernel and initrd take {} MB, build {}", size / 1_000_000, self.release.build)
+    }
+}
+
+/// Makes the files, from the inside out.
+pub fn run(build: &Build, image: Image, log: &mut LogFile) -> Result<Packaged> {
+    let mut packaging = Packaging { build, pieces: build.folders.work.join("out"), image, log };
+    packaging.part("package")?;
+    let kernel = packaging.kernel()?;
+    let initrd = packaging.initrd()?;
+    let installed = packaging.installed(vec![kernel, initrd])?;
+    let disk = packaging.disk(&installed)?;
+    packaging.manifest(installed, disk)
+}
+
+struct Packaging<'a> {
+    build: &'a Build,
+    image: Image,
+    /// What the variant's Commands made.
+    pieces: PathBuf,
+    log: &'a mut LogFile,
+}
+
+impl Packaging<'_> {
+    fn part(&mut self, part: &str) -> Result<()> {
+        let sandbox = &*self.image.tree.container.sandbox;
+        run_part(self.build, part, sandbox, &self.image.env, self.log)?;
+        Ok(())
+    }
+
+    fn kernel(&self) -> Result<Artifact> {
+        let path = self.path(Role::Kernel);
+        fs::copy(self.pieces.join("vmlinuz"), &path).context("copying the kernel")?;
+        self.artifact(Role::Kernel)
+    }
+
+    fn initrd(&self) -> Result<Artifact> {
+        let initrd = Initrd {
+            early: &self.pieces.join("early"),
+            root: &self.build.folders.work.join("root"),
+            usr: &self.pieces.join("usr.squashfs"),
+            epoch: self.image.tree.epoch,
+        };
+        initrd.write(&self.path(Role::Initrd))?;
+        self.artifact(Role::Initrd)
+    }
+
+    /// The release as a fresh disk has it. It must not say when or as which build it was made, and
+    /// it cannot name the disk that it lies on.
+    fn installed(&self, artifacts: Vec<Artifact>) -> Result<Release> {
+        let bootloader = self.pieces.join("bootloader");
+        let bootloader = fs::read_to_string(&bootloader)
+            .with_context(|| format!("reading {}", bootloader.display()))?;
+        let tree = &self.image.tree;
+        Ok(Release {
+            schema: release::SCHEMA,
+            variant: self.build.target.variant.clone(),
+            arch: self.build.target.arch,
+            version: self.image.version.clone(),
+            build: 0,
+            epoch: u64::from(tree.epoch),
+            kernel: tree.kernel.clone(),
+            recipe: self.image.recipe.clone(),
+            artifacts,
+            packages: tree.packages.clone(),
+            bootloader: Package::parse_list(&bootloader)?,
+        })
+    }
+
+    fn disk(&mut self, installed: &Release) -> Result<Artifact> {
+        let esp = self.pieces.join("esp");
+        let claims = self.claims(installed);
+        let manifest = token::sign(&self.build.signing.key, &claims)?;
+        self.lay_out_esp(&esp, &manifest)?;
+        self.part("esp")?;
+        let read = |name: &str| {
+            let path = self.pieces.join(name);
+            fs::read(&path).with_context(|| format!("reading {}", path.display()))
+        };
+        let disk = Disk {
+            esp: &self.pieces.join("esp.img"),
+            boot_img: &read("bios/boot.img")?,
+            core_img: &read("bios/core.img")?,
+            seed: &self.image.version,
+        };
+        disk.write(&self.path(Role::Disk))?;
+        self.artifact(Role::Disk)
+    }
+
+    /// The tree of the ESP: boot loaders, boot script, slot `a` filled and good.
+    fn lay_out_esp(&self, esp: &Path, manifest: &str) -> Result<()> {
+        let slot = Slot::A.folder();
+        let place = |from: &Path, to: &str| -> Result<()> {
+            let to = esp.join(to);
+            fs::create_dir_all(to.parent().context("a file has a folder")?)?;
+            fs::copy(from, &to).with_context(|| format!("copying {}", from.display()))?;
+            Ok(())
+        };
+        for file in self.pieces.join("efi").read_dir().context("reading the boot loaders")? {
+            let file = file?;
+            place(&file.path(), &format!("EFI/BOOT/{}", file.file_name().to_string_lossy()))?;
+        }
+        place(&self.pieces.join("efi-stub.cfg"), esp::DEBIAN_STUB)?;
+        place(&self.pieces.join("grub.cfg"), esp::GRUB_CFG)?;
+        for role in Role::BOOT {
+            if let Some(name) = esp::slot_file(role) {
+                place(&self.path(role), &format!("{slot}/{name}"))?;
+            }
+        }
+        fs::create_dir_all(esp.join(Slot::B.folder()))?;
+        fs::write(esp.join(&slot).join(esp::MANIFEST), manifest)?;
+        fs::write(esp.join(esp::GRUBENV), BootState::settled(Slot::A).to_bytes())?;
+        Ok(())
+    }
+
+    /// Numbers and signs the release.
+    fn manifest(self, installed: Release, disk: Artifact) -> Result<Packaged> {
+        let now = Timestamp::now();
+        let published = self.build.cdn.manifest(&self.build.target, &self.build.signing.ring()?)?;
+        let published = published.map_or(0, |manifest| manifest.release.build);
+        let mut release = Release { build: next_build(published, now), ..installed };
+        release.artifacts.push(disk);
+        release.validate()?;
+        let mut claims = self.claims(&release);
+        let issued = u64::try_from(now.as_second()).context("the clock is before 1970")?;
+        claims.iat = Some(issued);
+        claims.nbf = Some(issued);
+        claims.exp = self.build.variant.pattern.expires_in.map(|seconds| issued + seconds);
+        claims.jti = Some(format!("{}-{}", self.build.target, release.build));
+        let manifest = self.build.folders.artifacts.join(self.build.target.manifest_name());
+        let text = token::sign(&self.build.signing.key, &claims)?;
+        fs::write(&manifest, text + "\n")
+            .with_context(|| format!("writing {}", manifest.display()))?;
+        Ok(Packaged { release, manifest })
+    }
+
+    /// The claims that follow from the release alone.
+    fn claims(&self, release: &Release) -> Claims {
+        let pattern = &self.build.variant.pattern;
+        let packages = release.packages.iter().map(|package| format!("{package}\n")).collect();
+        let run = Pattern { run: pattern.run.clone(), ..Pattern::default() };
+        let mut claims = Claims {
+            iss: pattern.issuer.clone(),
+            sub: pattern.subject.clone(),
+            aud: pattern.audience.clone(),
+            etcha_version: Some(env!("CARGO_PKG_VERSION").to_owned()),
+            etcha_build_manifest: Some(packages),
+            etcha_pattern: Some(PatternFiles::from(&run)),
+            etchaos_release: Some(release.clone()),
+            ..Claims::default()
+        };
+        let vars = &mut claims.etcha_run_vars;
+        vars.insert("etchaosArch".into(), json!(release.arch));
+        vars.insert("etchaosVariant".into(), json!(release.variant));
+        vars.insert("etchaosBuild".into(), json!(release.build));
+        claims
+    }
+
+    fn path(&self, role: Role) -> PathBuf {
+        self.build.folders.artifacts.join(self.build.target.artifact_name(role))
+    }
+
+    fn artifact(&self, role: Role) -> Result<Artifact> {
+        let (size, sha256) = digest::of_file(&self.path(role))?;
+        let name = self.build.target.artifact_name(role);
+        Ok(Artifact { role, url: name.clone(), name, size, sha256 })
+    }
+}
+
+/// Today's date and a number for the day, but more than what was published: `2026112301`.
+fn next_build(published: u64, now: Timestamp) -> u64 {
+    let today: u64 = now.strftime("%Y%m%d01").to_string().parse().unwrap_or_default();
+    today.max(published + 1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn build_numbers_are_dates_and_only_grow() {
+        let now = "2026-11-23T10:00:00Z".parse().unwrap();
+        assert_eq!(next_build(0, now), 2_026_112_301);
+        assert_eq!(next_build(2_026_112_301, now), 2_026_112_302);
+        assert_eq!(next_build(2_030_010_101, now), 2_030_010_102);
+    }
+}

@@ -1,0 +1,121 @@
+//! Stage 3: a distribution becomes EtchaOS.
+
+use std::collections::BTreeMap;
+use std::fs::{self, Permissions};
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+
+use anyhow::{Context, Result};
+use walkdir::WalkDir;
+
+use super::bootstrap::RootTree;
+use super::commands::{environment, run_part};
+use super::{Build, Describe};
+use crate::image::digest;
+use crate::log_file::LogFile;
+use crate::{download, updater_binary};
+
+/// How many digits of the content's digest a version ends with.
+const VERSION_DIGITS: usize = 8;
+
+/// The size of the ESP: two slots with room to grow, as the size of a disk cannot change later.
+const ESP_MIB: u64 = 1021;
+
+/// An EtchaOS tree, and what makes it this one.
+pub struct Image {
+    pub(super) tree: RootTree,
+    /// SHA-256 of the rendered variant and of every file that goes in.
+    pub(super) recipe: String,
+    /// `IMAGE_VERSION`.
+    pub(super) version: String,
+    /// The environment of the Commands from here on.
+    pub(super) env: BTreeMap<String, String>,
+}
+
+impl Describe for Image {
+    fn describe(&self) -> String {
+        format!("version {}", self.version)
+    }
+}
+
+/// Gathers the files that are added and runs the variant's refinement.
+pub fn run(build: &Build, tree: RootTree, log: &mut LogFile) -> Result<Image> {
+    let files = build.folders.work.join("files");
+    gather(build, &files, log)?;
+    let content = digest::of_tree(&files)?;
+    let recipe = digest::of_bytes(format!("{}\n{content}", build.variant.rendered).as_bytes());
+    let version = version(&tree, &recipe);
+    let mut env = environment(build);
+    env.insert("SOURCE_DATE_EPOCH".into(), tree.epoch.to_string());
+    env.insert("IMAGE_VERSION".into(), version.clone());
+    env.insert("ESP_UUID".into(), volume_id(&version));
+    env.insert("ESP_MIB".into(), ESP_MIB.to_string());
+    run_part(build, "refine", &*tree.container.sandbox, &env, log)?;
+    Ok(Image { tree, recipe, version, env })
+}
+
+/// A function of the content alone: the same packages and recipe have the same version.
+fn version(tree: &RootTree, recipe: &str) -> String {
+    let packages: String = tree.packages.iter().map(|package| format!("{package}\n")).collect();
+    let content = digest::of_bytes(format!("{recipe}\n{packages}").as_bytes());
+    format!("{}-{}", tree.version, &content[..VERSION_DIGITS])
+}
+
+/// The id of the FAT file system, as tools write it: `1A2B-3C4D`.
+fn volume_id(version: &str) -> String {
+    let digest = digest::of_bytes(format!("ESP {version}").as_bytes()).to_uppercase();
+    format!("{}-{}", &digest[..4], &digest[4..8])
+}
+
+/// Lays out everything that is copied over the root tree.
+fn gather(build: &Build, files: &Path, log: &mut LogFile) -> Result<()> {
+    copy_tree(&build.variants.join("files"), files)?;
+    copy_tree(&build.workspace.join("updater/systemd"), &files.join("usr/lib/systemd/system"))?;
+    let updater = updater_binary::build(&build.workspace, build.target.arch, log)?;
+    install(&updater, &files.join("usr/bin/etchaos-updater"), 0o755)?;
+
+    let ours = files.join("usr/lib/etchaos");
+    fs::create_dir_all(&ours)?;
+    let keys: String = build.signing.trusted.iter().map(|key| format!("{key}\n")).collect();
+    fs::write(ours.join("keys"), keys)?;
+    if let Some(config) = &build.host_config {
+        install(config, &ours.join("updater.json"), 0o644)?;
+    }
+    for binary in &build.variant.binaries {
+        log.line(&format!("binary {}: {}", binary.name, binary.url));
+        let cached = build.folders.cache.join(&binary.sha256);
+        if !cached.exists() {
+            download::fetch(binary, &cached)?;
+        }
+        install(&cached, &files.join(binary.path.trim_start_matches('/')), 0o755)?;
+    }
+    Ok(())
+}
+
+/// Copies a tree. Files get the mode that git would give them: a checkout's umask must not reach
+/// the image.
+fn copy_tree(from: &Path, to: &Path) -> Result<()> {
+    for entry in WalkDir::new(from).sort_by_file_name() {
+        let entry = entry.with_context(|| format!("reading {}", from.display()))?;
+        let target = to.join(entry.path().strip_prefix(from)?);
+        if entry.file_type().is_dir() {
+            fs::create_dir_all(&target)?;
+            fs::set_permissions(&target, Permissions::from_mode(0o755))?;
+        } else if entry.file_type().is_symlink() {
+            std::os::unix::fs::symlink(fs::read_link(entry.path())?, &target)?;
+        } else {
+            let executable = entry.metadata()?.permissions().mode() & 0o100 != 0;
+            install(entry.path(), &target, if executable { 0o755 } else { 0o644 })?;
+        }
+    }
+    Ok(())
+}
+
+fn install(from: &Path, to: &Path, mode: u32) -> Result<()> {
+    let failed = || format!("copying {} to {}", from.display(), to.display());
+    if let Some(folder) = to.parent() {
+        fs::create_dir_all(folder).with_context(failed)?;
+    }
+    fs::copy(from, to).with_context(failed)?;
+    fs::set_permissions(to, Permissions::from_mode(mode)).with_context(failed)
+}

@@ -1,0 +1,59 @@
+//! Stage 5: the testbed boots the disk image, updates it and boots it again.
+
+use std::cell::RefCell;
+
+use anyhow::Result;
+use protocol::Release;
+use testbed::cycle::Options;
+use testbed::guest::Cancel;
+use testbed::report::Event;
+
+use super::package::Packaged;
+use super::{Build, Describe};
+use crate::log_file::LogFile;
+
+/// A release that has passed the testbed. There is no other way to make one.
+pub struct Tested {
+    packaged: Packaged,
+    steps: usize,
+}
+
+impl Tested {
+    pub(super) fn release(&self) -> &Release {
+        &self.packaged.release
+    }
+
+    pub(super) fn packaged(&self) -> &Packaged {
+        &self.packaged
+    }
+}
+
+impl Describe for Tested {
+    fn describe(&self) -> String {
+        format!("{} steps passed", self.steps)
+    }
+}
+
+/// Runs the full update cycle.
+pub fn run(build: &Build, packaged: Packaged, log: &mut LogFile) -> Result<Tested> {
+    let options = Options {
+        artifacts: build.folders.artifacts.clone(),
+        target: build.target.clone(),
+        keys: build.signing.ring()?,
+        logs: build.folders.logs.clone(),
+        work: build.folders.work.clone(),
+        accel: build.accel,
+        memory: Options::MEMORY,
+        cpus: Options::CPUS,
+        updater_version: Options::UPDATER_VERSION.to_owned(),
+        cancel: Cancel::default(),
+    };
+    let log = RefCell::new(log);
+    let report = testbed::cycle::run(&options, &|event| match event {
+        Event::Started(step) => log.borrow_mut().step(&step.to_string()),
+        Event::Progress(_, line) => log.borrow_mut().line(line),
+        Event::Finished(..) => {}
+    })?;
+    log.borrow_mut().line(&report.to_string());
+    Ok(Tested { packaged, steps: report.steps.len() })
+}

@@ -1,0 +1,134 @@
+//! What the builder says to bad input: a clear error, a way out, no panic, nothing built.
+
+use std::fs;
+use std::path::Path;
+
+use assert_cmd::Command;
+
+/// Runs the builder in a folder and returns its exit code and standard error.
+fn builder(folder: &Path, arguments: &[&str]) -> (i32, String) {
+    let output = Command::cargo_bin("builder")
+        .unwrap()
+        .current_dir(folder)
+        .env_remove("ETCHAOS_SIGNING_KEY")
+        .args(arguments)
+        .output()
+        .unwrap();
+    let text = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(!text.contains("panicked"), "{text}");
+    (output.status.code().unwrap(), text)
+}
+
+/// Expects failure with all of these words.
+fn fails(folder: &Path, arguments: &[&str], words: &[&str]) {
+    let (code, text) = builder(folder, arguments);
+    assert_eq!(code, 1, "{text}");
+    for word in words {
+        assert!(text.contains(word), "{arguments:?} should say {word:?}, says:\n{text}");
+    }
+}
+
+#[test]
+fn an_unknown_variant_lists_the_known_ones() {
+    let folder = tempfile::tempdir().unwrap();
+    fails(folder.path(), &["run", "nosuch"], &["nosuch", "deb"]);
+    assert!(!folder.path().join("out").exists(), "nothing is made for a variant that is not there");
+}
+
+#[test]
+fn a_name_that_is_no_variant_is_wrong_usage() {
+    let folder = tempfile::tempdir().unwrap();
+    for name in ["../etc/passwd", "Deb", ""] {
+        assert_eq!(builder(folder.path(), &["run", name]).0, 2, "{name}");
+    }
+    assert_eq!(builder(folder.path(), &["run", "deb", "--arch", "mips"]).0, 2);
+}
+
+#[test]
+fn broken_jsonnet_is_shown_with_file_line_and_message() {
+    let folder = tempfile::tempdir().unwrap();
+    let variants = folder.path().join("variants");
+    fs::create_dir(&variants).unwrap();
+    fs::write(variants.join("syntax.jsonnet"), "{\n  variant: 'syntax',\n  oops\n}\n").unwrap();
+    fs::write(variants.join("runtime.jsonnet"), "{\n  variant: error 'not today',\n}\n").unwrap();
+    fs::write(variants.join("shape.jsonnet"), "{ variant: 'shape' }\n").unwrap();
+    fs::write(variants.join("import.jsonnet"), "import 'nowhere.libsonnet'\n").unwrap();
+    let run = |name: &'static str| ["--variants", "variants", "render", name];
+    fails(folder.path(), &run("syntax"), &["syntax.jsonnet", ":4", "expected"]);
+    fails(folder.path(), &run("runtime"), &["runtime.jsonnet", ":2", "not today"]);
+    fails(folder.path(), &run("shape"), &["shape.jsonnet", "missing field"]);
+    fails(folder.path(), &run("import"), &["nowhere.libsonnet"]);
+}
+
+#[test]
+fn unusable_keys_and_configurations_are_named_before_anything_is_built() {
+    let folder = tempfile::tempdir().unwrap();
+    let run = |more: &[&'static str]| [&["run", "deb"], more].concat();
+    fails(
+        folder.path(),
+        &run(&["--signing-key", "@nowhere.key"]),
+        &["nowhere.key", "No such file"],
+    );
+    fails(folder.path(), &run(&["--signing-key", "nonsense"]), &["signing key", "ed25519private"]);
+    fs::write(folder.path().join("host.json"), "not JSON").unwrap();
+    fails(folder.path(), &run(&["--host-config", "host.json"]), &["host.json", "JSON"]);
+    fails(folder.path(), &run(&["--cdn", "/dev/null/cdn"]), &["/dev/null/cdn", "--cdn"]);
+    assert!(!folder.path().join("out/deb_amd64/logs/1-init.log").exists());
+}
+
+#[test]
+fn every_variant_of_the_project_renders() {
+    let folder = tempfile::tempdir().unwrap();
+    let output = Command::cargo_bin("builder").unwrap().arg("variants").output().unwrap();
+    let list = String::from_utf8(output.stdout).unwrap();
+    assert!(list.contains("deb"), "{list}");
+    for line in list.lines() {
+        let name = line.split(' ').next().unwrap();
+        let (code, text) = builder(folder.path(), &["render", name, "--arch", "amd64"]);
+        assert_eq!(code, 0, "{text}");
+    }
+}
+
+#[test]
+fn a_build_without_root_says_so() {
+    if !nix::unistd::geteuid().is_root() {
+        let folder = tempfile::tempdir().unwrap();
+        fails(folder.path(), &["run", "deb"], &["root", "sudo"]);
+        return;
+    }
+    // Root becomes nobody; setpriv is part of every Debian.
+    let program = assert_cmd::cargo::cargo_bin("builder");
+    let folder = tempfile::tempdir().unwrap();
+    let copy = folder.path().join("builder");
+    fs::copy(program, &copy).unwrap();
+    let open = std::os::unix::fs::PermissionsExt::from_mode(0o777);
+    fs::set_permissions(folder.path(), open).unwrap();
+    let variants = folder.path().join("variants");
+    copy_variants(&variants);
+    let output = Command::new("setpriv")
+        .args(["--reuid=65534", "--regid=65534", "--clear-groups", "--"])
+        .arg(&copy)
+        .arg("--variants")
+        .arg(&variants)
+        .args(["run", "deb", "--out"])
+        .arg(folder.path().join("out"))
+        .output()
+        .unwrap();
+    let text = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(1), "{text}");
+    assert!(text.contains("root"), "{text}");
+}
+
+/// The project's variants where anybody can read them.
+fn copy_variants(to: &Path) {
+    let from = Path::new(env!("CARGO_MANIFEST_DIR")).join("variants");
+    for entry in walkdir::WalkDir::new(&from) {
+        let entry = entry.unwrap();
+        let target = to.join(entry.path().strip_prefix(&from).unwrap());
+        if entry.file_type().is_dir() {
+            fs::create_dir_all(&target).unwrap();
+        } else {
+            fs::copy(entry.path(), &target).unwrap();
+        }
+    }
+}

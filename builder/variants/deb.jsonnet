@@ -1,0 +1,99 @@
+// Debian 13. The kernel and the boot loaders are the ones that Debian signed.
+local etchaos = import 'lib/etchaos.libsonnet';
+
+local suite = 'trixie';
+
+// What the OS consists of, besides Debian's essential packages.
+local packages = [
+  // The kernel for virtual machines and clouds; linux-image-amd64 knows more hardware and is larger.
+  'linux-image-cloud-amd64',
+  'systemd-sysv',
+  'systemd-resolved',
+  'systemd-timesyncd',
+  'udev',
+  'kmod',
+  'mount',
+  'iproute2',
+  'dbus-broker',
+  'docker.io',
+  'docker-cli',
+  'containerd',
+  'iptables',
+  'ca-certificates',
+];
+
+// What only the installation of packages needs. It is purged, and so is not in the manifest.
+// perl-base comes last: scripts of the others may still call it.
+local purged = [
+  'initramfs-tools',
+  'initramfs-tools-core',
+  'initramfs-tools-bin',
+  'dracut-install',
+  'klibc-utils',
+  'libklibc',
+  'cpio',
+  'linux-base',
+  'openssl',
+  'adduser',
+  'passwd',
+  'libsemanage2',
+  'libsemanage-common',
+  'libsepol2',
+  'logsave',
+  'debconf',
+  'perl-base',
+];
+
+// Files that are not unpacked. /etc/kernel: its hooks would build an initramfs that nobody boots.
+local excluded = [
+  '/etc/kernel/*',
+  '/usr/share/doc/*',
+  '/usr/share/man/*',
+  '/usr/share/info/*',
+  '/usr/share/locale/*',
+  '/usr/share/lintian/*',
+  '/usr/share/bash-completion/*',
+  '/usr/share/zsh/*',
+  '/usr/share/fish/*',
+  '/usr/lib/*/gconv/*',
+  // For shells, tests and older Dockers.
+  '/usr/bin/ctr',
+  '/usr/bin/containerd-stress',
+  '/usr/bin/containerd-shim',
+  '/usr/bin/containerd-shim-runc-v1',
+];
+
+local variables = |||
+  SUITE=%s
+  PACKAGES="%s"
+  PURGED="%s"
+  EXCLUDED="%s"
+||| % [suite, std.join(',', packages), std.join(' ', purged), std.join(' ', excluded)];
+
+etchaos.variant({
+  name: 'deb',
+  distribution: 'Debian 13 (trixie)',
+  arches: ['amd64'],
+  espVendor: 'debian',
+
+  container: {
+    image: 'debian:' + suite,
+    // Where no registry answers. The builder appends the output, and the mirror if there is one.
+    bootstrap: ['mmdebstrap', '--variant=apt', suite],
+    hostPackages: ['mmdebstrap', 'debian-archive-keyring'],
+  },
+
+  units: {
+    disable: ['dpkg-db-backup.timer'],
+  },
+
+  init: variables + (importstr 'deb/init.sh'),
+  bootstrap: variables
+             + (importstr 'deb/bootstrap.sh')
+             + etchaos.writeFile('$ROOT/usr/lib/etchaos/packages', (importstr 'deb/packages'), '755'),
+  packages: 'chroot "$ROOT" /usr/lib/etchaos/packages\n',
+  epoch: (importstr 'deb/epoch.sh'),
+  version: 'echo "13.$(date --utc --date="@$(\n' + (importstr 'deb/epoch.sh') + ')" +%Y%m%d)"\n',
+  refine: (importstr 'deb/refine.sh'),
+  bootloaders: (importstr 'deb/bootloaders.sh'),
+})

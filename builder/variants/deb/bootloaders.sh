@@ -1,0 +1,33 @@
+# The boot loaders and the early init's busybox, unpacked from Debian's packages and not installed.
+# For UEFI the files that Debian signed; for BIOS a GRUB core of our own, with those modules of the
+# signed one that grub.cfg needs.
+download=$(mktemp -d)
+chmod 755 "$download"
+cd "$download"
+apt-get -q -o APT::Sandbox::User=root download \
+  shim-signed shim-helpers-amd64-signed grub-efi-amd64-signed busybox-static
+for package in ./*.deb; do dpkg-deb -x "$package" tree; done
+
+install -D -m 755 tree/usr/bin/busybox "$OUT/early/bin/busybox"
+
+mkdir -p "$OUT/efi" "$OUT/bios"
+cp tree/usr/lib/shim/shimx64.efi.signed "$OUT/efi/BOOTX64.EFI"
+cp tree/usr/lib/shim/mmx64.efi.signed "$OUT/efi/mmx64.efi"
+cp tree/usr/lib/grub/x86_64-efi-signed/grubx64.efi.signed "$OUT/efi/grubx64.efi"
+
+grub=/usr/lib/grub/i386-pc
+sed -i "s/@ESP_UUID@/$ESP_UUID/" "$OUT/bios/embedded.cfg"
+grub-mkimage --directory="$grub" --format=i386-pc --prefix=/etchaos --config="$OUT/bios/embedded.cfg" \
+  --output="$OUT/bios/core.img" \
+  biosdisk part_gpt part_msdos fat search search_fs_uuid normal configfile linux loadenv test echo \
+  sleep true reboot halt serial terminal probe minicmd
+cp "$grub/boot.img" "$OUT/bios/boot.img"
+
+{
+  for package in ./*.deb; do
+    dpkg-deb --show --showformat='${Package} ${Version} ${Architecture}\n' "$package"
+  done
+  dpkg-query --show --showformat='${Package} ${Version} ${Architecture}\n' grub-pc-bin
+} | LC_ALL=C sort >"$OUT/bootloader"
+cd /
+rm -rf "$download"
