@@ -1,0 +1,81 @@
+//! grubenv on the ESP: read, changed in memory, written.
+
+use protocol::esp::{GRUBENV, Slot};
+use protocol::grubenv::{Block, BootState, SIZE};
+
+use crate::esp::Esp;
+use crate::files::{FileError, overwrite};
+use crate::host::read_if_there;
+use crate::plan::{Content, Slots};
+
+/// A version that is longer is not shown by GRUB: three variables of ours and two versions have to
+/// fit into one sector with what others put there.
+const SHOWN_VERSION_MAX: usize = 64;
+
+/// grubenv.
+#[derive(Debug, Clone)]
+pub struct Grubenv {
+    /// What GRUB goes by.
+    pub state: BootState,
+    /// Why `state` is not what the file says, if it is missing or damaged.
+    pub problem: Option<String>,
+    block: Block,
+}
+
+impl Grubenv {
+    /// Reads it. One that is missing, damaged or unreadable never stops anybody: in its place comes
+    /// a state in which `otherwise` is good.
+    pub fn read(esp: &Esp, otherwise: Slot) -> Self {
+        let recreated = |problem: String, block: Block| Self {
+            state: BootState::settled(otherwise),
+            problem: Some(problem),
+            block,
+        };
+        let bytes = match read_if_there(&esp.path(GRUBENV), SIZE as u64) {
+            Ok(Some(bytes)) => bytes,
+            Ok(None) => return recreated("grubenv is missing".into(), Block::default()),
+            Err(error) => {
+                return recreated(format!("grubenv cannot be read: {error}"), Block::default());
+            }
+        };
+        let block = match Block::parse(&bytes) {
+            Ok(block) => block,
+            Err(error) => return recreated(error.to_string(), Block::default()),
+        };
+        match BootState::read(&block) {
+            Ok(state) => Self { state, problem: None, block },
+            Err(error) => recreated(error.to_string(), block),
+        }
+    }
+
+    /// Writes another state, in place and flushed. Variables that are not ours stay.
+    pub fn write(&mut self, esp: &Esp, state: BootState) -> Result<(), FileError> {
+        state.write(&mut self.block);
+        // Variables of others that leave no room are worth less than a host that boots.
+        let bytes = self.block.to_bytes().unwrap_or_else(|error| {
+            log::warn!("{error}: other programs' variables are dropped");
+            state.to_bytes()
+        });
+        overwrite(&esp.path(GRUBENV), &bytes)?;
+        self.state = state;
+        self.problem = None;
+        Ok(())
+    }
+
+    /// Sets the version that GRUB shows for a slot. Written with the next state.
+    pub fn show_version(&mut self, slot: Slot, version: &str) {
+        let shown = if version.len() > SHOWN_VERSION_MAX { "" } else { version };
+        self.block.set(&format!("etchaos_version_{slot}"), shown);
+    }
+}
+
+/// The slot to take for good where grubenv does not say: the one that runs, or what GRUB would end
+/// up with.
+pub fn good_without_grubenv(running: Option<Slot>, slots: &Slots) -> Slot {
+    let whole = |content: &Content| matches!(content, Content::Complete(_));
+    match running {
+        Some(running) => running,
+        None if !whole(&slots.a) && whole(&slots.b) => Slot::B,
+        None => Slot::A,
+    }
+}

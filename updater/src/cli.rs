@@ -1,0 +1,146 @@
+//! The command line.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+/// Keeps an EtchaOS host up to date.
+///
+/// A host has two slots, a and b. An update goes into the one that is not needed, gets three tries to
+/// boot, and is confirmed when a boot was healthy; else the boot loader falls back to the other one.
+#[derive(Debug, Parser)]
+#[command(name = "etchaos-updater", bin_name = "etchaos-updater", version, after_help = AFTER_HELP)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+    /// What holds for every command.
+    #[command(flatten)]
+    pub global: Global,
+}
+
+const AFTER_HELP: &str = "\
+Configuration is JSON, merged in this order, the later over the earlier: built-in defaults,
+/usr/lib/etchaos/updater.json, etchaos/config.json on the ESP, etchaos.config= on the kernel command
+line, SMBIOS type 11 strings that begin with etchaos=, user-data on a volume labelled cidata, --config.
+The command line and SMBIOS also take base64 of it. For example:
+
+  {\"cdn\": \"https://cdn.example/etchaos\", \"reboot\": \"never\",
+   \"listen\": {\"sources\": {\"ci\": {\"keys\": [\"ed25519public:…\"]}}}}
+
+  cdn             where releases are: https://…, http://… (they are signed) or an absolute folder
+  variant         the variant to follow; default: the one that runs
+  keys            whom to trust, besides /usr/lib/etchaos/keys of the image
+  allowedOrigins  https://host[:port] that a manifest may name besides the CDN's
+  reboot          now (default) or never: when to boot what was installed
+  listen          answers pushed Patterns, on address (default 0.0.0.0:4000), from sources
+
+Exit codes: 0 done, or nothing to do; 1 error; 2 wrong usage; 3 nothing was done for a reason that is
+not an error (the running system is on trial, the release failed its trial before, listening is off);
+10 check only: something can be installed or a reboot is outstanding. config --require: 0 it is set,
+1 it is not, 255 error.";
+
+/// What holds for every command.
+#[derive(Debug, Args)]
+pub struct Global {
+    /// Use this folder as ESP instead of mounting the one that was booted from
+    #[arg(long, global = true, value_name = "DIR")]
+    pub esp: Option<PathBuf>,
+    /// One more source of configuration, over all others; may be given again
+    #[arg(long = "config", global = true, value_name = "FILE")]
+    pub configs: Vec<PathBuf>,
+    /// Answer in JSON
+    #[arg(long, global = true)]
+    pub json: bool,
+    /// Look for /proc, /etc, /usr, /sys, /dev and /run below this folder
+    #[arg(long, global = true, hide = true, value_name = "DIR", default_value = "/")]
+    pub host_root: PathBuf,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Say whether the CDN has another release, and what differs
+    Check,
+    /// Install the CDN's release if it is another one, heal what is damaged, and reboot
+    Update(Update),
+    /// Show the running release, both slots and the boot loader's state
+    Status,
+    /// After a healthy boot: make the running slot the good one
+    Confirm,
+    /// Run Patterns that are pushed by the configured sources
+    Listen,
+    /// Show every value of the configuration and where it comes from
+    Config(Config),
+}
+
+/// Arguments of `update`.
+#[derive(Debug, Args)]
+pub struct Update {
+    /// Do not reboot, whatever the configuration says
+    #[arg(long)]
+    pub no_reboot: bool,
+    /// Install also a release that is older than the running one
+    #[arg(long)]
+    pub allow_downgrade: bool,
+    /// Install also a release that failed its trial on this host
+    #[arg(long)]
+    pub retry_failed: bool,
+}
+
+/// Arguments of `config`.
+#[derive(Debug, Args)]
+pub struct Config {
+    /// Say by the exit code alone whether this is configured
+    #[arg(long, value_name = "WHAT")]
+    pub require: Option<Require>,
+}
+
+/// What can be asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Require {
+    /// A CDN to update from
+    Cdn,
+    /// Somebody who may push
+    Listen,
+}
+
+/// How this program ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Exit {
+    /// Done, or nothing to do.
+    Ok,
+    /// It did not work.
+    Error,
+    /// Nothing was done, for a reason that is not an error.
+    NotNow,
+    /// `check`: there is something to install, or to reboot into.
+    Available,
+    /// `config --require`: the configuration is broken. systemd takes every other code of an
+    /// ExecCondition for "skip quietly".
+    Broken,
+}
+
+impl From<Exit> for ExitCode {
+    fn from(exit: Exit) -> Self {
+        Self::from(match exit {
+            Exit::Ok => 0,
+            Exit::Error => 1,
+            Exit::NotNow => 3,
+            Exit::Available => 10,
+            Exit::Broken => 255,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+}

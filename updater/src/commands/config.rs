@@ -1,0 +1,29 @@
+//! `config`
+
+use anyhow::Result;
+
+use super::{Opened, answer};
+use crate::cli::{Config, Exit, Global, Require};
+use crate::esp::Access;
+
+pub(super) fn config(global: &Global, arguments: &Config) -> Result<Exit> {
+    let opened = Opened::new(global, Access::Read)?;
+    let is_set = match arguments.require {
+        Some(Require::Cdn) => opened.settings.cdn.is_some(),
+        Some(Require::Listen) => opened.settings.listen.is_some(),
+        None => {
+            let rows = opened.merged.rows();
+            answer(global, &opened.merged.to_json(), || table(&rows));
+            true
+        }
+    };
+    // As systemd's ExecCondition wants it: 1 skips the unit.
+    Ok(if is_set { Exit::Ok } else { Exit::Error })
+}
+
+fn table(rows: &[[String; 3]]) -> String {
+    let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max();
+    let (key, value) = (width(0).unwrap_or(0), width(1).unwrap_or(0));
+    let lines = rows.iter().map(|[k, v, from]| format!("{k:key$}  {v:value$}  {from}"));
+    lines.map(|line| line.trim_end().to_owned()).collect::<Vec<_>>().join("\n")
+}

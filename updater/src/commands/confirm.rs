@@ -1,0 +1,39 @@
+//! `confirm`
+
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use serde_json::json;
+
+use super::{answer, need_esp};
+use crate::cli::{Exit, Global};
+use crate::confirm::{Confirmed, confirm as make_good};
+use crate::esp::{Access, Esp};
+use crate::host::Host;
+
+/// A healthy boot that is not confirmed would be undone by the next one, so it is worth waiting for
+/// another updater.
+const WAIT: Duration = Duration::from_secs(300);
+
+/// No configuration is read: an operator's typing error must not undo an update.
+pub(super) fn confirm(global: &Global) -> Result<Exit> {
+    let host = Host::new(&global.host_root);
+    let running = host.running().context("cannot read the kernel command line")?;
+    let running = running.context(
+        "the running slot is not known: the kernel command line has no etchaos.slot=a or b, so this system was not booted by EtchaOS's boot loader, and there is nothing to confirm",
+    )?;
+    let esp = Esp::open(&host, global.esp.as_deref(), Access::Write { wait: WAIT })?;
+    let confirmed = make_good(need_esp(esp.as_ref())?, running)?;
+    let slot = running.to_string();
+    let text = match &confirmed {
+        Confirmed::Already => format!("slot {slot} is good already"),
+        Confirmed::Now { recreated: None } => format!("slot {slot} is good now"),
+        Confirmed::Now { recreated: Some(why) } => {
+            format!("slot {slot} is good now; {why}, so it was made anew")
+        }
+    };
+    log::info!(slot = slot.as_str(); "{text}");
+    let changed = confirmed != Confirmed::Already;
+    answer(global, &json!({"good": slot, "changed": changed}), || text);
+    Ok(Exit::Ok)
+}

@@ -1,0 +1,271 @@
+//! `check` and `update`
+
+use std::process::Command;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use protocol::compare::differences;
+use protocol::esp::Slot;
+use protocol::{Arch, Release, Target};
+use serde_json::{Value, json};
+
+use super::{Opened, answer, now};
+use crate::bootstate::{Grubenv, good_without_grubenv};
+use crate::candidate::{Candidate, fetch};
+use crate::cdn::Cdn;
+use crate::cli::{Exit, Global, Update};
+use crate::config::{Reboot, Settings};
+use crate::esp::Access;
+use crate::install::{Installed, Job, install, put_on_trial};
+use crate::plan::{Facts, Permissions, Slots, Step, next};
+use crate::slots::inspect;
+
+pub(super) fn check(global: &Global) -> Result<Exit> {
+    let opened = Opened::new(global, Access::Read)?;
+    let poll = Poll::new(&opened, Permissions::default())?;
+    poll.refuse_downgrade()?;
+    answer(global, &poll.json(), || poll.text());
+    Ok(match poll.step {
+        Step::UpToDate => Exit::Ok,
+        Step::Unconfirmed { .. } | Step::FailedBefore(_) => Exit::NotNow,
+        _ => Exit::Available,
+    })
+}
+
+pub(super) fn update(global: &Global, arguments: &Update) -> Result<Exit> {
+    let opened = Opened::new(global, Access::Write { wait: Duration::ZERO })?;
+    let allow =
+        Permissions { downgrade: arguments.allow_downgrade, retry_failed: arguments.retry_failed };
+    let mut poll = Poll::new(&opened, allow)?;
+    poll.heal_grubenv(&opened)?;
+    poll.refuse_downgrade()?;
+    poll.log();
+    let wants_reboot = poll.carry_out(&opened)?;
+    let why_not = wants_reboot.then(|| why_no_reboot(&opened, arguments)).flatten();
+    let reboot = wants_reboot && why_not.is_none();
+    let mut json = poll.json();
+    json["reboot"] = json!(reboot);
+    answer(global, &json, || match why_not {
+        Some(why) => format!("{}\n{why}", poll.done()),
+        None => poll.done(),
+    });
+    let exit = match poll.step {
+        Step::Unconfirmed { .. } | Step::FailedBefore(_) => Exit::NotNow,
+        _ => Exit::Ok,
+    };
+    // Unmounted before the reboot, not by it.
+    drop(opened);
+    if reboot {
+        reboot_now(poll.candidate.release())?;
+    }
+    Ok(exit)
+}
+
+/// All that is known, and what follows.
+struct Poll {
+    running: Option<Slot>,
+    slots: Slots,
+    grubenv: Grubenv,
+    cdn: Cdn,
+    candidate: Candidate,
+    step: Step,
+}
+
+impl Poll {
+    fn new(opened: &Opened, allow: Permissions) -> Result<Self> {
+        let cdn = Cdn::default();
+        // First what may fail for the network's sake, then what takes time.
+        let candidate = candidate(&cdn, &opened.settings)?;
+        let slots = inspect(opened.esp()?, &opened.settings.keys);
+        let running = opened.running;
+        let grubenv = Grubenv::read(opened.esp()?, good_without_grubenv(running, &slots));
+        let step = next(&Facts {
+            running,
+            boot: grubenv.state,
+            slots: &slots,
+            candidate: candidate.release(),
+            allow,
+        });
+        Ok(Self { running, slots, grubenv, cdn, candidate, step })
+    }
+
+    /// What the decision compared the candidate with.
+    fn here(&self) -> Option<&Release> {
+        self.slots.get(self.running.unwrap_or(self.grubenv.state.good)).release()
+    }
+
+    fn refuse_downgrade(&self) -> Result<()> {
+        match (&self.step, self.here()) {
+            (Step::Downgrade, Some(here)) => bail!(
+                "the CDN offers {}, which is older than {}: refused; \"update --allow-downgrade\" installs it",
+                named(self.candidate.release()),
+                named(here)
+            ),
+            _ => Ok(()),
+        }
+    }
+
+    /// Without grubenv the boot loader takes slot a for good, whatever runs.
+    fn heal_grubenv(&mut self, opened: &Opened) -> Result<()> {
+        if let (Some(problem), Some(_)) = (self.grubenv.problem.clone(), self.running) {
+            log::warn!("{problem}: it is made anew, with slot {} as good", self.grubenv.state.good);
+            self.grubenv.write(opened.esp()?, self.grubenv.state)?;
+        }
+        Ok(())
+    }
+
+    /// Whether the host has to be rebooted after it.
+    fn carry_out(&mut self, opened: &Opened) -> Result<bool> {
+        let esp = opened.esp()?;
+        let job = |slot| Job {
+            esp,
+            slot,
+            candidate: &self.candidate,
+            cdn: &self.cdn,
+            allowed_origins: &opened.settings.allowed_origins,
+        };
+        match self.step {
+            Step::UpToDate | Step::Unconfirmed { .. } | Step::FailedBefore(_) | Step::Downgrade => {
+                Ok(false)
+            }
+            Step::Pending(_) => Ok(true),
+            Step::Repair(slot) => {
+                install(job(slot), &mut self.grubenv)?;
+                Ok(false)
+            }
+            Step::Install(slot) => {
+                let installed = install(job(slot), &mut self.grubenv)?;
+                put_on_trial(esp, &installed, &mut self.grubenv)?;
+                Ok(true)
+            }
+            Step::Activate(slot) => {
+                let installed = Installed::found(&self.slots, slot)
+                    .with_context(|| format!("slot {slot} is not whole any more"))?;
+                put_on_trial(esp, &installed, &mut self.grubenv)?;
+                Ok(true)
+            }
+        }
+    }
+
+    fn log(&self) {
+        let release = self.candidate.release();
+        log::info!(
+            step = step_name(&self.step),
+            candidate = release.version.as_str(),
+            build = release.build,
+            key = self.candidate.key_id();
+            "{}", self.text().lines().next().unwrap_or_default()
+        );
+    }
+
+    fn json(&self) -> Value {
+        let release =
+            |r: &Release| json!({"version": r.version, "build": r.build, "kernel": r.kernel});
+        let differences = self.here().map(|here| differences(here, self.candidate.release()));
+        json!({
+            "step": step_name(&self.step),
+            "slot": self.step.slot(),
+            "running": self.here().map(release),
+            "candidate": release(self.candidate.release()),
+            "key": self.candidate.key_id(),
+            "differences": differences,
+        })
+    }
+
+    /// What is to be done, for people.
+    fn text(&self) -> String {
+        let new = named(self.candidate.release());
+        match self.step {
+            Step::UpToDate => format!("up to date: {new}"),
+            Step::Pending(slot) => format!("{new} is installed in slot {slot}: reboot to try it"),
+            Step::Unconfirmed { running, good } => format!(
+                "slot {running} runs and is not confirmed yet: nothing is installed until then, because slot {good} is the way back"
+            ),
+            Step::FailedBefore(slot) => format!(
+                "{new} failed its trial in slot {slot}: waiting for a newer one; \"update --retry-failed\" tries it again"
+            ),
+            Step::Downgrade => format!("{new} is older than what runs"),
+            Step::Install(slot) => {
+                format!("{new} is to be installed in slot {slot}{}", self.changes())
+            }
+            Step::Activate(slot) => format!("{new} is whole in slot {slot} and to be tried"),
+            Step::Repair(slot) => format!("slot {slot} is damaged and to be repaired with {new}"),
+        }
+    }
+
+    /// What was done, for people.
+    fn done(&self) -> String {
+        let new = named(self.candidate.release());
+        match self.step {
+            Step::Install(slot) => {
+                format!("{new} was installed in slot {slot}, on trial{}", self.changes())
+            }
+            Step::Activate(slot) => format!("{new} is on trial in slot {slot}"),
+            Step::Repair(slot) => format!("slot {slot} was damaged and repaired with {new}"),
+            _ => self.text(),
+        }
+    }
+
+    fn changes(&self) -> String {
+        let Some(here) = self.here() else { return String::new() };
+        let lines = differences(here, self.candidate.release());
+        lines.iter().map(|line| format!("\n{line}")).collect()
+    }
+}
+
+fn candidate(cdn: &Cdn, settings: &Settings) -> Result<Candidate> {
+    let base = settings.cdn.as_deref().context(
+        "no CDN is configured: set \"cdn\", for example in etchaos/config.json on the ESP",
+    )?;
+    let variant = settings.variant.clone().context(
+        "the variant is not known: /etc/os-release has no VARIANT_ID; set \"variant\", such as \"deb\"",
+    )?;
+    let arch = Arch::native().context("EtchaOS is not made for this processor architecture")?;
+    if settings.keys.is_empty() {
+        bail!(
+            "no key is trusted, so no release can be verified: the image has none in /usr/lib/etchaos/keys, and \"keys\" is not set"
+        );
+    }
+    Ok(fetch(cdn, base, &Target { variant, arch }, &settings.keys, now())?)
+}
+
+fn why_no_reboot(opened: &Opened, arguments: &Update) -> Option<&'static str> {
+    if opened.running.is_none() {
+        return Some("this system does not run from this ESP, so it is not rebooted");
+    }
+    if arguments.no_reboot {
+        return Some("reboot to try it: --no-reboot was given");
+    }
+    match opened.settings.reboot {
+        Reboot::Never => Some("reboot to try it: the configuration says \"reboot\": \"never\""),
+        Reboot::Now => None,
+    }
+}
+
+fn reboot_now(release: &Release) -> Result<()> {
+    log::info!(version = release.version.as_str(); "rebooting into {} as configured", named(release));
+    // systemctl takes a mount namespace and few capabilities for a chroot, in which it does nothing.
+    let status = Command::new("systemctl").arg("reboot").env("SYSTEMD_IGNORE_CHROOT", "1").status();
+    let status = status.context("the release is installed, but systemctl reboot cannot be run")?;
+    if !status.success() {
+        bail!("the release is installed, but systemctl reboot failed ({status}): reboot by hand");
+    }
+    Ok(())
+}
+
+fn named(release: &Release) -> String {
+    format!("{} {} (build {})", release.target(), release.version, release.build)
+}
+
+fn step_name(step: &Step) -> &'static str {
+    match step {
+        Step::UpToDate => "upToDate",
+        Step::Pending(_) => "pending",
+        Step::Unconfirmed { .. } => "unconfirmed",
+        Step::FailedBefore(_) => "failedBefore",
+        Step::Downgrade => "downgrade",
+        Step::Install(_) => "install",
+        Step::Activate(_) => "activate",
+        Step::Repair(_) => "repair",
+    }
+}

@@ -1,0 +1,123 @@
+//! What one source says.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use base64::Engine;
+use base64::engine::general_purpose::{STANDARD_NO_PAD, URL_SAFE_NO_PAD};
+use serde::{Deserialize, Serialize};
+
+/// The configuration as it is written, in JSON. Everything may be left out; what is not known is an
+/// error.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Fragment {
+    /// Where releases are: an `https://` or `http://` URL, or an absolute folder. Manifests are
+    /// signed, so `http` is as safe against forgery as `https`; it only lets others see and delay.
+    pub cdn: Option<String>,
+    /// The variant to follow, if not the one that runs.
+    pub variant: Option<String>,
+    /// Keys to trust besides the image's.
+    pub keys: Option<Vec<String>>,
+    /// `https://host[:port]` that a manifest may name besides the CDN's.
+    pub allowed_origins: Option<Vec<String>>,
+    /// When to reboot into a new release.
+    pub reboot: Option<Reboot>,
+    /// Answering pushed Patterns.
+    pub listen: Option<ListenFragment>,
+}
+
+/// Answering pushed Patterns.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct ListenFragment {
+    /// `address:port`
+    pub address: Option<String>,
+    /// Who may push, by the name in the URL.
+    pub sources: Option<BTreeMap<String, SourceFragment>>,
+}
+
+/// Somebody who may push.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct SourceFragment {
+    /// The keys that sign what this source pushes.
+    pub keys: Vec<String>,
+}
+
+/// When to reboot into a new release.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Reboot {
+    /// As soon as it is installed.
+    Now,
+    /// When somebody else reboots.
+    Never,
+}
+
+impl fmt::Display for Reboot {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Now => "now",
+            Self::Never => "never",
+        })
+    }
+}
+
+impl Fragment {
+    /// Reads JSON.
+    pub fn from_json(json: &[u8]) -> Result<Self, String> {
+        serde_json::from_slice(json).map_err(|error| error.to_string())
+    }
+
+    /// Reads JSON, or base64 (either alphabet, padded or not) of it.
+    pub fn from_word(word: &str) -> Result<Self, String> {
+        let word = word.trim();
+        if word.starts_with('{') {
+            return Self::from_json(word.as_bytes());
+        }
+        let bare = word.trim_end_matches('=');
+        let json = STANDARD_NO_PAD
+            .decode(bare)
+            .or_else(|_| URL_SAFE_NO_PAD.decode(bare))
+            .map_err(|_| "it is neither JSON nor base64 of JSON".to_owned())?;
+        Self::from_json(&json)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use base64::engine::general_purpose::{STANDARD, URL_SAFE};
+    use proptest::prelude::*;
+
+    #[test]
+    fn json_and_base64_are_read() {
+        let json = r#"{"cdn":"https://x.example/?>","reboot":"never"}"#;
+        let expected = Fragment::from_json(json.as_bytes()).unwrap();
+        assert_eq!(expected.reboot, Some(Reboot::Never));
+        for word in [json.to_owned(), STANDARD.encode(json), URL_SAFE.encode(json)] {
+            assert_eq!(Fragment::from_word(&word), Ok(expected.clone()), "{word}");
+        }
+    }
+
+    #[test]
+    fn unknown_keys_are_named() {
+        for (json, key) in [
+            (r#"{"cnd": "x"}"#, "cnd"),
+            (r#"{"listen": {"adress": "x"}}"#, "adress"),
+            (r#"{"listen": {"sources": {"ci": {"key": []}}}}"#, "key"),
+        ] {
+            let error = Fragment::from_json(json.as_bytes()).unwrap_err();
+            assert!(error.contains(&format!("`{key}`")), "{error}");
+        }
+        assert!(Fragment::from_json(br#"{"cdn": "a", "cdn": "b"}"#).is_err());
+    }
+
+    proptest! {
+        #[test]
+        fn no_word_panics(word in "\\PC{0,64}") {
+            let _ = Fragment::from_word(&word);
+        }
+    }
+}

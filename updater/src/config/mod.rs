@@ -1,0 +1,88 @@
+//! Configuration: read, merged, then validated.
+//!
+//! [`Fragment`] is what one source says, [`Merged`] remembers who said what, [`Settings`] makes
+//! sense. `etchaos-updater config` shows the second; everything else works with the third.
+
+mod fragment;
+mod merged;
+mod settings;
+mod smbios;
+mod sources;
+
+use std::fmt;
+use std::path::PathBuf;
+
+pub use fragment::{Fragment, ListenFragment, Reboot, SourceFragment};
+pub use merged::{Merged, Sourced};
+pub use settings::{Listen, Settings};
+pub use sources::load;
+
+/// Where a value came from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Source {
+    /// Built into this program.
+    Default,
+    /// `/etc/os-release`
+    OsRelease,
+    /// `/usr/lib/etchaos/updater.json`
+    Image,
+    /// `/usr/lib/etchaos/keys`
+    ImageKeys,
+    /// `etchaos/config.json` on the ESP
+    Esp,
+    /// `etchaos.config=` on the kernel command line
+    Cmdline,
+    /// The n-th SMBIOS type 11 string that begins with `etchaos=`, counted from 1
+    Smbios(usize),
+    /// `user-data` on the volume labelled `cidata`
+    Cidata,
+    /// A file named by `--config`
+    File(PathBuf),
+}
+
+impl fmt::Display for Source {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Default => f.write_str("built-in default"),
+            Self::OsRelease => f.write_str("/etc/os-release"),
+            Self::Image => f.write_str(sources::IMAGE_CONFIG),
+            Self::ImageKeys => f.write_str(sources::IMAGE_KEYS),
+            Self::Esp => write!(f, "ESP {}", protocol::esp::CONFIG),
+            Self::Cmdline => write!(f, "kernel command line {}=", protocol::esp::ARG_CONFIG),
+            Self::Smbios(index) => write!(f, "SMBIOS type 11 etchaos= ({index})"),
+            Self::Cidata => f.write_str("cidata user-data"),
+            Self::File(path) => write!(f, "{}", path.display()),
+        }
+    }
+}
+
+/// Configuration that cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// A source is there and cannot be read.
+    #[error("cannot read the configuration from {from}: {why}")]
+    Read {
+        /// The source.
+        from: Source,
+        /// What the system says.
+        why: std::io::Error,
+    },
+    /// A source is not what it should be.
+    #[error("the configuration from {from} is not usable: {why}")]
+    Format {
+        /// The source.
+        from: Source,
+        /// What is wrong.
+        why: String,
+    },
+    /// A value makes no sense.
+    #[error("\"{key}\" from {from} is not usable: {why}")]
+    Value {
+        /// The key, with dots between levels.
+        key: String,
+        /// The source.
+        from: Source,
+        /// What is wrong, and what was expected.
+        why: String,
+    },
+}

@@ -1,0 +1,102 @@
+//! The places on a host that are read.
+
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
+
+use protocol::esp::{ARG_ESP, Slot, argument};
+
+/// The kernel's own limit is 4 KiB; os-release and the like are smaller still.
+const TEXT_MAX: u64 = 64 * 1024;
+
+/// Where a host's files are: `/`, or a folder that looks like it.
+#[derive(Debug, Clone)]
+pub struct Host {
+    root: PathBuf,
+}
+
+impl Host {
+    /// A host below `root`.
+    pub fn new(root: impl Into<PathBuf>) -> Self {
+        Self { root: root.into() }
+    }
+
+    /// An absolute path of this host.
+    pub fn path(&self, absolute: &str) -> PathBuf {
+        self.root.join(absolute.trim_start_matches('/'))
+    }
+
+    /// The kernel's command line; empty where there is none.
+    pub fn cmdline(&self) -> io::Result<String> {
+        let bytes = read_if_there(&self.path("/proc/cmdline"), TEXT_MAX)?.unwrap_or_default();
+        Ok(String::from_utf8_lossy(&bytes).into_owned())
+    }
+
+    /// The slot that was booted, if this system was booted from one.
+    pub fn running(&self) -> io::Result<Option<Slot>> {
+        Ok(Slot::from_cmdline(&self.cmdline()?))
+    }
+
+    /// The UUID of the ESP that was booted from.
+    pub fn esp_uuid(&self) -> io::Result<Option<String>> {
+        Ok(argument(&self.cmdline()?, ARG_ESP).map(str::to_owned))
+    }
+
+    /// A value of os-release, without its quotes (os-release(5)).
+    pub fn os_release(&self, name: &str) -> io::Result<Option<String>> {
+        let bytes = read_if_there(&self.path("/etc/os-release"), TEXT_MAX)?.unwrap_or_default();
+        let text = String::from_utf8_lossy(&bytes);
+        let value = text.lines().find_map(|line| line.trim().strip_prefix(name)?.strip_prefix('='));
+        Ok(value.map(|value| value.trim_matches(['"', '\'']).to_owned()))
+    }
+}
+
+/// A whole file of at most `max` bytes; `None` if there is no such file.
+pub fn read_if_there(path: &Path, max: u64) -> io::Result<Option<Vec<u8>>> {
+    let file = match std::fs::File::open(path) {
+        Ok(file) => file,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(error),
+    };
+    let mut bytes = Vec::new();
+    file.take(max + 1).read_to_end(&mut bytes)?;
+    if bytes.len() as u64 > max {
+        return Err(io::Error::new(
+            io::ErrorKind::FileTooLarge,
+            format!("it is longer than the {max} bytes that are read"),
+        ));
+    }
+    Ok(Some(bytes))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_host_is_read_below_its_root() {
+        let folder = tempfile::tempdir().unwrap();
+        let host = Host::new(folder.path());
+        assert_eq!(host.running().unwrap(), None);
+        assert_eq!(host.os_release("VARIANT_ID").unwrap(), None);
+        for (path, text) in [
+            ("proc/cmdline", "quiet etchaos.slot=b etchaos.esp=AB12-CD34\n"),
+            ("etc/os-release", "VARIANT=x\nVARIANT_ID=\"deb\"\n"),
+        ] {
+            let path = folder.path().join(path);
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            std::fs::write(path, text).unwrap();
+        }
+        assert_eq!(host.running().unwrap(), Some(Slot::B));
+        assert_eq!(host.esp_uuid().unwrap().as_deref(), Some("AB12-CD34"));
+        assert_eq!(host.os_release("VARIANT_ID").unwrap().as_deref(), Some("deb"));
+    }
+
+    #[test]
+    fn long_files_are_refused() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), "12345").unwrap();
+        assert_eq!(read_if_there(file.path(), 5).unwrap().unwrap(), b"12345");
+        assert!(read_if_there(file.path(), 4).is_err());
+        assert!(read_if_there(Path::new("/nonexistent/x"), 4).unwrap().is_none());
+    }
+}

@@ -1,0 +1,27 @@
+//! Keeps an EtchaOS host up to date.
+//!
+//! The way of an update, and where it is written:
+//! 1. [`config`]: what the operator wants, from every source, with its origin
+//! 2. [`esp`], [`slots`], [`bootstate`]: what is there: the ESP, its two slots, grubenv
+//! 3. [`cdn`], [`candidate`]: what there could be: the manifest, verified
+//! 4. [`plan`]: the one decision, [`plan::next`], pure
+//! 5. [`install`]: carries it out, in an order that survives a power cut
+//! 6. [`confirm`]: after the reboot, if the host is healthy
+//!
+//! [`listen`] is apart: it runs Patterns that are pushed.
+
+pub mod bootstate;
+pub mod candidate;
+pub mod cdn;
+pub mod cli;
+pub mod commands;
+pub mod config;
+pub mod confirm;
+pub mod esp;
+pub mod files;
+pub mod host;
+pub mod install;
+pub mod journal;
+pub mod listen;
+pub mod plan;
+pub mod slots;

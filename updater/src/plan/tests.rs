@@ -1,0 +1,258 @@
+use proptest::prelude::*;
+use protocol::release::SCHEMA;
+use protocol::{Arch, Artifact, Role};
+
+use super::*;
+
+/// A release whose bytes are a function of `content`.
+fn release(build: u64, content: u8) -> Release {
+    let artifact = |role: Role| Artifact {
+        role,
+        name: format!("etchaos_deb_amd64.{}", role.extension()),
+        size: 1,
+        sha256: format!("{content:02x}").repeat(32),
+        url: "x".into(),
+    };
+    Release {
+        schema: SCHEMA,
+        variant: "deb".parse().unwrap(),
+        arch: Arch::Amd64,
+        version: format!("13.{content}"),
+        build,
+        epoch: 1_000_000 + u64::from(content),
+        kernel: "6.12".into(),
+        recipe: "ab".repeat(32),
+        artifacts: Role::BOOT.map(artifact).to_vec(),
+        packages: Vec::new(),
+        bootloader: Vec::new(),
+    }
+}
+
+fn complete(n: u8) -> Content {
+    Content::Complete(release(n.into(), n))
+}
+
+fn damaged(n: Option<u8>) -> Content {
+    Content::Damaged { release: n.map(|n| release(n.into(), n)), problem: "gone".into() }
+}
+
+fn trial(good: Slot, slot: Slot, tries: u8) -> BootState {
+    BootState { good, trial: Some(Trial { slot, tries }) }
+}
+
+const A: Slot = Slot::A;
+const B: Slot = Slot::B;
+
+/// Running slot, grubenv, slot a, slot b, candidate → step.
+#[test]
+fn the_table() {
+    use Content::Empty;
+    let settled = BootState::settled;
+    let rows = [
+        // The ordinary way.
+        ("same", Some(A), settled(A), complete(5), Empty, 5, Step::UpToDate),
+        ("newer", Some(A), settled(A), complete(5), Empty, 6, Step::Install(B)),
+        ("newer, from b", Some(B), settled(B), complete(4), complete(5), 6, Step::Install(A)),
+        ("over an old one", Some(A), settled(A), complete(5), complete(4), 6, Step::Install(B)),
+        ("installed", Some(A), trial(A, B, 3), complete(5), complete(6), 6, Step::Pending(B)),
+        ("not yet pointed to", Some(A), settled(A), complete(5), complete(6), 6, Step::Activate(B)),
+        ("newer still", Some(A), trial(A, B, 3), complete(5), complete(6), 7, Step::Install(B)),
+        (
+            "trial damaged",
+            Some(A),
+            trial(A, B, 3),
+            complete(5),
+            damaged(Some(6)),
+            6,
+            Step::Install(B),
+        ),
+        // On trial.
+        (
+            "on trial, newer",
+            Some(B),
+            trial(A, B, 2),
+            complete(5),
+            complete(6),
+            7,
+            Step::Unconfirmed { running: B, good: A },
+        ),
+        ("on trial, same", Some(B), trial(A, B, 2), complete(5), complete(6), 6, Step::UpToDate),
+        ("last try runs", Some(B), trial(A, B, 0), complete(5), complete(6), 6, Step::UpToDate),
+        (
+            "on trial, own files gone",
+            Some(B),
+            trial(A, B, 2),
+            complete(5),
+            damaged(Some(6)),
+            6,
+            Step::Unconfirmed { running: B, good: A },
+        ),
+        (
+            "b booted because a did not load",
+            Some(B),
+            settled(A),
+            damaged(Some(5)),
+            complete(4),
+            5,
+            Step::Unconfirmed { running: B, good: A },
+        ),
+        // Rolled back.
+        ("failed", Some(A), trial(A, B, 0), complete(5), complete(6), 6, Step::FailedBefore(B)),
+        (
+            "failed, damaged",
+            Some(A),
+            trial(A, B, 0),
+            complete(5),
+            damaged(Some(6)),
+            6,
+            Step::FailedBefore(B),
+        ),
+        (
+            "failed, then a newer one",
+            Some(A),
+            trial(A, B, 0),
+            complete(5),
+            complete(6),
+            7,
+            Step::Install(B),
+        ),
+        (
+            "failed, then withdrawn",
+            Some(A),
+            trial(A, B, 0),
+            complete(5),
+            damaged(Some(6)),
+            5,
+            Step::UpToDate,
+        ),
+        // Age.
+        ("older", Some(A), settled(A), complete(5), Empty, 4, Step::Downgrade),
+        ("older, own files gone", Some(A), settled(A), damaged(Some(5)), Empty, 4, Step::Downgrade),
+        ("older, and b has it", Some(A), settled(A), complete(5), complete(4), 4, Step::Downgrade),
+        // Healing.
+        ("own files gone", Some(A), settled(A), damaged(Some(5)), Empty, 5, Step::Install(B)),
+        ("all of them", Some(A), settled(A), damaged(None), Empty, 5, Step::Install(B)),
+        ("an empty slot runs", Some(A), settled(A), Empty, Empty, 5, Step::Install(B)),
+        (
+            "healed, not booted",
+            Some(A),
+            trial(A, B, 3),
+            damaged(Some(5)),
+            complete(5),
+            5,
+            Step::Pending(B),
+        ),
+        (
+            "healed, confirmed",
+            Some(B),
+            settled(B),
+            damaged(Some(5)),
+            complete(5),
+            5,
+            Step::Repair(A),
+        ),
+        ("half written", Some(A), settled(A), complete(5), damaged(None), 5, Step::Repair(B)),
+        (
+            "half written, newer",
+            Some(A),
+            settled(A),
+            complete(5),
+            damaged(None),
+            6,
+            Step::Install(B),
+        ),
+        (
+            "failed, then wiped",
+            Some(A),
+            trial(A, B, 0),
+            complete(5),
+            damaged(None),
+            5,
+            Step::Repair(B),
+        ),
+        // A plain folder.
+        ("folder, newer", None, settled(A), complete(5), Empty, 6, Step::Install(B)),
+        ("folder, same", None, settled(B), Empty, complete(5), 5, Step::UpToDate),
+        ("folder, on trial", None, trial(A, B, 3), complete(5), complete(6), 6, Step::Pending(B)),
+        // Nonsense: the good slot on trial is not on trial.
+        ("good on trial", Some(A), trial(A, A, 0), complete(5), Empty, 6, Step::Install(B)),
+    ];
+    for (name, running, boot, a, b, candidate, expected) in rows {
+        let (slots, candidate) = (Slots { a, b }, release(candidate, candidate as u8));
+        let allow = Permissions::default();
+        let facts = Facts { running, boot, slots: &slots, candidate: &candidate, allow };
+        assert_eq!(next(&facts), expected, "{name}");
+    }
+}
+
+#[test]
+fn the_operator_may_allow_more() {
+    let slots = Slots { a: complete(5), b: complete(6) };
+    let step = |candidate: u8, boot, allow| {
+        let candidate = release(candidate.into(), candidate);
+        next(&Facts { running: Some(A), boot, slots: &slots, candidate: &candidate, allow })
+    };
+    let downgrade = Permissions { downgrade: true, ..Permissions::default() };
+    let retry = Permissions { retry_failed: true, ..Permissions::default() };
+    assert_eq!(step(4, BootState::settled(A), downgrade), Step::Install(B));
+    assert_eq!(step(4, BootState::settled(A), retry), Step::Downgrade);
+    assert_eq!(step(6, trial(A, B, 0), retry), Step::Activate(B));
+    assert_eq!(step(6, trial(A, B, 0), downgrade), Step::FailedBefore(B));
+}
+
+#[test]
+fn the_same_bytes_under_an_older_number_are_no_downgrade() {
+    let slots = Slots { a: damaged(Some(5)), b: Content::Empty };
+    let candidate = release(4, 5);
+    let facts = Facts {
+        running: Some(A),
+        boot: BootState::settled(A),
+        slots: &slots,
+        candidate: &candidate,
+        allow: Permissions::default(),
+    };
+    assert_eq!(next(&facts), Step::Install(B));
+}
+
+fn any_slot() -> impl Strategy<Value = Slot> {
+    prop_oneof![Just(A), Just(B)]
+}
+
+fn any_content() -> impl Strategy<Value = Content> {
+    prop_oneof![
+        Just(Content::Empty),
+        (0u8..4).prop_map(complete),
+        proptest::option::of(0u8..4).prop_map(damaged),
+    ]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(4096))]
+
+    #[test]
+    fn the_running_and_the_good_slot_are_never_touched(
+        running in proptest::option::of(any_slot()),
+        good in any_slot(),
+        tried in proptest::option::of((any_slot(), 0u8..=3)),
+        (a, b) in (any_content(), any_content()),
+        candidate in 0u8..4,
+        downgrade: bool,
+        retry_failed: bool,
+    ) {
+        let boot = BootState { good, trial: tried.map(|(slot, tries)| Trial { slot, tries }) };
+        let (slots, candidate) = (Slots { a, b }, release(candidate.into(), candidate));
+        let allow = Permissions { downgrade, retry_failed };
+        let step = next(&Facts { running, boot, slots: &slots, candidate: &candidate, allow });
+        if let Some(slot) = step.writes() {
+            prop_assert_ne!(Some(slot), running);
+            prop_assert_ne!(slot, good);
+        }
+        if let Step::Install(slot) | Step::Activate(slot) = step {
+            prop_assert_ne!(slot, good);
+            prop_assert!(running.is_none_or(|running| running == good));
+        }
+        if let Step::Activate(slot) | Step::Pending(slot) = step {
+            prop_assert!(matches!(slots.get(slot), Content::Complete(r) if boots_the_same(r, &candidate)));
+        }
+    }
+}

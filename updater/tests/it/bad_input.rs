@@ -1,0 +1,263 @@
+//! What strangers, servers and disks may do: each an error, and what was there is still there.
+
+use std::fs;
+use std::process::Command;
+
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use protocol::esp::Slot::{A, B};
+use protocol::grubenv::BootState;
+use protocol::token::sign;
+use protocol::{Claims, PrivateKey, Release, Role};
+use serde_json::json;
+
+use crate::server::{Reply, Server};
+use crate::world::{World, claims, content, now, release, target};
+
+/// `check` and `update` fail, say all this, and change nothing on the ESP.
+#[track_caller]
+fn refused(world: &World, said: &[&str]) {
+    let before = world.tree();
+    world.run(&["check"]).failed(said);
+    world.run(&["update"]).failed(said);
+    assert_eq!(world.tree(), before);
+    assert!(!world.rebooted());
+    let error = world.run(&["update", "--json"]).json()["error"].to_string();
+    assert!(!error.is_empty());
+}
+
+fn forged(header: serde_json::Value, claims: &Claims, signature: &[u8]) -> String {
+    let part = |bytes: &[u8]| URL_SAFE_NO_PAD.encode(bytes);
+    let claims = serde_json::to_vec(claims).unwrap();
+    format!("{}.{}.{}", part(header.to_string().as_bytes()), part(&claims), part(signature))
+}
+
+#[test]
+fn manifests_that_are_not_signed_by_a_trusted_key() {
+    let world = World::new();
+    let claims = claims(&release(2));
+    let stranger = PrivateKey::generate();
+    world.publish_token(sign(&stranger, &claims).unwrap());
+    refused(&world, &["not to be trusted", stranger.id(), "trusted:", world.key.id()]);
+
+    let liar: PrivateKey =
+        stranger.reveal().replace(stranger.id(), world.key.id()).parse().unwrap();
+    world.publish_token(sign(&liar, &claims).unwrap());
+    refused(&world, &["signature is not good"]);
+
+    for alg in ["none", "HS256"] {
+        let header = json!({"alg": alg, "kid": world.key.id(), "typ": "JWT"});
+        world.publish_token(forged(header, &claims, b"any signature"));
+        refused(&world, &[alg, "EdDSA"]);
+    }
+}
+
+#[test]
+fn manifests_that_are_not_whole() {
+    let world = World::new();
+    let token = sign(&world.key, &claims(&release(2))).unwrap();
+    world.publish_token(&token[..token.len() / 2]);
+    refused(&world, &["not to be trusted", "truncated"]);
+    world.publish_token(&token[..token.len() - 4]);
+    refused(&world, &["not to be trusted"]);
+    world.publish_token("<html>Please log in</html>");
+    refused(&world, &["not a JWT"]);
+    world.publish_token("");
+    refused(&world, &["not a JWT"]);
+    world.publish_token("x".repeat(2 << 20));
+    refused(&world, &["more than 1048576"]);
+    let path = format!("/{}", target().manifest_name());
+    world.cdn.put(&path, Reply { length: Some(Some(1_000_000)), ..Reply::ok(token) });
+    refused(&world, &["could not be read to its end"]);
+}
+
+#[test]
+fn manifests_that_are_signed_and_wrong() {
+    let world = World::new();
+    let publish = |claims: &Claims| world.publish_token(sign(&world.key, claims).unwrap());
+    let good = claims(&release(2));
+
+    publish(&Claims { exp: Some(now() - 600), ..good.clone() });
+    refused(&world, &["expired"]);
+    publish(&Claims { iat: Some(now() + 600), ..good.clone() });
+    refused(&world, &["is the clock right"]);
+    publish(&Claims { etchaos_release: None, ..good.clone() });
+    refused(&world, &["not a manifest"]);
+    publish(&claims(&Release { variant: "fed".parse().unwrap(), ..release(2) }));
+    refused(&world, &["is for fed_", "expected deb_"]);
+    publish(&claims(&Release { schema: 7, ..release(2) }));
+    refused(&world, &["schema 7"]);
+
+    for url in ["../../etc/passwd", "http://evil.example/x", "file:///etc/passwd"] {
+        let mut release = release(2);
+        release.artifacts[0].url = url.into();
+        publish(&claims(&release));
+        let before = world.tree();
+        world.run(&["update"]).failed(&["the artifact's URL"]);
+        assert_eq!(world.tree(), before);
+    }
+}
+
+#[test]
+fn an_older_release_needs_permission() {
+    let world = World::new();
+    world.fill(A, 5, 5);
+    world.publish(4);
+    refused(&world, &["older", "--allow-downgrade"]);
+    world.run(&["update", "--allow-downgrade"]).ended(0);
+    world.assert_slot(B, 4);
+}
+
+#[test]
+fn artifacts_that_are_not_what_the_manifest_says() {
+    let initrd = || content(Role::Initrd, 2);
+    let mut damaged = initrd();
+    damaged[1000] ^= 1;
+    let mut long = initrd();
+    long.extend(b"more");
+    let short = initrd()[..5000].to_vec();
+    let size = initrd().len() as u64;
+    let sha = release(2).artifacts[1].sha256.clone();
+    let expected = size.to_string();
+    let unannounced = |body: &[u8]| Reply { length: Some(None), ..Reply::ok(body) };
+    let cases: Vec<(Reply, Vec<&str>)> = vec![
+        (Reply::ok(damaged), vec!["SHA-256", &sha, "initrd"]),
+        (Reply::ok(long.clone()), vec!["announces", &expected]),
+        (unannounced(&long), vec!["sends more than", &expected]),
+        (Reply::ok(short.clone()), vec!["announces 5000", &expected]),
+        (unannounced(&short), vec!["ended after 5000", &expected]),
+        (Reply { length: Some(Some(size)), ..Reply::ok(short) }, vec!["ended after 5000"]),
+        (Reply::ok("<html>Sorry</html>"), vec!["announces"]),
+        (Reply { status: 404, ..Reply::default() }, vec!["404", "2.initrd"]),
+        (Reply { status: 500, ..Reply::default() }, vec!["500"]),
+    ];
+    for (reply, said) in cases {
+        let world = World::new();
+        world.publish(2);
+        world.cdn.put("/2.initrd", reply);
+        let before = world.tree();
+        world.run(&["update"]).failed(&said);
+        assert_eq!(world.tree(), before, "{said:?}");
+        assert!(!world.rebooted());
+        // And when the CDN is well again, so is the host.
+        world.publish(2);
+        world.run(&["update"]).ended(0);
+        world.assert_slot(B, 2);
+    }
+}
+
+#[test]
+fn a_missing_artifact_does_not_cost_the_other_release() {
+    let world = World::new();
+    world.fill(B, 7, 0);
+    world.publish(2);
+    world.cdn.remove("/2.initrd");
+    let before = world.tree();
+    world.run(&["update"]).failed(&["404"]);
+    assert_eq!(world.tree(), before);
+}
+
+#[test]
+fn a_download_that_fails_leaves_an_empty_slot_that_nothing_points_to() {
+    let world = World::new();
+    world.fill(B, 2, 2);
+    world.on_trial(A, B, 3);
+    world.publish(3);
+    let mut damaged = content(Role::Initrd, 3);
+    damaged[7] ^= 1;
+    world.cdn.put("/3.initrd", Reply::ok(damaged));
+    world.run(&["update"]).failed(&["SHA-256"]);
+    assert_eq!(world.state(), BootState::settled(A));
+    world.assert_slot(A, 1);
+    let status = world.run(&["status", "--json"]).ended(0).json();
+    assert_eq!(status["slots"]["b"]["state"], "empty");
+}
+
+#[test]
+fn servers_that_are_not_there_or_send_elsewhere() {
+    let world = World::new();
+    let config =
+        |cdn: &str| world.write("esp/etchaos/config.json", json!({"cdn": cdn}).to_string());
+    // A port that was free a moment ago.
+    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    config(&format!("http://127.0.0.1:{port}"));
+    refused(&world, &["cannot get http://127.0.0.1", "is the CDN up"]);
+    config("https://no-such-host.invalid/x");
+    refused(&world, &["cannot get https://no-such-host.invalid/x/etchaos_deb_"]);
+    config("/no/such/folder");
+    refused(&world, &["cannot read /no/such/folder/etchaos_deb_"]);
+
+    let other = Server::start();
+    let location = format!("Location: {}/x?token=secret", other.url);
+    let path = format!("/{}", target().manifest_name());
+    world.cdn.put(&path, Reply { status: 302, headers: vec![location], ..Reply::default() });
+    config(&world.cdn.url);
+    refused(&world, &["302", "redirects to", &other.url, "not followed"]);
+    assert!(!world.run(&["update"]).stderr.contains("secret"));
+    assert!(other.requests().is_empty());
+    world.cdn.remove(&path);
+    refused(&world, &["404", "was it published"]);
+}
+
+#[test]
+fn a_full_esp_is_found_before_anything_is_touched() {
+    let world = World::new();
+    world.fill(B, 3, 3);
+    let mut large = release(4);
+    for artifact in &mut large.artifacts {
+        artifact.size = 8 << 30;
+        world.cdn.put(
+            &format!("/{}", artifact.url),
+            Reply { length: Some(Some(8 << 30)), ..Reply::ok("") },
+        );
+    }
+    world.publish_manifest(&large);
+    // A small file system that only this process sees; it takes root, or user namespaces.
+    let script = r#"
+        mount -t tmpfs -o size=8m tmpfs "$0/small" || exit 99
+        cp -a "$0/esp/." "$0/small/"
+        shift
+        "$@"; code=$?
+        cp -a "$0/small/." "$0/after/"
+        exit $code"#;
+    for folder in ["small", "after"] {
+        fs::create_dir(world.path(folder)).unwrap();
+    }
+    let mut updater = Command::new("unshare");
+    updater.args(["--map-root-user", "--mount", "sh", "-c", script]).arg(world.path("")).arg("");
+    updater.arg(env!("CARGO_BIN_EXE_updater")).arg("--esp").arg(world.path("small"));
+    updater.arg("--host-root").arg(world.path("host")).arg("update");
+    let output = updater.output();
+    let Ok(output) = output.map_err(|_| ()).and_then(|o| match o.status.code() {
+        Some(99) | None => Err(()),
+        _ => Ok(o),
+    }) else {
+        assert!(std::env::var("CI").is_err(), "unshare and a tmpfs are needed for this test");
+        eprintln!("SKIPPED: no small file system can be mounted here");
+        return;
+    };
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    assert!(said.contains("the release needs 171798") && said.contains("are free"), "{said}");
+    let names = |folder: &str| {
+        let tree = crate::world::tree(&world.path(folder));
+        let root = world.path(folder);
+        tree.into_iter()
+            .map(|(path, digest)| (path.strip_prefix(&root).unwrap().to_owned(), digest))
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(names("after"), names("esp"));
+}
+
+#[test]
+fn two_updaters_at_once() {
+    let world = World::new();
+    world.publish(2);
+    let other = fs::File::open(world.esp("")).unwrap();
+    other.lock().unwrap();
+    let before = world.tree();
+    world.run(&["update"]).failed(&["another etchaos-updater is at work"]);
+    assert_eq!(world.tree(), before);
+    world.run(&["check"]).ended(10);
+    world.run(&["status"]).ended(0);
+}

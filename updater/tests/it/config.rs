@@ -1,0 +1,165 @@
+//! `config`, `status` and `confirm`.
+
+use std::fs;
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use protocol::PrivateKey;
+use protocol::esp::Slot::{A, B};
+use protocol::grubenv::BootState;
+use serde_json::json;
+
+use crate::world::World;
+
+/// An SMBIOS table with these OEM strings.
+fn smbios(strings: &[&str]) -> Vec<u8> {
+    let mut table = vec![11, 5, 0, 0, strings.len() as u8];
+    for text in strings {
+        table.extend(text.as_bytes());
+        table.push(0);
+    }
+    table.push(0);
+    table.extend([127, 4, 0, 0, 0, 0]);
+    table
+}
+
+#[test]
+fn every_source_is_read_in_order() {
+    let world = World::new();
+    let source = |world: &World, key: &str| {
+        world.run(&["config", "--json"]).ended(0).json()[key]["source"].as_str().unwrap().to_owned()
+    };
+    assert_eq!(source(&world, "variant"), "/etc/os-release");
+    assert_eq!(source(&world, "reboot"), "built-in default");
+    let set = |n: u32| json!({"cdn": format!("https://{n}.example")}).to_string();
+    let expect = |n: u32, from: &str| {
+        let shown = world.run(&["config", "--json"]).ended(0).json();
+        assert_eq!(shown["cdn"]["value"], format!("https://{n}.example"), "{shown}");
+        assert!(shown["cdn"]["source"].as_str().unwrap().contains(from), "{shown}");
+    };
+    world.write("host/usr/lib/etchaos/updater.json", set(1));
+    expect(1, "/usr/lib/etchaos/updater.json");
+    world.write("esp/etchaos/config.json", set(2));
+    expect(2, "ESP");
+    world.write("host/proc/cmdline", format!("etchaos.config={} quiet", STANDARD.encode(set(3))));
+    expect(3, "kernel command line");
+    let strings =
+        ["other", &format!("etchaos={}", set(4)), &format!("etchaos={}", STANDARD.encode(set(5)))];
+    world.write("host/sys/firmware/dmi/tables/DMI", smbios(&strings));
+    expect(5, "SMBIOS type 11 etchaos= (2)");
+    world.write("host/dev/disk/by-label/cidata/user-data", format!("#etchaos\n{}", set(6)));
+    expect(6, "cidata");
+    world.write("more.json", set(7));
+    let more = world.path("more.json");
+    let shown = world.run(&["config", "--config", more.to_str().unwrap()]).ended(0).stdout;
+    assert!(shown.contains("https://7.example"), "{shown}");
+}
+
+#[test]
+fn broken_sources_are_named() {
+    for (file, text, said) in [
+        ("host/usr/lib/etchaos/updater.json", r#"{"cnd": "x"}"#, ["updater.json", "`cnd`"]),
+        ("esp/etchaos/config.json", "{", ["ESP", "EOF"]),
+        ("host/proc/cmdline", "etchaos.config=%%%", ["kernel command line", "base64"]),
+        (
+            "host/dev/disk/by-label/cidata/user-data",
+            "#cloud-config\npackages: []",
+            ["cidata", "expected"],
+        ),
+        (
+            "host/usr/lib/etchaos/keys",
+            "ed25519private:AAAA:x",
+            ["/usr/lib/etchaos/keys", "ed25519private"],
+        ),
+        (
+            "esp/etchaos/config.json",
+            r#"{"listen": {"address": "x", "sources": {"..": {"keys": []}}}}"#,
+            ["ESP", "listen.sources"],
+        ),
+    ] {
+        let world = World::new();
+        world.write(file, text);
+        for command in ["config", "check", "update", "status"] {
+            world.run(&[command]).failed(&said);
+        }
+        // systemd shall not take a broken configuration for "skip".
+        assert_eq!(world.run(&["config", "--require", "cdn"]).code, 255);
+        // Nor shall it undo an update.
+        if !file.ends_with("cmdline") {
+            world.run(&["confirm"]).ended(0);
+        }
+    }
+    let world = World::new();
+    world.run(&["check", "--config", "/nonexistent/x.json"]).failed(&["/nonexistent/x.json"]);
+}
+
+#[test]
+fn what_is_missing_is_said() {
+    let world = World::new();
+    let without = |path: &str| {
+        let world = World::new();
+        world.write(path, if path.ends_with("json") { "{}" } else { "" });
+        world
+    };
+    without("host/usr/lib/etchaos/updater.json").run(&["check"]).failed(&["no CDN is configured"]);
+    without("host/usr/lib/etchaos/keys").run(&["check"]).failed(&["no key is trusted"]);
+    without("host/etc/os-release").run(&["check"]).failed(&["variant is not known", "VARIANT_ID"]);
+    let ran = world.run(&["check", "--esp", "/nonexistent"]);
+    ran.failed(&["/nonexistent"]);
+    assert_eq!(world.run(&["wrong"]).code, 2);
+    let help = world.run(&["--help"]).ended(0).stdout;
+    assert!(help.contains("Exit codes") && help.contains("allowedOrigins"), "{help}");
+}
+
+#[test]
+fn units_are_skipped_where_nothing_is_configured() {
+    let world = World::new();
+    world.run(&["config", "--require", "cdn"]).ended(0);
+    let ran = world.run(&["config", "--require", "listen"]).ended(1);
+    assert!(ran.stdout.is_empty() && ran.stderr.is_empty(), "{}{}", ran.stdout, ran.stderr);
+    world.write("host/usr/lib/etchaos/updater.json", "{}");
+    world.run(&["config", "--require", "cdn"]).ended(1);
+    let key = PrivateKey::generate().public().to_string();
+    let listen = json!({"listen": {"sources": {"ci": {"keys": [key]}}}});
+    world.write("esp/etchaos/config.json", listen.to_string());
+    world.run(&["config", "--require", "listen"]).ended(0);
+}
+
+#[test]
+fn confirm_makes_the_running_slot_good() {
+    let world = World::new();
+    assert!(world.run(&["confirm"]).ended(0).stdout.contains("already"));
+    world.on_trial(A, B, 2);
+    world.boot(B);
+    assert!(world.run(&["confirm"]).ended(0).stdout.contains("good now"));
+    assert_eq!(world.state(), BootState::settled(B));
+    assert!(world.run(&["confirm"]).ended(0).stdout.contains("already"));
+    fs::remove_file(world.esp("etchaos/grubenv")).unwrap();
+    assert!(world.run(&["confirm"]).ended(0).stdout.contains("missing"));
+    assert_eq!(world.state(), BootState::settled(B));
+    world.write("host/proc/cmdline", "quiet");
+    world.run(&["confirm"]).failed(&["running slot is not known", "etchaos.slot"]);
+}
+
+#[test]
+fn status_shows_both_slots() {
+    let world = World::new();
+    world.fill(B, 2, 2);
+    world.on_trial(A, B, 3);
+    fs::remove_file(world.esp("etchaos/b/initrd")).unwrap();
+    let status = world.run(&["status", "--json"]).ended(0).json();
+    assert_eq!(
+        status["running"],
+        json!({"slot": "a", "version": "13.1", "build": 0, "kernel": "6.12.0"})
+    );
+    assert_eq!(status["good"], "a");
+    assert_eq!(status["trial"], json!({"slot": "b", "tries": 3}));
+    assert_eq!(status["slots"]["a"]["state"], "complete");
+    assert_eq!(status["slots"]["b"]["state"], "damaged");
+    assert_eq!(status["slots"]["b"]["problem"], "initrd is missing");
+    assert_eq!(status["slots"]["b"]["build"], 2);
+    assert_eq!(status["config"]["keys"][0]["value"], world.key.id());
+    assert_eq!(status["updaterVersion"], env!("CARGO_PKG_VERSION"));
+    let text = world.run(&["status"]).ended(0).stdout;
+    assert!(text.contains("slot b    damaged   13.2  build 2  initrd is missing"), "{text}");
+}

@@ -1,0 +1,155 @@
+//! Pushing Patterns.
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::TcpStream;
+use std::process::{Child, Stdio};
+
+use protocol::pattern::{Outcome, Pattern, PatternFiles, Report};
+use protocol::token::sign;
+use protocol::{Claims, PrivateKey};
+use serde_json::json;
+
+use crate::world::{World, now};
+
+struct Listener {
+    child: Child,
+    address: String,
+    // The temporary folder of the host.
+    _world: World,
+}
+
+impl Drop for Listener {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn listen(key: &PrivateKey) -> Listener {
+    let world = World::new();
+    let sources = json!({"ci": {"keys": [key.public().to_string()]}});
+    let config = json!({"listen": {"address": "127.0.0.1:0", "sources": sources}});
+    world.write("esp/etchaos/config.json", config.to_string());
+    let mut child = world.command(&["listen"]).stderr(Stdio::piped()).spawn().unwrap();
+    // The port is the system's choice, and the log says it.
+    let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
+    let line = lines.find_map(|line| line.ok().filter(|line| line.contains("listening on")));
+    let line = line.expect("it says where it listens");
+    let address = line.split_whitespace().find(|word| word.starts_with("127.")).unwrap().to_owned();
+    std::thread::spawn(move || lines.for_each(drop));
+    Listener { child, address, _world: world }
+}
+
+impl Listener {
+    fn request(&self, head: &str, body: &[u8]) -> (u16, String) {
+        let mut stream = TcpStream::connect(&self.address).unwrap();
+        let head = format!("{head} HTTP/1.1\r\nHost: x\r\nContent-Length: {}\r\n\r\n", body.len());
+        stream.write_all(head.as_bytes()).unwrap();
+        // It may answer and close before it has read everything.
+        let _ = stream.write_all(body);
+        let mut answer = Vec::new();
+        let _ = stream.read_to_end(&mut answer);
+        let answer = String::from_utf8(answer).unwrap();
+        let status = answer.split_whitespace().nth(1).unwrap_or("0").parse().unwrap();
+        (status, answer.split_once("\r\n\r\n").unwrap_or_default().1.to_owned())
+    }
+
+    fn push(&self, query: &str, token: &str) -> (u16, String) {
+        self.request(&format!("POST /etcha/v1/push/ci{query}"), token.as_bytes())
+    }
+}
+
+fn pattern(run: serde_json::Value) -> Claims {
+    let exec = json!({"command": "/bin/sh", "flags": "-e -c"});
+    let pattern: Pattern = serde_json::from_value(json!({"exec": exec, "run": run})).unwrap();
+    Claims {
+        iat: Some(now()),
+        exp: Some(now() + 60),
+        jti: Some(PrivateKey::generate().id().to_owned()),
+        aud: vec!["etchaos".into()],
+        etcha_pattern: Some(PatternFiles::from(&pattern)),
+        ..Claims::default()
+    }
+}
+
+fn example() -> Claims {
+    pattern(json!([
+        {"id": "fine", "check": "true", "change": "exit 1"},
+        {"id": "made", "check": "echo not yet; false", "change": "echo made"},
+        {"id": "bad", "check": "echo why; false"},
+    ]))
+}
+
+#[test]
+fn it_is_off_by_default() {
+    let world = World::new();
+    let ran = world.run(&["listen"]).ended(3);
+    assert!(ran.stdout.contains("listening is off"), "{}", ran.stdout);
+}
+
+#[test]
+fn a_pushed_pattern_is_run_and_reported() {
+    let key = PrivateKey::generate();
+    let listener = listen(&key);
+    let (status, body) = listener.push("", &sign(&key, &example()).unwrap());
+    assert_eq!(status, 200, "{body}");
+    let report: Report = serde_json::from_str(&body).unwrap();
+    let outcomes: Vec<_> = report.results.iter().map(|r| (r.outcome, r.output.as_str())).collect();
+    let expected = [(Outcome::Ok, ""), (Outcome::Changed, "made\n"), (Outcome::Failed, "why\n")];
+    assert_eq!(outcomes, expected);
+
+    let (status, body) = listener.push("?check=true", &sign(&key, &example()).unwrap());
+    assert_eq!(status, 200, "{body}");
+    let report: Report = serde_json::from_str(&body).unwrap();
+    assert_eq!(report.results[1].outcome, Outcome::Failed);
+    assert_eq!(report.results[1].output, "not yet\n");
+}
+
+#[test]
+fn what_is_not_a_good_push_is_refused() {
+    let key = PrivateKey::generate();
+    let listener = listen(&key);
+    let refused = |claims: &Claims, key: &PrivateKey, status: u16, said: &str| {
+        let (found, body) = listener.push("", &sign(key, claims).unwrap());
+        assert_eq!(found, status, "{body}");
+        let error = serde_json::from_str::<serde_json::Value>(&body).unwrap()["error"].to_string();
+        assert!(error.contains(said), "{error}");
+    };
+    refused(&example(), &PrivateKey::generate(), 401, "not trusted here");
+    let expired = Claims { iat: Some(now() - 900), exp: Some(now() - 600), ..example() };
+    refused(&expired, &key, 401, "expired");
+    refused(&Claims { exp: None, ..example() }, &key, 401, "iat and exp");
+    refused(&Claims { exp: Some(now() + 7200), ..example() }, &key, 401, "an hour");
+    refused(&Claims { aud: vec!["other".into()], ..example() }, &key, 401, "audience");
+    refused(&Claims { etcha_pattern: None, ..example() }, &key, 400, "etchaPattern");
+    let group = json!([{"id": "g", "always": true, "commands": [{"id": "x"}]}]);
+    refused(&pattern(group), &key, 400, "commands");
+    let replayed = example();
+    assert_eq!(listener.push("", &sign(&key, &replayed).unwrap()).0, 200);
+    refused(&replayed, &key, 401, "jti was pushed before");
+
+    let token = sign(&key, &example()).unwrap();
+    let post = |path: &str| listener.request(path, token.as_bytes()).0;
+    assert_eq!(post("POST /etcha/v1/push/other"), 404);
+    assert_eq!(post("POST /"), 404);
+    assert_eq!(post("PUT /etcha/v1/push/ci"), 405);
+    assert_eq!(listener.push("", "not a token").0, 401);
+    assert_eq!(listener.push("", &"x".repeat(protocol::token::TOKEN_MAX + 2)).0, 413);
+    // And it is still there.
+    assert_eq!(post("POST /etcha/v1/push/ci"), 200);
+}
+
+#[test]
+fn one_push_runs_at_a_time_and_others_are_told() {
+    let key = PrivateKey::generate();
+    let listener = listen(&key);
+    let slow =
+        sign(&key, &pattern(json!([{"id": "slow", "always": true, "change": "sleep 2"}]))).unwrap();
+    std::thread::scope(|scope| {
+        let first = scope.spawn(|| listener.push("", &slow).0);
+        std::thread::sleep(std::time::Duration::from_millis(700));
+        let (status, body) = listener.push("", &sign(&key, &example()).unwrap());
+        assert_eq!(status, 409, "{body}");
+        assert_eq!(first.join().unwrap(), 200);
+    });
+}

@@ -1,0 +1,8 @@
+//! The real binary, against ESP folders and servers on loopback.
+
+mod bad_input;
+mod config;
+mod listen;
+mod server;
+mod update;
+mod world;

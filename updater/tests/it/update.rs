@@ -1,0 +1,224 @@
+//! The ordinary way, and what heals.
+
+use std::fs;
+
+use protocol::esp::Slot::{A, B};
+use protocol::grubenv::{BootState, Trial};
+use protocol::token::sign;
+use protocol::{Claims, Release};
+
+use crate::world::{World, claims, release, target};
+
+fn trial_b() -> BootState {
+    BootState { good: A, trial: Some(Trial { slot: B, tries: 3 }) }
+}
+
+#[test]
+fn a_release_is_installed_tried_and_confirmed() {
+    let world = World::new();
+    world.publish(2);
+    assert_eq!(world.run(&["check", "--json"]).ended(10).json()["step"], "install");
+    let ran = world.run(&["update"]).ended(0);
+    assert!(ran.stdout.contains("bash 5.1 → 5.2"), "{}", ran.stdout);
+    assert!(world.rebooted());
+    assert_eq!(world.state(), trial_b());
+    world.assert_slot(A, 1);
+    world.assert_slot(B, 2);
+
+    // Again before the reboot: nothing is downloaded, the reboot is asked for again.
+    let before = world.tree();
+    assert_eq!(world.run(&["update", "--json"]).ended(0).json()["step"], "pending");
+    assert!(world.rebooted());
+    assert_eq!(world.tree(), before);
+
+    // GRUB counted, and booted b.
+    world.on_trial(A, B, 2);
+    world.boot(B);
+    world.publish(3);
+    assert_eq!(world.run(&["check", "--json"]).ended(3).json()["step"], "unconfirmed");
+    let before = world.tree();
+    world.run(&["update"]).ended(3);
+    assert_eq!(world.tree(), before);
+
+    world.run(&["confirm"]).ended(0);
+    assert_eq!(world.state(), BootState::settled(B));
+    world.run(&["update"]).ended(0);
+    world.assert_slot(A, 3);
+    world.assert_slot(B, 2);
+    assert_eq!(world.state().good, B);
+}
+
+#[test]
+fn the_same_release_is_up_to_date_and_nothing_is_downloaded() {
+    let world = World::new();
+    let before = world.tree();
+    assert_eq!(world.run(&["check", "--json"]).ended(0).json()["step"], "upToDate");
+    world.run(&["update"]).ended(0);
+    assert_eq!(world.tree(), before);
+    assert!(!world.rebooted());
+    let manifest = format!("GET /{}", target().manifest_name());
+    assert!(world.cdn.requests().iter().all(|request| *request == manifest));
+}
+
+#[test]
+fn deleted_files_of_the_running_slot_are_healed_by_way_of_the_other() {
+    let world = World::new();
+    for file in ["vmlinuz", "initrd"] {
+        fs::remove_file(world.esp(&format!("etchaos/a/{file}"))).unwrap();
+    }
+    let status = world.run(&["status", "--json"]).ended(0).json();
+    assert_eq!(status["slots"]["a"]["problem"], "vmlinuz is missing");
+    world.run(&["update"]).ended(0);
+    assert!(world.rebooted());
+    assert_eq!(world.state(), trial_b());
+    world.assert_slot(B, 1);
+
+    world.boot(B);
+    world.on_trial(A, B, 2);
+    world.run(&["confirm"]).ended(0);
+    assert_eq!(world.run(&["update", "--json"]).ended(0).json()["step"], "repair");
+    assert!(!world.rebooted());
+    world.assert_slot(A, 1);
+    world.assert_slot(B, 1);
+    assert_eq!(world.state(), BootState::settled(B));
+    assert_eq!(world.run(&["check", "--json"]).ended(0).json()["step"], "upToDate");
+}
+
+#[test]
+fn a_changed_byte_or_a_missing_manifest_is_damage() {
+    for damage in ["byte", "manifest", "size"] {
+        let world = World::new();
+        let kernel = world.esp("etchaos/a/vmlinuz");
+        let mut bytes = fs::read(&kernel).unwrap();
+        match damage {
+            "byte" => bytes[100] ^= 1,
+            "size" => bytes.truncate(100),
+            _ => fs::remove_file(world.esp("etchaos/a/release.jwt")).unwrap(),
+        }
+        fs::write(&kernel, bytes).unwrap();
+        assert_eq!(world.run(&["check", "--json"]).ended(10).json()["step"], "install", "{damage}");
+        world.run(&["update"]).ended(0);
+        world.assert_slot(B, 1);
+        assert_eq!(world.state(), trial_b());
+    }
+}
+
+#[test]
+fn what_failed_its_trial_is_not_installed_again() {
+    let world = World::new();
+    world.publish(2);
+    world.fill(B, 2, 2);
+    world.on_trial(A, B, 0);
+    let before = world.tree();
+    assert_eq!(world.run(&["check", "--json"]).ended(3).json()["step"], "failedBefore");
+    world.run(&["update"]).ended(3);
+    assert_eq!(world.tree(), before);
+    assert!(!world.rebooted());
+    // Confirming what runs does not make it forgotten.
+    world.run(&["confirm"]).ended(0);
+    assert_eq!(world.state().trial, Some(Trial { slot: B, tries: 0 }));
+    // The operator may insist; and a newer one is another one.
+    world.run(&["update", "--retry-failed", "--no-reboot"]).ended(0);
+    assert_eq!(world.state(), trial_b());
+    world.on_trial(A, B, 0);
+    world.publish(3);
+    world.run(&["update"]).ended(0);
+    world.assert_slot(B, 3);
+    assert_eq!(world.state(), trial_b());
+}
+
+#[test]
+fn a_whole_release_that_nothing_points_to_is_not_downloaded_again() {
+    let world = World::new();
+    world.publish(2);
+    world.fill(B, 2, 2);
+    assert_eq!(world.run(&["update", "--json"]).ended(0).json()["step"], "activate");
+    assert_eq!(world.state(), trial_b());
+    assert_eq!(world.cdn.requests().len(), 1);
+}
+
+#[test]
+fn a_half_written_slot_is_written_anew() {
+    let world = World::new();
+    world.write("esp/etchaos/b/vmlinuz", "half");
+    world.write("esp/etchaos/b/stray", "of an older updater");
+    world.write("esp/FSCK0000.REC", "found by fsck");
+    world.write("esp/KEEP.REC", "not ours");
+    world.publish(2);
+    world.run(&["update"]).ended(0);
+    world.assert_slot(B, 2);
+    assert!(!world.esp("etchaos/b/stray").exists());
+    assert!(!world.esp("FSCK0000.REC").exists());
+    assert!(world.esp("KEEP.REC").exists());
+}
+
+#[test]
+fn a_broken_grubenv_is_made_anew() {
+    for damage in [None, Some(vec![0; 1024]), Some(b"short".to_vec()), Some(vec![b'x'; 5000])] {
+        let world = World::new();
+        world.boot(B);
+        world.fill(B, 1, 0);
+        match &damage {
+            Some(bytes) => world.write("esp/etchaos/grubenv", bytes),
+            None => fs::remove_file(world.esp("etchaos/grubenv")).unwrap(),
+        }
+        let status = world.run(&["status", "--json"]).ended(0).json();
+        assert!(status["grubenvProblem"].is_string(), "{status}");
+        assert_eq!(status["good"], "b");
+        world.run(&["update"]).ended(0);
+        assert_eq!(world.state(), BootState::settled(B));
+        world.publish(2);
+        world.run(&["update"]).ended(0);
+        assert_eq!(world.state(), BootState { good: B, trial: Some(Trial { slot: A, tries: 3 }) });
+    }
+}
+
+#[test]
+fn reboot_is_as_configured() {
+    let world = World::new();
+    world.publish(2);
+    world.write("never.json", r#"{"reboot": "never"}"#);
+    let never = world.path("never.json");
+    let ran = world.run(&["update", "--config", never.to_str().unwrap()]).ended(0);
+    assert!(ran.stdout.contains("\"never\""), "{}", ran.stdout);
+    assert!(!world.rebooted());
+    world.run(&["update", "--no-reboot"]).ended(0);
+    assert!(!world.rebooted());
+    world.write("bin/systemctl", "#!/bin/sh\nexit 1\n");
+    world.run(&["update"]).failed(&["systemctl reboot failed", "reboot by hand"]);
+}
+
+#[test]
+fn a_cdn_may_be_a_folder() {
+    let world = World::new();
+    let token = sign(&world.key, &claims(&release(2))).unwrap();
+    world.write(&format!("cdn/{}", target().manifest_name()), token);
+    for role in protocol::Role::BOOT {
+        let name = format!("cdn/2.{}", role.extension());
+        world.write(&name, crate::world::content(role, 2));
+    }
+    let json = format!(r#"{{"cdn": "{}"}}"#, world.path("cdn").display());
+    world.write("esp/etchaos/config.json", json);
+    world.run(&["update"]).ended(0);
+    world.assert_slot(B, 2);
+    assert!(world.cdn.requests().is_empty());
+}
+
+#[test]
+fn a_folder_without_a_running_slot_is_updated_and_not_rebooted() {
+    let world = World::new();
+    world.write("host/proc/cmdline", "quiet\n");
+    world.publish(2);
+    world.run(&["update"]).ended(0);
+    assert!(!world.rebooted());
+    assert_eq!(world.state(), trial_b());
+}
+
+#[test]
+fn a_manifest_that_was_signed_anew_is_the_same_release() {
+    let world = World::new();
+    let release = Release { build: 9, ..release(1) };
+    let anew = Claims { jti: Some("anew".into()), ..claims(&release) };
+    world.publish_token(sign(&world.key, &anew).unwrap());
+    assert_eq!(world.run(&["check", "--json"]).ended(0).json()["step"], "upToDate");
+}

@@ -1,0 +1,252 @@
+//! A host, its ESP and a CDN, in a temporary folder.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use protocol::esp::{GRUBENV, Slot, slot_file};
+use protocol::grubenv::{Block, BootState, Trial};
+use protocol::release::SCHEMA;
+use protocol::token::sign;
+use protocol::{Arch, Artifact, Claims, PrivateKey, Release, Role, Target};
+use serde_json::Value;
+use sha2::{Digest, Sha256};
+use tempfile::TempDir;
+
+use crate::server::{Reply, Server};
+
+pub struct World {
+    folder: TempDir,
+    pub key: PrivateKey,
+    pub cdn: Server,
+}
+
+/// How a run of the updater ended.
+pub struct Ran {
+    pub code: i32,
+    pub stdout: String,
+    pub stderr: String,
+}
+
+impl Ran {
+    pub fn json(&self) -> Value {
+        serde_json::from_str(&self.stdout).unwrap_or_else(|e| panic!("{e}: {}", self.stdout))
+    }
+
+    /// It ended with this code.
+    #[track_caller]
+    pub fn ended(self, code: i32) -> Self {
+        assert_eq!(self.code, code, "stdout: {}\nstderr: {}", self.stdout, self.stderr);
+        self
+    }
+
+    /// It failed and said all this, without a panic.
+    #[track_caller]
+    pub fn failed(&self, said: &[&str]) {
+        assert_eq!(self.code, 1, "stdout: {}\nstderr: {}", self.stdout, self.stderr);
+        assert!(!self.stderr.contains("panicked"), "{}", self.stderr);
+        for text in said {
+            assert!(self.stderr.contains(text), "no {text:?} in: {}", self.stderr);
+        }
+    }
+}
+
+pub fn now() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs()
+}
+
+pub fn sha256(bytes: &[u8]) -> String {
+    Sha256::digest(bytes).iter().map(|b| format!("{b:02x}")).collect()
+}
+
+pub fn target() -> Target {
+    Target { variant: "deb".parse().unwrap(), arch: Arch::native().unwrap() }
+}
+
+/// The bytes of an artifact of the n-th release.
+pub fn content(role: Role, n: u64) -> Vec<u8> {
+    format!("{role} of release {n}\n").repeat(16_000 + n as usize).into_bytes()
+}
+
+pub fn release(n: u64) -> Release {
+    let artifact = |role: Role| {
+        let bytes = content(role, n);
+        let name = format!("{n}.{}", role.extension());
+        let (size, sha256) = (bytes.len() as u64, sha256(&bytes));
+        Artifact { role, url: name.clone(), name, size, sha256 }
+    };
+    Release {
+        schema: SCHEMA,
+        variant: target().variant,
+        arch: target().arch,
+        version: format!("13.{n}"),
+        build: n,
+        epoch: 1_700_000_000 + n,
+        kernel: "6.12.0".into(),
+        recipe: "ab".repeat(32),
+        artifacts: Role::BOOT.map(artifact).to_vec(),
+        packages: protocol::Package::parse_list(&format!("bash 5.{n} amd64")).unwrap(),
+        bootloader: Vec::new(),
+    }
+}
+
+pub fn claims(release: &Release) -> Claims {
+    Claims {
+        iat: Some(now()),
+        exp: Some(now() + 3600),
+        etchaos_release: Some(release.clone()),
+        ..Claims::default()
+    }
+}
+
+impl World {
+    /// Slot a runs release 1 as from a disk image, slot b is empty, the CDN has release 1.
+    pub fn new() -> Self {
+        let world = Self {
+            folder: tempfile::tempdir().unwrap(),
+            key: PrivateKey::generate(),
+            cdn: Server::start(),
+        };
+        world.write("host/usr/lib/etchaos/keys", world.key.public().to_string());
+        world.write("host/etc/os-release", "ID=debian\nVARIANT_ID=deb\nIMAGE_VERSION=13.1\n");
+        world.write(
+            "host/usr/lib/etchaos/updater.json",
+            format!(r#"{{"cdn": "{}"}}"#, world.cdn.url),
+        );
+        world.boot(Slot::A);
+        world.fill(Slot::A, 1, 0);
+        world.set_state(BootState::settled(Slot::A));
+        world.write(
+            "bin/systemctl",
+            format!("#!/bin/sh\necho \"$@\" >>{}\n", world.path("rebooted").display()),
+        );
+        fs::set_permissions(world.path("bin/systemctl"), fs::Permissions::from_mode(0o755))
+            .unwrap();
+        world.publish(1);
+        world
+    }
+
+    pub fn path(&self, relative: &str) -> PathBuf {
+        self.folder.path().join(relative)
+    }
+
+    pub fn esp(&self, relative: &str) -> PathBuf {
+        self.path("esp").join(relative)
+    }
+
+    pub fn write(&self, relative: &str, text: impl AsRef<[u8]>) {
+        let path = self.path(relative);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, text).unwrap();
+    }
+
+    /// The kernel command line says that this slot was booted.
+    pub fn boot(&self, slot: Slot) {
+        self.write("host/proc/cmdline", format!("quiet etchaos.slot={slot}\n"));
+    }
+
+    /// Puts the n-th release into a slot.
+    pub fn fill(&self, slot: Slot, n: u64, build: u64) {
+        let folder = format!("esp/etchaos/{slot}");
+        for role in Role::BOOT {
+            self.write(&format!("{folder}/{}", slot_file(role).unwrap()), content(role, n));
+        }
+        let claims = Claims { iat: None, exp: None, ..claims(&Release { build, ..release(n) }) };
+        self.write(&format!("{folder}/release.jwt"), sign(&self.key, &claims).unwrap());
+    }
+
+    pub fn set_state(&self, state: BootState) {
+        self.write("esp/etchaos/grubenv", state.to_bytes());
+    }
+
+    pub fn state(&self) -> BootState {
+        let bytes = fs::read(self.esp(GRUBENV)).unwrap();
+        assert_eq!(bytes.len(), 1024);
+        BootState::read(&Block::parse(&bytes).unwrap()).unwrap()
+    }
+
+    pub fn on_trial(&self, good: Slot, slot: Slot, tries: u8) {
+        self.set_state(BootState { good, trial: Some(Trial { slot, tries }) });
+    }
+
+    pub fn publish(&self, n: u64) {
+        for role in Role::BOOT {
+            let path = format!("/{n}.{}", role.extension());
+            self.cdn.put(&path, Reply::ok(content(role, n)));
+        }
+        self.publish_manifest(&release(n));
+    }
+
+    pub fn publish_manifest(&self, release: &Release) {
+        self.publish_token(sign(&self.key, &claims(release)).unwrap());
+    }
+
+    pub fn publish_token(&self, token: impl Into<Vec<u8>>) {
+        self.cdn.put(&format!("/{}", target().manifest_name()), Reply::ok(token));
+    }
+
+    pub fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_updater"));
+        command.arg("--esp").arg(self.esp("")).arg("--host-root").arg(self.path("host"));
+        command.args(arguments);
+        // Never the real systemctl.
+        let path = std::env::var("PATH").unwrap_or_default();
+        command.env("PATH", format!("{}:{path}", self.path("bin").display()));
+        for proxy in
+            ["http_proxy", "HTTP_PROXY", "https_proxy", "HTTPS_PROXY", "ALL_PROXY", "all_proxy"]
+        {
+            command.env_remove(proxy);
+        }
+        command
+    }
+
+    pub fn run(&self, arguments: &[&str]) -> Ran {
+        let Output { status, stdout, stderr } = self.command(arguments).output().unwrap();
+        Ran {
+            code: status.code().expect("it ended by itself"),
+            stdout: String::from_utf8(stdout).unwrap(),
+            stderr: String::from_utf8(stderr).unwrap(),
+        }
+    }
+
+    /// Whether a reboot was asked for since the last time.
+    pub fn rebooted(&self) -> bool {
+        fs::remove_file(self.path("rebooted")).is_ok()
+    }
+
+    /// Every file of the ESP with its digest.
+    pub fn tree(&self) -> BTreeMap<PathBuf, String> {
+        tree(&self.esp(""))
+    }
+
+    /// That a slot holds the n-th release, whole.
+    #[track_caller]
+    pub fn assert_slot(&self, slot: Slot, n: u64) {
+        for role in Role::BOOT {
+            let path = self.esp(&format!("etchaos/{slot}/{}", slot_file(role).unwrap()));
+            assert!(fs::read(&path).unwrap() == content(role, n), "{}", path.display());
+        }
+        let status = self.run(&["status", "--json"]).ended(0).json();
+        assert_eq!(status["slots"][slot.to_string()]["state"], "complete", "{status}");
+    }
+}
+
+pub fn tree(folder: &Path) -> BTreeMap<PathBuf, String> {
+    let mut found = BTreeMap::new();
+    let mut folders = vec![folder.to_owned()];
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                folders.push(path);
+            } else {
+                let digest = sha256(&fs::read(&path).unwrap());
+                found.insert(path, digest);
+            }
+        }
+    }
+    found
+}
