@@ -7,6 +7,7 @@ mod download;
 mod host;
 mod image;
 #[cfg(test)]
+#[path = "../tests/judge/mod.rs"]
 mod judge;
 mod log_file;
 mod progress;

@@ -27,7 +27,16 @@ pub fn build(workspace: &Path, arch: Arch, log: &mut LogFile) -> Result<PathBuf>
     let rust = format!("-Ctarget-feature=+crt-static{}", prefixes("--remap-path-prefix"));
     let cflags = format!("CFLAGS_{}", triple.replace('-', "_"));
     let mut cargo = Tool::new("cargo")
-        .args(["build", "--release", "--locked", "--package", "updater", "--target", triple])
+        .args([
+            "build",
+            "--profile",
+            "image",
+            "--locked",
+            "--package",
+            "updater",
+            "--target",
+            triple,
+        ])
         .arg("--manifest-path")
         .arg(workspace.join("Cargo.toml"))
         .arg("--target-dir")
@@ -42,7 +51,7 @@ pub fn build(workspace: &Path, arch: Arch, log: &mut LogFile) -> Result<PathBuf>
         .env("CARGO_INCREMENTAL", "0")
         .run(log)
         .context("compiling the updater")?;
-    Ok(target.join(triple).join("release/updater"))
+    Ok(target.join(triple).join("image/updater"))
 }
 
 /// `from=to` for every folder whose path could end up in the program.

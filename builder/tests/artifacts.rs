@@ -1,0 +1,151 @@
+//! Judges what a build left: set `ETCHAOS_ARTIFACTS` to its folder, `out/deb_amd64` say. Without it,
+//! these tests say that they were skipped; with `CI=true` that is a failure.
+
+mod judge;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use base64::Engine;
+use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
+use judge::judge;
+use serde_json::Value;
+use tempfile::TempDir;
+
+/// Where the ESP begins, for mtools.
+const ESP: &str = "@@2M";
+const ESP_OFFSET: u64 = 2 << 20;
+
+struct Artifacts {
+    folder: PathBuf,
+    temporary: TempDir,
+}
+
+impl Artifacts {
+    fn find() -> Option<Self> {
+        let Some(folder) = std::env::var_os("ETCHAOS_ARTIFACTS") else {
+            assert!(std::env::var("CI").as_deref() != Ok("true"), "ETCHAOS_ARTIFACTS is not set");
+            eprintln!("SKIPPED: ETCHAOS_ARTIFACTS does not name the folder of a build");
+            return None;
+        };
+        Some(Self { folder: folder.into(), temporary: tempfile::tempdir().unwrap() })
+    }
+
+    fn path(&self, extension: &str) -> String {
+        self.folder.join(format!("etchaos_deb_amd64.{extension}")).to_str().unwrap().to_owned()
+    }
+
+    /// A file of the disk's ESP, copied out.
+    fn from_esp(&self, path: &str) -> Option<PathBuf> {
+        let to = self.temporary.path().join(path.replace('/', "_"));
+        let image = format!("{}{ESP}", self.path("raw"));
+        judge("mcopy", &["-n", "-i", &image, &format!("::{path}"), to.to_str().unwrap()])?;
+        Some(to)
+    }
+
+    /// The claims, unverified.
+    fn claims(&self) -> Value {
+        let token = fs::read_to_string(self.path("jwt")).unwrap();
+        let claims = token.split('.').nth(1).unwrap();
+        serde_json::from_slice(&URL_SAFE_NO_PAD.decode(claims).unwrap()).unwrap()
+    }
+}
+
+#[test]
+fn the_disk_has_a_sound_gpt_and_a_sound_esp() {
+    let Some(artifacts) = Artifacts::find() else { return };
+    let raw = artifacts.path("raw");
+    let Some(verdict) = judge("sgdisk", &["--verify", &raw]) else { return };
+    assert!(verdict.contains("No problems found"), "{verdict}");
+
+    let esp = artifacts.temporary.path().join("esp.img");
+    let esp = esp.to_str().unwrap();
+    let skip = format!("skip={ESP_OFFSET}");
+    let count = format!("count={}", fs::metadata(&raw).unwrap().len() - ESP_OFFSET - (1 << 20));
+    let (from, to) = (format!("if={raw}"), format!("of={esp}"));
+    let flags = "iflag=skip_bytes,count_bytes";
+    judge("dd", &[&from, &to, flags, &skip, &count, "conv=sparse", "bs=1M", "status=none"]);
+    judge("fsck.vfat", &["-n", esp]);
+}
+
+#[test]
+fn what_boots_is_signed_by_microsoft_and_debian() {
+    let Some(artifacts) = Artifacts::find() else { return };
+    for (file, signer) in [
+        ("EFI/BOOT/BOOTX64.EFI", "Microsoft"),
+        ("EFI/BOOT/grubx64.efi", "Debian Secure Boot"),
+        ("etchaos/a/vmlinuz", "Debian Secure Boot"),
+    ] {
+        let Some(path) = artifacts.from_esp(file) else { return };
+        let Some(list) = judge("sbverify", &["--list", path.to_str().unwrap()]) else { return };
+        assert!(list.contains(signer), "{file}:\n{list}");
+    }
+}
+
+#[test]
+fn digests_and_sizes_are_as_the_manifest_says() {
+    let Some(artifacts) = Artifacts::find() else { return };
+    let claims = artifacts.claims();
+    let list = claims["etchaosRelease"]["artifacts"].as_array().unwrap().clone();
+    assert_eq!(list.len(), 3);
+    for artifact in list {
+        let path = artifacts.folder.join(artifact["name"].as_str().unwrap());
+        assert_eq!(artifact["size"], path.metadata().unwrap().len());
+        let Some(sum) = judge("sha256sum", &[path.to_str().unwrap()]) else { return };
+        assert!(sum.starts_with(artifact["sha256"].as_str().unwrap()), "{sum}");
+    }
+    for extension in ["vmlinuz", "initrd"] {
+        let Some(on_disk) = artifacts.from_esp(&format!("etchaos/a/{extension}")) else { return };
+        judge("cmp", &[on_disk.to_str().unwrap(), &artifacts.path(extension)]);
+    }
+}
+
+#[test]
+fn openssl_finds_both_signatures_good() {
+    let Some(artifacts) = Artifacts::find() else { return };
+    let published = PathBuf::from(artifacts.path("jwt"));
+    let Some(installed) = artifacts.from_esp("etchaos/a/release.jwt") else { return };
+    let key = artifacts.folder.join("../keys/signing.pub");
+    let key = fs::read_to_string(key).expect("the artifacts were signed with a development key");
+    let der = artifacts.temporary.path().join("key.der");
+    fs::write(&der, STANDARD.decode(key.split(':').nth(1).unwrap()).unwrap()).unwrap();
+    for token in [published, installed] {
+        let token = fs::read_to_string(token).unwrap();
+        let (message, signature) = token.trim().rsplit_once('.').unwrap();
+        let write = |name: &str, bytes: &[u8]| {
+            let path = artifacts.temporary.path().join(name);
+            fs::write(&path, bytes).unwrap();
+            path.to_str().unwrap().to_owned()
+        };
+        let message = write("message", message.as_bytes());
+        let signature = write("signature", &URL_SAFE_NO_PAD.decode(signature).unwrap());
+        let der = der.to_str().unwrap();
+        let verify = ["pkeyutl", "-verify", "-pubin", "-keyform", "DER", "-inkey", der];
+        let rest = ["-rawin", "-in", &message, "-sigfile", &signature];
+        judge("openssl", &[&verify[..], &rest[..]].concat());
+    }
+}
+
+#[test]
+fn the_initrd_holds_a_squashfs_and_no_secrets() {
+    let Some(artifacts) = Artifacts::find() else { return };
+    let folder = artifacts.temporary.path().join("initrd");
+    fs::create_dir(&folder).unwrap();
+    let script = "cd \"$1\" && cpio -i --quiet --make-directories <\"$2\"";
+    let place = folder.to_str().unwrap();
+    judge("sh", &["-euc", script, "sh", place, &artifacts.path("initrd")]);
+    let usr = folder.join("usr.squashfs");
+    let Some(list) = judge("unsquashfs", &["-l", "-d", "", usr.to_str().unwrap()]) else { return };
+    for file in ["/bin/etchaos-updater", "/bin/dockerd", "/lib/systemd/systemd"] {
+        assert!(list.lines().any(|line| line == file), "{file} is not in /usr");
+    }
+    let sysroot = folder.join("sysroot");
+    let shadow = fs::read_to_string(sysroot.join("etc/shadow")).unwrap();
+    for line in shadow.lines() {
+        let password = line.split(':').nth(1).unwrap();
+        assert!(password.starts_with(['*', '!']), "a password: {line}");
+    }
+    let machine_id = fs::read_to_string(sysroot.join("etc/machine-id")).unwrap();
+    assert_eq!(machine_id.trim(), "");
+    assert!(!Path::new(&sysroot).join("etc/ssh").exists());
+}

@@ -1,0 +1,93 @@
+//! What the testbed does to a guest, and what it asks while it waits.
+
+use protocol::pattern::{Command, Pattern};
+
+use crate::checks::commands;
+
+/// The id of the Command that prints the boot's id.
+pub const BOOT_ID: &str = "boot id";
+/// The id of the Command that looks after the update.
+pub const UPDATE: &str = "etchaos-updater.service";
+
+/// Asks nothing but an answer.
+pub fn greet() -> Pattern {
+    commands([check(BOOT_ID, "cat /proc/sys/kernel/random/boot_id")])
+}
+
+/// Deletes what slot `a` boots from. A host must repair that by itself.
+pub fn damage() -> Pattern {
+    commands([change("delete kernel and initrd of slot a", DAMAGE)])
+}
+
+/// Starts the update as the timer would. The answer may be cut off by the reboot.
+pub fn update() -> Pattern {
+    // The pause: whoever asks next shall not see the state from before.
+    let start = "systemctl start --no-block etchaos-updater.service && sleep 1";
+    commands([change("start the update", start)])
+}
+
+/// Asks which boot this is, and how the update is doing.
+pub fn watch_update() -> Pattern {
+    commands([check(BOOT_ID, "cat /proc/sys/kernel/random/boot_id"), check(UPDATE, WATCH)])
+}
+
+/// Powers the guest off. The answer may be cut off.
+pub fn power_off() -> Pattern {
+    commands([change("power off", "systemctl poweroff --no-block")])
+}
+
+fn check(id: &str, text: &str) -> Command {
+    Command { id: id.into(), check: Some(text.into()), ..Command::default() }
+}
+
+fn change(id: &str, text: &str) -> Command {
+    Command { id: id.into(), change: Some(text.into()), always: true, ..Command::default() }
+}
+
+// One shell for all of it, so that nothing stays mounted if the middle fails.
+const DAMAGE: &str = r#"
+esp=$(sed -n 's/.*etchaos\.esp=\([^ ]*\).*/\1/p' /proc/cmdline)
+[ -n "$esp" ] || { echo "no etchaos.esp= on the kernel command line"; exit 1; }
+dir=$(mktemp -d /run/testbed.XXXXXX) || exit 1
+mount -t vfat "/dev/disk/by-uuid/$esp" "$dir" || { ls -l /dev/disk/by-uuid; exit 1; }
+trap 'umount "$dir" && rmdir "$dir"' EXIT
+rm "$dir/etchaos/a/vmlinuz" "$dir/etchaos/a/initrd" || exit 1
+sync
+ls -l "$dir/etchaos/a"
+"#;
+
+// It reboots when it has installed something, so an end without a reboot is a failure, too.
+const WATCH: &str = r#"
+unit=etchaos-updater.service
+state=$(systemctl show -P ActiveState $unit)
+echo "$unit: $state, result: $(systemctl show -P Result $unit); its last words:"
+journalctl -b --no-pager -o cat -n 12 -u $unit
+[ "$state" != failed ] || exit 1
+ended=$(systemctl show -P InactiveEnterTimestampMonotonic $unit)
+if [ "$state" = inactive ] && [ "${ended:-0}" -gt 0 ]; then
+  now=$(sed 's/\..*//' /proc/uptime)
+  since=$((now - ended / 1000000))
+  [ "$since" -lt 90 ] || { echo "it ended $since s ago, and there was no reboot"; exit 1; }
+fi
+"#;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use protocol::pattern::Entry;
+
+    #[test]
+    fn every_text_is_a_posix_shell_script() {
+        for pattern in [greet(), damage(), update(), watch_update(), power_off()] {
+            for entry in &pattern.run {
+                let Entry::Command(command) = entry else { panic!("{entry:?}") };
+                let text = command.check.as_ref().or(command.change.as_ref()).unwrap();
+                let parsed = std::process::Command::new("/bin/sh")
+                    .args(["-n", "-c", text])
+                    .output()
+                    .unwrap();
+                assert!(parsed.status.success(), "{}: {parsed:?}", command.id);
+            }
+        }
+    }
+}

@@ -1,0 +1,275 @@
+//! What is tested: a manifest and its artifacts, verified.
+
+use std::fs::{self, File};
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use protocol::claims::{ManifestError, TimeError};
+use protocol::release::{Artifact, ReleaseError, UrlError, artifact_url};
+use protocol::token::{self, TOKEN_MAX, TokenError};
+use protocol::{Arch, KeyRing, Manifest, Release, Role, Target, Verified};
+use sha2::{Digest, Sha256};
+
+use crate::cdn::Served;
+
+/// The origin that stands for the CDN when URLs are resolved.
+const ORIGIN: &str = "http://cdn/";
+
+/// Artifacts that must not be tested, because they are not what they should be.
+#[derive(Debug, thiserror::Error)]
+pub enum ArtifactError {
+    /// A file.
+    #[error("cannot read {}: {source}", path.display())]
+    File {
+        /// Which file.
+        path: PathBuf,
+        /// What happened.
+        source: io::Error,
+    },
+    /// The manifest's signature or form.
+    #[error("the manifest {} cannot be trusted: {source}", path.display())]
+    Token {
+        /// The manifest.
+        path: PathBuf,
+        /// Why.
+        source: TokenError,
+    },
+    /// The manifest's claims.
+    #[error("the manifest {} is not one: {source}", path.display())]
+    Manifest {
+        /// The manifest.
+        path: PathBuf,
+        /// Why.
+        source: ManifestError,
+    },
+    /// The manifest's time.
+    #[error("the manifest {} is not valid now: {source}", path.display())]
+    Time {
+        /// The manifest.
+        path: PathBuf,
+        /// Why.
+        source: TimeError,
+    },
+    /// The manifest of another target.
+    #[error("the manifest {} is for {found}, not for {expected}", path.display())]
+    Target {
+        /// The manifest.
+        path: PathBuf,
+        /// What was asked for.
+        expected: Target,
+        /// What the manifest says.
+        found: Target,
+    },
+    /// A role without an artifact.
+    #[error(transparent)]
+    Missing(#[from] ReleaseError),
+    /// An artifact that a host could not fetch from the manifest's CDN.
+    #[error("a host would not fetch the {role}: {source}")]
+    Url {
+        /// Which artifact.
+        role: Role,
+        /// Why.
+        source: UrlError,
+    },
+    /// Another size or digest than the manifest says.
+    #[error(
+        "{} is not what the manifest says: expected {expected}, found {found}; package the release again",
+        path.display()
+    )]
+    Content {
+        /// The artifact.
+        path: PathBuf,
+        /// Size and digest by the manifest.
+        expected: String,
+        /// Size and digest of the file.
+        found: String,
+    },
+    /// Not for the testbed.
+    #[error("the testbed boots amd64 alone so far, not {0}")]
+    Arch(Arch),
+}
+
+/// A release whose manifest and files were found good.
+#[derive(Debug)]
+pub struct Artifacts {
+    /// What the manifest says.
+    pub release: Release,
+    /// The raw disk image.
+    pub disk: PathBuf,
+    /// The kernel.
+    pub kernel: PathBuf,
+    /// What a CDN serves, and where.
+    pub served: Vec<Served>,
+}
+
+impl Artifacts {
+    /// The path under which a CDN serves the artifact with this role.
+    pub fn place(&self, role: Role) -> &str {
+        let name = self.release.artifact(role).map_or("", |artifact| &artifact.name);
+        let served = self.served.iter().find(|served| served.file.ends_with(name));
+        served.map_or(name, |served| &served.path)
+    }
+}
+
+/// Verifies the manifest of `target` in `dir` with `keys`, then every artifact: by size and digest.
+pub fn verify(dir: &Path, target: &Target, keys: &KeyRing) -> Result<Artifacts, ArtifactError> {
+    if target.arch != Arch::Amd64 {
+        return Err(ArtifactError::Arch(target.arch));
+    }
+    let path = dir.join(target.manifest_name());
+    let release = manifest(&path, keys)?.into_inner().release;
+    if release.target() != *target {
+        let (expected, found) = (target.clone(), release.target());
+        return Err(ArtifactError::Target { path, expected, found });
+    }
+    let mut served = vec![Served { path: target.manifest_name(), file: path }];
+    let mut files = [const { PathBuf::new() }; 3];
+    for (file, role) in files.iter_mut().zip([Role::Kernel, Role::Initrd, Role::Disk]) {
+        let artifact = release.artifact(role).ok_or(ReleaseError::MissingRole(role))?;
+        *file = dir.join(&artifact.name);
+        content(file, artifact)?;
+        served.push(Served { path: place(target, artifact)?, file: file.clone() });
+    }
+    let [kernel, _, disk] = files;
+    Ok(Artifacts { release, disk, kernel, served })
+}
+
+fn manifest(path: &Path, keys: &KeyRing) -> Result<Verified<Manifest>, ArtifactError> {
+    let file_error = |source| ArtifactError::File { path: path.into(), source };
+    let mut text = String::new();
+    // One byte more than allowed, so that too much is seen as such.
+    let limit = TOKEN_MAX as u64 + 1;
+    let file = File::open(path).map_err(file_error)?;
+    file.take(limit).read_to_string(&mut text).map_err(file_error)?;
+    let token = token::verify(&text, keys)
+        .map_err(|source| ArtifactError::Token { path: path.into(), source })?;
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+    token.check_time(now).map_err(|source| ArtifactError::Time { path: path.into(), source })?;
+    token.try_into().map_err(|source| ArtifactError::Manifest { path: path.into(), source })
+}
+
+/// The path under which a host looks for an artifact.
+fn place(target: &Target, artifact: &Artifact) -> Result<String, ArtifactError> {
+    let manifest = format!("{ORIGIN}{}", target.manifest_name());
+    let refused = |source| ArtifactError::Url { role: artifact.role, source };
+    let url = artifact_url(&manifest, &artifact.url, &[]).map_err(refused)?;
+    Ok(url.strip_prefix(ORIGIN).unwrap_or(&url).to_owned())
+}
+
+fn content(path: &Path, artifact: &Artifact) -> Result<(), ArtifactError> {
+    let file_error = |source| ArtifactError::File { path: path.into(), source };
+    let size = fs::metadata(path).map_err(file_error)?.len();
+    let expected = format!("{} bytes, SHA-256 {}", artifact.size, artifact.sha256);
+    if size != artifact.size {
+        let found = format!("{size} bytes");
+        return Err(ArtifactError::Content { path: path.into(), expected, found });
+    }
+    let sha256 = sha256(path).map_err(file_error)?;
+    if sha256 != artifact.sha256 {
+        let found = format!("{size} bytes, SHA-256 {sha256}");
+        return Err(ArtifactError::Content { path: path.into(), expected, found });
+    }
+    Ok(())
+}
+
+fn sha256(path: &Path) -> io::Result<String> {
+    let mut file = File::open(path)?;
+    let mut hasher = Sha256::new();
+    let mut block = vec![0; 1 << 20];
+    loop {
+        match file.read(&mut block) {
+            Ok(0) => return Ok(hasher.finalize().iter().map(|b| format!("{b:02x}")).collect()),
+            Ok(count) => hasher.update(&block[..count]),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use protocol::{Claims, PrivateKey};
+
+    /// A folder with a good release, and the key that signed it.
+    fn good(change: impl FnOnce(&mut Release)) -> (tempfile::TempDir, PrivateKey) {
+        let dir = tempfile::tempdir().unwrap();
+        let target: Target = "deb_amd64".parse().unwrap();
+        let artifact = |role: Role| {
+            let path = dir.path().join(target.artifact_name(role));
+            fs::write(&path, format!("this is the {role}")).unwrap();
+            Artifact {
+                role,
+                name: target.artifact_name(role),
+                size: fs::metadata(&path).unwrap().len(),
+                sha256: sha256(&path).unwrap(),
+                url: format!("7/{}", target.artifact_name(role)),
+            }
+        };
+        let mut release = Release {
+            schema: protocol::release::SCHEMA,
+            variant: target.variant.clone(),
+            arch: target.arch,
+            version: "1".into(),
+            build: 1,
+            epoch: 1,
+            kernel: "6".into(),
+            recipe: "cd".repeat(32),
+            artifacts: [Role::Kernel, Role::Initrd, Role::Disk].map(artifact).to_vec(),
+            packages: Vec::new(),
+            bootloader: Vec::new(),
+        };
+        change(&mut release);
+        let key = PrivateKey::generate();
+        let claims = Claims { etchaos_release: Some(release), ..Claims::default() };
+        let token = token::sign(&key, &claims).unwrap();
+        fs::write(dir.path().join(target.manifest_name()), token).unwrap();
+        (dir, key)
+    }
+
+    fn check((dir, key): &(tempfile::TempDir, PrivateKey)) -> Result<Artifacts, String> {
+        let target = "deb_amd64".parse().unwrap();
+        verify(dir.path(), &target, &key.public().clone().into()).map_err(|e| e.to_string())
+    }
+
+    #[test]
+    fn a_good_release_is_served_where_a_host_looks_for_it() {
+        let artifacts = check(&good(|_| {})).unwrap();
+        let paths: Vec<&str> = artifacts.served.iter().map(|s| s.path.as_str()).collect();
+        assert_eq!(
+            paths,
+            [
+                "etchaos_deb_amd64.jwt",
+                "7/etchaos_deb_amd64.vmlinuz",
+                "7/etchaos_deb_amd64.initrd",
+                "7/etchaos_deb_amd64.raw"
+            ]
+        );
+        assert_eq!(artifacts.place(Role::Initrd), "7/etchaos_deb_amd64.initrd");
+        assert!(artifacts.disk.ends_with("etchaos_deb_amd64.raw"));
+        assert!(artifacts.kernel.ends_with("etchaos_deb_amd64.vmlinuz"));
+    }
+
+    #[test]
+    fn what_is_wrong_is_named() {
+        let stranger = (good(|_| {}).0, PrivateKey::generate());
+        assert!(check(&stranger).unwrap_err().contains("not trusted here"));
+        let other = good(|r| r.variant = "ubu".parse().unwrap());
+        assert!(check(&other).unwrap_err().contains("is for ubu_amd64, not for deb_amd64"));
+        let away = good(|r| r.artifacts[1].url = "http://elsewhere/x".into());
+        assert!(check(&away).unwrap_err().contains("would not fetch the initrd"));
+        let no_disk = good(|r| r.artifacts.truncate(2));
+        assert!(check(&no_disk).unwrap_err().contains("has no disk"));
+
+        let changed = good(|_| {});
+        fs::write(changed.0.path().join("etchaos_deb_amd64.initrd"), "that is the initrd").unwrap();
+        assert!(check(&changed).unwrap_err().contains("SHA-256"));
+        fs::write(changed.0.path().join("etchaos_deb_amd64.initrd"), "short").unwrap();
+        assert!(check(&changed).unwrap_err().contains("found 5 bytes"));
+        fs::remove_file(changed.0.path().join("etchaos_deb_amd64.initrd")).unwrap();
+        assert!(check(&changed).unwrap_err().contains("No such file"));
+        let arm = "deb_arm64".parse().unwrap();
+        assert!(verify(changed.0.path(), &arm, &KeyRing::default()).is_err());
+    }
+}

@@ -1,0 +1,230 @@
+//! The CDN of a test: serves a manifest and what it names, and remembers who asked for what.
+//!
+//! It listens on the loopback alone; a guest reaches that at 10.0.2.2 (QEMU's user networking). It
+//! has no folder to walk out of: every path that it knows is one file.
+
+use std::io;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::{self, JoinHandle};
+
+use axum::Router;
+use axum::extract::{Request, State};
+use axum::http::header::{CONTENT_LENGTH, RANGE};
+use axum::middleware::{Next, from_fn_with_state};
+use axum::response::Response;
+use serde::Serialize;
+use tokio::sync::oneshot;
+use tower::limit::GlobalConcurrencyLimitLayer;
+use tower_http::services::ServeFile;
+
+/// One guest asks for one file after the other.
+const REQUESTS_MAX: usize = 16;
+/// A guest that asks without end must not fill our memory.
+const LOG_MAX: usize = 10_000;
+
+/// A file and the path under which it is served, without a leading slash.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Served {
+    /// The path of the URL.
+    pub path: String,
+    /// The file.
+    pub file: PathBuf,
+}
+
+/// A request and its answer.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Access {
+    /// `GET` or `HEAD`, as a rule.
+    pub method: String,
+    /// The path, with its slash.
+    pub path: String,
+    /// The header `Range`, if there was one.
+    pub range: Option<String>,
+    /// The status.
+    pub status: u16,
+    /// The length of the answer's body as announced.
+    pub length: Option<u64>,
+}
+
+type Log = Arc<Mutex<Vec<Access>>>;
+
+/// A running server. It ends when this is dropped.
+pub struct Cdn {
+    address: SocketAddr,
+    log: Log,
+    stop: Option<oneshot::Sender<()>>,
+    server: Option<JoinHandle<()>>,
+}
+
+impl Cdn {
+    /// Serves these files on a port that the system chooses.
+    pub fn start(files: &[Served]) -> io::Result<Self> {
+        let log = Log::default();
+        let router = router(files, Arc::clone(&log));
+        let listener = std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
+        listener.set_nonblocking(true)?;
+        let address = listener.local_addr()?;
+        let (stop, stopped) = oneshot::channel();
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let server = thread::Builder::new().name("cdn".into()).spawn(move || {
+            if let Err(error) = runtime.block_on(serve(listener, router, stopped)) {
+                log::error!("the CDN of the test ended: {error}");
+            }
+        })?;
+        Ok(Self { address, log, stop: Some(stop), server: Some(server) })
+    }
+
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// What was asked for so far.
+    pub fn accesses(&self) -> Vec<Access> {
+        self.log.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+impl Drop for Cdn {
+    fn drop(&mut self) {
+        drop(self.stop.take());
+        if let Some(server) = self.server.take() {
+            // A panic there has been printed; there is nobody left to tell.
+            let _ = server.join();
+        }
+    }
+}
+
+fn router(files: &[Served], log: Log) -> Router {
+    let mut router = Router::new();
+    for served in files {
+        // Range, HEAD and conditional requests are tower-http's.
+        router = router.route_service(&format!("/{}", served.path), ServeFile::new(&served.file));
+    }
+    router
+        .layer(GlobalConcurrencyLimitLayer::new(REQUESTS_MAX))
+        .layer(from_fn_with_state(log, remember))
+}
+
+async fn remember(State(log): State<Log>, request: Request, next: Next) -> Response {
+    let method = request.method().to_string();
+    let path = request.uri().path().to_owned();
+    let range = request.headers().get(RANGE);
+    let range = range.map(|value| String::from_utf8_lossy(value.as_bytes()).into_owned());
+    let response = next.run(request).await;
+    let length = response.headers().get(CONTENT_LENGTH);
+    let length = length.and_then(|value| value.to_str().ok()?.parse().ok());
+    let access = Access { method, path, range, status: response.status().as_u16(), length };
+    log::debug!("CDN: {access:?}");
+    let mut log = log.lock().unwrap_or_else(PoisonError::into_inner);
+    if log.len() < LOG_MAX {
+        log.push(access);
+    }
+    drop(log);
+    response
+}
+
+async fn serve(
+    listener: std::net::TcpListener,
+    router: Router,
+    stopped: oneshot::Receiver<()>,
+) -> io::Result<()> {
+    let listener = tokio::net::TcpListener::from_std(listener)?;
+    let server = axum::serve(listener, router).into_future();
+    // Downloads that are still going on are cut: nobody waits for them any more.
+    tokio::select! {
+        ended = server => ended,
+        _ = stopped => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::{Read, Write};
+    use std::net::TcpStream;
+
+    fn cdn() -> (tempfile::TempDir, Cdn) {
+        let dir = tempfile::tempdir().unwrap();
+        let file = |name: &str, content: &str| {
+            std::fs::write(dir.path().join(name), content).unwrap();
+            dir.path().join(name)
+        };
+        file("secret", "not served");
+        let files = [
+            Served { path: "x.jwt".into(), file: file("x.jwt", "a.b.c") },
+            Served { path: "7/x.initrd".into(), file: file("initrd", "0123456789") },
+        ];
+        let cdn = Cdn::start(&files).unwrap();
+        (dir, cdn)
+    }
+
+    /// Byte by byte: a client library would tidy up the path.
+    fn ask(cdn: &Cdn, request: &str) -> String {
+        let mut stream = TcpStream::connect(cdn.address()).unwrap();
+        write!(stream, "{request} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        answer.to_ascii_lowercase()
+    }
+
+    #[test]
+    fn it_listens_on_the_loopback_alone() {
+        assert!(cdn().1.address().ip().is_loopback());
+    }
+
+    #[test]
+    fn files_are_served_under_the_paths_of_the_manifest() {
+        let (_dir, cdn) = cdn();
+        assert!(ask(&cdn, "GET /x.jwt").ends_with("\r\n\r\na.b.c"));
+        let head = ask(&cdn, "HEAD /7/x.initrd");
+        assert!(head.contains("content-length: 10\r\n") && head.ends_with("\r\n\r\n"), "{head}");
+        let accesses = cdn.accesses();
+        assert_eq!((accesses[0].path.as_str(), accesses[0].status), ("/x.jwt", 200));
+        assert_eq!((accesses[1].method.as_str(), accesses[1].length), ("HEAD", Some(10)));
+    }
+
+    #[test]
+    fn a_download_can_be_resumed() {
+        let (_dir, cdn) = cdn();
+        let mut stream = TcpStream::connect(cdn.address()).unwrap();
+        let request =
+            "GET /7/x.initrd HTTP/1.1\r\nHost: x\r\nRange: bytes=7-\r\nConnection: close\r\n\r\n";
+        stream.write_all(request.as_bytes()).unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        assert!(answer.starts_with("HTTP/1.1 206") && answer.ends_with("\r\n\r\n789"), "{answer}");
+        assert_eq!(cdn.accesses()[0].range.as_deref(), Some("bytes=7-"));
+    }
+
+    #[test]
+    fn nothing_else_is_served() {
+        let (_dir, cdn) = cdn();
+        for path in [
+            "/",
+            "/secret",
+            "/7/",
+            "/7/../secret",
+            "/../../etc/passwd",
+            "/%2e%2e/%2e%2e/etc/passwd",
+            "//etc/passwd",
+            "/x.jwt/",
+            "/x.jwt/../secret",
+        ] {
+            let answer = ask(&cdn, &format!("GET {path}"));
+            assert!(answer.starts_with("http/1.1 404"), "{path}: {answer}");
+        }
+        assert!(ask(&cdn, "POST /x.jwt").starts_with("http/1.1 405"));
+    }
+
+    #[test]
+    fn dropping_ends_it_even_while_somebody_downloads() {
+        let (_dir, cdn) = cdn();
+        let address = cdn.address();
+        let _idle = TcpStream::connect(address).unwrap();
+        drop(cdn);
+        assert!(TcpStream::connect(address).is_err());
+    }
+}

@@ -1,0 +1,299 @@
+//! The checks against made-up guests: a folder of files, and programs that say what a test wants.
+
+use super::*;
+use protocol::release::{Artifact, Package, Role};
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::process::Command as Program;
+
+fn release() -> Release {
+    let artifact = |role: Role| Artifact {
+        role,
+        name: format!("x.{}", role.extension()),
+        size: 1,
+        sha256: "ab".repeat(32),
+        url: format!("x.{}", role.extension()),
+    };
+    Release {
+        schema: protocol::release::SCHEMA,
+        variant: "deb".parse().unwrap(),
+        arch: protocol::Arch::Amd64,
+        version: "13.20261120".into(),
+        build: 1,
+        epoch: 1,
+        kernel: "6.12.1-cloud".into(),
+        recipe: "cd".repeat(32),
+        artifacts: [Role::Kernel, Role::Initrd, Role::Disk].map(artifact).to_vec(),
+        packages: Package::parse_list("bash 5.2 amd64\nadduser 3.1 all\n").unwrap(),
+        bootloader: Vec::new(),
+    }
+}
+
+fn text(id: &str) -> String {
+    text_by(id, Firmware::UefiSecureboot)
+}
+
+fn text_by(id: &str, firmware: Firmware) -> String {
+    let release = release();
+    let expected = Expected {
+        release: &release,
+        slot: Slot::A,
+        firmware,
+        tpm: true,
+        updater_version: "0.1.0",
+    };
+    let pattern = pattern(&checks(&expected));
+    pattern
+        .run
+        .iter()
+        .find_map(|entry| match entry {
+            Entry::Command(command) if command.id == id => command.check.clone(),
+            _ => None,
+        })
+        .unwrap_or_else(|| panic!("no check {id:?}"))
+}
+
+/// A guest made of files and programs.
+struct Guest(tempfile::TempDir);
+
+impl Guest {
+    fn new() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        fs::create_dir(dir.path().join("bin")).unwrap();
+        Self(dir)
+    }
+
+    fn file(self, path: &str, content: impl AsRef<[u8]>) -> Self {
+        let path = self.0.path().join(path);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, content).unwrap();
+        self
+    }
+
+    fn program(self, path: &str, text: &str) -> Self {
+        let guest = self.file(path, format!("#!/bin/sh\n{text}\n"));
+        let mode = fs::Permissions::from_mode(0o755);
+        fs::set_permissions(guest.0.path().join(path), mode).unwrap();
+        guest
+    }
+
+    /// Whether the check is content, and what it says.
+    fn run(&self, text: &str) -> (bool, String) {
+        let root = self.0.path();
+        let path = format!("{}:{}", root.join("bin").display(), std::env::var("PATH").unwrap());
+        let output = Program::new("/bin/sh")
+            .args(["-c", text])
+            .env("TESTBED_ROOT", root)
+            .env("TESTBED_PATIENCE", "0")
+            .env("PATH", path)
+            .output()
+            .unwrap();
+        let said = [output.stdout, output.stderr].concat();
+        (output.status.success(), String::from_utf8(said).unwrap())
+    }
+
+    #[track_caller]
+    fn passes(&self, text: &str) {
+        let (passed, said) = self.run(text);
+        assert!(passed, "{said}");
+    }
+
+    #[track_caller]
+    fn fails(&self, text: &str, why: &str) {
+        let (passed, said) = self.run(text);
+        assert!(!passed && said.contains(why), "passed: {passed}, said: {said}");
+    }
+}
+
+#[test]
+fn every_text_is_a_posix_shell_script() {
+    for firmware in [Firmware::UefiSecureboot, Firmware::Uefi, Firmware::Bios] {
+        for (id, _) in checks(&Expected {
+            release: &release(),
+            slot: Slot::B,
+            firmware,
+            tpm: true,
+            updater_version: "1",
+        }) {
+            let parsed = Program::new("/bin/sh")
+                .args(["-n", "-c", &text_by(id, firmware)])
+                .output()
+                .unwrap();
+            assert!(parsed.status.success(), "{id}: {parsed:?}");
+        }
+    }
+}
+
+#[test]
+fn firmware_is_told_apart() {
+    const VARIABLE: &str =
+        "sys/firmware/efi/efivars/SecureBoot-8be4df61-93ca-11d2-aa0d-00e098032b8c";
+    let (secure, plain, bios) = (
+        text("firmware"),
+        text_by("firmware", Firmware::Uefi),
+        text_by("firmware", Firmware::Bios),
+    );
+    let on = Guest::new().file(VARIABLE, [6, 0, 0, 0, 1]);
+    on.passes(&secure);
+    on.passes(&plain);
+    on.fails(&bios, "expected a BIOS");
+    let off = Guest::new().file(VARIABLE, [6, 0, 0, 0, 0]);
+    off.fails(&secure, "expected Secure Boot enabled");
+    Guest::new().file("sys/firmware/efi/x", "").fails(&secure, "there is none");
+    Guest::new().passes(&bios);
+    Guest::new().fails(&plain, "expected UEFI");
+}
+
+#[test]
+fn the_console_says_which_check_is_running() {
+    let guest = Guest::new().program("bin/uname", "echo 6.12.1-cloud").file("dev/kmsg", "");
+    guest.passes(&text("kernel"));
+    let said = fs::read_to_string(guest.0.path().join("dev/kmsg")).unwrap();
+    assert_eq!(said, "<4>testbed: checking: kernel\n");
+}
+
+#[test]
+fn kernel_and_command_line() {
+    let guest = Guest::new().program("bin/uname", "echo 6.12.1-cloud");
+    guest.passes(&text("kernel"));
+    let other = Guest::new().program("bin/uname", "echo 6.12.2-cloud");
+    other.fails(&text("kernel"), "expected kernel 6.12.1-cloud, 6.12.2-cloud is running");
+
+    let line = |words: &str| Guest::new().file("proc/cmdline", format!("{words}\n"));
+    line("etchaos.slot=a console=tty0 console=ttyS0,115200").passes(&text("kernel command line"));
+    line("etchaos.slot=b console=tty0 console=ttyS0,115200")
+        .fails(&text("kernel command line"), "expected etchaos.slot=a");
+}
+
+#[test]
+fn os_release_is_read_as_a_shell_does() {
+    let release = |version: &str| {
+        let content = format!("IMAGE_ID=etchaos\nVARIANT_ID=deb\nIMAGE_VERSION={version}\n");
+        Guest::new().file("etc/os-release", content)
+    };
+    release("\"13.20261120\"").passes(&text("os-release"));
+    release("12").fails(&text("os-release"), "expected IMAGE_VERSION=13.20261120, found '12'");
+}
+
+#[test]
+fn packages_are_compared_both_ways() {
+    const SCRIPT: &str = "usr/lib/etchaos/packages";
+    let guest = |lines: &str| Guest::new().program(SCRIPT, &format!("printf '{lines}'"));
+    guest("bash 5.2 amd64\\nadduser 3.1 all\\n").passes(&text("packages"));
+    let other = guest("adduser 3.1 all\\nbash 5.3 amd64\\n");
+    other.fails(
+        &text("packages"),
+        "only the manifest has:\nbash 5.2 amd64\nonly the image has:\nbash 5.3 amd64",
+    );
+    Guest::new().fails(&text("packages"), "/usr/lib/etchaos/packages failed");
+}
+
+#[test]
+fn mounts_and_writes() {
+    let guest = |mounts: &str| Guest::new().file("proc/1/mounts", mounts);
+    let usr = text("/usr is read-only");
+    // No folder usr: nothing can be written there.
+    guest("/dev/loop0 /usr squashfs ro,nodev,relatime 0 0\n").passes(&usr);
+    guest("/dev/loop0 /usr squashfs rw,relatime 0 0\n").fails(&usr, "expected a read-only mount");
+    guest("root / tmpfs rw 0 0\n").fails(&usr, "not a mount of its own");
+    guest("/dev/loop0 /usr squashfs ro 0 0\n").file("usr/x", "").fails(&usr, "a file was created");
+
+    let root = text("root is in memory");
+    guest("rootfs / rootfs rw 0 0\nroot / tmpfs rw,size=1 0 0\n").passes(&root);
+    guest("/dev/vda1 / ext4 rw 0 0\n").fails(&root, "found: /dev/vda1 / ext4");
+}
+
+#[test]
+fn the_slot_must_be_running_good_and_without_a_trial() {
+    let guest = |slot: &str, good: &str, trial: &str| {
+        let json = format!(
+            r#"{{
+  "updaterVersion": "0.1.0",
+  "running": {{"slot": "{slot}", "version": "13.20261120", "build": 7, "kernel": "6.12.1-cloud"}},
+  "good": "{good}",
+  "trial": {trial},
+  "slots": {{"a": {{"state": "complete"}}, "b": {{"state": "empty"}}}}
+}}"#
+        );
+        Guest::new()
+            .program("bin/etchaos-updater", &format!("echo '{json}'"))
+            .program("bin/journalctl", "echo the journal")
+    };
+    let check = text("slot is confirmed");
+    guest("a", "a", "null").passes(&check);
+    guest("b", "a", "null").fails(&check, r#"expected "slot":"a""#);
+    guest("a", "b", "null").fails(&check, "the journal");
+    guest("a", "a", r#"{"slot": "a", "tries": 2}"#).fails(&check, r#""tries": 2"#);
+}
+
+#[test]
+fn listeners_are_known_by_name() {
+    let guest = |lines: &str| Guest::new().program("bin/ss", &format!("cat <<'E'\n{lines}\nE"));
+    let check = text("no unexpected listening port");
+    guest("").passes(&check);
+    let known = "udp UNCONN 0 0 10.0.2.15%ens3:68 0.0.0.0:*\ntcp LISTEN 0 9 0.0.0.0:4000 0.0.0.0:* users\n\
+        tcp LISTEN 0 9 [::]:4000 [::]:*\ntcp LISTEN 0 9 *:4000 *:*\ntcp LISTEN 0 9 127.0.0.1:41233 0.0.0.0:*\n\
+        tcp LISTEN 0 9 [::1]:22 [::]:*";
+    guest(known).passes(&check);
+    for unknown in [
+        "tcp LISTEN 0 128 0.0.0.0:22 0.0.0.0:* users:((\"sshd\"))",
+        "tcp LISTEN 0 128 [::]:22 [::]:*",
+        "udp UNCONN 0 0 0.0.0.0:4000 0.0.0.0:*",
+        "tcp LISTEN 0 1 *:14000 *:*",
+    ] {
+        let port = unknown.split(' ').nth(4).unwrap();
+        guest(&format!("{known}\n{unknown}")).fails(&check, port);
+    }
+}
+
+#[test]
+fn passwords_and_keys_are_found() {
+    let guest = |shadow: &str| {
+        Guest::new()
+            .file("etc/passwd", "root:x:0:0:root:/root:/bin/sh\n")
+            .file("etc/shadow", format!("daemon:*:1::::::\nsystemd:!*:1::::::\n{shadow}\n"))
+            .file("root/x", "")
+            .file("home/x", "")
+    };
+    let check = text("no passwords");
+    guest("root:!:1::::::").passes(&check);
+    for shadow in ["root:$6$salt$hash:1::::::", "root:!$6$salt$hash:1::::::", "root::1::::::"] {
+        guest(shadow).fails(&check, "or an empty one: root");
+    }
+    let keys = text("no private keys");
+    guest("").passes(&keys);
+    let key = "-----BEGIN OPENSSH PRIVATE KEY-----\n";
+    guest("").file("etc/ssh/ssh_host_rsa_key", key).fails(&keys, "etc/ssh/ssh_host_rsa_key");
+}
+
+#[test]
+fn units_docker_updater_and_tpm() {
+    let running = Guest::new().program("bin/systemctl", "echo running");
+    running.passes(&text("no failed unit"));
+    let degraded = Guest::new()
+        .program(
+            "bin/systemctl",
+            "case $* in *--failed*) echo x.service loaded failed;; *system*) echo degraded;; esac",
+        )
+        .program("bin/journalctl", "echo because $*");
+    degraded.fails(&text("no failed unit"), "failed: x.service\nbecause -b");
+
+    let docker = Guest::new().program("bin/docker", "echo 26.1").program("bin/journalctl", "");
+    docker.passes(&text("Docker answers"));
+    let silent = Guest::new().program("bin/docker", "exit 1").program("bin/journalctl", "echo why");
+    silent.fails(&text("Docker answers"), "why");
+
+    let updater = Guest::new().program("bin/etchaos-updater", "echo etchaos-updater 0.1.0");
+    updater.passes(&text("updater version"));
+    let old = Guest::new().program("bin/etchaos-updater", "echo etchaos-updater 0.0.9");
+    old.fails(&text("updater version"), "expected version 0.1.0, found: etchaos-updater 0.0.9");
+
+    Guest::new().file("sys/class/tpm/tpm0/tpm_version_major", "2\n").passes(&text("TPM 2.0"));
+    Guest::new().fails(&text("TPM 2.0"), "there is no TPM");
+}
+
+#[test]
+fn nothing_is_made_outside_the_guest() {
+    assert!(!Path::new("/usr/testbed-was-here").exists());
+}

@@ -1,0 +1,141 @@
+//! What the binary does for each verb of its command line.
+
+use std::io::Write;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use crate::accel::{self, Choice};
+use crate::cli::{Boot, Cli, Probe, Run, Verb, VmArgs, default_work};
+use crate::console::{Cleaned, Sink};
+use crate::cycle::{self, Options};
+use crate::guest::Cancel;
+use crate::machine::{Boot as Medium, Machine};
+use crate::report::Event;
+use crate::vm::Vm;
+use crate::work::Work;
+use crate::{disk, host};
+
+/// How often a VM that is only looked at is looked after.
+const POLL: Duration = Duration::from_millis(200);
+
+/// Why a verb failed; printed and gone.
+type Error = Box<dyn std::error::Error>;
+
+/// Does it.
+pub fn dispatch(cli: Cli, cancel: Cancel) -> Result<(), Error> {
+    match cli.command {
+        Verb::Probe(options) => probe(&options),
+        Verb::Boot(options) => boot(&options, &cancel),
+        Verb::Run(options) => run(options, cancel),
+    }
+}
+
+fn probe(options: &Probe) -> Result<(), Error> {
+    host::check()?;
+    let work = Work::new(&default_work())?;
+    let choice = accel::choose(options.accel, options.kernel.as_deref(), work.path());
+    if options.json {
+        println!("{}", serde_json::to_string(&choice)?);
+    } else {
+        println!("{choice}");
+    }
+    Ok(())
+}
+
+fn boot(options: &Boot, cancel: &Cancel) -> Result<(), Error> {
+    host::check()?;
+    let work = Work::new(&options.vm.work)?;
+    let logs = options.logs.clone().unwrap_or_else(|| work.path().to_owned());
+    std::fs::create_dir_all(&logs)
+        .map_err(|error| format!("cannot make the folder {}: {error}", logs.display()))?;
+    let copy = work.path().join("disk.raw");
+    disk::copy_sparse(&options.disk, &copy)?;
+    let accel = choose(&options.vm, &work);
+    eprintln!("{}, {accel}", options.firmware);
+    let machine = Machine {
+        name: "boot".into(),
+        boot: Medium::Disk(copy),
+        firmware: options.firmware,
+        accel: accel.accel,
+        memory: options.vm.memory,
+        cpus: options.vm.cpus,
+        tpm: options.has_tpm(),
+        config: options.config.clone(),
+        forward: Some(crate::push::PORT),
+    };
+    let vm = Vm::start(&machine, &work.path().join("boot"), &logs, Some(screen(options.console)))?;
+    if let Some(port) = vm.port() {
+        eprintln!("127.0.0.1:{port} leads to the guest's port {}; Ctrl-C ends", crate::push::PORT);
+    }
+    while !cancel.is_cancelled() {
+        if let Some(status) = vm.wait(POLL) {
+            return if status.success() {
+                Ok(())
+            } else {
+                Err(vm.obituary().unwrap_or_default().into())
+            };
+        }
+    }
+    Ok(())
+}
+
+fn choose(options: &VmArgs, work: &Work) -> Choice {
+    accel::choose(options.accel, None, work.path())
+}
+
+/// Prints the console.
+fn screen(raw: bool) -> Sink {
+    let mut cleaned = Cleaned::default();
+    Box::new(move |bytes| {
+        let mut out = std::io::stdout().lock();
+        let bytes = if raw { bytes.to_vec() } else { cleaned.clean(bytes) };
+        // A reader that went away is no reason to stop a VM.
+        let _ = out.write_all(&bytes).and_then(|()| out.flush());
+    })
+}
+
+fn run(options: Run, cancel: Cancel) -> Result<(), Error> {
+    let json = options.json;
+    let options = Options {
+        artifacts: absolute(options.artifacts)?,
+        target: options.target,
+        keys: options.keys,
+        work: options.vm.work,
+        logs: absolute(options.logs)?,
+        accel: options.vm.accel,
+        memory: options.vm.memory,
+        cpus: options.vm.cpus,
+        updater_version: options.updater_version,
+        cancel,
+    };
+    match cycle::run(&options, &tell) {
+        Ok(report) if json => println!("{}", serde_json::to_string_pretty(&report)?),
+        Ok(report) => println!("{report}\npassed"),
+        Err(failure) => {
+            if json {
+                let error = failure.source.to_string();
+                let value = serde_json::json!({
+                    "failed": failure.step, "error": error, "report": failure.report,
+                });
+                println!("{}", serde_json::to_string_pretty(&value)?);
+            } else {
+                println!("{}", failure.report);
+            }
+            return Err(failure);
+        }
+    }
+    Ok(())
+}
+
+fn absolute(path: PathBuf) -> Result<PathBuf, Error> {
+    std::path::absolute(&path).map_err(|error| format!("{}: {error}", path.display()).into())
+}
+
+/// Plain lines, on standard error: standard output is for the result.
+fn tell(event: Event<'_>) {
+    match event {
+        Event::Started(step) => eprintln!("→ {step}"),
+        Event::Progress(_, line) => eprintln!("  … {line}"),
+        Event::Finished(_, took) => eprintln!("  done in {:.1} s", took.as_secs_f32()),
+    }
+}

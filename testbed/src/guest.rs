@@ -1,0 +1,303 @@
+//! A guest that is up, or should be: pushes to it, and waiting for it with reasons to give up.
+
+mod error;
+mod patience;
+
+use std::path::Path;
+use std::sync::mpsc::{self, RecvTimeoutError};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use protocol::PrivateKey;
+use protocol::pattern::{CommandResult, Pattern, Report};
+
+use crate::actions;
+use crate::machine::Machine;
+use crate::push::{Mode, PORT, PushClient, PushError};
+use crate::vm::Vm;
+
+pub use self::error::GuestError;
+pub use self::patience::{Cancel, Patience};
+
+/// How many of the console's last lines go into an error.
+const LAST_WORDS: usize = 30;
+/// How often the VM is looked at while a push is under way.
+const LOOK: Duration = Duration::from_millis(500);
+/// Between two attempts to reach the guest.
+const PAUSE: Duration = Duration::from_secs(1);
+/// How long one attempt may take while the guest boots: QEMU takes the connection at once, even if
+/// there is nobody behind it yet.
+const ATTEMPT: Duration = Duration::from_secs(15);
+/// For the answer to a push that ends the listener. A reboot swallows an answer without hanging up.
+const LAST_ATTEMPT: Duration = Duration::from_secs(60);
+/// How long a guest may be busy with something else.
+const BUSY: Duration = Duration::from_secs(60);
+/// Between two reports of progress.
+const PROGRESS: Duration = Duration::from_secs(5);
+
+/// A VM, and how to talk to the updater in it.
+pub struct Guest<'a> {
+    vm: Vm,
+    client: PushClient,
+    patience: Patience,
+    cancel: &'a Cancel,
+    progress: &'a dyn Fn(&str),
+}
+
+impl<'a> Guest<'a> {
+    /// Starts a machine and waits for its first answer. Returns its boot's id, too.
+    pub fn boot(
+        machine: &Machine,
+        dir: &Path,
+        logs: &Path,
+        key: PrivateKey,
+        cancel: &'a Cancel,
+        progress: &'a dyn Fn(&str),
+    ) -> Result<(Self, String), GuestError> {
+        let machine = Machine { forward: Some(PORT), ..machine.clone() };
+        let vm = Vm::start(&machine, dir, logs, None)?;
+        let client = PushClient::new(vm.port().unwrap_or(PORT), key);
+        let patience = Patience::with(machine.accel);
+        let mut guest = Self { vm, client, patience, cancel, progress };
+        let boot = guest.wait(
+            "waiting for the guest to boot",
+            patience.boot,
+            actions::greet(),
+            boot_id,
+        )?;
+        Ok((guest, boot))
+    }
+
+    /// Sends a Pattern. Every Command must succeed.
+    pub fn push(
+        &mut self,
+        waiting: &'static str,
+        pattern: Pattern,
+        mode: Mode,
+    ) -> Result<Report, GuestError> {
+        self.push_within(waiting, pattern, mode, self.patience.push)
+    }
+
+    fn push_within(
+        &mut self,
+        waiting: &'static str,
+        pattern: Pattern,
+        mode: Mode,
+        patience: Duration,
+    ) -> Result<Report, GuestError> {
+        let watch = Watch::new(waiting, patience);
+        let report = loop {
+            match self.attempt(&watch, pattern.clone(), mode, patience)? {
+                Ok(report) => break report,
+                // It still runs a Pattern whose answer we no longer waited for.
+                Err(PushError::Unavailable { .. }) if watch.start.elapsed() < BUSY => {
+                    thread::sleep(PAUSE);
+                }
+                Err(source) => {
+                    let last_words = self.vm.last_words(LAST_WORDS);
+                    return Err(GuestError::Push { waiting, source, last_words });
+                }
+            }
+        };
+        self.no_failures(&report)?;
+        Ok(report)
+    }
+
+    /// Sends a Pattern that may take the listener down before it has answered.
+    pub fn push_last(&mut self, waiting: &'static str, pattern: Pattern) -> Result<(), GuestError> {
+        match self.push_within(waiting, pattern, Mode::Change, LAST_ATTEMPT) {
+            Err(GuestError::Push { source: source @ PushError::NoAnswer(_), .. }) => {
+                log::info!("{waiting}: {source}; that may be so");
+                Ok(())
+            }
+            other => other.map(drop),
+        }
+    }
+
+    /// Waits for another boot than `before`, and for its first answer. Returns its id.
+    pub fn wait_for_reboot(&mut self, before: &str) -> Result<String, GuestError> {
+        self.vm.console().expect_boot();
+        let waiting = "waiting for the update and the reboot";
+        let other = |report: &Report| boot_id(report).filter(|boot| boot != before);
+        self.wait(waiting, self.patience.update, actions::watch_update(), other)
+    }
+
+    /// Powers off: by a push, else by the power button, else by force. Says what it took.
+    pub fn power_off(mut self) -> Result<&'static str, GuestError> {
+        match self.push_last("powering off", actions::power_off()) {
+            // It may be gone before its answer is.
+            Err(_) if self.vm.wait(Duration::ZERO).is_some() => {}
+            other => other?,
+        }
+        if self.vm.wait(self.patience.power_off).is_some() {
+            return Ok("powered off");
+        }
+        log::warn!("the guest did not power off; {}", self.vm.last_words(LAST_WORDS));
+        let pressed = self.vm.qmp().power_button();
+        if pressed.is_ok() && self.vm.wait(self.patience.power_off).is_some() {
+            return Ok("powered off, but only by the power button");
+        }
+        Ok("killed, because it did not power off")
+    }
+
+    /// Asks until `found` finds something in a report.
+    fn wait(
+        &mut self,
+        waiting: &'static str,
+        patience: Duration,
+        pattern: Pattern,
+        found: impl Fn(&Report) -> Option<String>,
+    ) -> Result<String, GuestError> {
+        let mut watch = Watch::new(waiting, patience);
+        loop {
+            match self.attempt(&watch, pattern.clone(), Mode::Check, ATTEMPT)? {
+                Ok(report) => {
+                    self.no_failures(&report)?;
+                    if let Some(found) = found(&report) {
+                        return Ok(found);
+                    }
+                    watch.answered(&report);
+                }
+                Err(source) if source.is_temporary() => watch.last_error = source.to_string(),
+                Err(source) => {
+                    let last_words = self.vm.last_words(LAST_WORDS);
+                    return Err(GuestError::Push { waiting, source, last_words });
+                }
+            }
+            self.still_worth_it(&watch)?;
+            thread::sleep(PAUSE);
+        }
+    }
+
+    /// One push, with an eye on the VM: a guest that panics does not hang up.
+    fn attempt(
+        &mut self,
+        watch: &Watch,
+        pattern: Pattern,
+        mode: Mode,
+        patience: Duration,
+    ) -> Result<Result<Report, PushError>, GuestError> {
+        let (send, answer) = mpsc::channel();
+        let client = self.client.clone();
+        // If we give up first, the thread ends by its own patience, or when QEMU is gone.
+        thread::spawn(move || {
+            let _ = send.send(client.push(&pattern, mode, patience));
+        });
+        loop {
+            match answer.recv_timeout(LOOK) {
+                Ok(answer) => return Ok(answer),
+                Err(RecvTimeoutError::Timeout) => self.alive(watch)?,
+                Err(RecvTimeoutError::Disconnected) => {
+                    return Ok(Err(PushError::NoAnswer("the push client panicked".into())));
+                }
+            }
+        }
+    }
+
+    fn alive(&mut self, watch: &Watch) -> Result<(), GuestError> {
+        let waiting = watch.waiting;
+        if self.cancel.is_cancelled() {
+            return Err(GuestError::Cancelled(waiting));
+        }
+        if let Some(what) = self.vm.trouble() {
+            // What the console says after the first bad line explains it.
+            thread::sleep(PAUSE);
+            let (after, last_words) = (watch.start.elapsed(), self.vm.last_words(LAST_WORDS));
+            return Err(GuestError::Trouble { waiting, after, what, last_words });
+        }
+        if watch.progress_is_due() {
+            let line = self.vm.console().last_line().unwrap_or_else(|| "(nothing yet)".into());
+            (self.progress)(&format!("{} s: {line}", watch.start.elapsed().as_secs()));
+        }
+        Ok(())
+    }
+
+    fn still_worth_it(&mut self, watch: &Watch) -> Result<(), GuestError> {
+        self.alive(watch)?;
+        let silence = self.vm.console().silence().min(watch.last_answer.elapsed());
+        let limit = if watch.start.elapsed() > watch.patience {
+            format!("that is the limit of {} s", watch.patience.as_secs())
+        } else if silence > self.patience.silence {
+            format!(
+                "neither the console nor the listener said anything for {} s",
+                silence.as_secs()
+            )
+        } else {
+            return Ok(());
+        };
+        let state = self.vm.qmp().status().unwrap_or_else(|error| error.to_string());
+        Err(GuestError::GaveUp {
+            waiting: watch.waiting,
+            after: watch.start.elapsed(),
+            why: format!("{limit} (QEMU's state of the machine: {state})"),
+            last_error: watch.last_error.clone(),
+            last_words: self.vm.last_words(LAST_WORDS),
+        })
+    }
+
+    fn no_failures(&self, report: &Report) -> Result<(), GuestError> {
+        let commands: Vec<CommandResult> = report.failures().cloned().collect();
+        if commands.is_empty() {
+            return Ok(());
+        }
+        Err(GuestError::Commands { commands, last_words: self.vm.last_words(LAST_WORDS) })
+    }
+}
+
+/// What is known while something is waited for.
+struct Watch {
+    waiting: &'static str,
+    patience: Duration,
+    start: Instant,
+    last_answer: Instant,
+    last_error: String,
+    last_progress: std::cell::Cell<Instant>,
+}
+
+impl Watch {
+    fn new(waiting: &'static str, patience: Duration) -> Self {
+        let now = Instant::now();
+        Self {
+            waiting,
+            patience,
+            start: now,
+            last_answer: now,
+            last_error: "no attempt was made".into(),
+            last_progress: now.into(),
+        }
+    }
+
+    fn answered(&mut self, report: &Report) {
+        self.last_answer = Instant::now();
+        let outputs = report.results.iter().map(|r| format!("\n  > {}: {}", r.id, r.output.trim()));
+        self.last_error = format!("the guest's last answer:{}", outputs.collect::<String>());
+    }
+
+    fn progress_is_due(&self) -> bool {
+        let due = self.last_progress.get().elapsed() > PROGRESS;
+        if due {
+            self.last_progress.set(Instant::now());
+        }
+        due
+    }
+}
+
+fn boot_id(report: &Report) -> Option<String> {
+    let result = report.results.iter().find(|result| result.id == actions::BOOT_ID)?;
+    Some(result.output.trim().to_owned()).filter(|id| !id.is_empty())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use protocol::pattern::Outcome;
+
+    #[test]
+    fn the_boot_is_known_by_its_id() {
+        let mut report = Report::default();
+        assert_eq!(boot_id(&report), None);
+        let (id, output) = (actions::BOOT_ID.to_owned(), "1234\n".to_owned());
+        report.results.push(CommandResult { id, outcome: Outcome::Ok, output });
+        assert_eq!(boot_id(&report).as_deref(), Some("1234"));
+    }
+}
