@@ -1,29 +1,12 @@
-//! Builds, tests and publishes EtchaOS; see [`stages::run`].
-
-mod cdn;
-mod cli;
-mod command;
-mod download;
-mod host;
-mod image;
-#[cfg(test)]
-#[path = "../tests/judge/mod.rs"]
-mod judge;
-mod log_file;
-mod progress;
-mod sandbox;
-mod signing;
-mod stages;
-mod summary;
-mod updater_binary;
-mod variant;
+//! The binary `builder`: see its `--help`.
 
 use std::process::ExitCode;
 
+use builder::cli::Cli;
 use clap::Parser;
 
 fn main() -> ExitCode {
-    match cli::Cli::parse().run() {
+    match Cli::parse().run() {
         Ok(code) => ExitCode::from(code),
         Err(error) => {
             eprintln!("error: {error:#}");

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use base64::Engine;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
-use judge::judge;
+use judge::{judge, skip};
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -24,8 +24,7 @@ struct Artifacts {
 impl Artifacts {
     fn find() -> Option<Self> {
         let Some(folder) = std::env::var_os("ETCHAOS_ARTIFACTS") else {
-            assert!(std::env::var("CI").as_deref() != Ok("true"), "ETCHAOS_ARTIFACTS is not set");
-            eprintln!("SKIPPED: ETCHAOS_ARTIFACTS does not name the folder of a build");
+            skip("ETCHAOS_ARTIFACTS does not name the folder of a build");
             return None;
         };
         Some(Self { folder: folder.into(), temporary: tempfile::tempdir().unwrap() })
@@ -36,7 +35,7 @@ impl Artifacts {
     }
 
     /// A file of the disk's ESP, copied out.
-    fn from_esp(&self, path: &str) -> Option<PathBuf> {
+    fn copy_from_esp(&self, path: &str) -> Option<PathBuf> {
         let to = self.temporary.path().join(path.replace('/', "_"));
         let image = format!("{}{ESP}", self.path("raw"));
         judge("mcopy", &["-n", "-i", &image, &format!("::{path}"), to.to_str().unwrap()])?;
@@ -76,7 +75,7 @@ fn what_boots_is_signed_by_microsoft_and_debian() {
         ("EFI/BOOT/grubx64.efi", "Debian Secure Boot"),
         ("etchaos/a/vmlinuz", "Debian Secure Boot"),
     ] {
-        let Some(path) = artifacts.from_esp(file) else { return };
+        let Some(path) = artifacts.copy_from_esp(file) else { return };
         let Some(list) = judge("sbverify", &["--list", path.to_str().unwrap()]) else { return };
         assert!(list.contains(signer), "{file}:\n{list}");
     }
@@ -95,7 +94,9 @@ fn digests_and_sizes_are_as_the_manifest_says() {
         assert!(sum.starts_with(artifact["sha256"].as_str().unwrap()), "{sum}");
     }
     for extension in ["vmlinuz", "initrd"] {
-        let Some(on_disk) = artifacts.from_esp(&format!("etchaos/a/{extension}")) else { return };
+        let Some(on_disk) = artifacts.copy_from_esp(&format!("etchaos/a/{extension}")) else {
+            return;
+        };
         judge("cmp", &[on_disk.to_str().unwrap(), &artifacts.path(extension)]);
     }
 }
@@ -104,7 +105,7 @@ fn digests_and_sizes_are_as_the_manifest_says() {
 fn openssl_finds_both_signatures_good() {
     let Some(artifacts) = Artifacts::find() else { return };
     let published = PathBuf::from(artifacts.path("jwt"));
-    let Some(installed) = artifacts.from_esp("etchaos/a/release.jwt") else { return };
+    let Some(installed) = artifacts.copy_from_esp("etchaos/a/release.jwt") else { return };
     let key = artifacts.folder.join("../keys/signing.pub");
     let key = fs::read_to_string(key).expect("the artifacts were signed with a development key");
     let der = artifacts.temporary.path().join("key.der");
@@ -136,7 +137,7 @@ fn the_initrd_holds_a_squashfs_and_no_secrets() {
     judge("sh", &["-euc", script, "sh", place, &artifacts.path("initrd")]);
     let usr = folder.join("usr.squashfs");
     let Some(list) = judge("unsquashfs", &["-l", "-d", "", usr.to_str().unwrap()]) else { return };
-    for file in ["/bin/etchaos-updater", "/bin/dockerd", "/lib/systemd/systemd"] {
+    for file in ["/bin/etchaos-updater", "/sbin/dockerd", "/lib/systemd/systemd"] {
         assert!(list.lines().any(|line| line == file), "{file} is not in /usr");
     }
     let sysroot = folder.join("sysroot");

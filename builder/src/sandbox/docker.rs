@@ -150,6 +150,11 @@ pub struct DockerSandbox {
 }
 
 impl DockerSandbox {
+    /// The engine's id of the container.
+    pub fn id(&self) -> &str {
+        &self.id
+    }
+
     async fn exec(&self, script: &Script<'_>, log: &mut LogFile) -> Result<Finished> {
         let docker = &self.connection.docker;
         let env = script.env.iter().map(|(name, value)| format!("{name}={value}"));

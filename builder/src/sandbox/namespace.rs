@@ -4,18 +4,18 @@
 //!
 //! 1. the builder starts itself again as `builder sandbox enter`, which
 //! 2. unshares mount, PID, IPC and UTS namespaces and starts `builder sandbox init`, which is PID 1
-//!    in there, mounts what a container needs, changes root, and
-//! 3. becomes the program.
+//!    in there, mounts what a container needs, changes root, and starts
+//! 3. the program.
 //!
-//! Each is told by the kernel to die with its parent (`PR_SET_PDEATHSIG`). With PID 1 every process
+//! The first two are told by the kernel to die with its parent (`PR_SET_PDEATHSIG`). With PID 1 every process
 //! of the container dies, and with the last process its mounts go. Ctrl-C or a `kill -9` of the
 //! builder need no handler.
 
 use std::fs;
 use std::os::unix::fs::{chroot, symlink};
-use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Command, ExitStatus, Stdio};
 
 use anyhow::{Context, Result, bail};
 use nix::sched::{CloneFlags, unshare};
@@ -29,11 +29,15 @@ use crate::log_file::LogFile;
 /// Device nodes that programs expect, bound from the host.
 const DEVICES: [&str; 6] = ["null", "zero", "full", "random", "urandom", "tty"];
 
+/// This program, also when its file has been replaced since it was started.
+const THIS_PROGRAM: &str = "/proc/self/exe";
+
 /// A folder with a root file system.
 #[derive(Debug)]
 pub struct NamespaceSandbox {
     root: PathBuf,
     work: PathBuf,
+    builder: PathBuf,
 }
 
 impl NamespaceSandbox {
@@ -47,19 +51,23 @@ impl NamespaceSandbox {
             .arg("--directory")
             .arg(&root)
             .run(log)?;
-        Ok(Self { root, work: work.to_owned() })
+        Ok(Self { root, work: work.to_owned(), builder: THIS_PROGRAM.into() })
+    }
+
+    /// Starts another program than this one as `builder sandbox enter`: a test is no builder.
+    pub fn entered_by(self, builder: &Path) -> Self {
+        Self { builder: builder.to_owned(), ..self }
     }
 }
 
 impl Sandbox for NamespaceSandbox {
     fn run(&self, script: &Script<'_>, log: &mut LogFile) -> Result<Finished> {
-        let mut command = Command::new(std::env::current_exe().context("finding this program")?);
+        let mut command = Command::new(&self.builder);
         command.args(["sandbox", "enter", "--root"]).arg(&self.root);
         command.arg("--work").arg(&self.work).arg("--").args(script.argv());
         command.env_clear().envs(script.env).env("PATH", PATH).stdin(Stdio::null());
         let (status, stdout) = log.stream(&mut command).context("starting a container")?;
-        let code = status.code().unwrap_or_else(|| 128 + status.signal().unwrap_or_default());
-        Ok(Finished { code, stdout })
+        Ok(Finished { code: exit_code(status).into(), stdout })
     }
 
     fn describe(&self) -> String {
@@ -78,7 +86,7 @@ pub struct Entry {
 enum Step {
     /// Unshares namespaces and starts `init` in them
     Enter(Place),
-    /// Mounts, changes root and becomes the program
+    /// Mounts, changes root and starts the program
     Init(Place),
 }
 
@@ -112,7 +120,7 @@ impl Place {
         unshare(spaces).context(
             "unsharing namespaces (needs root; in a container, the capability SYS_ADMIN)",
         )?;
-        let status = Command::new(std::env::current_exe()?)
+        let status = Command::new(THIS_PROGRAM)
             .args(["sandbox", "init", "--root"])
             .arg(&self.root)
             .arg("--work")
@@ -121,8 +129,7 @@ impl Place {
             .args(&self.argv)
             .status()
             .context("starting the container's first process")?;
-        let code = status.code().unwrap_or_else(|| 128 + status.signal().unwrap_or_default());
-        Ok(u8::try_from(code).unwrap_or(u8::MAX))
+        Ok(exit_code(status))
     }
 
     fn init(self) -> Result<u8> {
@@ -133,8 +140,12 @@ impl Place {
         let Some((program, arguments)) = self.argv.split_first() else {
             bail!("no program was named");
         };
-        let error = Command::new(program).args(arguments).exec();
-        Err(error).with_context(|| format!("starting {program} in the container"))
+        // Not by exec: the first process of a namespace is deaf to signals, its children are not.
+        let status = Command::new(program)
+            .args(arguments)
+            .status()
+            .with_context(|| format!("starting {program} in the container"))?;
+        Ok(exit_code(status))
     }
 
     fn mount_all(&self) -> Result<()> {
@@ -166,6 +177,12 @@ impl Place {
         fs::create_dir_all(at(WORK))?;
         bind(&self.work, &at(WORK))
     }
+}
+
+/// As shells say it: 128 + N after signal N.
+fn exit_code(status: ExitStatus) -> u8 {
+    let code = status.code().unwrap_or_else(|| 128 + status.signal().unwrap_or_default());
+    u8::try_from(code).unwrap_or(u8::MAX)
 }
 
 /// From here on, mounts of this namespace do not reach the host's.

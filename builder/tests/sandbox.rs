@@ -1,0 +1,182 @@
+//! Both kinds of containers do the same, and leave nothing behind.
+//!
+//! They start from the base that a build has cached: set `ETCHAOS_ARTIFACTS` to the folder of a
+//! build, `out/deb_amd64` say. The container engine is the one of `DOCKER_HOST`. What is missing is
+//! said aloud; with `CI=true` it is a failure.
+
+mod judge;
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use builder::log_file::LogFile;
+use builder::progress::Bar;
+use builder::sandbox::docker::{Connection, DockerSandbox};
+use builder::sandbox::namespace::NamespaceSandbox;
+use builder::sandbox::{Base, BaseTar, Sandbox, Script};
+use judge::skip;
+use protocol::pattern::Exec;
+
+#[derive(Debug)]
+struct Cached(PathBuf);
+
+impl BaseTar for Cached {
+    fn path(&self, _: &mut LogFile) -> anyhow::Result<PathBuf> {
+        Ok(self.0.clone())
+    }
+}
+
+struct Place {
+    folder: tempfile::TempDir,
+    log: LogFile,
+}
+
+impl Place {
+    fn new() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        fs::create_dir(folder.path().join("work")).unwrap();
+        let log = LogFile::create(&folder.path().join("log"), Bar::start("test")).unwrap();
+        Self { folder, log }
+    }
+
+    fn work(&self) -> PathBuf {
+        self.folder.path().join("work")
+    }
+
+    fn log(&self) -> String {
+        fs::read_to_string(self.folder.path().join("log")).unwrap()
+    }
+}
+
+fn base() -> Option<Cached> {
+    let Some(artifacts) = std::env::var_os("ETCHAOS_ARTIFACTS") else {
+        skip("ETCHAOS_ARTIFACTS does not name the folder of a build");
+        return None;
+    };
+    if !nix::unistd::geteuid().is_root() {
+        skip("containers need root");
+        return None;
+    }
+    Some(Cached(Path::new(&artifacts).join("../cache/base_deb_amd64.tar")))
+}
+
+fn namespace(place: &mut Place) -> Option<NamespaceSandbox> {
+    let sandbox = NamespaceSandbox::create(&base()?.0, &place.work(), &mut place.log).unwrap();
+    Some(sandbox.entered_by(Path::new(env!("CARGO_BIN_EXE_builder"))))
+}
+
+fn docker(place: &mut Place) -> Option<DockerSandbox> {
+    let tar = base()?;
+    match Connection::open() {
+        Ok(connection) => {
+            let base = Base { image: "localhost/no-such-image", tar: &tar };
+            Some(connection.start(&base, &place.work(), &mut place.log).unwrap())
+        }
+        Err(error) => {
+            skip(&format!("no container engine: {error:#}"));
+            None
+        }
+    }
+}
+
+fn run(sandbox: &dyn Sandbox, place: &mut Place, text: &str) -> (i32, String) {
+    let env = BTreeMap::from([("ONLY".to_owned(), "this".to_owned())]);
+    let script = Script { exec: &Exec::default(), text, env: &env };
+    let finished = sandbox.run(&script, &mut place.log).unwrap();
+    (finished.code, finished.stdout)
+}
+
+/// What every container must do.
+fn behaves(sandbox: &dyn Sandbox, place: &mut Place) {
+    assert_eq!(run(sandbox, place, "echo out; echo err >&2; exit 7"), (7, "out\n".into()));
+    assert!(place.log().contains("out\n") && place.log().contains("err\n"), "{}", place.log());
+
+    let (_, environment) = run(sandbox, place, "env | cut -d= -f1 | sort | tr '\\n' ' '");
+    for name in environment.split_whitespace() {
+        let known = ["HOME", "HOSTNAME", "ONLY", "PATH", "PWD", "SHLVL", "_"];
+        assert!(known.contains(&name), "{name} reaches the container");
+    }
+    assert_eq!(run(sandbox, place, "cat /etc/debian_version").0, 0);
+
+    fs::write(place.work().join("in"), "hello").unwrap();
+    assert_eq!(run(sandbox, place, "cat /work/in; echo back >/work/out").1, "hello");
+    assert_eq!(fs::read_to_string(place.work().join("out")).unwrap(), "back\n");
+
+    // What bootstrap tools do, and what of it must not be seen outside. The base has no mount(8).
+    let (code, text) = run(
+        sandbox,
+        place,
+        r#"mkdir -p /work/m && mknod /tmp/null c 1 3 && chroot / true &&
+        perl -e 'my ($type, $to, $data) = ("tmpfs", "/work/m", "size=1m");
+                 syscall(165, $type, $to, $type, 0, $data) == 0 or die "mount: $!";
+                 open(my $file, ">", "/work/m/x") or die $!;
+                 print "mounted\n"'"#,
+    );
+    assert_eq!((code, text.as_str()), (0, "mounted\n"), "{}", place.log());
+    assert!(!place.work().join("m/x").exists());
+    assert_eq!(run(sandbox, place, "kill -9 $BASHPID").0, 137);
+}
+
+fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
+    let start = Instant::now();
+    while !holds() {
+        assert!(start.elapsed() < Duration::from_secs(20), "{what}");
+        std::thread::sleep(Duration::from_millis(100));
+    }
+}
+
+#[test]
+fn a_namespace_behaves() {
+    let mut place = Place::new();
+    let Some(sandbox) = namespace(&mut place) else { return };
+    behaves(&sandbox, &mut place);
+}
+
+#[test]
+fn a_docker_container_behaves_and_ends_with_its_owner() {
+    let mut place = Place::new();
+    let Some(sandbox) = docker(&mut place) else { return };
+    behaves(&sandbox, &mut place);
+    let id = sandbox.id().to_owned();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let engine = bollard::Docker::connect_with_defaults().unwrap();
+    let exists = || runtime.block_on(engine.inspect_container(&id, None)).is_ok();
+    assert!(exists());
+    drop(sandbox);
+    eventually("the container is still there", || !exists());
+}
+
+#[test]
+fn a_killed_builder_leaves_no_process_and_no_mount() {
+    let mut place = Place::new();
+    if namespace(&mut place).is_none() {
+        return;
+    }
+    // A marker that no other process has on its command line.
+    let marker = format!("sleep 98{}", std::process::id());
+    let root = place.work().join("container");
+    let mut builder = Command::new(env!("CARGO_BIN_EXE_builder"))
+        .args(["sandbox", "enter", "--root"])
+        .arg(&root)
+        .arg("--work")
+        .arg(place.work())
+        .args(["--", "/bin/bash", "-c", &format!("{marker} & wait")])
+        .stdin(Stdio::null())
+        .spawn()
+        .unwrap();
+    let running = || {
+        fs::read_dir("/proc").unwrap().flatten().any(|process| {
+            let words = fs::read(process.path().join("cmdline")).unwrap_or_default();
+            String::from_utf8_lossy(&words).replace('\0', " ").starts_with(&marker)
+        })
+    };
+    eventually("the container did not start", running);
+    builder.kill().unwrap();
+    builder.wait().unwrap();
+    eventually("a process of the container survived", || !running());
+    let mounts = fs::read_to_string("/proc/self/mounts").unwrap();
+    assert!(!mounts.contains(root.to_str().unwrap()), "{mounts}");
+}
