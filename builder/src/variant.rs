@@ -25,6 +25,8 @@ pub struct VariantFile {
     pub distribution: String,
     /// What it can be built for.
     pub arches: Vec<Arch>,
+    /// The folder below `EFI` that its signed GRUB looks into.
+    pub esp_vendor: String,
     /// Where the container comes from.
     pub container: Container,
     /// Units to enable, disable and mask.
@@ -147,6 +149,11 @@ impl VariantFile {
         for part in PARTS {
             ensure!(self.group(part).is_some(), "its build list has no group {part:?}");
         }
+        ensure!(
+            is_file_name(&self.esp_vendor),
+            "its espVendor is {:?}, expected a folder's name",
+            self.esp_vendor
+        );
         ensure!(!self.container.bootstrap.is_empty(), "container.bootstrap names no program");
         self.binaries.iter().try_for_each(Binary::validate)
     }

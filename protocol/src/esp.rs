@@ -17,8 +17,6 @@ pub const GRUB_CFG: &str = "etchaos/grub.cfg";
 pub const GRUBENV: &str = "etchaos/grubenv";
 /// The operator's configuration of the updater, if any.
 pub const CONFIG: &str = "etchaos/config.json";
-/// The script at the prefix that is built into Debian's signed GRUB; it sources [`GRUB_CFG`].
-pub const DEBIAN_STUB: &str = "EFI/debian/grub.cfg";
 /// The name of the manifest in a slot's folder.
 pub const MANIFEST: &str = "release.jwt";
 
@@ -77,6 +75,12 @@ impl FromStr for Slot {
     fn from_str(name: &str) -> Result<Self, ()> {
         Self::ALL.into_iter().find(|slot| slot.to_string() == name).ok_or(())
     }
+}
+
+/// The script at the prefix that is built into a distribution's signed GRUB (`debian`, say); it
+/// sources [`GRUB_CFG`].
+pub fn grub_stub(vendor: &str) -> String {
+    format!("EFI/{vendor}/grub.cfg")
 }
 
 /// The name of an artifact in a slot's folder; none, if it is not installed there.

@@ -19,6 +19,10 @@ const SIGNATURE: &str = "# GRUB Environment Block\n";
 /// How often a new release may try to boot before GRUB gives up on it.
 pub const TRIES: u8 = 3;
 
+/// A version that is longer is not shown: two of them have to fit into the sector, with our three
+/// variables and what others put there.
+const SHOWN_VERSION_MAX: usize = 64;
+
 const GOOD: &str = "etchaos_good";
 const TRIAL: &str = "etchaos_trial";
 const TRIES_LEFT: &str = "etchaos_tries";
@@ -85,6 +89,12 @@ impl Block {
     /// Sets a variable.
     pub fn set(&mut self, name: &str, value: &str) {
         self.0.insert(name.to_owned(), value.to_owned());
+    }
+
+    /// Sets the version that GRUB shows when it boots a slot.
+    pub fn show_version(&mut self, slot: Slot, version: &str) {
+        let shown = if version.len() > SHOWN_VERSION_MAX { "" } else { version };
+        self.set(&format!("etchaos_version_{slot}"), shown);
     }
 
     /// The block as it is written. Ours come first in the alphabet's order, so the same variables

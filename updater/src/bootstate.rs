@@ -8,10 +8,6 @@ use crate::files::{FileError, overwrite};
 use crate::host::read_if_there;
 use crate::plan::{Content, Slots};
 
-/// A version that is longer is not shown by GRUB: three variables of ours and two versions have to
-/// fit into one sector with what others put there.
-const SHOWN_VERSION_MAX: usize = 64;
-
 /// grubenv.
 #[derive(Debug, Clone)]
 pub struct Grubenv {
@@ -64,8 +60,7 @@ impl Grubenv {
 
     /// Sets the version that GRUB shows for a slot. Written with the next state.
     pub fn show_version(&mut self, slot: Slot, version: &str) {
-        let shown = if version.len() > SHOWN_VERSION_MAX { "" } else { version };
-        self.block.set(&format!("etchaos_version_{slot}"), shown);
+        self.block.show_version(slot, version);
     }
 }
 

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result};
 use jiff::Timestamp;
 use protocol::esp::{self, Slot};
-use protocol::grubenv::BootState;
+use protocol::grubenv::{Block, BootState};
 use protocol::pattern::{Pattern, PatternFiles};
 use protocol::{Artifact, Claims, Package, Release, Role, release, token};
 use serde_json::json;
@@ -130,7 +130,7 @@ impl Packaging<'_> {
             let file = file?;
             place(&file.path(), &format!("EFI/BOOT/{}", file.file_name().to_string_lossy()))?;
         }
-        place(&self.pieces.join("efi-stub.cfg"), esp::DEBIAN_STUB)?;
+        place(&self.pieces.join("efi-stub.cfg"), &esp::grub_stub(&self.build.variant.esp_vendor))?;
         place(&self.pieces.join("grub.cfg"), esp::GRUB_CFG)?;
         for role in Role::BOOT {
             if let Some(name) = esp::slot_file(role) {
@@ -139,7 +139,10 @@ impl Packaging<'_> {
         }
         fs::create_dir_all(esp.join(Slot::B.folder()))?;
         fs::write(esp.join(&slot).join(esp::MANIFEST), manifest)?;
-        fs::write(esp.join(esp::GRUBENV), BootState::settled(Slot::A).to_bytes())?;
+        let mut grubenv = Block::default();
+        BootState::settled(Slot::A).write(&mut grubenv);
+        grubenv.show_version(Slot::A, &self.image.version);
+        fs::write(esp.join(esp::GRUBENV), grubenv.to_bytes()?)?;
         Ok(())
     }
 
