@@ -17,6 +17,11 @@ pub struct Cdn(PathBuf);
 impl Cdn {
     /// The folder; made if it is not there.
     pub fn open(folder: &Path) -> Result<Self> {
+        ensure!(
+            !folder.to_string_lossy().contains("://"),
+            "the CDN {} is a URL; --cdn takes a folder, which is then served or copied",
+            folder.display()
+        );
         fs::create_dir_all(folder).with_context(|| {
             format!(
                 "cannot reach the CDN {}: name a folder that can be written with --cdn",

@@ -1,5 +1,6 @@
 //! The command line.
 
+use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
@@ -9,7 +10,7 @@ use protocol::{Arch, Target, Variant};
 use crate::cdn::Cdn;
 use crate::sandbox::Engine;
 use crate::sandbox::namespace::Entry;
-use crate::signing::Signing;
+use crate::signing::{self, Signing};
 use crate::stages::{self, Build, Folders};
 use crate::variant::{self, VariantFile};
 use crate::{host, summary};
@@ -44,8 +45,11 @@ enum Action {
         #[arg(long)]
         arch: Option<Arch>,
     },
-    /// Make a signing key: prints the private key string, and the public one on standard error
-    Keygen,
+    /// Make a signing key and print its public half
+    Keygen {
+        /// The file for the private key; must not exist
+        file: PathBuf,
+    },
     /// A step into a container; the builder starts itself with this
     #[command(hide = true)]
     Sandbox(Entry),
@@ -107,23 +111,22 @@ impl Cli {
             Some(folder) => Ok(folder.clone()),
             None => Ok::<_, anyhow::Error>(workspace()?.join("builder/variants")),
         };
+        let mut out = std::io::stdout().lock();
         match self.command {
-            Action::Run(args) => args.run(&variants()?)?,
+            Action::Run(args) => args.run(&variants()?, &mut out)?,
             Action::Variants => {
                 let folder = variants()?;
                 for name in variant::known(&folder)? {
                     let file = VariantFile::load(&folder, &name.parse()?, native(None)?)?;
-                    println!("{name:<8} {}", file.distribution);
+                    writeln!(out, "{name:<8} {}", file.distribution)?;
                 }
             }
             Action::Render { variant, arch } => {
                 let file = VariantFile::load(&variants()?, &variant, native(arch)?)?;
-                println!("{}", file.rendered);
+                writeln!(out, "{}", file.rendered)?;
             }
-            Action::Keygen => {
-                let key = protocol::PrivateKey::generate();
-                println!("{}", key.reveal());
-                eprintln!("{}", key.public());
+            Action::Keygen { file } => {
+                writeln!(out, "{}", signing::generate(&file)?.public())?;
             }
             Action::Sandbox(entry) => return entry.run(),
         }
@@ -132,16 +135,17 @@ impl Cli {
 }
 
 impl RunArgs {
-    fn run(self, variants: &Path) -> Result<()> {
+    fn run(self, variants: &Path, out: &mut impl Write) -> Result<()> {
         let target = Target { variant: self.variant.clone(), arch: native(self.arch)? };
         let variant = VariantFile::load(variants, &target.variant, target.arch)?;
+        host::check_root()?;
         let (json, setup) = (self.json, self.setup);
         let (build, _lock) = self.build(target, variant, variants)?;
         let container = &build.variant.container;
         let missing = host::missing(&container.bootstrap[0], &container.host_packages);
         host::prepare(&missing, setup)?;
         let summary = stages::run(&build)?;
-        summary::print(&summary, &build.folders.artifacts, json)
+        summary::print(&summary, &build.folders.artifacts, json, out)
     }
 
     /// Everything that a build needs, checked before anything is built.

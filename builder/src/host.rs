@@ -15,7 +15,8 @@ pub struct Missing {
 }
 
 /// Programs that the builder itself starts.
-const TOOLS: [(&str, &str); 3] = [("tar", "tar"), ("setpriv", "util-linux"), ("cc", "gcc")];
+const TOOLS: [(&str, &str); 4] =
+    [("tar", "tar"), ("setpriv", "util-linux"), ("unshare", "util-linux"), ("cc", "gcc")];
 
 /// What is missing of the builder's, the testbed's and the variant's needs.
 pub fn missing(bootstrap: &str, packages: &[String]) -> Vec<Missing> {
@@ -35,12 +36,17 @@ pub fn missing(bootstrap: &str, packages: &[String]) -> Vec<Missing> {
     missing
 }
 
-/// Checks that nothing is missing; with `setup`, installs what is.
-pub fn prepare(missing: &[Missing], setup: bool) -> Result<()> {
+/// Checks that this is root.
+pub fn check_root() -> Result<()> {
     ensure!(
         nix::unistd::geteuid().is_root(),
         "building needs root, to bootstrap a distribution and to start containers; run it with sudo"
     );
+    Ok(())
+}
+
+/// Checks that nothing is missing; with `setup`, installs what is.
+pub fn prepare(missing: &[Missing], setup: bool) -> Result<()> {
     if missing.is_empty() {
         return Ok(());
     }

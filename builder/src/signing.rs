@@ -5,7 +5,7 @@ use std::io::Write;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use protocol::{KeyRing, PrivateKey, PublicKey};
 
 /// The key that signs manifests, and the keys that the image trusts.
@@ -57,7 +57,10 @@ impl Signing {
 fn key_text(given: &str) -> Result<String> {
     match given.strip_prefix('@') {
         Some(path) => {
-            fs::read_to_string(path).with_context(|| format!("reading the key file {path}"))
+            let text = fs::read_to_string(path);
+            let text = text.with_context(|| format!("reading the key file {path}"))?;
+            ensure!(!text.trim().is_empty(), "the key file {path} is empty");
+            Ok(text)
         }
         None => Ok(given.to_owned()),
     }
@@ -74,24 +77,26 @@ fn development_key(folder: &Path) -> Result<PrivateKey> {
         let text = text.with_context(|| format!("reading {}", path.display()))?;
         return text.parse().with_context(|| format!("{} is not usable", path.display()));
     }
-    let key = PrivateKey::generate();
     fs::create_dir_all(folder).with_context(|| format!("creating {}", folder.display()))?;
-    write_new(&folder.join("signing.pub"), &key.public().to_string(), 0o644)?;
-    write_new(&path, &key.reveal(), 0o600)?;
+    let key = generate(&path)?;
+    let public = folder.join("signing.pub");
+    fs::write(&public, format!("{}\n", key.public()))
+        .with_context(|| format!("writing {}", public.display()))?;
     Ok(key)
 }
 
-fn write_new(path: &Path, text: &str, mode: u32) -> Result<()> {
-    let failed = || format!("writing {}", path.display());
-    let mut options = OpenOptions::new();
-    let mut file = options
+/// Makes a key and writes its private half to a new file that only its owner can read.
+pub fn generate(path: &Path) -> Result<PrivateKey> {
+    let key = PrivateKey::generate();
+    let failed = || format!("writing the key file {}", path.display());
+    let mut file = OpenOptions::new()
         .write(true)
-        .create(true)
-        .truncate(true)
-        .mode(mode)
+        .create_new(true)
+        .mode(0o600)
         .open(path)
         .with_context(failed)?;
-    writeln!(file, "{text}").with_context(failed)
+    writeln!(file, "{}", key.reveal()).with_context(failed)?;
+    Ok(key)
 }
 
 #[cfg(test)]
@@ -121,6 +126,7 @@ mod tests {
         let loaded = Signing::load(Some(&at), &[], folder.path()).unwrap();
         assert_eq!(loaded.key.public(), key.public());
 
+        assert!(generate(&path).is_err(), "a key is never overwritten");
         let broken = key.reveal().replace("private", "secret");
         let error = format!("{:#}", Signing::load(Some(&broken), &[], folder.path()).unwrap_err());
         assert!(!error.contains(key.reveal().split(':').nth(1).unwrap()), "{error}");

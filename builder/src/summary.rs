@@ -1,5 +1,6 @@
 //! What a build did, as a table or as JSON.
 
+use std::io::Write;
 use std::path::Path;
 
 use anyhow::Result;
@@ -7,8 +8,8 @@ use serde_json::json;
 
 use crate::stages::{Outcome, Summary};
 
-/// Prints the summary on standard output.
-pub fn print(summary: &Summary, folder: &Path, as_json: bool) -> Result<()> {
+/// Writes the summary.
+pub fn print(summary: &Summary, folder: &Path, as_json: bool, out: &mut impl Write) -> Result<()> {
     if as_json {
         let stages: Vec<_> = summary
             .stages
@@ -21,29 +22,38 @@ pub fn print(summary: &Summary, folder: &Path, as_json: bool) -> Result<()> {
             "artifacts": summary.artifacts,
             "release": summary.outcome,
         });
-        println!("{}", serde_json::to_string_pretty(&all)?);
+        writeln!(out, "{}", serde_json::to_string_pretty(&all)?)?;
         return Ok(());
     }
-    println!("\n{:<12} {:>8}", "stage", "seconds");
+    writeln!(out, "\n{:<12} {:>8}", "stage", "seconds")?;
     for (name, took) in &summary.stages {
-        println!("{name:<12} {:>8.1}", took.as_secs_f64());
+        writeln!(out, "{name:<12} {:>8.1}", took.as_secs_f64())?;
     }
-    println!("\n{:<28} {:>12}  sha256", "artifact", "bytes");
+    writeln!(out, "\n{:<28} {:>12}  sha256", "artifact", "bytes")?;
     for artifact in &summary.artifacts {
-        println!("{:<28} {:>12}  {}", artifact.name, artifact.size, artifact.sha256);
+        writeln!(out, "{:<28} {:>12}  {}", artifact.name, artifact.size, artifact.sha256)?;
     }
-    println!("in {}\n", folder.display());
+    writeln!(out, "in {}\n", folder.display())?;
     match &summary.outcome {
         Outcome::Unchanged { build } => {
-            println!("unchanged: the CDN has this release as build {build}; nothing was published");
+            writeln!(
+                out,
+                "unchanged: the CDN has this release as build {build}; nothing was published"
+            )?;
+        }
+        Outcome::Renewed { build } => {
+            writeln!(
+                out,
+                "unchanged; its manifest was about to expire and was renewed as build {build}"
+            )?;
         }
         Outcome::Published { build, differences: None } => {
-            println!("published build {build}, the first release");
+            writeln!(out, "published build {build}, the first release")?;
         }
         Outcome::Published { build, differences: Some(differences) } => {
-            println!("published build {build}; what changed:");
+            writeln!(out, "published build {build}; what changed:")?;
             for difference in differences {
-                println!("  {difference}");
+                writeln!(out, "  {difference}")?;
             }
         }
     }

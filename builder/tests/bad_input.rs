@@ -1,5 +1,7 @@
 //! What the builder says to bad input: a clear error, a way out, no panic, nothing built.
 
+mod judge;
+
 use std::fs;
 use std::path::Path;
 
@@ -62,6 +64,9 @@ fn broken_jsonnet_is_shown_with_file_line_and_message() {
 
 #[test]
 fn unusable_keys_and_configurations_are_named_before_anything_is_built() {
+    if !nix::unistd::geteuid().is_root() {
+        return judge::skip("a build needs root");
+    }
     let folder = tempfile::tempdir().unwrap();
     let run = |more: &[&'static str]| [&["run", "deb"], more].concat();
     fails(
@@ -73,7 +78,42 @@ fn unusable_keys_and_configurations_are_named_before_anything_is_built() {
     fs::write(folder.path().join("host.json"), "not JSON").unwrap();
     fails(folder.path(), &run(&["--host-config", "host.json"]), &["host.json", "JSON"]);
     fails(folder.path(), &run(&["--cdn", "/dev/null/cdn"]), &["/dev/null/cdn", "--cdn"]);
+    fails(folder.path(), &run(&["--cdn", "https://host.example/os"]), &["is a URL", "folder"]);
+    fs::write(folder.path().join("empty.key"), "\n").unwrap();
+    fails(folder.path(), &run(&["--signing-key", "@empty.key"]), &["empty.key is empty"]);
     assert!(!folder.path().join("out/deb_amd64/logs/1-init.log").exists());
+}
+
+#[test]
+fn a_closed_standard_output_is_no_panic() {
+    let full = || fs::File::options().write(true).open("/dev/full").unwrap();
+    for arguments in [&["variants"][..], &["render", "deb", "--arch", "amd64"]] {
+        let output = std::process::Command::new(env!("CARGO_BIN_EXE_builder"))
+            .args(arguments)
+            .stdout(full())
+            .output()
+            .unwrap();
+        let text = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(1), "{text}");
+        assert!(text.contains("No space left"), "{text}");
+    }
+}
+
+#[test]
+fn a_typing_error_in_a_variant_is_an_error() {
+    let folder = tempfile::tempdir().unwrap();
+    let variants = folder.path().join("variants");
+    copy_variants(&variants);
+    let text = fs::read_to_string(variants.join("deb.jsonnet")).unwrap();
+    for (right, wrong) in [("  units: {", "  unitz: {"), ("    disable: [", "    dizable: [")] {
+        fs::write(variants.join("deb.jsonnet"), text.replace(right, wrong)).unwrap();
+        let name = wrong.trim().split(':').next().unwrap();
+        fails(
+            folder.path(),
+            &["--variants", "variants", "render", "deb"],
+            &[name, "unknown field"],
+        );
+    }
 }
 
 #[test]

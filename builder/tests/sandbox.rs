@@ -60,7 +60,10 @@ fn base() -> Option<Cached> {
         skip("containers need root");
         return None;
     }
-    Some(Cached(Path::new(&artifacts).join("../cache/base_deb_amd64.tar")))
+    let cache = Path::new(&artifacts).join("../cache").read_dir().unwrap();
+    let mut files = cache.map(|file| file.unwrap().path());
+    let is_base = |file: &PathBuf| file.to_string_lossy().contains("base_deb_amd64");
+    Some(Cached(files.find(is_base).expect("a build caches its base")))
 }
 
 fn namespace(place: &mut Place) -> Option<NamespaceSandbox> {

@@ -34,10 +34,11 @@ fn probe(options: &Probe) -> Result<(), Error> {
     host::check()?;
     let work = Work::new(&default_work())?;
     let choice = accel::choose(options.accel, options.kernel.as_deref(), work.path());
+    let mut out = std::io::stdout().lock();
     if options.json {
-        println!("{}", serde_json::to_string(&choice)?);
+        writeln!(out, "{}", serde_json::to_string(&choice)?)?;
     } else {
-        println!("{choice}");
+        writeln!(out, "{choice}")?;
     }
     Ok(())
 }
@@ -108,18 +109,20 @@ fn run(options: Run, cancel: Cancel) -> Result<(), Error> {
         updater_version: options.updater_version,
         cancel,
     };
-    match cycle::run(&options, &tell) {
-        Ok(report) if json => println!("{}", serde_json::to_string_pretty(&report)?),
-        Ok(report) => println!("{report}\npassed"),
+    let result = cycle::run(&options, &tell);
+    let mut out = std::io::stdout().lock();
+    match result {
+        Ok(report) if json => writeln!(out, "{}", serde_json::to_string_pretty(&report)?)?,
+        Ok(report) => writeln!(out, "{report}\npassed")?,
         Err(failure) => {
             if json {
                 let error = failure.source.to_string();
                 let value = serde_json::json!({
                     "failed": failure.step, "error": error, "report": failure.report,
                 });
-                println!("{}", serde_json::to_string_pretty(&value)?);
+                writeln!(out, "{}", serde_json::to_string_pretty(&value)?)?;
             } else {
-                println!("{}", failure.report);
+                writeln!(out, "{}", failure.report)?;
             }
             return Err(failure);
         }

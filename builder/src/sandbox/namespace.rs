@@ -172,8 +172,12 @@ impl Place {
         }
         symlink("pts/ptmx", at("dev/ptmx"))?;
         mount("tmpfs", "tmpfs", &at("run"), "mode=0755")?;
-        // Names are resolved as on the host.
-        fs::copy("/etc/resolv.conf", at("etc/resolv.conf")).context("copying /etc/resolv.conf")?;
+        // Names are resolved as on the host. A link of the base may lead out of it.
+        let resolv_conf = at("etc/resolv.conf");
+        if resolv_conf.symlink_metadata().is_ok() {
+            fs::remove_file(&resolv_conf).context("removing the container's /etc/resolv.conf")?;
+        }
+        fs::copy("/etc/resolv.conf", resolv_conf).context("copying /etc/resolv.conf")?;
         fs::create_dir_all(at(WORK))?;
         bind(&self.work, &at(WORK))
     }

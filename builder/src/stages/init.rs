@@ -8,6 +8,7 @@ use anyhow::{Context, Result};
 use super::commands::{environment, run_part};
 use super::{Build, Describe};
 use crate::command::Tool;
+use crate::image::digest;
 use crate::log_file::LogFile;
 use crate::sandbox::{self, Base, BaseTar, Sandbox};
 
@@ -46,16 +47,24 @@ struct CachedBase<'a> {
 
 impl BaseTar for CachedBase<'_> {
     fn path(&self, log: &mut LogFile) -> Result<PathBuf> {
-        let cache = &self.build.folders.cache;
-        let tar = cache.join(format!("base_{}.tar", self.build.target));
+        let Build { folders, variant, mirror, target, .. } = self.build;
+        let command = &variant.container.bootstrap;
+        // Another command or mirror makes another base.
+        let key = digest::of_bytes(format!("{command:?} {mirror:?}").as_bytes());
+        let tar = folders.cache.join(format!("base_{target}_{}.tar", &key[..8]));
         if tar.exists() {
             log.line(&format!("using the base {}", tar.display()));
             return Ok(tar);
         }
-        let command = &self.build.variant.container.bootstrap;
         let (program, arguments) = command.split_first().context("no program to bootstrap with")?;
-        let partial = cache.join(format!("base_{}.partial.tar", self.build.target));
-        Tool::new(program).args(arguments).arg(&partial).args(&self.build.mirror).run(log)?;
+        let partial = folders.work.join("base.tar");
+        Tool::new(program)
+            .args(arguments)
+            .arg(&partial)
+            .args(mirror)
+            // What an interrupted bootstrap leaves is removed with the work folder.
+            .env("TMPDIR", &folders.work)
+            .run(log)?;
         fs::rename(&partial, &tar).with_context(|| format!("keeping {}", tar.display()))?;
         Ok(tar)
     }

@@ -11,6 +11,7 @@ use walkdir::WalkDir;
 use super::bootstrap::RootTree;
 use super::commands::{environment, run_part};
 use super::{Build, Describe};
+use crate::command::Tool;
 use crate::image::digest;
 use crate::log_file::LogFile;
 use crate::{download, updater_binary};
@@ -80,11 +81,18 @@ fn gather(build: &Build, files: &Path, log: &mut LogFile) -> Result<()> {
     fs::write(ours.join("keys"), keys)?;
     if let Some(config) = &build.host_config {
         install(config, &ours.join("updater.json"), 0o644)?;
+        // The updater knows best what it can read; and it sees no other source in that tree.
+        Tool::new(&updater.to_string_lossy())
+            .arg("--host-root")
+            .arg(files)
+            .arg("config")
+            .run(log)
+            .with_context(|| format!("the updater cannot use {}", config.display()))?;
     }
     for binary in &build.variant.binaries {
         log.line(&format!("binary {}: {}", binary.name, binary.url));
         let cached = build.folders.cache.join(&binary.sha256);
-        if !cached.exists() {
+        if !cached.exists() || digest::of_file(&cached)?.1 != binary.sha256 {
             download::fetch(binary, &cached)?;
         }
         install(&cached, &files.join(binary.path.trim_start_matches('/')), 0o755)?;

@@ -7,10 +7,15 @@ if [ -n "$MIRROR" ]; then
   rm -rf /etc/apt/sources.list.d
   mirror=${MIRROR%/}
   printf 'deb %s %s main\n' "$mirror" "$SUITE" "$mirror" "$SUITE-updates" >/etc/apt/sources.list
-  if /usr/lib/apt/apt-helper download-file "$mirror-security/dists/$SUITE-security/InRelease" /tmp/InRelease; then
+  # Only "404" says that it is not there; on anything else it would be wrong to go on without.
+  security="$mirror-security/dists/$SUITE-security/InRelease"
+  if answer=$(/usr/lib/apt/apt-helper download-file "$security" /tmp/InRelease 2>&1); then
     printf 'deb %s %s main\n' "$mirror-security" "$SUITE-security" >>/etc/apt/sources.list
+  elif [[ $answer == *404* || $answer == *'File not found'* ]]; then
+    echo "there is no $mirror-security: building without the security archive"
   else
-    echo "$mirror-security does not answer: building without the security archive"
+    echo "cannot tell whether there is a $mirror-security: $answer"
+    exit 1
   fi
   rm -f /tmp/InRelease
 fi

@@ -73,7 +73,21 @@
   // Kernel modules of the early init, by name; the files they depend on are looked up.
   earlyModules:: ['loop', 'squashfs'],
 
-  variant(v):: {
+  // Fails on a name that nobody would read: a typing error, then.
+  known(what, object, names)::
+    local unknown = std.filter(function(name) !std.member(names, name), std.objectFields(object));
+    assert unknown == [] : 'unknown field in %s: %s' % [what, std.join(', ', unknown)];
+    object,
+
+  local fields = [
+    'name', 'distribution', 'arches', 'container', 'espVendor', 'units', 'binaries',
+    'init', 'bootstrap', 'packages', 'epoch', 'version', 'refine', 'bootloaders',
+  ],
+
+  variant(fieldsOfVariant):: {
+    local v = etchaos.known('the variant', fieldsOfVariant, fields),
+    local units = etchaos.known('units', v.units, ['enable', 'disable', 'mask']),
+
     audience: ['etchaos'],
     issuer: 'etchaos',
     subject: 'etchaos/%s_%s' % [v.name, std.extVar('arch')],
@@ -86,7 +100,7 @@
     container: v.container,
     espVendor: v.espVendor,  // the folder EFI/… at which the signed GRUB looks for its configuration
     units: {
-      [list]: etchaos.units[list] + (if list in v.units then v.units[list] else [])
+      [list]: etchaos.units[list] + (if list in units then units[list] else [])
       for list in ['enable', 'disable', 'mask']
     },
     // Extra programs, none by default. An entry looks like
