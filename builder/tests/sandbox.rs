@@ -105,17 +105,17 @@ fn behaves(sandbox: &dyn Sandbox, place: &mut Place) {
     assert_eq!(run(sandbox, place, "cat /etc/debian_version").0, 0);
 
     fs::write(place.work().join("in"), "hello").unwrap();
-    assert_eq!(run(sandbox, place, "cat /work/in; echo back >/work/out").1, "hello");
+    assert_eq!(run(sandbox, place, "cat /build/in; echo back >/build/out").1, "hello");
     assert_eq!(fs::read_to_string(place.work().join("out")).unwrap(), "back\n");
 
     // What bootstrap tools do, and what of it must not be seen outside. The base has no mount(8).
     let (code, text) = run(
         sandbox,
         place,
-        r#"mkdir -p /work/m && mknod /tmp/null c 1 3 && chroot / true &&
-        perl -e 'my ($type, $to, $data) = ("tmpfs", "/work/m", "size=1m");
+        r#"mkdir -p /build/m && mknod /tmp/null c 1 3 && chroot / true &&
+        perl -e 'my ($type, $to, $data) = ("tmpfs", "/build/m", "size=1m");
                  syscall(165, $type, $to, $type, 0, $data) == 0 or die "mount: $!";
-                 open(my $file, ">", "/work/m/x") or die $!;
+                 open(my $file, ">", "/build/m/x") or die $!;
                  print "mounted\n"'"#,
     );
     assert_eq!((code, text.as_str()), (0, "mounted\n"), "{}", place.log());

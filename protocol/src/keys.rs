@@ -18,6 +18,9 @@ const TEXT_MAX: usize = 8 * 1024;
 /// Longest key id.
 const ID_MAX: usize = 64;
 
+/// No key's base64 is shorter: the DER of an Ed25519 public key has 44 bytes, of a private one 48.
+const MATERIAL_MIN: usize = 60;
+
 /// A key string that is not a key.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum KeyError {
@@ -34,7 +37,7 @@ pub enum KeyError {
     /// The middle part is not base64 or the bytes are not such a key.
     #[error("the key {id:?} is damaged: {why}")]
     Material {
-        /// The key id.
+        /// The key id, or what stands for one that may be key material.
         id: String,
         /// What is wrong with it.
         why: &'static str,
@@ -115,9 +118,9 @@ impl PublicKey {
             KeyKind::Rsa2048 => DecodingKey::from_rsa_pem(&pem),
         };
         let why = "the bytes are not a PKIX public key of its type";
-        let decoding = decoding.map_err(|_| KeyError::Material { id: id.clone(), why })?;
+        let decoding = decoding.map_err(|_| damaged(&id, why))?;
         if kind == KeyKind::Ed25519 && !is_ed25519_spki(&der) {
-            return Err(KeyError::Material { id, why });
+            return Err(damaged(&id, why));
         }
         Ok(Self { id, kind, der, decoding })
     }
@@ -198,7 +201,7 @@ impl PrivateKey {
 
     fn new(kind: KeyKind, id: String, der: Vec<u8>) -> Result<Self, KeyError> {
         let why = "the bytes are not a PKCS#8 private key of its type";
-        let damaged = || KeyError::Material { id: id.clone(), why };
+        let damaged = || damaged(&id, why);
         let public_der = match kind {
             KeyKind::Ed25519 => Ed25519KeyPair::from_pkcs8_maybe_unchecked(&der)
                 .map_err(|_| damaged())
@@ -297,14 +300,20 @@ fn parts(
 ) -> Result<(KeyKind, Vec<u8>, String), KeyError> {
     let text = text.trim();
     let format = |found: &str| KeyError::Format { expected, found: found.to_owned() };
-    if text.len() > TEXT_MAX {
-        return Err(format("a text that is too long"));
+    match text {
+        "" => return Err(format("nothing")),
+        _ if text.len() > TEXT_MAX => return Err(format("a text that is too long")),
+        _ if text.starts_with(['/', '~', '.']) => {
+            return Err(format("what looks like the path of a file"));
+        }
+        _ if !text.contains(':') => return Err(format("a text without a colon")),
+        _ => {}
     }
     let mut fields = text.split(':');
     let (Some(name), Some(der), Some(id), None) =
         (fields.next(), fields.next(), fields.next(), fields.next())
     else {
-        return Err(format("something else"));
+        return Err(format("another number of parts"));
     };
     let kind = name.strip_suffix(half).and_then(KeyKind::from_name).ok_or_else(|| {
         // The other half is the usual mistake; anything else may be a secret and is not shown.
@@ -317,10 +326,14 @@ fn parts(
     if id.is_empty() || id.len() > ID_MAX || !id.bytes().all(plain) {
         return Err(format("an unusable key id (1 to 64 letters, digits and ._-@)"));
     }
-    let der = STANDARD
-        .decode(der)
-        .map_err(|_| KeyError::Material { id: id.to_owned(), why: "it is not standard base64" })?;
+    let der = STANDARD.decode(der).map_err(|_| damaged(id, "it is not standard base64"))?;
     Ok((kind, der, id.to_owned()))
+}
+
+/// A key whose bytes are no key. Who swaps the last two parts has the secret for an id.
+fn damaged(id: &str, why: &'static str) -> KeyError {
+    let id = if id.len() < MATERIAL_MIN { id } else { "(too long to be shown)" };
+    KeyError::Material { id: id.to_owned(), why }
 }
 
 /// RFC 8410: a fixed 12-byte prefix, then the 32 bytes of the point. The PEM parser looks less
@@ -366,6 +379,36 @@ mod tests {
         let error = key.reveal().parse::<PublicKey>().unwrap_err().to_string();
         assert!(error.contains("ed25519private"), "{error}");
         assert!(!error.contains(&secret), "{error}");
+    }
+
+    #[test]
+    fn what_is_no_key_is_described_and_not_shown() {
+        let found = |text: &str| {
+            let public = text.parse::<PublicKey>().unwrap_err().to_string();
+            let private = text.parse::<PrivateKey>().unwrap_err().to_string();
+            for error in [&public, &private] {
+                assert!(!error.contains("SECRET"), "{error}");
+            }
+            public.rsplit_once("found ").unwrap().1.to_owned()
+        };
+        assert_eq!(found(""), "nothing");
+        assert_eq!(found(" \n"), "nothing");
+        for path in ["/etc/keys/SECRET", "./SECRET", "~/SECRET", "../a:SECRET:b"] {
+            assert_eq!(found(path), "what looks like the path of a file");
+        }
+        assert_eq!(found("SECRET"), "a text without a colon");
+        assert_eq!(found("SECRET:SECRET"), "another number of parts");
+        assert_eq!(found("SECRET:SECRET:SECRET"), "an unknown type");
+    }
+
+    #[test]
+    fn a_secret_in_the_place_of_the_id_is_not_shown() {
+        let secret = "MC4CAQAwBQYDK2VwBCIEIA".repeat(3)[..64].to_owned();
+        for middle in ["0a1b2c3d", "key-1"] {
+            let text = format!("ed25519private:{middle}:{secret}");
+            let error = text.parse::<PrivateKey>().unwrap_err().to_string();
+            assert!(error.contains("damaged") && !error.contains("MC4C"), "{error}");
+        }
     }
 
     #[test]

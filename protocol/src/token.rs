@@ -4,11 +4,12 @@ use std::ops::Deref;
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use jsonwebtoken::{Header, Validation};
+use jsonwebtoken::{Header, crypto};
 use serde::Deserialize;
 
 use crate::claims::Claims;
 use crate::keys::{KeyRing, PrivateKey};
+use crate::release::{ReleaseError, SCHEMA};
 use crate::target::shortened;
 
 /// Longest token that is looked at. A manifest of 300 packages takes about 60 kB.
@@ -48,7 +49,8 @@ impl<T> Deref for Verified<T> {
     }
 }
 
-/// A token that is not to be trusted.
+/// A token that cannot be used: for most of these reasons because it is not to be trusted; see
+/// [`TokenError::is_trusted`].
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum TokenError {
     /// More bytes than any honest token has.
@@ -91,6 +93,24 @@ pub enum TokenError {
     /// The signature is good, the claims are not.
     #[error("the token's claims cannot be read: {0}")]
     Claims(String),
+    /// The signature is good, and the release is of another schema than ours.
+    #[error(transparent)]
+    Schema(ReleaseError),
+}
+
+impl TokenError {
+    /// Whether the token was signed by a key that is trusted, and only what it says is unusable.
+    pub fn is_trusted(&self) -> bool {
+        match self {
+            Self::Claims(_) | Self::Schema(_) => true,
+            Self::TooLong(_)
+            | Self::Shape(_)
+            | Self::Header(_)
+            | Self::UnknownKey { .. }
+            | Self::Algorithm { .. }
+            | Self::Signature { .. } => false,
+        }
+    }
 }
 
 /// The members of a header that are understood. `crit` lists extensions that must be understood
@@ -137,18 +157,42 @@ pub fn verify(token: &str, trusted: &KeyRing) -> Result<Verified<Claims>, TokenE
             found: shortened(&header.alg),
         });
     }
-    let mut validation = Validation::new(expected);
-    // Signature only: the clock is not ours to read, and the claims are checked by type.
-    validation.validate_exp = false;
-    validation.validate_aud = false;
-    validation.required_spec_claims.clear();
-    match jsonwebtoken::decode::<Claims>(token, &key.decoding, &validation) {
-        Ok(data) => Ok(Verified { value: data.claims, key_id: kid }),
-        Err(error) => Err(match error.kind() {
-            jsonwebtoken::errors::ErrorKind::Json(why) => TokenError::Claims(why.to_string()),
-            _ => TokenError::Signature { kid },
-        }),
+    // The signature alone, and before a byte of the claims is read: the clock is not ours to read,
+    // the claims are checked by type, and what is wrong with them is only worth telling of a token
+    // that somebody trusted has signed.
+    let (message, signature) = token.rsplit_once('.').ok_or(TokenError::Shape("one part"))?;
+    match crypto::verify(signature, message.as_bytes(), &key.decoding, expected) {
+        Ok(true) => Ok(Verified { value: read_claims(message)?, key_id: kid }),
+        Ok(false) | Err(_) => Err(TokenError::Signature { kid }),
     }
+}
+
+/// Reads the claims of `header.claims`, whose signature was found good. The schema first: a release
+/// of another one has other fields, and what is missing among them does not matter.
+fn read_claims(message: &str) -> Result<Claims, TokenError> {
+    let encoded = message.rsplit_once('.').map_or("", |(_, claims)| claims);
+    let bytes = URL_SAFE_NO_PAD
+        .decode(encoded)
+        .map_err(|_| TokenError::Claims("they are not base64url".into()))?;
+    match serde_json::from_slice(&bytes) {
+        Ok(Outline { etchaos_release: Some(Schema { schema }) }) if schema != u64::from(SCHEMA) => {
+            Err(TokenError::Schema(ReleaseError::Schema(schema)))
+        }
+        // Whatever else is wrong, the strict reader says better.
+        _ => serde_json::from_slice(&bytes).map_err(|error| TokenError::Claims(error.to_string())),
+    }
+}
+
+/// As much of the claims as every schema has.
+#[derive(Deserialize)]
+struct Outline {
+    #[serde(default, rename = "etchaosRelease")]
+    etchaos_release: Option<Schema>,
+}
+
+#[derive(Deserialize)]
+struct Schema {
+    schema: u64,
 }
 
 fn strict_header(token: &str) -> Result<StrictHeader, TokenError> {
@@ -254,6 +298,58 @@ mod tests {
             let token = format!("{}.e30.AAAA", URL_SAFE_NO_PAD.encode(header(more)));
             assert!(matches!(verify(&token, &ring), Err(TokenError::Header(_))), "{more}");
         }
+    }
+
+    fn signed(key: &PrivateKey, claims: &serde_json::Value) -> String {
+        let header =
+            Header { kid: Some(key.id().to_owned()), ..Header::new(key.kind().algorithm()) };
+        jsonwebtoken::encode(&header, claims, &key.encoding).unwrap()
+    }
+
+    #[test]
+    fn a_release_of_another_schema_says_so_whatever_its_fields_are() {
+        let key = PrivateKey::generate();
+        let ring: KeyRing = key.public().clone().into();
+        let error = |release: serde_json::Value| {
+            verify(&signed(&key, &json!({"etchaosRelease": release})), &ring).unwrap_err()
+        };
+        let other = error(json!({"schema": 2, "images": []}));
+        assert_eq!(
+            other.to_string(),
+            "the release has schema 2, this program knows 1; update the program"
+        );
+        assert!(other.is_trusted());
+        for (release, said) in [
+            (json!({"schema": 1, "images": []}), "missing field"),
+            (json!({"images": []}), "missing field `schema`"),
+            (json!({"schema": "1"}), "invalid type"),
+        ] {
+            let error = error(release);
+            assert!(error.is_trusted() && error.to_string().contains(said), "{error}");
+        }
+    }
+
+    #[test]
+    fn unusable_claims_are_told_of_signed_tokens_alone() {
+        let (key, stranger) = (PrivateKey::generate(), PrivateKey::generate());
+        let ring: KeyRing = key.public().clone().into();
+        for claims in [json!({"exp": "soon"}), json!(5), json!("x"), json!({"aud": 5})] {
+            let token = signed(&key, &claims);
+            let error = verify(&token, &ring).unwrap_err();
+            assert!(matches!(error, TokenError::Claims(_)) && error.is_trusted(), "{claims}");
+            let lying = stranger.reveal().replace(stranger.id(), key.id());
+            let error = verify(&signed(&lying.parse().unwrap(), &claims), &ring).unwrap_err();
+            assert!(matches!(error, TokenError::Signature { .. }), "{claims}: {error}");
+            assert!(!error.is_trusted());
+        }
+        // A member that is there twice is ambiguous, so it is refused, and not read as the last one.
+        let header = json!({"alg": "EdDSA", "kid": key.id()});
+        let unsigned = forge(header, r#"{"exp":1,"exp":2}"#, "");
+        let message = unsigned.trim_end_matches('.');
+        let algorithm = key.kind().algorithm();
+        let signature = crypto::sign(message.as_bytes(), &key.encoding, algorithm).unwrap();
+        let error = verify(&format!("{message}.{signature}"), &ring).unwrap_err();
+        assert!(matches!(error, TokenError::Claims(_)), "{error}");
     }
 
     #[test]

@@ -40,6 +40,14 @@ pub enum CandidateError {
         /// Why.
         why: TokenError,
     },
+    /// Somebody that we trust signed it, and it says nothing that we understand.
+    #[error("the manifest {url} is signed by a trusted key, and not usable: {why}")]
+    Claims {
+        /// Its URL.
+        url: String,
+        /// Why.
+        why: TokenError,
+    },
     /// It is no manifest.
     #[error("the manifest {url} is not usable: {why}")]
     Manifest {
@@ -55,6 +63,14 @@ pub enum CandidateError {
         url: String,
         /// Why.
         why: TimeError,
+    },
+    /// It is one of a disk image.
+    #[error(
+        "the manifest {url} has build 0, which only the manifest inside a disk image has: that one never expires, so a CDN that offers it could keep hosts from updates; publish the release's own manifest, with its build number"
+    )]
+    Unnumbered {
+        /// Its URL.
+        url: String,
     },
     /// It is for another host.
     #[error("the manifest {url} is for {found}, expected {expected}: is the CDN's folder right?")]
@@ -78,8 +94,10 @@ pub fn fetch(
 ) -> Result<Candidate, CandidateError> {
     let url = format!("{base}/{}", target.manifest_name());
     let token = read(cdn, &url)?;
-    let claims = verify(&token, keys)
-        .map_err(|why| CandidateError::Token { url: without_query(&url), why })?;
+    let claims = verify(&token, keys).map_err(|why| match why.is_trusted() {
+        true => CandidateError::Claims { url: without_query(&url), why },
+        false => CandidateError::Token { url: without_query(&url), why },
+    })?;
     claims.check_time(now).map_err(|why| CandidateError::Time { url: url.clone(), why })?;
     let manifest: Verified<Manifest> =
         claims.try_into().map_err(|why| CandidateError::Manifest { url: url.clone(), why })?;
@@ -87,6 +105,9 @@ pub fn fetch(
     if found != *target {
         let (expected, found) = (target.to_string(), found.to_string());
         return Err(CandidateError::Target { url, expected, found });
+    }
+    if manifest.release.build == 0 {
+        return Err(CandidateError::Unnumbered { url });
     }
     Ok(Candidate { manifest, token, url })
 }
@@ -118,7 +139,7 @@ impl Candidate {
 }
 
 fn read(cdn: &Cdn, url: &str) -> Result<String, CandidateError> {
-    let body = cdn.open(url)?;
+    let body = cdn.open_manifest(url)?;
     let mut bytes = Vec::new();
     // One more than is allowed, so that `verify` can say that it is too long.
     let max = TOKEN_MAX as u64 + 1;

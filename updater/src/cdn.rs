@@ -17,9 +17,14 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(30);
 /// The longest pause between two pieces of an answer. A slow download is fine, a stalled one is not.
 const STALL_TIMEOUT: Duration = Duration::from_secs(60);
 
+/// From the first packet to the last of a manifest, which has 60 kB and 1 MiB at most: that is 9 kB/s.
+/// A server that is slower keeps a host from asking again, and from updates.
+const MANIFEST_TIMEOUT: Duration = Duration::from_secs(120);
+
 /// A client of a CDN.
 pub struct Cdn {
     agent: Agent,
+    manifest_timeout: Duration,
 }
 
 /// A file of a CDN, not read yet.
@@ -92,7 +97,7 @@ impl Default for Cdn {
             .timeout_recv_response(Some(STALL_TIMEOUT))
             .timeout_per_read(Some(STALL_TIMEOUT))
             .build();
-        Self { agent: config.into() }
+        Self { agent: config.into(), manifest_timeout: MANIFEST_TIMEOUT }
     }
 }
 
@@ -100,7 +105,15 @@ impl Cdn {
     /// Opens a file by its URL, or by its absolute path.
     pub fn open(&self, url: &str) -> Result<Body, CdnError> {
         match origin(url) {
-            Some(_) => self.get(url),
+            Some(_) => self.get(url, None),
+            None => open_file(url),
+        }
+    }
+
+    /// The same for a manifest, which has to be read to its end within two minutes.
+    pub fn open_manifest(&self, url: &str) -> Result<Body, CdnError> {
+        match origin(url) {
+            Some(_) => self.get(url, Some(self.manifest_timeout)),
             None => open_file(url),
         }
     }
@@ -123,8 +136,9 @@ impl Cdn {
         }
     }
 
-    fn get(&self, url: &str) -> Result<Body, CdnError> {
-        let body = checked(url, self.agent.get(url).call())?.into_body();
+    fn get(&self, url: &str, whole: Option<Duration>) -> Result<Body, CdnError> {
+        let request = self.agent.get(url).config().timeout_global(whole).build();
+        let body = checked(url, request.call())?.into_body();
         Ok(Body { length: body.content_length(), reader: Box::new(body.into_reader()) })
     }
 }
@@ -164,4 +178,36 @@ fn open_file(path: &str) -> Result<Body, CdnError> {
 /// A URL for people: a query may be a secret.
 pub fn without_query(url: &str) -> String {
     url.split(['?', '#']).next().unwrap_or_default().to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+    use std::net::TcpListener;
+    use std::time::Instant;
+
+    use super::*;
+
+    #[test]
+    fn a_manifest_that_trickles_is_given_up() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let url = format!("http://{}/x", listener.local_addr().unwrap());
+        let served = std::thread::spawn(move || {
+            let (mut stream, _) = listener.accept().unwrap();
+            let _ = stream.read(&mut [0; 4096]);
+            let mut left = stream.write(b"HTTP/1.1 200 X\r\nContent-Length: 1000\r\n\r\n").is_ok();
+            let since = Instant::now();
+            while left && since.elapsed() < Duration::from_secs(60) {
+                std::thread::sleep(Duration::from_millis(20));
+                left = stream.write_all(b"x").is_ok();
+            }
+            since.elapsed()
+        });
+        let cdn = Cdn { manifest_timeout: Duration::from_millis(500), ..Cdn::default() };
+        let mut body = cdn.open_manifest(&url).unwrap();
+        let error = body.reader.read_to_end(&mut Vec::new()).unwrap_err().to_string();
+        assert!(error.contains("timeout"), "{error}");
+        drop(body);
+        assert!(served.join().unwrap() < Duration::from_secs(10));
+    }
 }

@@ -39,7 +39,7 @@ The command line and SMBIOS also take base64 of it. For example:
 Exit codes: 0 done, or nothing to do; 1 error; 2 wrong usage; 3 nothing was done for a reason that is
 not an error (the running system is on trial, the release failed its trial before, listening is off);
 10 check only: something can be installed or a reboot is outstanding. config --require: 0 it is set,
-1 it is not, 255 error.";
+1 it is not; a broken configuration is 255 for cdn (the unit fails) and 1 for listen (it is skipped).";
 
 /// What holds for every command.
 #[derive(Debug, Args)]
@@ -117,8 +117,8 @@ pub enum Exit {
     NotNow,
     /// `check`: there is something to install, or to reboot into.
     Available,
-    /// `config --require`: the configuration is broken. systemd takes every other code of an
-    /// ExecCondition for "skip quietly".
+    /// `config --require cdn`: the configuration is broken. systemd takes codes from 1 to 254 of an
+    /// ExecCondition for "skip".
     Broken,
 }
 

@@ -25,6 +25,12 @@ pub fn confirmed(state: BootState, running: Slot) -> BootState {
     BootState { good: running, trial: state.trial.filter(|trial| trial.slot != running) }
 }
 
+/// Whether there is nothing left to confirm, so that nothing needs to be written.
+pub fn is_confirmed(esp: &Esp, running: Slot) -> bool {
+    let grubenv = Grubenv::read(esp, running);
+    grubenv.problem.is_none() && confirmed(grubenv.state, running) == grubenv.state
+}
+
 /// Makes the running slot the good one.
 pub fn confirm(esp: &Esp, running: Slot) -> Result<Confirmed, FileError> {
     let mut grubenv = Grubenv::read(esp, running);

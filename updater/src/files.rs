@@ -34,6 +34,31 @@ pub fn sync_folder(folder: &Path) -> Result<(), FileError> {
     File::open(folder).and_then(|file| file.sync_all()).map_err(at("flush the folder", folder))
 }
 
+/// Makes a folder and those above it, flushed one by one, if it is not there.
+pub fn make_folder(folder: &Path) -> Result<(), FileError> {
+    if folder.is_dir() {
+        return Ok(());
+    }
+    let parent = folder.parent().unwrap_or(Path::new("/"));
+    make_folder(parent)?;
+    std::fs::create_dir(folder).map_err(at("make the folder", folder))?;
+    sync_folder(folder)?;
+    sync_folder(parent)
+}
+
+/// Removes a file, or a folder with everything in it, if it is there. Says whether it was. A link is
+/// removed and never followed.
+pub fn remove_whatever(path: &Path) -> Result<bool, FileError> {
+    match std::fs::symlink_metadata(path) {
+        Ok(data) if data.is_dir() => {
+            std::fs::remove_dir_all(path).map_err(at("remove the folder", path))?;
+            Ok(true)
+        }
+        // What is there and cannot be looked at fails in a moment, and says so.
+        Ok(_) | Err(_) => remove(path),
+    }
+}
+
 /// Removes a file, if it is there. Says whether it was.
 pub fn remove(path: &Path) -> Result<bool, FileError> {
     match std::fs::remove_file(path) {
@@ -70,13 +95,18 @@ pub fn hex(digest: Sha256) -> String {
     digest.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-/// Overwrites a file in place and flushes it; makes it if it is not there.
+/// Overwrites a file in place and flushes it; makes it, and its folder, if it is not there.
 ///
 /// It does not promise that the file is whole after a power cut. It is, if the file was there, had
 /// this length, and the bytes that change lie in one sector: then no metadata is written, and a disk
 /// writes a sector whole. GRUB writes grubenv in the same way.
 pub fn overwrite(path: &Path, bytes: &[u8]) -> Result<(), FileError> {
     let is_new = !path.exists();
+    if let Some(folder) = path.parent()
+        && is_new
+    {
+        make_folder(folder)?;
+    }
     let file = OpenOptions::new().write(true).create(true).truncate(false).open(path);
     let file = file.map_err(at("open", path))?;
     file.write_all_at(bytes, 0).map_err(at("write", path))?;
@@ -107,6 +137,33 @@ mod tests {
         let (size, digest) = measure(&path).unwrap();
         assert_eq!(size, 4);
         assert_eq!(digest, "88d4266fd4e6338d13b845fcf289579d209c897823b9217da3e161936f031589");
+    }
+
+    #[test]
+    fn a_file_is_made_with_its_folders() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a/b/x");
+        overwrite(&path, b"abcd").unwrap();
+        assert_eq!(std::fs::read(&path).unwrap(), b"abcd");
+        std::fs::write(folder.path().join("file"), "").unwrap();
+        let error = overwrite(&folder.path().join("file/x"), b"").unwrap_err().to_string();
+        assert!(error.contains("cannot make the folder"), "{error}");
+    }
+
+    #[test]
+    fn links_are_removed_and_not_followed() {
+        let folder = tempfile::tempdir().unwrap();
+        let at = |name: &str| folder.path().join(name);
+        std::fs::create_dir_all(at("kept/in")).unwrap();
+        std::fs::create_dir_all(at("gone/in")).unwrap();
+        std::fs::write(at("kept/x"), "").unwrap();
+        for link in ["gone/link", "gone/in/link", "link"] {
+            std::os::unix::fs::symlink(at("kept"), at(link)).unwrap();
+        }
+        assert!(remove_whatever(&at("gone")).unwrap());
+        assert!(remove_whatever(&at("link")).unwrap());
+        assert!(!remove_whatever(&at("link")).unwrap());
+        assert!(!at("gone").exists() && at("kept/x").exists() && at("kept/in").exists());
     }
 
     #[test]

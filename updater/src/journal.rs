@@ -1,5 +1,7 @@
 //! Logging: to journald with fields where it listens, else to standard error.
 
+use std::io::Write;
+
 use log::{LevelFilter, Log, Metadata, Record};
 use systemd_journal_logger::{JournalLog, connected_to_journal};
 
@@ -14,11 +16,16 @@ impl Log for Stderr {
     fn log(&self, record: &Record<'_>) {
         // Other crates' lines are of no use to an operator.
         if record.target().starts_with("updater") {
-            eprintln!("{}: {}", record.level().as_str().to_lowercase(), record.args());
+            line(format_args!("{}: {}", record.level().as_str().to_lowercase(), record.args()));
         }
     }
 
     fn flush(&self) {}
+}
+
+/// Not `eprintln`, which panics where nobody listens. There is nobody left to tell.
+fn line(text: std::fmt::Arguments<'_>) {
+    let _ = writeln!(std::io::stderr().lock(), "{text}");
 }
 
 /// Logs from now on. Call it once.
@@ -28,6 +35,6 @@ pub fn init() {
         && JournalLog::new().and_then(|log| log.install().map_err(std::io::Error::other)).is_ok();
     // A second logger is refused, and then the first one is there, which is all that is wanted.
     if !to_journal && log::set_logger(&Stderr).is_err() {
-        eprintln!("warning: logging was set up twice");
+        line(format_args!("warning: logging was set up twice"));
     }
 }

@@ -13,7 +13,7 @@ pub(super) fn config(global: &Global, arguments: &Config) -> Result<Exit> {
         Some(Require::Listen) => opened.settings.listen.is_some(),
         None => {
             let rows = opened.merged.rows();
-            answer(global, &opened.merged.to_json(), || table(&rows));
+            answer(global, &opened.merged.to_json(), || table(&rows))?;
             true
         }
     };

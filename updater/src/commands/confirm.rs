@@ -5,9 +5,9 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use serde_json::json;
 
-use super::{answer, need_esp};
+use super::{need_esp, tell};
 use crate::cli::{Exit, Global};
-use crate::confirm::{Confirmed, confirm as make_good};
+use crate::confirm::{Confirmed, confirm as make_good, is_confirmed};
 use crate::esp::{Access, Esp};
 use crate::host::Host;
 
@@ -22,8 +22,16 @@ pub(super) fn confirm(global: &Global) -> Result<Exit> {
     let running = running.context(
         "the running slot is not known: the kernel command line has no etchaos.slot=a or b, so this system was not booted by EtchaOS's boot loader, and there is nothing to confirm",
     )?;
-    let esp = Esp::open(&host, global.esp.as_deref(), Access::Write { wait: WAIT })?;
-    let confirmed = make_good(need_esp(esp.as_ref())?, running)?;
+    let open = |access| Esp::open(&host, global.esp.as_deref(), access);
+    // An update in progress holds the lock for as long as its downloads take; who has nothing to
+    // write does not wait for it.
+    let confirmed = match is_confirmed(need_esp(open(Access::Read)?.as_ref())?, running) {
+        true => Confirmed::Already,
+        false => {
+            let esp = open(Access::Write { wait: WAIT })?;
+            make_good(need_esp(esp.as_ref())?, running)?
+        }
+    };
     let slot = running.to_string();
     let text = match &confirmed {
         Confirmed::Already => format!("slot {slot} is good already"),
@@ -34,6 +42,6 @@ pub(super) fn confirm(global: &Global) -> Result<Exit> {
     };
     log::info!(slot = slot.as_str(); "{text}");
     let changed = confirmed != Confirmed::Already;
-    answer(global, &json!({"good": slot, "changed": changed}), || text);
+    tell(global, &json!({"good": slot, "changed": changed}), || text);
     Ok(Exit::Ok)
 }

@@ -3,7 +3,7 @@
 use anyhow::{Context, Result, anyhow};
 use serde_json::json;
 
-use super::{Opened, answer};
+use super::{Opened, tell};
 use crate::cli::{Exit, Global};
 use crate::config::Settings;
 use crate::esp::Access;
@@ -13,7 +13,7 @@ pub(super) fn listen(global: &Global) -> Result<Exit> {
     let settings = settings(global)?;
     let Some(listen) = settings.listen else {
         let why = "listening is off: no source with a key is configured under \"listen\"";
-        answer(global, &json!({"listening": false, "why": why}), || why.to_owned());
+        tell(global, &json!({"listening": false, "why": why}), || why.to_owned());
         return Ok(Exit::NotNow);
     };
     let address = listen.address;

@@ -3,6 +3,7 @@
 mod config;
 mod confirm;
 mod listen;
+mod output;
 mod poll;
 mod status;
 
@@ -10,9 +11,10 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context as _, Result};
 use protocol::esp::Slot;
-use serde_json::{Value, json};
+use serde_json::json;
 
-use crate::cli::{Cli, Command, Exit, Global};
+use self::output::{answer, tell};
+use crate::cli::{Cli, Command, Exit, Global, Require};
 use crate::config::{Merged, Settings, load};
 use crate::esp::{Access, Esp};
 use crate::host::Host;
@@ -31,11 +33,25 @@ pub fn run(cli: &Cli) -> Exit {
     result.unwrap_or_else(|error| {
         log::error!("{error:#}");
         if global.json {
-            println!("{}", json!({"error": format!("{error:#}")}));
+            let error = format!("{error:#}");
+            tell(global, &json!({"error": &error}), || error.clone());
         }
-        let asked = matches!(&cli.command, Command::Config(config) if config.require.is_some());
-        if asked { Exit::Broken } else { Exit::Error }
+        match &cli.command {
+            Command::Config(config) => broken(config.require),
+            _ => Exit::Error,
+        }
     })
+}
+
+/// How `config` ends where the configuration is broken. The unit of updates is started by a timer, so
+/// it may fail and be seen. The unit that listens is part of the boot: if it failed, the boot would
+/// not be healthy, and an operator's typing error would undo an update. So it is skipped, and the
+/// error is in the journal.
+fn broken(require: Option<Require>) -> Exit {
+    match require {
+        Some(Require::Cdn) => Exit::Broken,
+        Some(Require::Listen) | None => Exit::Error,
+    }
 }
 
 /// What most commands begin with.
@@ -60,6 +76,19 @@ impl Opened {
     fn esp(&self) -> Result<&Esp> {
         need_esp(self.esp.as_ref())
     }
+
+    /// Lets go of the ESP: it is unmounted and unlocked, and others may write to it.
+    fn close(&mut self) {
+        self.esp = None;
+    }
+
+    /// Takes it again. What it holds may be another thing now; the configuration stays what it was.
+    fn reopen(&mut self, global: &Global, access: Access) -> Result<()> {
+        // First this one, or the two would wait for each other.
+        self.close();
+        self.esp = Esp::open(&Host::new(&global.host_root), global.esp.as_deref(), access)?;
+        Ok(())
+    }
 }
 
 fn need_esp(esp: Option<&Esp>) -> Result<&Esp> {
@@ -71,12 +100,4 @@ fn need_esp(esp: Option<&Esp>) -> Result<&Esp> {
 /// Now, in Unix seconds. A clock before 1970 counts as 1970, when nothing is valid yet.
 pub(crate) fn now() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
-}
-
-/// Prints the answer: JSON, or text for people.
-fn answer(global: &Global, json: &Value, text: impl FnOnce() -> String) {
-    match global.json {
-        true => println!("{json}"),
-        false => println!("{}", text()),
-    }
 }

@@ -9,7 +9,7 @@ use protocol::esp::Slot;
 use protocol::{Arch, Release, Target};
 use serde_json::{Value, json};
 
-use super::{Opened, answer, now};
+use super::{Opened, answer, now, tell};
 use crate::bootstate::{Grubenv, good_without_grubenv};
 use crate::candidate::{Candidate, fetch};
 use crate::cdn::Cdn;
@@ -21,10 +21,12 @@ use crate::plan::{Facts, Permissions, Slots, Step, next};
 use crate::slots::inspect;
 
 pub(super) fn check(global: &Global) -> Result<Exit> {
-    let opened = Opened::new(global, Access::Read)?;
-    let poll = Poll::new(&opened, Permissions::default())?;
+    let mut opened = Opened::new(global, Access::Read)?;
+    let offer = Offer::get(&mut opened)?;
+    opened.reopen(global, Access::Read)?;
+    let poll = Poll::new(&opened, offer, None, Permissions::default())?;
     poll.refuse_downgrade()?;
-    answer(global, &poll.json(), || poll.text());
+    answer(global, &poll.json(), || poll.text())?;
     Ok(match poll.step {
         Step::UpToDate => Exit::Ok,
         Step::Unconfirmed { .. } | Step::FailedBefore(_) => Exit::NotNow,
@@ -33,10 +35,16 @@ pub(super) fn check(global: &Global) -> Result<Exit> {
 }
 
 pub(super) fn update(global: &Global, arguments: &Update) -> Result<Exit> {
-    let opened = Opened::new(global, Access::Write { wait: Duration::ZERO })?;
+    let mut opened = Opened::new(global, Access::Read)?;
+    let offer = Offer::get(&mut opened)?;
+    opened.reopen(global, Access::Read)?;
+    let unconfirmed = unconfirmed(&opened)?;
+    if unconfirmed.is_none() {
+        opened.reopen(global, Access::Write { wait: Duration::ZERO })?;
+    }
     let allow =
         Permissions { downgrade: arguments.allow_downgrade, retry_failed: arguments.retry_failed };
-    let mut poll = Poll::new(&opened, allow)?;
+    let mut poll = Poll::new(&opened, offer, unconfirmed, allow)?;
     poll.heal_grubenv(&opened)?;
     poll.refuse_downgrade()?;
     poll.log();
@@ -45,7 +53,8 @@ pub(super) fn update(global: &Global, arguments: &Update) -> Result<Exit> {
     let reboot = wants_reboot && why_not.is_none();
     let mut json = poll.json();
     json["reboot"] = json!(reboot);
-    answer(global, &json, || match why_not {
+    // What was put on trial is booted whether anybody reads this or not.
+    tell(global, &json, || match why_not {
         Some(why) => format!("{}\n{why}", poll.done()),
         None => poll.done(),
     });
@@ -61,6 +70,31 @@ pub(super) fn update(global: &Global, arguments: &Update) -> Result<Exit> {
     Ok(exit)
 }
 
+/// grubenv, if the running slot is not confirmed. By it [`next`] never writes, so an update needs no
+/// lock, and leaves it to `confirm`.
+fn unconfirmed(opened: &Opened) -> Result<Option<Grubenv>> {
+    let Some(running) = opened.running else { return Ok(None) };
+    let grubenv = Grubenv::read(opened.esp()?, running);
+    Ok(Some(grubenv).filter(|grubenv| grubenv.problem.is_none() && grubenv.state.good != running))
+}
+
+/// What the CDN offers.
+struct Offer {
+    cdn: Cdn,
+    candidate: Candidate,
+}
+
+impl Offer {
+    /// Asks for it with the ESP closed: a server may take its time, and others want to write.
+    fn get(opened: &mut Opened) -> Result<Self> {
+        opened.esp()?;
+        opened.close();
+        let cdn = Cdn::default();
+        let candidate = candidate(&cdn, &opened.settings)?;
+        Ok(Self { cdn, candidate })
+    }
+}
+
 /// All that is known, and what follows.
 struct Poll {
     running: Option<Slot>,
@@ -72,13 +106,21 @@ struct Poll {
 }
 
 impl Poll {
-    fn new(opened: &Opened, allow: Permissions) -> Result<Self> {
-        let cdn = Cdn::default();
-        // First what may fail for the network's sake, then what takes time.
-        let candidate = candidate(&cdn, &opened.settings)?;
+    /// `known` is grubenv where the decision must go by what was read before: it may have been
+    /// confirmed since.
+    fn new(
+        opened: &Opened,
+        offer: Offer,
+        known: Option<Grubenv>,
+        allow: Permissions,
+    ) -> Result<Self> {
+        let Offer { cdn, candidate } = offer;
         let slots = inspect(opened.esp()?, &opened.settings.keys);
         let running = opened.running;
-        let grubenv = Grubenv::read(opened.esp()?, good_without_grubenv(running, &slots));
+        let grubenv = match known {
+            Some(grubenv) => grubenv,
+            None => Grubenv::read(opened.esp()?, good_without_grubenv(running, &slots)),
+        };
         let step = next(&Facts {
             running,
             boot: grubenv.state,

@@ -29,7 +29,7 @@ pub(super) fn status(global: &Global) -> Result<Exit> {
         "slots": {"a": slot(&slots.a), "b": slot(&slots.b)},
         "config": opened.merged.to_json(),
     });
-    answer(global, &json, || table(&json));
+    answer(global, &json, || table(&json))?;
     Ok(Exit::Ok)
 }
 

@@ -7,10 +7,12 @@ use base64::Engine;
 use base64::engine::general_purpose::{STANDARD_NO_PAD, URL_SAFE_NO_PAD};
 use serde::{Deserialize, Serialize};
 
+use super::complaint::complaint;
+
 /// The configuration as it is written, in JSON. Everything may be left out; what is not known is an
 /// error.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, expecting = "an object")]
 pub struct Fragment {
     /// Where releases are: an `https://` or `http://` URL, or an absolute folder. Manifests are
     /// signed, so `http` is as safe against forgery as `https`; it only lets others see and delay.
@@ -29,7 +31,7 @@ pub struct Fragment {
 
 /// Answering pushed Patterns.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, expecting = "an object")]
 pub struct ListenFragment {
     /// `address:port`
     pub address: Option<String>,
@@ -39,7 +41,7 @@ pub struct ListenFragment {
 
 /// Somebody who may push.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, expecting = "an object")]
 pub struct SourceFragment {
     /// The keys that sign what this source pushes.
     pub keys: Vec<String>,
@@ -65,9 +67,9 @@ impl fmt::Display for Reboot {
 }
 
 impl Fragment {
-    /// Reads JSON.
+    /// Reads JSON. An error names keys and shows no values.
     pub fn from_json(json: &[u8]) -> Result<Self, String> {
-        serde_json::from_slice(json).map_err(|error| error.to_string())
+        serde_json::from_slice(json).map_err(|error| complaint(json, &error))
     }
 
     /// Reads JSON, or base64 (either alphabet, padded or not) of it.

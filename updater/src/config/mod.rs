@@ -3,6 +3,7 @@
 //! [`Fragment`] is what one source says, [`Merged`] remembers who said what, [`Settings`] makes
 //! sense. `etchaos-updater config` shows the second; everything else works with the third.
 
+mod complaint;
 mod fragment;
 mod merged;
 mod settings;

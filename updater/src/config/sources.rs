@@ -121,12 +121,44 @@ fn add_cidata(merged: &mut Merged, host: &Host) -> Result<(), ConfigError> {
         .map_err(|error| ConfigError::Format { from: from.clone(), why: error.to_string() })?;
     let text = read(&from, &volume.path(USER_DATA), FILE_MAX)?;
     let Some(text) = text else { return Ok(()) };
-    // `#cloud-config` and the like: a first line that tells others to stay away, or to come.
-    let json = match text.split_first() {
-        Some((b'#', rest)) => rest.splitn(2, |byte| *byte == b'\n').nth(1).unwrap_or_default(),
-        _ => &text[..],
-    };
-    add(merged, from, Fragment::from_json(json))
+    match user_data(&text) {
+        UserData::Ours(json) => add(merged, from, Fragment::from_json(json)),
+        UserData::Foreign(why) => {
+            log::info!(
+                "{from} is ignored: {why}; a configuration is a JSON object, with or without a first line #etchaos"
+            );
+            Ok(())
+        }
+    }
+}
+
+/// A volume labelled `cidata` may be there for others: clouds and hypervisors attach one to every
+/// machine.
+#[derive(Debug, PartialEq, Eq)]
+enum UserData<'a> {
+    /// JSON, which may be broken.
+    Ours(&'a [u8]),
+    /// Somebody else's, and why.
+    Foreign(&'static str),
+}
+
+fn user_data(text: &[u8]) -> UserData<'_> {
+    let text = text.trim_ascii();
+    if text.is_empty() {
+        return UserData::Foreign("it is empty");
+    }
+    if !text.starts_with(b"#") {
+        return UserData::Ours(text);
+    }
+    let end = text.iter().position(|byte| *byte == b'\n').unwrap_or(text.len());
+    let (first, rest) = (text[..end].trim_ascii(), text[end..].trim_ascii());
+    // A typing error in what says that it is ours must be told.
+    let is_ours = first == b"#etchaos"
+        || serde_json::from_slice::<serde_json::Map<String, serde_json::Value>>(rest).is_ok();
+    match is_ours {
+        true => UserData::Ours(rest),
+        false => UserData::Foreign("it begins with # and no JSON object follows"),
+    }
 }
 
 fn read(from: &Source, path: &Path, max: u64) -> Result<Option<Vec<u8>>, ConfigError> {
@@ -141,4 +173,34 @@ fn add(
     let fragment = fragment.map_err(|why| ConfigError::Format { from: from.clone(), why })?;
     merged.add(&from, fragment);
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn user_data_of_others_is_told_from_ours() {
+        for foreign in [
+            "",
+            " \n",
+            "#",
+            "#cloud-config",
+            "#cloud-config\npackages: [vim]\n",
+            "#cloud-config\n{packages: [vim]}\n",
+            "#!/bin/sh\necho {}\n",
+            "#include\nhttps://example.com/x\n",
+        ] {
+            assert!(matches!(user_data(foreign.as_bytes()), UserData::Foreign(_)), "{foreign:?}");
+        }
+        for (ours, json) in [
+            ("{", "{"),
+            ("{\"cdn\": \"x\"}\n", "{\"cdn\": \"x\"}"),
+            ("#anything\r\n{}", "{}"),
+            ("#etchaos\r\n{\"cdn\":", "{\"cdn\":"),
+            ("cdn: x", "cdn: x"),
+        ] {
+            assert_eq!(user_data(ours.as_bytes()), UserData::Ours(json.as_bytes()), "{ours:?}");
+        }
+    }
 }

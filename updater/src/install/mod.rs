@@ -23,7 +23,7 @@ use crate::bootstate::Grubenv;
 use crate::candidate::Candidate;
 use crate::cdn::{Cdn, CdnError};
 use crate::esp::Esp;
-use crate::files::{FileError, at, measure, remove, sync_folder};
+use crate::files::{FileError, at, make_folder, measure, remove, remove_whatever, sync_folder};
 use crate::plan::{Content, Slots};
 
 /// What is to be written, where, and where it comes from.
@@ -152,13 +152,23 @@ fn clear<'a>(job: Job<'a>, _: Space, grubenv: &mut Grubenv) -> Result<Cleared<'a
 
 /// Removes the files of a slot. The manifest first and for good: without it the rest is never taken
 /// for a release.
+///
+/// A folder in the place of one of the slot's files goes with what is in it; other folders are not
+/// ours. So does whatever is in the place of the slot's folder and is none.
 fn discard(job: Job<'_>) -> Result<(), FileError> {
     let folder = job.esp.path(&job.slot.folder());
-    if !folder.exists() {
-        return Ok(());
+    if !space::is_folder(&folder) {
+        // A file below which the folder should be, or a link: neither is looked into.
+        return match (remove_whatever(&folder)?, folder.parent()) {
+            (true, Some(parent)) => sync_folder(parent),
+            _ => Ok(()),
+        };
     }
-    if remove(&folder.join(MANIFEST))? {
+    if remove_whatever(&folder.join(MANIFEST))? {
         sync_folder(&folder)?;
+    }
+    for name in Role::BOOT.into_iter().filter_map(slot_file) {
+        remove_whatever(&folder.join(name))?;
     }
     for path in space::files(&folder)? {
         remove(&path)?;
@@ -170,13 +180,7 @@ fn discard(job: Job<'_>) -> Result<(), FileError> {
 struct Staged<'a>(Job<'a>);
 
 fn stage(Cleared(job): Cleared<'_>) -> Result<Staged<'_>, InstallError> {
-    let folder = job.esp.path(&job.slot.folder());
-    if !folder.exists() {
-        std::fs::create_dir_all(&folder).map_err(at("make the folder", &folder))?;
-        if let Some(parent) = folder.parent() {
-            sync_folder(parent)?;
-        }
-    }
+    make_folder(&job.esp.path(&job.slot.folder()))?;
     for artifact in job.candidate.release().boot_artifacts() {
         stage_one(job, artifact)?;
     }

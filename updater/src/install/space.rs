@@ -60,8 +60,10 @@ impl Space {
 
 fn freed(esp: &Esp, slot: Slot, cluster: u64) -> Result<u64, FileError> {
     let mut sizes = Vec::new();
-    for path in files(&esp.path(&slot.folder()))?.into_iter().chain(fsck_files(esp)?) {
-        sizes.push(std::fs::metadata(&path).map_err(at("look at", &path))?.len());
+    let folder = esp.path(&slot.folder());
+    let ours = if is_folder(&folder) { files(&folder)? } else { Vec::new() };
+    for path in ours.into_iter().chain(fsck_files(esp)?) {
+        sizes.push(std::fs::symlink_metadata(&path).map_err(at("look at", &path))?.len());
     }
     Ok(clusters(sizes.into_iter(), cluster))
 }
@@ -82,9 +84,15 @@ pub(super) fn fsck_files(esp: &Esp) -> Result<Vec<PathBuf>, FileError> {
     Ok(files(&esp.path(""))?.into_iter().filter(is_fsck).collect())
 }
 
+/// Whether this is a folder, and not a link to one.
+pub(super) fn is_folder(path: &Path) -> bool {
+    std::fs::symlink_metadata(path).is_ok_and(|data| data.is_dir())
+}
+
 /// The files in a folder; none if there is no such folder. Folders in it are not ours.
 pub(super) fn files(folder: &Path) -> Result<Vec<PathBuf>, FileError> {
-    if !folder.exists() {
+    // The root may be anything that --esp names.
+    if !folder.is_dir() {
         return Ok(Vec::new());
     }
     let mut found = Vec::new();

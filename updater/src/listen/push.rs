@@ -71,6 +71,7 @@ impl PushError {
             Self::Path | Self::Source(_) => StatusCode::NOT_FOUND,
             Self::Method => StatusCode::METHOD_NOT_ALLOWED,
             Self::Body(_) | Self::Pattern(_) => StatusCode::BAD_REQUEST,
+            Self::Token(error) if error.is_trusted() => StatusCode::BAD_REQUEST,
             Self::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
             Self::Token(_) | Self::Time(_) | Self::Claims(_) => StatusCode::UNAUTHORIZED,
             Self::Busy => StatusCode::CONFLICT,

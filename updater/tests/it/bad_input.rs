@@ -1,7 +1,8 @@
 //! What strangers, servers and disks may do: each an error, and what was there is still there.
 
 use std::fs;
-use std::process::Command;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -30,6 +31,21 @@ fn forged(header: serde_json::Value, claims: &Claims, signature: &[u8]) -> Strin
     let part = |bytes: &[u8]| URL_SAFE_NO_PAD.encode(bytes);
     let claims = serde_json::to_vec(claims).unwrap();
     format!("{}.{}.{}", part(header.to_string().as_bytes()), part(&claims), part(signature))
+}
+
+/// Any claims, with a good signature.
+fn signed(key: &PrivateKey, claims: &serde_json::Value) -> String {
+    use base64::engine::general_purpose::STANDARD;
+    use rustls::SignatureScheme;
+    use rustls::crypto::aws_lc_rs::sign::any_eddsa_type;
+    use rustls::pki_types::PrivatePkcs8KeyDer;
+    let part = |bytes: &[u8]| URL_SAFE_NO_PAD.encode(bytes);
+    let der = STANDARD.decode(key.reveal().split(':').nth(1).unwrap()).unwrap();
+    let header = json!({"alg": "EdDSA", "kid": key.id(), "typ": "JWT"}).to_string();
+    let message = format!("{}.{}", part(header.as_bytes()), part(claims.to_string().as_bytes()));
+    let pair = any_eddsa_type(&PrivatePkcs8KeyDer::from(der)).unwrap();
+    let signer = pair.choose_scheme(&[SignatureScheme::ED25519]).unwrap();
+    format!("{message}.{}", part(&signer.sign(message.as_bytes()).unwrap()))
 }
 
 #[test]
@@ -87,6 +103,11 @@ fn manifests_that_are_signed_and_wrong() {
     refused(&world, &["is for fed_", "expected deb_"]);
     publish(&claims(&Release { schema: 7, ..release(2) }));
     refused(&world, &["schema 7"]);
+    // A disk image's own: it never expires, so it could be replayed for ever.
+    publish(&Claims { exp: None, iat: None, ..claims(&Release { build: 0, ..release(2) }) });
+    refused(&world, &["build 0", "inside a disk image"]);
+    publish(&claims(&Release { build: 0, ..release(2) }));
+    refused(&world, &["build 0"]);
 
     for url in ["../../etc/passwd", "http://evil.example/x", "file:///etc/passwd"] {
         let mut release = release(2);
@@ -95,6 +116,21 @@ fn manifests_that_are_signed_and_wrong() {
         let before = world.tree();
         world.run(&["update"]).failed(&["the artifact's URL"]);
         assert_eq!(world.tree(), before);
+    }
+}
+
+#[test]
+fn manifests_that_are_signed_and_not_understood() {
+    let world = World::new();
+    for (claims, said) in [
+        (json!({"etchaosRelease": {"schema": 9, "images": []}}), "schema 9, this program knows 1"),
+        (json!({"etchaosRelease": {"schema": 1, "images": []}}), "missing field"),
+        (json!({"exp": "tomorrow"}), "invalid type"),
+    ] {
+        world.publish_token(signed(&world.key, &claims));
+        refused(&world, &[said, "signed by a trusted key"]);
+        let said = world.run(&["check"]).stderr;
+        assert!(!said.contains("not to be trusted"), "{said}");
     }
 }
 
@@ -260,4 +296,79 @@ fn two_updaters_at_once() {
     assert_eq!(world.tree(), before);
     world.run(&["check"]).ended(10);
     world.run(&["status"]).ended(0);
+}
+
+#[test]
+fn a_manifest_that_trickles_keeps_nobody_out() {
+    let world = World::new();
+    let token = sign(&world.key, &claims(&release(2))).unwrap();
+    let path = format!("/{}", target().manifest_name());
+    let pause = Some(Duration::from_secs(1));
+    world.cdn.put(&path, Reply { pause, ..Reply::ok(token) });
+    let mut updater = world.command(&["update"]).stderr(Stdio::null()).spawn().unwrap();
+    let since = Instant::now();
+    while world.cdn.requests().is_empty() {
+        assert!(since.elapsed() < Duration::from_secs(60), "the updater asks nobody");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    let lock = fs::File::open(world.esp("")).unwrap();
+    let got = lock.try_lock();
+    drop(lock);
+    let still_runs = updater.try_wait().unwrap().is_none();
+    updater.kill().unwrap();
+    updater.wait().unwrap();
+    assert!(still_runs);
+    got.unwrap();
+}
+
+#[test]
+fn an_unconfirmed_slot_is_found_without_the_lock() {
+    let world = World::new();
+    world.fill(B, 2, 2);
+    world.boot(B);
+    world.on_trial(A, B, 2);
+    world.publish(3);
+    let lock = fs::File::open(world.esp("")).unwrap();
+    lock.lock().unwrap();
+    let before = world.tree();
+    assert_eq!(world.run(&["update", "--json"]).ended(3).json()["step"], "unconfirmed");
+    assert_eq!(world.tree(), before);
+}
+
+#[test]
+fn nobody_reads_what_is_printed() {
+    // To a full disk, and to a reader that has gone.
+    type Output = fn() -> Stdio;
+    let full: Output = || fs::File::options().write(true).open("/dev/full").unwrap().into();
+    let gone: Output = || std::io::pipe().unwrap().1.into();
+    let run = |world: &World, arguments: &[&str], stdout: Output| {
+        let output = world.command(arguments).stdout(stdout()).output().unwrap();
+        let stderr = String::from_utf8(output.stderr).unwrap();
+        assert!(!stderr.contains("panicked"), "{stderr}");
+        (output.status.code(), stderr)
+    };
+    for (stdout, code, said) in [(full, 1, "standard output"), (gone, 0, "")] {
+        let world = World::new();
+        for arguments in [&["status"][..], &["config"], &["check"], &["status", "--json"]] {
+            let (found, stderr) = run(&world, arguments, stdout);
+            assert_eq!(found, Some(code), "{arguments:?}: {stderr}");
+            assert!(stderr.contains(said), "{stderr}");
+            assert_eq!(stderr.is_empty(), said.is_empty(), "{stderr}");
+        }
+        // What was to be done is done.
+        let (found, stderr) = run(&world, &["confirm"], stdout);
+        assert_eq!(found, Some(0), "{stderr}");
+        assert_eq!(run(&world, &["listen"], stdout).0, Some(3));
+        world.publish(2);
+        let (found, stderr) = run(&world, &["update"], stdout);
+        assert_eq!(found, Some(0), "{stderr}");
+        assert!(stderr.contains(said), "{stderr}");
+        assert!(world.rebooted());
+        world.assert_slot(B, 2);
+        world.publish_token("no token");
+        assert_eq!(run(&world, &["check", "--json"], stdout).0, Some(1));
+        let mut silent = world.command(&["check", "--json"]);
+        let status = silent.stdout(stdout()).stderr(stdout()).status().unwrap();
+        assert_eq!(status.code(), Some(1));
+    }
 }

@@ -61,11 +61,8 @@ fn broken_sources_are_named() {
         ("host/usr/lib/etchaos/updater.json", r#"{"cnd": "x"}"#, ["updater.json", "`cnd`"]),
         ("esp/etchaos/config.json", "{", ["ESP", "EOF"]),
         ("host/proc/cmdline", "etchaos.config=%%%", ["kernel command line", "base64"]),
-        (
-            "host/dev/disk/by-label/cidata/user-data",
-            "#cloud-config\npackages: []",
-            ["cidata", "expected"],
-        ),
+        ("host/dev/disk/by-label/cidata/user-data", "{\"cdn\": ", ["cidata", "EOF"]),
+        ("host/dev/disk/by-label/cidata/user-data", "#etchaos\n{\"cdn\": ", ["cidata", "EOF"]),
         (
             "host/usr/lib/etchaos/keys",
             "ed25519private:AAAA:x",
@@ -82,8 +79,10 @@ fn broken_sources_are_named() {
         for command in ["config", "check", "update", "status"] {
             world.run(&[command]).failed(&said);
         }
-        // systemd shall not take a broken configuration for "skip".
+        // systemd shall not take a broken configuration for "skip",
         assert_eq!(world.run(&["config", "--require", "cdn"]).code, 255);
+        // but for the unit that is part of the boot: it is skipped, and the journal says why.
+        world.run(&["config", "--require", "listen"]).failed(&said);
         // Nor shall it undo an update.
         if !file.ends_with("cmdline") {
             world.run(&["confirm"]).ended(0);
@@ -91,6 +90,52 @@ fn broken_sources_are_named() {
     }
     let world = World::new();
     world.run(&["check", "--config", "/nonexistent/x.json"]).failed(&["/nonexistent/x.json"]);
+}
+
+#[test]
+fn user_data_of_somebody_else_is_ignored_and_told() {
+    for text in ["", "\n", "#cloud-config\npackages: [vim]\n", "#!/bin/sh\necho hello\n"] {
+        let world = World::new();
+        world.write("host/dev/disk/by-label/cidata/user-data", text);
+        for command in ["config", "check", "update", "status"] {
+            let ran = world.run(&[command]).ended(0);
+            let lines: Vec<&str> =
+                ran.stderr.lines().filter(|line| line.contains("cidata")).collect();
+            let [line] = lines[..] else { panic!("{text:?}: {}", ran.stderr) };
+            assert!(line.starts_with("info: ") && line.contains("ignored"), "{line}");
+            assert!(line.contains("JSON object"), "{line}");
+        }
+    }
+}
+
+#[test]
+fn values_of_a_configuration_are_never_shown() {
+    for json in [
+        r#"{"keys": "ed25519private:SECRET:x"}"#,
+        r#"{"reboot": "SECRET"}"#,
+        r#"{"variant": "SECRET"}"#,
+        r#"{"listen": {"sources": {"ci": "SECRET"}}}"#,
+        r#"{"listen": {"sources": {"ci": {"keys": "SECRET"}}}}"#,
+    ] {
+        let world = World::new();
+        world.write("esp/etchaos/config.json", json);
+        let ran = world.run(&["config", "--json"]);
+        ran.failed(&["ESP etchaos/config.json"]);
+        assert!(!format!("{}{}", ran.stdout, ran.stderr).contains("SECRET"), "{}", ran.stderr);
+    }
+}
+
+#[test]
+fn confirm_waits_for_nobody_if_there_is_nothing_to_write() {
+    let world = World::new();
+    let other = fs::File::open(world.esp("")).unwrap();
+    other.lock().unwrap();
+    let since = std::time::Instant::now();
+    assert!(world.run(&["confirm"]).ended(0).stdout.contains("already"));
+    // What failed its trial in the other slot is not this slot's matter.
+    world.on_trial(A, B, 0);
+    assert!(world.run(&["confirm"]).ended(0).stdout.contains("already"));
+    assert!(since.elapsed().as_secs() < 60);
 }
 
 #[test]

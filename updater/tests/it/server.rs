@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Write};
 use std::net::{TcpListener, TcpStream};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 /// What to answer.
 #[derive(Clone, Default)]
@@ -13,6 +14,8 @@ pub struct Reply {
     pub body: Vec<u8>,
     /// What to announce instead of the body's length; `Some(None)` announces nothing.
     pub length: Option<Option<u64>>,
+    /// How long to wait before each byte of the body.
+    pub pause: Option<Duration>,
 }
 
 impl Reply {
@@ -85,7 +88,15 @@ fn answer(
     }
     stream.write_all(format!("{head}\r\n").as_bytes())?;
     if method != "HEAD" {
-        stream.write_all(&reply.body)?;
+        match reply.pause {
+            None => stream.write_all(&reply.body)?,
+            Some(pause) => {
+                for byte in &reply.body {
+                    stream.write_all(&[*byte])?;
+                    std::thread::sleep(pause);
+                }
+            }
+        }
     }
     stream.flush()
 }

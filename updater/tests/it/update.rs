@@ -1,6 +1,7 @@
 //! The ordinary way, and what heals.
 
 use std::fs;
+use std::os::unix::fs::symlink;
 
 use protocol::esp::Slot::{A, B};
 use protocol::grubenv::{BootState, Trial};
@@ -170,6 +171,52 @@ fn a_broken_grubenv_is_made_anew() {
         world.publish(2);
         world.run(&["update"]).ended(0);
         assert_eq!(world.state(), BootState { good: B, trial: Some(Trial { slot: A, tries: 3 }) });
+    }
+}
+
+#[test]
+fn a_deleted_folder_is_made_anew() {
+    let world = World::new();
+    fs::remove_dir_all(world.esp("etchaos")).unwrap();
+    world.run(&["update"]).ended(0);
+    assert_eq!(world.state(), trial_b());
+    world.assert_slot(B, 1);
+    assert!(world.rebooted());
+    // It is also found by who confirms.
+    fs::remove_dir_all(world.esp("etchaos")).unwrap();
+    world.run(&["confirm"]).ended(0);
+    assert_eq!(world.state(), BootState::settled(A));
+}
+
+#[test]
+fn what_is_in_the_way_in_the_spare_slot_is_removed() {
+    let others = |world: &World| {
+        world.write("other/kept", "x");
+        world.path("other")
+    };
+    type Damage<'a> = &'a dyn Fn(&World);
+    let damages: [Damage<'_>; 6] = [
+        &|world| world.write("esp/etchaos/b", "a file"),
+        &|world| world.write("esp/etchaos/b/vmlinuz/deep/er", "below a folder"),
+        &|world| world.write("esp/etchaos/b/release.jwt/x", "below a folder"),
+        &|world| world.write("esp/etchaos/b/initrd/x", "below a folder"),
+        &|world| symlink(others(world), world.esp("etchaos/b")).unwrap(),
+        &|world| {
+            fs::create_dir_all(world.esp("etchaos/b/vmlinuz")).unwrap();
+            symlink(others(world), world.esp("etchaos/b/initrd")).unwrap();
+            symlink(others(world), world.esp("etchaos/b/vmlinuz/x")).unwrap();
+            symlink("/nonexistent/x", world.esp("etchaos/b/release.jwt")).unwrap();
+        },
+    ];
+    for (index, damage) in damages.into_iter().enumerate() {
+        let world = World::new();
+        damage(&world);
+        world.publish(2);
+        assert_eq!(world.run(&["update", "--json"]).ended(0).json()["step"], "install", "{index}");
+        world.assert_slot(A, 1);
+        world.assert_slot(B, 2);
+        let other = world.path("other");
+        assert!(!other.exists() || fs::read_dir(other).unwrap().count() == 1, "{index}");
     }
 }
 
