@@ -44,11 +44,10 @@ say() { [ ! -w $R/dev/kmsg ] || echo "<4>testbed: $*" >$R/dev/kmsg; }
 fail() { echo "$*"; exit 1; }
 # eventually SECONDS COMMAND…
 eventually() {
-  left=$1
+  end=$(($(date +%s) + $1))
   shift
   until "$@"; do
-    [ "$left" -gt 0 ] || return 1
-    left=$((left - 1))
+    [ "$(date +%s)" -lt "$end" ] || return 1
     sleep 1
   done
 }

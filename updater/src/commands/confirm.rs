@@ -25,12 +25,15 @@ pub(super) fn confirm(global: &Global) -> Result<Exit> {
     let open = |access| Esp::open(&host, global.esp.as_deref(), access);
     // An update in progress holds the lock for as long as its downloads take; who has nothing to
     // write does not wait for it.
-    let confirmed = match is_confirmed(need_esp(open(Access::Read)?.as_ref())?, running) {
-        true => Confirmed::Already,
-        false => {
-            let esp = open(Access::Write { wait: WAIT })?;
-            make_good(need_esp(esp.as_ref())?, running)?
-        }
+    let reader = open(Access::Read)?;
+    let already = is_confirmed(need_esp(reader.as_ref())?, running);
+    // A file system that is mounted read-only cannot be mounted for writing, by us no less.
+    drop(reader);
+    let confirmed = if already {
+        Confirmed::Already
+    } else {
+        let writer = open(Access::Write { wait: WAIT })?;
+        make_good(need_esp(writer.as_ref())?, running)?
     };
     let slot = running.to_string();
     let text = match &confirmed {
