@@ -7,8 +7,9 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, ensure};
 use protocol::token::{TOKEN_MAX, verify};
 use protocol::{Artifact, KeyRing, Manifest, Target, Verified};
+use testbed::disk::copy_blocks;
 
-use crate::image::{digest, sparse};
+use crate::image::digest;
 
 /// A folder of manifests and artifacts.
 #[derive(Debug, Clone)]
@@ -87,7 +88,7 @@ impl Cdn {
         let failed = || format!("writing {}", to.display());
         let mut temporary = tempfile::NamedTempFile::new_in(&self.0).with_context(failed)?;
         let mut source = File::open(from).with_context(|| format!("reading {}", from.display()))?;
-        let size = sparse::copy(&mut source, temporary.as_file_mut()).with_context(failed)?;
+        let size = copy_blocks(&mut source, temporary.as_file_mut()).with_context(failed)?;
         temporary.as_file().set_len(size).with_context(failed)?;
         let readable = std::os::unix::fs::PermissionsExt::from_mode(0o644);
         temporary.as_file().set_permissions(readable).with_context(failed)?;

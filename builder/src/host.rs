@@ -4,6 +4,7 @@ use std::fmt::Write;
 use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, bail, ensure};
+use testbed::host::is_there;
 
 /// A program that was searched for and not found, and the Debian package that has it.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -22,10 +23,10 @@ const TOOLS: [(&str, &str); 4] =
 pub fn missing(bootstrap: &str, packages: &[String]) -> Vec<Missing> {
     let mut missing: Vec<Missing> = TOOLS
         .iter()
-        .filter(|(program, _)| !is_program(program))
+        .filter(|(program, _)| !is_there(program))
         .map(|(program, package)| Missing { what: (*program).into(), package: (*package).into() })
         .collect();
-    if !is_program(bootstrap) {
+    if !is_there(bootstrap) {
         let all = packages.iter();
         missing.extend(all.map(|p| Missing { what: bootstrap.into(), package: p.clone() }));
     }
@@ -76,11 +77,6 @@ pub fn prepare(missing: &[Missing], setup: bool) -> Result<()> {
         ensure!(status.success(), "{command} ended with {status}");
     }
     Ok(())
-}
-
-fn is_program(name: &str) -> bool {
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    std::env::split_paths(&path).any(|folder| folder.join(name).is_file())
 }
 
 #[cfg(test)]

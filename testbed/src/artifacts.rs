@@ -165,7 +165,7 @@ fn content(path: &Path, artifact: &Artifact) -> Result<(), ArtifactError> {
         let found = format!("{size} bytes");
         return Err(ArtifactError::Content { path: path.into(), expected, found });
     }
-    let sha256 = sha256(path).map_err(file_error)?;
+    let (_, sha256) = measure(path).map_err(file_error)?;
     if sha256 != artifact.sha256 {
         let found = format!("{size} bytes, SHA-256 {sha256}");
         return Err(ArtifactError::Content { path: path.into(), expected, found });
@@ -173,14 +173,22 @@ fn content(path: &Path, artifact: &Artifact) -> Result<(), ArtifactError> {
     Ok(())
 }
 
-fn sha256(path: &Path) -> io::Result<String> {
+/// Size and SHA-256 of a file, in lower-case hexadecimal.
+pub fn measure(path: &Path) -> io::Result<(u64, String)> {
     let mut file = File::open(path)?;
+    let mut size = 0;
     let mut hasher = Sha256::new();
     let mut block = vec![0; 1 << 20];
     loop {
         match file.read(&mut block) {
-            Ok(0) => return Ok(hasher.finalize().iter().map(|b| format!("{b:02x}")).collect()),
-            Ok(count) => hasher.update(&block[..count]),
+            Ok(0) => {
+                let digest = hasher.finalize();
+                return Ok((size, digest.iter().map(|b| format!("{b:02x}")).collect()));
+            }
+            Ok(count) => {
+                hasher.update(&block[..count]);
+                size += count as u64;
+            }
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
             Err(error) => return Err(error),
         }
@@ -203,7 +211,7 @@ mod tests {
                 role,
                 name: target.artifact_name(role),
                 size: fs::metadata(&path).unwrap().len(),
-                sha256: sha256(&path).unwrap(),
+                sha256: measure(&path).unwrap().1,
                 url: format!("7/{}", target.artifact_name(role)),
             }
         };

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::time::Instant;
 
 use protocol::esp::Slot;
+use protocol::pattern::Mode;
 use protocol::{KeyRing, PrivateKey, Role, Target};
 
 use crate::accel::{self, Choice, Request};
@@ -18,7 +19,7 @@ use crate::firmware::Firmware;
 use crate::guest::{Cancel, Guest, GuestError};
 use crate::host::{self, Missing};
 use crate::machine::{Boot, Machine};
-use crate::push::{self, Mode};
+use crate::push;
 use crate::report::{Done, Event, Report, Step};
 use crate::work::{Work, WorkError};
 

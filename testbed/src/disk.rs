@@ -30,26 +30,32 @@ fn copy(from: &Path, to: &Path) -> io::Result<u64> {
         return Err(io::Error::new(io::ErrorKind::InvalidData, "it is empty"));
     }
     let mut target = File::create_new(to)?;
-    let (mut block, zeros) = (vec![0; BLOCK], vec![0; BLOCK]);
-    let mut copied = 0;
-    loop {
-        let count = fill(&mut source, &mut block)?;
-        if count == 0 {
-            break;
-        }
-        if block[..count] == zeros[..count] {
-            target.seek(SeekFrom::Current(count as i64))?;
-        } else {
-            target.write_all(&block[..count])?;
-        }
-        copied += count as u64;
-    }
+    let copied = copy_blocks(&mut source, &mut target)?;
     if copied != length {
         let why = format!("it had {length} bytes, {copied} were read: is it being written?");
         return Err(io::Error::new(io::ErrorKind::InvalidData, why));
     }
     target.set_len(length)?;
     Ok(length)
+}
+
+/// Copies `from` to `to`, which must hold zeros from here on, and leaves out blocks of zeros.
+/// Returns the number of bytes. The caller sets the length: a hole at the end is not written.
+pub fn copy_blocks(from: &mut File, to: &mut File) -> io::Result<u64> {
+    let (mut block, zeros) = (vec![0; BLOCK], vec![0; BLOCK]);
+    let mut copied = 0;
+    loop {
+        let count = fill(from, &mut block)?;
+        if count == 0 {
+            return Ok(copied);
+        }
+        if block[..count] == zeros[..count] {
+            to.seek(SeekFrom::Current(count as i64))?;
+        } else {
+            to.write_all(&block[..count])?;
+        }
+        copied += count as u64;
+    }
 }
 
 /// Reads until the block is full or the file ends.

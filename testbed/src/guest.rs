@@ -9,11 +9,11 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use protocol::PrivateKey;
-use protocol::pattern::{CommandResult, Pattern, Report};
+use protocol::pattern::{CommandResult, Mode, Pattern, Report};
 
 use crate::actions;
 use crate::machine::Machine;
-use crate::push::{Mode, PORT, PushClient, PushError};
+use crate::push::{PORT, PushClient, PushError};
 use crate::vm::Vm;
 
 pub use self::error::GuestError;

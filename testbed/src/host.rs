@@ -18,13 +18,18 @@ pub struct Requirement {
 impl Requirement {
     /// Whether it is there.
     pub fn is_met(&self) -> bool {
-        let path = Path::new(&self.what);
-        if path.is_absolute() {
-            return path.is_file();
-        }
-        let folders = std::env::var_os("PATH").unwrap_or_default();
-        std::env::split_paths(&folders).any(|folder| folder.join(path).is_file())
+        is_there(&self.what)
     }
+}
+
+/// Whether there is a program of this name in `PATH`, or a file at this absolute path.
+pub fn is_there(what: &str) -> bool {
+    let path = Path::new(what);
+    if path.is_absolute() {
+        return path.is_file();
+    }
+    let folders = std::env::var_os("PATH").unwrap_or_default();
+    std::env::split_paths(&folders).any(|folder| folder.join(path).is_file())
 }
 
 impl fmt::Display for Requirement {

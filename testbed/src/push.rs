@@ -4,7 +4,7 @@ use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use protocol::pattern::{Pattern, PatternFiles, Report};
+use protocol::pattern::{Mode, Pattern, PatternFiles, Report};
 use protocol::token::{self, TokenError};
 use protocol::{Claims, PrivateKey};
 use serde_json::json;
@@ -63,15 +63,6 @@ impl PushError {
     pub fn is_temporary(&self) -> bool {
         matches!(self, Self::NoAnswer(_) | Self::Unavailable { .. })
     }
-}
-
-/// Whether a pushed Pattern may change the guest.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Mode {
-    /// All checks run and no change.
-    Check,
-    /// As Etcha runs a Pattern; it ends at the first failure.
-    Change,
 }
 
 /// Sends Patterns to one guest.

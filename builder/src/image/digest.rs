@@ -1,12 +1,12 @@
 //! SHA-256 of files and trees.
 
-use std::fs::{self, File};
-use std::io::Read;
+use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
 use anyhow::{Context, Result};
 use sha2::{Digest, Sha256};
+use testbed::artifacts::measure;
 use walkdir::WalkDir;
 
 /// The lower-case hexadecimal form that manifests have.
@@ -21,19 +21,7 @@ pub fn of_bytes(bytes: &[u8]) -> String {
 
 /// Size and SHA-256 of a file.
 pub fn of_file(path: &Path) -> Result<(u64, String)> {
-    let failed = || format!("reading {}", path.display());
-    let mut file = File::open(path).with_context(failed)?;
-    let mut hasher = Sha256::new();
-    let mut block = vec![0; 1 << 20];
-    let mut size = 0;
-    loop {
-        let count = file.read(&mut block).with_context(failed)?;
-        if count == 0 {
-            return Ok((size, hex(hasher.finalize())));
-        }
-        hasher.update(&block[..count]);
-        size += count as u64;
-    }
+    measure(path).with_context(|| format!("reading {}", path.display()))
 }
 
 /// SHA-256 of a tree: names, modes, links and contents in the order of names. Times and owners do

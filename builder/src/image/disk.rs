@@ -9,9 +9,10 @@ use gpt::disk::LogicalBlockSize;
 use gpt::mbr::ProtectiveMBR;
 use gpt::partition_types::{BIOS, EFI};
 use sha2::{Digest, Sha256};
+use testbed::disk::copy_blocks;
 use uuid::Uuid;
 
-use super::{bios, sparse};
+use super::bios;
 
 /// Sectors in a MiB.
 const MIB: u64 = (1 << 20) / bios::SECTOR as u64;
@@ -62,7 +63,7 @@ impl Disk<'_> {
         seek(&mut disk, BIOS_START)?;
         disk.write_all(&core).with_context(failed)?;
         seek(&mut disk, ESP_START)?;
-        sparse::copy(&mut File::open(self.esp)?, &mut disk).with_context(failed)?;
+        copy_blocks(&mut File::open(self.esp)?, &mut disk).with_context(failed)?;
         Ok(())
     }
 

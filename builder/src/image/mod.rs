@@ -4,4 +4,3 @@ pub mod bios;
 pub mod digest;
 pub mod disk;
 pub mod initrd;
-pub mod sparse;
