@@ -33,6 +33,20 @@ pub enum Accel {
     Tcg,
 }
 
+impl Accel {
+    /// How many virtual processors a guest gets, unless told otherwise.
+    ///
+    /// Emulated, one. Before QEMU 8.1 a kernel that patches its own code while another processor runs
+    /// it (static keys, in the first seconds of a boot) now and then dies of a breakpoint that was
+    /// already taken away: "Oops: int3". With one processor there is no other.
+    pub fn cpus(self) -> u32 {
+        match self {
+            Self::Kvm => 2,
+            Self::Tcg => 1,
+        }
+    }
+}
+
 impl fmt::Display for Accel {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {

@@ -66,10 +66,9 @@ pub struct VmArgs {
     #[arg(long, default_value_t = Options::MEMORY, value_name = "MIB",
           value_parser = clap::value_parser!(u32).range(256..))]
     pub memory: u32,
-    /// Virtual processors
-    #[arg(long, default_value_t = Options::CPUS,
-          value_parser = clap::value_parser!(u32).range(1..=64))]
-    pub cpus: u32,
+    /// Virtual processors [default: 2 by KVM, 1 by TCG]
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..=64))]
+    pub cpus: Option<u32>,
     /// Where disk copies and sockets are kept while a VM runs; needs room for one disk image
     #[arg(long, value_name = "DIR", default_value_os_t = default_work())]
     pub work: PathBuf,

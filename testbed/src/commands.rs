@@ -59,7 +59,7 @@ fn boot(options: &Boot, cancel: &Cancel) -> Result<(), Error> {
         firmware: options.firmware,
         accel: accel.accel,
         memory: options.vm.memory,
-        cpus: options.vm.cpus,
+        cpus: options.vm.cpus.unwrap_or(accel.accel.cpus()),
         tpm: options.has_tpm(),
         config: options.config.clone(),
         forward: Some(crate::push::PORT),

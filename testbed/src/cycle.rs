@@ -40,8 +40,8 @@ pub struct Options {
     pub accel: Request,
     /// Memory of the VM in MiB.
     pub memory: u32,
-    /// Virtual processors.
-    pub cpus: u32,
+    /// Virtual processors; unless told, as many as the accelerator runs well ([`Accel::cpus`](crate::accel::Accel::cpus)).
+    pub cpus: Option<u32>,
     /// What `etchaos-updater --version` must say, without the name.
     pub updater_version: String,
     /// How to stop it from outside.
@@ -51,8 +51,6 @@ pub struct Options {
 impl Options {
     /// Memory of a VM in MiB, unless told otherwise.
     pub const MEMORY: u32 = 2048;
-    /// Virtual processors, unless told otherwise.
-    pub const CPUS: u32 = 2;
     /// The version of this workspace, which the updater shares.
     pub const UPDATER_VERSION: &str = env!("CARGO_PKG_VERSION");
 }
@@ -210,7 +208,7 @@ impl<'a> Bench<'a> {
             firmware,
             accel: self.accel.accel,
             memory: self.options.memory,
-            cpus: self.options.cpus,
+            cpus: self.options.cpus.unwrap_or(self.accel.accel.cpus()),
             tpm,
             config: Some(push::guest_config(&self.key, self.cdn.address().port())),
             forward: Some(push::PORT),

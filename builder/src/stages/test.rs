@@ -44,7 +44,7 @@ pub fn run(build: &Build, packaged: Packaged, log: &mut LogFile) -> Result<Teste
         work: build.folders.work.clone(),
         accel: build.accel,
         memory: Options::MEMORY,
-        cpus: Options::CPUS,
+        cpus: None,
         updater_version: Options::UPDATER_VERSION.to_owned(),
         cancel: Cancel::default(),
     };

@@ -5,7 +5,9 @@
 
 mod complaint;
 mod fragment;
+mod health;
 mod merged;
+mod network;
 mod settings;
 mod smbios;
 mod sources;
@@ -14,7 +16,9 @@ use std::fmt;
 use std::path::PathBuf;
 
 pub use fragment::{Fragment, ListenFragment, Reboot, SourceFragment};
+pub use health::Health;
 pub use merged::{Merged, Sourced};
+pub use network::Network;
 pub use settings::{Listen, Settings};
 pub use sources::load;
 
