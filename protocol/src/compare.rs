@@ -90,16 +90,6 @@ pub fn same_release(a: &Release, b: &Release) -> bool {
     differences(a, b).is_empty()
 }
 
-/// Whether a host that boots one of them would boot the same bytes with the other: a host has
-/// nothing to install then, even if packages of the boot loader differ.
-pub fn boots_the_same(a: &Release, b: &Release) -> bool {
-    a.target() == b.target()
-        && Role::BOOT.into_iter().all(|role| {
-            let digest = |release: &Release| release.artifact(role).map(|x| x.sha256.clone());
-            digest(a).is_some() && digest(a) == digest(b)
-        })
-}
-
 fn packages(old: &[Package], new: &[Package], found: &mut Vec<Difference>) {
     // A name can be there for two architectures (multiarch).
     let by_name = |list: &[Package]| -> BTreeMap<(String, String), Package> {

@@ -2,8 +2,10 @@
 
 use std::collections::BTreeSet;
 use std::fmt;
+use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
 
 use crate::target::{Arch, Target, Variant, shortened};
 
@@ -141,6 +143,28 @@ pub struct Release {
     pub bootloader: Vec<Package>,
 }
 
+/// What a host boots with a release: its target, kernel and initrd. Two releases with the same id boot
+/// the same bytes, even if packages of the boot loader differ. 64 bits of a SHA-256 as 16 hexadecimal
+/// digits, short enough for grubenv.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ReleaseId(u64);
+
+impl fmt::Display for ReleaseId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:016x}", self.0)
+    }
+}
+
+impl FromStr for ReleaseId {
+    type Err = ();
+
+    fn from_str(text: &str) -> Result<Self, ()> {
+        let good = text.len() == 16 && text.bytes().all(|b| b.is_ascii_hexdigit());
+        let number = good.then(|| u64::from_str_radix(text, 16).ok()).flatten();
+        number.map(Self).ok_or(())
+    }
+}
+
 /// A release that does not make sense.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ReleaseError {
@@ -174,6 +198,16 @@ impl Release {
         Target { variant: self.variant.clone(), arch: self.arch }
     }
 
+    /// What a host would boot.
+    pub fn id(&self) -> ReleaseId {
+        let mut digest = Sha256::new_with_prefix(self.target().to_string());
+        for artifact in self.boot_artifacts() {
+            digest.update(format!(" {}={}", artifact.role, artifact.sha256));
+        }
+        let bytes: [u8; 32] = digest.finalize().into();
+        ReleaseId(bytes[..8].iter().fold(0, |id, byte| id << 8 | u64::from(*byte)))
+    }
+
     /// The artifact with this role.
     pub fn artifact(&self, role: Role) -> Option<&Artifact> {
         self.artifacts.iter().find(|artifact| artifact.role == role)
@@ -187,9 +221,11 @@ impl Release {
     /// Whether this release came before `other`.
     ///
     /// By build number; or, where one side was installed from a disk image and so has none, by the
-    /// date of the newest package.
+    /// date of the newest package. Releases of different targets have no order.
     pub fn is_older_than(&self, other: &Self) -> bool {
-        if self.build == 0 || other.build == 0 {
+        if self.target() != other.target() {
+            false
+        } else if self.build == 0 || other.build == 0 {
             self.epoch < other.epoch
         } else {
             self.build < other.build
@@ -414,6 +450,20 @@ pub(crate) mod tests {
         let unnumbered = Release { build: 0, ..old.clone() };
         assert!(new.is_older_than(&unnumbered));
         assert!(!unnumbered.is_older_than(&old) && !old.is_older_than(&unnumbered));
+    }
+
+    #[test]
+    fn an_id_is_of_what_is_booted_and_of_nothing_else() {
+        let old = example();
+        let mut same = Release { build: 8, version: "else".into(), ..old.clone() };
+        same.artifacts.retain(|artifact| artifact.role != Role::Disk);
+        same.bootloader = Package::parse_list("grub 2.12 amd64").unwrap();
+        assert_eq!(old.id(), same.id());
+        assert_eq!(old.id().to_string().parse(), Ok(old.id()));
+        let mut other = old.clone();
+        other.artifacts[1].sha256 = "01".repeat(32);
+        assert_ne!(old.id(), other.id());
+        assert_ne!(old.id(), Release { arch: Arch::Arm64, ..old.clone() }.id());
     }
 
     #[test]

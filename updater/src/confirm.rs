@@ -1,16 +1,59 @@
 //! After a healthy boot: the running slot is good.
 
+use std::time::Duration;
+
 use protocol::esp::Slot;
-use protocol::grubenv::BootState;
 
 use crate::bootstate::Grubenv;
-use crate::esp::Esp;
+use crate::esp::{Access, Esp, EspError};
 use crate::files::FileError;
+use crate::trial::confirmed;
+
+/// A healthy boot that is not confirmed would be undone by the next one, so it is worth waiting for
+/// another updater.
+const WAIT: Duration = Duration::from_secs(300);
+
+/// What there is to confirm, from the side of grubenv.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Open {
+    /// Nothing.
+    Nothing,
+    /// The running slot is good, but grubenv could say more: that the other slot's trial has failed.
+    /// If somebody else is writing, that can wait for the next boot or update.
+    Memory,
+    /// The running slot.
+    Slot,
+}
+
+impl Open {
+    /// What is open while `running` runs.
+    pub fn of(grubenv: &Grubenv, running: Slot) -> Self {
+        match confirmed(&grubenv.state, running) == grubenv.state {
+            _ if grubenv.problem.is_some() || grubenv.state.good != running => Self::Slot,
+            false => Self::Memory,
+            true => Self::Nothing,
+        }
+    }
+
+    /// How to open the ESP for it; not at all, if there is nothing to write.
+    pub fn access(self) -> Option<Access> {
+        match self {
+            Self::Nothing => None,
+            Self::Memory => Some(Access::Write { wait: Duration::ZERO }),
+            Self::Slot => Some(Access::Write { wait: WAIT }),
+        }
+    }
+
+    /// Whether this error leaves the host as safe as it was.
+    pub fn tolerates(self, error: &EspError) -> bool {
+        self == Self::Memory && matches!(error, EspError::Busy(_))
+    }
+}
 
 /// What confirming did.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Confirmed {
-    /// It was good already.
+    /// The slot was good already.
     Already,
     /// It is now.
     Now {
@@ -19,51 +62,16 @@ pub enum Confirmed {
     },
 }
 
-/// The state after the running slot was found healthy. A trial of the other slot stays: it is still
-/// to be tried, or it failed and is to be remembered.
-pub fn confirmed(state: BootState, running: Slot) -> BootState {
-    BootState { good: running, trial: state.trial.filter(|trial| trial.slot != running) }
-}
-
-/// Whether there is nothing left to confirm, so that nothing needs to be written.
-pub fn is_confirmed(esp: &Esp, running: Slot) -> bool {
-    let grubenv = Grubenv::read(esp, running);
-    grubenv.problem.is_none() && confirmed(grubenv.state, running) == grubenv.state
-}
-
 /// Makes the running slot the good one.
 pub fn confirm(esp: &Esp, running: Slot) -> Result<Confirmed, FileError> {
     let mut grubenv = Grubenv::read(esp, running);
     let recreated = grubenv.problem.clone();
-    let state = confirmed(grubenv.state, running);
-    if state == grubenv.state && recreated.is_none() {
-        return Ok(Confirmed::Already);
+    let open = Open::of(&grubenv, running);
+    if open != Open::Nothing {
+        grubenv.write(esp, confirmed(&grubenv.state, running))?;
     }
-    grubenv.write(esp, state)?;
-    Ok(Confirmed::Now { recreated })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use protocol::grubenv::Trial;
-
-    #[test]
-    fn the_running_slot_is_good_and_the_other_ones_trial_stays() {
-        let state = |good, trial: Option<(Slot, u8)>| BootState {
-            good,
-            trial: trial.map(|(slot, tries)| Trial { slot, tries }),
-        };
-        let (a, b) = (Slot::A, Slot::B);
-        for (before, running, after) in [
-            (state(a, Some((b, 2))), b, state(b, None)),
-            (state(a, Some((b, 0))), b, state(b, None)),
-            (state(a, Some((b, 0))), a, state(a, Some((b, 0)))),
-            (state(a, Some((b, 3))), a, state(a, Some((b, 3)))),
-            (state(a, None), a, state(a, None)),
-            (state(a, None), b, state(b, None)),
-        ] {
-            assert_eq!(confirmed(before, running), after);
-        }
-    }
+    Ok(match open {
+        Open::Slot => Confirmed::Now { recreated },
+        Open::Memory | Open::Nothing => Confirmed::Already,
+    })
 }

@@ -4,6 +4,7 @@ use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
 use protocol::esp::{ARG_ESP, Slot, argument};
+use protocol::grubenv::BootId;
 
 /// The kernel's own limit is 4 KiB; os-release and the like are smaller still.
 const TEXT_MAX: u64 = 64 * 1024;
@@ -39,6 +40,12 @@ impl Host {
     /// The UUID of the ESP that was booted from.
     pub fn esp_uuid(&self) -> io::Result<Option<String>> {
         Ok(argument(&self.cmdline()?, ARG_ESP).map(str::to_owned))
+    }
+
+    /// This boot; `None` where the kernel does not say.
+    pub fn boot_id(&self) -> Option<BootId> {
+        let bytes = read_if_there(&self.path("/proc/sys/kernel/random/boot_id"), TEXT_MAX);
+        str::from_utf8(&bytes.ok()??).ok()?.parse().ok()
     }
 
     /// A value of os-release, without its quotes (os-release(5)).

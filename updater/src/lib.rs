@@ -6,7 +6,7 @@
 //! 3. [`cdn`], [`candidate`]: what there could be: the manifest, verified
 //! 4. [`plan`]: the one decision, [`plan::next`], pure
 //! 5. [`install`]: carries it out, in an order that survives a power cut
-//! 6. [`confirm`]: after the reboot, if the host is healthy
+//! 6. [`confirm`]: after the reboot, if the host is healthy; [`trial`] is what all of this does to grubenv
 //!
 //! [`listen`] is apart: it runs Patterns that are pushed.
 
@@ -25,3 +25,4 @@ pub mod journal;
 pub mod listen;
 pub mod plan;
 pub mod slots;
+pub mod trial;

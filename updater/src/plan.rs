@@ -1,9 +1,9 @@
 //! The one decision of an update: [`next`].
 
 use protocol::Release;
-use protocol::compare::boots_the_same;
 use protocol::esp::Slot;
-use protocol::grubenv::{BootState, Trial};
+use protocol::grubenv::{BootId, BootState, TRIES, Trial};
+use protocol::release::ReleaseId;
 
 /// What is in a slot.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -31,12 +31,9 @@ impl Content {
         }
     }
 
-    fn is_complete(&self, candidate: &Release) -> bool {
-        matches!(self, Self::Complete(release) if boots_the_same(release, candidate))
-    }
-
-    fn is_or_was(&self, candidate: &Release) -> bool {
-        self.release().is_some_and(|release| boots_the_same(release, candidate))
+    /// Whether it is whole and would boot what this release would.
+    fn holds(&self, id: ReleaseId) -> bool {
+        matches!(self, Self::Complete(release) if release.id() == id)
     }
 }
 
@@ -73,8 +70,11 @@ pub struct Permissions {
 pub struct Facts<'a> {
     /// The slot that runs; unknown if this system was not booted from this ESP.
     pub running: Option<Slot>,
-    /// What GRUB goes by; see [`crate::bootstate`] for a grubenv that is missing or damaged.
-    pub boot: BootState,
+    /// What GRUB goes by, with a trial that is over already told as failed
+    /// ([`crate::trial::settled`]); see [`crate::bootstate`] for a grubenv that is missing or damaged.
+    pub state: &'a BootState,
+    /// This boot, if it is known.
+    pub boot: Option<BootId>,
     /// What is in the slots.
     pub slots: &'a Slots,
     /// The release of the CDN's manifest. It is verified, or there would be no [`crate::candidate::Candidate`].
@@ -90,6 +90,9 @@ pub enum Step {
     UpToDate,
     /// Reboot: the candidate is in this slot, on trial.
     Pending(Slot),
+    /// Ask for help: the candidate is in this slot, on trial, and in a whole boot GRUB did not count a
+    /// try. Another reboot would change nothing.
+    NotTried(Slot),
     /// Wait for [`crate::confirm`]: both slots are needed until then.
     Unconfirmed {
         /// The slot that runs.
@@ -97,10 +100,12 @@ pub enum Step {
         /// The slot that GRUB falls back to.
         good: Slot,
     },
-    /// Wait for a newer release: the candidate failed its trial in this slot.
-    FailedBefore(Slot),
+    /// Wait for a newer release: the candidate failed its trial, or was rolled back.
+    FailedBefore,
     /// Refuse: the candidate is older than what runs.
     Downgrade,
+    /// End the trial of this slot before it begins: the CDN went back to what runs.
+    Withdraw(Slot),
     /// Write the candidate into this slot and put it on trial.
     Install(Slot),
     /// Put this slot on trial; the candidate is there and whole, but nothing points to it.
@@ -114,11 +119,14 @@ impl Step {
     pub fn slot(&self) -> Option<Slot> {
         match self {
             Self::Pending(slot)
-            | Self::FailedBefore(slot)
+            | Self::NotTried(slot)
+            | Self::Withdraw(slot)
             | Self::Install(slot)
             | Self::Activate(slot)
             | Self::Repair(slot) => Some(*slot),
-            Self::UpToDate | Self::Unconfirmed { .. } | Self::Downgrade => None,
+            Self::UpToDate | Self::Unconfirmed { .. } | Self::FailedBefore | Self::Downgrade => {
+                None
+            }
         }
     }
 
@@ -140,45 +148,47 @@ impl Step {
 /// A good slot that is damaged is healed by way of the spare one: the same release is put on trial
 /// there, and once it is confirmed, the damaged slot is the spare one and is repaired.
 pub fn next(facts: &Facts<'_>) -> Step {
-    let Facts { running, boot, slots, candidate, allow } = facts;
-    let (good, spare) = (boot.good, boot.good.other());
+    let Facts { running, state, boot, slots, candidate, allow } = facts;
+    let (good, spare) = (state.good, state.good.other());
     // Where the running slot is not known, the good one is what this ESP would boot.
     let here = slots.get(running.unwrap_or(good));
     let there = slots.get(spare);
-    let trial = boot.trial.filter(|trial| trial.slot == spare);
-    let failed = matches!(trial, Some(Trial { tries: 0, .. }));
+    let trial = state.trial.filter(|trial| trial.slot == spare);
+    let id = candidate.id();
 
     if let Some(running) = *running
         && running != good
     {
-        return match here.is_complete(candidate) {
+        return match here.holds(id) {
             true => Step::UpToDate,
             false => Step::Unconfirmed { running, good },
         };
     }
-    if here.is_complete(candidate) {
-        return match there {
-            // What failed is remembered by lying there; damage does not make it forgotten.
-            Content::Damaged { release: Some(_), .. } if failed => Step::UpToDate,
-            Content::Damaged { .. } => Step::Repair(spare),
-            Content::Empty | Content::Complete(_) => Step::UpToDate,
+    if here.holds(id) {
+        return match (there, trial) {
+            (Content::Damaged { .. }, _) => Step::Repair(spare),
+            (_, Some(_)) => Step::Withdraw(spare),
+            (_, None) => Step::UpToDate,
         };
     }
-    if let Some(release) = here.release()
-        && candidate.is_older_than(release)
-        && !boots_the_same(candidate, release)
-        && !allow.downgrade
-    {
+    let is_downgrade = here.release().is_some_and(|r| candidate.is_older_than(r) && id != r.id());
+    if is_downgrade && !allow.downgrade {
         return Step::Downgrade;
     }
-    if failed && there.is_or_was(candidate) && !allow.retry_failed {
-        return Step::FailedBefore(spare);
+    if state.failed == Some(id) && !allow.retry_failed {
+        return Step::FailedBefore;
     }
-    match (there.is_complete(candidate), trial) {
-        (true, Some(Trial { tries: 1.., .. })) => Step::Pending(spare),
-        (true, _) => Step::Activate(spare),
-        (false, _) => Step::Install(spare),
+    match trial {
+        _ if !there.holds(id) => Step::Install(spare),
+        Some(trial) if was_ignored(trial, *boot) && !allow.retry_failed => Step::NotTried(spare),
+        Some(Trial { tries: 1.., .. }) => Step::Pending(spare),
+        _ => Step::Activate(spare),
     }
+}
+
+/// GRUB counts a try before it boots. If a boot later none was counted, it could not write grubenv.
+fn was_ignored(trial: Trial, boot: Option<BootId>) -> bool {
+    trial.tries == TRIES && trial.since.is_some() && boot.is_some() && trial.since != boot
 }
 
 #[cfg(test)]

@@ -1,19 +1,14 @@
 //! `confirm`
 
-use std::time::Duration;
-
 use anyhow::{Context, Result};
 use serde_json::json;
 
 use super::{need_esp, tell};
+use crate::bootstate::Grubenv;
 use crate::cli::{Exit, Global};
-use crate::confirm::{Confirmed, confirm as make_good, is_confirmed};
+use crate::confirm::{Confirmed, Open, confirm as make_good};
 use crate::esp::{Access, Esp};
 use crate::host::Host;
-
-/// A healthy boot that is not confirmed would be undone by the next one, so it is worth waiting for
-/// another updater.
-const WAIT: Duration = Duration::from_secs(300);
 
 /// No configuration is read: an operator's typing error must not undo an update.
 pub(super) fn confirm(global: &Global) -> Result<Exit> {
@@ -26,14 +21,13 @@ pub(super) fn confirm(global: &Global) -> Result<Exit> {
     // An update in progress holds the lock for as long as its downloads take; who has nothing to
     // write does not wait for it.
     let reader = open(Access::Read)?;
-    let already = is_confirmed(need_esp(reader.as_ref())?, running);
+    let what = Open::of(&Grubenv::read(need_esp(reader.as_ref())?, running), running);
     // A file system that is mounted read-only cannot be mounted for writing, by us no less.
     drop(reader);
-    let confirmed = if already {
-        Confirmed::Already
-    } else {
-        let writer = open(Access::Write { wait: WAIT })?;
-        make_good(need_esp(writer.as_ref())?, running)?
+    let confirmed = match what.access().map(open) {
+        None => Confirmed::Already,
+        Some(Err(error)) if what.tolerates(&error) => Confirmed::Already,
+        Some(writer) => make_good(need_esp(writer?.as_ref())?, running)?,
     };
     let slot = running.to_string();
     let text = match &confirmed {

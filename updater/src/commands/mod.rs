@@ -11,6 +11,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context as _, Result};
 use protocol::esp::Slot;
+use protocol::grubenv::BootId;
 use serde_json::json;
 
 use self::output::{answer, tell};
@@ -57,6 +58,7 @@ fn broken(require: Option<Require>) -> Exit {
 /// What most commands begin with.
 struct Opened {
     running: Option<Slot>,
+    boot: Option<BootId>,
     merged: Merged,
     settings: Settings,
     /// Last, so that it is unmounted last.
@@ -70,7 +72,7 @@ impl Opened {
         let merged = load(&host, esp.as_ref(), &global.configs)?;
         let settings = Settings::try_from(&merged)?;
         let running = host.running().context("cannot read the kernel command line")?;
-        Ok(Self { running, merged, settings, esp })
+        Ok(Self { running, boot: host.boot_id(), merged, settings, esp })
     }
 
     fn esp(&self) -> Result<&Esp> {

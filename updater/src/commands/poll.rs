@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use protocol::compare::differences;
-use protocol::esp::Slot;
+use protocol::esp::{GRUBENV, Slot};
+use protocol::grubenv::{BootId, BootState};
 use protocol::{Arch, Release, Target};
 use serde_json::{Value, json};
 
@@ -19,6 +20,7 @@ use crate::esp::Access;
 use crate::install::{Installed, Job, install, put_on_trial};
 use crate::plan::{Facts, Permissions, Slots, Step, next};
 use crate::slots::inspect;
+use crate::trial::{offered, settled};
 
 pub(super) fn check(global: &Global) -> Result<Exit> {
     let mut opened = Opened::new(global, Access::Read)?;
@@ -29,7 +31,7 @@ pub(super) fn check(global: &Global) -> Result<Exit> {
     answer(global, &poll.json(), || poll.text())?;
     Ok(match poll.step {
         Step::UpToDate => Exit::Ok,
-        Step::Unconfirmed { .. } | Step::FailedBefore(_) => Exit::NotNow,
+        Step::Unconfirmed { .. } | Step::FailedBefore => Exit::NotNow,
         _ => Exit::Available,
     })
 }
@@ -45,8 +47,8 @@ pub(super) fn update(global: &Global, arguments: &Update) -> Result<Exit> {
     let allow =
         Permissions { downgrade: arguments.allow_downgrade, retry_failed: arguments.retry_failed };
     let mut poll = Poll::new(&opened, offer, unconfirmed, allow)?;
-    poll.heal_grubenv(&opened)?;
     poll.refuse_downgrade()?;
+    poll.remember(&opened, allow)?;
     poll.log();
     let wants_reboot = poll.carry_out(&opened)?;
     let why_not = wants_reboot.then(|| why_no_reboot(&opened, arguments)).flatten();
@@ -59,7 +61,7 @@ pub(super) fn update(global: &Global, arguments: &Update) -> Result<Exit> {
         None => poll.done(),
     });
     let exit = match poll.step {
-        Step::Unconfirmed { .. } | Step::FailedBefore(_) => Exit::NotNow,
+        Step::Unconfirmed { .. } | Step::FailedBefore => Exit::NotNow,
         _ => Exit::Ok,
     };
     // Unmounted before the reboot, not by it.
@@ -98,6 +100,7 @@ impl Offer {
 /// All that is known, and what follows.
 struct Poll {
     running: Option<Slot>,
+    boot: Option<BootId>,
     slots: Slots,
     grubenv: Grubenv,
     cdn: Cdn,
@@ -116,19 +119,20 @@ impl Poll {
     ) -> Result<Self> {
         let Offer { cdn, candidate } = offer;
         let slots = inspect(opened.esp()?, &opened.settings.keys);
-        let running = opened.running;
+        let (running, boot) = (opened.running, opened.boot);
         let grubenv = match known {
             Some(grubenv) => grubenv,
             None => Grubenv::read(opened.esp()?, good_without_grubenv(running, &slots)),
         };
         let step = next(&Facts {
             running,
-            boot: grubenv.state,
+            state: &settled(&grubenv.state, running),
+            boot,
             slots: &slots,
             candidate: candidate.release(),
             allow,
         });
-        Ok(Self { running, slots, grubenv, cdn, candidate, step })
+        Ok(Self { running, boot, slots, grubenv, cdn, candidate, step })
     }
 
     /// What the decision compared the candidate with.
@@ -147,13 +151,29 @@ impl Poll {
         }
     }
 
-    /// Without grubenv the boot loader takes slot a for good, whatever runs.
-    fn heal_grubenv(&mut self, opened: &Opened) -> Result<()> {
-        if let (Some(problem), Some(_)) = (self.grubenv.problem.clone(), self.running) {
-            log::warn!("{problem}: it is made anew, with slot {} as good", self.grubenv.state.good);
-            self.grubenv.write(opened.esp()?, self.grubenv.state)?;
+    /// Writes down what must not be forgotten, if grubenv does not say it yet: that a trial has failed,
+    /// and what the CDN offered. Without grubenv the boot loader takes slot a for good, whatever runs.
+    fn remember(&mut self, opened: &Opened, allow: Permissions) -> Result<()> {
+        let Grubenv { state, problem, .. } = &self.grubenv;
+        if self.running.is_some_and(|running| running != state.good) {
+            // Left to `confirm`.
+            return Ok(());
         }
-        Ok(())
+        let offer = self.candidate.release();
+        let known = offered(&settled(state, self.running), offer, allow.downgrade);
+        match (problem, self.running) {
+            (Some(problem), Some(_)) => {
+                log::warn!("{problem}: it is made anew, with slot {} as good", state.good);
+            }
+            // Who runs from elsewhere does not know what is good here.
+            (Some(_), None) => return Ok(()),
+            (None, _) if known == *state => return Ok(()),
+            (None, _) => {}
+        }
+        if let (Some(failed), true) = (known.failed, known.failed != state.failed) {
+            log::warn!(release = failed.to_string().as_str(); "release {failed} failed its trial");
+        }
+        Ok(self.grubenv.write(opened.esp()?, known)?)
     }
 
     /// Whether the host has to be rebooted after it.
@@ -167,7 +187,15 @@ impl Poll {
             allowed_origins: &opened.settings.allowed_origins,
         };
         match self.step {
-            Step::UpToDate | Step::Unconfirmed { .. } | Step::FailedBefore(_) | Step::Downgrade => {
+            Step::UpToDate | Step::Unconfirmed { .. } | Step::FailedBefore | Step::Downgrade => {
+                Ok(false)
+            }
+            Step::NotTried(slot) => bail!(
+                "slot {slot} was to be tried at the last boot, and the boot loader did not: it cannot write {GRUBENV} on the ESP (is the file whole, and the disk writable for the firmware?); \"update --retry-failed\" tries once more"
+            ),
+            Step::Withdraw(_) => {
+                let state = BootState { trial: None, ..self.grubenv.state.clone() };
+                self.grubenv.write(esp, state)?;
                 Ok(false)
             }
             Step::Pending(_) => Ok(true),
@@ -177,13 +205,13 @@ impl Poll {
             }
             Step::Install(slot) => {
                 let installed = install(job(slot), &mut self.grubenv)?;
-                put_on_trial(esp, &installed, &mut self.grubenv)?;
+                put_on_trial(esp, &installed, &mut self.grubenv, self.boot)?;
                 Ok(true)
             }
             Step::Activate(slot) => {
                 let installed = Installed::found(&self.slots, slot)
                     .with_context(|| format!("slot {slot} is not whole any more"))?;
-                put_on_trial(esp, &installed, &mut self.grubenv)?;
+                put_on_trial(esp, &installed, &mut self.grubenv, self.boot)?;
                 Ok(true)
             }
         }
@@ -223,8 +251,14 @@ impl Poll {
             Step::Unconfirmed { running, good } => format!(
                 "slot {running} runs and is not confirmed yet: nothing is installed until then, because slot {good} is the way back"
             ),
-            Step::FailedBefore(slot) => format!(
-                "{new} failed its trial in slot {slot}: waiting for a newer one; \"update --retry-failed\" tries it again"
+            Step::FailedBefore => format!(
+                "{new} failed its trial, or was rolled back: waiting for a newer one; \"update --retry-failed\" tries it again"
+            ),
+            Step::NotTried(slot) => format!(
+                "{new} is in slot {slot}, and the boot loader did not try it at the last boot: \"update --retry-failed\" asks it again"
+            ),
+            Step::Withdraw(slot) => format!(
+                "the CDN offers what runs, {new}: the trial of slot {slot} is to be called off"
             ),
             Step::Downgrade => format!("{new} is older than what runs"),
             Step::Install(slot) => {
@@ -244,6 +278,9 @@ impl Poll {
             }
             Step::Activate(slot) => format!("{new} is on trial in slot {slot}"),
             Step::Repair(slot) => format!("slot {slot} was damaged and repaired with {new}"),
+            Step::Withdraw(slot) => {
+                format!("the CDN offers what runs, {new}: the trial of slot {slot} was called off")
+            }
             _ => self.text(),
         }
     }
@@ -304,7 +341,9 @@ fn step_name(step: &Step) -> &'static str {
         Step::UpToDate => "upToDate",
         Step::Pending(_) => "pending",
         Step::Unconfirmed { .. } => "unconfirmed",
-        Step::FailedBefore(_) => "failedBefore",
+        Step::FailedBefore => "failedBefore",
+        Step::NotTried(_) => "notTried",
+        Step::Withdraw(_) => "withdraw",
         Step::Downgrade => "downgrade",
         Step::Install(_) => "install",
         Step::Activate(_) => "activate",

@@ -13,9 +13,9 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
 use protocol::esp::{MANIFEST, Slot, slot_file};
-use protocol::grubenv::{BootState, TRIES, Trial};
+use protocol::grubenv::{BootId, BootState};
 use protocol::release::UrlError;
-use protocol::{Artifact, Role};
+use protocol::{Artifact, Release, Role};
 
 pub use self::download::DownloadError;
 pub use self::space::{Space, SpaceError};
@@ -25,6 +25,7 @@ use crate::cdn::{Cdn, CdnError};
 use crate::esp::Esp;
 use crate::files::{FileError, at, make_folder, measure, remove, remove_whatever, sync_folder};
 use crate::plan::{Content, Slots};
+use crate::trial;
 
 /// What is to be written, where, and where it comes from.
 #[derive(Clone, Copy)]
@@ -78,14 +79,14 @@ pub enum InstallError {
 #[derive(Debug)]
 pub struct Installed {
     slot: Slot,
-    version: String,
+    release: Release,
 }
 
 impl Installed {
     /// What was found whole in a slot by [`crate::slots::inspect`].
     pub fn found(slots: &Slots, slot: Slot) -> Option<Self> {
         match slots.get(slot) {
-            Content::Complete(release) => Some(Self { slot, version: release.version.clone() }),
+            Content::Complete(release) => Some(Self { slot, release: release.clone() }),
             Content::Empty | Content::Damaged { .. } => None,
         }
     }
@@ -108,7 +109,7 @@ pub fn install(job: Job<'_>, grubenv: &mut Grubenv) -> Result<Installed, Install
     written
 }
 
-/// Makes GRUB try the slot next, [`TRIES`] times, before it falls back to the one that is good now.
+/// Makes GRUB try the slot next, [`TRIES`](protocol::grubenv::TRIES) times, before it falls back to the one that is good now.
 ///
 /// One write of one sector, flushed. It promises that a power cut leaves the old or the new state,
 /// on disks that write a sector whole. It does not promise that the slot boots: that is what the
@@ -117,10 +118,11 @@ pub fn put_on_trial(
     esp: &Esp,
     installed: &Installed,
     grubenv: &mut Grubenv,
+    boot: Option<BootId>,
 ) -> Result<(), FileError> {
-    let trial = Trial { slot: installed.slot, tries: TRIES };
-    grubenv.show_version(installed.slot, &installed.version);
-    grubenv.write(esp, BootState { trial: Some(trial), ..grubenv.state })
+    let Installed { slot, release } = installed;
+    grubenv.show_version(*slot, release);
+    grubenv.write(esp, trial::begun(&grubenv.state, *slot, release, boot))
 }
 
 /// A missing artifact should cost nothing: what is in the slot may be the only other release.
@@ -137,7 +139,7 @@ struct Cleared<'a>(Job<'a>);
 
 fn clear<'a>(job: Job<'a>, _: Space, grubenv: &mut Grubenv) -> Result<Cleared<'a>, InstallError> {
     if grubenv.state.trial.is_some_and(|trial| trial.slot == job.slot) {
-        grubenv.write(job.esp, BootState { trial: None, ..grubenv.state })?;
+        grubenv.write(job.esp, BootState { trial: None, ..grubenv.state.clone() })?;
     }
     let left_by_fsck = space::fsck_files(job.esp)?;
     for path in &left_by_fsck {
@@ -203,8 +205,7 @@ fn seal(Staged(job): Staged<'_>) -> Result<Installed, InstallError> {
     write(&path, &download::digest(token), |file| {
         file.write_all(token).map_err(DownloadError::Write)
     })?;
-    let version = job.candidate.release().version.clone();
-    Ok(Installed { slot: job.slot, version })
+    Ok(Installed { slot: job.slot, release: job.candidate.release().clone() })
 }
 
 /// Writes a new file, flushes it and its folder, and reads it back from the disk.

@@ -37,8 +37,17 @@ fn damaged(n: Option<u8>) -> Content {
 }
 
 fn trial(good: Slot, slot: Slot, tries: u8) -> BootState {
-    BootState { good, trial: Some(Trial { slot, tries }) }
+    let trial = Trial { slot, tries, release: None, since: Some(THEN) };
+    BootState { trial: Some(trial), ..BootState::settled(good) }
 }
+
+/// The release of this content is known to have failed.
+fn failed(good: Slot, content: u8) -> BootState {
+    BootState { failed: Some(release(0, content).id()), ..BootState::settled(good) }
+}
+
+/// The boot in which trials begin.
+const THEN: BootId = BootId(1);
 
 const A: Slot = Slot::A;
 const B: Slot = Slot::B;
@@ -97,20 +106,20 @@ fn the_table() {
             Step::Unconfirmed { running: B, good: A },
         ),
         // Rolled back.
-        ("failed", Some(A), trial(A, B, 0), complete(5), complete(6), 6, Step::FailedBefore(B)),
+        ("failed", Some(A), failed(A, 6), complete(5), complete(6), 6, Step::FailedBefore),
         (
             "failed, damaged",
             Some(A),
-            trial(A, B, 0),
+            failed(A, 6),
             complete(5),
             damaged(Some(6)),
             6,
-            Step::FailedBefore(B),
+            Step::FailedBefore,
         ),
         (
             "failed, then a newer one",
             Some(A),
-            trial(A, B, 0),
+            failed(A, 6),
             complete(5),
             complete(6),
             7,
@@ -119,11 +128,38 @@ fn the_table() {
         (
             "failed, then withdrawn",
             Some(A),
-            trial(A, B, 0),
+            failed(A, 6),
+            complete(5),
+            complete(6),
+            5,
+            Step::UpToDate,
+        ),
+        (
+            "failed, withdrawn and damaged",
+            Some(A),
+            failed(A, 6),
             complete(5),
             damaged(Some(6)),
             5,
-            Step::UpToDate,
+            Step::Repair(B),
+        ),
+        (
+            "failed, and something newer was half written since",
+            Some(A),
+            failed(A, 6),
+            complete(5),
+            damaged(None),
+            6,
+            Step::FailedBefore,
+        ),
+        (
+            "withdrawn before it was tried",
+            Some(A),
+            trial(A, B, 3),
+            complete(5),
+            complete(6),
+            5,
+            Step::Withdraw(B),
         ),
         // Age.
         ("older", Some(A), settled(A), complete(5), Empty, 4, Step::Downgrade),
@@ -164,7 +200,7 @@ fn the_table() {
         (
             "failed, then wiped",
             Some(A),
-            trial(A, B, 0),
+            failed(A, 6),
             complete(5),
             damaged(None),
             5,
@@ -180,7 +216,8 @@ fn the_table() {
     for (name, running, boot, a, b, candidate, expected) in rows {
         let (slots, candidate) = (Slots { a, b }, release(candidate, candidate as u8));
         let allow = Permissions::default();
-        let facts = Facts { running, boot, slots: &slots, candidate: &candidate, allow };
+        let (state, boot) = (&boot, Some(THEN));
+        let facts = Facts { running, state, boot, slots: &slots, candidate: &candidate, allow };
         assert_eq!(next(&facts), expected, "{name}");
     }
 }
@@ -188,16 +225,45 @@ fn the_table() {
 #[test]
 fn the_operator_may_allow_more() {
     let slots = Slots { a: complete(5), b: complete(6) };
-    let step = |candidate: u8, boot, allow| {
-        let candidate = release(candidate.into(), candidate);
-        next(&Facts { running: Some(A), boot, slots: &slots, candidate: &candidate, allow })
+    let step = |candidate: u8, state: BootState, allow| {
+        let (candidate, state) = (release(candidate.into(), candidate), &state);
+        let boot = Some(THEN);
+        next(&Facts { running: Some(A), state, boot, slots: &slots, candidate: &candidate, allow })
     };
     let downgrade = Permissions { downgrade: true, ..Permissions::default() };
     let retry = Permissions { retry_failed: true, ..Permissions::default() };
     assert_eq!(step(4, BootState::settled(A), downgrade), Step::Install(B));
     assert_eq!(step(4, BootState::settled(A), retry), Step::Downgrade);
-    assert_eq!(step(6, trial(A, B, 0), retry), Step::Activate(B));
-    assert_eq!(step(6, trial(A, B, 0), downgrade), Step::FailedBefore(B));
+    assert_eq!(step(6, failed(A, 6), retry), Step::Activate(B));
+    assert_eq!(step(6, failed(A, 6), downgrade), Step::FailedBefore);
+}
+
+#[test]
+fn what_grub_did_not_try_is_not_rebooted_into_again_and_again() {
+    let slots = Slots { a: complete(5), b: complete(6) };
+    let step = |tries, boot: Option<u32>, retry_failed| {
+        let (candidate, state) = (release(6, 6), &trial(A, B, tries));
+        let allow = Permissions { retry_failed, ..Permissions::default() };
+        let boot = boot.map(BootId);
+        next(&Facts { running: Some(A), state, boot, slots: &slots, candidate: &candidate, allow })
+    };
+    assert_eq!(step(3, Some(THEN.0), false), Step::Pending(B));
+    assert_eq!(step(3, Some(2), false), Step::NotTried(B));
+    assert_eq!(step(3, Some(2), true), Step::Pending(B));
+    // A try was counted, and GRUB came back to a: the files did not load. That ends after three.
+    assert_eq!(step(2, Some(2), false), Step::Pending(B));
+    assert_eq!(step(3, None, false), Step::Pending(B));
+}
+
+#[test]
+fn another_variant_is_neither_older_nor_newer() {
+    let slots = Slots { a: complete(5), b: Content::Empty };
+    let candidate = Release { variant: "ubu".parse().unwrap(), ..release(1, 1) };
+    let (state, allow) = (&BootState::settled(A), Permissions::default());
+    let boot = Some(THEN);
+    let facts =
+        Facts { running: Some(A), state, boot, slots: &slots, candidate: &candidate, allow };
+    assert_eq!(next(&facts), Step::Install(B));
 }
 
 #[test]
@@ -206,7 +272,8 @@ fn the_same_bytes_under_an_older_number_are_no_downgrade() {
     let candidate = release(4, 5);
     let facts = Facts {
         running: Some(A),
-        boot: BootState::settled(A),
+        state: &BootState::settled(A),
+        boot: Some(THEN),
         slots: &slots,
         candidate: &candidate,
         allow: Permissions::default(),
@@ -234,15 +301,23 @@ proptest! {
         running in proptest::option::of(any_slot()),
         good in any_slot(),
         tried in proptest::option::of((any_slot(), 0u8..=3)),
+        was_failed in proptest::option::of(0u8..4),
+        boot in 1u32..3,
         (a, b) in (any_content(), any_content()),
         candidate in 0u8..4,
         downgrade: bool,
         retry_failed: bool,
     ) {
-        let boot = BootState { good, trial: tried.map(|(slot, tries)| Trial { slot, tries }) };
+        let state = &match tried {
+            Some((slot, tries)) => trial(good, slot, tries),
+            None => BootState::settled(good),
+        };
+        let state = &BootState { failed: was_failed.map(|n| release(0, n).id()), ..state.clone() };
+        let boot = Some(BootId(boot));
         let (slots, candidate) = (Slots { a, b }, release(candidate.into(), candidate));
         let allow = Permissions { downgrade, retry_failed };
-        let step = next(&Facts { running, boot, slots: &slots, candidate: &candidate, allow });
+        let facts = Facts { running, state, boot, slots: &slots, candidate: &candidate, allow };
+        let step = next(&facts);
         if let Some(slot) = step.writes() {
             prop_assert_ne!(Some(slot), running);
             prop_assert_ne!(slot, good);
@@ -252,7 +327,7 @@ proptest! {
             prop_assert!(running.is_none_or(|running| running == good));
         }
         if let Step::Activate(slot) | Step::Pending(slot) = step {
-            prop_assert!(matches!(slots.get(slot), Content::Complete(r) if boots_the_same(r, &candidate)));
+            prop_assert!(slots.get(slot).holds(candidate.id()));
         }
     }
 }

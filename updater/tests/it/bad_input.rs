@@ -7,7 +7,6 @@ use std::time::{Duration, Instant};
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use protocol::esp::Slot::{A, B};
-use protocol::grubenv::BootState;
 use protocol::token::sign;
 use protocol::{Claims, PrivateKey, Release, Role};
 use serde_json::json;
@@ -203,7 +202,7 @@ fn a_download_that_fails_leaves_an_empty_slot_that_nothing_points_to() {
     damaged[7] ^= 1;
     world.cdn.put("/3.initrd", Reply::ok(damaged));
     world.run(&["update"]).failed(&["SHA-256"]);
-    assert_eq!(world.state(), BootState::settled(A));
+    assert_eq!(world.boots(), (A, None));
     world.assert_slot(A, 1);
     let status = world.run(&["status", "--json"]).ended(0).json();
     assert_eq!(status["slots"]["b"]["state"], "empty");
@@ -280,6 +279,7 @@ fn a_full_esp_is_found_before_anything_is_touched() {
         let root = world.path(folder);
         tree.into_iter()
             .map(|(path, digest)| (path.strip_prefix(&root).unwrap().to_owned(), digest))
+            .filter(|(path, _)| !path.ends_with("grubenv"))
             .collect::<Vec<_>>()
     };
     assert_eq!(names("after"), names("esp"));

@@ -4,15 +4,10 @@ use std::fs;
 use std::os::unix::fs::symlink;
 
 use protocol::esp::Slot::{A, B};
-use protocol::grubenv::{BootState, Trial};
 use protocol::token::sign;
 use protocol::{Claims, Release};
 
 use crate::world::{World, claims, release, target};
-
-fn trial_b() -> BootState {
-    BootState { good: A, trial: Some(Trial { slot: B, tries: 3 }) }
-}
 
 #[test]
 fn a_release_is_installed_tried_and_confirmed() {
@@ -22,7 +17,7 @@ fn a_release_is_installed_tried_and_confirmed() {
     let ran = world.run(&["update"]).ended(0);
     assert!(ran.stdout.contains("bash 5.1 → 5.2"), "{}", ran.stdout);
     assert!(world.rebooted());
-    assert_eq!(world.state(), trial_b());
+    assert_eq!(world.boots(), (A, Some((B, 3))));
     world.assert_slot(A, 1);
     world.assert_slot(B, 2);
 
@@ -42,7 +37,7 @@ fn a_release_is_installed_tried_and_confirmed() {
     assert_eq!(world.tree(), before);
 
     world.run(&["confirm"]).ended(0);
-    assert_eq!(world.state(), BootState::settled(B));
+    assert_eq!(world.boots(), (B, None));
     world.run(&["update"]).ended(0);
     world.assert_slot(A, 3);
     world.assert_slot(B, 2);
@@ -71,7 +66,7 @@ fn deleted_files_of_the_running_slot_are_healed_by_way_of_the_other() {
     assert_eq!(status["slots"]["a"]["problem"], "vmlinuz is missing");
     world.run(&["update"]).ended(0);
     assert!(world.rebooted());
-    assert_eq!(world.state(), trial_b());
+    assert_eq!(world.boots(), (A, Some((B, 3))));
     world.assert_slot(B, 1);
 
     world.boot(B);
@@ -81,7 +76,7 @@ fn deleted_files_of_the_running_slot_are_healed_by_way_of_the_other() {
     assert!(!world.rebooted());
     world.assert_slot(A, 1);
     world.assert_slot(B, 1);
-    assert_eq!(world.state(), BootState::settled(B));
+    assert_eq!(world.boots(), (B, None));
     assert_eq!(world.run(&["check", "--json"]).ended(0).json()["step"], "upToDate");
 }
 
@@ -100,7 +95,7 @@ fn a_changed_byte_or_a_missing_manifest_is_damage() {
         assert_eq!(world.run(&["check", "--json"]).ended(10).json()["step"], "install", "{damage}");
         world.run(&["update"]).ended(0);
         world.assert_slot(B, 1);
-        assert_eq!(world.state(), trial_b());
+        assert_eq!(world.boots(), (A, Some((B, 3))));
     }
 }
 
@@ -108,8 +103,10 @@ fn a_changed_byte_or_a_missing_manifest_is_damage() {
 fn what_failed_its_trial_is_not_installed_again() {
     let world = World::new();
     world.publish(2);
-    world.fill(B, 2, 2);
+    world.run(&["update"]).ended(0);
+    assert!(world.rebooted());
     world.on_trial(A, B, 0);
+    world.boot(A);
     let before = world.tree();
     assert_eq!(world.run(&["check", "--json"]).ended(3).json()["step"], "failedBefore");
     world.run(&["update"]).ended(3);
@@ -117,15 +114,15 @@ fn what_failed_its_trial_is_not_installed_again() {
     assert!(!world.rebooted());
     // Confirming what runs does not make it forgotten.
     world.run(&["confirm"]).ended(0);
-    assert_eq!(world.state().trial, Some(Trial { slot: B, tries: 0 }));
+    assert_eq!(world.boots(), (A, None));
     // The operator may insist; and a newer one is another one.
     world.run(&["update", "--retry-failed", "--no-reboot"]).ended(0);
-    assert_eq!(world.state(), trial_b());
+    assert_eq!(world.boots(), (A, Some((B, 3))));
     world.on_trial(A, B, 0);
     world.publish(3);
     world.run(&["update"]).ended(0);
     world.assert_slot(B, 3);
-    assert_eq!(world.state(), trial_b());
+    assert_eq!(world.boots(), (A, Some((B, 3))));
 }
 
 #[test]
@@ -134,7 +131,7 @@ fn a_whole_release_that_nothing_points_to_is_not_downloaded_again() {
     world.publish(2);
     world.fill(B, 2, 2);
     assert_eq!(world.run(&["update", "--json"]).ended(0).json()["step"], "activate");
-    assert_eq!(world.state(), trial_b());
+    assert_eq!(world.boots(), (A, Some((B, 3))));
     assert_eq!(world.cdn.requests().len(), 1);
 }
 
@@ -167,10 +164,10 @@ fn a_broken_grubenv_is_made_anew() {
         assert!(status["grubenvProblem"].is_string(), "{status}");
         assert_eq!(status["good"], "b");
         world.run(&["update"]).ended(0);
-        assert_eq!(world.state(), BootState::settled(B));
+        assert_eq!(world.boots(), (B, None));
         world.publish(2);
         world.run(&["update"]).ended(0);
-        assert_eq!(world.state(), BootState { good: B, trial: Some(Trial { slot: A, tries: 3 }) });
+        assert_eq!(world.boots(), (B, Some((A, 3))));
     }
 }
 
@@ -179,13 +176,13 @@ fn a_deleted_folder_is_made_anew() {
     let world = World::new();
     fs::remove_dir_all(world.esp("etchaos")).unwrap();
     world.run(&["update"]).ended(0);
-    assert_eq!(world.state(), trial_b());
+    assert_eq!(world.boots(), (A, Some((B, 3))));
     world.assert_slot(B, 1);
     assert!(world.rebooted());
     // It is also found by who confirms.
     fs::remove_dir_all(world.esp("etchaos")).unwrap();
     world.run(&["confirm"]).ended(0);
-    assert_eq!(world.state(), BootState::settled(A));
+    assert_eq!(world.boots(), (A, None));
 }
 
 #[test]
@@ -258,7 +255,7 @@ fn a_folder_without_a_running_slot_is_updated_and_not_rebooted() {
     world.publish(2);
     world.run(&["update"]).ended(0);
     assert!(!world.rebooted());
-    assert_eq!(world.state(), trial_b());
+    assert_eq!(world.boots(), (A, Some((B, 3))));
 }
 
 #[test]

@@ -146,6 +146,8 @@ impl World {
     /// The kernel command line says that this slot was booted.
     pub fn boot(&self, slot: Slot) {
         self.write("host/proc/cmdline", format!("quiet etchaos.slot={slot}\n"));
+        let nanos = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().subsec_nanos();
+        self.write("host/proc/sys/kernel/random/boot_id", format!("{nanos:08x}-1111\n"));
     }
 
     /// Puts the n-th release into a slot.
@@ -168,8 +170,18 @@ impl World {
         BootState::read(&Block::parse(&bytes).unwrap()).unwrap()
     }
 
+    /// The good slot, and the one on trial with the tries that are left.
+    pub fn boots(&self) -> (Slot, Option<(Slot, u8)>) {
+        let BootState { good, trial, .. } = self.state();
+        (good, trial.map(|trial| (trial.slot, trial.tries)))
+    }
+
+    /// What GRUB does with a trial that was asked for: it counts. Or a trial out of nowhere.
     pub fn on_trial(&self, good: Slot, slot: Slot, tries: u8) {
-        self.set_state(BootState { good, trial: Some(Trial { slot, tries }) });
+        let state = BootState { good, ..self.state() };
+        let trial = state.trial.filter(|trial| trial.slot == slot);
+        let trial = trial.unwrap_or(Trial { slot, tries, release: None, since: None });
+        self.set_state(BootState { trial: Some(Trial { tries, ..trial }), ..state });
     }
 
     pub fn publish(&self, n: u64) {
@@ -217,9 +229,11 @@ impl World {
         fs::remove_file(self.path("rebooted")).is_ok()
     }
 
-    /// Every file of the ESP with its digest.
+    /// Every file of the ESP with its digest, but grubenv: that is for [`Self::boots`].
     pub fn tree(&self) -> BTreeMap<PathBuf, String> {
-        tree(&self.esp(""))
+        let mut files = tree(&self.esp(""));
+        files.remove(&self.esp(GRUBENV));
+        files
     }
 
     /// That a slot holds the n-th release, whole.

@@ -1,0 +1,117 @@
+//! The life of a trial, as changes of the boot state without any I/O: it begins, GRUB counts its tries
+//! down, and it ends confirmed, failed or rolled back.
+
+use protocol::Release;
+use protocol::esp::Slot;
+use protocol::grubenv::{BootId, BootState, Newest, TRIES, Trial};
+
+use crate::plan::{Content, Slots};
+
+/// A slot is to be tried from the next boot on, [`TRIES`] times.
+pub fn begun(state: &BootState, slot: Slot, release: &Release, boot: Option<BootId>) -> BootState {
+    let trial = Trial { slot, tries: TRIES, release: Some(release.id()), since: boot };
+    // What is tried again has another chance.
+    let failed = state.failed.filter(|failed| *failed != release.id());
+    BootState { trial: Some(trial), failed, ..state.clone() }
+}
+
+/// A trial without tries left, of a slot that is not running, has failed. It is over, and its release
+/// is remembered.
+pub fn settled(state: &BootState, running: Option<Slot>) -> BootState {
+    match state.trial {
+        Some(Trial { slot, tries: 0, release, .. }) if running != Some(slot) => {
+            BootState { trial: None, failed: release.or(state.failed), ..state.clone() }
+        }
+        _ => state.clone(),
+    }
+}
+
+/// The running slot is healthy, and so the one to come back to. A trial of the other slot goes on.
+pub fn confirmed(state: &BootState, running: Slot) -> BootState {
+    let state = settled(state, Some(running));
+    BootState { good: running, trial: state.trial.filter(|trial| trial.slot != running), ..state }
+}
+
+/// Whether the running slot is being tried: if it is not healthy, a reboot leads back.
+pub fn is_tried(state: &BootState, running: Slot) -> bool {
+    running != state.good && state.trial.is_some_and(|trial| trial.slot == running)
+}
+
+/// A CDN offered this. From now on, what is older is not news; `afresh`, if the operator wants what
+/// is older.
+pub fn offered(state: &BootState, release: &Release, afresh: bool) -> BootState {
+    let (target, build) = (release.target(), release.build);
+    let known = state.newest.as_ref().filter(|newest| newest.target == target && !afresh);
+    let build = known.map_or(build, |newest| newest.build.max(build));
+    BootState { newest: Some(Newest { target, build }), ..state.clone() }
+}
+
+/// What going back by hand leads to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Back {
+    /// A trial that has not begun is called off; the running system stays.
+    Stay(BootState),
+    /// The system that runs after a reboot is another one, in this slot.
+    Reboot(BootState, Slot),
+}
+
+/// Why there is no way back.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum NoWayBack {
+    /// The other slot has no release that could be booted.
+    #[error("there is nothing to go back to: slot {slot} {why}")]
+    NotWhole {
+        /// The other slot.
+        slot: Slot,
+        /// What is wrong with it.
+        why: String,
+    },
+    /// It is the same one.
+    #[error("there is nothing to go back to: both slots hold {0}")]
+    Same(String),
+    /// It was no good.
+    #[error("there is nothing to go back to: {0} in slot {1} failed its trial, or was rolled back")]
+    Failed(String, Slot),
+}
+
+/// Goes back by hand. What is left is remembered as failed, or the next update would bring it again.
+/// What is gone back to is tried like a new release: if it does not boot, GRUB returns to this one.
+pub fn rolled_back(
+    state: &BootState,
+    running: Slot,
+    slots: &Slots,
+    boot: Option<BootId>,
+) -> Result<Back, NoWayBack> {
+    let id = |slot| slots.get(slot).release().map(Release::id);
+    let state = &settled(state, Some(running));
+    if running != state.good {
+        let failed = id(running).or(state.failed);
+        return Ok(Back::Reboot(BootState { trial: None, failed, ..state.clone() }, state.good));
+    }
+    let other = running.other();
+    if let Some(Trial { slot, release, .. }) = state.trial
+        && slot == other
+    {
+        let failed = release.or(id(other)).or(state.failed);
+        return Ok(Back::Stay(BootState { trial: None, failed, ..state.clone() }));
+    }
+    let release = match slots.get(other) {
+        Content::Complete(release) => release,
+        Content::Empty => return Err(NoWayBack::NotWhole { slot: other, why: "is empty".into() }),
+        Content::Damaged { problem, .. } => {
+            let why = format!("is damaged ({problem})");
+            return Err(NoWayBack::NotWhole { slot: other, why });
+        }
+    };
+    if id(running) == Some(release.id()) {
+        return Err(NoWayBack::Same(release.version.clone()));
+    }
+    if state.failed == Some(release.id()) {
+        return Err(NoWayBack::Failed(release.version.clone(), other));
+    }
+    let failed = id(running).or(state.failed);
+    Ok(Back::Reboot(BootState { failed, ..begun(state, other, release, boot) }, other))
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,135 @@
+use protocol::Role;
+use protocol::release::SCHEMA;
+use protocol::{Arch, Artifact};
+
+use super::*;
+
+const A: Slot = Slot::A;
+const B: Slot = Slot::B;
+const NOW: Option<BootId> = Some(BootId(7));
+
+fn release(build: u64) -> Release {
+    let artifact = |role: Role| Artifact {
+        role,
+        name: "x".into(),
+        size: 1,
+        sha256: format!("{build:02x}").repeat(32),
+        url: "x".into(),
+    };
+    Release {
+        schema: SCHEMA,
+        variant: "deb".parse().unwrap(),
+        arch: Arch::Amd64,
+        version: format!("13.{build}"),
+        build,
+        epoch: build,
+        kernel: "6.12".into(),
+        recipe: "ab".repeat(32),
+        artifacts: Role::BOOT.map(artifact).to_vec(),
+        packages: Vec::new(),
+        bootloader: Vec::new(),
+    }
+}
+
+fn left(state: BootState, tries: u8) -> BootState {
+    BootState { trial: state.trial.map(|trial| Trial { tries, ..trial }), ..state }
+}
+
+#[test]
+fn a_trial_begins_with_all_tries_and_gives_what_failed_another_chance() {
+    let failed = BootState { failed: Some(release(6).id()), ..BootState::settled(A) };
+    let state = begun(&failed, B, &release(6), NOW);
+    assert_eq!(state.failed, None);
+    let trial = Trial { slot: B, tries: TRIES, release: Some(release(6).id()), since: NOW };
+    assert_eq!(state.trial, Some(trial));
+    assert_eq!(begun(&failed, B, &release(7), NOW).failed, failed.failed);
+}
+
+#[test]
+fn a_trial_fails_when_no_try_is_left_and_it_does_not_run() {
+    let state = begun(&BootState::settled(A), B, &release(6), NOW);
+    let over = left(state.clone(), 0);
+    let failed = BootState { failed: Some(release(6).id()), ..BootState::settled(A) };
+    assert_eq!(settled(&over, Some(A)), failed);
+    assert_eq!(settled(&over, None), failed);
+    assert_eq!(settled(&over, Some(B)), over);
+    for tries in 1..=TRIES {
+        assert_eq!(settled(&left(state.clone(), tries), Some(A)), left(state.clone(), tries));
+    }
+}
+
+#[test]
+fn the_running_slot_is_good_and_the_other_ones_trial_goes_on() {
+    let state = begun(&BootState::settled(A), B, &release(6), NOW);
+    assert_eq!(confirmed(&left(state.clone(), 2), B), BootState::settled(B));
+    assert_eq!(confirmed(&left(state.clone(), 0), B), BootState::settled(B));
+    assert_eq!(confirmed(&state, A), state);
+    assert_eq!(confirmed(&BootState::settled(A), B), BootState::settled(B));
+    let failed = confirmed(&left(state, 0), A);
+    assert_eq!(failed, BootState { failed: Some(release(6).id()), ..BootState::settled(A) });
+    // It is remembered while the good slot is confirmed at every boot.
+    assert_eq!(confirmed(&failed, A), failed);
+}
+
+#[test]
+fn only_a_slot_that_is_tried_is_left_by_a_reboot() {
+    let state = left(begun(&BootState::settled(A), B, &release(6), NOW), 1);
+    assert!(is_tried(&state, B) && is_tried(&left(state.clone(), 0), B));
+    assert!(!is_tried(&state, A));
+    // GRUB's last resort: a reboot would lead back here.
+    assert!(!is_tried(&BootState::settled(A), B));
+}
+
+#[test]
+fn the_newest_build_is_of_one_target_and_only_grows() {
+    let newest = |state: &BootState| state.newest.clone().map(|newest| newest.build);
+    let state = offered(&BootState::settled(A), &release(6), false);
+    assert_eq!(newest(&state), Some(6));
+    assert_eq!(newest(&offered(&state, &release(5), false)), Some(6));
+    assert_eq!(newest(&offered(&state, &release(7), false)), Some(7));
+    assert_eq!(newest(&offered(&state, &release(5), true)), Some(5));
+    let other = Release { variant: "ubu".parse().unwrap(), ..release(1) };
+    assert_eq!(newest(&offered(&state, &other, false)), Some(1));
+}
+
+fn slots(a: u64, b: u64) -> Slots {
+    Slots { a: Content::Complete(release(a)), b: Content::Complete(release(b)) }
+}
+
+#[test]
+fn going_back_is_a_trial_of_the_other_slot_and_is_remembered() {
+    let back = rolled_back(&BootState::settled(B), B, &slots(5, 6), NOW).unwrap();
+    let Back::Reboot(state, A) = back else { panic!("{back:?}") };
+    assert_eq!(state.failed, Some(release(6).id()));
+    assert_eq!(state.trial.unwrap().release, Some(release(5).id()));
+    assert_eq!(state.good, B);
+    // Once it is confirmed, what was left is still not wanted.
+    assert_eq!(confirmed(&left(state, 2), A).failed, Some(release(6).id()));
+}
+
+#[test]
+fn a_trial_is_rolled_back_to_what_is_good() {
+    let state = begun(&BootState::settled(A), B, &release(6), NOW);
+    let expected = BootState { failed: Some(release(6).id()), ..BootState::settled(A) };
+    let back = |state: &BootState, running| rolled_back(state, running, &slots(5, 6), NOW).unwrap();
+    // It runs.
+    assert_eq!(back(&left(state.clone(), 2), B), Back::Reboot(expected.clone(), A));
+    // It was not booted yet.
+    assert_eq!(back(&state, A), Back::Stay(expected));
+}
+
+#[test]
+fn there_is_not_always_a_way_back() {
+    let settled = BootState::settled(A);
+    let refused = |state: &BootState, slots: &Slots| {
+        rolled_back(state, A, slots, NOW).unwrap_err().to_string()
+    };
+    let empty = Slots { b: Content::Empty, ..slots(5, 6) };
+    assert!(refused(&settled, &empty).contains("slot b is empty"));
+    let damaged = Content::Damaged { release: None, problem: "vmlinuz is missing".into() };
+    let damaged = Slots { b: damaged, ..slots(5, 6) };
+    assert!(refused(&settled, &damaged).contains("vmlinuz is missing"));
+    assert!(refused(&settled, &slots(5, 5)).contains("both slots hold 13.5"));
+    let failed = BootState { failed: Some(release(6).id()), ..settled };
+    assert!(refused(&failed, &slots(5, 6)).contains("13.6 in slot b failed"));
+}
