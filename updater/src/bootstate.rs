@@ -1,6 +1,5 @@
 //! grubenv on the ESP: read, changed in memory, written.
 
-use protocol::Release;
 use protocol::esp::{GRUBENV, Slot};
 use protocol::grubenv::{Block, BootState, SIZE};
 
@@ -60,8 +59,8 @@ impl Grubenv {
     }
 
     /// Sets the version that GRUB shows for a slot. Written with the next state.
-    pub fn show_version(&mut self, slot: Slot, release: &Release) {
-        self.block.show_version(slot, release);
+    pub fn show_version(&mut self, slot: Slot, version: &str) {
+        self.block.show_version(slot, version);
     }
 }
 

@@ -5,7 +5,7 @@ use std::str::FromStr;
 
 use super::{Block, GrubenvError, SIZE};
 use crate::esp::Slot;
-use crate::release::{Release, ReleaseId};
+use crate::release::ReleaseId;
 use crate::target::{Target, shortened};
 
 /// How often a new release may try to boot before GRUB gives up on it.
@@ -135,9 +135,9 @@ impl BootState {
 
 impl Block {
     /// Sets the version that GRUB shows when it boots a slot.
-    pub fn show_version(&mut self, slot: Slot, release: &Release) {
-        let version = Some(&release.version).filter(|version| version.len() <= SHOWN_VERSION_MAX);
-        self.set(&format!("etchaos_version_{slot}"), version.map_or("", |version| version));
+    pub fn show_version(&mut self, slot: Slot, version: &str) {
+        let shown = if version.len() > SHOWN_VERSION_MAX { "" } else { version };
+        self.set(&format!("etchaos_version_{slot}"), shown);
     }
 }
 
@@ -196,8 +196,7 @@ mod tests {
         let state = BootState { newest, failed: Some(example().id()), ..on_trial(3) };
         let mut block = Block::default();
         state.write(&mut block);
-        let release = Release { version: "9".repeat(SHOWN_VERSION_MAX), ..example() };
-        Slot::ALL.map(|slot| block.show_version(slot, &release));
+        Slot::ALL.map(|slot| block.show_version(slot, &"9".repeat(SHOWN_VERSION_MAX)));
         block.set("saved_entry", &"x".repeat(32));
         assert!(block.to_bytes().is_ok());
     }

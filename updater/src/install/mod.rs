@@ -121,7 +121,7 @@ pub fn put_on_trial(
     boot: Option<BootId>,
 ) -> Result<(), FileError> {
     let Installed { slot, release } = installed;
-    grubenv.show_version(*slot, release);
+    grubenv.show_version(*slot, &release.version);
     grubenv.write(esp, trial::begun(&grubenv.state, *slot, release, boot))
 }
 
