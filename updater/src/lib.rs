@@ -24,5 +24,6 @@ pub mod install;
 pub mod journal;
 pub mod listen;
 pub mod plan;
+pub mod reboot;
 pub mod slots;
 pub mod trial;
