@@ -13,6 +13,7 @@ local packages = [
   'udev',
   'kmod',
   'mount',
+  'dosfstools',  // fsck.vfat, for the ESP after a power cut
   'iproute2',
   'dbus-broker',
   'docker.io',

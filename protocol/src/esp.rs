@@ -24,6 +24,9 @@ pub const MANIFEST: &str = "release.jwt";
 pub const ARG_SLOT: &str = "etchaos.slot";
 /// The kernel's argument that says from which file system: `etchaos.esp=ABCD-1234`.
 pub const ARG_ESP: &str = "etchaos.esp";
+/// The kernel's argument that says that the slot is on trial: `etchaos.trial=2`, with the tries that are
+/// left. A host that cannot read its ESP must know it, too.
+pub const ARG_TRIAL: &str = "etchaos.trial";
 /// The kernel's argument that carries configuration for the updater.
 pub const ARG_CONFIG: &str = "etchaos.config";
 

@@ -69,6 +69,13 @@ pub enum Command {
     Status,
     /// After a healthy boot: make the running slot the good one
     Confirm,
+    /// Say whether the host is healthy, as the configuration has it
+    Health(Health),
+    /// Go back to the release in the other slot, and remember this one as failed
+    Rollback(Rollback),
+    /// Reboot, if the running slot is on trial and not confirmed
+    #[command(hide = true)]
+    Fallback(Fallback),
     /// Run Patterns that are pushed by the configured sources
     Listen,
     /// Show every value of the configuration and where it comes from
@@ -87,6 +94,30 @@ pub struct Update {
     /// Install also a release that failed its trial on this host
     #[arg(long)]
     pub retry_failed: bool,
+}
+
+/// Arguments of `health`.
+#[derive(Debug, Args)]
+pub struct Health {
+    /// Ask again until it is, or until the configured deadline after the boot
+    #[arg(long)]
+    pub wait: bool,
+}
+
+/// Arguments of `rollback`.
+#[derive(Debug, Args)]
+pub struct Rollback {
+    /// Do not reboot
+    #[arg(long)]
+    pub no_reboot: bool,
+}
+
+/// Arguments of `fallback`.
+#[derive(Debug, Args)]
+pub struct Fallback {
+    /// Wait until the configured deadline after the boot
+    #[arg(long)]
+    pub at_deadline: bool,
 }
 
 /// Arguments of `config`.

@@ -2,8 +2,9 @@
 
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
-use protocol::esp::{ARG_ESP, Slot, argument};
+use protocol::esp::{ARG_ESP, ARG_TRIAL, Slot, argument};
 use protocol::grubenv::BootId;
 
 /// The kernel's own limit is 4 KiB; os-release and the like are smaller still.
@@ -46,6 +47,26 @@ impl Host {
     pub fn boot_id(&self) -> Option<BootId> {
         let bytes = read_if_there(&self.path("/proc/sys/kernel/random/boot_id"), TEXT_MAX);
         str::from_utf8(&bytes.ok()??).ok()?.parse().ok()
+    }
+
+    /// Whether the boot loader says that the slot is on trial. It is known before any disk is.
+    pub fn on_trial(&self) -> io::Result<bool> {
+        Ok(argument(&self.cmdline()?, ARG_TRIAL).is_some())
+    }
+
+    /// The time since the kernel started.
+    pub fn uptime(&self) -> io::Result<Duration> {
+        let bytes = read_if_there(&self.path("/proc/uptime"), TEXT_MAX)?.unwrap_or_default();
+        // proc_uptime(5): seconds with two decimals, twice.
+        let text = String::from_utf8_lossy(&bytes);
+        let seconds = text.split_ascii_whitespace().next().and_then(|text| text.parse().ok());
+        let uptime = seconds.and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
+        uptime.ok_or_else(|| io::Error::other("/proc/uptime does not begin with seconds"))
+    }
+
+    /// Whether this is the host that we run on, and not a folder that looks like one.
+    pub fn is_this_one(&self) -> bool {
+        self.root == Path::new("/")
     }
 
     /// A value of os-release, without its quotes (os-release(5)).

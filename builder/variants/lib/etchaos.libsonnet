@@ -40,7 +40,9 @@
       'docker.service',
       // boot-complete.target is reached only if no unit failed; the updater confirms a slot by it.
       'systemd-boot-check-no-failures.service',
+      'etchaos-health.service',
       'etchaos-confirm.service',
+      'etchaos-deadline.service',
       'etchaos-listen.service',
       'etchaos-updater.timer',
     ],
@@ -71,7 +73,7 @@
   },
 
   // Kernel modules of the early init, by name; the files they depend on are looked up.
-  earlyModules:: ['loop', 'squashfs'],
+  earlyModules:: ['softdog', 'loop', 'squashfs'],
 
   // Fails on a name that nobody would read: a typing error, then.
   known(what, object, names)::

@@ -196,7 +196,9 @@ mod tests {
         let state = BootState { newest, failed: Some(example().id()), ..on_trial(3) };
         let mut block = Block::default();
         state.write(&mut block);
-        Slot::ALL.map(|slot| block.show_version(slot, &"9".repeat(SHOWN_VERSION_MAX)));
+        for slot in Slot::ALL {
+            block.show_version(slot, &"9".repeat(SHOWN_VERSION_MAX));
+        }
         block.set("saved_entry", &"x".repeat(32));
         assert!(block.to_bytes().is_ok());
     }

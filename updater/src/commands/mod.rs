@@ -2,9 +2,12 @@
 
 mod config;
 mod confirm;
+mod fallback;
+mod health;
 mod listen;
 mod output;
 mod poll;
+mod rollback;
 mod status;
 
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -28,6 +31,9 @@ pub fn run(cli: &Cli) -> Exit {
         Command::Update(arguments) => poll::update(global, arguments),
         Command::Status => status::status(global),
         Command::Confirm => confirm::confirm(global),
+        Command::Health(arguments) => health::health(global, arguments),
+        Command::Rollback(arguments) => rollback::rollback(global, arguments),
+        Command::Fallback(arguments) => fallback::fallback(global, arguments),
         Command::Listen => listen::listen(global),
         Command::Config(arguments) => config::config(global, arguments),
     };

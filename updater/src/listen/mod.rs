@@ -4,7 +4,6 @@
 //! neither are the answers.
 
 mod push;
-mod shell;
 
 use std::io;
 use std::net::SocketAddr;

@@ -9,7 +9,7 @@ use protocol::pattern::{Mode, Report, RunError, run};
 use protocol::token::{TokenError, verify};
 use protocol::{Claims, KeyRing, Verified};
 
-use super::shell::Bounded;
+use crate::shell::Bounded;
 
 /// A token that is valid for longer is a standing permission, and not a push.
 const VALID_MAX: u64 = 60 * 60;

@@ -10,6 +10,8 @@ use std::fmt;
 use std::process::{Command, Output};
 use std::time::Duration;
 
+use nix::sys::reboot::RebootMode;
+
 pub use self::calendar::{CalendarError, Opening, opening};
 pub use self::logind::busy;
 use crate::config::{Reboot, Window};
@@ -19,6 +21,8 @@ use crate::host::Host;
 const BUSY_WAIT: u64 = 15 * 60;
 /// A fleet does not reboot in one second, as far as a window leaves time for that.
 const SPREAD_MAX: Duration = Duration::from_secs(15 * 60);
+/// Services have 90 s to end, and some have it twice.
+const ORDERLY_MAX: Duration = Duration::from_secs(5 * 60);
 /// The transient units that wake us: one name, so that they are replaced and do not pile up.
 const WAKE_UNIT: &str = "etchaos-updater-again";
 /// The unit that runs `update`, with its sandbox.
@@ -173,6 +177,26 @@ impl Wake {
 /// 257 systemd asks for them also where root says so.
 pub fn reboot() -> Result<(), CommandError> {
     run(&["systemctl", "reboot", "--check-inhibitors=no"].map(str::to_owned))
+}
+
+/// Reboots, also where systemd does not: a host that hangs here hangs for ever. Ends with the host; or,
+/// where the host is a folder, when the reboot was asked for.
+pub fn by_all_means(host: &Host) -> Result<(), CommandError> {
+    let asked = reboot();
+    if !host.is_this_one() {
+        return asked;
+    }
+    match asked {
+        Ok(()) => std::thread::sleep(ORDERLY_MAX),
+        Err(error) => log::error!("{error}"),
+    }
+    log::error!("systemd did not reboot: the kernel is told to");
+    // The ESP is not mounted by us, and nothing else is worth more than the reboot.
+    nix::unistd::sync();
+    match nix::sys::reboot::reboot(RebootMode::RB_AUTOBOOT) {
+        Ok(never) => match never {},
+        Err(why) => Err(CommandError::Start { program: "reboot(2)".into(), why: why.into() }),
+    }
 }
 
 /// A program that did not do what it should.

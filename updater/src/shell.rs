@@ -31,7 +31,12 @@ pub struct Bounded<'a> {
 impl<'a> Bounded<'a> {
     /// With the usual limits.
     pub fn new(exec: &'a Exec) -> Self {
-        Self { exec, time_max: TIME_MAX }
+        Self::within(exec, TIME_MAX)
+    }
+
+    /// With another limit of time for each text.
+    pub fn within(exec: &'a Exec, time_max: Duration) -> Self {
+        Self { exec, time_max }
     }
 }
 

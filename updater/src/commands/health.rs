@@ -1,0 +1,60 @@
+//! `health`
+
+use std::time::Duration;
+
+use anyhow::Result;
+use serde_json::json;
+
+use super::answer;
+use crate::cli::{Exit, Global, Health as Arguments};
+use crate::config::{ConfigError, Health, Settings, load};
+use crate::esp::{Access, Esp};
+use crate::health::wait;
+use crate::host::Host;
+
+/// The unit waits, and then a configuration that cannot be read counts as an empty one: an operator's
+/// typing error must not undo an update.
+pub(super) fn health(global: &Global, arguments: &Arguments) -> Result<Exit> {
+    let host = Host::new(&global.host_root);
+    let health = match configured(global, &host) {
+        Err(error) if arguments.wait && error.is::<ConfigError>() => {
+            log::error!("{error}; only systemd's view of the host's health counts");
+            Health::default()
+        }
+        health => health?,
+    };
+    let left = || match arguments.wait {
+        true => left(&host, health.deadline),
+        false => Duration::ZERO,
+    };
+    let complaints = wait(&health, left).err().unwrap_or_default();
+    let lines: Vec<String> = complaints.iter().map(ToString::to_string).collect();
+    for line in &lines {
+        log::error!("not healthy: {line}");
+    }
+    let healthy = lines.is_empty();
+    answer(global, &json!({"healthy": healthy, "complaints": lines}), || match healthy {
+        true => format!("healthy: {}", asked(&health)),
+        false => format!("not healthy:\n  {}", lines.join("\n  ")),
+    })?;
+    Ok(if healthy { Exit::Ok } else { Exit::Error })
+}
+
+/// What the configuration says, from all its sources.
+pub(super) fn configured(global: &Global, host: &Host) -> Result<Health> {
+    let esp = Esp::open(host, global.esp.as_deref(), Access::Read)?;
+    let merged = load(host, esp.as_ref(), &global.configs)?;
+    Ok(Settings::try_from(&merged)?.health)
+}
+
+/// How long it is until a time after the boot. Where the kernel does not say, it has come.
+pub(super) fn left(host: &Host, deadline: Duration) -> Duration {
+    host.uptime().map_or(Duration::ZERO, |uptime| deadline.saturating_sub(uptime))
+}
+
+fn asked(health: &Health) -> String {
+    match (health.units.len(), health.checks.len()) {
+        (0, 0) => "no units and no checks are configured".into(),
+        (units, checks) => format!("units active: {units}, checks passed: {checks}"),
+    }
+}

@@ -1,0 +1,190 @@
+//! What ends a trial: health, the deadline, the operator.
+
+use std::fs;
+use std::time::{Duration, Instant};
+
+use protocol::esp::Slot::{A, B};
+use serde_json::json;
+
+use crate::world::World;
+
+/// Slot b runs release 2, on trial, with two tries left; slot a has release 1 and is good.
+fn on_trial() -> World {
+    let world = World::new();
+    world.publish(2);
+    world.run(&["update", "--no-reboot"]).ended(0);
+    world.on_trial(A, B, 2);
+    world.boot(B);
+    world.write("host/proc/cmdline", "quiet etchaos.slot=b etchaos.trial=2\n");
+    world.write("host/proc/uptime", "100.00 90.00\n");
+    world
+}
+
+fn health(world: &World, health: serde_json::Value) {
+    world.write("esp/etchaos/config.json", json!({"health": health}).to_string());
+}
+
+#[test]
+fn units_and_checks_make_a_host_healthy() {
+    let world = on_trial();
+    world.run(&["health"]).ended(0);
+    health(&world, json!({"units": ["app.service"], "checks": ["true", "echo why; exit 4"]}));
+    world.program("systemctl", "#!/bin/sh\necho activating\nexit 3\n");
+    let ran = world.run(&["health", "--json"]).ended(1);
+    let complaints = json!(["app.service is activating", "check 2 ends with 4 and says \"why\""]);
+    assert_eq!(ran.json(), json!({"healthy": false, "complaints": complaints}));
+    world.program("systemctl", "#!/bin/sh\ntest \"$*\" = 'is-active -- app.service'\n");
+    health(&world, json!({"units": ["app.service"], "checks": ["true"]}));
+    world.run(&["health"]).ended(0);
+}
+
+#[test]
+fn health_is_waited_for_until_the_deadline() {
+    let world = on_trial();
+    let flag = world.path("flag");
+    health(&world, json!({"checks": [format!("test -e {}", flag.display())], "deadline": "2min"}));
+    let mut waiting = Guarded(world.command(&["health", "--wait"]).spawn().unwrap());
+    std::thread::sleep(Duration::from_secs(1));
+    assert!(waiting.0.try_wait().unwrap().is_none(), "it did not wait");
+    fs::write(&flag, "").unwrap();
+    assert!(waiting.0.wait().unwrap().success());
+    fs::remove_file(&flag).unwrap();
+    world.write("host/proc/uptime", "121.00 90.00\n");
+    let since = Instant::now();
+    world.run(&["health", "--wait"]).failed(&["check 1 ends with 1"]);
+    assert!(since.elapsed() < Duration::from_secs(20));
+}
+
+/// Ends the process also if the test fails.
+struct Guarded(std::process::Child);
+
+impl Drop for Guarded {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+#[test]
+fn an_operators_typing_error_does_not_undo_an_update() {
+    let world = on_trial();
+    health(&world, json!({"unit": []}));
+    world.run(&["health"]).failed(&["unknown field `unit`"]);
+    let ran = world.run(&["health", "--wait"]).ended(0);
+    assert!(ran.stderr.contains("only systemd's view"), "{}", ran.stderr);
+}
+
+#[test]
+fn a_host_on_trial_is_rebooted_and_no_other() {
+    let world = on_trial();
+    assert!(world.run(&["fallback"]).ended(0).stdout.contains("slot b is on trial: rebooting"));
+    assert!(world.rebooted());
+    // At the deadline, too; and if the ESP says nothing, or the disk is not there.
+    world.write("host/proc/uptime", "1000.00 90.00\n");
+    world.run(&["fallback", "--at-deadline"]).ended(0);
+    assert!(world.rebooted());
+    fs::write(world.esp("etchaos/grubenv"), "nonsense").unwrap();
+    world.run(&["fallback"]).ended(0);
+    assert!(world.rebooted());
+    fs::rename(world.path("esp"), world.path("gone")).unwrap();
+    world.run(&["fallback", "--at-deadline"]).ended(0);
+    assert!(world.rebooted());
+    fs::rename(world.path("gone"), world.path("esp")).unwrap();
+
+    world.run(&["confirm"]).ended(0);
+    assert_eq!(world.boots(), (B, None));
+    assert!(world.run(&["fallback"]).ended(0).stdout.contains("slot b is confirmed"));
+    // Booted as good: there would be no end of it.
+    world.boot(A);
+    fs::write(world.esp("etchaos/grubenv"), "nonsense").unwrap();
+    assert!(world.run(&["fallback"]).ended(0).stdout.contains("not on trial"));
+    assert!(!world.rebooted());
+}
+
+#[test]
+fn what_failed_is_remembered_by_the_boot_that_follows() {
+    let world = on_trial();
+    world.on_trial(A, B, 0);
+    world.boot(A);
+    world.run(&["confirm"]).ended(0);
+    assert_eq!(world.boots(), (A, None));
+    let failed = world.state().failed;
+    assert!(failed.is_some());
+    assert_eq!(world.run(&["check", "--json"]).ended(3).json()["step"], "failedBefore");
+    // A download that fails, and a slot that is gone, do not make it forgotten.
+    world.publish(3);
+    world.cdn.remove("/3.initrd");
+    world.run(&["update"]).ended(1);
+    world.publish(2);
+    fs::remove_dir_all(world.esp("etchaos/b")).unwrap();
+    assert_eq!(world.state().failed, failed);
+}
+
+#[test]
+fn what_the_boot_loader_cannot_count_does_not_reboot_for_ever() {
+    let world = World::new();
+    world.publish(2);
+    world.run(&["update"]).ended(0);
+    assert!(world.rebooted());
+    // In the same boot it is asked for again; in the next one GRUB has shown that it cannot.
+    world.run(&["update"]).ended(0);
+    assert!(world.rebooted());
+    world.boot(A);
+    world.run(&["update"]).failed(&["slot b was to be tried", "cannot write etchaos/grubenv"]);
+    assert!(!world.rebooted());
+    world.run(&["update", "--retry-failed"]).ended(0);
+    assert!(world.rebooted());
+    assert_eq!(world.boots(), (A, Some((B, 3))));
+}
+
+#[test]
+fn a_cdn_that_goes_back_calls_the_trial_off() {
+    let world = World::new();
+    world.publish(2);
+    world.run(&["update", "--no-reboot"]).ended(0);
+    // What runs, published anew under a higher number.
+    let again = protocol::Release { build: 3, ..crate::world::release(1) };
+    world.publish_manifest(&again);
+    let ran = world.run(&["update", "--json"]).ended(0);
+    assert_eq!(ran.json()["step"], "withdraw");
+    assert_eq!(world.boots(), (A, None));
+    assert!(!world.rebooted());
+}
+
+#[test]
+fn going_back_by_hand() {
+    let world = on_trial();
+    world.run(&["confirm"]).ended(0);
+    let ran = world.run(&["rollback"]).ended(0);
+    assert!(ran.stdout.contains("back to 13.1 in slot a"), "{}", ran.stdout);
+    assert!(world.rebooted());
+    assert_eq!(world.boots(), (B, Some((A, 3))));
+    // GRUB counts; a is healthy; and the release that was left is not installed again.
+    world.on_trial(B, A, 2);
+    world.boot(A);
+    world.run(&["confirm"]).ended(0);
+    assert_eq!(world.boots(), (A, None));
+    assert_eq!(world.run(&["update", "--json"]).ended(3).json()["step"], "failedBefore");
+    world.run(&["rollback"]).failed(&["13.2 in slot b failed"]);
+    // A newer one is.
+    world.publish(3);
+    world.run(&["update"]).ended(0);
+    world.assert_slot(B, 3);
+    assert!(world.rebooted());
+    // Before it was booted, it is called off.
+    let ran = world.run(&["rollback"]).ended(0);
+    assert!(ran.stdout.contains("called off") && !world.rebooted(), "{}", ran.stdout);
+    assert_eq!(world.boots(), (A, None));
+    assert_eq!(world.run(&["update", "--json"]).ended(3).json()["step"], "failedBefore");
+}
+
+#[test]
+fn going_back_from_a_trial() {
+    let world = on_trial();
+    world.run(&["rollback", "--no-reboot"]).ended(0);
+    assert!(!world.rebooted());
+    assert_eq!(world.boots(), (A, None));
+    let world = World::new();
+    world.run(&["rollback"]).failed(&["slot b is empty"]);
+    world.run(&["rollback", "--host-root", "/nonexistent"]).failed(&["not known"]);
+}
