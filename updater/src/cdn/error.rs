@@ -82,7 +82,9 @@ pub enum CdnError {
         to: String,
     },
     /// An answer that sends us on and on.
-    #[error("the CDN redirects {url} more than {max} times: its rewriting rules may run in a circle")]
+    #[error(
+        "the CDN redirects {url} more than {max} times: its rewriting rules may run in a circle"
+    )]
     Redirects {
         /// The URL that was asked for first.
         url: String,
@@ -121,8 +123,10 @@ pub enum CdnError {
 
 fn advice(status: u16) -> &'static str {
     match status {
-        401 | 403 => "does it want credentials, or refuse this host?",
-        407 => "the proxy wants a user and a password: \"proxy\": \"http://user:password@host:port\"",
+        401 | 403 => "does it, or a proxy, want credentials, or refuse this host?",
+        407 => {
+            "the proxy wants a user and a password: \"proxy\": \"http://user:password@host:port\""
+        }
         408 | 425 | 429 | 500.. => "it may be overloaded or broken",
         _ => "was it published there?",
     }
@@ -160,9 +164,10 @@ impl CdnError {
     /// A request without an answer.
     pub(super) fn unanswered(url: String, via: String, error: &Error) -> Self {
         match tls(error) {
-            Some(rustls::Error::InvalidCertificate(CertificateError::UnknownIssuer)) => {
-                Self::Untrusted { url, via }
-            }
+            // The second is one that has the name of a known one, and another key.
+            Some(rustls::Error::InvalidCertificate(
+                CertificateError::UnknownIssuer | CertificateError::BadSignature,
+            )) => Self::Untrusted { url, via },
             _ => Self::Unreachable { url, via, why: shown(error), is_transient: transient(error) },
         }
     }
@@ -203,7 +208,9 @@ fn transient(error: &Error) -> bool {
 /// Errors that may quote a URL, which may hold a secret, are not shown.
 fn shown(error: &Error) -> String {
     match error {
-        Error::BadUri(_) | Error::Http(_) | Error::InvalidProxyUrl => "the URL is not usable".into(),
+        Error::BadUri(_) | Error::Http(_) | Error::InvalidProxyUrl => {
+            "the URL is not usable".into()
+        }
         Error::Io(error) => error.to_string(),
         other => other.to_string(),
     }
