@@ -1,15 +1,16 @@
 //! Where releases come from: a web server, or a folder.
 //!
 //! What happens to a request, and where it is decided:
-//! 1. [`proxy`]: which way it goes, by tunnel, by [`forward`]ing, or straight; [`route`] has the agents
-//! 2. [`authorities`]: whose certificate is good on that way
-//! 3. [`redirect`]: whether the answer may send us elsewhere
-//! 4. [`answer`], [`range`]: what the answer's head is good for
-//! 5. [`rate`]: how fast the body is read
-//! 6. [`retry`]: whether to ask again, and when
+//! 1. `proxy`: which way it goes: by a tunnel, by asking a proxy (`forward`), or straight; `route` has
+//!    the agents
+//! 2. `authorities`: whose certificate is good on that way
+//! 3. `redirect`: whether the answer may send us elsewhere
+//! 4. `answer`, `range`: what the answer's head is good for
+//! 5. `rate`: how fast the body is read
+//! 6. `retry`: whether to ask again, and when
 //!
-//! [`download`] does that until a whole file is there, [`mirrors`] until it is the right one;
-//! [`error`] is what can go wrong.
+//! `download` does that until a whole file is there, `mirrors` until it is the right one; `error` is
+//! what can go wrong.
 
 mod answer;
 mod authorities;

@@ -1,13 +1,17 @@
 //! Downloads from servers that break, lie, stall and change their minds.
 
+use std::fs;
 use std::num::NonZeroU64;
+use std::process::Stdio;
 use std::time::{Duration, Instant};
 
+use protocol::Artifact;
 use updater::cdn::FetchError;
 use updater::config::Network;
 
 use crate::network::{Memory, artifact, bytes, client, hasty, plain};
 use crate::server::{End, Reply, Server, content_range};
+use crate::world::{World, release};
 
 const SIZE: usize = 500_000;
 /// More than counts as getting further.
@@ -201,7 +205,9 @@ fn a_page_for_people_is_called_one() {
         let server = Server::start();
         server.put("/x", reply);
         let said = ["looks like HTML", "captive portal", "500000"];
-        failed(fetch(&server, &mut Memory::default()), &server, &said, 1);
+        let mut sink = Memory::default();
+        failed(fetch(&server, &mut sink), &server, &said, 1);
+        assert!(sink.bytes.is_empty());
     }
 }
 
@@ -377,4 +383,38 @@ fn where_nobody_has_it_everybody_is_named() {
     }
     assert!(!error.contains("SECRET"), "{error}");
     assert!(sink.bytes.is_empty());
+}
+
+#[test]
+fn memory_does_not_grow_with_the_file() {
+    const LARGE: usize = 120 << 20;
+    let world = World::new();
+    let large = vec![7; LARGE];
+    let mut release = release(2);
+    release.artifacts[1] = Artifact { url: "large".into(), ..artifact(&large) };
+    world.publish(2);
+    world.publish_manifest(&release);
+    world.cdn.answer("/large", |r| {
+        let file = Reply::file(r, &vec![7; LARGE], "\"1\"");
+        if r.from().is_none() { file.cut(LARGE / 2, End::Reset) } else { file }
+    });
+    let mut updater = world.command(&["update"]).stdout(Stdio::null()).spawn().unwrap();
+    let status = format!("/proc/{}/status", updater.id());
+    let mut peak = 0;
+    let ended = loop {
+        let text = fs::read_to_string(&status).unwrap_or_default();
+        let line = text.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+        let kib = line.and_then(|line| line.trim().strip_suffix(" kB")?.parse().ok());
+        peak = peak.max(kib.unwrap_or(0));
+        match updater.try_wait().unwrap() {
+            Some(ended) => break ended,
+            None => std::thread::sleep(Duration::from_millis(5)),
+        }
+    };
+    assert!(ended.success());
+    eprintln!("peak of the resident set: {peak} KiB");
+    // Of a debug build, whose code alone has more than a release has altogether.
+    assert!((1..24 << 10).contains(&peak), "{peak} KiB");
+    let resumed = world.cdn.asked().iter().filter(|r| r.from().is_some()).count();
+    assert_eq!(resumed, 1);
 }
