@@ -148,12 +148,16 @@ struct Request<'a> {
 
 impl Cdn {
     /// A client for this network. Redirects may lead to `allowed_origins` (`https://host[:port]`).
-    pub fn new(network: &Network, allowed_origins: &[String]) -> Result<Self, SetupError> {
-        Self::with(network, allowed_origins, Times::default(), &|name| std::env::var(name).ok())
+    pub fn new(
+        network: &Network,
+        allowed_origins: &[String],
+        times: Times,
+    ) -> Result<Self, SetupError> {
+        Self::with_environment(network, allowed_origins, times, &|name| std::env::var(name).ok())
     }
 
-    /// The same with other times, and with the environment as `variable` knows it.
-    pub fn with(
+    /// The same with another environment than this process's; it may name proxies.
+    pub fn with_environment(
         network: &Network,
         allowed_origins: &[String],
         times: Times,

@@ -31,7 +31,7 @@ pub fn times() -> Times {
 
 /// A client that is patient for milliseconds, and knows no environment.
 pub fn client(network: &Network) -> Cdn {
-    Cdn::with(network, &[], times(), &|_| None).unwrap()
+    Cdn::with_environment(network, &[], times(), &|_| None).unwrap()
 }
 
 pub fn plain() -> Cdn {
@@ -41,7 +41,7 @@ pub fn plain() -> Cdn {
 /// A client to which a silence of this length is a stall.
 pub fn hasty(stall: Duration) -> Cdn {
     let times = Times { stall, ..times() };
-    Cdn::with(&Network::default(), &[], times, &|_| None).unwrap()
+    Cdn::with_environment(&Network::default(), &[], times, &|_| None).unwrap()
 }
 
 /// Bytes that are the same nowhere else in the file.

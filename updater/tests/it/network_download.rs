@@ -1,15 +1,17 @@
 //! Downloads from servers that break, lie, stall and change their minds.
 
 use std::fs;
+use std::io::Write;
+use std::net::TcpListener;
 use std::num::NonZeroU64;
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use protocol::Artifact;
-use updater::cdn::FetchError;
+use updater::cdn::{Cdn, FetchError, Times};
 use updater::config::Network;
 
-use crate::network::{Memory, artifact, bytes, client, hasty, plain};
+use crate::network::{Memory, artifact, bytes, client, hasty, plain, times};
 use crate::server::{End, Reply, Server, content_range};
 use crate::world::{World, release};
 
@@ -268,6 +270,38 @@ fn a_drip_is_given_up() {
     let cdn = hasty(Duration::from_millis(200));
     let result = cdn.fetch(&at(&server), 0, SIZE as u64, &mut sink);
     failed(result, &server, &["next to nothing"], 5);
+}
+
+#[test]
+fn servers_that_never_come_to_the_point() {
+    let short = Duration::from_millis(300);
+    let times = Times { connect: short, stall: short, ..times() };
+    let cdn = Cdn::with_environment(&Network::default(), &[], times, &|_| None).unwrap();
+    // They take a connection, and say this again and again.
+    for said in ["", "HTTP/1.1 100 Continue\r\n\r\n", "HTTP/1.1 200 X\r\nX: y\r\n"] {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        std::thread::spawn(move || {
+            for mut stream in listener.incoming().flatten() {
+                std::thread::spawn(move || {
+                    let mut left = stream.write_all(said.as_bytes()).is_ok();
+                    while left {
+                        std::thread::sleep(Duration::from_millis(20));
+                        let more = if said.contains("X: y") { "X: y\r\n" } else { said };
+                        left = stream.write_all(more.as_bytes()).is_ok() && !more.is_empty();
+                    }
+                    std::thread::sleep(Duration::from_secs(20));
+                });
+            }
+        });
+        for scheme in ["http", "https"] {
+            let since = Instant::now();
+            let url = format!("{scheme}://{address}/x");
+            let error = cdn.fetch(&url, 0, SIZE as u64, &mut Memory::default()).unwrap_err();
+            assert!(error.to_string().contains("cannot get"), "{error}");
+            assert!(since.elapsed() < Duration::from_secs(15), "{said:?} {scheme}");
+        }
+    }
 }
 
 #[test]

@@ -272,7 +272,7 @@ fn a_manifest_that_trickles_is_given_up() {
     let pause = Some(Duration::from_millis(20));
     server.put(&path(), Reply { pause, ..Reply::ok(signer.token(1)) });
     let times = Times { manifest: Duration::from_millis(500), ..times() };
-    let cdn = Cdn::with(&Network::default(), &[], times, &|_| None).unwrap();
+    let cdn = Cdn::with_environment(&Network::default(), &[], times, &|_| None).unwrap();
     let since = Instant::now();
     let error =
         signer.asking().ask(&cdn, std::slice::from_ref(&server.url)).unwrap_err().to_string();
@@ -323,7 +323,7 @@ fn redirects_elsewhere_are_not_unless_allowed() {
     }
     assert!(other.asked().is_empty());
     let allowed = [other.url.clone()];
-    let cdn = Cdn::with(&Network::default(), &allowed, times(), &|_| None).unwrap();
+    let cdn = Cdn::with_environment(&Network::default(), &allowed, times(), &|_| None).unwrap();
     let found = signer.asking().ask(&cdn, std::slice::from_ref(&server.url)).unwrap();
     assert_eq!(found.release().build, 3);
 

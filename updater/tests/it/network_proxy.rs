@@ -109,7 +109,7 @@ fn an_authority_of_ones_own() {
     let plain = serving(Server::start()).url.replace("http:", "https:");
     refused(&client(&ours.network()), &plain, &["cannot get"]);
     let gone = Network { authorities: vec!["/no/such/ca.pem".into()], ..Network::default() };
-    let error = Cdn::new(&gone, &[]).err().unwrap().to_string();
+    let error = Cdn::new(&gone, &[], times()).err().unwrap().to_string();
     assert!(error.contains("\"ca\" in /no/such/ca.pem: No such file"), "{error}");
 }
 
@@ -119,7 +119,7 @@ fn from_https_nothing_leads_to_http() {
     let (server, plain) = (ours.serve("127.0.0.1"), serving(Server::start()));
     server.put("/x", Reply::status(302).header(format!("Location: {}/x", plain.url)));
     let allowed = [plain.url.clone()];
-    let cdn = Cdn::with(&ours.network(), &allowed, times(), &|_| None).unwrap();
+    let cdn = Cdn::with_environment(&ours.network(), &allowed, times(), &|_| None).unwrap();
     refused(&cdn, &server.url, &["302", &plain.url, "not followed"]);
     assert!(plain.asked().is_empty());
 }
