@@ -197,7 +197,8 @@ fn serve(stream: Box<dyn Stream>, socket: &TcpStream, state: &State) -> std::io:
     let mut stream = Counted { stream: reader.into_inner(), sent: &state.sent };
     stream.write_all(head(&reply).as_bytes())?;
     if request.method != "HEAD" && reply.status != 304 {
-        let body = &reply.body[..reply.cut.unwrap_or(reply.body.len())];
+        let length = reply.body.len();
+        let body = &reply.body[..reply.cut.map_or(length, |cut| cut.min(length))];
         match reply.pause {
             None => stream.write_all(body)?,
             Some(pause) => {
