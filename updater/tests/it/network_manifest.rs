@@ -194,7 +194,7 @@ fn bad_servers(signer: &Signer) -> Vec<(Server, &'static str)> {
         (signed(&Claims { exp: Some(now() - 600), ..claims(&release(9)) }), "expired"),
         (signed(&claims(&Release { variant: "fed".parse().unwrap(), ..release(9) })), "is for fed"),
         (signed(&claims(&Release { build: 0, ..release(9) })), "build 0"),
-        (signed(&claims(&release(4))), "build 4, and build 5 was seen"),
+        (signed(&claims(&release(4))), "build 4, which is older than build 5"),
         (serve(Reply::status(404)), "404"),
         (serve(Reply::status(503)), "503"),
         (serve(Reply::ok("x".repeat(2 << 20))), "more than 1048576"),

@@ -12,7 +12,7 @@ use rustls::ServerConfig;
 use rustls::crypto::aws_lc_rs;
 use rustls::pki_types::PrivatePkcs8KeyDer;
 use tempfile::TempDir;
-use updater::cdn::{Cdn, FetchError};
+use updater::cdn::{Answered, Cdn, FetchError};
 use updater::config::Network;
 
 use crate::network::{Memory, artifact, bytes, client, times};
@@ -81,6 +81,12 @@ fn get(cdn: &Cdn, url: &str) -> Result<(), FetchError> {
     Ok(())
 }
 
+/// The same as a manifest, which has a deadline.
+fn get_small(cdn: &Cdn, url: &str) {
+    let answered = cdn.manifest(&format!("{url}/x"), SIZE, None).unwrap();
+    assert!(matches!(answered, Answered::Changed { bytes: found, .. } if found == bytes(SIZE)));
+}
+
 #[track_caller]
 fn refused(cdn: &Cdn, url: &str, said: &[&str]) {
     let error = get(cdn, url).unwrap_err().to_string();
@@ -98,6 +104,7 @@ fn an_authority_of_ones_own() {
     get(&client(&ours.network()), &server.url).unwrap();
     let both = Network { authorities: vec![other.path(), ours.path()], ..Network::default() };
     get(&client(&both), &server.url).unwrap();
+    get_small(&client(&both), &server.url);
     let before = server.asked().len();
     for network in [Network::default(), other.network()] {
         refused(&client(&network), &server.url, &["not trusted here", "\"ca\"", "in between"]);
@@ -212,18 +219,22 @@ fn by_a_real_proxy_plain_requests_are_forwarded_and_tls_is_tunnelled() {
         }
     }
     assert_eq!(cdn.probe(&format!("{}/x", plain.url)).unwrap(), Some(SIZE as u64));
+    for server in [&plain, &tls] {
+        server.put("/x", Reply::ok(bytes(SIZE)));
+        get_small(&cdn, &server.url);
+    }
     let seen = proxy.seen();
     let count = |line: String| seen.iter().filter(|seen| **seen == line).count();
-    assert_eq!(count(format!("GET {}/x HTTP/1.1", plain.url)), 6, "{seen:?}");
+    assert_eq!(count(format!("GET {}/x HTTP/1.1", plain.url)), 7, "{seen:?}");
     assert_eq!(count(format!("HEAD {}/x HTTP/1.1", plain.url)), 1, "{seen:?}");
-    assert_eq!(count(format!("CONNECT 127.0.0.1:{port} HTTP/1.1")), 6, "{seen:?}");
-    assert_eq!(seen.len(), 13);
+    assert_eq!(count(format!("CONNECT 127.0.0.1:{port} HTTP/1.1")), 7, "{seen:?}");
+    assert_eq!(seen.len(), 15);
 
     // Who is named in no_proxy is reached straight.
     let straight = Network { no_proxy: vec!["127.0.0.0/8".into()], ..network };
     get(&client(&straight), &plain.url).unwrap();
     get(&client(&straight), &tls.url).unwrap();
-    assert_eq!(proxy.seen().len(), 13);
+    assert_eq!(proxy.seen().len(), 15);
 }
 
 #[test]
