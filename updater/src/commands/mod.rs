@@ -5,6 +5,7 @@ mod confirm;
 mod fallback;
 mod health;
 mod listen;
+mod offer;
 mod output;
 mod poll;
 mod rollback;

@@ -3,18 +3,18 @@
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
+use protocol::Release;
 use protocol::compare::differences;
 use protocol::esp::{GRUBENV, Slot};
 use protocol::grubenv::{BootId, BootState};
-use protocol::{Arch, Release, Target};
 use serde_json::{Value, json};
 
+use super::offer::Offer;
 use super::{Opened, answer, now, tell};
 use crate::bootstate::{Grubenv, good_without_grubenv};
-use crate::candidate::{Candidate, fetch};
+use crate::candidate::Candidate;
 use crate::cdn::Cdn;
 use crate::cli::{Exit, Global, Update};
-use crate::config::Settings;
 use crate::esp::Access;
 use crate::host::Host;
 use crate::install::{Installed, Job, install, put_on_trial};
@@ -25,7 +25,7 @@ use crate::trial::{offered, settled};
 
 pub(super) fn check(global: &Global) -> Result<Exit> {
     let mut opened = Opened::new(global, Access::Read)?;
-    let offer = Offer::get(&mut opened)?;
+    let offer = Offer::get(global, &mut opened, Permissions::default())?;
     opened.reopen(global, Access::Read)?;
     let poll = Poll::new(&opened, offer, None, Permissions::default())?;
     poll.refuse_downgrade()?;
@@ -38,17 +38,17 @@ pub(super) fn check(global: &Global) -> Result<Exit> {
 }
 
 pub(super) fn update(global: &Global, arguments: &Update) -> Result<Exit> {
+    let allow =
+        Permissions { downgrade: arguments.allow_downgrade, retry_failed: arguments.retry_failed };
     let mut opened = Opened::new(global, Access::Read)?;
     // A window that systemd cannot read is better told before anything is installed.
     decide_reboot(&opened, global, arguments)?;
-    let offer = Offer::get(&mut opened)?;
+    let offer = Offer::get(global, &mut opened, allow)?;
     opened.reopen(global, Access::Read)?;
     let unconfirmed = unconfirmed(&opened)?;
     if unconfirmed.is_none() {
         opened.reopen(global, Access::Write { wait: Duration::ZERO })?;
     }
-    let allow =
-        Permissions { downgrade: arguments.allow_downgrade, retry_failed: arguments.retry_failed };
     let mut poll = Poll::new(&opened, offer, unconfirmed, allow)?;
     poll.refuse_downgrade()?;
     poll.remember(&opened, allow)?;
@@ -90,23 +90,6 @@ fn unconfirmed(opened: &Opened) -> Result<Option<Grubenv>> {
     let Some(running) = opened.running else { return Ok(None) };
     let grubenv = Grubenv::read(opened.esp()?, running);
     Ok(Some(grubenv).filter(|grubenv| grubenv.problem.is_none() && grubenv.state.good != running))
-}
-
-/// What the CDN offers.
-struct Offer {
-    cdn: Cdn,
-    candidate: Candidate,
-}
-
-impl Offer {
-    /// Asks for it with the ESP closed: a server may take its time, and others want to write.
-    fn get(opened: &mut Opened) -> Result<Self> {
-        opened.esp()?;
-        opened.close();
-        let cdn = Cdn::default();
-        let candidate = candidate(&cdn, &opened.settings)?;
-        Ok(Self { cdn, candidate })
-    }
 }
 
 /// All that is known, and what follows.
@@ -302,22 +285,6 @@ impl Poll {
         let lines = differences(here, self.candidate.release());
         lines.iter().map(|line| format!("\n{line}")).collect()
     }
-}
-
-fn candidate(cdn: &Cdn, settings: &Settings) -> Result<Candidate> {
-    let base = settings.cdn.first().context(
-        "no CDN is configured: set \"cdn\", for example in etchaos/config.json on the ESP",
-    )?;
-    let variant = settings.variant.clone().context(
-        "the variant is not known: /etc/os-release has no VARIANT_ID; set \"variant\", such as \"deb\"",
-    )?;
-    let arch = Arch::native().context("EtchaOS is not made for this processor architecture")?;
-    if settings.keys.is_empty() {
-        bail!(
-            "no key is trusted, so no release can be verified: the image has none in /usr/lib/etchaos/keys, and \"keys\" is not set"
-        );
-    }
-    Ok(fetch(cdn, base, &Target { variant, arch }, &settings.keys, now())?)
 }
 
 /// What becomes of the reboot that a trial needs.
