@@ -24,4 +24,5 @@ pub mod install;
 pub mod journal;
 pub mod listen;
 pub mod plan;
+pub mod reboot;
 pub mod slots;

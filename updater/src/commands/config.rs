@@ -9,7 +9,7 @@ use crate::esp::Access;
 pub(super) fn config(global: &Global, arguments: &Config) -> Result<Exit> {
     let opened = Opened::new(global, Access::Read)?;
     let is_set = match arguments.require {
-        Some(Require::Cdn) => opened.settings.cdn.is_some(),
+        Some(Require::Cdn) => !opened.settings.cdn.is_empty(),
         Some(Require::Listen) => opened.settings.listen.is_some(),
         None => {
             let rows = opened.merged.rows();

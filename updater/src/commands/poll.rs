@@ -1,6 +1,5 @@
 //! `check` and `update`
 
-use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
@@ -14,10 +13,12 @@ use crate::bootstate::{Grubenv, good_without_grubenv};
 use crate::candidate::{Candidate, fetch};
 use crate::cdn::Cdn;
 use crate::cli::{Exit, Global, Update};
-use crate::config::{Reboot, Settings};
+use crate::config::Settings;
 use crate::esp::Access;
+use crate::host::Host;
 use crate::install::{Installed, Job, install, put_on_trial};
 use crate::plan::{Facts, Permissions, Slots, Step, next};
+use crate::reboot::{self, Decision};
 use crate::slots::inspect;
 
 pub(super) fn check(global: &Global) -> Result<Exit> {
@@ -36,6 +37,8 @@ pub(super) fn check(global: &Global) -> Result<Exit> {
 
 pub(super) fn update(global: &Global, arguments: &Update) -> Result<Exit> {
     let mut opened = Opened::new(global, Access::Read)?;
+    // A window that systemd cannot read is better told before anything is installed.
+    decide_reboot(&opened, global, arguments)?;
     let offer = Offer::get(&mut opened)?;
     opened.reopen(global, Access::Read)?;
     let unconfirmed = unconfirmed(&opened)?;
@@ -49,8 +52,17 @@ pub(super) fn update(global: &Global, arguments: &Update) -> Result<Exit> {
     poll.refuse_downgrade()?;
     poll.log();
     let wants_reboot = poll.carry_out(&opened)?;
-    let why_not = wants_reboot.then(|| why_no_reboot(&opened, arguments)).flatten();
-    let reboot = wants_reboot && why_not.is_none();
+    let decision = wants_reboot.then(|| decide_reboot(&opened, global, arguments)).transpose()?;
+    let reboot = decision == Some(Decision::Now);
+    let why_not = match decision {
+        None | Some(Decision::Now) => None,
+        Some(Decision::Never { why }) => Some(format!("reboot to try it: {why}")),
+        Some(Decision::Later { why, wake }) => {
+            wake.arrange()
+                .context("the release is installed, and its reboot could not be arranged")?;
+            Some(format!("the reboot has to wait: {why}"))
+        }
+    };
     let mut json = poll.json();
     json["reboot"] = json!(reboot);
     // What was put on trial is booted whether anybody reads this or not.
@@ -256,7 +268,7 @@ impl Poll {
 }
 
 fn candidate(cdn: &Cdn, settings: &Settings) -> Result<Candidate> {
-    let base = settings.cdn.as_deref().context(
+    let base = settings.cdn.first().context(
         "no CDN is configured: set \"cdn\", for example in etchaos/config.json on the ESP",
     )?;
     let variant = settings.variant.clone().context(
@@ -271,28 +283,23 @@ fn candidate(cdn: &Cdn, settings: &Settings) -> Result<Candidate> {
     Ok(fetch(cdn, base, &Target { variant, arch }, &settings.keys, now())?)
 }
 
-fn why_no_reboot(opened: &Opened, arguments: &Update) -> Option<&'static str> {
+/// What becomes of the reboot that a trial needs.
+fn decide_reboot(opened: &Opened, global: &Global, arguments: &Update) -> Result<Decision> {
+    let never = |why: &str| Ok(Decision::Never { why: why.to_owned() });
     if opened.running.is_none() {
-        return Some("this system does not run from this ESP, so it is not rebooted");
+        return never("this system does not run from this ESP, so it is not rebooted");
     }
     if arguments.no_reboot {
-        return Some("reboot to try it: --no-reboot was given");
+        return never("--no-reboot was given");
     }
-    match opened.settings.reboot {
-        Reboot::Never => Some("reboot to try it: the configuration says \"reboot\": \"never\""),
-        Reboot::Now => None,
-    }
+    let policy = &opened.settings.reboot;
+    let facts = reboot::Facts::look(&Host::new(&global.host_root), policy, now())?;
+    Ok(reboot::decide(policy, &facts))
 }
 
 fn reboot_now(release: &Release) -> Result<()> {
     log::info!(version = release.version.as_str(); "rebooting into {} as configured", named(release));
-    // systemctl takes a mount namespace and few capabilities for a chroot, in which it does nothing.
-    let status = Command::new("systemctl").arg("reboot").env("SYSTEMD_IGNORE_CHROOT", "1").status();
-    let status = status.context("the release is installed, but systemctl reboot cannot be run")?;
-    if !status.success() {
-        bail!("the release is installed, but systemctl reboot failed ({status}): reboot by hand");
-    }
-    Ok(())
+    reboot::reboot().context("the release is installed, and the reboot failed: reboot by hand")
 }
 
 fn named(release: &Release) -> String {

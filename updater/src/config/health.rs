@@ -1,5 +1,6 @@
 //! What a healthy host is, to its operator.
 
+use std::ops::RangeInclusive;
 use std::time::Duration;
 
 /// What has to hold, besides that systemd reached boot-complete.target, before a new release is
@@ -17,6 +18,10 @@ pub struct Health {
 impl Health {
     /// Time to boot, start containers and find out, on slow machines too.
     pub const DEADLINE: Duration = Duration::from_secs(15 * 60);
+    /// What can be asked for. In less than a minute no host is healthy; after a day a host that is not
+    /// has been down for a day.
+    pub const DEADLINES: RangeInclusive<Duration> =
+        Duration::from_secs(60)..=Duration::from_secs(24 * 3600);
 }
 
 impl Default for Health {

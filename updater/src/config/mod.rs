@@ -8,6 +8,8 @@ mod fragment;
 mod health;
 mod merged;
 mod network;
+mod policy;
+mod quantity;
 mod settings;
 mod smbios;
 mod sources;
@@ -15,10 +17,12 @@ mod sources;
 use std::fmt;
 use std::path::PathBuf;
 
-pub use fragment::{Fragment, ListenFragment, Reboot, SourceFragment};
+pub use fragment::{Fragment, HealthFragment, ListenFragment, SourceFragment, Strings};
 pub use health::Health;
 pub use merged::{Merged, Sourced};
 pub use network::Network;
+pub use policy::{Reboot, RebootFragment, Window, WindowFragment};
+pub use quantity::{Quantity, span_text};
 pub use settings::{Listen, Settings};
 pub use sources::load;
 

@@ -2,26 +2,43 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 
 use protocol::release::{is_file_name, origin};
 use protocol::{KeyRing, Variant};
 
 use super::complaint::shown;
-use super::{ConfigError, Merged, Reboot, Source, Sourced};
+use super::{
+    ConfigError, Health, Merged, Network, Reboot, RebootFragment, Source, Sourced, Window,
+};
+
+/// A download that is slower takes days, and is stalled to all who watch it.
+const RATE_MIN: u64 = 1024;
+/// Longest name of a unit (systemd.unit(5)).
+const UNIT_MAX: usize = 255;
+/// Longest check. What is longer belongs into a file.
+const CHECK_MAX: usize = 4096;
 
 /// Configuration that makes sense.
 #[derive(Debug, Clone)]
 pub struct Settings {
-    /// Where releases are: an http(s) URL, or an absolute folder; without a slash at the end.
-    pub cdn: Option<String>,
+    /// Where releases are, mirrors in the order in which they are asked: http(s) URLs, or absolute
+    /// folders; without a slash at the end. None: it is not configured.
+    pub cdn: Vec<String>,
     /// The variant to follow.
     pub variant: Option<Variant>,
     /// Whose manifests are trusted.
     pub keys: KeyRing,
     /// Where a manifest may point besides the CDN.
     pub allowed_origins: Vec<String>,
+    /// How the CDN is reached.
+    pub network: Network,
+    /// What has to hold before a new release is confirmed.
+    pub health: Health,
     /// When to reboot.
     pub reboot: Reboot,
+    /// A file for node-exporter's textfile collector.
+    pub metrics: Option<PathBuf>,
     /// Answering pushed Patterns; `None` if nobody may push.
     pub listen: Option<Listen>,
 }
@@ -40,29 +57,35 @@ impl TryFrom<&Merged> for Settings {
 
     fn try_from(merged: &Merged) -> Result<Self, ConfigError> {
         Ok(Self {
-            cdn: merged.cdn.as_ref().map(cdn).transpose()?,
+            cdn: cdn(merged)?,
             variant: merged.variant.as_ref().map(variant).transpose()?,
             keys: ring("keys", merged.keys.iter().map(|key| (&key.value, &key.from)))?,
             allowed_origins: allowed_origins(merged)?,
-            reboot: merged.reboot.as_ref().map_or(Reboot::Now, |reboot| reboot.value),
+            network: network(merged)?,
+            health: health(merged)?,
+            reboot: reboot(merged)?,
+            metrics: metrics(merged)?,
             listen: listen(merged)?,
         })
     }
 }
 
-fn cdn(cdn: &Sourced<String>) -> Result<String, ConfigError> {
-    let bare = cdn.value.trim_end_matches('/');
+fn cdn(merged: &Merged) -> Result<Vec<String>, ConfigError> {
+    let Some(cdn) = &merged.cdn else { return Ok(Vec::new()) };
+    // The value is not shown: it may hold a password, and that may be why we are here.
+    let why = "expected https://host/path or http://host/path without credentials, query or fragment, or an absolute folder; or a list of these";
+    each(&cdn.value.0, |one| base(one).ok_or_else(|| value("cdn", &cdn.from, why)))
+}
+
+/// An http(s) URL or an absolute folder, without a slash at the end.
+fn base(text: &str) -> Option<String> {
+    let bare = text.trim_end_matches('/');
     let path = bare.strip_prefix("file://").unwrap_or(bare);
     let is_url = origin(bare).is_some() && !bare.contains(['?', '#']);
     match is_url {
-        true => Ok(bare.to_owned()),
-        false if path.starts_with('/') => Ok(path.to_owned()),
-        // The value is not shown: it may hold a password, and that may be why we are here.
-        false => Err(value(
-            "cdn",
-            &cdn.from,
-            "expected https://host/path or http://host/path without credentials, query or fragment, or an absolute folder",
-        )),
+        true => Some(bare.to_owned()),
+        false if path.starts_with('/') => Some(path.to_owned()),
+        false => None,
     }
 }
 
@@ -81,6 +104,140 @@ fn allowed_origins(merged: &Merged) -> Result<Vec<String>, ConfigError> {
         }
     }
     Ok(origins.value.clone())
+}
+
+fn network(merged: &Merged) -> Result<Network, ConfigError> {
+    let mut network = Network::default();
+    if let Some(Sourced { value: proxy, from }) = &merged.proxy {
+        let why = "expected http://[user:password@]host:port, with /, @, : and # in user and password percent-encoded";
+        network.proxy = Some(proxy_url(proxy).ok_or_else(|| value("proxy", from, why))?);
+    }
+    if let Some(Sourced { value: hosts, from }) = &merged.no_proxy {
+        let why = "expected a list of host names, .suffixes, or *";
+        let host = |host: &str| is_host_pattern(host).then(|| host.to_owned());
+        network.no_proxy = each(hosts, |one| host(one).ok_or_else(|| value("noProxy", from, why)))?;
+    }
+    if let Some(Sourced { value: files, from }) = &merged.ca {
+        let why = "expected a list of absolute paths of PEM files";
+        network.authorities =
+            each(files, |one| absolute(one).ok_or_else(|| value("ca", from, why)))?;
+    }
+    if let Some(Sourced { value: rate, from }) = &merged.rate_limit {
+        let why = "expected bytes per second, at least 1K: a number, or one with K, M or G, such as \"2M\"";
+        let limit = rate.bytes().filter(|limit| limit.get() >= RATE_MIN);
+        network.rate_limit = Some(limit.ok_or_else(|| value("rateLimit", from, why))?);
+    }
+    Ok(network)
+}
+
+fn proxy_url(url: &str) -> Option<String> {
+    let bare = url.strip_suffix('/').unwrap_or(url);
+    let rest = bare.strip_prefix("http://")?;
+    let (credentials, host) = rest.rsplit_once('@').unwrap_or(("", rest));
+    let is_plain = |b: u8| b.is_ascii_graphic() && !b"/@#?\\\"<>^`{|}".contains(&b);
+    let place = format!("http://{host}");
+    let has_port = host.rsplit(']').next().is_some_and(|after| after.contains(':'));
+    let is_good = credentials.bytes().all(is_plain)
+        && credentials.matches(':').count() <= 1
+        && origin(&place) == Some(&place)
+        && has_port
+        && !host.starts_with(':');
+    is_good.then(|| bare.to_owned())
+}
+
+fn is_host_pattern(host: &str) -> bool {
+    let plain = |b: u8| b.is_ascii_alphanumeric() || b".-_:[]".contains(&b);
+    host == "*" || (!host.is_empty() && host.len() <= 253 && host.bytes().all(plain))
+}
+
+fn absolute(path: &str) -> Option<PathBuf> {
+    let is_good = path.starts_with('/') && !path.contains('\0') && !path.ends_with('/');
+    is_good.then(|| PathBuf::from(path))
+}
+
+fn health(merged: &Merged) -> Result<Health, ConfigError> {
+    let mut health = Health::default();
+    if let Some(Sourced { value: units, from }) = &merged.health_units {
+        let why = "expected a list of units with their type, such as \"docker.service\"";
+        let unit = |name: &str| is_unit(name).then(|| name.to_owned());
+        health.units =
+            each(units, |one| unit(one).ok_or_else(|| value("health.units", from, why)))?;
+    }
+    if let Some(Sourced { value: checks, from }) = &merged.health_checks {
+        let why = "expected a list of shell commands of at most 4096 bytes";
+        let is_good = |check: &str| {
+            !check.trim().is_empty() && check.len() <= CHECK_MAX && !check.contains('\0')
+        };
+        let check = |check: &str| is_good(check).then(|| check.to_owned());
+        health.checks =
+            each(checks, |one| check(one).ok_or_else(|| value("health.checks", from, why)))?;
+    }
+    if let Some(Sourced { value: deadline, from }) = &merged.health_deadline {
+        let why = "expected a span of 1min to 24h, such as \"15min\", or seconds";
+        let span = deadline.span().filter(|span| Health::DEADLINES.contains(span));
+        health.deadline = span.ok_or_else(|| value("health.deadline", from, why))?;
+    }
+    Ok(health)
+}
+
+/// The name of a unit that can be active, by systemd.unit(5).
+fn is_unit(name: &str) -> bool {
+    const TYPES: [&str; 11] = [
+        "service",
+        "socket",
+        "target",
+        "mount",
+        "automount",
+        "timer",
+        "path",
+        "slice",
+        "scope",
+        "swap",
+        "device",
+    ];
+    let plain = |b: u8| b.is_ascii_alphanumeric() || b":-_.\\@".contains(&b);
+    let Some((stem, kind)) = name.rsplit_once('.') else { return false };
+    !stem.is_empty()
+        && TYPES.contains(&kind)
+        && name.len() <= UNIT_MAX
+        // An argument that begins with a dash would be an option of systemctl. A template is not active,
+        // its instances are.
+        && !name.starts_with(['-', '@'])
+        && !stem.ends_with('@')
+        && name.bytes().all(plain)
+}
+
+fn reboot(merged: &Merged) -> Result<Reboot, ConfigError> {
+    let Some(Sourced { value: reboot, from }) = &merged.reboot else {
+        return Ok(Reboot::default());
+    };
+    Ok(match reboot {
+        RebootFragment::Now => Reboot::Now,
+        RebootFragment::Idle => Reboot::Idle,
+        RebootFragment::Never => Reboot::Never,
+        RebootFragment::Window(window) => {
+            Reboot::Window(Window::new(window).map_err(|why| value("reboot", from, why))?)
+        }
+    })
+}
+
+fn metrics(merged: &Merged) -> Result<Option<PathBuf>, ConfigError> {
+    let Some(Sourced { value: path, from }) = &merged.metrics else { return Ok(None) };
+    let why = "expected the absolute path of a file that ends with .prom, in the folder of node-exporter's textfile collector";
+    // The name's first letter: the collector's pattern leaves out hidden files.
+    let is_good = |path: &&PathBuf| {
+        let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+        name.ends_with(".prom") && is_file_name(name)
+    };
+    let path = absolute(path).filter(|path| is_good(&path));
+    path.map(Some).ok_or_else(|| value("metrics", from, why))
+}
+
+fn each<T>(
+    list: &[String],
+    one: impl Fn(&str) -> Result<T, ConfigError>,
+) -> Result<Vec<T>, ConfigError> {
+    list.iter().map(|text| one(text)).collect()
 }
 
 fn listen(merged: &Merged) -> Result<Option<Listen>, ConfigError> {
@@ -139,7 +296,8 @@ mod tests {
 
     #[test]
     fn a_cdn_is_a_url_or_a_folder() {
-        let cdn = |text: &str| settings(&format!(r#"{{"cdn": "{text}"}}"#)).map(|s| s.cdn.unwrap());
+        let cdn =
+            |text: &str| settings(&format!(r#"{{"cdn": "{text}"}}"#)).map(|s| s.cdn[0].clone());
         assert_eq!(cdn("https://x.example/os/").unwrap(), "https://x.example/os");
         assert_eq!(cdn("http://[::1]:8080").unwrap(), "http://[::1]:8080");
         assert_eq!(cdn("/srv/cdn/").unwrap(), "/srv/cdn");
@@ -180,6 +338,18 @@ mod tests {
             r#"{"keys": ["ed25519private:SECRET"]}"#,
             r#"{"listen": {"sources": {"ci/SECRET": {"keys": []}}}}"#,
             r#"{"listen": {"sources": {"ci": {"keys": ["SECRET:x:y"]}}}}"#,
+            r#"{"cdn": ["/x", "https://user:SECRET@x"]}"#,
+            r#"{"proxy": "http://user:SEC/RET@proxy:1"}"#,
+            r#"{"proxy": "https://user:SECRET@proxy:1"}"#,
+            r#"{"noProxy": ["SECRET/"]}"#,
+            r#"{"ca": ["SECRET"]}"#,
+            r#"{"rateLimit": "SECRET"}"#,
+            r#"{"health": {"units": ["SECRET"]}}"#,
+            r#"{"health": {"checks": ["SECRET\u0000"]}}"#,
+            r#"{"health": {"deadline": "SECRET"}}"#,
+            r#"{"reboot": {"window": "\u0001SECRET", "duration": "2h"}}"#,
+            r#"{"reboot": {"window": "Sat", "duration": "SECRET"}}"#,
+            r#"{"metrics": "SECRET"}"#,
         ] {
             let error = settings(json).unwrap_err().to_string();
             assert!(!error.contains("SECRET"), "{error}");
@@ -192,9 +362,88 @@ mod tests {
             (r#"{"variant": "../x"}"#, "variant"),
             (r#"{"allowedOrigins": ["https://x/path"]}"#, "allowedOrigins"),
             (r#"{"keys": ["x"]}"#, "keys"),
+            (r#"{"cdn": ["/x", "x"]}"#, "cdn"),
+            (r#"{"proxy": "proxy:3128"}"#, "proxy"),
+            (r#"{"noProxy": ["a,b"]}"#, "noProxy"),
+            (r#"{"ca": ["ca.pem"]}"#, "ca"),
+            (r#"{"rateLimit": 1023}"#, "rateLimit"),
+            (r#"{"rateLimit": "2MB"}"#, "rateLimit"),
+            (r#"{"health": {"units": ["docker"]}}"#, "health.units"),
+            (r#"{"health": {"checks": [" "]}}"#, "health.checks"),
+            (r#"{"health": {"deadline": "59s"}}"#, "health.deadline"),
+            (r#"{"health": {"deadline": "25h"}}"#, "health.deadline"),
+            (r#"{"reboot": {"window": "", "duration": "2h"}}"#, "reboot"),
+            (r#"{"reboot": {"window": "Sat 02:00", "duration": "2weeks"}}"#, "reboot"),
+            (r#"{"metrics": "/var/lib/x.txt"}"#, "metrics"),
+            (r#"{"metrics": "x.prom"}"#, "metrics"),
         ] {
             let error = settings(json).unwrap_err().to_string();
             assert!(error.contains(&format!("\"{key}\" from ESP")), "{error}");
+        }
+    }
+
+    #[test]
+    fn the_network_is_read() {
+        let network = settings(
+            r#"{"cdn": ["https://a/", "/mnt/usb"], "proxy": "http://u:p%40@proxy:3128/", "noProxy": [".lan", "10.0.0.1", "*"], "ca": ["/etc/ca.pem"], "rateLimit": "2M"}"#,
+        );
+        let Settings { cdn, network, .. } = network.unwrap();
+        assert_eq!(cdn, ["https://a", "/mnt/usb"]);
+        assert_eq!(network.proxy.as_deref(), Some("http://u:p%40@proxy:3128"));
+        assert_eq!(network.no_proxy, [".lan", "10.0.0.1", "*"]);
+        assert_eq!(network.authorities, [PathBuf::from("/etc/ca.pem")]);
+        assert_eq!(network.rate_limit.unwrap().get(), 2 << 20);
+        assert_eq!(settings("{}").unwrap().network, Network::default());
+        for bad in
+            ["http://proxy", "socks5://p:1", "http://p:1/x", "http://:80", "http://a:b:c@p:1"]
+        {
+            assert_eq!(proxy_url(bad), None, "{bad}");
+        }
+        assert!(proxy_url("http://[::1]:3128").is_some() && proxy_url("http://[::1]").is_none());
+    }
+
+    #[test]
+    fn health_is_read() {
+        assert_eq!(settings("{}").unwrap().health, Health::default());
+        let json = r#"{"health": {"units": ["docker.service", "a@b-\\x2d.timer"], "checks": ["true"], "deadline": "1h 30min"}}"#;
+        let health = settings(json).unwrap().health;
+        assert_eq!(health.units, ["docker.service", "a@b-\\x2d.timer"]);
+        assert_eq!(health.checks, ["true"]);
+        assert_eq!(health.deadline.as_secs(), 5400);
+        for bad in [
+            "-x.service",
+            "--now.service",
+            "x@.service",
+            "x.y",
+            ".service",
+            "a b.service",
+            "a/b.mount",
+        ] {
+            assert!(!is_unit(bad), "{bad}");
+        }
+        assert!(!is_unit(&format!("{}.service", "x".repeat(255))));
+    }
+
+    #[test]
+    fn reboot_is_a_word_or_a_window() {
+        let reboot = |json: &str| settings(&format!(r#"{{"reboot": {json}}}"#)).map(|s| s.reboot);
+        assert_eq!(settings("{}").unwrap().reboot, Reboot::Idle);
+        for (json, expected) in
+            [(r#""now""#, Reboot::Now), (r#""idle""#, Reboot::Idle), (r#""never""#, Reboot::Never)]
+        {
+            assert_eq!(reboot(json).unwrap(), expected);
+        }
+        let window = reboot(r#"{"window": "Sat 02:00", "duration": "2h"}"#).unwrap();
+        assert_eq!(window.to_string(), "window Sat 02:00, open for 2h, if idle");
+        assert!(window.is_idle_only());
+        let any = reboot(r#"{"window": "Sat 02:00", "duration": 7200, "idle": false}"#).unwrap();
+        assert!(!any.is_idle_only());
+        for (json, said) in [
+            (r#"{"window": "Sat 02:00", "duration": "9min"}"#, "10min to 7d"),
+            (r#"{"window": "Sat 02:00", "duration": "8d"}"#, "10min to 7d"),
+        ] {
+            let error = reboot(json).unwrap_err().to_string();
+            assert!(error.contains(said), "{error}");
         }
     }
 }

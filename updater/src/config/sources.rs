@@ -6,7 +6,10 @@ use std::path::{Path, PathBuf};
 use protocol::esp;
 
 use super::smbios::oem_strings;
-use super::{ConfigError, Fragment, ListenFragment, Merged, Reboot, Source};
+use super::{
+    ConfigError, Fragment, HealthFragment, ListenFragment, Merged, Quantity, RebootFragment, Source,
+};
+use super::{Health, span_text};
 use crate::esp::{Esp, mount_volume};
 use crate::host::{Host, read_if_there};
 
@@ -55,7 +58,11 @@ pub fn load(host: &Host, esp: Option<&Esp>, files: &[PathBuf]) -> Result<Merged,
 
 fn defaults() -> Fragment {
     Fragment {
-        reboot: Some(Reboot::Now),
+        reboot: Some(RebootFragment::Idle),
+        health: Some(HealthFragment {
+            deadline: Some(Quantity::Text(span_text(Health::DEADLINE))),
+            ..HealthFragment::default()
+        }),
         listen: Some(ListenFragment { address: Some(LISTEN_ADDRESS.into()), sources: None }),
         ..Fragment::default()
     }

@@ -34,7 +34,7 @@ fn every_source_is_read_in_order() {
     let set = |n: u32| json!({"cdn": format!("https://{n}.example")}).to_string();
     let expect = |n: u32, from: &str| {
         let shown = world.run(&["config", "--json"]).ended(0).json();
-        assert_eq!(shown["cdn"]["value"], format!("https://{n}.example"), "{shown}");
+        assert_eq!(shown["cdn"]["value"], json!([format!("https://{n}.example")]), "{shown}");
         assert!(shown["cdn"]["source"].as_str().unwrap().contains(from), "{shown}");
     };
     world.write("host/usr/lib/etchaos/updater.json", set(1));

@@ -3,6 +3,7 @@
 mod bad_input;
 mod config;
 mod listen;
+mod reboot;
 mod server;
 mod update;
 mod world;

@@ -32,8 +32,10 @@ pub struct Ran {
 }
 
 impl Ran {
+    /// The answer: the last line, where events came before.
     pub fn json(&self) -> Value {
-        serde_json::from_str(&self.stdout).unwrap_or_else(|e| panic!("{e}: {}", self.stdout))
+        let last = self.stdout.lines().last().unwrap_or_default();
+        serde_json::from_str(last).unwrap_or_else(|e| panic!("{e}: {}", self.stdout))
     }
 
     /// It ended with this code.
@@ -119,12 +121,11 @@ impl World {
         world.boot(Slot::A);
         world.fill(Slot::A, 1, 0);
         world.set_state(BootState::settled(Slot::A));
-        world.write(
-            "bin/systemctl",
-            format!("#!/bin/sh\necho \"$@\" >>{}\n", world.path("rebooted").display()),
-        );
-        fs::set_permissions(world.path("bin/systemctl"), fs::Permissions::from_mode(0o755))
-            .unwrap();
+        for program in ["systemctl", "systemd-run"] {
+            let log = world.path("commands");
+            let script = format!("#!/bin/sh\necho {program} \"$@\" >>{}\n", log.display());
+            world.program(program, &script);
+        }
         world.publish(1);
         world
     }
@@ -212,9 +213,23 @@ impl World {
         }
     }
 
+    /// A program that the updater finds before any other.
+    pub fn program(&self, name: &str, script: &str) {
+        let path = format!("bin/{name}");
+        self.write(&path, script);
+        fs::set_permissions(self.path(&path), fs::Permissions::from_mode(0o755)).unwrap();
+    }
+
+    /// What systemd was asked for since the last time, a command a line.
+    pub fn commands(&self) -> String {
+        let commands = fs::read_to_string(self.path("commands")).unwrap_or_default();
+        let _ = fs::remove_file(self.path("commands"));
+        commands
+    }
+
     /// Whether a reboot was asked for since the last time.
     pub fn rebooted(&self) -> bool {
-        fs::remove_file(self.path("rebooted")).is_ok()
+        self.commands().lines().any(|line| line.starts_with("systemctl reboot"))
     }
 
     /// Every file of the ESP with its digest.
