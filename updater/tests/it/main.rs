@@ -5,5 +5,6 @@ mod config;
 mod listen;
 mod reboot;
 mod server;
+mod status;
 mod update;
 mod world;
