@@ -184,7 +184,8 @@ fn report(done: io::Result<()>, doing: &str, path: &Path) {
     }
 }
 
-fn make_folder(folder: &Path) -> io::Result<()> {
+/// Makes a folder that everybody may look into, if it is not there.
+pub(crate) fn make_folder(folder: &Path) -> io::Result<()> {
     if folder.is_dir() {
         return Ok(());
     }

@@ -4,7 +4,7 @@ use super::{Opened, status};
 use crate::cli::Global;
 use crate::config::Settings;
 use crate::metrics::text;
-use crate::record::replace;
+use crate::record::{make_folder, replace};
 use crate::status::Status;
 
 /// Replaces it after a command that opened the ESP.
@@ -18,10 +18,14 @@ pub(super) fn refresh(global: &Global, opened: &Opened) {
     }
 }
 
-/// Replaces it. A host without metrics is still a host.
+/// Replaces it, and makes its folder. A host without metrics is still a host.
 pub(super) fn write(settings: &Settings, status: &Status) {
     let Some(path) = &settings.metrics else { return };
-    if let Err(why) = replace(path, text(status).as_bytes()) {
-        log::warn!("cannot write the metrics to {}: {why}; is there the folder?", path.display());
+    let folder = path.parent().map_or(Ok(()), make_folder);
+    if let Err(why) = folder.and_then(|()| replace(path, text(status).as_bytes())) {
+        log::warn!(
+            "cannot write the metrics to {}: {why}; our units may write below /run only",
+            path.display()
+        );
     }
 }

@@ -3,8 +3,10 @@
 mod bad_input;
 mod config;
 mod listen;
+mod manual;
 mod reboot;
 mod server;
 mod status;
+mod units;
 mod update;
 mod world;

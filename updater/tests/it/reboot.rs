@@ -80,4 +80,7 @@ fn a_window_that_is_none_is_found_before_anything_is_installed() {
     ran.failed(&["\"window\" that systemd cannot read", "systemd-analyze calendar"]);
     assert!(!ran.stderr.contains("SECRET"), "{}", ran.stderr);
     assert_eq!(world.tree(), before);
+    world.run(&["config"]).failed(&["\"window\" that systemd cannot read"]);
+    // Units are skipped or not, whatever the window is.
+    world.run(&["config", "--require", "cdn"]).ended(0);
 }

@@ -208,7 +208,6 @@ fn a_dry_run_writes_nothing() {
 fn metrics_are_written_if_asked_for() {
     let world = World::new();
     let folder = world.path("textfiles");
-    fs::create_dir(&folder).unwrap();
     let path = folder.join("etchaos.prom");
     let config = json!({"metrics": path, "reboot": "never"}).to_string();
     world.write("esp/etchaos/config.json", config);
@@ -230,8 +229,9 @@ fn metrics_are_written_if_asked_for() {
     let mode = fs::metadata(&path).unwrap().permissions().mode();
     assert_eq!(mode & 0o777, 0o644);
 
-    // A folder that is not there does not stop an update.
+    // A folder that cannot be made does not stop an update.
     fs::remove_dir_all(&folder).unwrap();
+    fs::write(&folder, "a file").unwrap();
     let ran = world.run(&["update"]).ended(0);
     assert!(ran.stderr.contains("cannot write the metrics"), "{}", ran.stderr);
 }
