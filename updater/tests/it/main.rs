@@ -2,6 +2,7 @@
 
 mod bad_input;
 mod config;
+mod docs;
 mod listen;
 mod manual;
 mod reboot;
