@@ -6,7 +6,11 @@
 //! 3. [`cdn`], [`candidate`]: what there could be: the manifest, verified
 //! 4. [`plan`]: the one decision, [`plan::next`], pure
 //! 5. [`install`]: carries it out, in an order that survives a power cut
-//! 6. [`confirm`]: after the reboot, if the host is healthy
+//! 6. [`reboot`]: whether the host may be rebooted now, [`reboot::decide`], pure
+//! 7. [`confirm`]: after the reboot, if the host is healthy
+//!
+//! What a host tells of itself: [`record`] keeps what the last runs did, [`status`] gathers it with the
+//! rest, [`metrics`] is the same for Prometheus, [`progress`] is for who watches.
 //!
 //! [`listen`] is apart: it runs Patterns that are pushed.
 
