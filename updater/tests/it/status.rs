@@ -174,6 +174,30 @@ fn verify_finds_what_status_does_not() {
 }
 
 #[test]
+fn progress_is_for_terminals() {
+    let world = World::new();
+    assert_eq!(world.run(&["verify"]).ended(0).stderr, "");
+    // It gives the program a terminal.
+    let command = world.command(&["verify"]);
+    let words = std::iter::once(command.get_program()).chain(command.get_args());
+    let line: Vec<String> = words.map(|word| format!("'{}'", word.to_str().unwrap())).collect();
+    let ran = std::process::Command::new("script")
+        .args(["--quiet", "--return", "--command", &line.join(" "), "/dev/null"])
+        .stdin(std::process::Stdio::null())
+        .output();
+    let Ok(output) = ran else {
+        assert!(std::env::var("CI").is_err(), "script is needed for this test");
+        eprintln!("SKIPPED: there is no program \"script\" here");
+        return;
+    };
+    let shown = String::from_utf8(output.stdout).unwrap();
+    assert!(output.status.success(), "{shown}");
+    for part in ["\rkernel  0.", " MiB  ", "%", "\rinitrd  0.", "\r\u{1b}[K", "slot a  whole"] {
+        assert!(shown.contains(part), "{part:?}: {shown:?}");
+    }
+}
+
+#[test]
 fn verify_looks_at_what_the_host_needs() {
     let world = World::new();
     // The spare slot may be empty; the good one and grubenv may not.
