@@ -14,6 +14,8 @@ use crate::record::{self, Checked, Download, Failure, HealthFound, HealthState, 
 
 /// As much of a text that others wrote as a line of a table has room for.
 const SHOWN_MAX: usize = 400;
+/// Seconds. A download is recorded every other second, and a stalled one is given up after a minute.
+const DOWNLOAD_HEARD: u64 = 120;
 
 /// What there is to know about a host.
 #[derive(Debug)]
@@ -65,13 +67,14 @@ pub struct Records {
 }
 
 impl Records {
-    /// Reads them.
-    pub fn read(host: &Host) -> Self {
+    /// Reads them. A download of which nothing was heard for a while was killed.
+    pub fn read(host: &Host, now: u64) -> Self {
+        let goes_on = |download: &Download| now.abs_diff(download.time) <= DOWNLOAD_HEARD;
         Self {
             poll: record::read(host),
             error: record::read(host),
             health: record::read(host),
-            download: record::read(host),
+            download: record::read(host).filter(goes_on),
             checked: record::read(host),
             waiting: record::read(host),
         }

@@ -47,14 +47,15 @@ pub(super) fn gather(global: &Global, opened: &Opened) -> Result<Status> {
 
 fn without_esp(global: &Global, why: String) -> Result<Status> {
     let host = Host::new(&global.host_root);
+    let now = now();
     Ok(Status {
-        now: now(),
+        now,
         running: host.running().context("cannot read the kernel command line")?,
         image: host.os_release("IMAGE_VERSION").context("cannot read /etc/os-release")?,
         disk: Err(why),
         policy: None,
         config: json!(null),
-        records: Records::read(&host),
+        records: Records::read(&host, now),
         next_poll: next_poll(),
     })
 }

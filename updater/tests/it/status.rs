@@ -117,6 +117,21 @@ fn hostile_records_are_only_shown() {
 }
 
 #[test]
+fn a_download_that_was_killed_is_not_shown() {
+    let world = World::new();
+    let download = |time: u64| json!({"time": time, "role": "initrd", "done": 5, "total": 9});
+    let record = |time: u64| {
+        world.write("host/run/etchaos-updater/download.json", download(time).to_string());
+    };
+    let time = now();
+    record(time);
+    assert_eq!(status(&world)["download"], download(time));
+    assert!(world.run(&["status"]).stdout.contains("download    initrd, 5 of 9 bytes, "));
+    record(time - 600);
+    assert_eq!(status(&world)["download"], json!(null));
+}
+
+#[test]
 fn who_is_not_root_sees_what_can_be_seen() {
     let world = World::new();
     world.run(&["check"]).ended(0);
