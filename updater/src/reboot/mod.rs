@@ -17,6 +17,9 @@ use crate::host::Host;
 
 /// How long to wait for users to log out and for inhibitors to be released before looking again.
 const BUSY_WAIT: u64 = 15 * 60;
+/// A timer that is in the past when systemd takes it never elapses: on a slow host a second is not
+/// enough. Every window is much longer than this.
+const LEAD: u64 = 60;
 /// A fleet does not reboot in one second, as far as a window leaves time for that.
 const SPREAD_MAX: Duration = Duration::from_secs(15 * 60);
 /// The transient units that wake us: one name, so that they are replaced and do not pile up.
@@ -106,6 +109,7 @@ pub fn decide(policy: &Reboot, facts: &Facts) -> Decision {
         }
         Some(Opening::At(at)) => {
             let why = "the reboot window is shut".to_owned();
+            let at = at.max(facts.now.saturating_add(LEAD));
             return Decision::Later { why, wake: Wake { at, spread } };
         }
         Some(Opening::Open) | None => {}
@@ -272,6 +276,8 @@ mod tests {
             let never = decided(&policy, &[], Some(Opening::Never));
             assert!(matches!(never, Decision::Never { .. }));
         }
+        let (_, wake) = later(decided(&window(true), &[], Some(Opening::At(NOW + 1))));
+        assert_eq!(wake.at, NOW + LEAD);
         assert_eq!(decided(&window(false), &[root()], Some(Opening::Open)), Decision::Now);
         let (why, wake) = later(decided(&window(true), &[root()], Some(Opening::Open)));
         assert_eq!((why.as_str(), wake.at), ("root is logged in", NOW + 900));
