@@ -58,6 +58,8 @@ fn recorded(command: &Command) -> Option<&'static str> {
         Command::Update(update) => (!update.dry_run).then_some("update"),
         Command::Confirm => Some("confirm"),
         Command::Verify => Some("verify"),
+        // The unit of updates asks this first, and ends with it.
+        Command::Config(config) if config.require == Some(Require::Cdn) => Some("update"),
         Command::Status | Command::Listen | Command::Config(_) => None,
     }
 }

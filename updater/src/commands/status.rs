@@ -17,18 +17,23 @@ use crate::status::{Disk, Records, Status};
 const TIMERS: [&str; 2] = ["etchaos-updater.timer", "etchaos-updater-again.timer"];
 
 pub(super) fn status(global: &Global) -> Result<Exit> {
-    let status = match Opened::new(global, Access::Read) {
+    let (status, exit) = match Opened::new(global, Access::Read) {
         Ok(opened) => {
             let status = gather(global, &opened)?;
             metrics::write(&opened.settings, &status);
-            status
+            (status, Exit::Ok)
         }
         // Who is not root sees what can be seen without the ESP.
-        Err(error) if needs_root(&error) => without_esp(global, format!("{error:#}"))?,
+        Err(error) if needs_root(&error) => (without_esp(global, format!("{error:#}"))?, Exit::Ok),
+        // Without the keys nothing can be said of the slots. The rest may be what is looked for.
+        Err(error) if error.is::<ConfigError>() => {
+            log::error!("{error:#}");
+            (without_esp(global, format!("{error:#}"))?, Exit::Error)
+        }
         Err(error) => return Err(error),
     };
     answer(global, &status.to_json(), || status.table())?;
-    Ok(Exit::Ok)
+    Ok(exit)
 }
 
 /// All that is known.

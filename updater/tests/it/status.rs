@@ -117,6 +117,24 @@ fn hostile_records_are_only_shown() {
 }
 
 #[test]
+fn a_broken_configuration_hides_only_the_slots() {
+    let world = World::new();
+    world.run(&["check"]).ended(0);
+    world.write("esp/etchaos/config.json", r#"{"cnd": "x"}"#);
+    // As the unit does it.
+    assert_eq!(world.run(&["config", "--require", "cdn"]).code, 255);
+    let ran = world.run(&["status", "--json"]);
+    ran.failed(&["`cnd`", "ESP etchaos/config.json"]);
+    let shown = ran.json();
+    assert!(shown["problem"].as_str().unwrap().contains("`cnd`"), "{shown}");
+    assert_eq!((&shown["slots"], &shown["running"]["slot"]), (&json!(null), &json!("a")));
+    assert_eq!(shown["lastPoll"]["outcome"], "upToDate");
+    assert_eq!(shown["lastError"]["command"], "update");
+    let text = world.run(&["status"]).stdout;
+    assert!(text.contains("slots       the configuration from ESP"), "{text}");
+}
+
+#[test]
 fn a_download_that_was_killed_is_not_shown() {
     let world = World::new();
     let download = |time: u64| json!({"time": time, "role": "initrd", "done": 5, "total": 9});
