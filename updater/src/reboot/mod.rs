@@ -142,7 +142,7 @@ impl Wake {
     /// none, that fails, and does not matter), and a new one starts the update service, which is the
     /// one that decides.
     ///
-    /// The timer's own service is another than [`UPDATE_UNIT`], which may be the one that we run in,
+    /// The timer's own service is another than the update service, which may be the one that we run in,
     /// and it is gone in a moment: so the name is always free to be used again.
     pub fn commands(&self) -> [Vec<String>; 2] {
         let stop = ["systemctl", "stop", &format!("{WAKE_UNIT}.timer")].map(str::to_owned);
@@ -173,8 +173,8 @@ impl Wake {
     }
 }
 
-/// Reboots. Inhibitors do not count any more: whether they do is [`decide`]'s matter, and since version
-/// 257 systemd asks for them also where root says so.
+/// Reboots. Whether inhibitors count is [`decide`]'s matter; systemctl is told not to ask a second time,
+/// which it does or not by its version, who runs it and on what terminal.
 pub fn reboot() -> Result<(), CommandError> {
     run(&["systemctl", "reboot", "--check-inhibitors=no"].map(str::to_owned))
 }
