@@ -27,19 +27,33 @@ Configuration is JSON, merged in this order, the later over the earlier: built-i
 line, SMBIOS type 11 strings that begin with etchaos=, user-data on a volume labelled cidata, --config.
 The command line and SMBIOS also take base64 of it. For example:
 
-  {\"cdn\": \"https://cdn.example/etchaos\", \"reboot\": \"never\",
+  {\"cdn\": [\"https://cdn.example/etchaos\", \"/mnt/mirror\"], \"reboot\": \"never\",
    \"listen\": {\"sources\": {\"ci\": {\"keys\": [\"ed25519public:…\"]}}}}
 
-  cdn             where releases are: https://…, http://… (they are signed) or an absolute folder
+  cdn             where releases are: https://…, http://… (they are signed) or an absolute folder; or
+                  a list of these, mirrors in the order in which they are asked
   variant         the variant to follow; default: the one that runs
-  keys            whom to trust, besides /usr/lib/etchaos/keys of the image
+  keys            whom to trust, besides /usr/lib/etchaos/keys of the image; all sources add up
   allowedOrigins  https://host[:port] that a manifest may name besides the CDN's
-  reboot          now (default) or never: when to boot what was installed
+  proxy           http://[user:password@]host:port; default: as https_proxy and http_proxy say
+  noProxy         hosts that are reached without it: names, .suffixes or *
+  ca              PEM files of certificates to trust besides the public ones
+  rateLimit       bytes per second, or such as \"500K\", \"2M\"
+  health.units    units that have to be active before a new release is confirmed
+  health.checks   shell commands that have to end with 0 before that
+  health.deadline how long after the boot that may take; default: 15min
+  reboot          when to boot what was installed: idle (default: nobody is logged in or holds an
+                  inhibitor), now, never, or {\"window\": \"Sat 02:00\", \"duration\": \"2h\"}, in which
+                  the window is a calendar expression of systemd, and \"idle\": false does not wait
+  metrics         a file that ends with .prom, for node-exporter's textfile collector
   listen          answers pushed Patterns, on address (default 0.0.0.0:4000), from sources
+
+A later source replaces a value of an earlier one, and a list as a whole; only keys add up.
 
 Exit codes: 0 done, or nothing to do; 1 error; 2 wrong usage; 3 nothing was done for a reason that is
 not an error (the running system is on trial, the release failed its trial before, listening is off);
-10 check only: something can be installed or a reboot is outstanding. config --require: 0 it is set,
+10 check only: something can be installed or a reboot is outstanding. verify: 0 whole, 1 damaged.
+config --require: 0 it is set,
 1 it is not; a broken configuration is 255 for cdn (the unit fails) and 1 for listen (it is skipped).";
 
 /// What holds for every command.
@@ -76,8 +90,15 @@ pub enum Command {
     Check,
     /// Install the CDN's release if it is another one, heal what is damaged, and reboot
     Update(Update),
-    /// Show the running release, both slots and the boot loader's state
+    /// Show what runs, both slots, health, the last and the next poll, and what is outstanding
+    ///
+    /// It is quick: of the slots it looks at manifests and sizes. `verify` reads and hashes them. Who is
+    /// not root sees what can be seen without mounting the ESP.
     Status,
+    /// Read both slots, and compare every byte with the manifests by its hash
+    ///
+    /// Ends with 0 if everything is whole and with 1 if something is damaged; `update` repairs it.
+    Verify,
     /// After a healthy boot: make the running slot the good one
     Confirm,
     /// Say whether the host is healthy, as the configuration has it
@@ -105,6 +126,9 @@ pub struct Update {
     /// Install also a release that failed its trial on this host
     #[arg(long)]
     pub retry_failed: bool,
+    /// Say what would be done: nothing but the manifest is downloaded, and nothing is written
+    #[arg(long)]
+    pub dry_run: bool,
 }
 
 /// Arguments of `health`.

@@ -71,6 +71,11 @@ pub fn remove(path: &Path) -> Result<bool, FileError> {
 /// Size and SHA-256 of a file as the disk has it: what the page cache holds is dropped first, as far
 /// as it is on the disk.
 pub fn measure(path: &Path) -> Result<(u64, String), FileError> {
+    measure_with(path, &|_| {})
+}
+
+/// The same; `seen` is told after every piece how many bytes were read.
+pub fn measure_with(path: &Path, seen: &dyn Fn(u64)) -> Result<(u64, String), FileError> {
     let mut file = File::open(path).map_err(at("open", path))?;
     // Advice: a file system that has no disk below it may ignore it.
     let _ = posix_fadvise(&file, 0, 0, PosixFadviseAdvice::POSIX_FADV_DONTNEED);
@@ -83,6 +88,7 @@ pub fn measure(path: &Path) -> Result<(u64, String), FileError> {
             Ok(length) => {
                 digest.update(&buffer[..length]);
                 size += length as u64;
+                seen(size);
             }
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
             Err(error) => return Err(at("read", path)(error)),

@@ -64,8 +64,12 @@ impl fmt::Display for Complaint {
 }
 
 /// Asks until nothing is complained about or no time is left; then says what it was. Everything is
-/// asked once at least.
-pub fn wait(health: &Health, left: impl Fn() -> Duration) -> Result<(), Vec<Complaint>> {
+/// asked once at least. `meanwhile` is told what it is that is waited for.
+pub fn wait(
+    health: &Health,
+    left: impl Fn() -> Duration,
+    meanwhile: impl Fn(&[Complaint]),
+) -> Result<(), Vec<Complaint>> {
     loop {
         let complaints = ask(health, left().clamp(PAUSE, CHECK_MAX));
         if complaints.is_empty() {
@@ -74,6 +78,7 @@ pub fn wait(health: &Health, left: impl Fn() -> Duration) -> Result<(), Vec<Comp
         if left() < PAUSE {
             return Err(complaints);
         }
+        meanwhile(&complaints);
         std::thread::sleep(PAUSE);
     }
 }
@@ -128,15 +133,15 @@ mod tests {
         let twice = health(&[format!("test -e {file} || {{ touch {file}; false; }}")]);
         let since = Instant::now();
         let left = || Duration::from_secs(60).saturating_sub(since.elapsed());
-        assert_eq!(wait(&twice, left), Ok(()));
+        assert_eq!(wait(&twice, left, |_| ()), Ok(()));
         assert!(since.elapsed() >= PAUSE);
-        assert_eq!(wait(&health(&[]), || Duration::ZERO), Ok(()));
+        assert_eq!(wait(&health(&[]), || Duration::ZERO, |_| ()), Ok(()));
     }
 
     #[test]
     fn complaints_say_what_and_not_how_it_was_asked() {
         let checks = ["echo first; echo no SECRET; exit 7".to_owned(), "kill -9 $$".to_owned()];
-        let complaints = wait(&health(&checks), || Duration::ZERO).unwrap_err();
+        let complaints = wait(&health(&checks), || Duration::ZERO, |_| ()).unwrap_err();
         let text: Vec<String> = complaints.iter().map(ToString::to_string).collect();
         let expected = ["check 1 ends with 7 and says \"no SECRET\"", "check 2 ends with 137"];
         assert_eq!(text, expected);
@@ -145,7 +150,8 @@ mod tests {
     #[test]
     fn a_check_that_hangs_is_ended() {
         let since = Instant::now();
-        let complaints = wait(&health(&["sleep 1000".into()]), || Duration::ZERO).unwrap_err();
+        let complaints =
+            wait(&health(&["sleep 1000".into()]), || Duration::ZERO, |_| ()).unwrap_err();
         assert!(complaints[0].to_string().contains("ends with 124"), "{complaints:?}");
         assert!(since.elapsed() < Duration::from_secs(30));
     }

@@ -6,7 +6,13 @@
 //! 3. [`cdn`], [`candidate`]: what there could be: the manifest, verified
 //! 4. [`plan`]: the one decision, [`plan::next`], pure
 //! 5. [`install`]: carries it out, in an order that survives a power cut
-//! 6. [`confirm`]: after the reboot, if the host is healthy; [`trial`] is what all of this does to grubenv
+//! 6. [`reboot`]: whether the host may be rebooted now, [`reboot::decide`], pure
+//! 7. [`health`], [`confirm`]: after the reboot, if the host is healthy
+//!
+//! [`trial`] is what all of this does to grubenv, pure.
+//!
+//! What a host tells of itself: [`record`] keeps what the last runs did, [`status`] gathers it with the
+//! rest, [`metrics`] is the same for Prometheus, [`progress`] is for who watches.
 //!
 //! [`listen`] is apart: it runs Patterns that are pushed.
 
@@ -17,6 +23,7 @@ pub mod cli;
 pub mod commands;
 pub mod config;
 pub mod confirm;
+pub mod date;
 pub mod esp;
 pub mod files;
 pub mod health;
@@ -24,8 +31,12 @@ pub mod host;
 pub mod install;
 pub mod journal;
 pub mod listen;
+pub mod metrics;
 pub mod plan;
+pub mod progress;
 pub mod reboot;
+pub mod record;
 pub mod shell;
 pub mod slots;
+pub mod status;
 pub mod trial;

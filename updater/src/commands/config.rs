@@ -2,9 +2,11 @@
 
 use anyhow::Result;
 
-use super::{Opened, answer};
+use super::{Opened, answer, now};
 use crate::cli::{Config, Exit, Global, Require};
+use crate::config::Reboot;
 use crate::esp::Access;
+use crate::reboot::{CalendarError, Opening, opening};
 
 pub(super) fn config(global: &Global, arguments: &Config) -> Result<Exit> {
     let opened = Opened::new(global, Access::Read)?;
@@ -14,11 +16,24 @@ pub(super) fn config(global: &Global, arguments: &Config) -> Result<Exit> {
         None => {
             let rows = opened.merged.rows();
             answer(global, &opened.merged.to_json(), || table(&rows))?;
+            check_window(&opened.settings.reboot)?;
             true
         }
     };
     // As systemd's ExecCondition wants it: 1 skips the unit.
     Ok(if is_set { Exit::Ok } else { Exit::Error })
+}
+
+/// A window is only understood by systemd, which is not there where an image is built.
+fn check_window(policy: &Reboot) -> Result<()> {
+    let Reboot::Window(window) = policy else { return Ok(()) };
+    match opening(window, now()) {
+        Err(CalendarError::Ask(error)) => log::warn!("the reboot window is not checked: {error}"),
+        Err(error) => return Err(error.into()),
+        Ok(Opening::Never) => log::warn!("the reboot window never opens again"),
+        Ok(Opening::Open | Opening::At(_)) => {}
+    }
+    Ok(())
 }
 
 fn table(rows: &[[String; 3]]) -> String {

@@ -2,15 +2,16 @@
 
 use std::time::Duration;
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use serde_json::json;
 
-use super::answer;
+use super::{answer, now};
 use crate::cli::{Exit, Global, Health as Arguments};
 use crate::config::{ConfigError, Health, Settings, load};
 use crate::esp::{Access, Esp};
-use crate::health::wait;
+use crate::health::{Complaint, wait};
 use crate::host::Host;
+use crate::record::{self, HealthFound, HealthState};
 
 /// The unit waits, and then a configuration that cannot be read counts as an empty one: an operator's
 /// typing error must not undo an update.
@@ -27,17 +28,30 @@ pub(super) fn health(global: &Global, arguments: &Arguments) -> Result<Exit> {
         true => left(&host, health.deadline),
         false => Duration::ZERO,
     };
-    let complaints = wait(&health, left).err().unwrap_or_default();
-    let lines: Vec<String> = complaints.iter().map(ToString::to_string).collect();
+    let running = host.running().context("cannot read the kernel command line")?;
+    let note = |state, complaints: &[Complaint]| {
+        let problems = lines(complaints);
+        if let Some(slot) = running {
+            record::write(&host, &HealthFound { time: now(), slot, state, problems });
+        }
+    };
+    let found = wait(&health, left, |complaints| note(HealthState::Waiting, complaints));
+    let healthy = found.is_ok();
+    let complaints = found.err().unwrap_or_default();
+    note(if healthy { HealthState::Healthy } else { HealthState::Unhealthy }, &complaints);
+    let lines = lines(&complaints);
     for line in &lines {
         log::error!("not healthy: {line}");
     }
-    let healthy = lines.is_empty();
     answer(global, &json!({"healthy": healthy, "complaints": lines}), || match healthy {
         true => format!("healthy: {}", asked(&health)),
         false => format!("not healthy:\n  {}", lines.join("\n  ")),
     })?;
     Ok(if healthy { Exit::Ok } else { Exit::Error })
+}
+
+fn lines(complaints: &[Complaint]) -> Vec<String> {
+    complaints.iter().map(ToString::to_string).collect()
 }
 
 /// What the configuration says, from all its sources.

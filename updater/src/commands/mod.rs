@@ -5,11 +5,13 @@ mod confirm;
 mod fallback;
 mod health;
 mod listen;
+mod metrics;
 mod offer;
 mod output;
 mod poll;
 mod rollback;
 mod status;
+mod verify;
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -23,6 +25,7 @@ use crate::cli::{Cli, Command, Exit, Global, Require};
 use crate::config::{Merged, Settings, load};
 use crate::esp::{Access, Esp};
 use crate::host::Host;
+use crate::record::{self, Failure};
 
 /// Runs what the command line says, and tells what went wrong.
 pub fn run(cli: &Cli) -> Exit {
@@ -31,6 +34,7 @@ pub fn run(cli: &Cli) -> Exit {
         Command::Check => poll::check(global),
         Command::Update(arguments) => poll::update(global, arguments),
         Command::Status => status::status(global),
+        Command::Verify => verify::verify(global),
         Command::Confirm => confirm::confirm(global),
         Command::Health(arguments) => health::health(global, arguments),
         Command::Rollback(arguments) => rollback::rollback(global, arguments),
@@ -39,16 +43,36 @@ pub fn run(cli: &Cli) -> Exit {
         Command::Config(arguments) => config::config(global, arguments),
     };
     result.unwrap_or_else(|error| {
-        log::error!("{error:#}");
+        let text = format!("{error:#}");
+        log::error!("{text}");
+        if let Some(command) = recorded(&cli.command) {
+            let host = Host::new(&global.host_root);
+            record::write(&host, &Failure::new(now(), command, &text));
+        }
         if global.json {
-            let error = format!("{error:#}");
-            tell(global, &json!({"error": &error}), || error.clone());
+            tell(global, &json!({"error": &text}), || text.clone());
         }
         match &cli.command {
             Command::Config(config) => broken(config.require),
             _ => Exit::Error,
         }
     })
+}
+
+/// The name of a command whose errors are shown by `status`: what runs by itself, and does something.
+fn recorded(command: &Command) -> Option<&'static str> {
+    match command {
+        Command::Check => Some("check"),
+        Command::Update(update) => (!update.dry_run).then_some("update"),
+        Command::Confirm => Some("confirm"),
+        Command::Verify => Some("verify"),
+        // The unit of updates asks this first, and ends with it.
+        Command::Config(config) if config.require == Some(Require::Cdn) => Some("update"),
+        Command::Health(_) => Some("health"),
+        Command::Rollback(_) => Some("rollback"),
+        Command::Fallback(_) => Some("fallback"),
+        Command::Status | Command::Listen | Command::Config(_) => None,
+    }
 }
 
 /// How `config` ends where the configuration is broken. The unit of updates is started by a timer, so

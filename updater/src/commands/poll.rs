@@ -10,16 +10,18 @@ use protocol::grubenv::{BootId, BootState};
 use serde_json::{Value, json};
 
 use super::offer::Offer;
-use super::{Opened, answer, now, tell};
+use super::{Opened, answer, metrics, now, tell};
 use crate::bootstate::{Grubenv, good_without_grubenv};
 use crate::candidate::Candidate;
 use crate::cdn::Cdn;
 use crate::cli::{Exit, Global, Update};
+use crate::date;
 use crate::esp::Access;
 use crate::host::Host;
 use crate::install::{Installed, Job, install, put_on_trial};
 use crate::plan::{Facts, Permissions, Slots, Step, next};
 use crate::reboot::{self, Decision};
+use crate::record::{self, Waiting};
 use crate::slots::inspect;
 use crate::trial::{offered, settled};
 
@@ -28,6 +30,8 @@ pub(super) fn check(global: &Global) -> Result<Exit> {
     let offer = Offer::get(global, &mut opened, Permissions::default())?;
     opened.reopen(global, Access::Read)?;
     let poll = Poll::new(&opened, offer, None, Permissions::default())?;
+    poll.record(global, &opened);
+    metrics::refresh(global, &opened);
     poll.refuse_downgrade()?;
     answer(global, &poll.json(), || poll.text())?;
     Ok(match poll.step {
@@ -46,42 +50,69 @@ pub(super) fn update(global: &Global, arguments: &Update) -> Result<Exit> {
     let offer = Offer::get(global, &mut opened, allow)?;
     opened.reopen(global, Access::Read)?;
     let unconfirmed = unconfirmed(&opened)?;
+    if arguments.dry_run {
+        return dry_run(global, &Poll::new(&opened, offer, unconfirmed, allow)?);
+    }
     if unconfirmed.is_none() {
         opened.reopen(global, Access::Write { wait: Duration::ZERO })?;
     }
     let mut poll = Poll::new(&opened, offer, unconfirmed, allow)?;
+    poll.record(global, &opened);
     poll.refuse_downgrade()?;
     poll.remember(&opened, allow)?;
     poll.log();
     let wants_reboot = poll.carry_out(&opened)?;
     let decision = wants_reboot.then(|| decide_reboot(&opened, global, arguments)).transpose()?;
     let reboot = decision == Some(Decision::Now);
+    record_waiting(global, decision.as_ref());
+    metrics::refresh(global, &opened);
     let why_not = match decision {
         None | Some(Decision::Now) => None,
         Some(Decision::Never { why }) => Some(format!("reboot to try it: {why}")),
         Some(Decision::Later { why, wake }) => {
             wake.arrange()
                 .context("the release is installed, and its reboot could not be arranged")?;
-            Some(format!("the reboot has to wait: {why}"))
+            let again = date::text(wake.at);
+            Some(format!("the reboot has to wait: {why}; it is decided again at {again}"))
         }
     };
     let mut json = poll.json();
+    json["event"] = json!("result");
     json["reboot"] = json!(reboot);
     // What was put on trial is booted whether anybody reads this or not.
     tell(global, &json, || match why_not {
         Some(why) => format!("{}\n{why}", poll.done()),
         None => poll.done(),
     });
-    let exit = match poll.step {
-        Step::Unconfirmed { .. } | Step::FailedBefore => Exit::NotNow,
-        _ => Exit::Ok,
-    };
+    let exit = poll.exit();
     // Unmounted before the reboot, not by it.
     drop(opened);
     if reboot {
         reboot_now(poll.candidate.release())?;
     }
     Ok(exit)
+}
+
+/// What [`update`] would do, and how it would end.
+fn dry_run(global: &Global, poll: &Poll) -> Result<Exit> {
+    poll.refuse_downgrade()?;
+    let mut json = poll.json();
+    json["event"] = json!("result");
+    json["dryRun"] = json!(true);
+    json["reboot"] = json!(false);
+    answer(global, &json, || format!("dry run: {}", poll.text()))?;
+    Ok(poll.exit())
+}
+
+/// For `status`: what the reboot waits for, if it does.
+fn record_waiting(global: &Global, decision: Option<&Decision>) {
+    let host = Host::new(&global.host_root);
+    let (why, next) = match decision {
+        None | Some(Decision::Now) => return record::forget::<Waiting>(&host),
+        Some(Decision::Never { why }) => (why.clone(), None),
+        Some(Decision::Later { why, wake }) => (why.clone(), Some(wake.at)),
+    };
+    record::write(&host, &Waiting { time: now(), why, next });
 }
 
 /// grubenv, if the running slot is not confirmed. By it [`next`] never writes, so an update needs no
@@ -128,6 +159,26 @@ impl Poll {
             allow,
         });
         Ok(Self { running, boot, slots, grubenv, cdn, candidate, step })
+    }
+
+    /// For `status`.
+    fn record(&self, global: &Global, opened: &Opened) {
+        let release = self.candidate.release();
+        let poll = record::Poll {
+            time: now(),
+            outcome: step_name(&self.step).to_owned(),
+            version: release.version.clone(),
+            build: release.build,
+            cdn: opened.settings.cdn.first().cloned().unwrap_or_default(),
+        };
+        record::write(&Host::new(&global.host_root), &poll);
+    }
+
+    fn exit(&self) -> Exit {
+        match self.step {
+            Step::Unconfirmed { .. } | Step::FailedBefore => Exit::NotNow,
+            _ => Exit::Ok,
+        }
     }
 
     /// What the decision compared the candidate with.

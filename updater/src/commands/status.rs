@@ -1,98 +1,114 @@
 //! `status`
 
 use anyhow::{Context, Result};
-use protocol::Release;
-use protocol::esp::Slot;
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 
-use super::{Opened, answer};
+use super::{Opened, answer, metrics, now};
 use crate::bootstate::{Grubenv, good_without_grubenv};
 use crate::cli::{Exit, Global};
-use crate::esp::Access;
+use crate::config::ConfigError;
+use crate::esp::{Access, EspError};
 use crate::host::Host;
-use crate::plan::{Content, Slots};
-use crate::slots::inspect;
+use crate::reboot::output;
+use crate::slots::survey;
+use crate::status::{Disk, Records, Status};
+
+/// The timers that start an update.
+const TIMERS: [&str; 2] = ["etchaos-updater.timer", "etchaos-updater-again.timer"];
 
 pub(super) fn status(global: &Global) -> Result<Exit> {
-    let opened = Opened::new(global, Access::Read)?;
-    let esp = opened.esp()?;
-    let slots = inspect(esp, &opened.settings.keys);
-    let grubenv = Grubenv::read(esp, good_without_grubenv(opened.running, &slots));
-    let host = Host::new(&global.host_root);
-    let image = host.os_release("IMAGE_VERSION").context("cannot read /etc/os-release")?;
-    let json = json!({
-        "updaterVersion": env!("CARGO_PKG_VERSION"),
-        "running": opened.running.map(|slot| running(slot, &slots, image)),
-        "good": grubenv.state.good,
-        "trial": grubenv.state.trial.map(|t| json!({"slot": t.slot, "tries": t.tries})),
-        "grubenvProblem": grubenv.problem,
-        "slots": {"a": slot(&slots.a), "b": slot(&slots.b)},
-        "config": opened.merged.to_json(),
-    });
-    answer(global, &json, || table(&json))?;
-    Ok(Exit::Ok)
+    let (status, exit) = match Opened::new(global, Access::Read) {
+        Ok(opened) => {
+            let status = gather(global, &opened)?;
+            metrics::write(&opened.settings, &status);
+            (status, Exit::Ok)
+        }
+        // Who is not root sees what can be seen without the ESP.
+        Err(error) if needs_root(&error) => (without_esp(global, format!("{error:#}"))?, Exit::Ok),
+        // Without the keys nothing can be said of the slots. The rest may be what is looked for.
+        Err(error) if error.is::<ConfigError>() => {
+            log::error!("{error:#}");
+            (without_esp(global, format!("{error:#}"))?, Exit::Error)
+        }
+        Err(error) => return Err(error),
+    };
+    answer(global, &status.to_json(), || status.table())?;
+    Ok(exit)
 }
 
-/// What runs: by the slot's manifest, or by the image where that is gone.
-fn running(slot: Slot, slots: &Slots, image: Option<String>) -> Value {
-    let release = slots.get(slot).release();
-    json!({
-        "slot": slot,
-        "version": release.map(|r| r.version.clone()).or(image),
-        "build": release.map(|r| r.build),
-        "kernel": release.map(|r| r.kernel.clone()),
+/// All that is known.
+pub(super) fn gather(global: &Global, opened: &Opened) -> Result<Status> {
+    let esp = opened.esp()?;
+    let slots = survey(esp, &opened.settings.keys);
+    let grubenv = Grubenv::read(esp, good_without_grubenv(opened.running, &slots));
+    let disk = Disk { slots, boot: grubenv.state, grubenv_problem: grubenv.problem };
+    Ok(Status {
+        disk: Ok(disk),
+        policy: Some(opened.settings.reboot.clone()),
+        config: opened.merged.to_json(),
+        ..without_esp(global, String::new())?
     })
 }
 
-fn slot(content: &Content) -> Value {
-    let (state, problem) = match content {
-        Content::Empty => ("empty", None),
-        Content::Complete(_) => ("complete", None),
-        Content::Damaged { problem, .. } => ("damaged", Some(problem)),
-    };
-    let mut shown = Map::from_iter([("state".to_owned(), json!(state))]);
-    if let Some(Release { version, build, kernel, .. }) = content.release() {
-        shown.insert("version".into(), json!(version));
-        shown.insert("build".into(), json!(build));
-        shown.insert("kernel".into(), json!(kernel));
-    }
-    if let Some(problem) = problem {
-        shown.insert("problem".into(), json!(problem));
-    }
-    Value::Object(shown)
+fn without_esp(global: &Global, why: String) -> Result<Status> {
+    let host = Host::new(&global.host_root);
+    let now = now();
+    Ok(Status {
+        now,
+        running: host.running().context("cannot read the kernel command line")?,
+        image: host.os_release("IMAGE_VERSION").context("cannot read /etc/os-release")?,
+        disk: Err(why),
+        policy: None,
+        config: json!(null),
+        records: Records::read(&host, now),
+        next_poll: next_poll(),
+    })
 }
 
-fn table(status: &Value) -> String {
-    let text = |value: &Value| match value {
-        Value::String(text) => text.clone(),
-        Value::Null => "-".to_owned(),
-        other => other.to_string(),
-    };
-    let mut lines = vec![format!("updater   {}", text(&status["updaterVersion"]))];
-    let running = &status["running"];
-    lines.push(match running {
-        Value::Null => "running   not from this ESP".to_owned(),
-        _ => format!("running   slot {}  {}", text(&running["slot"]), text(&running["version"])),
-    });
-    lines.push(format!("good      slot {}", text(&status["good"])));
-    let trial = &status["trial"];
-    lines.push(match trial {
-        Value::Null => "trial     none".to_owned(),
-        _ => format!("trial     slot {}, tries left: {}", text(&trial["slot"]), trial["tries"]),
-    });
-    if let Value::String(problem) = &status["grubenvProblem"] {
-        lines.push(format!("grubenv   {problem}; the next update or confirm makes it anew"));
-    }
-    for name in ["a", "b"] {
-        let slot = &status["slots"][name];
-        let mut line = format!("slot {name}    {:8}", text(&slot["state"]));
-        if !slot["version"].is_null() {
-            line.push_str(&format!("  {}  build {}", text(&slot["version"]), slot["build"]));
+fn needs_root(error: &anyhow::Error) -> bool {
+    let of_esp = |error: &EspError| matches!(error, EspError::NotRoot(_));
+    error.downcast_ref::<EspError>().is_some_and(of_esp)
+        || matches!(error.downcast_ref(), Some(ConfigError::NotRoot { .. }))
+}
+
+/// The first time that one of our timers elapses. Not known, where systemd does not run.
+fn next_poll() -> Option<u64> {
+    let words = ["systemctl", "list-timers", "--all", "--output=json", "--no-pager"];
+    let words: Vec<String> = words.into_iter().chain(TIMERS).map(str::to_owned).collect();
+    let answer = output(&words).map_err(|error| log::debug!("{error}")).ok()?;
+    first_elapse(&serde_json::from_str(&answer).ok()?)
+}
+
+/// Timers are a list of objects with `next` in microseconds since 1970; a timer that will not elapse
+/// has none, 0 or the largest number.
+fn first_elapse(timers: &Value) -> Option<u64> {
+    let is_ours =
+        |timer: &&Value| timer["unit"].as_str().is_some_and(|unit| TIMERS.contains(&unit));
+    let times =
+        timers.as_array()?.iter().filter(is_ours).filter_map(|timer| timer["next"].as_u64());
+    times.filter(|next| (1..u64::MAX).contains(next)).min().map(|next| next / 1_000_000)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_first_of_our_timers_counts() {
+        let timers = json!([
+            {"next": 1_790_000_100_000_000_u64, "left": 1, "unit": TIMERS[0], "activates": "x"},
+            {"next": 1_790_000_000_500_000_u64, "unit": TIMERS[1]},
+            {"next": 1, "unit": "other.timer"},
+        ]);
+        assert_eq!(first_elapse(&timers), Some(1_790_000_000));
+        for none in [
+            json!([]),
+            json!({}),
+            json!(null),
+            json!([{"unit": TIMERS[0]}, {"next": "soon", "unit": TIMERS[0]}, 7]),
+            json!([{"next": 0, "unit": TIMERS[0]}, {"next": u64::MAX, "unit": TIMERS[1]}]),
+        ] {
+            assert_eq!(first_elapse(&none), None, "{none}");
         }
-        if let Value::String(problem) = &slot["problem"] {
-            line.push_str(&format!("  {problem}"));
-        }
-        lines.push(line.trim_end().to_owned());
     }
-    lines.join("\n")
 }

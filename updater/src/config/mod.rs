@@ -84,6 +84,14 @@ pub enum ConfigError {
         /// What is wrong.
         why: String,
     },
+    /// A source is on a volume, and who mounts must be root.
+    #[error("cannot read the configuration from {from}: {why}")]
+    NotRoot {
+        /// The source.
+        from: Source,
+        /// What mounting says.
+        why: String,
+    },
     /// A value makes no sense.
     #[error("\"{key}\" from {from} is not usable: {why}")]
     Value {

@@ -10,7 +10,7 @@ use super::{
     ConfigError, Fragment, HealthFragment, ListenFragment, Merged, Quantity, RebootFragment, Source,
 };
 use super::{Health, span_text};
-use crate::esp::{Esp, mount_volume};
+use crate::esp::{Esp, EspError, mount_volume};
 use crate::host::{Host, read_if_there};
 
 /// What the image says.
@@ -125,7 +125,7 @@ fn add_cidata(merged: &mut Merged, host: &Host) -> Result<(), ConfigError> {
         return Ok(());
     };
     let volume = mount_volume(host, &device, &["vfat", "iso9660"])
-        .map_err(|error| ConfigError::Format { from: from.clone(), why: error.to_string() })?;
+        .map_err(|error| not_mounted(from.clone(), &error))?;
     let text = read(&from, &volume.path(USER_DATA), FILE_MAX)?;
     let Some(text) = text else { return Ok(()) };
     match user_data(&text) {
@@ -136,6 +136,14 @@ fn add_cidata(merged: &mut Merged, host: &Host) -> Result<(), ConfigError> {
             );
             Ok(())
         }
+    }
+}
+
+fn not_mounted(from: Source, error: &EspError) -> ConfigError {
+    let why = error.to_string();
+    match error {
+        EspError::NotRoot(_) => ConfigError::NotRoot { from, why },
+        _ => ConfigError::Format { from, why },
     }
 }
 

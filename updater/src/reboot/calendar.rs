@@ -3,6 +3,7 @@
 
 use super::{CommandError, output};
 use crate::config::Window;
+use crate::date;
 
 /// What a window is like.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -80,32 +81,11 @@ fn next_elapse(answer: &str) -> Option<Option<u64>> {
 /// `Sat 2026-11-28 02:00:00 UTC`, which may have a fraction of a second, in Unix seconds.
 fn unix(text: &str) -> Option<u64> {
     let mut words = text.split_whitespace();
-    let (_weekday, date, time) = (words.next()?, words.next()?, words.next()?);
+    let (_weekday, day, time) = (words.next()?, words.next()?, words.next()?);
     if words.next() != Some("UTC") {
         return None;
     }
-    let [year, month, day] = numbers(date, '-')?;
-    let [hour, minute, second] = numbers(time.split('.').next()?, ':')?;
-    let is_sane = (1970..=9999).contains(&year)
-        && (1..=12).contains(&month)
-        && (1..=31).contains(&day)
-        && hour < 24
-        && minute < 60
-        && second < 61;
-    is_sane.then(|| days(year, month, day) * 86_400 + hour * 3600 + minute * 60 + second)
-}
-
-fn numbers(text: &str, separator: char) -> Option<[u64; 3]> {
-    let parts: Option<Vec<u64>> = text.split(separator).map(|part| part.parse().ok()).collect();
-    parts?.try_into().ok()
-}
-
-/// Days since 1970-01-01 in the Gregorian calendar. A year begins with March here, so that the leap day
-/// is its last.
-fn days(year: u64, month: u64, day: u64) -> u64 {
-    let year = if month <= 2 { year - 1 } else { year };
-    let day_of_year = (153 * ((month + 9) % 12) + 2) / 5 + day - 1;
-    365 * year + year / 4 - year / 100 + year / 400 + day_of_year - 719_468
+    date::unix(day, time)
 }
 
 #[cfg(test)]
@@ -115,34 +95,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn dates_are_counted() {
-        for (text, seconds) in [
-            ("Thu 1970-01-01 00:00:00 UTC", 0),
-            ("Tue 2000-02-29 12:34:56 UTC", 951_827_696),
-            ("Mon 2026-09-21 14:15:00 UTC", 1_790_000_100),
-            ("Mon 2026-09-21 14:15:00.250000 UTC", 1_790_000_100),
-            ("Fri 2100-12-31 23:59:59 UTC", 4_133_980_799),
-        ] {
-            assert_eq!(unix(text), Some(seconds), "{text}");
-        }
-        for bad in [
-            "",
-            "never",
-            "Mon 2026-09-21 14:15:00 CEST",
-            "x 2026-13-01 0:0:0 UTC",
-            "x 1-1-1 0:0:0 UTC",
-        ] {
-            assert_eq!(unix(bad), None, "{bad}");
-        }
-    }
-
-    #[test]
     fn answers_are_read() {
         let local = "  Original form: Sat 02:00\n    Next elapse: Sat 2026-11-28 02:00:00 CET\n       (in UTC): Sat 2026-11-28 01:00:00 UTC\n       From now: 4 days left\n";
         assert_eq!(next_elapse(local), Some(Some(1_795_827_600)));
         let utc = "    Next elapse: Sat 2026-11-28 02:00:00 UTC\n       From now: 4 days left\n";
         assert_eq!(next_elapse(utc), Some(Some(1_795_831_200)));
         assert_eq!(next_elapse("    Next elapse: never\n"), Some(None));
+        let with_fraction = "Next elapse: Mon 2026-09-21 14:15:00.250000 UTC";
+        assert_eq!(next_elapse(with_fraction), Some(Some(1_790_000_100)));
         for bad in ["", "Next elapse: soon", "Next elapse: Sat 2026-11-28 02:00:00 CET"] {
             assert_eq!(next_elapse(bad), None, "{bad}");
         }

@@ -19,6 +19,9 @@ use crate::host::Host;
 
 /// How long to wait for users to log out and for inhibitors to be released before looking again.
 const BUSY_WAIT: u64 = 15 * 60;
+/// A timer that is in the past when systemd takes it never elapses: on a slow host a second is not
+/// enough. Every window is much longer than this.
+const LEAD: u64 = 60;
 /// A fleet does not reboot in one second, as far as a window leaves time for that.
 const SPREAD_MAX: Duration = Duration::from_secs(15 * 60);
 /// Services have 90 s to end, and some have it twice.
@@ -110,6 +113,7 @@ pub fn decide(policy: &Reboot, facts: &Facts) -> Decision {
         }
         Some(Opening::At(at)) => {
             let why = "the reboot window is shut".to_owned();
+            let at = at.max(facts.now.saturating_add(LEAD));
             return Decision::Later { why, wake: Wake { at, spread } };
         }
         Some(Opening::Open) | None => {}
@@ -142,7 +146,7 @@ impl Wake {
     /// none, that fails, and does not matter), and a new one starts the update service, which is the
     /// one that decides.
     ///
-    /// The timer's own service is another than [`UPDATE_UNIT`], which may be the one that we run in,
+    /// The timer's own service is another than the update service, which may be the one that we run in,
     /// and it is gone in a moment: so the name is always free to be used again.
     pub fn commands(&self) -> [Vec<String>; 2] {
         let stop = ["systemctl", "stop", &format!("{WAKE_UNIT}.timer")].map(str::to_owned);
@@ -173,8 +177,8 @@ impl Wake {
     }
 }
 
-/// Reboots. Inhibitors do not count any more: whether they do is [`decide`]'s matter, and since version
-/// 257 systemd asks for them also where root says so.
+/// Reboots. Whether inhibitors count is [`decide`]'s matter; systemctl is told not to ask a second time,
+/// which it does or not by its version, who runs it and on what terminal.
 pub fn reboot() -> Result<(), CommandError> {
     run(&["systemctl", "reboot", "--check-inhibitors=no"].map(str::to_owned))
 }
@@ -296,6 +300,8 @@ mod tests {
             let never = decided(&policy, &[], Some(Opening::Never));
             assert!(matches!(never, Decision::Never { .. }));
         }
+        let (_, wake) = later(decided(&window(true), &[], Some(Opening::At(NOW + 1))));
+        assert_eq!(wake.at, NOW + LEAD);
         assert_eq!(decided(&window(false), &[root()], Some(Opening::Open)), Decision::Now);
         let (why, wake) = later(decided(&window(true), &[root()], Some(Opening::Open)));
         assert_eq!((why.as_str(), wake.at), ("root is logged in", NOW + 900));

@@ -188,26 +188,3 @@ fn confirm_makes_the_running_slot_good() {
     world.write("host/proc/cmdline", "quiet");
     world.run(&["confirm"]).failed(&["running slot is not known", "etchaos.slot"]);
 }
-
-#[test]
-fn status_shows_both_slots() {
-    let world = World::new();
-    world.fill(B, 2, 2);
-    world.on_trial(A, B, 3);
-    fs::remove_file(world.esp("etchaos/b/initrd")).unwrap();
-    let status = world.run(&["status", "--json"]).ended(0).json();
-    assert_eq!(
-        status["running"],
-        json!({"slot": "a", "version": "13.1", "build": 0, "kernel": "6.12.0"})
-    );
-    assert_eq!(status["good"], "a");
-    assert_eq!(status["trial"], json!({"slot": "b", "tries": 3}));
-    assert_eq!(status["slots"]["a"]["state"], "complete");
-    assert_eq!(status["slots"]["b"]["state"], "damaged");
-    assert_eq!(status["slots"]["b"]["problem"], "initrd is missing");
-    assert_eq!(status["slots"]["b"]["build"], 2);
-    assert_eq!(status["config"]["keys"][0]["value"], world.key.id());
-    assert_eq!(status["updaterVersion"], env!("CARGO_PKG_VERSION"));
-    let text = world.run(&["status"]).ended(0).stdout;
-    assert!(text.contains("slot b    damaged   13.2  build 2  initrd is missing"), "{text}");
-}

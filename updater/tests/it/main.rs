@@ -2,13 +2,17 @@
 
 mod bad_input;
 mod config;
+mod docs;
 mod listen;
+mod manual;
 mod network;
 mod network_download;
 mod network_manifest;
 mod network_proxy;
 mod reboot;
 mod server;
+mod status;
 mod trial;
+mod units;
 mod update;
 mod world;

@@ -126,6 +126,7 @@ impl World {
             let script = format!("#!/bin/sh\necho {program} \"$@\" >>{}\n", log.display());
             world.program(program, &script);
         }
+        fs::create_dir_all(world.path("host/run")).unwrap();
         world.publish(1);
         world
     }

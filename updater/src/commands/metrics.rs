@@ -1,0 +1,31 @@
+//! The textfile for node-exporter, if the operator asked for one.
+
+use super::{Opened, status};
+use crate::cli::Global;
+use crate::config::Settings;
+use crate::metrics::text;
+use crate::record::{make_folder, replace};
+use crate::status::Status;
+
+/// Replaces it after a command that opened the ESP.
+pub(super) fn refresh(global: &Global, opened: &Opened) {
+    if opened.settings.metrics.is_none() {
+        return;
+    }
+    match status::gather(global, opened) {
+        Ok(status) => write(&opened.settings, &status),
+        Err(error) => log::warn!("no metrics are written: {error:#}"),
+    }
+}
+
+/// Replaces it, and makes its folder. A host without metrics is still a host.
+pub(super) fn write(settings: &Settings, status: &Status) {
+    let Some(path) = &settings.metrics else { return };
+    let folder = path.parent().map_or(Ok(()), make_folder);
+    if let Err(why) = folder.and_then(|()| replace(path, text(status).as_bytes())) {
+        log::warn!(
+            "cannot write the metrics to {}: {why}; our units may write below /run only",
+            path.display()
+        );
+    }
+}

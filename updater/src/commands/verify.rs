@@ -1,0 +1,74 @@
+//! `verify`
+
+use anyhow::Result;
+use protocol::esp::Slot;
+use serde_json::json;
+
+use super::{Opened, answer, metrics, now};
+use crate::bootstate::{Grubenv, good_without_grubenv};
+use crate::cli::{Exit, Global};
+use crate::esp::Access;
+use crate::host::Host;
+use crate::plan::{Content, Slots};
+use crate::progress::Progress;
+use crate::record::{self, Checked};
+use crate::slots::inspect_with;
+use crate::status::slot;
+
+pub(super) fn verify(global: &Global) -> Result<Exit> {
+    let opened = Opened::new(global, Access::Read)?;
+    let progress = Progress::for_terminal(global.json);
+    let slots = inspect_with(opened.esp()?, &opened.settings.keys, &progress);
+    drop(progress);
+    let grubenv = Grubenv::read(opened.esp()?, good_without_grubenv(opened.running, &slots));
+    let needed = [Some(grubenv.state.good), opened.running];
+    let problems = problems(&slots, grubenv.problem.as_deref(), &needed);
+    let whole = |slot| match slots.get(slot) {
+        Content::Empty => None,
+        Content::Complete(_) => Some(true),
+        Content::Damaged { .. } => Some(false),
+    };
+    let (a, b) = (whole(Slot::A), whole(Slot::B));
+    record::write(&Host::new(&global.host_root), &Checked { time: now(), a, b });
+    metrics::refresh(global, &opened);
+    let is_whole = problems.is_empty();
+    let json = json!({
+        "whole": is_whole,
+        "slots": {"a": slot(&slots.a), "b": slot(&slots.b)},
+        "problems": problems,
+    });
+    answer(global, &json, || text(&slots, &problems))?;
+    Ok(if is_whole { Exit::Ok } else { Exit::Error })
+}
+
+/// What is wrong, a line each. An empty slot is fine, unless it is one that the host needs.
+fn problems(slots: &Slots, grubenv: Option<&str>, needed: &[Option<Slot>]) -> Vec<String> {
+    let of_slot = |slot: Slot| match slots.get(slot) {
+        Content::Damaged { problem, .. } => Some(format!("slot {slot} is damaged: {problem}")),
+        Content::Empty if needed.contains(&Some(slot)) => {
+            Some(format!("slot {slot} is empty, and the host boots from it"))
+        }
+        Content::Empty | Content::Complete(_) => None,
+    };
+    Slot::ALL.into_iter().filter_map(of_slot).chain(grubenv.map(str::to_owned)).collect()
+}
+
+fn text(slots: &Slots, problems: &[String]) -> String {
+    let line = |slot: Slot| {
+        let content = slots.get(slot);
+        let word = match content {
+            Content::Empty => "empty",
+            Content::Complete(_) => "whole",
+            Content::Damaged { .. } => "damaged",
+        };
+        let release = content.release();
+        let release = release.map(|r| format!("  {}  build {}", r.version, r.build));
+        format!("slot {slot}  {word:7}{}", release.unwrap_or_default()).trim_end().to_owned()
+    };
+    let mut lines: Vec<String> = Slot::ALL.into_iter().map(line).collect();
+    lines.extend_from_slice(problems);
+    if !problems.is_empty() {
+        lines.push("\"etchaos-updater update\" repairs what is damaged".to_owned());
+    }
+    lines.join("\n")
+}

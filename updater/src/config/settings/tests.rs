@@ -1,0 +1,157 @@
+//! Values that make sense, and values that do not.
+
+use super::super::Fragment;
+use super::*;
+use protocol::PrivateKey;
+
+fn settings(json: &str) -> Result<Settings, ConfigError> {
+    let mut merged = Merged::default();
+    merged.add(
+        &Source::Default,
+        Fragment::from_json(br#"{"listen": {"address": "0.0.0.0:4000"}}"#).unwrap(),
+    );
+    merged.add(&Source::Esp, Fragment::from_json(json.as_bytes()).unwrap());
+    Settings::try_from(&merged)
+}
+
+#[test]
+fn a_cdn_is_a_url_or_a_folder() {
+    let cdn = |text: &str| settings(&format!(r#"{{"cdn": "{text}"}}"#)).map(|s| s.cdn[0].clone());
+    assert_eq!(cdn("https://x.example/os/").unwrap(), "https://x.example/os");
+    assert_eq!(cdn("http://[::1]:8080").unwrap(), "http://[::1]:8080");
+    assert_eq!(cdn("/srv/cdn/").unwrap(), "/srv/cdn");
+    assert_eq!(cdn("file:///srv/cdn").unwrap(), "/srv/cdn");
+    for bad in ["", "cdn", "ftp://x", "https://u:secret@x", "https://x/?token=secret", "file://x"] {
+        let error = cdn(bad).unwrap_err().to_string();
+        assert!(error.contains("\"cdn\" from ESP"), "{error}");
+        assert!(!error.contains("secret"), "{error}");
+    }
+}
+
+#[test]
+fn nobody_may_push_unless_named_with_a_key() {
+    assert!(settings("{}").unwrap().listen.is_none());
+    let empty = r#"{"listen": {"sources": {"ci": {"keys": []}}}}"#;
+    assert!(settings(empty).unwrap().listen.is_none());
+    let key = PrivateKey::generate().public().to_string();
+    let named = format!(r#"{{"listen": {{"sources": {{"ci": {{"keys": ["{key}"]}}}}}}}}"#);
+    assert_eq!(settings(&named).unwrap().listen.unwrap().address.port(), 4000);
+    let slash = named.replace("\"ci\"", "\"../ci\"");
+    assert!(settings(&slash).is_err());
+}
+
+#[test]
+fn a_secret_key_in_the_wrong_place_is_not_shown() {
+    let key = PrivateKey::generate().reveal();
+    let error = settings(&format!(r#"{{"keys": ["{key}"]}}"#)).unwrap_err().to_string();
+    assert!(!error.contains(key.split(':').nth(1).unwrap()), "{error}");
+}
+
+#[test]
+fn no_value_is_shown() {
+    for json in [
+        r#"{"variant": "SECRET"}"#,
+        r#"{"allowedOrigins": ["SECRET"]}"#,
+        r#"{"keys": ["ed25519private:SECRET"]}"#,
+        r#"{"listen": {"sources": {"ci/SECRET": {"keys": []}}}}"#,
+        r#"{"listen": {"sources": {"ci": {"keys": ["SECRET:x:y"]}}}}"#,
+        r#"{"cdn": ["/x", "https://user:SECRET@x"]}"#,
+        r#"{"proxy": "http://user:SEC/RET@proxy:1"}"#,
+        r#"{"proxy": "https://user:SECRET@proxy:1"}"#,
+        r#"{"noProxy": ["SECRET/"]}"#,
+        r#"{"ca": ["SECRET"]}"#,
+        r#"{"rateLimit": "SECRET"}"#,
+        r#"{"health": {"units": ["SECRET"]}}"#,
+        r#"{"health": {"checks": ["SECRET\u0000"]}}"#,
+        r#"{"health": {"deadline": "SECRET"}}"#,
+        r#"{"reboot": {"window": "\u0001SECRET", "duration": "2h"}}"#,
+        r#"{"reboot": {"window": "Sat", "duration": "SECRET"}}"#,
+        r#"{"metrics": "SECRET"}"#,
+    ] {
+        let error = settings(json).unwrap_err().to_string();
+        assert!(!error.contains("SECRET"), "{error}");
+    }
+}
+
+#[test]
+fn values_that_make_no_sense_name_key_and_source() {
+    for (json, key) in [
+        (r#"{"variant": "../x"}"#, "variant"),
+        (r#"{"allowedOrigins": ["https://x/path"]}"#, "allowedOrigins"),
+        (r#"{"keys": ["x"]}"#, "keys"),
+        (r#"{"cdn": ["/x", "x"]}"#, "cdn"),
+        (r#"{"proxy": "proxy:3128"}"#, "proxy"),
+        (r#"{"noProxy": ["a,b"]}"#, "noProxy"),
+        (r#"{"ca": ["ca.pem"]}"#, "ca"),
+        (r#"{"rateLimit": 1023}"#, "rateLimit"),
+        (r#"{"rateLimit": "2MB"}"#, "rateLimit"),
+        (r#"{"health": {"units": ["docker"]}}"#, "health.units"),
+        (r#"{"health": {"checks": [" "]}}"#, "health.checks"),
+        (r#"{"health": {"deadline": "59s"}}"#, "health.deadline"),
+        (r#"{"health": {"deadline": "25h"}}"#, "health.deadline"),
+        (r#"{"reboot": {"window": "", "duration": "2h"}}"#, "reboot"),
+        (r#"{"reboot": {"window": "Sat 02:00", "duration": "2weeks"}}"#, "reboot"),
+        (r#"{"metrics": "/var/lib/x.txt"}"#, "metrics"),
+        (r#"{"metrics": "x.prom"}"#, "metrics"),
+    ] {
+        let error = settings(json).unwrap_err().to_string();
+        assert!(error.contains(&format!("\"{key}\" from ESP")), "{error}");
+    }
+}
+
+#[test]
+fn the_network_is_read() {
+    let network = settings(
+        r#"{"cdn": ["https://a/", "/mnt/usb"], "proxy": "http://u:p%40@proxy:3128/", "noProxy": [".lan", "10.0.0.1", "*"], "ca": ["/etc/ca.pem"], "rateLimit": "2M"}"#,
+    );
+    let Settings { cdn, network, .. } = network.unwrap();
+    assert_eq!(cdn, ["https://a", "/mnt/usb"]);
+    assert_eq!(network.proxy.as_deref(), Some("http://u:p%40@proxy:3128"));
+    assert_eq!(network.no_proxy, [".lan", "10.0.0.1", "*"]);
+    assert_eq!(network.authorities, [PathBuf::from("/etc/ca.pem")]);
+    assert_eq!(network.rate_limit.unwrap().get(), 2 << 20);
+    assert_eq!(settings("{}").unwrap().network, Network::default());
+    for bad in ["http://proxy", "socks5://p:1", "http://p:1/x", "http://:80", "http://a:b:c@p:1"] {
+        assert_eq!(proxy_url(bad), None, "{bad}");
+    }
+    assert!(proxy_url("http://[::1]:3128").is_some() && proxy_url("http://[::1]").is_none());
+}
+
+#[test]
+fn health_is_read() {
+    assert_eq!(settings("{}").unwrap().health, Health::default());
+    let json = r#"{"health": {"units": ["docker.service", "a@b-\\x2d.timer"], "checks": ["true"], "deadline": "1h 30min"}}"#;
+    let health = settings(json).unwrap().health;
+    assert_eq!(health.units, ["docker.service", "a@b-\\x2d.timer"]);
+    assert_eq!(health.checks, ["true"]);
+    assert_eq!(health.deadline.as_secs(), 5400);
+    for bad in
+        ["-x.service", "--now.service", "x@.service", "x.y", ".service", "a b.service", "a/b.mount"]
+    {
+        assert!(!is_unit(bad), "{bad}");
+    }
+    assert!(!is_unit(&format!("{}.service", "x".repeat(255))));
+}
+
+#[test]
+fn reboot_is_a_word_or_a_window() {
+    let reboot = |json: &str| settings(&format!(r#"{{"reboot": {json}}}"#)).map(|s| s.reboot);
+    assert_eq!(settings("{}").unwrap().reboot, Reboot::Idle);
+    for (json, expected) in
+        [(r#""now""#, Reboot::Now), (r#""idle""#, Reboot::Idle), (r#""never""#, Reboot::Never)]
+    {
+        assert_eq!(reboot(json).unwrap(), expected);
+    }
+    let window = reboot(r#"{"window": "Sat 02:00", "duration": "2h"}"#).unwrap();
+    assert_eq!(window.to_string(), "window Sat 02:00, open for 2h, if idle");
+    assert!(window.is_idle_only());
+    let any = reboot(r#"{"window": "Sat 02:00", "duration": 7200, "idle": false}"#).unwrap();
+    assert!(!any.is_idle_only());
+    for (json, said) in [
+        (r#"{"window": "Sat 02:00", "duration": "9min"}"#, "10min to 7d"),
+        (r#"{"window": "Sat 02:00", "duration": "8d"}"#, "10min to 7d"),
+    ] {
+        let error = reboot(json).unwrap_err().to_string();
+        assert!(error.contains(said), "{error}");
+    }
+}

@@ -1,0 +1,152 @@
+use std::collections::{BTreeMap, BTreeSet};
+
+use protocol::grubenv::{BootState, Trial};
+use serde_json::json;
+
+use super::*;
+use crate::plan::{Content, Slots};
+use crate::record::{Checked, Failure, HealthFound, Poll};
+use crate::status::Disk;
+
+fn nothing() -> Status {
+    Status {
+        now: 1_790_000_000,
+        running: None,
+        image: None,
+        disk: Err("needs root".into()),
+        policy: None,
+        config: json!(null),
+        records: Records::default(),
+        next_poll: None,
+    }
+}
+
+fn trial(slot: Slot, tries: u8) -> Option<Trial> {
+    Some(Trial { slot, tries, release: "0123456789abcdef".parse().ok(), since: None })
+}
+
+fn everything() -> Status {
+    let poll = Poll {
+        time: 1_789_000_000,
+        outcome: "pending".into(),
+        version: "13.2".into(),
+        build: 2,
+        cdn: "https://x".into(),
+    };
+    let health =
+        HealthFound { time: 5, slot: Slot::A, state: HealthState::Healthy, problems: Vec::new() };
+    Status {
+        running: Some(Slot::A),
+        image: Some("13\\\"1\n".into()),
+        disk: Ok(Disk {
+            slots: Slots { a: Content::Empty, b: Content::Empty },
+            boot: BootState { trial: trial(Slot::B, 2), ..BootState::settled(Slot::A) },
+            grubenv_problem: None,
+        }),
+        records: Records {
+            poll: Some(poll),
+            error: Some(Failure::new(7, "update", "x")),
+            health: Some(health),
+            checked: Some(Checked { time: 9, a: Some(true), b: Some(false) }),
+            ..Records::default()
+        },
+        ..nothing()
+    }
+}
+
+/// Reads the text format strictly: every sample after its HELP and TYPE, samples of a metric together,
+/// no sample twice, a line feed at the end.
+fn samples(text: &str) -> BTreeMap<String, u64> {
+    assert!(text.ends_with('\n') && !text.contains("\n\n"));
+    let is_name = |name: &str| {
+        let mut bytes = name.bytes();
+        bytes.next().is_some_and(|b| b.is_ascii_lowercase())
+            && bytes.all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_')
+    };
+    let (mut found, mut declared) = (BTreeMap::new(), BTreeSet::new());
+    let mut current = (String::new(), false);
+    for line in text.lines() {
+        if let Some(rest) = line.strip_prefix("# HELP ") {
+            let (name, help) = rest.split_once(' ').unwrap();
+            assert!(
+                is_name(name) && !help.is_empty() && declared.insert(name.to_owned()),
+                "{line}"
+            );
+            current = (name.to_owned(), false);
+        } else if let Some(rest) = line.strip_prefix("# TYPE ") {
+            assert_eq!(rest, format!("{} gauge", current.0));
+            current.1 = true;
+        } else {
+            let (sample, value) = line.rsplit_once(' ').unwrap();
+            let name = sample.split('{').next().unwrap();
+            assert_eq!((name, true), (current.0.as_str(), current.1), "{line}");
+            if let Some(labels) = sample.strip_prefix(name).filter(|rest| !rest.is_empty()) {
+                check_labels(labels);
+            }
+            assert!(found.insert(sample.to_owned(), value.parse().unwrap()).is_none(), "{line}");
+        }
+    }
+    assert!(found.keys().all(|sample| sample.starts_with("etchaos_")));
+    found
+}
+
+/// `{name="value",…}` where a value has its quotes and backslashes escaped.
+fn check_labels(labels: &str) {
+    let mut rest = labels.strip_prefix('{').and_then(|rest| rest.strip_suffix('}')).unwrap();
+    loop {
+        let (name, after) = rest.split_once("=\"").unwrap();
+        assert!(!name.is_empty() && name.bytes().all(|b| b.is_ascii_lowercase()), "{labels}");
+        let mut end = 0;
+        while after.as_bytes()[end] != b'"' {
+            end += if after.as_bytes()[end] == b'\\' { 2 } else { 1 };
+        }
+        match after[end + 1..].strip_prefix(',') {
+            Some(more) => rest = more,
+            None => return assert_eq!(&after[end + 1..], "", "{labels}"),
+        }
+    }
+}
+
+#[test]
+fn what_is_known_is_said() {
+    let found = samples(&text(&everything()));
+    for (sample, value) in [
+        ("etchaos_last_poll_timestamp_seconds", 1_789_000_000),
+        ("etchaos_last_error_timestamp_seconds", 7),
+        ("etchaos_update_available", 1),
+        ("etchaos_reboot_outstanding", 1),
+        ("etchaos_confirmed", 1),
+        ("etchaos_healthy", 1),
+        ("etchaos_trial_tries_left", 2),
+        ("etchaos_failed_release", 0),
+        ("etchaos_slot_whole{slot=\"a\"}", 1),
+        ("etchaos_slot_whole{slot=\"b\"}", 0),
+        ("etchaos_verified_timestamp_seconds", 9),
+    ] {
+        assert_eq!(found.get(sample), Some(&value), "{sample}");
+    }
+    let info = found.keys().find(|sample| sample.starts_with("etchaos_info{")).unwrap();
+    assert!(info.contains(r#"version="13\\\"1\n",build="",slot="a""#), "{info}");
+}
+
+#[test]
+fn what_is_not_known_is_left_out() {
+    let found = samples(&text(&nothing()));
+    assert_eq!(found.len(), 2, "{found:?}");
+    assert_eq!(found["etchaos_written_timestamp_seconds"], 1_790_000_000);
+}
+
+#[test]
+fn a_release_that_failed_is_told_from_one_that_is_on_trial() {
+    let mut status = everything();
+    let failed = |status: &Status| samples(&text(status))["etchaos_failed_release"];
+    let set = |status: &mut Status, slot, tries| {
+        status.disk.as_mut().unwrap().boot.trial = trial(slot, tries);
+    };
+    set(&mut status, Slot::B, 0);
+    assert_eq!(failed(&status), 1);
+    assert_eq!(samples(&text(&status))["etchaos_reboot_outstanding"], 0);
+    // The last try, and it runs.
+    set(&mut status, Slot::A, 0);
+    assert_eq!(failed(&status), 0);
+}

@@ -1,0 +1,157 @@
+//! What `docs/` says holds: commands parse, configurations are read, answers look like this, and the
+//! messages are those of the sources.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use clap::Parser;
+use protocol::esp::Slot::B;
+use serde_json::Value;
+use updater::cli::Cli;
+use updater::config::{Fragment, Merged, Settings, Source};
+
+use crate::world::World;
+
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
+}
+
+fn page(name: &str) -> String {
+    fs::read_to_string(root().join(name)).unwrap()
+}
+
+/// The code blocks of a page that begin with this word, each with what stands after it.
+fn blocks(page: &str, kind: &str) -> Vec<(String, String)> {
+    let mut found: Vec<(String, String)> = Vec::new();
+    let mut lines = page.lines();
+    while let Some(line) = lines.next() {
+        let Some(info) = line.strip_prefix("```") else { continue };
+        let block: Vec<&str> = lines.by_ref().take_while(|line| *line != "```").collect();
+        let (word, name) = info.split_once(' ').unwrap_or((info, ""));
+        if word == kind {
+            found.push((name.to_owned(), block.join("\n")));
+        }
+    }
+    found
+}
+
+#[test]
+fn every_command_parses() {
+    let mut count = 0;
+    for name in ["docs/operators.md", "README.md"] {
+        for (_, block) in blocks(&page(name), "sh") {
+            for line in block.lines().filter(|line| line.starts_with("etchaos-updater")) {
+                // The first word is the program's name. None of our commands needs quotes.
+                let parsed = Cli::try_parse_from(line.split_whitespace());
+                assert!(parsed.is_ok(), "{name}: {line}: {}", parsed.unwrap_err());
+                count += 1;
+            }
+        }
+    }
+    assert!(count >= 10, "only {count} commands were found");
+}
+
+#[test]
+fn every_configuration_is_read() {
+    let blocks = blocks(&page("docs/operators.md"), "json");
+    assert!(blocks.len() >= 8, "only {} were found", blocks.len());
+    for (_, json) in blocks {
+        let fragment =
+            Fragment::from_json(json.as_bytes()).unwrap_or_else(|e| panic!("{e}: {json}"));
+        let mut merged = Merged::default();
+        merged.add(&Source::Esp, fragment);
+        Settings::try_from(&merged).unwrap_or_else(|e| panic!("{e}: {json}"));
+    }
+}
+
+#[test]
+fn every_key_is_documented() {
+    let world = World::new();
+    let config = world.run(&["config", "--json"]).ended(0).json();
+    let help = world.run(&["--help"]).ended(0).stdout;
+    let page = page("docs/operators.md");
+    for key in
+        paths(&config).iter().filter(|key| !key.contains("sources") && !key.contains("address"))
+    {
+        let key = key.trim_end_matches(".value").trim_end_matches(".source");
+        assert!(page.contains(&format!("| `{key}` |")), "{key} is not in docs/operators.md");
+        assert!(help.contains(key), "{key} is not in --help");
+    }
+}
+
+/// The keys of objects in objects, down to what is none. Lists are not looked into.
+fn paths(json: &Value) -> BTreeSet<String> {
+    let Value::Object(map) = json else { return BTreeSet::new() };
+    let mut found = BTreeSet::new();
+    for (key, value) in map {
+        let below = paths(value);
+        if below.is_empty() {
+            found.insert(key.clone());
+        }
+        found.extend(below.iter().map(|path| format!("{key}.{path}")));
+    }
+    found
+}
+
+fn keys(json: &Value) -> BTreeSet<String> {
+    json.as_object().unwrap_or_else(|| panic!("{json}")).keys().cloned().collect()
+}
+
+#[test]
+fn answers_look_as_documented() {
+    let blocks = blocks(&page("docs/json.md"), "json");
+    let documented = |name: &str| -> Value {
+        let (_, json) = blocks.iter().find(|(found, _)| found == name).unwrap();
+        serde_json::from_str(json).unwrap_or_else(|e| panic!("{name}: {e}"))
+    };
+    let world = World::new();
+    world.publish(2);
+    for (name, arguments, code) in [
+        ("check", &["check", "--json"][..], 10),
+        ("verify", &["verify", "--json"], 0),
+        ("update", &["update", "--json"], 0),
+        ("config", &["config", "--json"], 0),
+        ("confirm", &["confirm", "--json"], 0),
+        ("status", &["status", "--json"], 0),
+    ] {
+        let found = world.run(arguments).ended(code).json();
+        assert_eq!(keys(&found), keys(&documented(name)), "{name}");
+    }
+    // Below the top: what is always there.
+    world.write("host/run/systemd/sessions/1", "USER=ann\nCLASS=user\n");
+    world.run(&["update"]).ended(0);
+    fs::remove_file(world.esp("etchaos/b/initrd")).unwrap();
+    world.run(&["check", "--config", "/nonexistent"]).failed(&["/nonexistent"]);
+    let (found, expected) =
+        (world.run(&["status", "--json"]).ended(0).json(), documented("status"));
+    for key in ["running", "trial", "slots", "lastPoll", "lastError", "reboot", "verified"] {
+        assert_eq!(keys(&found[key]), keys(&expected[key]), "{key}");
+    }
+    for key in ["a", "b"] {
+        assert_eq!(keys(&found["slots"][key]), keys(&expected["slots"][key]), "{key}");
+    }
+    assert_eq!(keys(&found["reboot"]["waiting"]), keys(&expected["reboot"]["waiting"]));
+    assert_eq!(world.state().trial.unwrap().slot, B);
+}
+
+#[test]
+fn every_message_is_one_of_ours() {
+    let mut sources = String::new();
+    for folder in ["updater/src", "protocol/src"] {
+        for path in crate::world::tree(&root().join(folder)).into_keys() {
+            sources.push_str(&fs::read_to_string(path).unwrap());
+        }
+    }
+    let sources = sources.replace("\\\"", "\"");
+    let page = page("docs/operators.md");
+    let section = page.split("## What an error means").nth(1).unwrap();
+    let rows = section.lines().filter_map(|line| line.strip_prefix("| `"));
+    let messages: Vec<&str> = rows.map(|row| row.split("` |").next().unwrap()).collect();
+    assert!(messages.len() >= 25, "{messages:?}");
+    for message in messages {
+        for part in message.split('…') {
+            assert!(sources.contains(part), "no source says {part:?}");
+        }
+    }
+}

@@ -1,0 +1,66 @@
+//! The man pages and completions that the example "manual" writes.
+
+#[path = "../../examples/manual/pages.rs"]
+mod pages;
+
+use std::fs;
+
+use clap::{Command, CommandFactory};
+use updater::cli::Cli;
+
+/// What is written with a dash in a man page.
+fn roff(name: &str) -> String {
+    name.replace('-', "\\-")
+}
+
+fn options(command: &Command) -> Vec<String> {
+    let shown = command.get_arguments().filter(|argument| !argument.is_hide_set());
+    shown.filter_map(|argument| argument.get_long()).map(|name| format!("--{name}")).collect()
+}
+
+#[test]
+fn every_command_and_option_is_in_the_manual() {
+    let folder = tempfile::tempdir().unwrap();
+    pages::write(folder.path()).unwrap();
+    let read = |name: &str| fs::read_to_string(folder.path().join(name)).unwrap();
+    let shells = ["etchaos-updater.bash", "_etchaos-updater", "etchaos-updater.fish"]
+        .map(|name| (name, read(name)));
+
+    let mut cli = Cli::command();
+    cli.build();
+    let main = read("etchaos-updater.1");
+    assert!(
+        main.contains(".nf\n") && main.contains("health.deadline") && main.contains("Exit codes")
+    );
+    let commands: Vec<&Command> = cli
+        .get_subcommands()
+        .filter(|command| command.get_name() != "help" && !command.is_hide_set())
+        .collect();
+    let documented = commands.len();
+    assert!(documented >= 7);
+    for command in commands {
+        let name = command.get_name();
+        assert!(main.contains(&roff(&format!("etchaos-updater-{name}"))), "{name}");
+        let page = read(&format!("etchaos-updater-{name}.1"));
+        let options = options(command);
+        assert!(options.len() >= 3, "{options:?}");
+        for option in &options {
+            assert!(page.contains(&roff(option)), "{option} is not in the page of {name}");
+        }
+        for (shell, text) in &shells {
+            assert!(text.contains(name), "{name} is not in {shell}");
+            for option in &options {
+                // fish leaves out the dashes.
+                let word = if shell.ends_with("fish") { &option[2..] } else { option };
+                assert!(text.contains(word), "{option} is not in {shell}");
+            }
+        }
+    }
+    let files = fs::read_dir(folder.path()).unwrap().count();
+    assert_eq!(files, 1 + documented + 3);
+    let checked = std::process::Command::new("bash")
+        .arg("-n")
+        .arg(folder.path().join("etchaos-updater.bash"))
+        .status();
+    assert!(checked.unwrap().success());
+}

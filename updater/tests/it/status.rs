@@ -1,0 +1,297 @@
+//! What a host tells of itself: `status`, `verify`, `update --dry-run` and the metrics.
+
+use std::fs::{self, Permissions};
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::process::CommandExt;
+
+use protocol::esp::Slot::{A, B};
+use serde_json::{Value, json};
+
+use crate::server::Reply;
+use crate::world::{World, content, now};
+
+fn status(world: &World) -> Value {
+    world.run(&["status", "--json"]).ended(0).json()
+}
+
+#[test]
+fn status_shows_both_slots() {
+    let world = World::new();
+    world.fill(B, 2, 2);
+    world.on_trial(A, B, 3);
+    fs::remove_file(world.esp("etchaos/b/initrd")).unwrap();
+    let status = world.run(&["status", "--json"]).ended(0).json();
+    assert_eq!(
+        status["running"],
+        json!({"slot": "a", "version": "13.1", "build": 0, "kernel": "6.12.0"})
+    );
+    assert_eq!(status["good"], "a");
+    assert_eq!(status["trial"], json!({"slot": "b", "tries": 3}));
+    assert_eq!(status["slots"]["a"]["state"], "complete");
+    assert_eq!(status["slots"]["b"]["state"], "damaged");
+    assert_eq!(status["slots"]["b"]["problem"], "initrd is missing");
+    assert_eq!(status["slots"]["b"]["build"], 2);
+    assert_eq!(status["config"]["keys"][0]["value"], world.key.id());
+    assert_eq!(status["updaterVersion"], env!("CARGO_PKG_VERSION"));
+    let text = world.run(&["status"]).ended(0).stdout;
+    assert!(text.contains("slot b      damaged   13.2  build 2  initrd is missing"), "{text}");
+}
+
+#[test]
+fn status_tells_of_the_last_runs() {
+    let world = World::new();
+    let before = now();
+    let shown = status(&world);
+    for key in ["lastPoll", "lastError", "nextPoll", "health", "download", "verified", "failed"] {
+        assert_eq!(shown[key], json!(null), "{key}");
+    }
+    assert_eq!(shown["confirmed"], true);
+
+    world.run(&["check"]).ended(0);
+    let poll = &status(&world)["lastPoll"];
+    assert_eq!(poll["outcome"], "upToDate");
+    assert_eq!((&poll["version"], &poll["build"]), (&json!("13.1"), &json!(1)));
+    assert_eq!(poll["cdn"], world.cdn.url);
+    assert!(poll["time"].as_u64().unwrap() >= before);
+
+    world.publish(2);
+    world.cdn.put("/2.initrd", Reply { status: 404, ..Reply::default() });
+    world.run(&["update"]).failed(&["404"]);
+    let shown = status(&world);
+    assert_eq!(shown["lastError"]["command"], "update");
+    assert!(shown["lastError"]["error"].as_str().unwrap().contains("404"), "{shown}");
+    assert_eq!(shown["lastPoll"]["outcome"], "install");
+    assert_eq!(shown["reboot"]["outstanding"], false);
+
+    world.publish(2);
+    world.write("esp/etchaos/config.json", json!({"reboot": "never"}).to_string());
+    world.run(&["update"]).ended(0);
+    let shown = status(&world);
+    assert_eq!(shown["reboot"]["outstanding"], true);
+    assert_eq!(shown["reboot"]["policy"], "never");
+    assert!(shown["reboot"]["waiting"]["why"].as_str().unwrap().contains("never"), "{shown}");
+    let text = world.run(&["status"]).ended(0).stdout;
+    for part in
+        ["never; outstanding, into slot b", "last poll   install, 13.2 (build 2)", "update: "]
+    {
+        assert!(text.contains(part), "{part}: {text}");
+    }
+
+    // What runs is on trial, and then it failed.
+    world.boot(B);
+    world.on_trial(A, B, 2);
+    let shown = status(&world);
+    assert_eq!((&shown["confirmed"], &shown["failed"]), (&json!(false), &json!(null)));
+    world.boot(A);
+    world.on_trial(A, B, 0);
+    let shown = status(&world);
+    let id = crate::world::release(2).id().to_string();
+    assert_eq!(shown["failed"], json!({"release": id, "slot": "b", "version": "13.2", "build": 2}));
+    assert!(world.run(&["status"]).stdout.contains("failed      slot b  13.2: not tried again"));
+}
+
+#[test]
+fn status_asks_the_timer() {
+    let world = World::new();
+    let at = now() + 7200;
+    let timers = json!([{"next": at * 1_000_000, "unit": "etchaos-updater.timer"}]);
+    world
+        .program("systemctl", &format!("#!/bin/sh\n[ \"$1\" = list-timers ] && echo '{timers}'\n"));
+    assert_eq!(status(&world)["nextPoll"], at);
+    assert!(world.run(&["status"]).stdout.contains("UTC (in "));
+    for broken in ["echo '{'", "exit 1", "echo null", "kill $$"] {
+        world.program("systemctl", &format!("#!/bin/sh\n{broken}\n"));
+        assert_eq!(status(&world)["nextPoll"], json!(null), "{broken}");
+    }
+}
+
+#[test]
+fn hostile_records_are_only_shown() {
+    let world = World::new();
+    let error = json!({"time": u64::MAX, "command": "\u{1b}[2J", "error": "a\nb"});
+    world.write("host/run/etchaos-updater/error.json", error.to_string());
+    world.write("host/run/etchaos-updater/poll.json", "[".repeat(60_000));
+    world.write("host/run/etchaos-updater/health.json", vec![0xff; 100_000]);
+    let text = world.run(&["status"]).ended(0).stdout;
+    assert!(!text.contains('\u{1b}') && text.contains("a b, 9999-12-31"), "{text}");
+    assert_eq!(status(&world)["lastPoll"], json!(null));
+}
+
+#[test]
+fn a_broken_configuration_hides_only_the_slots() {
+    let world = World::new();
+    world.run(&["check"]).ended(0);
+    world.write("esp/etchaos/config.json", r#"{"cnd": "x"}"#);
+    // As the unit does it.
+    assert_eq!(world.run(&["config", "--require", "cdn"]).code, 255);
+    let ran = world.run(&["status", "--json"]);
+    ran.failed(&["`cnd`", "ESP etchaos/config.json"]);
+    let shown = ran.json();
+    assert!(shown["problem"].as_str().unwrap().contains("`cnd`"), "{shown}");
+    assert_eq!((&shown["slots"], &shown["running"]["slot"]), (&json!(null), &json!("a")));
+    assert_eq!(shown["lastPoll"]["outcome"], "upToDate");
+    assert_eq!(shown["lastError"]["command"], "update");
+    let text = world.run(&["status"]).stdout;
+    assert!(text.contains("slots       the configuration from ESP"), "{text}");
+}
+
+#[test]
+fn a_download_that_was_killed_is_not_shown() {
+    let world = World::new();
+    let download = |time: u64| json!({"time": time, "role": "initrd", "done": 5, "total": 9});
+    let record = |time: u64| {
+        world.write("host/run/etchaos-updater/download.json", download(time).to_string());
+    };
+    let time = now();
+    record(time);
+    assert_eq!(status(&world)["download"], download(time));
+    assert!(world.run(&["status"]).stdout.contains("download    initrd, 5 of 9 bytes, "));
+    record(time - 600);
+    assert_eq!(status(&world)["download"], json!(null));
+}
+
+#[test]
+fn who_is_not_root_sees_what_can_be_seen() {
+    let world = World::new();
+    world.run(&["check"]).ended(0);
+    world.write("host/proc/cmdline", "quiet etchaos.slot=a etchaos.esp=ABCD-1234\n");
+    world.write("host/dev/disk/by-uuid/ABCD-1234", "a disk");
+    fs::create_dir_all(world.path("host/run/etchaos")).unwrap();
+    fs::set_permissions(world.path(""), Permissions::from_mode(0o755)).unwrap();
+    // Where the program lies, others may not look.
+    fs::copy(env!("CARGO_BIN_EXE_updater"), world.path("updater")).unwrap();
+    let run = |arguments: &[&str]| {
+        let mut command = std::process::Command::new(world.path("updater"));
+        command.arg("--host-root").arg(world.path("host")).args(arguments).current_dir("/");
+        if nix::unistd::geteuid().is_root() {
+            command.uid(65_534).gid(65_534);
+        }
+        let output = command.output().unwrap();
+        assert_eq!(output.status.code(), Some(0), "{}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).unwrap()
+    };
+    let text = run(&["status"]);
+    for part in
+        ["running     slot a  13.1", "needs root: run this with sudo", "last poll   upToDate"]
+    {
+        assert!(text.contains(part), "{part}: {text}");
+    }
+    let shown: Value = serde_json::from_str(&run(&["status", "--json"])).unwrap();
+    assert_eq!(shown["slots"], json!(null));
+    assert!(shown["problem"].as_str().unwrap().contains("root"), "{shown}");
+}
+
+#[test]
+fn verify_finds_what_status_does_not() {
+    let world = World::new();
+    world.fill(B, 2, 2);
+    let ran = world.run(&["verify"]).ended(0);
+    assert!(ran.stdout.contains("slot a  whole") && ran.stdout.contains("slot b  whole"));
+    assert_eq!(world.run(&["verify", "--json"]).ended(0).json()["whole"], true);
+
+    let mut bytes = content(protocol::Role::Initrd, 2);
+    bytes[100] ^= 1;
+    world.write("esp/etchaos/b/initrd", bytes);
+    assert_eq!(status(&world)["slots"]["b"]["state"], "complete");
+    let ran = world.run(&["verify"]).ended(1);
+    for part in ["slot b  damaged", "initrd has the SHA-256", "\"etchaos-updater update\" repairs"]
+    {
+        assert!(ran.stdout.contains(part), "{part}: {}", ran.stdout);
+    }
+    let json = world.run(&["verify", "--json"]).ended(1).json();
+    assert_eq!((&json["whole"], &json["slots"]["b"]["state"]), (&json!(false), &json!("damaged")));
+    let verified = &status(&world)["verified"];
+    assert_eq!((&verified["a"], &verified["b"]), (&json!(true), &json!(false)));
+    // And it does.
+    world.run(&["update"]).ended(0);
+    world.run(&["verify"]).ended(0);
+}
+
+#[test]
+fn progress_is_for_terminals() {
+    let world = World::new();
+    assert_eq!(world.run(&["verify"]).ended(0).stderr, "");
+    // It gives the program a terminal.
+    let command = world.command(&["verify"]);
+    let words = std::iter::once(command.get_program()).chain(command.get_args());
+    let line: Vec<String> = words.map(|word| format!("'{}'", word.to_str().unwrap())).collect();
+    let ran = std::process::Command::new("script")
+        .args(["--quiet", "--return", "--command", &line.join(" "), "/dev/null"])
+        .stdin(std::process::Stdio::null())
+        .output();
+    let Ok(output) = ran else {
+        assert!(std::env::var("CI").is_err(), "script is needed for this test");
+        eprintln!("SKIPPED: there is no program \"script\" here");
+        return;
+    };
+    let shown = String::from_utf8(output.stdout).unwrap();
+    assert!(output.status.success(), "{shown}");
+    for part in ["\rkernel  0.", " MiB  ", "%", "\rinitrd  0.", "\r\u{1b}[K", "slot a  whole"] {
+        assert!(shown.contains(part), "{part:?}: {shown:?}");
+    }
+}
+
+#[test]
+fn verify_looks_at_what_the_host_needs() {
+    let world = World::new();
+    // The spare slot may be empty; the good one and grubenv may not.
+    world.run(&["verify"]).ended(0);
+    fs::remove_file(world.esp("etchaos/grubenv")).unwrap();
+    assert!(world.run(&["verify"]).ended(1).stdout.contains("grubenv is missing"));
+    fs::remove_dir_all(world.esp("etchaos/a")).unwrap();
+    let ran = world.run(&["verify"]).ended(1);
+    assert!(ran.stdout.contains("slot a is empty, and the host boots from it"), "{}", ran.stdout);
+}
+
+#[test]
+fn a_dry_run_writes_nothing() {
+    let world = World::new();
+    world.publish(2);
+    world.fill(B, 7, 0);
+    // What was polled before is remembered until the next boot.
+    world.run(&["check"]).ended(10);
+    let before = (world.tree(), crate::world::tree(&world.path("host")));
+    let ran = world.run(&["update", "--dry-run"]).ended(0);
+    assert!(ran.stdout.contains("dry run: ") && ran.stdout.contains("to be installed in slot b"));
+    let json = world.run(&["update", "--dry-run", "--json"]).ended(0).json();
+    assert_eq!((&json["step"], &json["dryRun"]), (&json!("install"), &json!(true)));
+    assert_eq!(before, (world.tree(), crate::world::tree(&world.path("host"))));
+    assert_eq!(world.commands(), "");
+    assert!(world.cdn.requests().iter().all(|request| request.ends_with(".jwt")));
+    // It does not wait for, and does not disturb, who is at work.
+    let other = fs::File::open(world.esp("")).unwrap();
+    other.lock().unwrap();
+    world.run(&["update", "--dry-run"]).ended(0);
+}
+
+#[test]
+fn metrics_are_written_if_asked_for() {
+    let world = World::new();
+    let folder = world.path("textfiles");
+    let path = folder.join("etchaos.prom");
+    let config = json!({"metrics": path, "reboot": "never"}).to_string();
+    world.write("esp/etchaos/config.json", config);
+    let has = |sample: &str| {
+        let text = fs::read_to_string(&path).unwrap();
+        assert_eq!(fs::read_dir(&folder).unwrap().count(), 1);
+        assert!(text.lines().any(|line| line == sample), "{sample}: {text}");
+    };
+    world.run(&["status"]).ended(0);
+    has("etchaos_reboot_outstanding 0");
+    world.publish(2);
+    world.run(&["check"]).ended(10);
+    has("etchaos_update_available 1");
+    world.run(&["update"]).ended(0);
+    has("etchaos_reboot_outstanding 1");
+    has("etchaos_trial_tries_left 3");
+    world.run(&["verify"]).ended(0);
+    has("etchaos_slot_whole{slot=\"b\"} 1");
+    let mode = fs::metadata(&path).unwrap().permissions().mode();
+    assert_eq!(mode & 0o777, 0o644);
+
+    // A folder that cannot be made does not stop an update.
+    fs::remove_dir_all(&folder).unwrap();
+    fs::write(&folder, "a file").unwrap();
+    let ran = world.run(&["update"]).ended(0);
+    assert!(ran.stderr.contains("cannot write the metrics"), "{}", ran.stderr);
+}

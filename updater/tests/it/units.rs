@@ -1,0 +1,50 @@
+//! The units, by systemd's own judgement.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+fn folder() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("systemd")
+}
+
+/// systemd-analyze with these arguments: all that it says. Without it these tests prove nothing.
+fn analyze(arguments: &[&str]) -> Option<String> {
+    let mut command = Command::new("systemd-analyze");
+    let ran = command.arg("--no-pager").args(arguments).current_dir(folder()).output();
+    let Ok(output) = ran else {
+        assert!(std::env::var("CI").is_err(), "systemd-analyze is needed for this test");
+        eprintln!("SKIPPED: there is no systemd-analyze here");
+        return None;
+    };
+    let text = [output.stdout, output.stderr].concat();
+    Some(String::from_utf8_lossy(&text).into_owned())
+}
+
+#[test]
+fn the_update_service_is_in_a_sandbox() {
+    let Some(said) = analyze(&["security", "--offline=true", "etchaos-updater.service"]) else {
+        return;
+    };
+    let exposure = said.split("exposure level for etchaos-updater.service: ").nth(1);
+    let exposure = exposure.and_then(|rest| rest.split(' ').next()?.parse::<f64>().ok());
+    let exposure = exposure.unwrap_or_else(|| panic!("{said}"));
+    assert!(exposure < 3.0, "{said}");
+}
+
+#[test]
+fn systemd_knows_every_line_of_the_units() {
+    let mut units: Vec<String> = std::fs::read_dir(folder())
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .filter(|name| name.ends_with(".service") || name.ends_with(".timer"))
+        .collect();
+    units.sort();
+    assert!(units.len() >= 4, "{units:?}");
+    let mut arguments = vec!["verify", "--man=no"];
+    arguments.extend(units.iter().map(String::as_str));
+    let Some(said) = analyze(&arguments) else { return };
+    // The program is not installed here. Of other units here we know nothing.
+    let is_ours = |line: &&str| line.contains("etchaos") && !line.contains("is not executable");
+    let complaints: Vec<&str> = said.lines().filter(is_ours).collect();
+    assert_eq!(complaints, [""; 0], "{said}");
+}
