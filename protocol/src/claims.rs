@@ -16,40 +16,56 @@ const LEEWAY: u64 = 60;
 #[serde(default)]
 pub struct Claims {
     /// Issuer.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none", deserialize_with = "present")]
     pub iss: Option<String>,
     /// Subject.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none", deserialize_with = "present")]
     pub sub: Option<String>,
     /// Audience; one string or a list of them.
     #[serde(skip_serializing_if = "Vec::is_empty", deserialize_with = "one_or_many")]
     pub aud: Vec<String>,
     /// Issued at.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none", deserialize_with = "present")]
     pub iat: Option<u64>,
     /// Not before.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none", deserialize_with = "present")]
     pub nbf: Option<u64>,
     /// Expires at.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none", deserialize_with = "present")]
     pub exp: Option<u64>,
     /// An id that no other token has.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none", deserialize_with = "present")]
     pub jti: Option<String>,
     /// The version of the program that wrote the token.
-    #[serde(rename = "etchaVersion", skip_serializing_if = "Option::is_none")]
+    #[serde(
+        rename = "etchaVersion",
+        skip_serializing_if = "Option::is_none",
+        deserialize_with = "present"
+    )]
     pub etcha_version: Option<String>,
     /// One `name version arch` a line: what the build put in.
-    #[serde(rename = "etchaBuildManifest", skip_serializing_if = "Option::is_none")]
+    #[serde(
+        rename = "etchaBuildManifest",
+        skip_serializing_if = "Option::is_none",
+        deserialize_with = "present"
+    )]
     pub etcha_build_manifest: Option<String>,
     /// A Pattern.
-    #[serde(rename = "etchaPattern", skip_serializing_if = "Option::is_none")]
+    #[serde(
+        rename = "etchaPattern",
+        skip_serializing_if = "Option::is_none",
+        deserialize_with = "present"
+    )]
     pub etcha_pattern: Option<PatternFiles>,
     /// Variables of a Pattern's run.
     #[serde(rename = "etchaRunVars", skip_serializing_if = "Map::is_empty")]
     pub etcha_run_vars: Map<String, Value>,
     /// What the release is, if this is a manifest.
-    #[serde(rename = "etchaosRelease", skip_serializing_if = "Option::is_none")]
+    #[serde(
+        rename = "etchaosRelease",
+        skip_serializing_if = "Option::is_none",
+        deserialize_with = "present"
+    )]
     pub etchaos_release: Option<Release>,
 }
 
@@ -122,6 +138,11 @@ impl TryFrom<Verified<Claims>> for Verified<Manifest> {
             Ok(Manifest { release, claims })
         })
     }
+}
+
+/// A claim that is there has a value: `null` is not "no limit".
+fn present<'de, D: Deserializer<'de>, T: Deserialize<'de>>(d: D) -> Result<Option<T>, D::Error> {
+    T::deserialize(d).map(Some)
 }
 
 fn one_or_many<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<String>, D::Error> {
