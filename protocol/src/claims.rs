@@ -7,6 +7,17 @@ use crate::pattern::PatternFiles;
 use crate::release::{Release, ReleaseError};
 use crate::token::Verified;
 
+/// The time to judge a manifest by, in Unix seconds: what the clock says, but not before the running
+/// image was built.
+///
+/// A machine whose battery is dead, or whose clock somebody has set back, would otherwise take a
+/// manifest that expired long ago. `built` is a time that has passed for certain: the image that
+/// holds this program could not be made before it. A clock that is ahead cannot be told; it makes
+/// manifests expire early, which is an error that says so and harms nothing.
+pub fn time_to_judge_by(clock: u64, built: u64) -> u64 {
+    clock.max(built)
+}
+
 /// Clocks of hosts and CI may differ by this many seconds.
 const LEEWAY: u64 = 60;
 
@@ -82,6 +93,11 @@ pub enum TimeError {
         /// The time of the check.
         now: u64,
     },
+    /// A manifest without `exp`.
+    #[error(
+        "it has no \"exp\": whoever serves it could keep hosts from updates for ever; sign it with an end"
+    )]
+    Endless,
     /// `nbf` or `iat` lies ahead.
     #[error("it is valid from Unix time {from}, and it is {now}; is the clock right?")]
     NotYet {
@@ -115,6 +131,17 @@ pub struct Manifest {
     pub release: Release,
     /// All claims.
     pub claims: Claims,
+}
+
+impl Manifest {
+    /// Whether a manifest that a CDN offers is valid at `now`: see [`time_to_judge_by`]. It must have
+    /// an end. (The one inside a disk image has none, and none is asked for of what is installed.)
+    pub fn check_time(&self, now: u64) -> Result<(), TimeError> {
+        match self.claims.exp {
+            None => Err(TimeError::Endless),
+            Some(_) => self.claims.check_time(now),
+        }
+    }
 }
 
 /// A verified token that is not a manifest.
@@ -172,6 +199,34 @@ mod tests {
         assert!(matches!(claims.check_time(2060), Err(TimeError::Expired { .. })));
         assert_eq!(Claims::default().check_time(0), Ok(()));
         assert_eq!(Claims { exp: Some(u64::MAX), ..claims }.check_time(u64::MAX - 70), Ok(()));
+    }
+
+    #[test]
+    fn a_clock_behind_the_image_is_not_believed() {
+        let (built, exp) = (1_763_600_000, 1_763_600_000 + 86_400);
+        for (clock, expected) in [(0, built), (built - 1, built), (built, built), (exp, exp)] {
+            assert_eq!(time_to_judge_by(clock, built), expected);
+        }
+        // A manifest that expired before the image was built is expired on a host without a clock.
+        let stale = Claims { iat: Some(built - 200), exp: Some(built - 100), ..Claims::default() };
+        assert_eq!(stale.check_time(built - 150), Ok(()));
+        let judged = stale.check_time(time_to_judge_by(0, built));
+        assert!(matches!(judged, Err(TimeError::Expired { .. })));
+        // The newest is good on it, though its clock says that it lies ahead.
+        let newest = Claims { iat: Some(built), exp: Some(exp), ..Claims::default() };
+        assert!(matches!(newest.check_time(0), Err(TimeError::NotYet { .. })));
+        assert_eq!(newest.check_time(time_to_judge_by(0, built)), Ok(()));
+    }
+
+    #[test]
+    fn a_manifest_has_an_end() {
+        let manifest = |exp| Manifest {
+            release: crate::release::tests::example(),
+            claims: Claims { exp, ..Claims::default() },
+        };
+        assert_eq!(manifest(Some(1000)).check_time(1000), Ok(()));
+        assert!(matches!(manifest(Some(1000)).check_time(1060), Err(TimeError::Expired { .. })));
+        assert_eq!(manifest(None).check_time(1000), Err(TimeError::Endless));
     }
 
     #[test]
