@@ -3,7 +3,7 @@
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::{Map, Value};
 
-use crate::pattern::PatternFiles;
+use crate::pattern::{Mode, PatternFiles};
 use crate::release::{Release, ReleaseError};
 use crate::token::Verified;
 
@@ -71,6 +71,14 @@ pub struct Claims {
     /// Variables of a Pattern's run.
     #[serde(rename = "etchaRunVars", skip_serializing_if = "Map::is_empty")]
     pub etcha_run_vars: Map<String, Value>,
+    /// What a pushed Pattern may do; without it, everything. It is signed, so that nobody on the way
+    /// can make a change of a check.
+    #[serde(
+        rename = "etchaosMode",
+        skip_serializing_if = "Option::is_none",
+        deserialize_with = "present"
+    )]
+    pub etchaos_mode: Option<Mode>,
     /// What the release is, if this is a manifest.
     #[serde(
         rename = "etchaosRelease",
