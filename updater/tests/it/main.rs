@@ -4,6 +4,7 @@ mod bad_input;
 mod config;
 mod listen;
 mod reboot;
+mod rotation;
 mod server;
 mod trial;
 mod update;
