@@ -5,7 +5,7 @@
 
 use libfuzzer_sys::fuzz_target;
 use protocol::esp::Slot;
-use protocol::grubenv::{Block, BootState, SIZE, Trial};
+use protocol::grubenv::{Block, BootId, BootState, Newest, SIZE, Trial};
 
 /// What a disk writes at once.
 const SECTOR: usize = 512;
@@ -29,9 +29,12 @@ fn read(bytes: &[u8]) {
         assert_eq!(BootState::read(&block), Ok(state));
         write(&block);
     }
+    let trial = Trial { slot: Slot::B, tries: 3, release: None, since: Some(BootId(u32::MAX)) };
+    let target = "deb_amd64".parse().expect("a target");
     for state in [
         BootState::settled(Slot::B),
-        BootState { good: Slot::A, trial: Some(Trial { slot: Slot::B, tries: 3 }) },
+        BootState { trial: Some(trial), ..BootState::settled(Slot::A) },
+        BootState { newest: Some(Newest { target, build: u64::MAX }), ..BootState::settled(Slot::A) },
     ] {
         state.write(&mut block);
         assert_eq!(BootState::read(&block), Ok(state));
