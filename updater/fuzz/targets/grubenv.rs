@@ -34,7 +34,10 @@ fn read(bytes: &[u8]) {
     for state in [
         BootState::settled(Slot::B),
         BootState { trial: Some(trial), ..BootState::settled(Slot::A) },
-        BootState { newest: Some(Newest { target, build: u64::MAX }), ..BootState::settled(Slot::A) },
+        BootState {
+            newest: Some(Newest { target, build: u64::MAX }),
+            ..BootState::settled(Slot::A)
+        },
     ] {
         state.write(&mut block);
         assert_eq!(BootState::read(&block), Ok(state));

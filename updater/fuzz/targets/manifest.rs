@@ -21,7 +21,9 @@ fuzz_target!(|claims: &[u8]| {
     assert_eq!(release.boot_artifacts().count(), Role::BOOT.len());
     for artifact in &release.artifacts {
         let name = artifact.name.as_bytes();
-        assert!(!name.is_empty() && name[0] != b'.' && !name.iter().any(|b| b"/\\\0\n ".contains(b)));
+        assert!(
+            !name.is_empty() && name[0] != b'.' && !name.iter().any(|b| b"/\\\0\n ".contains(b))
+        );
         assert!(artifact.size > 0);
         let allowed = [ALLOWED.to_owned()];
         if let Ok(url) = artifact_url(&format!("{FOLDER}x.jwt"), &artifact.url, &allowed) {

@@ -2,7 +2,7 @@
 //!
 //! No token is taken twice. [`Seen`] remembers those of this boot. Those of an earlier one are told by
 //! their age: a token is taken only while its `iat` is at most [`AHEAD_MAX`] ahead of the clock, so
-//! what was taken before a reboot was issued before the boot and ten seconds. All that this asks of
+//! what was taken before a reboot was issued before the boot and that much more. All that this asks of
 //! the clock is that a reboot does not set it back.
 
 use std::collections::BTreeMap;
@@ -20,8 +20,9 @@ use crate::shell::Bounded;
 /// A token that is valid for longer is a standing permission, and not a push.
 const VALID_MAX: u64 = 60 * 60;
 /// How many seconds the signer's clock may be ahead of the host's. As long as that after a boot no
-/// token is taken, so not the minute that manifests have.
-const AHEAD_MAX: u64 = 10;
+/// token is taken, so it is not the minute that manifests have; a virtual machine on a busy host may
+/// be some seconds behind.
+const AHEAD_MAX: u64 = 20;
 /// How long after its end a token is still taken, for the clocks' sake; see [`Claims::check_time`].
 const REMEMBER_AFTER: u64 = 120;
 /// The audience of everything that is for EtchaOS.
