@@ -29,8 +29,9 @@ fn check(fragment: Result<Fragment, String>, json: &[u8]) {
             match Settings::try_from(&merged) {
                 Err(error) => no_value(&error.to_string(), json),
                 Ok(settings) => {
-                    let cdn = settings.cdn.unwrap_or_default();
-                    assert!(!cdn.contains('@') || cdn.starts_with('/') || at_is_in_path(&cdn));
+                    for cdn in settings.cdn {
+                        assert!(!cdn.contains('@') || cdn.starts_with('/') || at_is_in_path(&cdn));
+                    }
                     assert!(settings.listen.is_none_or(|listen| !listen.sources.is_empty()));
                 }
             }
