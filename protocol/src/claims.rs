@@ -3,9 +3,20 @@
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::{Map, Value};
 
-use crate::pattern::PatternFiles;
+use crate::pattern::{Mode, PatternFiles};
 use crate::release::{Release, ReleaseError};
 use crate::token::Verified;
+
+/// The time to judge a manifest by, in Unix seconds: what the clock says, but not before the running
+/// image was built.
+///
+/// A machine whose battery is dead, or whose clock somebody has set back, would otherwise take a
+/// manifest that expired long ago. `built` is a time that has passed for certain: the image that
+/// holds this program could not be made before it. A clock that is ahead cannot be told; it makes
+/// manifests expire early, which is an error that says so and harms nothing.
+pub fn time_to_judge_by(clock: u64, built: u64) -> u64 {
+    clock.max(built)
+}
 
 /// Clocks of hosts and CI may differ by this many seconds.
 const LEEWAY: u64 = 60;
@@ -16,40 +27,64 @@ const LEEWAY: u64 = 60;
 #[serde(default)]
 pub struct Claims {
     /// Issuer.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none", deserialize_with = "present")]
     pub iss: Option<String>,
     /// Subject.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none", deserialize_with = "present")]
     pub sub: Option<String>,
     /// Audience; one string or a list of them.
     #[serde(skip_serializing_if = "Vec::is_empty", deserialize_with = "one_or_many")]
     pub aud: Vec<String>,
     /// Issued at.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none", deserialize_with = "present")]
     pub iat: Option<u64>,
     /// Not before.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none", deserialize_with = "present")]
     pub nbf: Option<u64>,
     /// Expires at.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none", deserialize_with = "present")]
     pub exp: Option<u64>,
     /// An id that no other token has.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none", deserialize_with = "present")]
     pub jti: Option<String>,
     /// The version of the program that wrote the token.
-    #[serde(rename = "etchaVersion", skip_serializing_if = "Option::is_none")]
+    #[serde(
+        rename = "etchaVersion",
+        skip_serializing_if = "Option::is_none",
+        deserialize_with = "present"
+    )]
     pub etcha_version: Option<String>,
     /// One `name version arch` a line: what the build put in.
-    #[serde(rename = "etchaBuildManifest", skip_serializing_if = "Option::is_none")]
+    #[serde(
+        rename = "etchaBuildManifest",
+        skip_serializing_if = "Option::is_none",
+        deserialize_with = "present"
+    )]
     pub etcha_build_manifest: Option<String>,
     /// A Pattern.
-    #[serde(rename = "etchaPattern", skip_serializing_if = "Option::is_none")]
+    #[serde(
+        rename = "etchaPattern",
+        skip_serializing_if = "Option::is_none",
+        deserialize_with = "present"
+    )]
     pub etcha_pattern: Option<PatternFiles>,
     /// Variables of a Pattern's run.
     #[serde(rename = "etchaRunVars", skip_serializing_if = "Map::is_empty")]
     pub etcha_run_vars: Map<String, Value>,
+    /// What a pushed Pattern may do; without it, everything. It is signed, so that nobody on the way
+    /// can make a change of a check.
+    #[serde(
+        rename = "etchaosMode",
+        skip_serializing_if = "Option::is_none",
+        deserialize_with = "present"
+    )]
+    pub etchaos_mode: Option<Mode>,
     /// What the release is, if this is a manifest.
-    #[serde(rename = "etchaosRelease", skip_serializing_if = "Option::is_none")]
+    #[serde(
+        rename = "etchaosRelease",
+        skip_serializing_if = "Option::is_none",
+        deserialize_with = "present"
+    )]
     pub etchaos_release: Option<Release>,
 }
 
@@ -66,6 +101,11 @@ pub enum TimeError {
         /// The time of the check.
         now: u64,
     },
+    /// A manifest without `exp`.
+    #[error(
+        "it has no \"exp\": whoever serves it could keep hosts from updates for ever; sign it with an end"
+    )]
+    Endless,
     /// `nbf` or `iat` lies ahead.
     #[error("it is valid from Unix time {from}, and it is {now}; is the clock right?")]
     NotYet {
@@ -101,6 +141,17 @@ pub struct Manifest {
     pub claims: Claims,
 }
 
+impl Manifest {
+    /// Whether a manifest that a CDN offers is valid at `now`: see [`time_to_judge_by`]. It must have
+    /// an end. (The one inside a disk image has none, and none is asked for of what is installed.)
+    pub fn check_time(&self, now: u64) -> Result<(), TimeError> {
+        match self.claims.exp {
+            None => Err(TimeError::Endless),
+            Some(_) => self.claims.check_time(now),
+        }
+    }
+}
+
 /// A verified token that is not a manifest.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ManifestError {
@@ -122,6 +173,11 @@ impl TryFrom<Verified<Claims>> for Verified<Manifest> {
             Ok(Manifest { release, claims })
         })
     }
+}
+
+/// A claim that is there has a value: `null` is not "no limit".
+fn present<'de, D: Deserializer<'de>, T: Deserialize<'de>>(d: D) -> Result<Option<T>, D::Error> {
+    T::deserialize(d).map(Some)
 }
 
 fn one_or_many<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<String>, D::Error> {
@@ -151,6 +207,34 @@ mod tests {
         assert!(matches!(claims.check_time(2060), Err(TimeError::Expired { .. })));
         assert_eq!(Claims::default().check_time(0), Ok(()));
         assert_eq!(Claims { exp: Some(u64::MAX), ..claims }.check_time(u64::MAX - 70), Ok(()));
+    }
+
+    #[test]
+    fn a_clock_behind_the_image_is_not_believed() {
+        let (built, exp) = (1_763_600_000, 1_763_600_000 + 86_400);
+        for (clock, expected) in [(0, built), (built - 1, built), (built, built), (exp, exp)] {
+            assert_eq!(time_to_judge_by(clock, built), expected);
+        }
+        // A manifest that expired before the image was built is expired on a host without a clock.
+        let stale = Claims { iat: Some(built - 200), exp: Some(built - 100), ..Claims::default() };
+        assert_eq!(stale.check_time(built - 150), Ok(()));
+        let judged = stale.check_time(time_to_judge_by(0, built));
+        assert!(matches!(judged, Err(TimeError::Expired { .. })));
+        // The newest is good on it, though its clock says that it lies ahead.
+        let newest = Claims { iat: Some(built), exp: Some(exp), ..Claims::default() };
+        assert!(matches!(newest.check_time(0), Err(TimeError::NotYet { .. })));
+        assert_eq!(newest.check_time(time_to_judge_by(0, built)), Ok(()));
+    }
+
+    #[test]
+    fn a_manifest_has_an_end() {
+        let manifest = |exp| Manifest {
+            release: crate::release::tests::example(),
+            claims: Claims { exp, ..Claims::default() },
+        };
+        assert_eq!(manifest(Some(1000)).check_time(1000), Ok(()));
+        assert!(matches!(manifest(Some(1000)).check_time(1060), Err(TimeError::Expired { .. })));
+        assert_eq!(manifest(None).check_time(1000), Err(TimeError::Endless));
     }
 
     #[test]

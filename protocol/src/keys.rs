@@ -2,16 +2,20 @@
 //!
 //! The DER is PKIX `SubjectPublicKeyInfo` (RFC 5280) for public keys and PKCS#8 (RFC 5208) for
 //! private ones, in standard base64. The key decides the algorithm of a signature, never the token.
+//! A key that nobody can have made in good faith is refused: an Ed25519 point of small order or with
+//! a second encoding, RSA of less than 2048 bits or with another exponent than 65537.
 
 use std::fmt;
 use std::str::FromStr;
 
-use aws_lc_rs::encoding::{AsDer, Pkcs8V1Der, PublicKeyX509Der};
+use aws_lc_rs::encoding::{AsDer, Pkcs8V1Der};
 use aws_lc_rs::signature::{Ed25519KeyPair, KeyPair};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey};
+use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, crypto};
 use sha2::{Digest, Sha256};
+
+mod material;
 
 /// Longest key string that is looked at: an RSA-2048 private key takes about 1.7 kB.
 const TEXT_MAX: usize = 8 * 1024;
@@ -62,12 +66,20 @@ impl KeyKind {
     const PUBLIC: &str = "ed25519public, ecp256public or rsa2048public";
     const PRIVATE: &str = "ed25519private, ecp256private or rsa2048private";
 
-    /// The JWS algorithm.
-    pub fn algorithm(self) -> Algorithm {
+    fn jwa(self) -> Algorithm {
         match self {
             Self::Ed25519 => Algorithm::EdDSA,
             Self::Ecp256 => Algorithm::ES256,
             Self::Rsa2048 => Algorithm::RS256,
+        }
+    }
+
+    /// The JWS algorithm, as a header names it.
+    pub fn algorithm(self) -> &'static str {
+        match self {
+            Self::Ed25519 => "EdDSA",
+            Self::Ecp256 => "ES256",
+            Self::Rsa2048 => "RS256",
         }
     }
 
@@ -95,7 +107,7 @@ pub struct PublicKey {
     id: String,
     kind: KeyKind,
     der: Vec<u8>,
-    pub(crate) decoding: DecodingKey,
+    decoding: DecodingKey,
 }
 
 impl PublicKey {
@@ -109,19 +121,15 @@ impl PublicKey {
         self.kind
     }
 
+    /// Whether `signature`, as a JWS has it, is this key's for `message`.
+    pub(crate) fn has_signed(&self, message: &[u8], signature: &str) -> bool {
+        let verified = crypto::verify(signature, message, &self.decoding, self.kind.jwa());
+        verified.unwrap_or(false)
+    }
+
     fn new(kind: KeyKind, id: String, der: Vec<u8>) -> Result<Self, KeyError> {
-        // Through PEM: `from_ed_der` wants raw points and differs from one backend to the next.
-        let pem = pem("PUBLIC KEY", &der);
-        let decoding = match kind {
-            KeyKind::Ed25519 => DecodingKey::from_ed_pem(&pem),
-            KeyKind::Ecp256 => DecodingKey::from_ec_pem(&pem),
-            KeyKind::Rsa2048 => DecodingKey::from_rsa_pem(&pem),
-        };
-        let why = "the bytes are not a PKIX public key of its type";
-        let decoding = decoding.map_err(|_| damaged(&id, why))?;
-        if kind == KeyKind::Ed25519 && !is_ed25519_spki(&der) {
-            return Err(damaged(&id, why));
-        }
+        let why = "the bytes are not a PKIX public key of its type that can be trusted";
+        let decoding = material::public(kind, &der).ok_or_else(|| damaged(&id, why))?;
         Ok(Self { id, kind, der, decoding })
     }
 }
@@ -162,7 +170,7 @@ pub struct PrivateKey {
     kind: KeyKind,
     der: Vec<u8>,
     public: PublicKey,
-    pub(crate) encoding: EncodingKey,
+    encoding: EncodingKey,
 }
 
 impl PrivateKey {
@@ -199,30 +207,15 @@ impl PrivateKey {
         format!("{}private:{}:{}", self.kind.name(), STANDARD.encode(&self.der), self.id)
     }
 
+    /// Signs: the signature as a JWS has it. `None` where the system has no randomness.
+    pub(crate) fn sign(&self, message: &[u8]) -> Option<String> {
+        crypto::sign(message, &self.encoding, self.kind.jwa()).ok()
+    }
+
     fn new(kind: KeyKind, id: String, der: Vec<u8>) -> Result<Self, KeyError> {
         let why = "the bytes are not a PKCS#8 private key of its type";
-        let damaged = || damaged(&id, why);
-        let public_der = match kind {
-            KeyKind::Ed25519 => Ed25519KeyPair::from_pkcs8_maybe_unchecked(&der)
-                .map_err(|_| damaged())
-                .map(|pair| public_der(pair.public_key())),
-            KeyKind::Ecp256 => aws_lc_rs::signature::EcdsaKeyPair::from_pkcs8(
-                &aws_lc_rs::signature::ECDSA_P256_SHA256_FIXED_SIGNING,
-                &der,
-            )
-            .map_err(|_| damaged())
-            .map(|pair| public_der(pair.public_key())),
-            KeyKind::Rsa2048 => aws_lc_rs::rsa::KeyPair::from_pkcs8(&der)
-                .map_err(|_| damaged())
-                .map(|pair| public_der(pair.public_key())),
-        }?;
-        let pem = pem("PRIVATE KEY", &der);
-        let encoding = match kind {
-            KeyKind::Ed25519 => EncodingKey::from_ed_pem(&pem),
-            KeyKind::Ecp256 => EncodingKey::from_ec_pem(&pem),
-            KeyKind::Rsa2048 => EncodingKey::from_rsa_pem(&pem),
-        }
-        .map_err(|_| damaged())?;
+        let (encoding, public_der) =
+            material::private(kind, &der).ok_or_else(|| damaged(&id, why))?;
         let public = PublicKey::new(kind, id.clone(), public_der)?;
         Ok(Self { id, kind, der, public, encoding })
     }
@@ -334,28 +327,6 @@ fn parts(
 fn damaged(id: &str, why: &'static str) -> KeyError {
     let id = if id.len() < MATERIAL_MIN { id } else { "(too long to be shown)" };
     KeyError::Material { id: id.to_owned(), why }
-}
-
-/// RFC 8410: a fixed 12-byte prefix, then the 32 bytes of the point. The PEM parser looks less
-/// closely.
-fn is_ed25519_spki(der: &[u8]) -> bool {
-    const PREFIX: [u8; 12] =
-        [0x30, 0x2a, 0x30, 0x05, 0x06, 0x03, 0x2b, 0x65, 0x70, 0x03, 0x21, 0x00];
-    der.len() == PREFIX.len() + 32 && der.starts_with(&PREFIX)
-}
-
-fn public_der(key: &impl AsDer<PublicKeyX509Der<'static>>) -> Vec<u8> {
-    key.as_der().expect("a valid public key has a PKIX form").as_ref().to_vec()
-}
-
-fn pem(label: &str, der: &[u8]) -> Vec<u8> {
-    let mut text = format!("-----BEGIN {label}-----\n");
-    for line in STANDARD.encode(der).as_bytes().chunks(64) {
-        text.push_str(std::str::from_utf8(line).expect("base64 is ASCII"));
-        text.push('\n');
-    }
-    text.push_str(&format!("-----END {label}-----\n"));
-    text.into_bytes()
 }
 
 #[cfg(test)]

@@ -5,6 +5,7 @@
 //!
 //! - [`target`]: variant and architecture, and the file names that follow from them
 //! - [`keys`], [`token`]: key strings, signing and verifying compact JWS
+//! - [`json`]: JSON that can be read in one way only
 //! - [`claims`], [`release`]: what a manifest says
 //! - [`compare`]: is this the same release, and if not, what differs
 //! - [`pattern`]: Etcha's Commands and the order they run in
@@ -14,6 +15,7 @@ pub mod claims;
 pub mod compare;
 pub mod esp;
 pub mod grubenv;
+pub mod json;
 pub mod keys;
 pub mod pattern;
 pub mod release;

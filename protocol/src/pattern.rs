@@ -7,6 +7,8 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use crate::json;
+
 pub use self::run::{CommandResult, Mode, Outcome, Output, Report, RunError, Shell, run};
 
 mod run;
@@ -138,7 +140,7 @@ impl PatternFiles {
             .files
             .get(&self.entrypoint)
             .ok_or_else(|| PatternError::Entrypoint(self.entrypoint.clone()))?;
-        serde_json::from_str(text)
+        json::from_slice(text.as_bytes())
             .map_err(|e| PatternError::Format { file: self.entrypoint.clone(), why: e.to_string() })
     }
 }

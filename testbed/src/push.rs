@@ -32,7 +32,7 @@ pub enum PushError {
     /// The guest is up and says that it cannot answer now. Worth another try.
     #[error("the guest's listener cannot answer now: status {status}: {said}")]
     Unavailable {
-        /// The status: 409 (another Pattern is running), 429, 502 to 504.
+        /// The status: 409 (another Pattern is running), 425 (only just booted), 429, 502 to 504.
         status: u16,
         /// The body, shortened.
         said: String,
@@ -97,11 +97,10 @@ impl PushClient {
         mode: Mode,
         patience: Duration,
     ) -> Result<Report, PushError> {
-        let token = self.token(pattern)?;
-        let query = if mode == Mode::Check { "?check=true" } else { "" };
+        let token = self.token(pattern, mode)?;
         let mut response = self
             .agent
-            .post(format!("{}{query}", self.url))
+            .post(&self.url)
             .config()
             .timeout_global(Some(patience))
             .build()
@@ -115,13 +114,14 @@ impl PushClient {
         match status {
             200 => serde_json::from_str(&body)
                 .map_err(|error| PushError::Answer { why: error.to_string(), said: said() }),
-            409 | 429 | 502..=504 => Err(PushError::Unavailable { status, said: said() }),
+            409 | 425 | 429 | 502..=504 => Err(PushError::Unavailable { status, said: said() }),
             _ => Err(PushError::Refused { status, said: said() }),
         }
     }
 
-    /// A new token for each push: the listener takes a `jti` once.
-    fn token(&self, pattern: &Pattern) -> Result<String, TokenError> {
+    /// A new token for each push: the listener takes a `jti` once, and none that is as old as the
+    /// boot.
+    fn token(&self, pattern: &Pattern, mode: Mode) -> Result<String, TokenError> {
         static COUNT: AtomicU64 = AtomicU64::new(0);
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let count = COUNT.fetch_add(1, Ordering::Relaxed);
@@ -131,6 +131,7 @@ impl PushClient {
             exp: Some(now.as_secs() + TOKEN_SECONDS),
             jti: Some(format!("{SOURCE}-{}-{}-{count}", std::process::id(), now.as_nanos())),
             etcha_pattern: Some(PatternFiles::from(pattern)),
+            etchaos_mode: Some(mode),
             ..Claims::default()
         };
         token::sign(&self.key, &claims)
@@ -230,14 +231,16 @@ mod tests {
         client.push(&pattern(), Mode::Change, PATIENCE).unwrap();
 
         let (first, token) = requests.recv().unwrap();
-        assert!(first.starts_with("POST /etcha/v1/push/testbed?check=true "), "{first}");
+        assert!(first.starts_with("POST /etcha/v1/push/testbed "), "{first}");
         let claims = token::verify(&token, &key.public().clone().into()).unwrap();
         assert_eq!(claims.etcha_pattern.as_ref().unwrap().pattern().unwrap(), pattern());
         assert!(claims.exp.unwrap() - claims.iat.unwrap() <= 3600);
+        assert_eq!(claims.etchaos_mode, Some(Mode::Check));
         let (first, again) = requests.recv().unwrap();
         assert!(first.starts_with("POST /etcha/v1/push/testbed "), "{first}");
         let again = token::verify(&again, &key.public().clone().into()).unwrap();
         assert_ne!(claims.jti, again.jti);
+        assert_eq!(again.etchaos_mode, Some(Mode::Change));
     }
 
     #[test]
@@ -253,7 +256,9 @@ mod tests {
 
     #[test]
     fn a_busy_guest_is_asked_again() {
-        for status in ["409 Conflict", "503 Service Unavailable", "429 Too Many Requests"] {
+        for status in
+            ["409 Conflict", "425 Too Early", "503 Service Unavailable", "429 Too Many Requests"]
+        {
             assert!(push(answer(status, "starting")).unwrap_err().is_temporary(), "{status}");
         }
     }

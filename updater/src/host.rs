@@ -1,6 +1,7 @@
 //! The places on a host that are read.
 
 use std::io::{self, Read};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -62,6 +63,13 @@ impl Host {
         let seconds = text.split_ascii_whitespace().next().and_then(|text| text.parse().ok());
         let uptime = seconds.and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
         uptime.ok_or_else(|| io::Error::other("/proc/uptime does not begin with seconds"))
+    }
+
+    /// When the newest package of the running image was made, in Unix seconds; 0 where no image says.
+    pub fn built(&self) -> u64 {
+        // systemd's file for the same purpose; the builder gives it the image's time.
+        let data = std::fs::metadata(self.path("/usr/lib/clock-epoch"));
+        data.map_or(0, |data| u64::try_from(data.mtime()).unwrap_or(0))
     }
 
     /// Whether this is the host that we run on, and not a folder that looks like one.

@@ -56,7 +56,7 @@ impl Block {
             let (line, after) = unescaped_line(rest);
             let (name, value) = line
                 .split_once('=')
-                .filter(|(name, _)| !name.is_empty())
+                .filter(|(name, _)| is_name(name))
                 .ok_or_else(|| GrubenvError::Line(shortened(&line)))?;
             variables.insert(name.to_owned(), value.to_owned());
             rest = after;
@@ -89,6 +89,12 @@ impl Block {
         bytes[..text.len()].copy_from_slice(text.as_bytes());
         Ok(bytes)
     }
+}
+
+/// Whether a line that begins with this name is read as it was written: only values are escaped, and
+/// a `#` is the end.
+fn is_name(name: &str) -> bool {
+    !name.is_empty() && !name.starts_with('#') && !name.contains(['\\', '\n'])
 }
 
 /// The first line without its escapes, and what comes after it.
@@ -128,6 +134,12 @@ mod tests {
         let good = Block::default().to_bytes().unwrap();
         assert_eq!(Block::parse(&good[..1000]), Err(GrubenvError::Size(1000)));
         assert_eq!(Block::parse(&[0; SIZE]), Err(GrubenvError::Signature));
+        // Names that would be read otherwise once they are written.
+        for line in ["\\#x=1\n", "x\\\ny=1\n", "x\\\\=1\n"] {
+            let mut bytes = [SIGNATURE.as_bytes(), line.as_bytes()].concat();
+            bytes.resize(SIZE, b'#');
+            assert!(matches!(Block::parse(&bytes), Err(GrubenvError::Line(_))), "{line:?}");
+        }
         let mut block = Block::default();
         block.set("x", &"y".repeat(600));
         assert!(matches!(block.to_bytes(), Err(GrubenvError::TooLong(_))));

@@ -34,7 +34,8 @@ pub trait Shell {
 }
 
 /// Whether Commands may change something.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Mode {
     /// Run `check` alone.
     Check,

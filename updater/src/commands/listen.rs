@@ -7,6 +7,7 @@ use super::{Opened, tell};
 use crate::cli::{Exit, Global};
 use crate::config::Settings;
 use crate::esp::Access;
+use crate::host::Host;
 use crate::listen;
 
 pub(super) fn listen(global: &Global) -> Result<Exit> {
@@ -17,7 +18,8 @@ pub(super) fn listen(global: &Global) -> Result<Exit> {
         return Ok(Exit::NotNow);
     };
     let address = listen.address;
-    listen::serve(listen).with_context(|| format!("cannot listen on {address}"))?;
+    listen::serve(listen, &Host::new(&global.host_root))
+        .with_context(|| format!("cannot listen on {address}"))?;
     Ok(Exit::Ok)
 }
 

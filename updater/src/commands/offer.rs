@@ -1,6 +1,7 @@
 //! What the CDN offers.
 
 use anyhow::{Context, Result, bail};
+use protocol::claims::time_to_judge_by;
 use protocol::esp::Slot;
 use protocol::{Arch, Target};
 
@@ -30,12 +31,13 @@ impl Offer {
         let times = Times::default().with_longest_pause(global.longest_pause());
         let settings = &opened.settings;
         let cdn = Cdn::new(&settings.network, &settings.allowed_origins, times)?;
-        let cache = Host::new(&global.host_root).path(MANIFESTS);
+        let host = Host::new(&global.host_root);
+        let cache = host.path(MANIFESTS);
         let wanted = Wanted {
             bases: &settings.cdn,
             target: &target,
             keys: &settings.keys,
-            now: now(),
+            now: time_to_judge_by(now(), host.built()),
             newest,
             cache: Some(&cache),
         };

@@ -108,7 +108,7 @@ pub struct SourceFragment {
 impl Fragment {
     /// Reads JSON. An error names keys and shows no values.
     pub fn from_json(json: &[u8]) -> Result<Self, String> {
-        serde_json::from_slice(json).map_err(|error| complaint(json, &error))
+        protocol::json::from_slice(json).map_err(|error| complaint(json, &error))
     }
 
     /// Reads JSON, or base64 (either alphabet, padded or not) of it.
@@ -152,7 +152,18 @@ mod tests {
             let error = Fragment::from_json(json.as_bytes()).unwrap_err();
             assert!(error.contains(&format!("`{key}`")), "{error}");
         }
-        assert!(Fragment::from_json(br#"{"cdn": "a", "cdn": "b"}"#).is_err());
+    }
+
+    #[test]
+    fn a_key_that_is_there_twice_is_refused() {
+        for json in [
+            r#"{"cdn": "a", "cdn": "b"}"#,
+            r#"{"cdn": "a", "\u0063dn": "b"}"#,
+            r#"{"listen": {"sources": {"ci": {"keys": []}, "ci": {"keys": ["x"]}}}}"#,
+        ] {
+            let error = Fragment::from_json(json.as_bytes()).unwrap_err();
+            assert!(error.contains("duplicate field `c"), "{error}");
+        }
     }
 
     proptest! {

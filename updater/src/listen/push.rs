@@ -1,6 +1,11 @@
 //! A pushed token: who sent it, is it new, and what came of it.
+//!
+//! No token is taken twice. [`Seen`] remembers those of this boot. Those of an earlier one are told by
+//! their age: a token is taken only while its `iat` is at most [`AHEAD_MAX`] ahead of the clock, so
+//! what was taken before a reboot was issued before the boot and that much more. All that this asks of
+//! the clock is that a reboot does not set it back.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError, TryLockError};
 
 use hyper::StatusCode;
@@ -9,10 +14,15 @@ use protocol::pattern::{Mode, Report, RunError, run};
 use protocol::token::{TokenError, verify};
 use protocol::{Claims, KeyRing, Verified};
 
+use super::seen::{Seen, SeenError};
 use crate::shell::Bounded;
 
 /// A token that is valid for longer is a standing permission, and not a push.
 const VALID_MAX: u64 = 60 * 60;
+/// How many seconds the signer's clock may be ahead of the host's. As long as that after a boot no
+/// token is taken, so it is not the minute that manifests have; a virtual machine on a busy host may
+/// be some seconds behind.
+const AHEAD_MAX: u64 = 20;
 /// How long after its end a token is still taken, for the clocks' sake; see [`Claims::check_time`].
 const REMEMBER_AFTER: u64 = 120;
 /// The audience of everything that is for EtchaOS.
@@ -21,9 +31,17 @@ const AUDIENCE: &str = "etchaos";
 /// Takes pushes, one at a time.
 pub struct Push {
     sources: BTreeMap<String, KeyRing>,
-    /// Ids of tokens that were taken, by source, with the time until which they are remembered.
-    seen: Mutex<HashMap<(String, String), u64>>,
-    running: Mutex<()>,
+    /// Held while a Pattern runs.
+    seen: Mutex<Seen>,
+}
+
+/// The time, in Unix seconds.
+#[derive(Debug, Clone, Copy)]
+pub struct Clock {
+    /// Now.
+    pub now: u64,
+    /// When the kernel was started.
+    pub booted: u64,
 }
 
 /// A push that was not run.
@@ -53,6 +71,19 @@ pub enum PushError {
     /// Valid, but not as a push.
     #[error("the token is not acceptable: {0}")]
     Claims(&'static str),
+    /// Perhaps taken before the last reboot.
+    #[error(
+        "the token was issued before this host was up for {AHEAD_MAX} s, so it may have been pushed before the reboot: sign a new one"
+    )]
+    BeforeBoot,
+    /// Taken before, or it cannot be told.
+    #[error("the token is not acceptable: {0}")]
+    Seen(#[from] SeenError),
+    /// A check that is asked for by the URL, and not by the token.
+    #[error(
+        "\"?check=true\" is not signed, so anybody on the way could take it off: sign the claim \"etchaosMode\": \"check\""
+    )]
+    UnsignedCheck,
     /// Not a Pattern.
     #[error("{0}")]
     Pattern(String),
@@ -70,10 +101,16 @@ impl PushError {
         match self {
             Self::Path | Self::Source(_) => StatusCode::NOT_FOUND,
             Self::Method => StatusCode::METHOD_NOT_ALLOWED,
-            Self::Body(_) | Self::Pattern(_) => StatusCode::BAD_REQUEST,
+            Self::Body(_) | Self::Pattern(_) | Self::UnsignedCheck => StatusCode::BAD_REQUEST,
+            // RFC 8470 section 5.2: the host does not risk a replay, and another token will do.
+            Self::BeforeBoot => StatusCode::TOO_EARLY,
+            Self::Seen(SeenError::File { .. }) => StatusCode::INTERNAL_SERVER_ERROR,
+            Self::Seen(SeenError::Full) => StatusCode::SERVICE_UNAVAILABLE,
             Self::Token(error) if error.is_trusted() => StatusCode::BAD_REQUEST,
             Self::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
-            Self::Token(_) | Self::Time(_) | Self::Claims(_) => StatusCode::UNAUTHORIZED,
+            Self::Token(_) | Self::Time(_) | Self::Claims(_) | Self::Seen(SeenError::Again) => {
+                StatusCode::UNAUTHORIZED
+            }
             Self::Busy => StatusCode::CONFLICT,
             Self::Run(_) => StatusCode::INTERNAL_SERVER_ERROR,
         }
@@ -81,9 +118,9 @@ impl PushError {
 }
 
 impl Push {
-    /// Nobody pushed yet.
-    pub fn new(sources: BTreeMap<String, KeyRing>) -> Self {
-        Self { sources, seen: Mutex::default(), running: Mutex::default() }
+    /// Who may push, and what was pushed before.
+    pub fn new(sources: BTreeMap<String, KeyRing>, seen: Seen) -> Self {
+        Self { sources, seen: Mutex::new(seen) }
     }
 
     /// Whether a source is configured.
@@ -92,23 +129,28 @@ impl Push {
         self.sources.get(source).ok_or_else(unknown)
     }
 
-    /// Verifies a token, runs its Pattern, and gives the report in JSON. `now` is in Unix seconds.
+    /// Verifies a token, runs its Pattern as the token says, and gives the report in JSON. `check`:
+    /// the sender expects that nothing is changed.
     pub fn run(
         &self,
         source: &str,
         token: &str,
-        mode: Mode,
-        now: u64,
+        check: bool,
+        clock: Clock,
     ) -> Result<String, PushError> {
         let claims = verify(token, self.knows(source)?)?;
-        check(&claims, now)?;
+        let id = acceptable(&claims, clock)?;
+        let mode = claims.etchaos_mode.unwrap_or(Mode::Change);
+        if check && mode != Mode::Check {
+            return Err(PushError::UnsignedCheck);
+        }
         let files = claims.etcha_pattern.as_ref();
         let files =
             files.ok_or(PushError::Pattern("the token has no claim etchaPattern".into()))?;
         let pattern = files.pattern().map_err(|error| PushError::Pattern(error.to_string()))?;
         // Before it is remembered: who is turned away may push the same token again.
-        let _alone = self.alone()?;
-        self.remember(source, &claims, now)?;
+        let mut seen = self.alone()?;
+        seen.take(claims.key_id(), id.jti, id.exp.saturating_add(REMEMBER_AFTER), clock.now)?;
         log::info!(source = source, key = claims.key_id(); "running a Pattern of {source}, signed with {}", claims.key_id());
         let mut shell = Bounded::new(&pattern.exec);
         let report = run(&pattern.run, mode, &mut shell).map_err(|error| match error {
@@ -121,45 +163,49 @@ impl Push {
         serde_json::to_string(&report).map_err(|error| PushError::Run(error.to_string()))
     }
 
-    fn alone(&self) -> Result<MutexGuard<'_, ()>, PushError> {
-        match self.running.try_lock() {
+    /// One Pattern runs at a time.
+    fn alone(&self) -> Result<MutexGuard<'_, Seen>, PushError> {
+        match self.seen.try_lock() {
             Ok(guard) => Ok(guard),
             Err(TryLockError::WouldBlock) => Err(PushError::Busy),
-            // It guards no data that could be half changed.
-            Err(TryLockError::Poisoned(poisoned)) => Ok(poisoned.into_inner()),
-        }
-    }
-
-    fn remember(&self, source: &str, claims: &Verified<Claims>, now: u64) -> Result<(), PushError> {
-        let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
-        seen.retain(|_, until| *until > now);
-        let id = claims.jti.clone().unwrap_or_default();
-        let until = claims.exp.unwrap_or(u64::MAX).saturating_add(REMEMBER_AFTER);
-        match seen.insert((source.to_owned(), id), until) {
-            None => Ok(()),
-            Some(_) => Err(PushError::Claims("its jti was pushed before: sign a new one")),
+            // A Command that panicked has changed nothing of what was seen.
+            Err(TryLockError::Poisoned(poisoned)) => Ok(PoisonError::into_inner(poisoned)),
         }
     }
 }
 
+/// What tells a token from all others.
+struct Id<'a> {
+    jti: &'a str,
+    exp: u64,
+}
+
 /// Only a token that is new, short-lived and for us is a push.
-fn check(claims: &Claims, now: u64) -> Result<(), PushError> {
+fn acceptable(claims: &Verified<Claims>, clock: Clock) -> Result<Id<'_>, PushError> {
     let (Some(iat), Some(exp)) = (claims.iat, claims.exp) else {
         return Err(PushError::Claims("a push needs iat and exp"));
     };
-    claims.check_time(now)?;
+    claims.check_time(clock.now)?;
+    if iat > clock.now.saturating_add(AHEAD_MAX) {
+        return Err(PushError::Claims("its iat is ahead of this host's clock: are both right?"));
+    }
+    if iat <= clock.booted.saturating_add(AHEAD_MAX) {
+        return Err(PushError::BeforeBoot);
+    }
     if exp.saturating_sub(iat) > VALID_MAX {
         return Err(PushError::Claims("a push is valid for an hour at most"));
     }
-    if claims.jti.as_deref().is_none_or(str::is_empty) {
-        return Err(PushError::Claims("a push needs a jti that no other one has"));
-    }
+    let jti = claims.jti.as_deref().filter(|jti| !jti.is_empty());
+    let jti = jti.ok_or(PushError::Claims("a push needs a jti that no other one has"))?;
     let hostname = nix::unistd::gethostname().unwrap_or_default();
     let is_ours = |aud: &String| aud == AUDIENCE || hostname.to_str() == Some(aud);
     if !claims.aud.is_empty() && !claims.aud.iter().any(is_ours) {
         return Err(PushError::Claims("its audience is neither \"etchaos\" nor this host's name"));
     }
-    Ok(())
+    if claims.etchaos_release.is_some() {
+        return Err(PushError::Claims("it is the manifest of a release, and not a push"));
+    }
+    Ok(Id { jti, exp })
 }
 
 fn tell(source: &str, report: &Report) {
@@ -172,82 +218,4 @@ fn tell(source: &str, report: &Report) {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use protocol::PrivateKey;
-    use protocol::pattern::{Pattern, PatternFiles};
-    use protocol::token::sign;
-    use serde_json::json;
-
-    const NOW: u64 = 1_800_000_000;
-
-    fn pattern() -> PatternFiles {
-        let pattern: Pattern = serde_json::from_value(json!({
-            "exec": {"command": "/bin/sh", "flags": "-c"},
-            "run": [{"id": "x", "check": "false", "change": "echo done"}],
-        }))
-        .unwrap();
-        PatternFiles::from(&pattern)
-    }
-
-    fn claims() -> Claims {
-        Claims {
-            iat: Some(NOW),
-            exp: Some(NOW + 60),
-            jti: Some("1".into()),
-            etcha_pattern: Some(pattern()),
-            ..Claims::default()
-        }
-    }
-
-    fn push(key: &PrivateKey) -> Push {
-        Push::new(BTreeMap::from([("ci".to_owned(), key.public().clone().into())]))
-    }
-
-    #[test]
-    fn a_push_runs_once() {
-        let key = PrivateKey::generate();
-        let push = push(&key);
-        let token = sign(&key, &claims()).unwrap();
-        let report = push.run("ci", &token, Mode::Change, NOW).unwrap();
-        assert!(report.contains(r#""outcome":"changed","output":"done\n""#), "{report}");
-        assert!(matches!(push.run("ci", &token, Mode::Change, NOW), Err(PushError::Claims(_))));
-        assert!(matches!(push.run("cd", &token, Mode::Change, NOW), Err(PushError::Source(_))));
-    }
-
-    #[test]
-    fn a_push_that_came_at_a_bad_moment_may_come_again() {
-        let key = PrivateKey::generate();
-        let push = push(&key);
-        let token = sign(&key, &claims()).unwrap();
-        let other = push.alone().unwrap();
-        assert!(matches!(push.run("ci", &token, Mode::Check, NOW), Err(PushError::Busy)));
-        drop(other);
-        assert!(push.run("ci", &token, Mode::Check, NOW).is_ok());
-    }
-
-    #[test]
-    fn claims_that_are_not_a_pushs_are_refused() {
-        let key = PrivateKey::generate();
-        let changes: [fn(&mut Claims); 9] = [
-            |c| c.iat = None,
-            |c| c.exp = None,
-            |c| c.exp = Some(NOW + 3601),
-            |c| (c.iat, c.exp) = (Some(NOW - 600), Some(NOW - 300)),
-            |c| c.iat = Some(NOW + 300),
-            |c| c.jti = None,
-            |c| c.jti = Some(String::new()),
-            |c| c.aud = vec!["somebody.else".into()],
-            |c| c.etcha_pattern = None,
-        ];
-        for (index, change) in changes.into_iter().enumerate() {
-            let mut bad = claims();
-            change(&mut bad);
-            let token = sign(&key, &bad).unwrap();
-            assert!(push(&key).run("ci", &token, Mode::Change, NOW).is_err(), "change {index}");
-        }
-        let ours = Claims { aud: vec!["x".into(), "etchaos".into()], ..claims() };
-        let token = sign(&key, &ours).unwrap();
-        assert!(push(&key).run("ci", &token, Mode::Change, NOW).is_ok());
-    }
-}
+mod tests;

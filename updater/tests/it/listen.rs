@@ -4,7 +4,7 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
 use std::process::{Child, Stdio};
 
-use protocol::pattern::{Outcome, Pattern, PatternFiles, Report};
+use protocol::pattern::{Mode, Outcome, Pattern, PatternFiles, Report};
 use protocol::token::sign;
 use protocol::{Claims, PrivateKey};
 use serde_json::json;
@@ -12,24 +12,31 @@ use serde_json::json;
 use crate::world::{World, now};
 
 struct Listener {
-    child: Child,
+    child: Running,
     address: String,
-    // The temporary folder of the host.
-    _world: World,
+    // With the temporary folder of the host.
+    world: World,
 }
 
-impl Drop for Listener {
+struct Running(Child);
+
+impl Drop for Running {
     fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+        let _ = self.0.kill();
+        let _ = self.0.wait();
     }
 }
 
 fn listen(key: &PrivateKey) -> Listener {
     let world = World::new();
+    world.write("host/proc/uptime", "86400.00 1.00\n");
     let sources = json!({"ci": {"keys": [key.public().to_string()]}});
     let config = json!({"listen": {"address": "127.0.0.1:0", "sources": sources}});
     world.write("esp/etchaos/config.json", config.to_string());
+    start(world)
+}
+
+fn start(world: World) -> Listener {
     let mut child = world.command(&["listen"]).stderr(Stdio::piped()).spawn().unwrap();
     // The port is the system's choice, and the log says it.
     let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
@@ -37,10 +44,15 @@ fn listen(key: &PrivateKey) -> Listener {
     let line = line.expect("it says where it listens");
     let address = line.split_whitespace().find(|word| word.starts_with("127.")).unwrap().to_owned();
     std::thread::spawn(move || lines.for_each(drop));
-    Listener { child, address, _world: world }
+    Listener { child: Running(child), address, world }
 }
 
 impl Listener {
+    fn restarted(self) -> Self {
+        drop(self.child);
+        start(self.world)
+    }
+
     fn request(&self, head: &str, body: &[u8]) -> (u16, String) {
         let mut stream = TcpStream::connect(&self.address).unwrap();
         let head = format!("{head} HTTP/1.1\r\nHost: x\r\nContent-Length: {}\r\n\r\n", body.len());
@@ -98,11 +110,15 @@ fn a_pushed_pattern_is_run_and_reported() {
     let expected = [(Outcome::Ok, ""), (Outcome::Changed, "made\n"), (Outcome::Failed, "why\n")];
     assert_eq!(outcomes, expected);
 
-    let (status, body) = listener.push("?check=true", &sign(&key, &example()).unwrap());
+    let check = Claims { etchaos_mode: Some(Mode::Check), ..example() };
+    let (status, body) = listener.push("", &sign(&key, &check).unwrap());
     assert_eq!(status, 200, "{body}");
     let report: Report = serde_json::from_str(&body).unwrap();
     assert_eq!(report.results[1].outcome, Outcome::Failed);
     assert_eq!(report.results[1].output, "not yet\n");
+
+    let (status, body) = listener.push("?check=true", &sign(&key, &example()).unwrap());
+    assert!(status == 400 && body.contains("etchaosMode"), "{status} {body}");
 }
 
 #[test]
@@ -137,6 +153,28 @@ fn what_is_not_a_good_push_is_refused() {
     assert_eq!(listener.push("", &"x".repeat(protocol::token::TOKEN_MAX + 2)).0, 413);
     // And it is still there.
     assert_eq!(post("POST /etcha/v1/push/ci"), 200);
+}
+
+#[test]
+fn a_push_is_not_taken_again_after_a_restart_or_a_reboot() {
+    let key = PrivateKey::generate();
+    let listener = listen(&key);
+    let token = sign(&key, &example()).unwrap();
+    assert_eq!(listener.push("", &token).0, 200);
+    let (status, body) = listener.push("", &token);
+    assert!(status == 401 && body.contains("jti was pushed before"), "{status} {body}");
+
+    let listener = listener.restarted();
+    let (status, body) = listener.push("", &token);
+    assert!(status == 401 && body.contains("jti was pushed before"), "{status} {body}");
+    assert_eq!(listener.push("", &sign(&key, &example()).unwrap()).0, 200);
+
+    // What lived as long as the boot is gone.
+    std::fs::remove_dir_all(listener.world.path("host/run")).unwrap();
+    listener.world.write("host/proc/uptime", "1.50 0.10\n");
+    let listener = listener.restarted();
+    let (status, body) = listener.push("", &token);
+    assert!(status == 425 && body.contains("sign a new one"), "{status} {body}");
 }
 
 #[test]

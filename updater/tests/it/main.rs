@@ -10,6 +10,7 @@ mod network_download;
 mod network_manifest;
 mod network_proxy;
 mod reboot;
+mod rotation;
 mod server;
 mod status;
 mod trial;

@@ -188,3 +188,21 @@ fn going_back_from_a_trial() {
     world.run(&["rollback"]).failed(&["slot b is empty"]);
     world.run(&["rollback", "--host-root", "/nonexistent"]).failed(&["not known"]);
 }
+
+#[test]
+fn a_clock_that_was_set_back_does_not_bring_an_old_manifest_to_life() {
+    let world = World::new();
+    let expired = protocol::Claims {
+        iat: Some(crate::world::now() - 7200),
+        exp: Some(crate::world::now() + 3600),
+        etchaos_release: Some(crate::world::release(2)),
+        ..protocol::Claims::default()
+    };
+    world.publish_token(protocol::token::sign(&world.key, &expired).unwrap());
+    world.run(&["check"]).ended(10);
+    // The image was made after it expired, whatever the clock says.
+    world.write("host/usr/lib/clock-epoch", "");
+    let file = fs::File::options().write(true).open(world.path("host/usr/lib/clock-epoch"));
+    file.unwrap().set_modified(std::time::SystemTime::now() + Duration::from_secs(7200)).unwrap();
+    world.run(&["check"]).failed(&["is not valid"]);
+}

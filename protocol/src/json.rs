@@ -1,0 +1,150 @@
+//! JSON that can be read in one way only.
+//!
+//! RFC 8259 section 4 lets a reader of `{"a": 1, "a": 2}` take either value, so two readers of one
+//! signed text may disagree on what was signed. RFC 7515 section 4 and RFC 7519 section 4 leave a
+//! strict reader the right to refuse such a text, and this one does, on every level.
+
+use std::collections::BTreeSet;
+use std::fmt;
+
+use serde::Deserialize;
+use serde::de::{DeserializeSeed, Deserializer, Error, MapAccess, SeqAccess, Visitor};
+
+use crate::target::shortened;
+
+/// How deep objects and lists may nest. A manifest needs four levels, a Pattern in groups about
+/// twenty.
+const DEPTH_MAX: usize = 32;
+
+/// Reads a JSON text in which no object has two members of one name, after unescaping, and which
+/// nests 32 levels at most.
+///
+/// # Errors
+/// Those of `serde_json`; a name that is there twice is a ``duplicate field `name` ``.
+pub fn from_slice<'a, T: Deserialize<'a>>(json: &'a [u8]) -> serde_json::Result<T> {
+    let mut reader = serde_json::Deserializer::from_slice(json);
+    Unambiguous { levels: DEPTH_MAX }.deserialize(&mut reader)?;
+    reader.end()?;
+    serde_json::from_slice(json)
+}
+
+/// Any value, looked at and dropped.
+#[derive(Clone, Copy)]
+struct Unambiguous {
+    /// How many more levels may open.
+    levels: usize,
+}
+
+impl Unambiguous {
+    fn deeper<E: Error>(self) -> Result<Self, E> {
+        let levels = self.levels.checked_sub(1);
+        let levels = levels
+            .ok_or_else(|| E::custom(format_args!("nested deeper than {DEPTH_MAX} levels")))?;
+        Ok(Self { levels })
+    }
+}
+
+impl<'de> DeserializeSeed<'de> for Unambiguous {
+    type Value = ();
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
+        deserializer.deserialize_any(self)
+    }
+}
+
+impl<'de> Visitor<'de> for Unambiguous {
+    type Value = ();
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("JSON")
+    }
+
+    fn visit_unit<E>(self) -> Result<(), E> {
+        Ok(())
+    }
+
+    fn visit_bool<E>(self, _: bool) -> Result<(), E> {
+        Ok(())
+    }
+
+    fn visit_u64<E>(self, _: u64) -> Result<(), E> {
+        Ok(())
+    }
+
+    fn visit_i64<E>(self, _: i64) -> Result<(), E> {
+        Ok(())
+    }
+
+    fn visit_f64<E>(self, _: f64) -> Result<(), E> {
+        Ok(())
+    }
+
+    fn visit_str<E>(self, _: &str) -> Result<(), E> {
+        Ok(())
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<(), A::Error> {
+        let inside = self.deeper()?;
+        while list.next_element_seed(inside)?.is_some() {}
+        Ok(())
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut object: A) -> Result<(), A::Error> {
+        let inside = self.deeper()?;
+        let mut names = BTreeSet::new();
+        while let Some(name) = object.next_key::<String>()? {
+            if let Some(name) = names.replace(name) {
+                let name = shortened(&name).escape_debug().to_string();
+                return Err(A::Error::custom(format_args!("duplicate field `{name}`")));
+            }
+            object.next_value_seed(inside)?;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use serde_json::Value;
+
+    fn refused(json: &str) -> String {
+        from_slice::<Value>(json.as_bytes()).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn a_name_that_is_there_twice_is_refused_on_every_level() {
+        for json in [
+            r#"{"a":1,"a":1}"#,
+            r#"{"a":1,"\u0061":2}"#,
+            r#"{"x":{"a":1,"b":2,"a":3}}"#,
+            r#"[{"x":[[{"a":{},"a":[]}]]}]"#,
+        ] {
+            assert!(refused(json).contains("duplicate field `a`"), "{json}");
+        }
+        assert!(from_slice::<Value>(br#"[{"a":1},{"a":1,"A":{"a":1}}]"#).is_ok());
+    }
+
+    #[test]
+    fn depth_is_bounded_and_nothing_may_follow() {
+        let nested = |open: &str, close: &str, n: usize| open.repeat(n) + "1" + &close.repeat(n);
+        for (open, close) in [("[", "]"), (r#"{"a":"#, "}")] {
+            assert!(from_slice::<Value>(nested(open, close, DEPTH_MAX).as_bytes()).is_ok());
+            assert!(refused(&nested(open, close, DEPTH_MAX + 1)).contains("nested deeper"));
+            // Neither the closing brackets nor a stack are needed to refuse a million of them.
+            assert!(refused(&open.repeat(1 << 20)).contains("nested deeper"));
+        }
+        assert!(refused("{} {}").contains("trailing"));
+        assert!(refused("\u{feff}{}").contains("expected value"));
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_unambiguous_is_read_as_serde_reads_it(json in "[\\[\\]{}\":,a\\\\u01 .e-]{0,40}") {
+            if let Ok(value) = from_slice::<Value>(json.as_bytes()) {
+                prop_assert_eq!(value, serde_json::from_str::<Value>(&json).unwrap());
+            }
+        }
+    }
+}

@@ -1,0 +1,209 @@
+//! EdDSA with Ed25519 (RFC 8032, RFC 8037).
+
+use aws_lc_rs::signature::Ed25519KeyPair;
+use protocol::keys::KeyError;
+use protocol::{KeyRing, PrivateKey, PublicKey};
+
+use crate::{
+    CLAIMS, accepted, der, flips, header, key_text, lengths, message, none_verifies, sum, unsigned,
+    with_signature,
+};
+
+/// The order of the base point, big-endian.
+const L: [u8; 32] = [
+    0x10, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0x14, 0xde, 0xf9, 0xde, 0xa2, 0xf7, 0x9c,
+    0xd6, 0x58, 0x12, 0x63, 0x1a, 0x5c, 0xf5, 0xd3, 0xed,
+];
+/// The y of a point of order 8, little-endian; the other is p minus it.
+const ORDER_8: [u8; 32] = [
+    0x26, 0xe8, 0x95, 0x8f, 0xc2, 0xb2, 0x27, 0xb0, 0x45, 0xc3, 0xf4, 0x89, 0xf2, 0xef, 0x98, 0xf0,
+    0xd5, 0xdf, 0xac, 0x05, 0xd3, 0xc6, 0x33, 0x39, 0xb1, 0x38, 0x02, 0x88, 0x6d, 0x53, 0xfc, 0x05,
+];
+const OTHER_ORDER_8: [u8; 32] = [
+    0xc7, 0x17, 0x6a, 0x70, 0x3d, 0x4d, 0xd8, 0x4f, 0xba, 0x3c, 0x0b, 0x76, 0x0d, 0x10, 0x67, 0x0f,
+    0x2a, 0x20, 0x53, 0xfa, 0x2c, 0x39, 0xcc, 0xc6, 0x4e, 0xc7, 0xfd, 0x77, 0x92, 0xac, 0x03, 0x7a,
+];
+
+/// p + `more`, little-endian: a second encoding of `more`.
+fn p_plus(more: i16) -> [u8; 32] {
+    let mut y = [0xff; 32];
+    y[0] = u8::try_from(0xed + more).unwrap();
+    y[31] = 0x7f;
+    y
+}
+
+fn small(y: u8) -> [u8; 32] {
+    let mut point = [0; 32];
+    point[0] = y;
+    point
+}
+
+/// Points of small order, in every encoding that some library takes.
+fn small_order() -> Vec<[u8; 32]> {
+    let y = [small(0), small(1), p_plus(-1), ORDER_8, OTHER_ORDER_8, p_plus(0), p_plus(1)];
+    y.into_iter().flat_map(|y| [y, with_sign(y)]).collect()
+}
+
+fn with_sign(mut point: [u8; 32]) -> [u8; 32] {
+    point[31] |= 0x80;
+    point
+}
+
+fn public_key(point: &[u8]) -> Result<PublicKey, KeyError> {
+    let prefix = [0x30, 0x2a, 0x30, 0x05, 0x06, 0x03, 0x2b, 0x65, 0x70, 0x03, 0x21, 0x00];
+    key_text("ed25519public", [&prefix[..], point].concat(), "ed").parse()
+}
+
+struct Good {
+    pair: Ed25519KeyPair,
+    ring: KeyRing,
+    message: String,
+    /// R and S.
+    signature: Vec<u8>,
+}
+
+fn good() -> Good {
+    let key = PrivateKey::generate();
+    let pair = Ed25519KeyPair::from_pkcs8_maybe_unchecked(&der(&key.reveal())).unwrap();
+    let message = message(header("EdDSA", key.id()), CLAIMS);
+    let signature = pair.sign(message.as_bytes()).as_ref().to_vec();
+    let ring = key.public().clone().into();
+    accepted(&with_signature(&message, &signature), &ring);
+    Good { pair, ring, message, signature }
+}
+
+/// `S + n * L`, as the 32 bytes hold it, for every n that fits.
+fn moved_by_the_order(signature: &[u8]) -> Vec<Vec<u8>> {
+    let (r, s) = signature.split_at(32);
+    let mut s: Vec<u8> = s.iter().rev().copied().collect();
+    let mut moved = Vec::new();
+    // S is less than L, and 2^256 more than 15 times L.
+    for _ in 0..14 {
+        s = sum(&s, &L);
+        moved.push([r, &s.iter().rev().copied().collect::<Vec<u8>>()].concat());
+    }
+    moved
+}
+
+#[test]
+fn signatures_cannot_be_moved_by_the_groups_order() {
+    let good = good();
+    let moved = moved_by_the_order(&good.signature).into_iter().map(|s| ("S + n L", s));
+    none_verifies(&good.message, &good.ring, moved);
+}
+
+#[test]
+fn other_signatures_do_not_verify() {
+    let good = good();
+    let (r, s) = good.signature.split_at(32);
+    let both = |r: &[u8], s: &[u8]| [r, s].concat();
+    let l: Vec<u8> = L.iter().rev().copied().collect();
+    let mut l_less_one = l.clone();
+    l_less_one[0] -= 1;
+    let high_bits = |bits: u8| {
+        let mut high = good.signature.clone();
+        high[63] |= bits;
+        high
+    };
+    none_verifies(
+        &good.message,
+        &good.ring,
+        [
+            ("all zeros", vec![0; 64]),
+            ("all ones", vec![0xff; 64]),
+            ("R and S swapped", both(s, r)),
+            ("S = 0", both(r, &[0; 32])),
+            ("S = 1", both(r, &small(1))),
+            ("S = L", both(r, &l)),
+            ("S = L - 1", both(r, &l_less_one)),
+            ("S = p", both(r, &p_plus(0))),
+            ("S = p - 1", both(r, &p_plus(-1))),
+            ("S with bit 253", high_bits(0x20)),
+            ("S with bit 254", high_bits(0x40)),
+            ("S with bit 255", high_bits(0x80)),
+            ("R = 2, on no curve", both(&small(2), s)),
+            ("R with the other sign", both(&with_sign_flipped(r), s)),
+            ("of a prefix", good.pair.sign(&good.message.as_bytes()[1..]).as_ref().to_vec()),
+            ("of the claims alone", good.pair.sign(CLAIMS.as_bytes()).as_ref().to_vec()),
+            (
+                "of the message with its dot",
+                good.pair.sign(format!("{}.", good.message).as_bytes()).as_ref().to_vec(),
+            ),
+        ],
+    );
+    none_verifies(&good.message, &good.ring, lengths(&good.signature));
+    none_verifies(&good.message, &good.ring, flips(&good.signature));
+}
+
+fn with_sign_flipped(r: &[u8]) -> Vec<u8> {
+    let mut flipped = r.to_vec();
+    flipped[31] ^= 0x80;
+    flipped
+}
+
+#[test]
+fn an_r_of_small_order_signs_nothing() {
+    let good = good();
+    let s = &good.signature[32..];
+    for r in small_order() {
+        let forged = [&[0; 32][..], s].map(|s| ("R of small order", [&r[..], s].concat()));
+        none_verifies(&good.message, &good.ring, forged);
+    }
+}
+
+#[test]
+fn a_signature_is_good_for_its_own_message_alone() {
+    let good = good();
+    for claims in ["{}", r#"{"iss":"etchaoS"}"#, r#"{"iss":"etchaos" }"#] {
+        let kid = good.ring.ids().next().unwrap();
+        let other = message(header("EdDSA", kid), claims);
+        unsigned("another message", &with_signature(&other, &good.signature), &good.ring);
+    }
+}
+
+/// Under the key 1, the neutral point, R = 1 and S = 0 would be a signature for every message.
+#[test]
+fn keys_of_small_order_or_with_two_encodings_are_no_keys() {
+    let honest = PrivateKey::generate().public().to_string();
+    assert!(public_key(&der(&honest)[12..]).is_ok());
+    for point in small_order() {
+        assert!(public_key(&point).is_err(), "{point:02x?}");
+    }
+    // All numbers from p on that have 255 bits.
+    for more in 0..19 {
+        let point = p_plus(more);
+        assert!(
+            public_key(&point).is_err() && public_key(&with_sign(point)).is_err(),
+            "p + {more}"
+        );
+    }
+    assert!(public_key(&[0xff; 32]).is_err());
+}
+
+#[test]
+fn a_key_has_one_der() {
+    let honest = der(&PrivateKey::generate().public().to_string());
+    let point = &honest[12..];
+    let refused = |der: &[u8]| key_text("ed25519public", der, "x").parse::<PublicKey>().is_err();
+    assert!(!refused(&honest));
+    let long_form = [&[0x30, 0x81, 0x2a][..], &honest[2..]].concat();
+    let with_null = [
+        &[0x30, 0x2c, 0x30, 0x07, 0x06, 0x03, 0x2b, 0x65, 0x70, 0x05, 0x00, 0x03, 0x21, 0x00][..],
+        point,
+    ]
+    .concat();
+    let mut x25519 = honest.clone();
+    x25519[8] = 0x6e;
+    let longer = [&honest[..], &[0]].concat();
+    for (kind, der) in [
+        ("a bare point", point),
+        ("a length in long form", &long_form),
+        ("parameters that should not be there", &with_null),
+        ("an X25519 key", &x25519),
+        ("a byte more", &longer),
+        ("a byte less", &honest[..honest.len() - 1]),
+        ("nothing", &[]),
+    ] {
+        assert!(refused(der), "{kind}");
+    }
+}

@@ -1,0 +1,170 @@
+//! ES256: ECDSA on P-256 (RFC 7518 section 3.4).
+
+use aws_lc_rs::encoding::AsDer;
+use aws_lc_rs::rand::SystemRandom;
+use aws_lc_rs::signature::{
+    ECDSA_P256_SHA256_ASN1_SIGNING, ECDSA_P256_SHA256_FIXED_SIGNING,
+    ECDSA_P384_SHA384_FIXED_SIGNING, EcdsaKeyPair, EcdsaSigningAlgorithm,
+};
+use protocol::{KeyRing, PublicKey};
+
+use crate::{
+    CLAIMS, accepted, der, difference, flips, header, key_text, lengths, message, none_verifies,
+    sum, tlv, trusted, with_signature,
+};
+
+/// The order of the group.
+const N: [u8; 32] = [
+    0xff, 0xff, 0xff, 0xff, 0, 0, 0, 0, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xbc, 0xe6,
+    0xfa, 0xad, 0xa7, 0x17, 0x9e, 0x84, 0xf3, 0xb9, 0xca, 0xc2, 0xfc, 0x63, 0x25, 0x51,
+];
+/// The prime of the field.
+const P: [u8; 32] = [
+    0xff, 0xff, 0xff, 0xff, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, 0xff, 0xff,
+    0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff,
+];
+
+struct Good {
+    pkcs8: Vec<u8>,
+    public: Vec<u8>,
+    ring: KeyRing,
+    message: String,
+    /// r and s.
+    signature: Vec<u8>,
+}
+
+fn sign(algorithm: &'static EcdsaSigningAlgorithm, pkcs8: &[u8], message: &[u8]) -> Vec<u8> {
+    let pair = EcdsaKeyPair::from_pkcs8(algorithm, pkcs8).unwrap();
+    pair.sign(&SystemRandom::new(), message).unwrap().as_ref().to_vec()
+}
+
+pub fn pkcs8(algorithm: &'static EcdsaSigningAlgorithm) -> Vec<u8> {
+    EcdsaKeyPair::generate_pkcs8(algorithm, &SystemRandom::new()).unwrap().as_ref().to_vec()
+}
+
+fn good() -> Good {
+    let pkcs8 = pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING);
+    let (key, ring) = trusted("ecp256", &pkcs8, "ec");
+    let message = message(header("ES256", "ec"), CLAIMS);
+    let signature = sign(&ECDSA_P256_SHA256_FIXED_SIGNING, &pkcs8, message.as_bytes());
+    accepted(&with_signature(&message, &signature), &ring);
+    Good { pkcs8, public: der(&key.public().to_string()), ring, message, signature }
+}
+
+fn number(last: u8) -> [u8; 32] {
+    let mut bytes = [0; 32];
+    bytes[31] = last;
+    bytes
+}
+
+#[test]
+fn numbers_out_of_range_do_not_verify() {
+    let good = good();
+    let (r, s) = good.signature.split_at(32);
+    let n_less_one = difference(&N, &number(1));
+    let n_more_one = sum(&N, &number(1));
+    let numbers: [(&str, &[u8]); 8] = [
+        ("0", &number(0)),
+        ("1", &number(1)),
+        ("n", &N),
+        ("n - 1", &n_less_one),
+        ("n + 1", &n_more_one),
+        ("p", &P),
+        ("2^256 - 1", &[0xff; 32]),
+        ("the good one", r),
+    ];
+    for (name, r) in numbers {
+        for (other, s) in &numbers[..7] {
+            let kind = format!("r = {name}, s = {other}");
+            crate::unsigned(&kind, &with_signature(&good.message, [r, s].concat()), &good.ring);
+        }
+    }
+    for (name, r) in &numbers[..7] {
+        let kind = format!("r = {name}, s is good");
+        crate::unsigned(&kind, &with_signature(&good.message, [r, s].concat()), &good.ring);
+    }
+}
+
+#[test]
+fn other_signatures_do_not_verify() {
+    let good = good();
+    let (r, s) = good.signature.split_at(32);
+    let both = |r: &[u8], s: &[u8]| [r, s].concat();
+    let asn1 = sign(&ECDSA_P256_SHA256_ASN1_SIGNING, &good.pkcs8, good.message.as_bytes());
+    let of = |text: &[u8]| sign(&ECDSA_P256_SHA256_FIXED_SIGNING, &good.pkcs8, text);
+    let integer = |number: &[u8]| tlv(2, &[&[0][..], number].concat());
+    let stranger = pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING);
+    let p384 = pkcs8(&ECDSA_P384_SHA384_FIXED_SIGNING);
+    none_verifies(
+        &good.message,
+        &good.ring,
+        [
+            ("DER", asn1),
+            ("DER of the good one", tlv(0x30, &both(&integer(r), &integer(s)))),
+            ("r and s swapped", both(s, r)),
+            ("-r", both(&difference(&N, r), s)),
+            ("-r and -s", both(&difference(&N, r), &difference(&N, s))),
+            ("one zero before each", both(&both(&[0], r), &both(&[0], s))),
+            ("as wide as P-384's", both(&both(&[0; 16], r), &both(&[0; 16], s))),
+            ("as wide as P-521's", both(&both(&[0; 34], r), &both(&[0; 34], s))),
+            ("of another message", of(b"x")),
+            ("of the message's claims", of(CLAIMS.as_bytes())),
+            (
+                "a stranger's",
+                sign(&ECDSA_P256_SHA256_FIXED_SIGNING, &stranger, good.message.as_bytes()),
+            ),
+            (
+                "of a P-384 key",
+                sign(&ECDSA_P384_SHA384_FIXED_SIGNING, &p384, good.message.as_bytes()),
+            ),
+        ],
+    );
+    none_verifies(&good.message, &good.ring, lengths(&good.signature));
+    none_verifies(&good.message, &good.ring, flips(&good.signature));
+}
+
+/// RFC 7518 does not ask for the smaller of s and n - s, and Go's signers do not give it. Nothing
+/// here goes by the bytes of a signature: releases are told apart by their claims, pushes by `jti`.
+#[test]
+fn the_second_signature_of_ecdsa_says_the_same() {
+    let good = good();
+    let (r, s) = good.signature.split_at(32);
+    let second = with_signature(&good.message, [r, &difference(&N, s)].concat());
+    assert_eq!(
+        accepted(&second, &good.ring),
+        accepted(&with_signature(&good.message, &good.signature), &good.ring)
+    );
+}
+
+#[test]
+fn what_is_no_point_of_this_curve_is_no_key() {
+    let good = good();
+    let refused = |der: &[u8]| key_text("ecp256public", der, "x").parse::<PublicKey>().is_err();
+    assert!(!refused(&good.public));
+    let (prefix, point) = good.public.split_at(good.public.len() - 65);
+    let algorithm = &prefix[2..prefix.len() - 3];
+    let with_point =
+        |point: &[u8]| tlv(0x30, &[algorithm, &tlv(3, &[&[0][..], point].concat())].concat());
+    assert_eq!(with_point(point), good.public);
+    let mut off_curve = point.to_vec();
+    off_curve[64] ^= 1;
+    let compressed = [&[2 + (point[64] & 1)][..], &point[1..33]].concat();
+    let hybrid = [&[6 + (point[64] & 1)][..], &point[1..]].concat();
+    let p384 = pkcs8(&ECDSA_P384_SHA384_FIXED_SIGNING);
+    let p384 = EcdsaKeyPair::from_pkcs8(&ECDSA_P384_SHA384_FIXED_SIGNING, &p384).unwrap();
+    let p384: aws_lc_rs::encoding::PublicKeyX509Der<'_> =
+        aws_lc_rs::signature::KeyPair::public_key(&p384).as_der().unwrap();
+    for (kind, der) in [
+        ("off the curve", with_point(&off_curve)),
+        ("compressed", with_point(&compressed)),
+        ("hybrid", with_point(&hybrid)),
+        ("at infinity", with_point(&[0])),
+        ("x and y of 0", with_point(&[&[4][..], &[0; 64]].concat())),
+        ("x of p", with_point(&[&[4][..], &P, &point[33..]].concat())),
+        ("a bare point", point.to_vec()),
+        ("a byte more", [&good.public[..], &[0]].concat()),
+        ("a P-384 key", p384.as_ref().to_vec()),
+    ] {
+        assert!(refused(&der), "{kind}");
+    }
+}

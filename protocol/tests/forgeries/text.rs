@@ -1,0 +1,119 @@
+//! The text of a token has one form.
+
+use aws_lc_rs::signature::Ed25519KeyPair;
+use protocol::token::{TOKEN_MAX, TokenError, verify};
+use protocol::{KeyRing, PrivateKey};
+use serde_json::json;
+
+use crate::{CLAIMS, accepted, der, header, message, refused, trusted, with_signature};
+
+fn good() -> (KeyRing, [String; 3]) {
+    let (key, ring) = trusted("ed25519", der(&PrivateKey::generate().reveal()), "k1");
+    let pair = Ed25519KeyPair::from_pkcs8_maybe_unchecked(&der(&key.reveal())).unwrap();
+    let message = message(header("EdDSA", "k1"), CLAIMS);
+    let token = with_signature(&message, pair.sign(message.as_bytes()));
+    accepted(&token, &ring);
+    let mut parts = token.split('.').map(str::to_owned);
+    let parts = [parts.next().unwrap(), parts.next().unwrap(), parts.next().unwrap()];
+    (ring, parts)
+}
+
+#[test]
+fn base64url_has_one_form() {
+    let (ring, parts) = good();
+    let middle = |part: &str, with: &str| format!("{}{with}{}", &part[..8], &part[8..]);
+    for index in 0..3 {
+        let part = &parts[index];
+        let mut forms: Vec<(String, String)> = Vec::new();
+        for with in
+            [" ", "\n", "\r\n", "\t", "\0", "=", "==", "%20", "+", "/", "*", "é", "\u{200b}"]
+        {
+            forms.push((format!("{with:?} inside"), middle(part, with)));
+            forms.push((format!("{with:?} before"), format!("{with}{part}")));
+            // The file's line end is no part of the token.
+            if index < 2 || !["\n", "\r\n"].contains(&with) {
+                forms.push((format!("{with:?} after"), format!("{part}{with}")));
+            }
+        }
+        forms.push(("a character less".into(), part[..part.len() - 1].to_owned()));
+        forms.push(("a character more".into(), format!("{part}A")));
+        forms.push(("twice".into(), format!("{part}{part}")));
+        forms.push(("empty".into(), String::new()));
+        forms.push(("in hexadecimal".into(), part.bytes().map(|b| format!("{b:02x}")).collect()));
+        for (kind, form) in forms {
+            let mut changed = parts.clone();
+            changed[index] = form;
+            refused(&format!("part {index}: {kind}"), &changed.join("."), &ring);
+        }
+    }
+}
+
+/// 64 bytes are 86 characters, and four bits of the last one are left over.
+#[test]
+fn bits_that_are_left_over_are_zero() {
+    let (ring, [header, claims, signature]) = good();
+    let alphabet = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
+    let (start, last) = signature.split_at(85);
+    let mut accepted = Vec::new();
+    for with in alphabet.chars() {
+        if verify(&format!("{header}.{claims}.{start}{with}"), &ring).is_ok() {
+            accepted.push(with.to_string());
+        }
+    }
+    assert_eq!(accepted, [last]);
+}
+
+#[test]
+fn other_texts_are_no_tokens() {
+    let (ring, [header, claims, signature]) = good();
+    let token = format!("{header}.{claims}.{signature}");
+    let flattened = json!({"protected": header, "payload": claims, "signature": signature});
+    let general = json!({
+        "payload": claims,
+        "signatures": [{"protected": header, "signature": signature}],
+    });
+    for (kind, text) in [
+        ("nothing", String::new()),
+        ("a dot", ".".into()),
+        ("two dots", "..".into()),
+        ("three dots", "...".into()),
+        ("no signature", format!("{header}.{claims}.")),
+        ("no signature and no dot", format!("{header}.{claims}")),
+        ("detached claims", format!("{header}..{signature}")),
+        ("no header", format!(".{claims}.{signature}")),
+        ("a dot more", format!("{token}.")),
+        ("a dot before", format!(".{token}")),
+        ("four parts", format!("{token}.{signature}")),
+        ("five parts, as encryption has", format!("{token}.AAAA.AAAA")),
+        ("two tokens", format!("{token}\n{token}")),
+        ("two tokens in one", format!("{token}{token}")),
+        ("claims in the clear", format!("{header}.{CLAIMS}.{signature}")),
+        ("claims and header swapped", format!("{claims}.{header}.{signature}")),
+        ("JSON serialization", flattened.to_string()),
+        ("general JSON serialization", general.to_string()),
+        ("in quotes", format!("\"{token}\"")),
+        ("as in HTTP", format!("Bearer {token}")),
+        ("two line ends", format!("{token}\n\n")),
+        ("a space after", format!("{token} ")),
+        ("a byte order mark", format!("\u{feff}{token}")),
+        ("HTML", "<!doctype html><title>502</title>".into()),
+        ("dots alone", ".".repeat(TOKEN_MAX)),
+    ] {
+        refused(kind, &text, &ring);
+    }
+    // As editors and web servers leave it.
+    for end in ["\n", "\r\n"] {
+        accepted(&format!("{token}{end}"), &ring);
+    }
+}
+
+#[test]
+fn a_token_is_bounded() {
+    let (ring, [header, _, signature]) = good();
+    let frame = header.len() + signature.len() + 2;
+    let of = |length: usize| format!("{header}.{}.{signature}", "A".repeat(length - frame));
+    let error = refused("the longest", &of(TOKEN_MAX), &ring);
+    assert!(matches!(error, TokenError::Signature { .. }), "{error}");
+    let error = refused("longer", &of(TOKEN_MAX + 1), &ring);
+    assert!(matches!(error, TokenError::TooLong(_)), "{error}");
+}

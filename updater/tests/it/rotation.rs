@@ -1,0 +1,148 @@
+//! Keys change from release to release: what docs/keys.md says.
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use protocol::esp::Slot::{self, A, B};
+use protocol::grubenv::BootState;
+use protocol::token::sign;
+use protocol::{PrivateKey, Role};
+use serde_json::json;
+
+use crate::server::Reply;
+use crate::world::{World, claims, content, release, target};
+
+/// The CDN offers the n-th release, signed with this key.
+fn publish(world: &World, n: u64, key: &PrivateKey) {
+    world.publish(n);
+    world.publish_token(sign(key, &claims(&release(n))).unwrap());
+}
+
+/// The host reboots into the slot and finds it healthy; its image trusts these keys.
+#[track_caller]
+fn run_on(world: &World, slot: Slot, keys: &[&PrivateKey]) {
+    assert!(world.rebooted());
+    world.boot(slot);
+    world.set_state(BootState::settled(slot));
+    trust(world, keys);
+}
+
+fn trust(world: &World, keys: &[&PrivateKey]) {
+    let text: String = keys.iter().map(|key| format!("{}\n", key.public())).collect();
+    world.write("host/usr/lib/etchaos/keys", text);
+}
+
+#[track_caller]
+fn refused(world: &World) {
+    let before = world.tree();
+    world.run(&["update"]).failed(&["is not to be trusted", "not trusted here"]);
+    world.run(&["check"]).failed(&["not trusted here"]);
+    assert_eq!(world.tree(), before);
+}
+
+#[test]
+fn keys_rotate_through_releases() {
+    let world = World::new();
+    let (one, two, three) = (world.key.clone(), PrivateKey::generate(), PrivateKey::generate());
+    trust(&world, &[&one]);
+    publish(&world, 2, &two);
+    refused(&world);
+
+    // Signed with the first key; its image trusts the second one, too.
+    publish(&world, 2, &one);
+    world.run(&["update"]).ended(0);
+    world.assert_slot(B, 2);
+    run_on(&world, B, &[&one, &two]);
+
+    // Signed with the second; the slot that it replaces is still one that verifies.
+    publish(&world, 3, &two);
+    world.run(&["update"]).ended(0);
+    world.assert_slot(A, 3);
+    world.assert_slot(B, 2);
+    run_on(&world, A, &[&two, &three]);
+    world.assert_slot(A, 3);
+
+    // The first key is of no use any more: neither for what is new, nor for what lies in a slot.
+    publish(&world, 4, &one);
+    refused(&world);
+    let status = world.run(&["status", "--json"]).ended(0).json();
+    assert_eq!(status["slots"]["b"]["state"], "damaged", "{status}");
+    publish(&world, 4, &three);
+    world.run(&["update"]).ended(0);
+    world.assert_slot(B, 4);
+}
+
+/// A host with the first key alone, a CDN that signs with the third.
+fn two_behind() -> (World, PrivateKey) {
+    let world = World::new();
+    let three = PrivateKey::generate();
+    trust(&world, &[&world.key]);
+    publish(&world, 3, &three);
+    refused(&world);
+    (world, three)
+}
+
+#[test]
+fn a_host_two_rotations_behind_is_given_the_key_by_its_operator() {
+    for by_esp in [true, false] {
+        let (world, three) = two_behind();
+        match by_esp {
+            true => world.write(ESP_CONFIG, keys(&three)),
+            false => {
+                let word = STANDARD.encode(keys(&three));
+                let line = format!("quiet etchaos.slot=a etchaos.config={word}\n");
+                world.write("host/proc/cmdline", line);
+            }
+        }
+        world.run(&["update"]).ended(0);
+
+        // The new image trusts its own key; what was given is taken away again.
+        run_on(&world, B, &[&three]);
+        let _ = std::fs::remove_file(world.path(ESP_CONFIG));
+        world.assert_slot(B, 3);
+        publish(&world, 4, &three);
+        world.run(&["update"]).ended(0);
+        world.assert_slot(A, 4);
+    }
+}
+
+const ESP_CONFIG: &str = "esp/etchaos/config.json";
+
+fn keys(key: &PrivateKey) -> String {
+    json!({"keys": [key.public().to_string()]}).to_string()
+}
+
+#[test]
+fn a_host_two_rotations_behind_is_given_the_key_for_one_update() {
+    let (world, three) = two_behind();
+    world.write("once.json", keys(&three));
+    let once = world.path("once.json");
+    world.run(&["--config", once.to_str().unwrap(), "update"]).ended(0);
+    // Without it the host trusts what it trusted before.
+    refused(&world);
+    run_on(&world, B, &[&three]);
+    world.assert_slot(B, 3);
+    publish(&world, 4, &three);
+    world.run(&["update"]).ended(0);
+    world.assert_slot(A, 4);
+}
+
+#[test]
+fn a_host_two_rotations_behind_takes_the_bridge() {
+    let (world, three) = two_behind();
+    // The last release that the first key signed, at another place.
+    for role in Role::BOOT {
+        let path = format!("/bridge/2.{}", role.extension());
+        world.cdn.put(&path, Reply::ok(content(role, 2)));
+    }
+    let token = sign(&world.key, &claims(&release(2))).unwrap();
+    world.cdn.put(&format!("/bridge/{}", target().manifest_name()), Reply::ok(token));
+
+    world.write("bridge.json", json!({"cdn": format!("{}/bridge", world.cdn.url)}).to_string());
+    let bridge = world.path("bridge.json");
+    world.run(&["--config", bridge.to_str().unwrap(), "update"]).ended(0);
+    run_on(&world, B, &[&world.key, &three]);
+    world.assert_slot(B, 2);
+    // From here on by itself.
+    world.run(&["update"]).ended(0);
+    world.assert_slot(A, 3);
+}
