@@ -173,13 +173,27 @@ impl Wake {
     }
 }
 
-/// Reboots, whoever holds an inhibitor: whether they count is [`decide`]'s matter.
+/// Reboots.
 ///
-/// Without `--check-inhibitors=no`, on purpose. Where root runs systemctl without a terminal, as here,
-/// inhibitors do not stop it. With that option systemd 257 asks polkit, and where there is none, which
-/// is so in our images, it refuses ("Access denied").
-pub fn reboot() -> Result<(), CommandError> {
-    run(&["systemctl", "reboot"].map(str::to_owned))
+/// Where somebody inhibits it, systemd refuses: since version 257 also root, unless polkit is there and
+/// allows it, whatever `--check-inhibitors=` says. A policy that does not wait for them then asks the
+/// service manager itself, which knows of no inhibitors.
+pub fn reboot(policy: &Reboot) -> Result<(), CommandError> {
+    let words = ["systemctl", "reboot"].map(str::to_owned);
+    match run(&words) {
+        Err(error) if !policy.is_idle_only() => {
+            log::warn!("{error}: rebooting all the same, as configured");
+            let words = [
+                "systemctl",
+                "start",
+                "--no-block",
+                "--job-mode=replace-irreversibly",
+                "reboot.target",
+            ];
+            run(&words.map(str::to_owned))
+        }
+        done => done,
+    }
 }
 
 /// A program that did not do what it should.

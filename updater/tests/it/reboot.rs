@@ -49,6 +49,29 @@ fn users_and_inhibitors_are_waited_for() {
     assert!(world.rebooted());
 }
 
+#[test]
+fn who_does_not_wait_for_inhibitors_is_not_stopped_by_them() {
+    // As systemd 257 answers, where an inhibitor is held and polkit is not there.
+    let refuses = |world: &World| {
+        let log = world.path("commands");
+        let script = format!(
+            "#!/bin/sh\necho systemctl \"$@\" >>{}\n[ \"$1\" != reboot ] || {{ echo 'Access denied' >&2; exit 1; }}\n",
+            log.display()
+        );
+        world.program("systemctl", &script);
+    };
+    let now = world(json!("now"));
+    refuses(&now);
+    now.run(&["update"]).ended(0);
+    let commands = now.commands();
+    assert!(commands.contains("--job-mode=replace-irreversibly reboot.target"), "{commands}");
+    // An inhibitor that was taken since the decision: the next run decides anew.
+    let idle = world(json!("idle"));
+    refuses(&idle);
+    idle.run(&["update"]).failed(&["systemctl reboot failed", "Access denied"]);
+    assert_eq!(idle.commands(), "systemctl reboot\n");
+}
+
 /// Answers that systemd-analyze gives; that it does give them is tested where it is asked.
 fn opens_at(world: &World, line: &str) {
     world.program("systemd-analyze", &format!("#!/bin/sh\necho '    Next elapse: {line}'\n"));
