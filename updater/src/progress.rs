@@ -273,6 +273,7 @@ mod tests {
     #[test]
     fn a_download_is_recorded_while_it_goes_on() {
         let folder = tempfile::tempdir().unwrap();
+        std::fs::create_dir(folder.path().join("run")).unwrap();
         let host = Host::new(folder.path());
         let progress =
             Progress { show: Show::Nothing, records: Some(host.clone()), part: RefCell::new(None) };

@@ -157,6 +157,10 @@ pub fn read<R: Record>(host: &Host) -> Option<R> {
 /// Replaces the record of a kind. What cannot be recorded stops nobody.
 pub fn write<R: Record>(host: &Host, record: &R) {
     let folder = host.path(FOLDER);
+    // A tree that is no running system gets no records.
+    if !host.path("/run").is_dir() {
+        return;
+    }
     let json = serde_json::to_vec(record).map_err(io::Error::other);
     let written = json.and_then(|json| {
         make_folder(&folder)?;
@@ -223,6 +227,7 @@ mod tests {
 
     fn host() -> (tempfile::TempDir, Host) {
         let folder = tempfile::tempdir().unwrap();
+        std::fs::create_dir(folder.path().join("run")).unwrap();
         let host = Host::new(folder.path());
         (folder, host)
     }
@@ -274,10 +279,14 @@ mod tests {
     #[test]
     fn what_cannot_be_recorded_stops_nobody() {
         let (folder, host) = host();
-        std::fs::write(folder.path().join("run"), "a file").unwrap();
+        std::fs::write(folder.path().join("run/etchaos-updater"), "a file").unwrap();
         write(&host, &poll(1));
         forget::<Poll>(&host);
         assert_eq!(read::<Poll>(&host), None);
+        // Where no system runs, nothing is left behind.
+        let tree = tempfile::tempdir().unwrap();
+        write(&Host::new(tree.path().join("x")), &poll(1));
+        assert_eq!(std::fs::read_dir(tree.path()).unwrap().count(), 0);
     }
 
     proptest! {

@@ -199,7 +199,6 @@ fn accept(
         true => CandidateError::Claims { url: url(), why },
         false => CandidateError::Token { url: url(), why },
     })?;
-    claims.check_time(wanted.now).map_err(|why| CandidateError::Time { url: url(), why })?;
     let manifest: Verified<Manifest> =
         claims.try_into().map_err(|why| CandidateError::Manifest { url: url(), why })?;
     let found = manifest.release.target();
@@ -207,10 +206,14 @@ fn accept(
         let (expected, found) = (wanted.target.to_string(), found.to_string());
         return Err(CandidateError::Target { url: url(), expected, found });
     }
-    match (manifest.release.build, wanted.newest) {
-        (0, _) => Err(CandidateError::Unnumbered { url: url() }),
-        (found, Some(newest)) if found < newest => {
-            Err(CandidateError::Older { url: url(), found, newest })
+    let build = manifest.release.build;
+    if build == 0 {
+        return Err(CandidateError::Unnumbered { url: url() });
+    }
+    manifest.check_time(wanted.now).map_err(|why| CandidateError::Time { url: url(), why })?;
+    match wanted.newest {
+        Some(newest) if build < newest => {
+            Err(CandidateError::Older { url: url(), found: build, newest })
         }
         _ => Ok(manifest),
     }

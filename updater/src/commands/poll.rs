@@ -15,6 +15,7 @@ use crate::bootstate::{Grubenv, good_without_grubenv};
 use crate::candidate::Candidate;
 use crate::cdn::Cdn;
 use crate::cli::{Exit, Global, Update};
+use crate::config::Reboot;
 use crate::date;
 use crate::esp::Access;
 use crate::host::Host;
@@ -86,9 +87,9 @@ pub(super) fn update(global: &Global, arguments: &Update) -> Result<Exit> {
     });
     let exit = poll.exit();
     // Unmounted before the reboot, not by it.
-    drop(opened);
+    opened.close();
     if reboot {
-        reboot_now(poll.candidate.release())?;
+        reboot_now(poll.candidate.release(), &opened.settings.reboot)?;
     }
     Ok(exit)
 }
@@ -352,9 +353,10 @@ fn decide_reboot(opened: &Opened, global: &Global, arguments: &Update) -> Result
     Ok(reboot::decide(policy, &facts))
 }
 
-fn reboot_now(release: &Release) -> Result<()> {
+fn reboot_now(release: &Release, policy: &Reboot) -> Result<()> {
     log::info!(version = release.version.as_str(); "rebooting into {} as configured", named(release));
-    reboot::reboot().context("the release is installed, and the reboot failed: reboot by hand")
+    reboot::reboot(policy)
+        .context("the release is installed, and the reboot failed: reboot by hand")
 }
 
 fn named(release: &Release) -> String {

@@ -8,6 +8,7 @@ use serde_json::json;
 use super::{Opened, tell};
 use crate::bootstate::{Grubenv, good_without_grubenv};
 use crate::cli::{Exit, Global, Rollback};
+use crate::config::Reboot;
 use crate::esp::Access;
 use crate::reboot;
 use crate::slots::inspect;
@@ -44,7 +45,7 @@ pub(super) fn rollback(global: &Global, arguments: &Rollback) -> Result<Exit> {
     // Unmounted before the reboot, not by it.
     drop(opened);
     if reboots {
-        reboot::reboot().context("the way back is set; reboot by hand")?;
+        reboot::reboot(&Reboot::Now).context("the way back is set; reboot by hand")?;
     }
     Ok(Exit::Ok)
 }

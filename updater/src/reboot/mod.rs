@@ -177,16 +177,33 @@ impl Wake {
     }
 }
 
-/// Reboots. Whether inhibitors count is [`decide`]'s matter; systemctl is told not to ask a second time,
-/// which it does or not by its version, who runs it and on what terminal.
-pub fn reboot() -> Result<(), CommandError> {
-    run(&["systemctl", "reboot", "--check-inhibitors=no"].map(str::to_owned))
+/// Reboots.
+///
+/// Where somebody inhibits it, systemd refuses: since version 257 also root, unless polkit is there and
+/// allows it, whatever `--check-inhibitors=` says. A policy that does not wait for them then asks the
+/// service manager itself, which knows of no inhibitors.
+pub fn reboot(policy: &Reboot) -> Result<(), CommandError> {
+    let words = ["systemctl", "reboot"].map(str::to_owned);
+    match run(&words) {
+        Err(error) if !policy.is_idle_only() => {
+            log::warn!("{error}: rebooting all the same, as configured");
+            let words = [
+                "systemctl",
+                "start",
+                "--no-block",
+                "--job-mode=replace-irreversibly",
+                "reboot.target",
+            ];
+            run(&words.map(str::to_owned))
+        }
+        done => done,
+    }
 }
 
 /// Reboots, also where systemd does not: a host that hangs here hangs for ever. Ends with the host; or,
 /// where the host is a folder, when the reboot was asked for.
 pub fn by_all_means(host: &Host) -> Result<(), CommandError> {
-    let asked = reboot();
+    let asked = reboot(&Reboot::Now);
     if !host.is_this_one() {
         return asked;
     }

@@ -41,12 +41,35 @@ fn users_and_inhibitors_are_waited_for() {
         // It is decided anew by every run: nothing is remembered but the trial.
         std::fs::remove_file(world.path(path)).unwrap();
         assert_eq!(world.run(&["update", "--json"]).ended(0).json()["step"], "pending");
-        assert_eq!(world.commands(), "systemctl reboot --check-inhibitors=no\n");
+        assert_eq!(world.commands(), "systemctl reboot\n");
     }
     let world = world(json!("now"));
     world.write("host/run/systemd/sessions/1", SESSION);
     world.run(&["update"]).ended(0);
     assert!(world.rebooted());
+}
+
+#[test]
+fn who_does_not_wait_for_inhibitors_is_not_stopped_by_them() {
+    // As systemd 257 answers, where an inhibitor is held and polkit is not there.
+    let refuses = |world: &World| {
+        let log = world.path("commands");
+        let script = format!(
+            "#!/bin/sh\necho systemctl \"$@\" >>{}\n[ \"$1\" != reboot ] || {{ echo 'Access denied' >&2; exit 1; }}\n",
+            log.display()
+        );
+        world.program("systemctl", &script);
+    };
+    let now = world(json!("now"));
+    refuses(&now);
+    now.run(&["update"]).ended(0);
+    let commands = now.commands();
+    assert!(commands.contains("--job-mode=replace-irreversibly reboot.target"), "{commands}");
+    // An inhibitor that was taken since the decision: the next run decides anew.
+    let idle = world(json!("idle"));
+    refuses(&idle);
+    idle.run(&["update"]).failed(&["systemctl reboot failed", "Access denied"]);
+    assert_eq!(idle.commands(), "systemctl reboot\n");
 }
 
 /// Answers that systemd-analyze gives; that it does give them is tested where it is asked.

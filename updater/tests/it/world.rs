@@ -118,6 +118,7 @@ impl World {
             "host/usr/lib/etchaos/updater.json",
             format!(r#"{{"cdn": "{}"}}"#, world.cdn.url),
         );
+        fs::create_dir(world.path("host/run")).unwrap();
         world.boot(Slot::A);
         world.fill(Slot::A, 1, 0);
         world.set_state(BootState::settled(Slot::A));
