@@ -36,8 +36,7 @@ fn users_and_inhibitors_are_waited_for() {
         let world = world(json!("idle"));
         world.write(path, text);
         let before = now();
-        let at = woken(&world, why);
-        assert!((before + 900..=now() + 900).contains(&at));
+        assert!((before + 900..=now() + 900).contains(&woken(&world, why)));
         // It is decided anew by every run: nothing is remembered but the trial.
         std::fs::remove_file(world.path(path)).unwrap();
         assert_eq!(world.run(&["update", "--json"]).ended(0).json()["step"], "pending");
