@@ -99,6 +99,8 @@ pub struct Artifacts {
     pub disk: PathBuf,
     /// The kernel.
     pub kernel: PathBuf,
+    /// The initrd.
+    pub initrd: PathBuf,
     /// What a CDN serves, and where.
     pub served: Vec<Served>,
 }
@@ -131,8 +133,8 @@ pub fn verify(dir: &Path, target: &Target, keys: &KeyRing) -> Result<Artifacts, 
         content(file, artifact)?;
         served.push(Served { path: place(target, artifact)?, file: file.clone() });
     }
-    let [kernel, _, disk] = files;
-    Ok(Artifacts { release, disk, kernel, served })
+    let [kernel, initrd, disk] = files;
+    Ok(Artifacts { release, disk, kernel, initrd, served })
 }
 
 fn manifest(path: &Path, keys: &KeyRing) -> Result<Verified<Manifest>, ArtifactError> {

@@ -40,6 +40,8 @@ pub enum Verb {
     /// and initrd, lets it update itself from a CDN on the loopback, checks it again, and boots it by
     /// BIOS. The image is copied first. Nothing but the loopback is listened on.
     Run(Run),
+    /// Record every write of updates, and judge what a power cut could have left of them
+    Powercut(Powercut),
 }
 
 /// Options of `probe`.
@@ -110,9 +112,9 @@ impl Boot {
     }
 }
 
-/// Options of `run`.
+/// What every scenario needs to know.
 #[derive(Debug, Args)]
-pub struct Run {
+pub struct ScenarioArgs {
     /// The folder with etchaos_TARGET.jwt, .raw, .vmlinuz and .initrd
     #[arg(long, value_name = "DIR")]
     pub artifacts: PathBuf,
@@ -125,15 +127,44 @@ pub struct Run {
     /// Where the logs of the VMs go
     #[arg(long, value_name = "DIR", default_value = "testbed-logs")]
     pub logs: PathBuf,
-    /// The version that the updater in the image must have
-    #[arg(long, value_name = "VERSION", default_value = Options::UPDATER_VERSION)]
-    pub updater_version: String,
     /// Print the report as JSON
     #[arg(long)]
     pub json: bool,
     /// The VM
     #[command(flatten)]
     pub vm: VmArgs,
+}
+
+/// Options of `run`.
+#[derive(Debug, Args)]
+pub struct Run {
+    /// What every scenario needs to know
+    #[command(flatten)]
+    pub scenario: ScenarioArgs,
+    /// The version that the updater in the image must have
+    #[arg(long, value_name = "VERSION", default_value = Options::UPDATER_VERSION)]
+    pub updater_version: String,
+}
+
+/// Options of `powercut`.
+#[derive(Debug, Args)]
+pub struct Powercut {
+    /// What every scenario needs to know
+    #[command(flatten)]
+    pub scenario: ScenarioArgs,
+    /// What boots the disk
+    #[arg(long, value_enum, default_value = "bios")]
+    pub firmware: Firmware,
+    /// Leave the rollback out: for images whose updater has none
+    #[arg(long)]
+    pub without_rollback: bool,
+    /// Crash the second update when it has written this many thousandths of its download
+    #[arg(long, default_value_t = 600, value_name = "N",
+          value_parser = clap::value_parser!(u64).range(1..1000))]
+    pub crash_at: u64,
+    /// Copy the recording to this folder
+    #[arg(long, value_name = "DIR")]
+    pub keep_recording: Option<PathBuf>,
 }
 
 /// A folder of our own: a lock file stays in it.

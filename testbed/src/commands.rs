@@ -5,12 +5,16 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::accel::{self, Choice};
-use crate::cli::{Boot, Cli, Probe, Run, Verb, VmArgs, default_work};
+use serde_json::{Value, json};
+
+use crate::cli::{Boot, Cli, Powercut, Probe, Run, ScenarioArgs, Verb, VmArgs, default_work};
 use crate::console::{Cleaned, Sink};
 use crate::cycle::{self, Options};
 use crate::guest::Cancel;
 use crate::machine::{Boot as Medium, Machine};
-use crate::report::Event;
+use crate::powercut::{self, PowerCut};
+use crate::report::{Event, Report};
+use crate::scenario::Failure;
 use crate::vm::Vm;
 use crate::work::Work;
 use crate::{disk, host};
@@ -27,6 +31,7 @@ pub fn dispatch(cli: Cli, cancel: Cancel) -> Result<(), Error> {
         Verb::Probe(options) => probe(&options),
         Verb::Boot(options) => boot(&options, &cancel),
         Verb::Run(options) => run(options, cancel),
+        Verb::Powercut(options) => powercut(options, cancel),
     }
 }
 
@@ -96,8 +101,27 @@ fn screen(raw: bool) -> Sink {
 }
 
 fn run(options: Run, cancel: Cancel) -> Result<(), Error> {
-    let json = options.json;
-    let options = Options {
+    let json = options.scenario.json;
+    let version = options.updater_version;
+    let options = Options { updater_version: version, ..scenario(options.scenario, cancel)? };
+    finish(json, cycle::run(&options, &tell).map(|report| ((), report)), |()| (Value::Null, String::new()))
+}
+
+fn powercut(options: Powercut, cancel: Cancel) -> Result<(), Error> {
+    let json = options.scenario.json;
+    let cut = PowerCut {
+        firmware: options.firmware,
+        rollback: !options.without_rollback,
+        keep_recording: options.keep_recording,
+        crash_at: options.crash_at,
+    };
+    let options = scenario(options.scenario, cancel)?;
+    finish(json, powercut::run(&options, &cut, &tell), |()| (Value::Null, String::new()))
+}
+
+/// What every scenario needs to know.
+fn scenario(options: ScenarioArgs, cancel: Cancel) -> Result<Options, Error> {
+    Ok(Options {
         artifacts: absolute(options.artifacts)?,
         target: options.target,
         keys: options.keys,
@@ -106,28 +130,43 @@ fn run(options: Run, cancel: Cancel) -> Result<(), Error> {
         accel: options.vm.accel,
         memory: options.vm.memory,
         cpus: options.vm.cpus,
-        updater_version: options.updater_version,
+        updater_version: Options::UPDATER_VERSION.into(),
         cancel,
-    };
-    let result = cycle::run(&options, &tell);
+    })
+}
+
+/// Prints what came of a scenario: its report, and what it found as `shown` makes JSON and text of it.
+fn finish<T>(
+    json: bool,
+    result: Result<(T, Report), Box<Failure>>,
+    shown: impl FnOnce(&T) -> (Value, String),
+) -> Result<(), Error> {
     let mut out = std::io::stdout().lock();
-    match result {
-        Ok(report) if json => writeln!(out, "{}", serde_json::to_string_pretty(&report)?)?,
-        Ok(report) => writeln!(out, "{report}\npassed")?,
-        Err(failure) => {
+    let failure = match result {
+        Ok((found, report)) => {
+            let (value, text) = shown(&found);
             if json {
-                let error = failure.source.to_string();
-                let value = serde_json::json!({
-                    "failed": failure.step, "error": error, "report": failure.report,
-                });
-                writeln!(out, "{}", serde_json::to_string_pretty(&value)?)?;
+                let mut report = serde_json::to_value(&report)?;
+                if !value.is_null() {
+                    report["found"] = value;
+                }
+                writeln!(out, "{}", serde_json::to_string_pretty(&report)?)?;
             } else {
-                writeln!(out, "{}", failure.report)?;
+                writeln!(out, "{report}\n{text}passed")?;
             }
-            return Err(failure);
+            return Ok(());
         }
+        Err(failure) => failure,
+    };
+    if json {
+        let error = failure.source.to_string();
+        let value =
+            json!({"failed": failure.step, "error": error, "report": failure.report});
+        writeln!(out, "{}", serde_json::to_string_pretty(&value)?)?;
+    } else {
+        writeln!(out, "{}", failure.report)?;
     }
-    Ok(())
+    Err(failure)
 }
 
 fn absolute(path: PathBuf) -> Result<PathBuf, Error> {

@@ -14,11 +14,23 @@ pub(crate) const TPM_SOCKET: &str = "tpm.sock";
 pub(crate) const TPM_STATE: &str = "tpm";
 pub(crate) const VARIABLES: &str = "variables.fd";
 
+/// The options of a raw disk, up to its path.
+const RAW_DISK: &[u8] =
+    b"driver=raw,node-name=disk,discard=unmap,file.driver=file,file.filename=";
+
 /// What a machine boots.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Boot {
     /// This raw disk image, which it may write.
     Disk(PathBuf),
+    /// This raw disk image, and every write to it is logged in this file, which must be there and
+    /// empty; see [`crate::replay::log`].
+    Recorded {
+        /// The image.
+        disk: PathBuf,
+        /// The log.
+        log: PathBuf,
+    },
     /// This kernel alone, past all boot loaders, and once: it panics without a root.
     Kernel(PathBuf),
     /// Nothing: the firmware is all that runs.
@@ -104,10 +116,19 @@ impl Machine {
     fn medium(&self, line: &mut Line) {
         match &self.boot {
             Boot::Disk(disk) => {
+                line.raw("-blockdev", &[RAW_DISK, &quoted(disk.as_os_str())]);
+                line.words(["-device", "virtio-blk-pci,drive=disk,bootindex=0"]);
+            }
+            Boot::Recorded { disk, log } => {
+                // Flushes are logged above these files; that they reach a disk of ours is not needed.
                 line.raw(
                     "-blockdev",
                     &[
-                        b"driver=raw,node-name=disk,discard=unmap,file.driver=file,file.filename=",
+                        b"driver=blklogwrites,node-name=disk,discard=unmap,log-sector-size=512,",
+                        b"log.driver=file,log.cache.no-flush=on,log.filename=",
+                        &quoted(log.as_os_str()),
+                        b",file.driver=raw,file.discard=unmap,file.file.driver=file,",
+                        b"file.file.cache.no-flush=on,file.file.filename=",
                         &quoted(disk.as_os_str()),
                     ],
                 );

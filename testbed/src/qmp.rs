@@ -105,6 +105,19 @@ impl Qmp {
         self.execute("system_powerdown", json!({})).map(drop)
     }
 
+    /// Presses the reset button.
+    pub fn reset(&mut self) -> Result<(), QmpError> {
+        self.execute("system_reset", json!({})).map(drop)
+    }
+
+    /// How many bytes the machine has written to its disks since QEMU started.
+    pub fn written(&mut self) -> Result<u64, QmpError> {
+        let command = "query-blockstats";
+        let answer = self.execute(command, json!({}))?;
+        let disks = answer.as_array().ok_or_else(|| protocol(command, "a list", &answer))?;
+        Ok(disks.iter().filter_map(|disk| disk["stats"]["wr_bytes"].as_u64()).sum())
+    }
+
     /// What the machine is doing: `running`, `shutdown`, `internal-error` …
     pub fn status(&mut self) -> Result<String, QmpError> {
         let answer = self.execute("query-status", json!({}))?;
