@@ -1,13 +1,17 @@
 //! What the binary does for each verb of its command line.
 
+use std::fmt::{self, Display};
 use std::io::Write;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::accel::{self, Choice};
-use serde_json::{Value, json};
+use serde::Serialize;
+use serde_json::json;
 
-use crate::cli::{Boot, Cli, Powercut, Probe, Run, ScenarioArgs, Verb, VmArgs, default_work};
+use crate::cli::{
+    Boot, Cli, Kill, Powercut, Probe, Replay, Run, ScenarioArgs, Verb, VmArgs, default_work,
+};
 use crate::console::{Cleaned, Sink};
 use crate::cycle::{self, Options};
 use crate::guest::Cancel;
@@ -17,7 +21,7 @@ use crate::report::{Event, Report};
 use crate::scenario::Failure;
 use crate::vm::Vm;
 use crate::work::Work;
-use crate::{disk, host};
+use crate::{disk, host, kill};
 
 /// How often a VM that is only looked at is looked after.
 const POLL: Duration = Duration::from_millis(200);
@@ -32,6 +36,8 @@ pub fn dispatch(cli: Cli, cancel: Cancel) -> Result<(), Error> {
         Verb::Boot(options) => boot(&options, &cancel),
         Verb::Run(options) => run(options, cancel),
         Verb::Powercut(options) => powercut(options, cancel),
+        Verb::Replay(options) => replay(options),
+        Verb::Kill(options) => kill(options, cancel),
     }
 }
 
@@ -104,7 +110,17 @@ fn run(options: Run, cancel: Cancel) -> Result<(), Error> {
     let json = options.scenario.json;
     let version = options.updater_version;
     let options = Options { updater_version: version, ..scenario(options.scenario, cancel)? };
-    finish(json, cycle::run(&options, &tell).map(|report| ((), report)), |()| (Value::Null, String::new()))
+    finish(json, cycle::run(&options, &tell).map(|report| (Passed, report)))
+}
+
+/// All that the full cycle has to say besides its report.
+#[derive(Serialize)]
+struct Passed;
+
+impl Display for Passed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("passed\n")
+    }
 }
 
 fn powercut(options: Powercut, cancel: Cancel) -> Result<(), Error> {
@@ -112,11 +128,41 @@ fn powercut(options: Powercut, cancel: Cancel) -> Result<(), Error> {
     let cut = PowerCut {
         firmware: options.firmware,
         rollback: !options.without_rollback,
-        keep_recording: options.keep_recording,
         crash_at: options.crash_at,
+        keep_recording: options.keep_recording,
+        effort: options.effort.into(),
     };
     let options = scenario(options.scenario, cancel)?;
-    finish(json, powercut::run(&options, &cut, &tell), |()| (Value::Null, String::new()))
+    let result = powercut::run(&options, &cut, &tell);
+    let bad = result.as_ref().map_or(0, |(tally, _)| tally.bad());
+    finish(json, result)?;
+    no_bad_states(bad)
+}
+
+fn replay(options: Replay) -> Result<(), Error> {
+    let tally = powercut::again(&options.recording, &options.base, &options.effort.into())?;
+    let mut out = std::io::stdout().lock();
+    if options.json {
+        writeln!(out, "{}", serde_json::to_string_pretty(&tally)?)?;
+    } else {
+        write!(out, "{tally}")?;
+    }
+    no_bad_states(tally.bad())
+}
+
+fn kill(options: Kill, cancel: Cancel) -> Result<(), Error> {
+    let json = options.scenario.json;
+    let Kill { firmware, times, seed, .. } = options;
+    let kill = kill::Kill { firmware, times, seed };
+    let options = scenario(options.scenario, cancel)?;
+    finish(json, kill::run(&options, &kill, &tell))
+}
+
+fn no_bad_states(bad: usize) -> Result<(), Error> {
+    match bad {
+        0 => Ok(()),
+        bad => Err(format!("{bad} states would not boot a complete and verified release").into()),
+    }
 }
 
 /// What every scenario needs to know.
@@ -135,24 +181,23 @@ fn scenario(options: ScenarioArgs, cancel: Cancel) -> Result<Options, Error> {
     })
 }
 
-/// Prints what came of a scenario: its report, and what it found as `shown` makes JSON and text of it.
-fn finish<T>(
+/// Prints what came of a scenario: its report, and what it found.
+fn finish<T: Display + Serialize>(
     json: bool,
     result: Result<(T, Report), Box<Failure>>,
-    shown: impl FnOnce(&T) -> (Value, String),
 ) -> Result<(), Error> {
     let mut out = std::io::stdout().lock();
     let failure = match result {
         Ok((found, report)) => {
-            let (value, text) = shown(&found);
             if json {
                 let mut report = serde_json::to_value(&report)?;
-                if !value.is_null() {
-                    report["found"] = value;
+                let found = serde_json::to_value(&found)?;
+                if !found.is_null() {
+                    report["found"] = found;
                 }
                 writeln!(out, "{}", serde_json::to_string_pretty(&report)?)?;
             } else {
-                writeln!(out, "{report}\n{text}passed")?;
+                write!(out, "{report}\n{found}")?;
             }
             return Ok(());
         }
@@ -160,8 +205,7 @@ fn finish<T>(
     };
     if json {
         let error = failure.source.to_string();
-        let value =
-            json!({"failed": failure.step, "error": error, "report": failure.report});
+        let value = json!({"failed": failure.step, "error": error, "report": failure.report});
         writeln!(out, "{}", serde_json::to_string_pretty(&value)?)?;
     } else {
         writeln!(out, "{}", failure.report)?;

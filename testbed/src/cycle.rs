@@ -16,7 +16,8 @@ pub use crate::scenario::Options;
 
 /// Boots the release, damages it, has it update itself, and boots it by BIOS.
 pub fn run(options: &Options, events: &dyn Fn(Event<'_>)) -> Result<Report, Box<Failure>> {
-    scenario::run(options, events, |steps, say| play(options, steps, say)).map(|((), report)| report)
+    scenario::run(options, events, |steps, say| play(options, steps, say))
+        .map(|((), report)| report)
 }
 
 /// The cycle, step by step.
@@ -25,7 +26,8 @@ fn play(options: &Options, steps: &mut Steps<'_>, say: &dyn Fn(&str)) -> Result<
     let bench = steps.run(Step::PrepareBench, || Bench::prepare(options, &artifacts, say))?;
     steps.report.accel = Some(bench.accel.clone());
 
-    let booted = steps.run(Step::BootUefi, || boot(&bench, &artifacts, Firmware::UefiSecureboot))?;
+    let booted =
+        steps.run(Step::BootUefi, || boot(&bench, &artifacts, Firmware::UefiSecureboot))?;
     let healthy = steps.run(Step::ValidateUefi, || booted.validate(Slot::A))?;
     let damaged = steps.run(Step::DeleteSlot, || healthy.delete_slot())?;
     let updated = steps.run(Step::AutoUpdate, || damaged.auto_update())?;
@@ -38,7 +40,11 @@ fn play(options: &Options, steps: &mut Steps<'_>, say: &dyn Fn(&str)) -> Result<
 }
 
 /// Boots the disk of the bench.
-fn boot<'a>(bench: &'a Bench<'a>, artifacts: &'a Artifacts, firmware: Firmware) -> Outcome<Booted<'a>> {
+fn boot<'a>(
+    bench: &'a Bench<'a>,
+    artifacts: &'a Artifacts,
+    firmware: Firmware,
+) -> Outcome<Booted<'a>> {
     let name = if firmware == Firmware::Bios { "bios" } else { "uefi" };
     let tpm = firmware != Firmware::Bios;
     let (guest, boot) = bench.boot(name, firmware, None)?;

@@ -294,7 +294,8 @@ mod tests {
     #[test]
     fn the_guest_is_told_the_public_key_alone() {
         let key = PrivateKey::generate();
-        let config: serde_json::Value = serde_json::from_str(&guest_config(&key, 8080, &KeyRing::default())).unwrap();
+        let config: serde_json::Value =
+            serde_json::from_str(&guest_config(&key, 8080, &KeyRing::default())).unwrap();
         assert_eq!(config["cdn"], "http://10.0.2.2:8080");
         assert_eq!(config["listen"]["sources"]["testbed"]["keys"][0], key.public().to_string());
     }

@@ -38,9 +38,9 @@ impl Offers {
     pub fn make(base: &Artifacts, changes: &[Changes], work: &Work) -> Outcome<Self> {
         let key = PrivateKey::generate();
         let builds = base.release.build + 1..;
-        let releases = builds.zip(changes).map(|(build, changes)| {
-            derived::derive(base, build, changes, &key, work.path())
-        });
+        let releases = builds
+            .zip(changes)
+            .map(|(build, changes)| derived::derive(base, build, changes, &key, work.path()));
         let releases = releases.collect::<Result<Vec<_>, _>>()?;
         let manifest_name = base.release.target().manifest_name();
         let place = work.path().join(&manifest_name);

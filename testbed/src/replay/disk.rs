@@ -4,6 +4,7 @@
 use std::collections::HashMap;
 use std::fs::File;
 use std::io;
+use std::ops::Range;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 
@@ -13,7 +14,7 @@ use sha2::{Digest, Sha256};
 pub const SECTOR: usize = 512;
 
 /// The type of an EFI system partition (UEFI specification, section 5.3.3), as it is on the disk.
-const ESP_TYPE: [u8; 16] = [
+pub(super) const ESP_TYPE: [u8; 16] = [
     0x28, 0x73, 0x2a, 0xc1, 0x1f, 0xf8, 0xd2, 0x11, 0xba, 0x4b, 0x00, 0xa0, 0xc9, 0x3e, 0xc9, 0x3b,
 ];
 /// The number of sectors that the entries of a GPT take by default: 128 entries of 128 bytes.
@@ -99,14 +100,15 @@ impl Contents {
 /// A disk that goes back and forth between states.
 pub struct Model {
     contents: Contents,
-    /// The number of what is in each sector now.
+    /// The number of what is in each sector at the beginning, and now.
+    base: Vec<u32>,
     now: Vec<u32>,
     /// A number for the whole state: the same for the same contents.
     state: u128,
 }
 
 impl Model {
-    /// The disk of an image.
+    /// The disk of an image; its sectors get more contents to those that are known.
     pub fn load(image: &Path, mut contents: Contents) -> io::Result<Self> {
         const CHUNK: usize = 1 << 20;
         let file = File::open(image)?;
@@ -127,7 +129,43 @@ impl Model {
             now.extend(sectors.iter().map(|sector| contents.add(sector)));
             at += count as u64;
         }
-        Ok(Self { contents, now, state: 0 })
+        Ok(Self { contents, base: now.clone(), now, state: 0 })
+    }
+
+    /// Where the contents are that its sectors may be given.
+    pub fn contents(&mut self) -> &mut Contents {
+        &mut self.contents
+    }
+
+    /// Goes back to the beginning.
+    pub fn rewind(&mut self) {
+        self.now.copy_from_slice(&self.base);
+        self.state = 0;
+    }
+
+    /// The first sector whose content differs from that of this image.
+    pub fn first_difference(&mut self, image: &Path) -> io::Result<Option<u64>> {
+        let contents = std::mem::take(&mut self.contents);
+        let other = Self::load(image, contents)?;
+        let differs = |(ours, theirs): (&u32, &u32)| ours != theirs;
+        let place = self.now.iter().zip(&other.now).position(differs);
+        let place = place.or_else(|| (self.now.len() != other.now.len()).then_some(self.now.len()));
+        self.contents = other.contents;
+        Ok(place.map(|place| place as u64))
+    }
+
+    /// Writes these sectors, as they are now, to a new file, with holes for zeros.
+    pub fn save(&self, sectors: Range<u64>, to: &Path) -> io::Result<()> {
+        let file = File::create_new(to)?;
+        file.set_len((sectors.end - sectors.start) * SECTOR as u64)?;
+        for (place, sector) in (0_u64..).zip(sectors) {
+            let id = self.now.get(sector as usize).copied().unwrap_or_default();
+            if id != 0 {
+                let bytes = &self.contents.bytes[id as usize];
+                file.write_all_at(bytes, place * SECTOR as u64)?;
+            }
+        }
+        Ok(())
     }
 
     /// How many sectors it has.

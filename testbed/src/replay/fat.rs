@@ -104,8 +104,7 @@ impl<'a, S: Sectors> Fat<'a, S> {
 
     /// The node at a path of names with slashes between them; none, if a part of it is not there.
     pub fn find(&self, path: &str) -> Result<Option<Node>, FatError> {
-        let mut node =
-            Node { name: String::new(), is_folder: true, size: 0, first: self.root };
+        let mut node = Node { name: String::new(), is_folder: true, size: 0, first: self.root };
         for name in path.split('/').filter(|name| !name.is_empty()) {
             if !node.is_folder {
                 return Ok(None);

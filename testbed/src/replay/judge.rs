@@ -62,13 +62,7 @@ impl Judge {
     /// A judge of disks whose EFI system partition begins at this sector. Manifests must be signed
     /// by one of `keys`.
     pub fn new(keys: KeyRing, esp: u64) -> Self {
-        Self {
-            keys,
-            esp,
-            loader: Vec::new(),
-            digests: HashMap::new(),
-            manifests: HashMap::new(),
-        }
+        Self { keys, esp, loader: Vec::new(), digests: HashMap::new(), manifests: HashMap::new() }
     }
 
     /// From now on, the boot loader's files have to be as they are on this disk.
@@ -102,7 +96,9 @@ impl Judge {
             }
             let held = self.held_in(disk, &fat, slot);
             if !matches!(held, Held::Complete(_)) {
-                return Err(format!("{environment}: it boots slot {slot} ({why}), which is {held}"));
+                return Err(format!(
+                    "{environment}: it boots slot {slot} ({why}), which is {held}"
+                ));
             }
             let good = environment.good();
             if why == Why::Trial && good != slot {
@@ -201,7 +197,9 @@ impl Judge {
         let known = print.and_then(|print| self.digests.get(&print));
         let digest = match known {
             Some(digest) => digest.clone(),
-            None => digest(disk, &sectors, file.size).map_err(|error| format!("{name}: {error}"))?,
+            None => {
+                digest(disk, &sectors, file.size).map_err(|error| format!("{name}: {error}"))?
+            }
         };
         let is_whole = digest == artifact.sha256;
         if let Some(print) = print {
