@@ -198,12 +198,12 @@ pub fn measure(path: &Path) -> io::Result<(u64, String)> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
     use protocol::{Claims, PrivateKey};
 
     /// A folder with a good release, and the key that signed it.
-    fn good(change: impl FnOnce(&mut Release)) -> (tempfile::TempDir, PrivateKey) {
+    pub fn good(change: impl FnOnce(&mut Release)) -> (tempfile::TempDir, PrivateKey) {
         let dir = tempfile::tempdir().unwrap();
         let target: Target = "deb_amd64".parse().unwrap();
         let artifact = |role: Role| {
@@ -241,6 +241,11 @@ mod tests {
     fn check((dir, key): &(tempfile::TempDir, PrivateKey)) -> Result<Artifacts, String> {
         let target = "deb_amd64".parse().unwrap();
         verify(dir.path(), &target, &key.public().clone().into()).map_err(|e| e.to_string())
+    }
+
+    /// The release of [`good`].
+    pub fn verified(bench: &(tempfile::TempDir, PrivateKey)) -> Artifacts {
+        check(bench).unwrap()
     }
 
     #[test]

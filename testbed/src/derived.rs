@@ -199,3 +199,93 @@ fn failed(doing: &'static str, path: &Path) -> impl FnOnce(io::Error) -> DeriveE
     let path = path.to_owned();
     move |source| DeriveError::File { doing, path, source }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::artifacts::tests::{good, verified};
+    use std::io::Read;
+
+    /// Name, mode and content of every entry, and how many bytes come after the last one.
+    fn entries(mut bytes: &[u8]) -> (Vec<(String, u32, Vec<u8>)>, usize) {
+        let mut entries = Vec::new();
+        loop {
+            let mut entry = cpio::newc::Reader::new(bytes).unwrap();
+            if entry.entry().is_trailer() {
+                return (entries, entry.finish().unwrap().len());
+            }
+            let mut content = Vec::new();
+            entry.read_to_end(&mut content).unwrap();
+            let (name, mode) = (entry.entry().name().to_owned(), entry.entry().mode());
+            entries.push((name, mode, content));
+            bytes = entry.finish().unwrap();
+        }
+    }
+
+    #[test]
+    fn a_derived_release_is_the_same_and_a_little_more() {
+        let bench = good(|_| {});
+        let base = verified(&bench);
+        let extra = vec![
+            Extra::file("etc/x", 0o755, "#!/bin/sh\n"),
+            Extra::link("etc/y", "x"),
+            Extra { path: "z".into(), content: Content::Folder(0o700) },
+        ];
+        let changes = Changes { extra, ..Changes::default() };
+        let key = PrivateKey::generate();
+        let dir = bench.0.path();
+        let derived = derive(&base, 9, &changes, &key, dir).unwrap();
+        let initrd = fs::read(&derived.served[1].file).unwrap();
+        let old = fs::read(&base.initrd).unwrap();
+        let begin = old.len().next_multiple_of(ALIGNMENT);
+        assert!(initrd.starts_with(&old) && initrd[old.len()..begin].iter().all(|b| *b == 0));
+        let (found, rest) = entries(&initrd[begin..]);
+        let entry = |name: &str, mode, content: &str| (name.to_owned(), mode, content.into());
+        assert_eq!(
+            found,
+            [
+                entry("sysroot/etc/etchaos-testbed-build", 0o100_644, "9\n"),
+                entry("sysroot/etc/x", 0o100_755, "#!/bin/sh\n"),
+                entry("sysroot/etc/y", 0o120_777, "x"),
+                entry("z", 0o040_700, ""),
+            ]
+        );
+        assert_eq!(rest, 0);
+        assert_eq!(fs::read(&derived.served[0].file).unwrap(), fs::read(&base.kernel).unwrap());
+
+        let place = dir.join("offered.jwt");
+        derived.publish(&place).unwrap();
+        let claims =
+            token::verify(&fs::read_to_string(place).unwrap(), &key.public().clone().into());
+        let release = claims.unwrap().into_inner().etchaos_release.unwrap();
+        assert_eq!(release, derived.release);
+        release.validate().unwrap();
+        assert_eq!((release.build, &release.version), (9, &base.release.version));
+        for (artifact, served) in release.artifacts.iter().zip(&derived.served) {
+            assert_eq!(
+                (&artifact.url, &derived.place(artifact.role)),
+                (&served.path, &served.path)
+            );
+            let (size, sha256) = measure(&served.file).unwrap();
+            assert_eq!((artifact.size, &artifact.sha256), (size, &sha256));
+        }
+    }
+
+    #[test]
+    fn a_broken_release_is_broken_as_asked_for() {
+        let bench = good(|_| {});
+        let base = verified(&bench);
+        let changes = Changes {
+            kernel: Some(b"no kernel".to_vec()),
+            initrd_bytes: Some(7),
+            ..Changes::default()
+        };
+        let key = PrivateKey::generate();
+        let derived = derive(&base, 2, &changes, &key, bench.0.path()).unwrap();
+        assert_eq!(fs::read(&derived.served[0].file).unwrap(), b"no kernel");
+        assert_eq!(fs::read(&derived.served[1].file).unwrap(), b"this is");
+        assert_eq!(derived.release.artifact(Role::Initrd).unwrap().size, 7);
+        // The same build twice is a mistake.
+        assert!(derive(&base, 2, &changes, &key, bench.0.path()).is_err());
+    }
+}

@@ -137,6 +137,11 @@ impl Model {
         &mut self.contents
     }
 
+    /// The content with this number.
+    pub fn content(&self, id: u32) -> &[u8; SECTOR] {
+        &self.contents.bytes[id as usize]
+    }
+
     /// Goes back to the beginning.
     pub fn rewind(&mut self) {
         self.now.copy_from_slice(&self.base);

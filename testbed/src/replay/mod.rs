@@ -11,6 +11,7 @@ pub mod fat;
 pub mod grub;
 pub mod judge;
 pub mod log;
+pub mod phases;
 pub mod states;
 pub mod tally;
 
@@ -28,7 +29,8 @@ use self::crosscheck::{Crosscheck, CrosscheckError};
 use self::disk::{Contents, Model, find_esp};
 use self::fat::FatError;
 use self::judge::{Judge, Verdict};
-use self::log::{Entry, LogError};
+use self::log::LogError;
+use self::phases::phases;
 use self::states::{Search, State};
 use self::tally::Tally;
 
@@ -127,14 +129,14 @@ pub fn replay(job: &Job<'_>) -> Result<Tally, ReplayError> {
     let esp = find_esp(&model).map_err(file("read", job.base))?;
     let (esp, esp_sectors) = esp.ok_or_else(|| ReplayError::NoEsp(job.base.into()))?;
     let mut judge = Judge::new(job.keys.clone(), esp);
-    judge
-        .remember_loader(&model)
-        .map_err(|source| ReplayError::Fat { path: job.base.into(), source })?;
+    let unreadable = |source| ReplayError::Fat { path: job.base.into(), source };
+    judge.remember_loader(&model).map_err(unreadable)?;
+    let phases = phases(job.phases, &entries, &model, esp).map_err(unreadable)?;
     if let Verdict::Bad(why) = judge.judge(&model) {
         return Err(ReplayError::Base { path: job.base.into(), why });
     }
     let log_bytes = fs::metadata(job.log).map_err(file("look at", job.log))?.len();
-    let mut tally = Tally::new(&entries, job.phases, log_bytes, job.effort.seed);
+    let mut tally = Tally::new(&entries, phases, log_bytes, job.effort.seed);
     let Effort { crosschecks, states, .. } = *job.effort;
     let mut crosscheck = Crosscheck::new(crosschecks, states, esp..esp + esp_sectors)?;
 
@@ -175,9 +177,4 @@ fn keep(model: &Model, state: &State<'_>, dir: &Path) -> Result<(), ReplayError>
 fn file(doing: &'static str, path: &Path) -> impl FnOnce(io::Error) -> ReplayError + use<> {
     let path = path.to_owned();
     move |source| ReplayError::File { doing, path, source }
-}
-
-/// The number of entries before this length of the log.
-fn entries_before(entries: &[Entry], length: u64) -> usize {
-    entries.partition_point(|entry| entry.end <= length)
 }

@@ -131,11 +131,12 @@ impl<'a> Search<'a> {
         mut visit: impl FnMut(&Model, &State<'_>) -> Result<(), E>,
     ) -> Result<(), E> {
         let epochs = epochs(self.entries);
-        for epoch in &epochs {
-            self.prefixes(epoch.clone(), &mut visit)?;
+        for epoch in epochs.iter().cloned() {
+            self.prefixes(epoch, &mut visit)?;
         }
         let end = self.entries.len();
         self.look(&State { kind: Kind::Prefix, entry: end, parts: &[] }, &mut visit)?;
+        self.every_epoch(&epochs, |search, epoch| search.tears(epoch, &mut visit))?;
         self.every_epoch(&epochs, |search, epoch| search.subsets(epoch, &mut visit))?;
         let mut barren = 0;
         while self.seen.len() < states && barren < BARREN_ROUNDS_MAX {
@@ -171,21 +172,37 @@ impl<'a> Search<'a> {
         let mut parts = Vec::new();
         for entry in epoch {
             self.look(&State { kind: Kind::Prefix, entry, parts: &parts }, visit)?;
-            for tear in self.tears(entry) {
-                parts.push((entry, tear));
-                let mut undo = Vec::new();
-                self.apply(entry, &parts[parts.len() - 1].1, &mut undo);
-                self.look(&State { kind: Kind::Torn, entry, parts: &parts }, visit)?;
-                self.undo(undo);
-                parts.pop();
-            }
             self.apply(entry, &Part::All, &mut Vec::new());
             parts.push((entry, Part::All));
         }
         Ok(())
     }
 
-    fn tears(&mut self, entry: usize) -> Vec<Part> {
+    /// The same with a part of the next write.
+    fn tears<E>(
+        &mut self,
+        epoch: Range<usize>,
+        visit: &mut impl FnMut(&Model, &State<'_>) -> Result<(), E>,
+    ) -> Result<(), E> {
+        let mut all = Vec::new();
+        let mut parts = Vec::new();
+        for entry in epoch {
+            for tear in self.tears_of(entry) {
+                let mut undo = Vec::new();
+                self.apply(entry, &tear, &mut undo);
+                parts.push((entry, tear));
+                self.look(&State { kind: Kind::Torn, entry, parts: &parts }, visit)?;
+                parts.pop();
+                self.undo(undo);
+            }
+            self.apply(entry, &Part::All, &mut all);
+            parts.push((entry, Part::All));
+        }
+        self.undo(all);
+        Ok(())
+    }
+
+    fn tears_of(&mut self, entry: usize) -> Vec<Part> {
         let length = self.length(entry);
         match length {
             0 | 1 => Vec::new(),

@@ -2,10 +2,10 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::ops::Range;
 
 use serde::Serialize;
 
-use super::entries_before;
 use super::judge::Verdict;
 use super::log::{Action, Entry};
 use super::states::{Kind, State, epochs};
@@ -70,24 +70,13 @@ pub struct Bad {
 impl Tally {
     pub(super) fn new(
         entries: &[Entry],
-        phases: &[(String, u64)],
+        phases: Vec<(String, Range<usize>)>,
         log_bytes: u64,
         seed: u64,
     ) -> Self {
-        let mut ends: Vec<(String, usize)> = phases
-            .iter()
-            .map(|(name, length)| (name.clone(), entries_before(entries, *length)))
-            .collect();
-        // What no phase has belongs to the last one.
-        match ends.last_mut() {
-            Some((_, end)) => *end = entries.len(),
-            None => ends.push(("recording".into(), entries.len())),
-        }
-        let mut start = 0;
-        let phases = ends.into_iter().map(|(name, end)| {
-            let phase = Phase::new(name, &entries[start.min(end)..end], end);
-            start = end;
-            phase
+        let phases = phases.into_iter().map(|(name, places)| {
+            let end = places.end;
+            Phase::new(name, &entries[places], end)
         });
         Self {
             seed,

@@ -157,7 +157,7 @@ impl Bench {
             base,
             log: &log.save(self.dir.path()),
             end: Some(&self.disk),
-            phases: &[],
+            phases: &[("update".to_owned(), 1 << 40)],
             keys: &self.key.public().clone().into(),
             effort: &effort,
         };
@@ -207,12 +207,17 @@ fn a_slot_that_is_flushed_before_anything_points_to_it_is_never_bad() {
     log.flush();
     flip(&bench, trial(), &mut log);
     log.flush();
+    // GRUB counts, and flushes nothing.
+    let counted = Trial { slot: Slot::B, tries: TRIES - 1 };
+    flip(&bench, BootState { good: Slot::A, trial: Some(counted) }, &mut log);
     flip(&bench, BootState::settled(Slot::B), &mut log);
     log.flush();
 
     let tally = bench.replay(&base, &mut log);
     assert_eq!((tally.bad(), tally.first_bad.as_ref().map(|bad| &bad.why)), (0, None));
     assert!(tally.states() >= 300, "{tally}");
+    let [update, trial] = &tally.phases[..] else { panic!("{tally}") };
+    assert!(update.prefixes > 0 && trial.prefixes == 3 && trial.writes == 2, "{tally}");
     assert!(tally.crosschecked >= 3, "{tally}");
     for how in ["slot a, last confirmed", "slot b, on trial", "slot b, last confirmed"] {
         assert!(tally.boots.contains_key(how), "{tally}");
