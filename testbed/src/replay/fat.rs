@@ -199,6 +199,9 @@ impl<'a, S: Sectors> Fat<'a, S> {
 
     /// A chain of this many clusters; without a number, up to its end.
     fn chain(&self, first: u32, count: Option<u64>) -> Result<Vec<u32>, FatError> {
+        if count.is_some_and(|count| count > u64::from(self.clusters)) {
+            return Err(FatError::Chain("it is longer than the disk".into()));
+        }
         let most = count.map_or(FOLDER_CLUSTERS_MAX, |count| count as usize);
         let mut chain = Vec::new();
         let (mut cluster, mut at, mut links) = (first, u64::MAX, [0; SECTOR]);

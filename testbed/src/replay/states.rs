@@ -23,7 +23,7 @@ const SUBSETS_OF_MAX: usize = 6;
 /// Writes with at most this many sectors are torn at each of them.
 const TEARS_OF_MAX: usize = 8;
 /// Rounds of random subsets without a new state, after which there are no more.
-const BARREN_ROUNDS_MAX: usize = 50;
+const BARREN_ROUNDS_MAX: usize = 200;
 
 /// How a state came about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -334,4 +334,80 @@ pub fn epochs(entries: &[Entry]) -> Vec<Range<usize>> {
     epochs.push(start..entries.len());
     epochs.retain(|epoch| !epoch.is_empty());
     epochs
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+    use std::convert::Infallible;
+
+    use super::super::disk::{Contents, SECTOR, Sectors};
+    use super::super::log;
+    use super::super::log::tests::Writer;
+    use super::*;
+
+    /// Sectors, each of them filled with the number that is given for it.
+    fn sectors(numbers: &[u8]) -> Vec<u8> {
+        numbers.iter().flat_map(|number| [*number; SECTOR]).collect()
+    }
+
+    /// The states that are visited, as the first byte of each of the disk's five sectors.
+    fn states(log: &mut Writer) -> BTreeSet<String> {
+        let dir = tempfile::tempdir().unwrap();
+        let image = dir.path().join("image");
+        std::fs::write(&image, sectors(&[0; 5])).unwrap();
+        let mut model = Model::load(&image, Contents::default()).unwrap();
+        let entries = log::read(&log.save(dir.path()), 5, model.contents()).unwrap();
+        let mut found = BTreeSet::new();
+        let mut search = Search::new(&mut model, &entries, 1);
+        let visit = |model: &Model, _: &State<'_>| {
+            let numbers = (0..5).map(|at| model.read(at).unwrap()[0].to_string());
+            assert!(found.insert(numbers.collect::<String>()), "no state is visited twice");
+            Ok::<(), Infallible>(())
+        };
+        search.run(1000, visit).unwrap();
+        found
+    }
+
+    #[test]
+    fn what_was_flushed_is_there_and_of_the_rest_any_sectors() {
+        let mut log = Writer::new();
+        log.write(0, &sectors(&[1])).write(1, &sectors(&[1])).flush();
+        log.write(2, &sectors(&[1])).write(3, &sectors(&[1, 1])).flush();
+        let bit = |number: usize, at: usize| (number >> at & 1).to_string();
+        let first = (0..4).map(|n| format!("{}{}000", bit(n, 0), bit(n, 1)));
+        let second = (0..8).map(|n| format!("11{}{}{}", bit(n, 0), bit(n, 1), bit(n, 2)));
+        assert_eq!(states(&mut log), first.chain(second).collect());
+    }
+
+    #[test]
+    fn one_sector_keeps_its_order() {
+        let mut log = Writer::new();
+        log.write(0, &sectors(&[1])).write(0, &sectors(&[2])).flush().write(0, &sectors(&[3]));
+        let expected = ["00000", "10000", "20000", "30000"].map(str::to_owned);
+        assert_eq!(states(&mut log), expected.into());
+    }
+
+    #[test]
+    fn a_discard_may_or_may_not_happen() {
+        let mut log = Writer::new();
+        log.write(0, &sectors(&[1, 1])).flush().discard(0, 2).write(2, &sectors(&[1]));
+        let expected = ["00000", "10000", "01000", "11000", "00100", "10100", "01100", "11100"];
+        assert_eq!(states(&mut log), expected.map(str::to_owned).into());
+    }
+
+    #[test]
+    fn a_state_can_be_made_again_from_its_name() {
+        let parts = [
+            (5, Part::All),
+            (6, Part::Head(3)),
+            (7, Part::Tail(1)),
+            (8, Part::Sectors(vec![true, true, false, false, true])),
+        ];
+        let state = State { kind: Kind::Subset, entry: 8, parts: &parts };
+        assert_eq!(
+            state.to_string(),
+            "subset at entry 8: all before the flush before it, and since 5, 6 (first 3 sectors), 7 (last 1 sectors), 8 (sectors 0-1 4)"
+        );
+    }
 }
