@@ -12,7 +12,7 @@ use protocol::PrivateKey;
 use protocol::pattern::{CommandResult, Mode, Pattern, Report};
 
 use crate::actions;
-use crate::machine::Machine;
+use crate::machine::{BOOT_DISK, Machine};
 use crate::push::{PORT, PushClient, PushError};
 use crate::qmp::QmpError;
 use crate::vm::{Vm, VmError};
@@ -24,6 +24,10 @@ pub use self::patience::{Cancel, Patience};
 const LAST_WORDS: usize = 30;
 /// How often the VM is looked at while a push is under way.
 const LOOK: Duration = Duration::from_millis(500);
+/// How often the VM is looked at for something that is over soon.
+const GLANCE: Duration = Duration::from_millis(50);
+/// Bytes per second of a disk that is slow: a release takes some 15 s.
+const SLOW: u64 = 8 << 20;
 /// Between two attempts to reach the guest.
 const PAUSE: Duration = Duration::from_secs(1);
 /// How long one attempt may take while the guest boots: QEMU takes the connection at once, even if
@@ -147,9 +151,15 @@ impl<'a> Guest<'a> {
                 None if watch.start.elapsed() > watch.patience => {
                     return Err(self.gave_up(&watch, watch.limit()));
                 }
-                None => thread::sleep(LOOK),
+                None => thread::sleep(GLANCE),
             }
         }
+    }
+
+    /// Has the guest write slowly, so that there is a middle in which it can be stopped: what it has
+    /// in its memory could else be on the disk within a blink.
+    pub fn write_slowly(&mut self) -> Result<(), GuestError> {
+        Ok(self.vm.qmp().limit_writes(BOOT_DISK, SLOW).map_err(VmError::from)?)
     }
 
     /// Resets the machine, as its reset button does: what the guest had not yet written is lost.

@@ -12,6 +12,8 @@ use crate::firmware::Firmware;
 pub(crate) const QMP_SOCKET: &str = "qmp.sock";
 pub(crate) const TPM_SOCKET: &str = "tpm.sock";
 pub(crate) const TPM_STATE: &str = "tpm";
+/// The id of the disk that is booted.
+pub(crate) const BOOT_DISK: &str = "boot-disk";
 pub(crate) const VARIABLES: &str = "variables.fd";
 
 /// The options of a raw disk, up to its path.
@@ -116,7 +118,7 @@ impl Machine {
         match &self.boot {
             Boot::Disk(disk) => {
                 line.raw("-blockdev", &[RAW_DISK, &quoted(disk.as_os_str())]);
-                line.words(["-device", "virtio-blk-pci,drive=disk,bootindex=0"]);
+                line.words(["-device", "virtio-blk-pci,drive=disk,id=boot-disk,bootindex=0"]);
             }
             Boot::Recorded { disk, log } => {
                 // Flushes are logged above these files; that they reach a disk of ours is not needed.
@@ -133,7 +135,8 @@ impl Machine {
                 );
                 // QEMU joins neighbouring writes of up to 1024 pieces together (IOV_MAX); the log adds
                 // two, and then the write fails. Besides, what the guest asked for is to be seen.
-                let device = "virtio-blk-pci,drive=disk,bootindex=0,request-merging=off";
+                let device =
+                    "virtio-blk-pci,drive=disk,id=boot-disk,bootindex=0,request-merging=off";
                 line.words(["-device", device]);
             }
             Boot::Kernel(kernel) => {

@@ -111,7 +111,8 @@ impl<'a> Host<'a> {
         firmware: Firmware,
         recording: Option<&Path>,
     ) -> Result<Self, ScenarioError> {
-        let (guest, boot) = bench.boot(name, firmware, recording)?;
+        let (mut guest, boot) = bench.boot(name, firmware, recording)?;
+        guest.write_slowly()?;
         Ok(Self { bench, guest, boot })
     }
 
