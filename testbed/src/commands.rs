@@ -36,7 +36,7 @@ pub fn dispatch(cli: Cli, cancel: Cancel) -> Result<(), Error> {
         Verb::Boot(options) => boot(&options, &cancel),
         Verb::Run(options) => run(options, cancel),
         Verb::Powercut(options) => powercut(options, cancel),
-        Verb::Replay(options) => replay(options),
+        Verb::Replay(options) => replay(options, &cancel),
         Verb::Kill(options) => kill(options, cancel),
     }
 }
@@ -139,8 +139,8 @@ fn powercut(options: Powercut, cancel: Cancel) -> Result<(), Error> {
     no_bad_states(bad)
 }
 
-fn replay(options: Replay) -> Result<(), Error> {
-    let tally = powercut::again(&options.recording, &options.base, &options.effort.into())?;
+fn replay(options: Replay, cancel: &Cancel) -> Result<(), Error> {
+    let tally = powercut::again(&options.recording, &options.base, &options.effort.into(), cancel)?;
     let mut out = std::io::stdout().lock();
     if options.json {
         writeln!(out, "{}", serde_json::to_string_pretty(&tally)?)?;

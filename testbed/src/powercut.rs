@@ -10,6 +10,7 @@ use protocol::esp::Slot;
 use crate::bench::{self, Bench};
 use crate::derived::Changes;
 use crate::firmware::Firmware;
+use crate::guest::Cancel;
 use crate::replay::tally::Tally;
 use crate::replay::{Effort, Job, ReplayError, replay};
 use crate::report::{Event, Report, Step};
@@ -70,6 +71,7 @@ fn play(
             phases: &recording.phases,
             keys: &keys,
             effort: &cut.effort,
+            cancel: &options.cancel,
         })?;
         let note = format!("{} states, {} BAD", tally.states(), tally.bad());
         Ok((tally, note))
@@ -77,7 +79,12 @@ fn play(
 }
 
 /// Judges a recording that was kept earlier, of a disk that was a copy of `base`.
-pub fn again(dir: &Path, base: &Path, effort: &Effort) -> Result<Tally, ReplayError> {
+pub fn again(
+    dir: &Path,
+    base: &Path,
+    effort: &Effort,
+    cancel: &Cancel,
+) -> Result<Tally, ReplayError> {
     let read = |name: &str| {
         let path = dir.join(name);
         fs::read_to_string(&path).map_err(|source| ReplayError::File {
@@ -95,7 +102,7 @@ pub fn again(dir: &Path, base: &Path, effort: &Effort) -> Result<Tally, ReplayEr
         serde_json::from_str(&read(PHASES)?).map_err(|error| broken(PHASES, error.to_string()))?;
     let keys = KeyRing::parse(&read(KEYS)?).map_err(|error| broken(KEYS, error.to_string()))?;
     let log = dir.join(LOG);
-    replay(&Job { base, log: &log, end: None, phases: &phases, keys: &keys, effort })
+    replay(&Job { base, log: &log, end: None, phases: &phases, keys: &keys, effort, cancel })
 }
 
 /// Two updates with a way back and a crash between them, all in one VM and one log.

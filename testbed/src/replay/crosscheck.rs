@@ -1,5 +1,6 @@
 //! Whether our reader of FAT sees what another one sees: mtools gets some of the states as images.
 
+use std::fmt;
 use std::io;
 use std::ops::Range;
 use std::path::Path;
@@ -15,8 +16,6 @@ use crate::host::is_there;
 
 /// The program of mtools that prints a file.
 const READER: &str = "mtype";
-/// A file that is larger than all of these is no file of ours.
-const CONTENT_MAX: u64 = 4 << 30;
 
 /// Two readers that do not see the same.
 #[derive(Debug, thiserror::Error)]
@@ -47,6 +46,7 @@ pub enum CrosscheckError {
 /// Has one state in so many read by mtools, too.
 pub struct Crosscheck {
     esp: Range<u64>,
+    count: usize,
     every: usize,
     visited: usize,
     done: usize,
@@ -64,7 +64,7 @@ impl Crosscheck {
             log::warn!("{}", CrosscheckError::NoReader);
         }
         let every = if is_possible { states.checked_div(count).unwrap_or(0) } else { 0 };
-        Ok(Self { esp, every, visited: 0, done: 0 })
+        Ok(Self { esp, count, every, visited: 0, done: 0 })
     }
 
     /// How many states were read by both.
@@ -75,7 +75,8 @@ impl Crosscheck {
     /// Reads a state if it is the turn of this one.
     pub fn visit(&mut self, model: &Model) -> Result<(), ReplayError> {
         self.visited += 1;
-        if self.every > 0 && self.visited.is_multiple_of(self.every) {
+        let is_its_turn = self.every > 0 && self.visited.is_multiple_of(self.every);
+        if is_its_turn && self.done < self.count {
             compare(model, self.esp.clone())?;
             self.done += 1;
         }
@@ -95,29 +96,56 @@ pub fn compare(model: &Model, esp: Range<u64>) -> Result<(), CrosscheckError> {
     }
     for path in paths {
         let (ours, theirs) = (ours(model, &fat, &path), theirs(&image, &path)?);
-        if ours != theirs {
+        let agree = match (&ours, &theirs) {
+            // mtools gives what comes before the break, and is content.
+            (Seen::Broken(size), Seen::Whole(found, _)) => found < size,
+            (Seen::Broken(_), _) => true,
+            (ours, theirs) => ours == theirs,
+        };
+        if !agree {
+            let (ours, theirs) = (ours.to_string(), theirs.to_string());
             return Err(CrosscheckError::Differ { path, ours, theirs });
         }
     }
     Ok(())
 }
 
-/// Size and digest, or that there is nothing to be read.
-fn ours<S: Sectors>(disk: &S, fat: &Fat<'_, S>, path: &str) -> String {
-    let read = || -> Result<Option<String>, FatError> {
-        let Some(file) = fat.find(path)?.filter(|file| !file.is_folder) else { return Ok(None) };
+/// What a reader sees of a file.
+#[derive(Debug, PartialEq, Eq)]
+enum Seen {
+    Nothing,
+    /// Its chain of clusters ends before this size.
+    Broken(u64),
+    /// Size and SHA-256.
+    Whole(u64, String),
+}
+
+impl fmt::Display for Seen {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Nothing => f.write_str("no file"),
+            Self::Broken(size) => write!(f, "a broken file of {size} bytes"),
+            Self::Whole(size, digest) => write!(f, "{size} bytes, SHA-256 {digest}"),
+        }
+    }
+}
+
+fn ours<S: Sectors>(disk: &S, fat: &Fat<'_, S>, path: &str) -> Seen {
+    let file = fat.find(path).ok().flatten().filter(|file| !file.is_folder);
+    let Some(file) = file else { return Seen::Nothing };
+    let read = || -> Result<Seen, FatError> {
         let mut hasher = Sha256::new();
-        let mut left = file.size.min(CONTENT_MAX) as usize;
+        let mut left = file.size as usize;
         for sector in fat.sectors(&file)? {
             hasher.update(&disk.read(sector)?[..left.min(SECTOR)]);
             left = left.saturating_sub(SECTOR);
         }
-        Ok(Some(shown(file.size, hasher)))
+        Ok(Seen::Whole(file.size, hex(hasher)))
     };
-    read().ok().flatten().unwrap_or_else(nothing)
+    read().unwrap_or(Seen::Broken(file.size))
 }
 
-fn theirs(image: &Path, path: &str) -> io::Result<String> {
+fn theirs(image: &Path, path: &str) -> io::Result<Seen> {
     let mut reader = Command::new(READER);
     reader.arg("-i").arg(image).arg(format!("::/{path}"));
     reader.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null());
@@ -129,7 +157,7 @@ fn theirs(image: &Path, path: &str) -> io::Result<String> {
     };
     let status = reader.wait()?;
     let size = size?;
-    Ok(if status.success() { shown(size, hasher) } else { nothing() })
+    Ok(if status.success() { Seen::Whole(size, hex(hasher)) } else { Seen::Nothing })
 }
 
 struct Hash<'a>(&'a mut Sha256);
@@ -145,14 +173,6 @@ impl io::Write for Hash<'_> {
     }
 }
 
-fn shown(size: u64, hasher: Sha256) -> String {
-    let digest = hasher.finalize();
-    format!(
-        "{size} bytes, SHA-256 {}",
-        digest.iter().map(|b| format!("{b:02x}")).collect::<String>()
-    )
-}
-
-fn nothing() -> String {
-    "no readable file".to_owned()
+fn hex(hasher: Sha256) -> String {
+    hasher.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
 }

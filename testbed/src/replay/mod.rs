@@ -33,6 +33,7 @@ use self::log::LogError;
 use self::phases::phases;
 use self::states::{Search, State};
 use self::tally::Tally;
+use crate::guest::Cancel;
 
 /// A replay that could not be done.
 #[derive(Debug, thiserror::Error)]
@@ -88,6 +89,9 @@ pub enum ReplayError {
     /// Another reader sees something else.
     #[error(transparent)]
     Crosscheck(#[from] CrosscheckError),
+    /// Somebody asked to stop.
+    #[error("stopped while judging crash states")]
+    Cancelled,
 }
 
 /// What is replayed, and how.
@@ -105,6 +109,8 @@ pub struct Job<'a> {
     pub keys: &'a KeyRing,
     /// How hard is looked.
     pub effort: &'a Effort,
+    /// How to stop it from outside.
+    pub cancel: &'a Cancel,
 }
 
 /// How hard is looked, and what is kept of it.
@@ -141,13 +147,16 @@ pub fn replay(job: &Job<'_>) -> Result<Tally, ReplayError> {
     let mut crosscheck = Crosscheck::new(crosschecks, states, esp..esp + esp_sectors)?;
 
     Search::new(&mut model, &entries, job.effort.seed).run(states, |model, state| {
+        if job.cancel.is_cancelled() {
+            return Err(ReplayError::Cancelled);
+        }
         let verdict = judge.judge(model);
         crosscheck.visit(model)?;
         if let (Verdict::Bad(_), 0, Some(dir)) = (&verdict, tally.bad(), &job.effort.keep_bad) {
             keep(model, state, dir)?;
         }
         tally.add(state, &verdict);
-        Ok::<(), ReplayError>(())
+        Ok(())
     })?;
     tally.crosschecked = crosscheck.done();
     if let Some(path) = job.end {

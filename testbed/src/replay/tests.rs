@@ -17,6 +17,7 @@ use super::judge::{Judge, Verdict};
 use super::log::tests::Writer;
 use super::tally::Tally;
 use super::{Effort, Job, ReplayError, crosscheck, replay};
+use crate::guest::Cancel;
 use crate::host::is_there;
 
 /// Where the ESP begins, and how large it is: so many clusters of one sector that it is FAT32.
@@ -160,6 +161,7 @@ impl Bench {
             phases: &[("update".to_owned(), 1 << 40)],
             keys: &self.key.public().clone().into(),
             effort: &effort,
+            cancel: &Cancel::default(),
         };
         replay(&job).unwrap()
     }
@@ -327,6 +329,7 @@ fn a_recording_of_another_disk_is_found_out() {
         phases: &[],
         keys: &bench.key.public().clone().into(),
         effort: &effort,
+        cancel: &Cancel::default(),
     };
     assert!(matches!(replay(&job), Err(ReplayError::End { .. })));
     let stranger = PrivateKey::generate().public().clone().into();
