@@ -18,6 +18,8 @@ use crate::replay::Effort;
 Examples:
   testbed boot --disk out/deb_amd64/etchaos_deb_amd64.raw
   testbed run --artifacts out/deb_amd64 --target deb_amd64 --keys out/keys/signing.pub
+  testbed powercut --artifacts out/deb_amd64 --target deb_amd64 --keys out/keys/signing.pub
+  testbed kill --times 10 --artifacts out/deb_amd64 --target deb_amd64 --keys out/keys/signing.pub
 
 Exit codes: 0 passed, 1 failed, 2 wrong usage.
 RUST_LOG=debug shows every command line and every request."

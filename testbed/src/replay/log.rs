@@ -6,8 +6,10 @@
 //!
 //! **Order.** QEMU (`block/blklogwrites.c`) carries out a request first and logs it then: the log has
 //! the order in which requests ended. A flush is logged when it has ended, too, so a write that ended
-//! while a flush was under way stands before it and is taken for flushed, which it need not be. This
-//! hides no mistake of a program that waits for its writes before it flushes, as fsync does. Two
+//! while a flush was under way stands before it and is taken for flushed, which it need not be; and one
+//! that was begun before a flush and ended after it is taken for later. This hides no mistake of a
+//! program that waits for its writes before it flushes and for the flush before it goes on, as fsync
+//! does; with the guest's own writing-back beside it, it is a limit of what is proven. Two
 //! flushes without a write between them are one. The number of entries is written with each flush, and
 //! QEMU flushes when it ends; so nothing is missing in the log of a VM that was not killed.
 
