@@ -1,8 +1,10 @@
 //! What the testbed does to a guest, and what it asks while it waits.
 
+use protocol::esp::Slot;
 use protocol::pattern::{Command, Pattern};
 
 use crate::checks::commands;
+use crate::derived::MARKER;
 
 /// The id of the Command that prints the boot's id.
 pub const BOOT_ID: &str = "boot id";
@@ -24,6 +26,20 @@ pub fn update() -> Pattern {
     // The pause: whoever asks next shall not see the state from before.
     let start = "systemctl start --no-block etchaos-updater.service && sleep 1";
     commands([change("start the update", start)])
+}
+
+/// Goes back to the other slot by hand, and boots it. The answer may be cut off by the reboot.
+pub fn roll_back() -> Pattern {
+    // It may reboot by itself; twice is not more than once.
+    let text = "etchaos-updater rollback && systemctl reboot --no-block && sleep 1";
+    commands([change("roll back", text)])
+}
+
+/// Asks whether the system was booted from this slot, and holds what a derived release of this build
+/// brings; one with build 0 is none.
+pub fn identify(slot: Slot, build: u64) -> Pattern {
+    let text = format!("slot={slot} build={build} marker=/{MARKER}\n{IDENTIFY}");
+    commands([check("the release that runs", &text)])
 }
 
 /// Asks which boot this is, and how the update is doing.
@@ -71,6 +87,12 @@ if [ "$state" = inactive ] && [ "${ended:-0}" -gt 0 ]; then
 fi
 "#;
 
+const IDENTIFY: &str = r#"
+grep -q "etchaos.slot=$slot" /proc/cmdline || { echo "expected slot $slot:"; cat /proc/cmdline; exit 1; }
+found=$(cat $marker 2>/dev/null || echo 0)
+[ "$found" = "$build" ] || { echo "expected build $build, $marker says $found"; exit 1; }
+"#;
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -78,7 +100,10 @@ mod tests {
 
     #[test]
     fn every_text_is_a_posix_shell_script() {
-        for pattern in [greet(), damage(), update(), watch_update(), power_off()] {
+        let more = [roll_back(), identify(Slot::A, 1)];
+        for pattern in
+            [greet(), damage(), update(), watch_update(), power_off()].into_iter().chain(more)
+        {
             for entry in &pattern.run {
                 let Entry::Command(command) = entry else { panic!("{entry:?}") };
                 let text = command.check.as_ref().or(command.change.as_ref()).unwrap();

@@ -99,6 +99,8 @@ pub struct Artifacts {
     pub disk: PathBuf,
     /// The kernel.
     pub kernel: PathBuf,
+    /// The initrd.
+    pub initrd: PathBuf,
     /// What a CDN serves, and where.
     pub served: Vec<Served>,
 }
@@ -131,8 +133,8 @@ pub fn verify(dir: &Path, target: &Target, keys: &KeyRing) -> Result<Artifacts, 
         content(file, artifact)?;
         served.push(Served { path: place(target, artifact)?, file: file.clone() });
     }
-    let [kernel, _, disk] = files;
-    Ok(Artifacts { release, disk, kernel, served })
+    let [kernel, initrd, disk] = files;
+    Ok(Artifacts { release, disk, kernel, initrd, served })
 }
 
 fn manifest(path: &Path, keys: &KeyRing) -> Result<Verified<Manifest>, ArtifactError> {
@@ -196,12 +198,12 @@ pub fn measure(path: &Path) -> io::Result<(u64, String)> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
     use protocol::{Claims, PrivateKey};
 
     /// A folder with a good release, and the key that signed it.
-    fn good(change: impl FnOnce(&mut Release)) -> (tempfile::TempDir, PrivateKey) {
+    pub fn good(change: impl FnOnce(&mut Release)) -> (tempfile::TempDir, PrivateKey) {
         let dir = tempfile::tempdir().unwrap();
         let target: Target = "deb_amd64".parse().unwrap();
         let artifact = |role: Role| {
@@ -239,6 +241,11 @@ mod tests {
     fn check((dir, key): &(tempfile::TempDir, PrivateKey)) -> Result<Artifacts, String> {
         let target = "deb_amd64".parse().unwrap();
         verify(dir.path(), &target, &key.public().clone().into()).map_err(|e| e.to_string())
+    }
+
+    /// The release of [`good`].
+    pub fn verified(bench: &(tempfile::TempDir, PrivateKey)) -> Artifacts {
+        check(bench).unwrap()
     }
 
     #[test]

@@ -8,6 +8,7 @@ use protocol::{KeyRing, Target};
 use crate::accel::Request;
 use crate::cycle::Options;
 use crate::firmware::Firmware;
+use crate::replay::Effort;
 
 /// Boots EtchaOS in a VM: to look at it, or to put a release through a full update
 #[derive(Debug, Parser)]
@@ -17,6 +18,8 @@ use crate::firmware::Firmware;
 Examples:
   testbed boot --disk out/deb_amd64/etchaos_deb_amd64.raw
   testbed run --artifacts out/deb_amd64 --target deb_amd64 --keys out/keys/signing.pub
+  testbed powercut --artifacts out/deb_amd64 --target deb_amd64 --keys out/keys/signing.pub
+  testbed kill --times 10 --artifacts out/deb_amd64 --target deb_amd64 --keys out/keys/signing.pub
 
 Exit codes: 0 passed, 1 failed, 2 wrong usage.
 RUST_LOG=debug shows every command line and every request."
@@ -40,6 +43,19 @@ pub enum Verb {
     /// and initrd, lets it update itself from a CDN on the loopback, checks it again, and boots it by
     /// BIOS. The image is copied first. Nothing but the loopback is listened on.
     Run(Run),
+    /// Record every write of updates, and judge what a power cut could have left of them
+    ///
+    /// In one VM: an update, a rollback, an update that crashes, an update after that. Then every
+    /// prefix of the writes, and subsets of what was not flushed, torn at 512 bytes, have to boot a
+    /// complete and verified release. The recording needs about 0.4 GiB in the work folder.
+    Powercut(Powercut),
+    /// Judge a recording of "powercut" again
+    Replay(Replay),
+    /// Kill QEMU at random moments of updates, again and again
+    ///
+    /// The disk stays as it is left. The host has to boot each time, and to run the newest release,
+    /// confirmed, in the end. The work folder needs room for a release more than there are kills.
+    Kill(Kill),
 }
 
 /// Options of `probe`.
@@ -110,9 +126,9 @@ impl Boot {
     }
 }
 
-/// Options of `run`.
+/// What every scenario needs to know.
 #[derive(Debug, Args)]
-pub struct Run {
+pub struct ScenarioArgs {
     /// The folder with etchaos_TARGET.jwt, .raw, .vmlinuz and .initrd
     #[arg(long, value_name = "DIR")]
     pub artifacts: PathBuf,
@@ -125,15 +141,105 @@ pub struct Run {
     /// Where the logs of the VMs go
     #[arg(long, value_name = "DIR", default_value = "testbed-logs")]
     pub logs: PathBuf,
-    /// The version that the updater in the image must have
-    #[arg(long, value_name = "VERSION", default_value = Options::UPDATER_VERSION)]
-    pub updater_version: String,
     /// Print the report as JSON
     #[arg(long)]
     pub json: bool,
     /// The VM
     #[command(flatten)]
     pub vm: VmArgs,
+}
+
+/// Options of `run`.
+#[derive(Debug, Args)]
+pub struct Run {
+    /// What every scenario needs to know
+    #[command(flatten)]
+    pub scenario: ScenarioArgs,
+    /// The version that the updater in the image must have
+    #[arg(long, value_name = "VERSION", default_value = Options::UPDATER_VERSION)]
+    pub updater_version: String,
+}
+
+/// Options of `powercut`.
+#[derive(Debug, Args)]
+pub struct Powercut {
+    /// What every scenario needs to know
+    #[command(flatten)]
+    pub scenario: ScenarioArgs,
+    /// What boots the disk
+    #[arg(long, value_enum, default_value = "bios")]
+    pub firmware: Firmware,
+    /// Leave the rollback out: for images whose updater has none
+    #[arg(long)]
+    pub without_rollback: bool,
+    /// Crash the second update when it has written this many thousandths of its download
+    #[arg(long, default_value_t = 600, value_name = "N",
+          value_parser = clap::value_parser!(u64).range(1..1000))]
+    pub crash_at: u64,
+    /// Copy the recording to this folder, for "testbed replay"
+    #[arg(long, value_name = "DIR")]
+    pub keep_recording: Option<PathBuf>,
+    /// How hard is looked
+    #[command(flatten)]
+    pub effort: EffortArgs,
+}
+
+/// Options of `replay`.
+#[derive(Debug, Args)]
+pub struct Replay {
+    /// What "testbed powercut --keep-recording" has left
+    #[arg(long, value_name = "DIR")]
+    pub recording: PathBuf,
+    /// The disk image that was booted for it
+    #[arg(long, value_name = "RAW")]
+    pub base: PathBuf,
+    /// Print the result as JSON
+    #[arg(long)]
+    pub json: bool,
+    /// How hard is looked
+    #[command(flatten)]
+    pub effort: EffortArgs,
+}
+
+/// Options of `kill`.
+#[derive(Debug, Args)]
+pub struct Kill {
+    /// What every scenario needs to know
+    #[command(flatten)]
+    pub scenario: ScenarioArgs,
+    /// What boots the disk
+    #[arg(long, value_enum, default_value = "bios")]
+    pub firmware: Firmware,
+    /// How often the machine is killed
+    #[arg(long, default_value_t = 10, value_name = "N")]
+    pub times: usize,
+    /// What decides when, so that a run can be repeated
+    #[arg(long, default_value_t = 1, value_name = "N")]
+    pub seed: u64,
+}
+
+/// How hard is looked for bad states.
+#[derive(Debug, Args)]
+pub struct EffortArgs {
+    /// Judge at least this many states
+    #[arg(long, default_value_t = 10_000, value_name = "N")]
+    pub states: usize,
+    /// What decides by which tears and subsets, so that a run can be repeated
+    #[arg(long, default_value_t = 1, value_name = "N")]
+    pub seed: u64,
+    /// Have mtools read this many of the states, too
+    #[arg(long, default_value_t = 5, value_name = "N")]
+    pub crosschecks: usize,
+    /// Write the disk of the first bad state to this folder
+    #[arg(long, value_name = "DIR")]
+    pub keep_bad: Option<PathBuf>,
+}
+
+impl From<EffortArgs> for Effort {
+    fn from(args: EffortArgs) -> Self {
+        let EffortArgs { states, seed, crosschecks, keep_bad } = args;
+        Self { states, seed, crosschecks, keep_bad }
+    }
 }
 
 /// A folder of our own: a lock file stays in it.

@@ -1,19 +1,27 @@
 //! What the binary does for each verb of its command line.
 
+use std::fmt::{self, Display};
 use std::io::Write;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::accel::{self, Choice};
-use crate::cli::{Boot, Cli, Probe, Run, Verb, VmArgs, default_work};
+use serde::Serialize;
+use serde_json::json;
+
+use crate::cli::{
+    Boot, Cli, Kill, Powercut, Probe, Replay, Run, ScenarioArgs, Verb, VmArgs, default_work,
+};
 use crate::console::{Cleaned, Sink};
 use crate::cycle::{self, Options};
 use crate::guest::Cancel;
 use crate::machine::{Boot as Medium, Machine};
-use crate::report::Event;
+use crate::powercut::{self, PowerCut};
+use crate::report::{Event, Report};
+use crate::scenario::Failure;
 use crate::vm::Vm;
 use crate::work::Work;
-use crate::{disk, host};
+use crate::{disk, host, kill};
 
 /// How often a VM that is only looked at is looked after.
 const POLL: Duration = Duration::from_millis(200);
@@ -27,6 +35,9 @@ pub fn dispatch(cli: Cli, cancel: Cancel) -> Result<(), Error> {
         Verb::Probe(options) => probe(&options),
         Verb::Boot(options) => boot(&options, &cancel),
         Verb::Run(options) => run(options, cancel),
+        Verb::Powercut(options) => powercut(options, cancel),
+        Verb::Replay(options) => replay(options, &cancel),
+        Verb::Kill(options) => kill(options, cancel),
     }
 }
 
@@ -96,8 +107,67 @@ fn screen(raw: bool) -> Sink {
 }
 
 fn run(options: Run, cancel: Cancel) -> Result<(), Error> {
-    let json = options.json;
-    let options = Options {
+    let json = options.scenario.json;
+    let version = options.updater_version;
+    let options = Options { updater_version: version, ..scenario(options.scenario, cancel)? };
+    finish(json, cycle::run(&options, &tell).map(|report| (Passed, report)))
+}
+
+/// All that the full cycle has to say besides its report.
+#[derive(Serialize)]
+struct Passed;
+
+impl Display for Passed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("passed\n")
+    }
+}
+
+fn powercut(options: Powercut, cancel: Cancel) -> Result<(), Error> {
+    let json = options.scenario.json;
+    let cut = PowerCut {
+        firmware: options.firmware,
+        rollback: !options.without_rollback,
+        crash_at: options.crash_at,
+        keep_recording: options.keep_recording,
+        effort: options.effort.into(),
+    };
+    let options = scenario(options.scenario, cancel)?;
+    let result = powercut::run(&options, &cut, &tell);
+    let bad = result.as_ref().map_or(0, |(tally, _)| tally.bad());
+    finish(json, result)?;
+    no_bad_states(bad)
+}
+
+fn replay(options: Replay, cancel: &Cancel) -> Result<(), Error> {
+    let tally = powercut::again(&options.recording, &options.base, &options.effort.into(), cancel)?;
+    let mut out = std::io::stdout().lock();
+    if options.json {
+        writeln!(out, "{}", serde_json::to_string_pretty(&tally)?)?;
+    } else {
+        write!(out, "{tally}")?;
+    }
+    no_bad_states(tally.bad())
+}
+
+fn kill(options: Kill, cancel: Cancel) -> Result<(), Error> {
+    let json = options.scenario.json;
+    let Kill { firmware, times, seed, .. } = options;
+    let kill = kill::Kill { firmware, times, seed };
+    let options = scenario(options.scenario, cancel)?;
+    finish(json, kill::run(&options, &kill, &tell))
+}
+
+fn no_bad_states(bad: usize) -> Result<(), Error> {
+    match bad {
+        0 => Ok(()),
+        bad => Err(format!("{bad} states would not boot a complete and verified release").into()),
+    }
+}
+
+/// What every scenario needs to know.
+fn scenario(options: ScenarioArgs, cancel: Cancel) -> Result<Options, Error> {
+    Ok(Options {
         artifacts: absolute(options.artifacts)?,
         target: options.target,
         keys: options.keys,
@@ -106,28 +176,41 @@ fn run(options: Run, cancel: Cancel) -> Result<(), Error> {
         accel: options.vm.accel,
         memory: options.vm.memory,
         cpus: options.vm.cpus,
-        updater_version: options.updater_version,
+        updater_version: Options::UPDATER_VERSION.into(),
         cancel,
-    };
-    let result = cycle::run(&options, &tell);
+    })
+}
+
+/// Prints what came of a scenario: its report, and what it found.
+fn finish<T: Display + Serialize>(
+    json: bool,
+    result: Result<(T, Report), Box<Failure>>,
+) -> Result<(), Error> {
     let mut out = std::io::stdout().lock();
-    match result {
-        Ok(report) if json => writeln!(out, "{}", serde_json::to_string_pretty(&report)?)?,
-        Ok(report) => writeln!(out, "{report}\npassed")?,
-        Err(failure) => {
+    let failure = match result {
+        Ok((found, report)) => {
             if json {
-                let error = failure.source.to_string();
-                let value = serde_json::json!({
-                    "failed": failure.step, "error": error, "report": failure.report,
-                });
-                writeln!(out, "{}", serde_json::to_string_pretty(&value)?)?;
+                let mut report = serde_json::to_value(&report)?;
+                let found = serde_json::to_value(&found)?;
+                if !found.is_null() {
+                    report["found"] = found;
+                }
+                writeln!(out, "{}", serde_json::to_string_pretty(&report)?)?;
             } else {
-                writeln!(out, "{}", failure.report)?;
+                write!(out, "{report}\n{found}")?;
             }
-            return Err(failure);
+            return Ok(());
         }
+        Err(failure) => failure,
+    };
+    if json {
+        let error = failure.source.to_string();
+        let value = json!({"failed": failure.step, "error": error, "report": failure.report});
+        writeln!(out, "{}", serde_json::to_string_pretty(&value)?)?;
+    } else {
+        writeln!(out, "{}", failure.report)?;
     }
-    Ok(())
+    Err(failure)
 }
 
 fn absolute(path: PathBuf) -> Result<PathBuf, Error> {

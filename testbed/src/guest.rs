@@ -12,9 +12,10 @@ use protocol::PrivateKey;
 use protocol::pattern::{CommandResult, Mode, Pattern, Report};
 
 use crate::actions;
-use crate::machine::Machine;
+use crate::machine::{BOOT_DISK, Machine};
 use crate::push::{PORT, PushClient, PushError};
-use crate::vm::Vm;
+use crate::qmp::QmpError;
+use crate::vm::{Vm, VmError};
 
 pub use self::error::GuestError;
 pub use self::patience::{Cancel, Patience};
@@ -23,6 +24,10 @@ pub use self::patience::{Cancel, Patience};
 const LAST_WORDS: usize = 30;
 /// How often the VM is looked at while a push is under way.
 const LOOK: Duration = Duration::from_millis(500);
+/// How often the VM is looked at for something that is over soon.
+const GLANCE: Duration = Duration::from_millis(50);
+/// Bytes per second of a disk that is slow: a release takes some 15 s.
+const SLOW: u64 = 8 << 20;
 /// Between two attempts to reach the guest.
 const PAUSE: Duration = Duration::from_secs(1);
 /// How long one attempt may take while the guest boots: QEMU takes the connection at once, even if
@@ -122,6 +127,53 @@ impl<'a> Guest<'a> {
         self.wait(waiting, self.patience.update, actions::watch_update(), other)
     }
 
+    /// Waits for another boot than `before`, whatever has caused it, and for its first answer. Returns
+    /// its id.
+    pub fn wait_for_boot(&mut self, before: &str) -> Result<String, GuestError> {
+        self.vm.console().expect_boot();
+        let other = |report: &Report| boot_id(report).filter(|boot| boot != before);
+        let waiting = "waiting for the next boot";
+        self.wait(waiting, self.patience.boot + self.patience.update, actions::greet(), other)
+    }
+
+    /// Waits until `found` finds something from outside of the guest, which is not asked: an update
+    /// takes its time in silence.
+    pub fn wait_until<T>(
+        &mut self,
+        waiting: &'static str,
+        mut found: impl FnMut(&mut Vm) -> Result<Option<T>, QmpError>,
+    ) -> Result<T, GuestError> {
+        let watch = Watch::new(waiting, self.patience.update);
+        loop {
+            self.alive(&watch)?;
+            match found(&mut self.vm).map_err(VmError::from)? {
+                Some(found) => return Ok(found),
+                None if watch.start.elapsed() > watch.patience => {
+                    return Err(self.gave_up(&watch, watch.limit()));
+                }
+                None => thread::sleep(GLANCE),
+            }
+        }
+    }
+
+    /// Has the guest write slowly, so that there is a middle in which it can be stopped: what it has
+    /// in its memory could else be on the disk within a blink.
+    pub fn write_slowly(&mut self) -> Result<(), GuestError> {
+        Ok(self.vm.qmp().limit_writes(BOOT_DISK, SLOW).map_err(VmError::from)?)
+    }
+
+    /// Resets the machine, as its reset button does: what the guest had not yet written is lost.
+    pub fn reset(&mut self) -> Result<(), GuestError> {
+        self.vm.qmp().reset().map_err(VmError::from)?;
+        self.vm.console().expect_boot();
+        Ok(())
+    }
+
+    /// Ends QEMU by SIGKILL: a power cut for the guest.
+    pub fn kill(self) {
+        drop(self);
+    }
+
     /// Powers off: by a push, else by the power button, else by force. Says what it took.
     pub fn power_off(mut self) -> Result<&'static str, GuestError> {
         match self.push_last("powering off", actions::power_off()) {
@@ -216,7 +268,7 @@ impl<'a> Guest<'a> {
         self.alive(watch)?;
         let silence = self.vm.console().silence().min(watch.last_answer.elapsed());
         let limit = if watch.start.elapsed() > watch.patience {
-            format!("that is the limit of {} s", watch.patience.as_secs())
+            watch.limit()
         } else if silence > self.patience.silence {
             format!(
                 "neither the console nor the listener said anything for {} s",
@@ -225,14 +277,18 @@ impl<'a> Guest<'a> {
         } else {
             return Ok(());
         };
+        Err(self.gave_up(watch, limit))
+    }
+
+    fn gave_up(&mut self, watch: &Watch, limit: String) -> GuestError {
         let state = self.vm.qmp().status().unwrap_or_else(|error| error.to_string());
-        Err(GuestError::GaveUp {
+        GuestError::GaveUp {
             waiting: watch.waiting,
             after: watch.start.elapsed(),
             why: format!("{limit} (QEMU's state of the machine: {state})"),
             last_error: watch.last_error.clone(),
             last_words: self.vm.last_words(LAST_WORDS),
-        })
+        }
     }
 
     fn no_failures(&self, report: &Report) -> Result<(), GuestError> {
@@ -271,6 +327,10 @@ impl Watch {
         self.last_answer = Instant::now();
         let outputs = report.results.iter().map(|r| format!("\n  > {}: {}", r.id, r.output.trim()));
         self.last_error = format!("the guest's last answer:{}", outputs.collect::<String>());
+    }
+
+    fn limit(&self) -> String {
+        format!("that is the limit of {} s", self.patience.as_secs())
     }
 
     fn progress_is_due(&self) -> bool {

@@ -12,13 +12,26 @@ use crate::firmware::Firmware;
 pub(crate) const QMP_SOCKET: &str = "qmp.sock";
 pub(crate) const TPM_SOCKET: &str = "tpm.sock";
 pub(crate) const TPM_STATE: &str = "tpm";
+/// The id of the disk that is booted.
+pub(crate) const BOOT_DISK: &str = "boot-disk";
 pub(crate) const VARIABLES: &str = "variables.fd";
+
+/// The options of a raw disk, up to its path.
+const RAW_DISK: &[u8] = b"driver=raw,node-name=disk,discard=unmap,file.driver=file,file.filename=";
 
 /// What a machine boots.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Boot {
     /// This raw disk image, which it may write.
     Disk(PathBuf),
+    /// This raw disk image, and every write to it is logged in this file, which must be there and
+    /// empty; see [`crate::replay::log`].
+    Recorded {
+        /// The image.
+        disk: PathBuf,
+        /// The log.
+        log: PathBuf,
+    },
     /// This kernel alone, past all boot loaders, and once: it panics without a root.
     Kernel(PathBuf),
     /// Nothing: the firmware is all that runs.
@@ -104,14 +117,27 @@ impl Machine {
     fn medium(&self, line: &mut Line) {
         match &self.boot {
             Boot::Disk(disk) => {
+                line.raw("-blockdev", &[RAW_DISK, &quoted(disk.as_os_str())]);
+                line.words(["-device", "virtio-blk-pci,drive=disk,id=boot-disk,bootindex=0"]);
+            }
+            Boot::Recorded { disk, log } => {
+                // Flushes are logged above these files; that they reach a disk of ours is not needed.
                 line.raw(
                     "-blockdev",
                     &[
-                        b"driver=raw,node-name=disk,discard=unmap,file.driver=file,file.filename=",
+                        b"driver=blklogwrites,node-name=disk,discard=unmap,log-sector-size=512,",
+                        b"log.driver=file,log.cache.no-flush=on,log.filename=",
+                        &quoted(log.as_os_str()),
+                        b",file.driver=raw,file.discard=unmap,file.file.driver=file,",
+                        b"file.file.cache.no-flush=on,file.file.filename=",
                         &quoted(disk.as_os_str()),
                     ],
                 );
-                line.words(["-device", "virtio-blk-pci,drive=disk,bootindex=0"]);
+                // QEMU joins neighbouring writes of up to 1024 pieces together (IOV_MAX); the log adds
+                // two, and then the write fails. Besides, what the guest asked for is to be seen.
+                let device =
+                    "virtio-blk-pci,drive=disk,id=boot-disk,bootindex=0,request-merging=off";
+                line.words(["-device", device]);
             }
             Boot::Kernel(kernel) => {
                 // A panic is the end of a kernel without a root, and -no-reboot that of QEMU.
@@ -234,6 +260,21 @@ mod tests {
                 "file.filename=/work,, of one/disk.raw",
                 "path=/logs/a,,b.log",
                 r#"-smbios type=11,value=etchaos={"cdn":"http://10.0.2.2:1",,"reboot":"now"}"#,
+            ],
+        );
+    }
+
+    #[test]
+    fn a_recorded_disk_lies_below_its_log() {
+        let boot = Boot::Recorded { disk: "/d,1".into(), log: "/l,1".into() };
+        let line = arguments(&Machine { boot, ..machine() });
+        assert_has(
+            &line,
+            &[
+                "driver=blklogwrites,node-name=disk,discard=unmap,log-sector-size=512,",
+                "log.filename=/l,,1,",
+                "file.file.filename=/d,,1 ",
+                "request-merging=off",
             ],
         );
     }

@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use protocol::pattern::{Mode, Pattern, PatternFiles, Report};
 use protocol::token::{self, TokenError};
-use protocol::{Claims, PrivateKey};
+use protocol::{Claims, KeyRing, PrivateKey};
 use serde_json::json;
 use ureq::Agent;
 
@@ -138,17 +138,22 @@ impl PushClient {
     }
 }
 
-/// What makes a guest listen to this key, and update from this CDN: JSON for the SMBIOS.
-pub fn guest_config(key: &PrivateKey, cdn_port: u16) -> String {
-    json!({
+/// What makes a guest listen to this key, update from this CDN, and trust manifests of these keys,
+/// too: JSON for the SMBIOS.
+pub fn guest_config(key: &PrivateKey, cdn_port: u16, trusted: &KeyRing) -> String {
+    let mut config = json!({
         "cdn": format!("http://10.0.2.2:{cdn_port}"),
         "reboot": "now",
         "listen": {
             "address": format!("0.0.0.0:{PORT}"),
             "sources": { SOURCE: { "keys": [key.public().to_string()] } },
         },
-    })
-    .to_string()
+    });
+    if !trusted.is_empty() {
+        let keys = trusted.ids().filter_map(|id| Some(trusted.get(id)?.to_string()));
+        config["keys"] = keys.collect();
+    }
+    config.to_string()
 }
 
 fn no_answer(error: &ureq::Error) -> PushError {
@@ -294,7 +299,8 @@ mod tests {
     #[test]
     fn the_guest_is_told_the_public_key_alone() {
         let key = PrivateKey::generate();
-        let config: serde_json::Value = serde_json::from_str(&guest_config(&key, 8080)).unwrap();
+        let config: serde_json::Value =
+            serde_json::from_str(&guest_config(&key, 8080, &KeyRing::default())).unwrap();
         assert_eq!(config["cdn"], "http://10.0.2.2:8080");
         assert_eq!(config["listen"]["sources"]["testbed"]["keys"][0], key.public().to_string());
     }

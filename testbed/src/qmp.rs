@@ -105,6 +105,28 @@ impl Qmp {
         self.execute("system_powerdown", json!({})).map(drop)
     }
 
+    /// Presses the reset button.
+    pub fn reset(&mut self) -> Result<(), QmpError> {
+        self.execute("system_reset", json!({})).map(drop)
+    }
+
+    /// How many bytes the machine has written to its disks since QEMU started.
+    pub fn written(&mut self) -> Result<u64, QmpError> {
+        let command = "query-blockstats";
+        let answer = self.execute(command, json!({}))?;
+        let disks = answer.as_array().ok_or_else(|| protocol(command, "a list", &answer))?;
+        Ok(disks.iter().filter_map(|disk| disk["stats"]["wr_bytes"].as_u64()).sum())
+    }
+
+    /// Lets the machine write no more than this many bytes per second to the disk of this id.
+    pub fn limit_writes(&mut self, disk: &str, per_second: u64) -> Result<(), QmpError> {
+        let limits = json!({
+            "id": disk, "bps": 0, "bps_rd": 0, "bps_wr": per_second,
+            "iops": 0, "iops_rd": 0, "iops_wr": 0,
+        });
+        self.execute("block_set_io_throttle", limits).map(drop)
+    }
+
     /// What the machine is doing: `running`, `shutdown`, `internal-error` …
     pub fn status(&mut self) -> Result<String, QmpError> {
         let answer = self.execute("query-status", json!({}))?;

@@ -1,4 +1,4 @@
-//! What a cycle did, as events while it goes on and as a report at its end.
+//! What a scenario did, as events while it goes on and as a report at its end.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -8,7 +8,7 @@ use serde::{Serialize, Serializer};
 
 use crate::accel::Choice;
 
-/// The steps of a cycle, in their order.
+/// The steps of the scenarios.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Step {
@@ -34,23 +34,22 @@ pub enum Step {
     ValidateBios,
     /// From the order to the end of the VM.
     PowerOffBios,
-}
-
-impl Step {
-    /// All of them.
-    pub const ALL: [Self; 11] = [
-        Self::VerifyArtifacts,
-        Self::PrepareBench,
-        Self::BootUefi,
-        Self::ValidateUefi,
-        Self::DeleteSlot,
-        Self::AutoUpdate,
-        Self::ValidateUpdate,
-        Self::PowerOff,
-        Self::BootBios,
-        Self::ValidateBios,
-        Self::PowerOffBios,
-    ];
+    /// Releases that the scenario updates to.
+    DeriveReleases,
+    /// From power on to the first answer.
+    Boot,
+    /// From the order to update to the confirmation of the new release.
+    Update,
+    /// From the order to go back to the confirmation of the release before.
+    RollBack,
+    /// An update, until the machine is reset in the middle of it.
+    CrashUpdate,
+    /// An update after that, until it is confirmed.
+    UpdateAfterCrash,
+    /// The machine is killed in the middle of an update, again and again.
+    Kill,
+    /// What a power cut could have left of the recorded writes is judged.
+    Replay,
 }
 
 impl fmt::Display for Step {
@@ -67,11 +66,19 @@ impl fmt::Display for Step {
             Self::BootBios => "boot by BIOS",
             Self::ValidateBios => "validate slot b under BIOS",
             Self::PowerOffBios => "power off again",
+            Self::DeriveReleases => "make newer releases",
+            Self::Boot => "boot",
+            Self::Update => "update, reboot and confirm",
+            Self::RollBack => "roll back, reboot and confirm",
+            Self::CrashUpdate => "update, crash in the middle",
+            Self::UpdateAfterCrash => "update again, reboot and confirm",
+            Self::Kill => "update and be killed",
+            Self::Replay => "judge crash states",
         })
     }
 }
 
-/// What happens in a cycle, as it happens.
+/// What happens in a scenario, as it happens.
 #[derive(Debug, Clone, Copy)]
 pub enum Event<'a> {
     /// A step begins.
@@ -94,7 +101,7 @@ pub struct Done {
     pub note: String,
 }
 
-/// What a cycle did.
+/// What a scenario did.
 #[derive(Debug, Clone, Default, Serialize)]
 pub struct Report {
     /// The accelerator, once it is chosen.

@@ -1,0 +1,292 @@
+//! A reader of FAT32 that trusts nothing: it is the judge of what a power cut has left.
+//!
+//! It shares no code with what writes the file system, never writes, and does not mind a file system
+//! that was not unmounted. Layout by Microsoft's "FAT32 File System Specification" 1.03; names as
+//! GRUB sees them: the long one where it is whole, else the short one, and case does not matter.
+
+use std::io;
+
+use super::disk::{SECTOR, Sectors};
+
+/// Bytes of an entry of a folder.
+const ENTRY: usize = 32;
+/// No folder of ours is larger: this many clusters.
+const FOLDER_CLUSTERS_MAX: usize = 256;
+/// Entries of the file allocation table in a sector.
+const LINKS: u64 = SECTOR as u64 / 4;
+/// The upper four bits of an entry mean nothing.
+const LINK_MASK: u32 = 0x0fff_ffff;
+/// From here on, an entry of the table is the end of a chain.
+const END: u32 = 0x0fff_fff8;
+/// Deepest path that is walked.
+const DEPTH_MAX: usize = 8;
+
+const ATTRIBUTE_VOLUME: u8 = 0x08;
+const ATTRIBUTE_FOLDER: u8 = 0x10;
+const ATTRIBUTE_LONG: u8 = 0x0f;
+
+/// A file system, or a part of it, that cannot be read.
+#[derive(Debug, thiserror::Error)]
+pub enum FatError {
+    /// The disk.
+    #[error("the disk cannot be read: {0}")]
+    Disk(#[from] io::Error),
+    /// No FAT32, or one that makes no sense.
+    #[error("this is no FAT32 file system: {0}")]
+    Geometry(&'static str),
+    /// A chain that ends early, runs in a circle or leaves the disk.
+    #[error("a chain of clusters is broken: {0}")]
+    Chain(String),
+    /// More than what was asked for may have.
+    #[error("it has {found} bytes, more than {max}")]
+    TooLarge {
+        /// Its size.
+        found: u64,
+        /// What was allowed.
+        max: u64,
+    },
+}
+
+/// A file or a folder.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Node {
+    /// Its name.
+    pub name: String,
+    /// Whether it is a folder.
+    pub is_folder: bool,
+    /// Its size in bytes; 0 for a folder.
+    pub size: u64,
+    /// Its first cluster; 0 if it has none.
+    first: u32,
+}
+
+/// A file system on a disk.
+pub struct Fat<'a, S> {
+    disk: &'a S,
+    /// All in sectors from the disk's beginning.
+    table: u64,
+    data: u64,
+    cluster_sectors: u64,
+    clusters: u32,
+    root: u32,
+}
+
+impl<'a, S: Sectors> Fat<'a, S> {
+    /// Opens the file system that begins at sector `start`.
+    pub fn open(disk: &'a S, start: u64) -> Result<Self, FatError> {
+        let boot = disk.read(start)?;
+        let u16_at = |at: usize| u64::from(u16::from_le_bytes([boot[at], boot[at + 1]]));
+        let u32_at = |at: usize| u32_in(&boot, at);
+        if boot[510..] != [0x55, 0xaa] {
+            return Err(FatError::Geometry("no signature in its first sector"));
+        }
+        if u16_at(11) != SECTOR as u64 {
+            return Err(FatError::Geometry("its sectors do not have 512 bytes"));
+        }
+        let (cluster_sectors, reserved) = (u64::from(boot[13]), u16_at(14));
+        let (copies, table_sectors) = (u64::from(boot[16]), u64::from(u32_at(36)));
+        if !cluster_sectors.is_power_of_two() || reserved == 0 || !(1..=2).contains(&copies) {
+            return Err(FatError::Geometry("clusters, reserved sectors or tables make no sense"));
+        }
+        if u16_at(17) != 0 || u16_at(22) != 0 || table_sectors == 0 {
+            return Err(FatError::Geometry("it is FAT12 or FAT16"));
+        }
+        let total = u64::from(u32_at(32));
+        let before = reserved + copies * table_sectors;
+        let clusters = total.checked_sub(before).map(|sectors| sectors / cluster_sectors);
+        let clusters = clusters.and_then(|count| u32::try_from(count).ok()).unwrap_or_default();
+        if clusters == 0 || u64::from(clusters) + 2 > table_sectors * LINKS {
+            return Err(FatError::Geometry("its table is too small for it"));
+        }
+        let (table, data) = (start + reserved, start + before);
+        Ok(Self { disk, table, data, cluster_sectors, clusters, root: u32_at(44) })
+    }
+
+    /// The node at a path of names with slashes between them; none, if a part of it is not there.
+    pub fn find(&self, path: &str) -> Result<Option<Node>, FatError> {
+        let mut node = Node { name: String::new(), is_folder: true, size: 0, first: self.root };
+        for name in path.split('/').filter(|name| !name.is_empty()) {
+            if !node.is_folder {
+                return Ok(None);
+            }
+            let found = self.list(&node)?.into_iter().find(|n| n.name.eq_ignore_ascii_case(name));
+            match found {
+                Some(found) => node = found,
+                None => return Ok(None),
+            }
+        }
+        Ok(Some(node))
+    }
+
+    /// Everything in a folder, without `.` and `..`.
+    pub fn list(&self, folder: &Node) -> Result<Vec<Node>, FatError> {
+        let chain = self.chain(folder.first, None)?;
+        let mut nodes = Vec::new();
+        let mut long = LongName::default();
+        for cluster in chain {
+            for sector in self.sectors_of(cluster) {
+                let bytes = self.disk.read(sector)?;
+                for entry in bytes.chunks_exact(ENTRY) {
+                    match entry[0] {
+                        0 => return Ok(nodes),
+                        0xe5 => long = LongName::default(),
+                        _ if entry[11] & 0x3f == ATTRIBUTE_LONG => long.add(entry),
+                        _ => {
+                            let name = std::mem::take(&mut long).finish(entry);
+                            nodes.extend(node(entry, name));
+                        }
+                    }
+                }
+            }
+        }
+        Ok(nodes)
+    }
+
+    /// Every file below a folder, with its path from the root.
+    pub fn files(&self, path: &str) -> Result<Vec<(String, Node)>, FatError> {
+        let mut files = Vec::new();
+        if let Some(node) = self.find(path)? {
+            self.walk(path, &node, 0, &mut files)?;
+        }
+        Ok(files)
+    }
+
+    fn walk(
+        &self,
+        path: &str,
+        node: &Node,
+        depth: usize,
+        files: &mut Vec<(String, Node)>,
+    ) -> Result<(), FatError> {
+        if !node.is_folder {
+            files.push((path.to_owned(), node.clone()));
+            return Ok(());
+        }
+        if depth == DEPTH_MAX {
+            return Err(FatError::Chain(format!("{path} is too deep")));
+        }
+        for child in self.list(node)? {
+            self.walk(&format!("{path}/{}", child.name), &child, depth + 1, files)?;
+        }
+        Ok(())
+    }
+
+    /// The sectors of a file in their order; the last one may be used in part.
+    pub fn sectors(&self, file: &Node) -> Result<Vec<u64>, FatError> {
+        let count = file.size.div_ceil(SECTOR as u64);
+        let chain = self.chain(file.first, Some(count.div_ceil(self.cluster_sectors)))?;
+        let sectors = chain.into_iter().flat_map(|cluster| self.sectors_of(cluster));
+        Ok(sectors.take(count as usize).collect())
+    }
+
+    /// The content of a small file.
+    pub fn content(&self, file: &Node, max: u64) -> Result<Vec<u8>, FatError> {
+        if file.size > max {
+            return Err(FatError::TooLarge { found: file.size, max });
+        }
+        let mut bytes = Vec::new();
+        for sector in self.sectors(file)? {
+            bytes.extend_from_slice(&self.disk.read(sector)?);
+        }
+        bytes.truncate(file.size as usize);
+        Ok(bytes)
+    }
+
+    fn sectors_of(&self, cluster: u32) -> impl Iterator<Item = u64> + use<S> {
+        let first = self.data + u64::from(cluster - 2) * self.cluster_sectors;
+        first..first + self.cluster_sectors
+    }
+
+    /// A chain of this many clusters; without a number, up to its end.
+    fn chain(&self, first: u32, count: Option<u64>) -> Result<Vec<u32>, FatError> {
+        if count.is_some_and(|count| count > u64::from(self.clusters)) {
+            return Err(FatError::Chain("it is longer than the disk".into()));
+        }
+        let most = count.map_or(FOLDER_CLUSTERS_MAX, |count| count as usize);
+        let mut chain = Vec::new();
+        let (mut cluster, mut at, mut links) = (first, u64::MAX, [0; SECTOR]);
+        while chain.len() < most {
+            if cluster < 2 || cluster - 2 >= self.clusters {
+                let place = chain.len();
+                let why = format!("cluster {place} of it is number {cluster:#x}");
+                return Err(FatError::Chain(why));
+            }
+            chain.push(cluster);
+            let sector = self.table + u64::from(cluster) / LINKS;
+            if sector != at {
+                (at, links) = (sector, self.disk.read(sector)?);
+            }
+            cluster = u32_in(&links, (u64::from(cluster) % LINKS) as usize * 4) & LINK_MASK;
+            if count.is_none() && cluster >= END {
+                return Ok(chain);
+            }
+        }
+        match count {
+            Some(_) => Ok(chain),
+            None => Err(FatError::Chain(format!("a folder has more than {most} clusters"))),
+        }
+    }
+}
+
+/// What a short entry says; nothing for a volume's label, `.` and `..`.
+fn node(entry: &[u8], name: String) -> Option<Node> {
+    if entry[11] & ATTRIBUTE_VOLUME != 0 || entry[0] == b'.' {
+        return None;
+    }
+    let half = |at: usize| u32::from(u16::from_le_bytes([entry[at], entry[at + 1]]));
+    Some(Node {
+        name,
+        is_folder: entry[11] & ATTRIBUTE_FOLDER != 0,
+        size: u64::from(u32_in(entry, 28)),
+        first: (half(20) << 16 | half(26)) & LINK_MASK,
+    })
+}
+
+fn u32_in(bytes: &[u8], at: usize) -> u32 {
+    u32::from_le_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]])
+}
+
+/// The parts of a long name, which stand before the short one, last part first.
+#[derive(Default)]
+struct LongName {
+    units: Vec<u16>,
+    checksum: u8,
+    /// The number of the part that has to come next; 0 after the first part of the name.
+    next: u8,
+    is_good: bool,
+}
+
+impl LongName {
+    fn add(&mut self, entry: &[u8]) {
+        let (number, checksum) = (entry[0] & 0x3f, entry[13]);
+        if entry[0] & 0x40 != 0 {
+            *self = Self { units: Vec::new(), checksum, next: number, is_good: number > 0 };
+        }
+        self.is_good &= number == self.next && checksum == self.checksum && number > 0;
+        self.next = number.saturating_sub(1);
+        let places = [1..11, 14..26, 28..32].into_iter().flatten().step_by(2);
+        let part = places.map(|at| u16::from_le_bytes([entry[at], entry[at + 1]]));
+        self.units.splice(0..0, part);
+    }
+
+    /// The name of this short entry: the long one, if all of it is there and belongs to it.
+    fn finish(self, entry: &[u8]) -> String {
+        let checksum = entry[..11].iter().fold(0_u8, |sum, b| sum.rotate_right(1).wrapping_add(*b));
+        if !self.is_good || self.next != 0 || self.checksum != checksum {
+            return short_name(entry);
+        }
+        let units = self.units.into_iter().take_while(|unit| *unit != 0);
+        char::decode_utf16(units).map(|c| c.unwrap_or(char::REPLACEMENT_CHARACTER)).collect()
+    }
+}
+
+fn short_name(entry: &[u8]) -> String {
+    let text = |bytes: &[u8]| {
+        let text: String = bytes.iter().map(|byte| char::from(*byte)).collect();
+        text.trim_end().to_ascii_lowercase()
+    };
+    match (text(&entry[..8]), text(&entry[8..11])) {
+        (name, extension) if extension.is_empty() => name,
+        (name, extension) => format!("{name}.{extension}"),
+    }
+}

@@ -1,0 +1,197 @@
+//! The log of a disk's writes: what QEMU's block driver `blklogwrites` makes, in the format of the
+//! kernel's dm-log-writes (kernel document `admin-guide/device-mapper/log-writes.rst`).
+//!
+//! A sector that says how many entries there are, then the entries, each of them a sector that says
+//! what was written where, and the data. All numbers are little-endian.
+//!
+//! **Order.** QEMU (`block/blklogwrites.c`) carries out a request first and logs it then: the log has
+//! the order in which requests ended. A flush is logged when it has ended, too, so a write that ended
+//! while a flush was under way stands before it and is taken for flushed, which it need not be; and one
+//! that was begun before a flush and ended after it is taken for later. This hides no mistake of a
+//! program that waits for its writes before it flushes and for the flush before it goes on, as fsync
+//! does; with the guest's own writing-back beside it, it is a limit of what is proven. Two
+//! flushes without a write between them are one. The number of entries is written with each flush, and
+//! QEMU flushes when it ends; so nothing is missing in the log of a VM that was not killed.
+
+use std::fs::File;
+use std::io::{self, BufReader, Read};
+use std::path::Path;
+
+use super::disk::{Contents, SECTOR};
+
+/// `jsfwshr`
+const MAGIC: u64 = 0x6a_7366_7773_6872;
+const VERSION: u64 = 1;
+const FLUSH: u64 = 1;
+const DISCARD: u64 = 4;
+/// A VM that writes this often does something else than updating.
+const ENTRIES_MAX: u64 = 1 << 20;
+
+/// A log that cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum LogError {
+    /// The file.
+    #[error(transparent)]
+    Io(#[from] io::Error),
+    /// Another format, or a broken one.
+    #[error("it is no log of writes that this program knows: {0}")]
+    Format(String),
+}
+
+/// What was done to the disk.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Action {
+    /// These contents were written, from this sector on.
+    Write(u64, Vec<u32>),
+    /// This many sectors were given up, from this one on: they hold zeros, or still what they held.
+    Discard(u64, u64),
+    /// Everything before is on the disk for good.
+    Flush,
+}
+
+/// An entry of a log.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Entry {
+    /// What was done.
+    pub action: Action,
+    /// Where in the file it ends, in bytes.
+    pub end: u64,
+}
+
+/// Reads the log of a disk with this many sectors.
+pub fn read(path: &Path, sectors: u64, contents: &mut Contents) -> Result<Vec<Entry>, LogError> {
+    let mut log = BufReader::with_capacity(1 << 20, File::open(path)?);
+    let head = sector(&mut log)?;
+    if [number(&head, 0), number(&head, 8)] != [MAGIC, VERSION] {
+        return Err(LogError::Format("its first sector has another magic or version".into()));
+    }
+    let count = number(&head, 16);
+    let sector_size = number(&head, 24) & u64::from(u32::MAX);
+    if count > ENTRIES_MAX || sector_size != SECTOR as u64 {
+        let found = format!("{count} entries in sectors of {sector_size} bytes");
+        return Err(LogError::Format(found));
+    }
+    let mut entries = Vec::new();
+    let mut end = SECTOR as u64;
+    for place in 0..count {
+        let head = sector(&mut log)?;
+        let [first, length, flags, more] = [0, 8, 16, 24].map(|at| number(&head, at));
+        if more != 0 || first.checked_add(length).is_none_or(|end| end > sectors) {
+            let found = format!(
+                "entry {place} is about {length} sectors from {first} on, with {more} bytes of data; the disk has {sectors}"
+            );
+            return Err(LogError::Format(found));
+        }
+        let action = match flags {
+            0 => {
+                let ids = (0..length).map(|_| Ok(contents.add(&sector(&mut log)?)));
+                Action::Write(first, ids.collect::<io::Result<_>>()?)
+            }
+            FLUSH if length == 0 => Action::Flush,
+            DISCARD => Action::Discard(first, length),
+            _ => {
+                let found = format!("entry {place} has the flags {flags:#x}");
+                return Err(LogError::Format(found));
+            }
+        };
+        let data = if let Action::Write(..) = action { length } else { 0 };
+        end += (1 + data) * SECTOR as u64;
+        entries.push(Entry { action, end });
+    }
+    Ok(entries)
+}
+
+fn sector(log: &mut impl Read) -> io::Result<[u8; SECTOR]> {
+    let mut bytes = [0; SECTOR];
+    log.read_exact(&mut bytes)?;
+    Ok(bytes)
+}
+
+fn number(bytes: &[u8], at: usize) -> u64 {
+    bytes[at..at + 8].iter().rev().fold(0, |number, byte| number << 8 | u64::from(*byte))
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use super::*;
+    use std::path::PathBuf;
+
+    /// Writes a log as QEMU does. Writes have their data, discards a number of sectors.
+    pub struct Writer(Vec<u8>, u64);
+
+    impl Writer {
+        pub fn new() -> Self {
+            Self(vec![0; SECTOR], 0)
+        }
+
+        pub fn write(&mut self, first: u64, data: &[u8]) -> &mut Self {
+            assert_eq!(data.len() % SECTOR, 0);
+            self.entry([first, (data.len() / SECTOR) as u64, 0, 0], data)
+        }
+
+        pub fn discard(&mut self, first: u64, count: u64) -> &mut Self {
+            self.entry([first, count, DISCARD, 0], &[])
+        }
+
+        pub fn flush(&mut self) -> &mut Self {
+            self.entry([0, 0, FLUSH, 0], &[])
+        }
+
+        pub fn entry(&mut self, head: [u64; 4], data: &[u8]) -> &mut Self {
+            self.0.extend(head.iter().flat_map(|number| number.to_le_bytes()));
+            self.0.resize(self.0.len().next_multiple_of(SECTOR), 0);
+            self.0.extend_from_slice(data);
+            self.1 += 1;
+            self
+        }
+
+        pub fn save(&mut self, dir: &Path) -> PathBuf {
+            let head = [MAGIC, VERSION, self.1, SECTOR as u64];
+            let head: Vec<u8> = head.iter().flat_map(|number| number.to_le_bytes()).collect();
+            self.0[..head.len()].copy_from_slice(&head);
+            let path = dir.join("writes.log");
+            std::fs::write(&path, &self.0).unwrap();
+            path
+        }
+    }
+
+    fn parse(log: &mut Writer) -> Result<Vec<Entry>, String> {
+        let dir = tempfile::tempdir().unwrap();
+        read(&log.save(dir.path()), 100, &mut Contents::default()).map_err(|e| e.to_string())
+    }
+
+    #[test]
+    fn what_qemu_writes_is_read() {
+        let mut log = Writer::new();
+        let data = [[7; SECTOR], [0; SECTOR], [7; SECTOR]].concat();
+        let entries = parse(log.write(5, &data).flush().discard(90, 10)).unwrap();
+        let actions: Vec<&Action> = entries.iter().map(|entry| &entry.action).collect();
+        let write = Action::Write(5, vec![1, 0, 1]);
+        assert_eq!(actions, [&write, &Action::Flush, &Action::Discard(90, 10)]);
+        let ends: Vec<u64> = entries.iter().map(|entry| entry.end / SECTOR as u64).collect();
+        assert_eq!(ends, [5, 6, 7]);
+    }
+
+    #[test]
+    fn everything_else_is_refused() {
+        for (head, part) in [
+            ([0, 0, 8, 0], "flags 0x8"),
+            ([0, 0, 3, 0], "flags 0x3"),
+            ([0, 1, FLUSH, 0], "flags 0x1"),
+            ([0, 0, 0, 5], "5 bytes of data"),
+            ([95, 6, 0, 0], "6 sectors from 95"),
+            ([u64::MAX, 2, DISCARD, 0], "2 sectors from"),
+            ([0, u64::MAX, 0, 0], "sectors from 0"),
+            ([0, 1, 0, 0], "fill whole buffer"),
+        ] {
+            let error = parse(Writer::new().entry(head, &[])).unwrap_err();
+            assert!(error.contains(part), "{head:?}: {error}");
+        }
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("x");
+        for bytes in [vec![], vec![1; 4096]] {
+            std::fs::write(&path, bytes).unwrap();
+            assert!(read(&path, 100, &mut Contents::default()).is_err());
+        }
+    }
+}
