@@ -28,6 +28,19 @@ pub fn update() -> Pattern {
     commands([change("start the update", start)])
 }
 
+/// Installs what is offered and boots it, with a single try.
+pub fn update_for_one_try() -> Pattern {
+    let start = format!(
+        "systemd-run --quiet --collect --unit=testbed-one-try /bin/sh -c '{ONE_TRY}' && sleep 1"
+    );
+    commands([change("update for one try", &start)])
+}
+
+/// Asks whether an update refuses what is offered, because it failed before.
+pub fn refuse_again() -> Pattern {
+    commands([check("what failed is not installed again", REFUSES)])
+}
+
 /// Goes back to the other slot by hand, and boots it. The answer may be cut off by the reboot.
 pub fn roll_back() -> Pattern {
     // It may reboot by itself; twice is not more than once.
@@ -87,6 +100,27 @@ if [ "$state" = inactive ] && [ "${ended:-0}" -gt 0 ]; then
 fi
 "#;
 
+// In single quotes of a shell, so it has none. The number is changed in place, as GRUB does it.
+const ONE_TRY: &str = r#"
+etchaos-updater update --no-reboot || exit
+esp=$(sed -n "s/.*etchaos\.esp=\([^ ]*\).*/\1/p" /proc/cmdline)
+dir=$(mktemp -d /run/testbed.XXXXXX) || exit
+mount -t vfat "/dev/disk/by-uuid/$esp" "$dir" || exit
+sed "s/^etchaos_tries=3$/etchaos_tries=1/" "$dir/etchaos/grubenv" >/run/testbed-grubenv
+dd if=/run/testbed-grubenv of="$dir/etchaos/grubenv" conv=notrunc,fsync
+umount "$dir"
+systemctl reboot
+"#;
+
+const REFUSES: &str = r#"
+said=$(etchaos-updater update 2>&1)
+code=$?
+echo "$said"
+[ "$code" = 3 ] || { echo "expected exit code 3, found $code"; exit 1; }
+case $said in *"failed its trial"*) ;; *) exit 1 ;; esac
+etchaos-updater status
+"#;
+
 const IDENTIFY: &str = r#"
 grep -q "etchaos.slot=$slot" /proc/cmdline || { echo "expected slot $slot:"; cat /proc/cmdline; exit 1; }
 found=$(cat $marker 2>/dev/null || echo 0)
@@ -100,7 +134,7 @@ mod tests {
 
     #[test]
     fn every_text_is_a_posix_shell_script() {
-        let more = [roll_back(), identify(Slot::A, 1)];
+        let more = [roll_back(), identify(Slot::A, 1), update_for_one_try(), refuse_again()];
         for pattern in
             [greet(), damage(), update(), watch_update(), power_off()].into_iter().chain(more)
         {

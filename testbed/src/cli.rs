@@ -7,6 +7,7 @@ use protocol::{KeyRing, Target};
 
 use crate::accel::Request;
 use crate::cycle::Options;
+use crate::faults::Fault;
 use crate::firmware::Firmware;
 use crate::replay::Effort;
 
@@ -20,6 +21,7 @@ Examples:
   testbed run --artifacts out/deb_amd64 --target deb_amd64 --keys out/keys/signing.pub
   testbed powercut --artifacts out/deb_amd64 --target deb_amd64 --keys out/keys/signing.pub
   testbed kill --times 10 --artifacts out/deb_amd64 --target deb_amd64 --keys out/keys/signing.pub
+  testbed faults --artifacts out/deb_amd64 --target deb_amd64 --keys out/keys/signing.pub
 
 Exit codes: 0 passed, 1 failed, 2 wrong usage.
 RUST_LOG=debug shows every command line and every request."
@@ -56,6 +58,11 @@ pub enum Verb {
     /// The disk stays as it is left. The host has to boot each time, and to run the newest release,
     /// confirmed, in the end. The work folder needs room for a release more than there are kills.
     Kill(Kill),
+    /// Offer releases that must not stay, one after the other
+    ///
+    /// A kernel that panics, an initrd that is cut short, a unit that fails, a systemd that hangs. The
+    /// host has to come back to what it ran before, by itself, and to refuse the same again.
+    Faults(Faults),
 }
 
 /// Options of `probe`.
@@ -199,6 +206,20 @@ pub struct Replay {
     /// How hard is looked
     #[command(flatten)]
     pub effort: EffortArgs,
+}
+
+/// Options of `faults`.
+#[derive(Debug, Args)]
+pub struct Faults {
+    /// What every scenario needs to know
+    #[command(flatten)]
+    pub scenario: ScenarioArgs,
+    /// What boots the disk
+    #[arg(long, value_enum, default_value = "bios")]
+    pub firmware: Firmware,
+    /// Only these
+    #[arg(long, value_enum, value_delimiter = ',', default_values_t = Fault::ALL)]
+    pub only: Vec<Fault>,
 }
 
 /// Options of `kill`.

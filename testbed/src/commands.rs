@@ -10,7 +10,7 @@ use serde::Serialize;
 use serde_json::json;
 
 use crate::cli::{
-    Boot, Cli, Kill, Powercut, Probe, Replay, Run, ScenarioArgs, Verb, VmArgs, default_work,
+    Boot, Cli, Faults, Kill, Powercut, Probe, Replay, Run, ScenarioArgs, Verb, VmArgs, default_work,
 };
 use crate::console::{Cleaned, Sink};
 use crate::cycle::{self, Options};
@@ -21,7 +21,7 @@ use crate::report::{Event, Report};
 use crate::scenario::Failure;
 use crate::vm::Vm;
 use crate::work::Work;
-use crate::{disk, host, kill};
+use crate::{disk, faults, host, kill};
 
 /// How often a VM that is only looked at is looked after.
 const POLL: Duration = Duration::from_millis(200);
@@ -38,6 +38,7 @@ pub fn dispatch(cli: Cli, cancel: Cancel) -> Result<(), Error> {
         Verb::Powercut(options) => powercut(options, cancel),
         Verb::Replay(options) => replay(options, &cancel),
         Verb::Kill(options) => kill(options, cancel),
+        Verb::Faults(options) => faults(options, cancel),
     }
 }
 
@@ -156,6 +157,14 @@ fn kill(options: Kill, cancel: Cancel) -> Result<(), Error> {
     let kill = kill::Kill { firmware, times, seed };
     let options = scenario(options.scenario, cancel)?;
     finish(json, kill::run(&options, &kill, &tell))
+}
+
+fn faults(options: Faults, cancel: Cancel) -> Result<(), Error> {
+    let json = options.scenario.json;
+    let Faults { firmware, only, .. } = options;
+    let options = scenario(options.scenario, cancel)?;
+    let passed = faults::run(&options, firmware, &only, &tell);
+    finish(json, passed.map(|((), report)| (Passed, report)))
 }
 
 fn no_bad_states(bad: usize) -> Result<(), Error> {

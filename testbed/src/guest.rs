@@ -47,6 +47,8 @@ pub struct Guest<'a> {
     patience: Patience,
     cancel: &'a Cancel,
     progress: &'a dyn Fn(&str),
+    /// Whether a panic on the console is what is wanted.
+    panics: bool,
 }
 
 impl<'a> Guest<'a> {
@@ -63,7 +65,7 @@ impl<'a> Guest<'a> {
         let vm = Vm::start(&machine, dir, logs, None)?;
         let client = PushClient::new(vm.port().unwrap_or(PORT), key);
         let patience = Patience::with(machine.accel);
-        let mut guest = Self { vm, client, patience, cancel, progress };
+        let mut guest = Self { vm, client, patience, cancel, progress, panics: false };
         let boot = guest.wait(
             "waiting for the guest to boot",
             patience.boot,
@@ -162,6 +164,12 @@ impl<'a> Guest<'a> {
         Ok(self.vm.qmp().limit_writes(BOOT_DISK, SLOW).map_err(VmError::from)?)
     }
 
+    /// Whether the guest may panic from now on.
+    pub fn may_panic(&mut self, panics: bool) {
+        self.panics = panics;
+        self.vm.console().expect_boot();
+    }
+
     /// Resets the machine, as its reset button does: what the guest had not yet written is lost.
     pub fn reset(&mut self) -> Result<(), GuestError> {
         self.vm.qmp().reset().map_err(VmError::from)?;
@@ -251,7 +259,8 @@ impl<'a> Guest<'a> {
         if self.cancel.is_cancelled() {
             return Err(GuestError::Cancelled(waiting));
         }
-        if let Some(what) = self.vm.trouble() {
+        let trouble = if self.panics { self.vm.obituary() } else { self.vm.trouble() };
+        if let Some(what) = trouble {
             // What the console says after the first bad line explains it.
             thread::sleep(PAUSE);
             let (after, last_words) = (watch.start.elapsed(), self.vm.last_words(LAST_WORDS));

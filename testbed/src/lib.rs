@@ -25,6 +25,7 @@ pub mod console;
 pub mod cycle;
 pub mod derived;
 pub mod disk;
+pub mod faults;
 pub mod firmware;
 pub mod guest;
 pub mod host;

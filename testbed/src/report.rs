@@ -48,6 +48,14 @@ pub enum Step {
     UpdateAfterCrash,
     /// The machine is killed in the middle of an update, again and again.
     Kill,
+    /// A release is offered whose kernel panics.
+    Panic,
+    /// A release is offered whose initrd is cut short.
+    Truncated,
+    /// A release is offered that boots with a failed unit.
+    Unhealthy,
+    /// A release is offered in which systemd stops in the middle of the boot.
+    Hang,
     /// What a power cut could have left of the recorded writes is judged.
     Replay,
 }
@@ -73,6 +81,10 @@ impl fmt::Display for Step {
             Self::CrashUpdate => "update, crash in the middle",
             Self::UpdateAfterCrash => "update again, reboot and confirm",
             Self::Kill => "update and be killed",
+            Self::Panic => "survive a kernel that panics",
+            Self::Truncated => "survive an initrd that is cut short",
+            Self::Unhealthy => "survive a unit that fails",
+            Self::Hang => "survive a systemd that hangs",
             Self::Replay => "judge crash states",
         })
     }

@@ -135,7 +135,8 @@ mod tests {
 
     #[test]
     fn what_the_updater_writes_is_read() {
-        let state = BootState { good: Slot::A, trial: Some(Trial { slot: Slot::B, tries: 3 }) };
+        let trial = Trial { slot: Slot::B, tries: 3, release: None, since: None };
+        let state = BootState { trial: Some(trial), ..BootState::settled(Slot::A) };
         let read = Environment::read(&state.to_bytes());
         assert_eq!(read.to_string(), "good a, trial b (3 tries)");
         assert_eq!(

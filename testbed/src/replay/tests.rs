@@ -196,7 +196,12 @@ fn flip(bench: &Bench, state: BootState, log: &mut Writer) {
 }
 
 fn trial() -> BootState {
-    BootState { good: Slot::A, trial: Some(Trial { slot: Slot::B, tries: TRIES }) }
+    on_trial(TRIES)
+}
+
+fn on_trial(tries: u8) -> BootState {
+    let trial = Trial { slot: Slot::B, tries, release: None, since: None };
+    BootState { trial: Some(trial), ..BootState::settled(Slot::A) }
 }
 
 #[test]
@@ -210,8 +215,7 @@ fn a_slot_that_is_flushed_before_anything_points_to_it_is_never_bad() {
     flip(&bench, trial(), &mut log);
     log.flush();
     // GRUB counts, and flushes nothing.
-    let counted = Trial { slot: Slot::B, tries: TRIES - 1 };
-    flip(&bench, BootState { good: Slot::A, trial: Some(counted) }, &mut log);
+    flip(&bench, on_trial(TRIES - 1), &mut log);
     flip(&bench, BootState::settled(Slot::B), &mut log);
     log.flush();
 
