@@ -12,8 +12,8 @@ use crate::firmware::Firmware;
 pub(crate) const QMP_SOCKET: &str = "qmp.sock";
 pub(crate) const TPM_SOCKET: &str = "tpm.sock";
 pub(crate) const TPM_STATE: &str = "tpm";
-/// The id of the disk that is booted.
-pub(crate) const BOOT_DISK: &str = "boot-disk";
+/// Where QEMU has the disk that is booted: behind the PCI device with the id `boot-disk`.
+pub(crate) const BOOT_DISK: &str = "/machine/peripheral/boot-disk/virtio-backend";
 pub(crate) const VARIABLES: &str = "variables.fd";
 
 /// The options of a raw disk, up to its path.
@@ -274,7 +274,7 @@ mod tests {
                 "driver=blklogwrites,node-name=disk,discard=unmap,log-sector-size=512,",
                 "log.filename=/l,,1,",
                 "file.file.filename=/d,,1 ",
-                "request-merging=off",
+                "id=boot-disk,bootindex=0,request-merging=off",
             ],
         );
     }

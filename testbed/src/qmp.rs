@@ -118,7 +118,8 @@ impl Qmp {
         Ok(disks.iter().filter_map(|disk| disk["stats"]["wr_bytes"].as_u64()).sum())
     }
 
-    /// Lets the machine write no more than this many bytes per second to the disk of this id.
+    /// Lets the machine write no more than this many bytes per second to the disk at this
+    /// place in QEMU's tree of objects.
     pub fn limit_writes(&mut self, disk: &str, per_second: u64) -> Result<(), QmpError> {
         let limits = json!({
             "id": disk, "bps": 0, "bps_rd": 0, "bps_wr": per_second,
