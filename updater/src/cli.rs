@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
@@ -56,6 +57,16 @@ pub struct Global {
     /// Look for /proc, /etc, /usr, /sys, /dev and /run below this folder
     #[arg(long, global = true, hide = true, value_name = "DIR", default_value = "/")]
     pub host_root: PathBuf,
+    /// Pause no longer than this between two attempts to reach the CDN, unless it asks for it
+    #[arg(long, global = true, hide = true, value_name = "MILLISECONDS")]
+    pub longest_pause: Option<u64>,
+}
+
+impl Global {
+    /// See [`Global::longest_pause`].
+    pub fn longest_pause(&self) -> Duration {
+        self.longest_pause.map_or(Duration::MAX, Duration::from_millis)
+    }
 }
 
 /// What to do.

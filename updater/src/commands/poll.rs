@@ -1,5 +1,6 @@
 //! `check` and `update`
 
+use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
@@ -12,19 +13,23 @@ use serde_json::{Value, json};
 
 use super::{Opened, answer, now, tell};
 use crate::bootstate::{Grubenv, good_without_grubenv};
-use crate::candidate::{Candidate, fetch};
-use crate::cdn::Cdn;
+use crate::candidate::{Candidate, Wanted, fetch};
+use crate::cdn::{Cdn, Times};
 use crate::cli::{Exit, Global, Update};
-use crate::config::{Reboot, Settings};
+use crate::config::{Network, Reboot, Settings};
 use crate::esp::Access;
+use crate::host::Host;
 use crate::install::{Installed, Job, install, put_on_trial};
 use crate::plan::{Facts, Permissions, Slots, Step, next};
 use crate::slots::inspect;
 use crate::trial::{offered, settled};
 
+/// Where manifests are remembered until the next reboot.
+const MANIFESTS: &str = "/run/etchaos/manifests";
+
 pub(super) fn check(global: &Global) -> Result<Exit> {
     let mut opened = Opened::new(global, Access::Read)?;
-    let offer = Offer::get(&mut opened)?;
+    let offer = Offer::get(global, &mut opened)?;
     opened.reopen(global, Access::Read)?;
     let poll = Poll::new(&opened, offer, None, Permissions::default())?;
     poll.refuse_downgrade()?;
@@ -38,7 +43,7 @@ pub(super) fn check(global: &Global) -> Result<Exit> {
 
 pub(super) fn update(global: &Global, arguments: &Update) -> Result<Exit> {
     let mut opened = Opened::new(global, Access::Read)?;
-    let offer = Offer::get(&mut opened)?;
+    let offer = Offer::get(global, &mut opened)?;
     opened.reopen(global, Access::Read)?;
     let unconfirmed = unconfirmed(&opened)?;
     if unconfirmed.is_none() {
@@ -88,11 +93,15 @@ struct Offer {
 
 impl Offer {
     /// Asks for it with the ESP closed: a server may take its time, and others want to write.
-    fn get(opened: &mut Opened) -> Result<Self> {
+    fn get(global: &Global, opened: &mut Opened) -> Result<Self> {
         opened.esp()?;
         opened.close();
-        let cdn = Cdn::default();
-        let candidate = candidate(&cdn, &opened.settings)?;
+        let times = Times::default().with_longest_pause(global.longest_pause());
+        let environment = |name: &str| std::env::var(name).ok();
+        let allowed = &opened.settings.allowed_origins;
+        let cdn = Cdn::with(&Network::default(), allowed, times, &environment)?;
+        let cache = Host::new(&global.host_root).path(MANIFESTS);
+        let candidate = candidate(&cdn, &opened.settings, &cache)?;
         Ok(Self { cdn, candidate })
     }
 }
@@ -292,8 +301,8 @@ impl Poll {
     }
 }
 
-fn candidate(cdn: &Cdn, settings: &Settings) -> Result<Candidate> {
-    let base = settings.cdn.as_deref().context(
+fn candidate(cdn: &Cdn, settings: &Settings, cache: &Path) -> Result<Candidate> {
+    let base = settings.cdn.as_ref().context(
         "no CDN is configured: set \"cdn\", for example in etchaos/config.json on the ESP",
     )?;
     let variant = settings.variant.clone().context(
@@ -305,7 +314,17 @@ fn candidate(cdn: &Cdn, settings: &Settings) -> Result<Candidate> {
             "no key is trusted, so no release can be verified: the image has none in /usr/lib/etchaos/keys, and \"keys\" is not set"
         );
     }
-    Ok(fetch(cdn, base, &Target { variant, arch }, &settings.keys, now())?)
+    Ok(fetch(
+        cdn,
+        &Wanted {
+            bases: std::slice::from_ref(base),
+            target: &Target { variant, arch },
+            keys: &settings.keys,
+            now: now(),
+            newest: None,
+            cache: Some(cache),
+        },
+    )?)
 }
 
 fn why_no_reboot(opened: &Opened, arguments: &Update) -> Option<&'static str> {

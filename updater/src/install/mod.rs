@@ -9,7 +9,7 @@ mod download;
 mod space;
 
 use std::fs::File;
-use std::io::{self, Write};
+use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use protocol::esp::{MANIFEST, Slot, slot_file};
@@ -21,7 +21,7 @@ pub use self::download::DownloadError;
 pub use self::space::{Space, SpaceError};
 use crate::bootstate::Grubenv;
 use crate::candidate::Candidate;
-use crate::cdn::{Cdn, CdnError};
+use crate::cdn::{Cdn, CdnError, FetchError};
 use crate::esp::Esp;
 use crate::files::{FileError, at, make_folder, measure, remove, remove_whatever, sync_folder};
 use crate::plan::{Content, Slots};
@@ -57,6 +57,9 @@ pub enum InstallError {
     /// An artifact is not what the manifest says.
     #[error(transparent)]
     Download(#[from] DownloadError),
+    /// An artifact could not be had whole.
+    #[error(transparent)]
+    Fetch(FetchError),
     /// The disk refused.
     #[error(transparent)]
     File(#[from] FileError),
@@ -128,10 +131,23 @@ pub fn put_on_trial(
 /// A missing artifact should cost nothing: what is in the slot may be the only other release.
 fn ask_for_artifacts(job: Job<'_>) -> Result<(), InstallError> {
     for artifact in job.candidate.release().boot_artifacts() {
-        let url = job.candidate.artifact_url(artifact, job.allowed_origins)?;
-        download::check_length(artifact, job.cdn.probe(&url)?)?;
+        let sources = job.candidate.sources(artifact, job.allowed_origins)?;
+        ask_for(job, artifact, &sources)?;
     }
     Ok(())
+}
+
+/// One mirror that has it is enough; of several errors the last is told.
+fn ask_for(job: Job<'_>, artifact: &Artifact, sources: &[String]) -> Result<(), InstallError> {
+    let mut asked = Ok(());
+    for url in sources {
+        let answer = job.cdn.probe(url).map_err(InstallError::from);
+        asked = answer.and_then(|length| Ok(download::check_length(artifact, length)?));
+        if asked.is_ok() {
+            break;
+        }
+    }
+    asked
 }
 
 /// A slot in which nothing is left, and to which nothing points.
@@ -190,12 +206,17 @@ fn stage(Cleared(job): Cleared<'_>) -> Result<Staged<'_>, InstallError> {
 }
 
 fn stage_one(job: Job<'_>, artifact: &Artifact) -> Result<(), InstallError> {
-    let url = job.candidate.artifact_url(artifact, job.allowed_origins)?;
+    let sources = job.candidate.sources(artifact, job.allowed_origins)?;
     let path = path_of(job, artifact.role);
     let Artifact { role, size, .. } = artifact;
     log::info!(role = role.to_string().as_str(), size = *size; "downloading the {role} ({size} bytes)");
-    let body = job.cdn.open(&url)?;
-    write(&path, &artifact.sha256, |file| download::copy(artifact, body, file))
+    write(&path, &artifact.sha256, |file| {
+        let mut filling = download::Filling::new(file);
+        job.cdn.download(&sources, artifact, &mut filling).map_err(|error| match error {
+            FetchError::Sink(why) => InstallError::File(at("write", &path)(why)),
+            other => InstallError::Fetch(other),
+        })
+    })
 }
 
 /// The manifest comes last: with it the slot is a release.
@@ -203,7 +224,7 @@ fn seal(Staged(job): Staged<'_>) -> Result<Installed, InstallError> {
     let path = job.esp.path(&job.slot.folder()).join(MANIFEST);
     let token = job.candidate.token().as_bytes();
     write(&path, &download::digest(token), |file| {
-        file.write_all(token).map_err(DownloadError::Write)
+        Ok(file.write_all(token).map_err(at("write", &path))?)
     })?;
     Ok(Installed { slot: job.slot, release: job.candidate.release().clone() })
 }
@@ -212,14 +233,11 @@ fn seal(Staged(job): Staged<'_>) -> Result<Installed, InstallError> {
 fn write(
     path: &Path,
     sha256: &str,
-    fill: impl FnOnce(&mut File) -> Result<(), DownloadError>,
+    fill: impl FnOnce(&mut File) -> Result<(), InstallError>,
 ) -> Result<(), InstallError> {
     let file = File::options().write(true).create_new(true).open(path);
     let mut file = file.map_err(at("make", path))?;
-    fill(&mut file).map_err(|error| match error {
-        DownloadError::Write(why) => InstallError::File(at("write", path)(why)),
-        other => other.into(),
-    })?;
+    fill(&mut file)?;
     file.sync_all().map_err(at("flush", path))?;
     if let Some(folder) = path.parent() {
         sync_folder(folder)?;
@@ -235,9 +253,4 @@ fn write(
 
 fn path_of(job: Job<'_>, role: Role) -> PathBuf {
     job.esp.path(&job.slot.folder()).join(slot_file(role).unwrap_or_default())
-}
-
-/// An interrupted read is not the end of a file.
-fn is_interrupted(error: &io::Error) -> bool {
-    error.kind() == io::ErrorKind::Interrupted
 }

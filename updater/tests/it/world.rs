@@ -203,7 +203,7 @@ impl World {
     pub fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_updater"));
         command.arg("--esp").arg(self.esp("")).arg("--host-root").arg(self.path("host"));
-        command.args(arguments);
+        command.arg("--longest-pause").arg("10").args(arguments);
         // Never the real systemctl.
         let path = std::env::var("PATH").unwrap_or_default();
         command.env("PATH", format!("{}:{path}", self.path("bin").display()));

@@ -1,0 +1,135 @@
+//! The head of an answer: what decisions need of it, bounded.
+
+use std::time::{Duration, SystemTime};
+
+use ureq::http::header::{
+    CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, DATE, ETAG, HeaderName,
+    LAST_MODIFIED, LOCATION, RETRY_AFTER, TRANSFER_ENCODING,
+};
+use ureq::http::{HeaderMap, StatusCode};
+
+use super::range::ContentRange;
+use super::retry::retry_after;
+
+/// Longest ETag or date that is remembered and sent back.
+const VALIDATOR_MAX: usize = 256;
+
+/// What decisions need of an answer's head.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) struct Head {
+    pub(super) status: u16,
+    /// How many bytes follow, if the server says.
+    pub(super) length: Option<u64>,
+    /// The body says by itself where it ends, so an early end is no cut.
+    pub(super) is_chunked: bool,
+    pub(super) range: Option<ContentRange>,
+    pub(super) etag: Option<String>,
+    pub(super) last_modified: Option<String>,
+    pub(super) location: Option<String>,
+    pub(super) retry_after: Option<Duration>,
+    /// Another encoding than none.
+    pub(super) encoding: Option<String>,
+    pub(super) content_type: Option<String>,
+}
+
+impl Head {
+    pub(super) fn new(status: StatusCode, headers: &HeaderMap, now: SystemTime) -> Self {
+        let text = |name: HeaderName| headers.get(name)?.to_str().ok().map(str::trim);
+        let owned = |name: HeaderName| text(name).map(str::to_owned);
+        let validator = |name: HeaderName| text(name).filter(|v| is_validator(v)).map(str::to_owned);
+        let is_chunked = text(TRANSFER_ENCODING).is_some_and(|v| v.eq_ignore_ascii_case("chunked"));
+        // With both, the chunks count (RFC 9112 section 6.3).
+        let length = text(CONTENT_LENGTH).filter(|_| !is_chunked);
+        Self {
+            status: status.as_u16(),
+            length: length.and_then(|length| length.parse().ok()),
+            is_chunked,
+            range: text(CONTENT_RANGE).and_then(ContentRange::parse),
+            etag: validator(ETAG),
+            last_modified: validator(LAST_MODIFIED),
+            location: owned(LOCATION),
+            retry_after: text(RETRY_AFTER).and_then(|after| retry_after(after, text(DATE), now)),
+            encoding: owned(CONTENT_ENCODING)
+                .filter(|encoding| !encoding.is_empty() && !encoding.eq_ignore_ascii_case("identity")),
+            content_type: owned(CONTENT_TYPE),
+        }
+    }
+
+    /// The ETag, if bytes of two answers that have it may be joined: a weak one only promises that
+    /// they mean the same (RFC 9110 section 8.8.1).
+    pub(super) fn strong_etag(&self) -> Option<&str> {
+        self.etag.as_deref().filter(|etag| etag.starts_with('"'))
+    }
+
+    /// Whether this is a page for people, such as a network's login form.
+    pub(super) fn is_html(&self, beginning: &[u8]) -> bool {
+        let declared = self.content_type.as_deref().unwrap_or_default().to_ascii_lowercase();
+        declared.starts_with("text/html")
+            || declared.starts_with("application/xhtml")
+            || begins_like_html(beginning)
+    }
+}
+
+/// Neither a JWT nor a kernel begins like this.
+pub(crate) fn begins_like_html(bytes: &[u8]) -> bool {
+    let text = bytes.trim_ascii_start();
+    let text = text.strip_prefix(b"\xef\xbb\xbf").unwrap_or(text).trim_ascii_start();
+    [&b"<!doctype"[..], b"<html", b"<head", b"<?xml", b"<!--"]
+        .iter()
+        .any(|tag| text.len() >= tag.len() && text[..tag.len()].eq_ignore_ascii_case(tag))
+}
+
+/// What may be sent back in a header, whoever it came from.
+pub(crate) fn is_validator(text: &str) -> bool {
+    let plain = |b: u8| b == b' ' || b.is_ascii_graphic();
+    (1..=VALIDATOR_MAX).contains(&text.len()) && text.bytes().all(plain)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn head(headers: &[(&str, &str)]) -> Head {
+        let mut map = HeaderMap::new();
+        for (name, value) in headers {
+            map.append(HeaderName::try_from(*name).unwrap(), value.parse().unwrap());
+        }
+        Head::new(StatusCode::OK, &map, SystemTime::UNIX_EPOCH)
+    }
+
+    #[test]
+    fn what_is_read() {
+        let head = head(&[
+            ("content-length", "7"),
+            ("etag", "\"x\""),
+            ("retry-after", "3"),
+            ("content-encoding", "GZip"),
+        ]);
+        assert_eq!((head.length, head.strong_etag()), (Some(7), Some("\"x\"")));
+        assert_eq!(head.retry_after, Some(Duration::from_secs(3)));
+        assert_eq!(head.encoding.as_deref(), Some("GZip"));
+    }
+
+    #[test]
+    fn what_is_not_taken() {
+        let long = "x".repeat(257);
+        let odd = head(&[("etag", &long), ("last-modified", "\u{fc}"), ("content-length", "-1")]);
+        assert_eq!((odd.etag, odd.last_modified, odd.length), (None, None, None));
+        let both = head(&[("content-length", "7"), ("transfer-encoding", "chunked")]);
+        assert_eq!((both.length, both.is_chunked), (None, true));
+        assert_eq!(head(&[("content-encoding", "identity")]).encoding, None);
+        assert_eq!(head(&[("etag", "W/\"x\"")]).strong_etag(), None);
+    }
+
+    #[test]
+    fn pages_for_people() {
+        for page in ["<html>", " \n<!DOCTYPE html>", "\u{feff}<HTML lang", "<?xml version"] {
+            assert!(begins_like_html(page.as_bytes()), "{page}");
+        }
+        for file in ["", "<", "MZ", "eyJhbGciOiJFZERTQSJ9.", "<htm"] {
+            assert!(!begins_like_html(file.as_bytes()), "{file}");
+        }
+        assert!(head(&[("content-type", "Text/HTML; charset=utf-8")]).is_html(b""));
+        assert!(!head(&[("content-type", "application/octet-stream")]).is_html(b"MZ"));
+    }
+}

@@ -1,0 +1,100 @@
+//! Whose certificates are trusted: the public authorities, and the operator's own.
+
+use std::fs::File;
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
+
+use rustls::RootCertStore;
+use rustls::pki_types::CertificateDer;
+use ureq::tls::{Certificate, PemItem, RootCerts, parse_pem};
+use webpki_root_certs::TLS_SERVER_ROOT_CERTS;
+
+use super::SetupError;
+
+/// A distribution's whole bundle has 220 kB.
+const FILE_MAX: u64 = 1 << 20;
+
+/// The public authorities, and those in the PEM files.
+pub(super) fn roots(files: &[PathBuf]) -> Result<RootCerts, SetupError> {
+    let public = TLS_SERVER_ROOT_CERTS.iter().map(|der| Certificate::from_der(der));
+    let mut certificates: Vec<Certificate<'static>> = public.collect();
+    for path in files {
+        let bad = |why: String| SetupError::Authority { path: path.clone(), why };
+        let pem = read(path).map_err(|error| bad(error.to_string()))?;
+        certificates.extend(certificates_of(&pem).map_err(bad)?);
+    }
+    Ok(certificates.into())
+}
+
+fn read(path: &Path) -> io::Result<Vec<u8>> {
+    // Looked at first: opening a pipe would wait for ever.
+    if !std::fs::metadata(path)?.is_file() {
+        return Err(io::Error::other("it is not a file"));
+    }
+    let mut bytes = Vec::new();
+    File::open(path)?.take(FILE_MAX + 1).read_to_end(&mut bytes)?;
+    match bytes.len() as u64 > FILE_MAX {
+        true => Err(io::Error::other(format!("it is larger than {FILE_MAX} bytes"))),
+        false => Ok(bytes),
+    }
+}
+
+/// At least one, and each good for rustls, which ignores bad ones.
+fn certificates_of(pem: &[u8]) -> Result<Vec<Certificate<'static>>, String> {
+    let mut found = Vec::new();
+    for item in parse_pem(pem) {
+        match item {
+            Ok(PemItem::Certificate(certificate)) => found.push(certificate),
+            Ok(_) => return Err("it holds a private key, which has no place there".into()),
+            Err(_) => return Err("it is not PEM".into()),
+        }
+    }
+    let mut store = RootCertStore::empty();
+    for certificate in &found {
+        let der = CertificateDer::from_slice(certificate.der());
+        store.add(der).map_err(|why| format!("a certificate in it is not usable: {why}"))?;
+    }
+    match found.is_empty() {
+        true => Err("it has no certificate (-----BEGIN CERTIFICATE-----)".into()),
+        false => Ok(found),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn files_that_are_no_authorities() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("ca.pem");
+        let key = rcgen::KeyPair::generate().unwrap().serialize_pem();
+        let garbage = "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n";
+        let large = "x".repeat(2 << 20);
+        for (text, said) in [
+            ("", "no certificate"),
+            ("hello", "no certificate"),
+            (garbage, "not usable"),
+            (&key, "private key"),
+            (&large, "larger than"),
+        ] {
+            std::fs::write(&path, text).unwrap();
+            let error = roots(std::slice::from_ref(&path)).unwrap_err().to_string();
+            assert!(error.contains(said) && error.contains("ca.pem"), "{error}");
+            assert!(!error.contains("AAAA") && !error.contains("MI"), "{error}");
+        }
+        let error = roots(&[folder.path().to_owned()]).unwrap_err().to_string();
+        assert!(error.contains("not a file"), "{error}");
+        assert!(roots(&["/no/such/ca.pem".into()]).unwrap_err().to_string().contains("No such"));
+    }
+
+    #[test]
+    fn public_authorities_stay() {
+        let RootCerts::Specific(public) = roots(&[]).unwrap() else { panic!() };
+        assert!(public.len() > 100);
+        let mut store = RootCertStore::empty();
+        for certificate in public.iter() {
+            store.add(CertificateDer::from_slice(certificate.der())).unwrap();
+        }
+    }
+}
