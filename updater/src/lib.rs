@@ -5,7 +5,7 @@
 //! 2. [`esp`], [`slots`], [`bootstate`]: what is there: the ESP, its two slots, grubenv
 //! 3. [`cdn`], [`candidate`]: what there could be: the manifest, verified
 //! 4. [`plan`]: the one decision, [`plan::next`], pure
-//! 5. [`install`]: carries it out, in an order that survives a power cut
+//! 5. [`install`]: carries it out, in an order that survives a power cut, by way of [`files`]
 //! 6. [`confirm`]: after the reboot, if the host is healthy; [`trial`] is what all of this does to grubenv
 //!
 //! [`listen`] is apart: it runs Patterns that are pushed.
@@ -21,6 +21,7 @@ pub mod esp;
 pub mod files;
 pub mod host;
 pub mod install;
+pub mod interrupt;
 pub mod journal;
 pub mod listen;
 pub mod plan;

@@ -1,68 +1,104 @@
 //! What is in the two slots.
 
-use std::io::ErrorKind;
-use std::path::Path;
-
-use protocol::esp::{MANIFEST, Slot, slot_file};
+use protocol::esp::{MANIFEST, PARTIAL, Slot, slot_file};
 use protocol::token::{TOKEN_MAX, verify};
 use protocol::{Artifact, KeyRing, Manifest, Release, Role, Verified};
 
-use crate::esp::Esp;
-use crate::files::measure;
-use crate::host::read_if_there;
+use crate::files::{Entry, FileSystem, measure, read_if_there};
 use crate::plan::{Content, Slots};
 
 /// Looks into both slots and hashes what is there.
-pub fn inspect(esp: &Esp, keys: &KeyRing) -> Slots {
-    let [a, b] = Slot::ALL.map(|slot| content(&esp.path(&slot.folder()), keys));
+pub fn inspect(esp: &dyn FileSystem, keys: &KeyRing) -> Slots {
+    let [a, b] = Slot::ALL.map(|slot| content(esp, slot, keys));
     Slots { a, b }
 }
 
-fn content(folder: &Path, keys: &KeyRing) -> Content {
-    let ours = Role::BOOT.into_iter().filter_map(slot_file).chain([MANIFEST]);
-    if !ours.into_iter().any(|name| is_there(&folder.join(name))) {
-        return Content::Empty;
+fn content(esp: &dyn FileSystem, slot: Slot, keys: &KeyRing) -> Content {
+    let folder = slot.folder();
+    match esp.look(&folder) {
+        Ok(None) => return Content::Empty,
+        Ok(Some(Entry::Folder)) => {}
+        Ok(Some(_)) => return damaged(format!("{folder} is not a folder")),
+        Err(error) => return damaged(error.to_string()),
     }
-    let release = match release(&folder.join(MANIFEST), keys) {
+    let release = match release(esp, slot, MANIFEST, keys) {
         Ok(release) => release,
-        Err(problem) => return Content::Damaged { release: None, problem },
+        Err(problem) => return without_manifest(esp, slot, keys, problem),
     };
-    let problem = release.boot_artifacts().find_map(|artifact| check(folder, artifact).err());
+    let problem = release.boot_artifacts().find_map(|artifact| check(esp, slot, artifact).err());
     match problem {
         Some(problem) => Content::Damaged { release: Some(release), problem },
         None => Content::Complete(release),
     }
 }
 
-/// What cannot be looked at is there, and damaged.
-fn is_there(path: &Path) -> bool {
-    !matches!(std::fs::symlink_metadata(path), Err(error) if error.kind() == ErrorKind::NotFound)
+fn without_manifest(
+    esp: &dyn FileSystem,
+    slot: Slot,
+    keys: &KeyRing,
+    problem: String,
+) -> Content {
+    if let Some(release) = partial(esp, slot, keys) {
+        let size = |artifact: &Artifact| {
+            let path = format!("{}/{}", slot.folder(), slot_file(artifact.role)?);
+            match esp.look(&path) {
+                Ok(Some(Entry::File { size })) => Some(size.min(artifact.size)),
+                _ => None,
+            }
+        };
+        let bytes = release.boot_artifacts().filter_map(size).sum();
+        return Content::Partial { release, bytes };
+    }
+    let ours = Role::BOOT.into_iter().filter_map(slot_file).chain([MANIFEST, PARTIAL]);
+    // What cannot be looked at is there, and damaged.
+    let is_there = |name| !matches!(esp.look(&format!("{}/{name}", slot.folder())), Ok(None));
+    match ours.into_iter().any(is_there) {
+        true => damaged(problem),
+        false => Content::Empty,
+    }
 }
 
-/// The release of a slot. Its time is not looked at: what is installed does not go bad.
-fn release(path: &Path, keys: &KeyRing) -> Result<Release, String> {
-    let token = read_if_there(path, TOKEN_MAX as u64)
-        .map_err(|error| format!("{MANIFEST} cannot be read: {error}"))?
-        .ok_or_else(|| format!("{MANIFEST} is missing"))?;
+fn damaged(problem: String) -> Content {
+    Content::Damaged { release: None, problem }
+}
+
+/// The release that a slot's files are the beginnings of, if there is one that verifies.
+pub fn partial(esp: &dyn FileSystem, slot: Slot, keys: &KeyRing) -> Option<Release> {
+    release(esp, slot, PARTIAL, keys).ok()
+}
+
+/// The release of a slot, by the manifest of this name. Its time is not looked at: what is installed
+/// does not go bad.
+fn release(
+    esp: &dyn FileSystem,
+    slot: Slot,
+    name: &str,
+    keys: &KeyRing,
+) -> Result<Release, String> {
+    let path = format!("{}/{name}", slot.folder());
+    let token = read_if_there(esp, &path, TOKEN_MAX as u64)
+        .map_err(|error| format!("{name} cannot be read: {}", error.why))?
+        .ok_or_else(|| format!("{name} is missing"))?;
     let token = String::from_utf8_lossy(&token);
-    let claims = verify(&token, keys).map_err(|error| format!("{MANIFEST}: {error}"))?;
+    let claims = verify(&token, keys).map_err(|error| format!("{name}: {error}"))?;
     let manifest: Verified<Manifest> =
-        claims.try_into().map_err(|error| format!("{MANIFEST}: {error}"))?;
+        claims.try_into().map_err(|error| format!("{name}: {error}"))?;
     Ok(manifest.into_inner().release)
 }
 
-fn check(folder: &Path, artifact: &Artifact) -> Result<(), String> {
+fn check(esp: &dyn FileSystem, slot: Slot, artifact: &Artifact) -> Result<(), String> {
     let name = slot_file(artifact.role).unwrap_or_default();
-    let path = folder.join(name);
-    match std::fs::metadata(&path).map(|data| data.len()) {
-        Ok(size) if size == artifact.size => {}
-        Ok(size) => return Err(format!("{name} has {size} bytes, expected {}", artifact.size)),
-        Err(error) if error.kind() == ErrorKind::NotFound => {
-            return Err(format!("{name} is missing"));
+    let path = format!("{}/{name}", slot.folder());
+    match esp.look(&path) {
+        Ok(Some(Entry::File { size })) if size == artifact.size => {}
+        Ok(Some(Entry::File { size })) => {
+            return Err(format!("{name} has {size} bytes, expected {}", artifact.size));
         }
-        Err(error) => return Err(format!("{name} cannot be read: {error}")),
+        Ok(Some(_)) => return Err(format!("{name} is not a file")),
+        Ok(None) => return Err(format!("{name} is missing")),
+        Err(error) => return Err(format!("{name} cannot be read: {}", error.why)),
     }
-    let (_, digest) = measure(&path).map_err(|error| error.to_string())?;
+    let digest = measure(esp, &path, artifact.size).map_err(|error| error.to_string())?;
     match digest == artifact.sha256 {
         true => Ok(()),
         false => Err(format!("{name} has the SHA-256 {digest}, expected {}", artifact.sha256)),

@@ -19,6 +19,7 @@ use crate::cli::{Exit, Global, Update};
 use crate::config::{Network, Reboot, Settings};
 use crate::esp::Access;
 use crate::host::Host;
+use crate::interrupt;
 use crate::install::{Installed, Job, install, put_on_trial};
 use crate::plan::{Facts, Permissions, Slots, Step, next};
 use crate::slots::inspect;
@@ -42,6 +43,7 @@ pub(super) fn check(global: &Global) -> Result<Exit> {
 }
 
 pub(super) fn update(global: &Global, arguments: &Update) -> Result<Exit> {
+    interrupt::catch().context("cannot catch signals")?;
     let mut opened = Opened::new(global, Access::Read)?;
     let offer = Offer::get(global, &mut opened)?;
     opened.reopen(global, Access::Read)?;
@@ -194,6 +196,7 @@ impl Poll {
             candidate: &self.candidate,
             cdn: &self.cdn,
             allowed_origins: &opened.settings.allowed_origins,
+            keys: &opened.settings.keys,
         };
         match self.step {
             Step::UpToDate | Step::Unconfirmed { .. } | Step::FailedBefore | Step::Downgrade => {
@@ -274,7 +277,7 @@ impl Poll {
                 format!("{new} is to be installed in slot {slot}{}", self.changes())
             }
             Step::Activate(slot) => format!("{new} is whole in slot {slot} and to be tried"),
-            Step::Repair(slot) => format!("slot {slot} is damaged and to be repaired with {new}"),
+            Step::Repair(slot) => format!("slot {slot} is not whole and to be repaired with {new}"),
         }
     }
 
@@ -286,7 +289,7 @@ impl Poll {
                 format!("{new} was installed in slot {slot}, on trial{}", self.changes())
             }
             Step::Activate(slot) => format!("{new} is on trial in slot {slot}"),
-            Step::Repair(slot) => format!("slot {slot} was damaged and repaired with {new}"),
+            Step::Repair(slot) => format!("slot {slot} was not whole and is repaired with {new}"),
             Step::Withdraw(slot) => {
                 format!("the CDN offers what runs, {new}: the trial of slot {slot} was called off")
             }

@@ -45,13 +45,20 @@ fn running(slot: Slot, slots: &Slots, image: Option<String>) -> Value {
 }
 
 fn slot(content: &Content) -> Value {
-    let (state, problem) = match content {
-        Content::Empty => ("empty", None),
-        Content::Complete(_) => ("complete", None),
-        Content::Damaged { problem, .. } => ("damaged", Some(problem)),
+    let (state, release, problem) = match content {
+        Content::Empty => ("empty", None, None),
+        Content::Complete(release) => ("complete", Some(release), None),
+        Content::Partial { release, bytes } => {
+            let size: u64 = release.boot_artifacts().map(|artifact| artifact.size).sum();
+            let problem = format!("{bytes} of {size} bytes are there; the next update goes on");
+            ("partial", Some(release), Some(problem))
+        }
+        Content::Damaged { release, problem } => {
+            ("damaged", release.as_ref(), Some(problem.clone()))
+        }
     };
     let mut shown = Map::from_iter([("state".to_owned(), json!(state))]);
-    if let Some(Release { version, build, kernel, .. }) = content.release() {
+    if let Some(Release { version, build, kernel, .. }) = release {
         shown.insert("version".into(), json!(version));
         shown.insert("build".into(), json!(build));
         shown.insert("kernel".into(), json!(kernel));
