@@ -30,7 +30,10 @@ impl Grubenv {
             Ok(Some(bytes)) => bytes,
             Ok(None) => return recreated("grubenv is missing".into(), Block::default()),
             Err(error) => {
-                return recreated(format!("grubenv cannot be read: {}", error.why), Block::default());
+                return recreated(
+                    format!("grubenv cannot be read: {}", error.why),
+                    Block::default(),
+                );
             }
         };
         let block = match Block::parse(&bytes) {

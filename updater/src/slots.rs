@@ -32,12 +32,7 @@ fn content(esp: &dyn FileSystem, slot: Slot, keys: &KeyRing) -> Content {
     }
 }
 
-fn without_manifest(
-    esp: &dyn FileSystem,
-    slot: Slot,
-    keys: &KeyRing,
-    problem: String,
-) -> Content {
+fn without_manifest(esp: &dyn FileSystem, slot: Slot, keys: &KeyRing, problem: String) -> Content {
     if let Some(release) = partial(esp, slot, keys) {
         let size = |artifact: &Artifact| {
             let path = format!("{}/{}", slot.folder(), slot_file(artifact.role)?);

@@ -36,7 +36,8 @@ impl Head {
     pub(super) fn new(status: StatusCode, headers: &HeaderMap, now: SystemTime) -> Self {
         let text = |name: HeaderName| headers.get(name)?.to_str().ok().map(str::trim);
         let owned = |name: HeaderName| text(name).map(str::to_owned);
-        let validator = |name: HeaderName| text(name).filter(|v| is_validator(v)).map(str::to_owned);
+        let validator =
+            |name: HeaderName| text(name).filter(|v| is_validator(v)).map(str::to_owned);
         let is_chunked = text(TRANSFER_ENCODING).is_some_and(|v| v.eq_ignore_ascii_case("chunked"));
         // With both, the chunks count (RFC 9112 section 6.3).
         let length = text(CONTENT_LENGTH).filter(|_| !is_chunked);
@@ -49,8 +50,9 @@ impl Head {
             last_modified: validator(LAST_MODIFIED),
             location: owned(LOCATION),
             retry_after: text(RETRY_AFTER).and_then(|after| retry_after(after, text(DATE), now)),
-            encoding: owned(CONTENT_ENCODING)
-                .filter(|encoding| !encoding.is_empty() && !encoding.eq_ignore_ascii_case("identity")),
+            encoding: owned(CONTENT_ENCODING).filter(|encoding| {
+                !encoding.is_empty() && !encoding.eq_ignore_ascii_case("identity")
+            }),
             content_type: owned(CONTENT_TYPE),
         }
     }

@@ -7,10 +7,10 @@ use std::time::Instant;
 use protocol::release::origin;
 
 use super::answer::Head;
+use super::error::why_cut;
 use super::range::{Begin, begin};
 use super::rate::Pace;
 use super::retry::Attempts;
-use super::error::why_cut;
 use super::{Cdn, CdnError, HTML, Request, folder, pause_after, without_query};
 
 /// As much is read at once.

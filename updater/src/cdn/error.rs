@@ -82,7 +82,9 @@ pub enum CdnError {
         to: String,
     },
     /// An answer that sends us on and on.
-    #[error("the CDN redirects {url} more than {max} times: its rewriting rules may run in a circle")]
+    #[error(
+        "the CDN redirects {url} more than {max} times: its rewriting rules may run in a circle"
+    )]
     Redirects {
         /// The URL that was asked for first.
         url: String,
@@ -122,7 +124,9 @@ pub enum CdnError {
 fn advice(status: u16) -> &'static str {
     match status {
         401 | 403 => "does it want credentials, or refuse this host?",
-        407 => "the proxy wants a user and a password: \"proxy\": \"http://user:password@host:port\"",
+        407 => {
+            "the proxy wants a user and a password: \"proxy\": \"http://user:password@host:port\""
+        }
         408 | 425 | 429 | 500.. => "it may be overloaded or broken",
         _ => "was it published there?",
     }
@@ -203,7 +207,9 @@ fn transient(error: &Error) -> bool {
 /// Errors that may quote a URL, which may hold a secret, are not shown.
 fn shown(error: &Error) -> String {
     match error {
-        Error::BadUri(_) | Error::Http(_) | Error::InvalidProxyUrl => "the URL is not usable".into(),
+        Error::BadUri(_) | Error::Http(_) | Error::InvalidProxyUrl => {
+            "the URL is not usable".into()
+        }
         Error::Io(error) => error.to_string(),
         other => other.to_string(),
     }

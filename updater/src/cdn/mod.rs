@@ -31,9 +31,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use protocol::release::origin;
 use ureq::Body;
-use ureq::http::header::{
-    IF_MODIFIED_SINCE, IF_NONE_MATCH, IF_RANGE, PROXY_AUTHORIZATION, RANGE,
-};
+use ureq::http::header::{IF_MODIFIED_SINCE, IF_NONE_MATCH, IF_RANGE, PROXY_AUTHORIZATION, RANGE};
 
 pub(crate) use self::answer::{begins_like_html, is_validator};
 pub use self::download::{FetchError, Sink};
@@ -72,7 +70,12 @@ impl Default for Times {
             connect: seconds(30),
             stall: seconds(60),
             manifest: seconds(120),
-            manifest_retries: Retries { attempts: 4, first, longest: seconds(8), patience: seconds(120) },
+            manifest_retries: Retries {
+                attempts: 4,
+                first,
+                longest: seconds(8),
+                patience: seconds(120),
+            },
             download_retries: Retries {
                 attempts: 9,
                 first,
@@ -179,7 +182,8 @@ impl Cdn {
         }
         let deadline = Some(self.times.manifest);
         self.insist(|| {
-            let (head, body) = self.ask(&Request { url, unless, deadline, ..Request::default() })?;
+            let (head, body) =
+                self.ask(&Request { url, unless, deadline, ..Request::default() })?;
             if head.status == 304 {
                 return Ok(Answered::Unchanged);
             }
@@ -241,11 +245,7 @@ impl Cdn {
     }
 
     /// One request and the head of its answer.
-    fn exchange(
-        &self,
-        url: &str,
-        request: &Request<'_>,
-    ) -> Result<(Head, Body, String), CdnError> {
+    fn exchange(&self, url: &str, request: &Request<'_>) -> Result<(Head, Body, String), CdnError> {
         let route = self.routes.to(url);
         let via = route.via.map_or(String::new(), |proxy| format!(" through the proxy {proxy}"));
         let mut call = match request.is_head {
@@ -281,12 +281,7 @@ impl Cdn {
 }
 
 /// Whether the answer is one to this question.
-fn checked(
-    url: &str,
-    via: String,
-    request: &Request<'_>,
-    head: Head,
-) -> Result<Head, CdnError> {
+fn checked(url: &str, via: String, request: &Request<'_>, head: Head) -> Result<Head, CdnError> {
     let url = without_query(url);
     match head.status {
         200 => {}

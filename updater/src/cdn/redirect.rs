@@ -121,7 +121,11 @@ mod tests {
             assert_eq!(go(location), None, "{location}");
         }
         // Up is allowed, if it is named.
-        let up = target("http://cdn.example/x", "https://cdn.example/x", &["https://cdn.example".into()]);
+        let up = target(
+            "http://cdn.example/x",
+            "https://cdn.example/x",
+            &["https://cdn.example".into()],
+        );
         assert!(up.is_some());
     }
 

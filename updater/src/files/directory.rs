@@ -18,7 +18,9 @@ impl FileSystem for Esp {
             Ok(data) if data.is_file() => Ok(Some(Entry::File { size: data.len() })),
             Ok(data) if data.is_dir() => Ok(Some(Entry::Folder)),
             Ok(_) => Ok(Some(Entry::Other)),
-            Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => {
+            Err(error)
+                if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) =>
+            {
                 Ok(None)
             }
             Err(error) => Err(at("look at", path)(error)),

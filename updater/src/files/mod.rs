@@ -233,10 +233,14 @@ pub fn overwrite(fs: &dyn FileSystem, path: &str, bytes: &[u8]) -> Result<(), Fi
             fs.create(path)?
         }
     };
-    file.write_at(bytes, 0).map_err(at("write", path))?;
-    if found.is_some_and(|found| found != length) {
-        file.set_len(length).map_err(at("cut", path))?;
+    if let Some(found) = found
+        && found != length
+    {
+        // Also if it is to become longer: that frees what a power cut left behind its end, see
+        // `install::partial`.
+        file.set_len(found.min(length)).map_err(at("cut", path))?;
     }
+    file.write_at(bytes, 0).map_err(at("write", path))?;
     file.sync().map_err(at("flush", path))?;
     match found {
         Some(_) => Ok(()),

@@ -3,6 +3,7 @@
 mod bad_input;
 mod config;
 mod listen;
+mod power;
 mod server;
 mod update;
 mod world;
