@@ -180,11 +180,11 @@ pub fn read_if_there(
 
 /// The SHA-256 of the next `length` bytes, added to what was hashed before.
 pub fn hash(from: &mut dyn Read, length: u64, digest: &mut Sha256) -> io::Result<()> {
-    let mut buffer = vec![0; CHUNK];
+    let room = |left| usize::try_from(left).map_or(CHUNK, |left| left.min(CHUNK));
+    let mut buffer = vec![0; room(length)];
     let mut left = length;
     while left > 0 {
-        let room = usize::try_from(left).map_or(CHUNK, |left| left.min(CHUNK));
-        match from.read(&mut buffer[..room]) {
+        match from.read(&mut buffer[..room(left)]) {
             Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
             Ok(length) => {
                 digest.update(&buffer[..length]);

@@ -14,7 +14,7 @@ use updater::files::{Capacity, Entry, FileError, FileSystem, OpenFile};
 
 pub const SECTOR: usize = 512;
 /// So small that there are several flushes in a file of some sectors.
-const FLUSH_EVERY: u64 = 2 * SECTOR as u64;
+const FLUSH_EVERY: u64 = 4 * SECTOR as u64;
 
 type Id = usize;
 const ROOT: Id = 0;

@@ -28,7 +28,7 @@ pub struct Place {
 
 /// Some sectors of content that is like no other.
 fn content(role: Role, n: u64) -> Vec<u8> {
-    let sectors = if role == Role::Kernel { 3 } else { 7 };
+    let sectors = if role == Role::Kernel { 5 } else { 11 };
     let line = format!("{role} of release {n}, sector ");
     let mut bytes = Vec::new();
     for index in 0..sectors {

@@ -17,9 +17,9 @@ use self::disk::{Disk, Fault};
 use self::host::{Place, release};
 
 /// So many pending writes are tried in every combination.
-const EXHAUSTIVE: usize = 5;
+const EXHAUSTIVE: usize = 6;
 /// Of more, so many combinations besides the obvious ones.
-const SAMPLES: u64 = 12;
+const SAMPLES: u64 = 24;
 
 /// What is cut short, from a disk on which nothing is pending.
 type Action<'a> = &'a dyn Fn(&Disk) -> Result<(), String>;
@@ -30,7 +30,7 @@ struct Counts {
     cuts: usize,
     /// Different disks that this led to.
     states: usize,
-    /// Of these, not bootable, or stuck.
+    /// Of these, not bootable, or stuck. No more are looked for when there are some.
     bad: Vec<String>,
 }
 
@@ -62,7 +62,11 @@ fn cut_everywhere(
     action(&whole).unwrap();
     let mut counts = Counts::default();
     let mut seen = HashSet::new();
-    for operations in 0..=whole.operations() {
+    // Backwards: what goes wrong does so late.
+    for operations in (0..=whole.operations()).rev() {
+        if !counts.bad.is_empty() {
+            break;
+        }
         let cut = disk.copy();
         cut.fault.set(disk.fault.get());
         cut.fail_after(operations);
@@ -87,12 +91,12 @@ fn cut_everywhere(
 fn survives(place: &Place, left: &Disk, candidate: &Candidate) -> Result<(), String> {
     // As the boot loader finds it.
     place.boot(&left.copy())?;
-    // As Linux finds it after a repair; and without one, where that would not be stopped by what it
-    // finds anyway.
+    // As Linux finds it after a repair; and, for half of them, without one, where it would not be
+    // stopped by what it finds anyway.
     let repaired = left.copy();
     repaired.fsck();
     arrives(place, &repaired, candidate)?;
-    if !left.has_short_chains() {
+    if left.fingerprint().is_multiple_of(2) && !left.has_short_chains() {
         arrives(place, &left.copy(), candidate).map_err(|why| format!("without fsck: {why}"))?;
     }
     Ok(())
@@ -146,7 +150,7 @@ fn partial(place: &Place, disk: &Disk, n: u64) -> Disk {
             cut.fail_after(operations);
             place.update(&cut, Slot::A, 1, &candidate).unwrap_err();
             let left = cut.unmounted();
-            let is_partial = matches!(inspect(&left, &place.keys).b, Content::Partial { bytes, release: ref r } if bytes > 2500 && bytes < r.boot_artifacts().map(|a| a.size).sum());
+            let is_partial = matches!(inspect(&left, &place.keys).b, Content::Partial { bytes, release: ref r } if bytes > 4500 && bytes < r.boot_artifacts().map(|a| a.size).sum());
             is_partial.then_some(left)
         })
         .unwrap()
@@ -257,7 +261,7 @@ fn wrong_orders_are_found() {
         let disk = place.disk(1);
         disk.fault.set(fault);
         let counts = cut_everywhere(&disk, action, &|left| survives(&place, left, &candidate));
-        eprintln!("{name}: {} states, {} BAD", counts.states, counts.bad.len());
+        eprintln!("{name}: BAD after {} states", counts.states);
         assert!(!counts.bad.is_empty(), "{name}");
     }
 }
