@@ -9,16 +9,13 @@ use std::io;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::Path;
 
-use protocol::token::TOKEN_MAX;
 use serde::{Deserialize, Serialize};
 
 use crate::cdn::{Validators, is_validator};
 use crate::host::read_if_there;
 
-/// More mirrors than anybody has; each costs a token's size.
-const ENTRIES_MAX: usize = 8;
-/// As many tokens as there may be.
-const FILE_MAX: u64 = (ENTRIES_MAX * (TOKEN_MAX + 4096)) as u64;
+/// A dozen manifests of the usual size. It is all read into memory.
+const FILE_MAX: u64 = 1 << 20;
 
 /// A manifest as it was seen at a URL.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -63,12 +60,12 @@ impl Cache {
         if validators != Validators::default() {
             let (url, token) = (url.to_owned(), token.to_owned());
             self.entries.insert(0, Entry { url, validators, token });
-            self.entries.truncate(ENTRIES_MAX);
         }
     }
 
-    /// Writes the file, by way of another one beside it. Nothing is flushed: it may be lost.
-    pub(super) fn write(&self, path: Option<&Path>) {
+    /// Writes the file, by way of another one beside it, with as much as there is room for. Nothing
+    /// is flushed: it may be lost.
+    pub(super) fn write(&mut self, path: Option<&Path>) {
         let Some(path) = path else { return };
         if let Err(error) = self.try_write(path) {
             log::info!(
@@ -78,12 +75,17 @@ impl Cache {
         }
     }
 
-    fn try_write(&self, path: &Path) -> io::Result<()> {
+    fn try_write(&mut self, path: &Path) -> io::Result<()> {
+        let mut bytes = serde_json::to_vec(self)?;
+        // The oldest is last.
+        while bytes.len() as u64 > FILE_MAX && self.entries.pop().is_some() {
+            bytes = serde_json::to_vec(self)?;
+        }
         if let Some(folder) = path.parent() {
             DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
         }
         let new = path.with_extension("new");
-        std::fs::write(&new, serde_json::to_vec(self)?)?;
+        std::fs::write(&new, bytes)?;
         std::fs::rename(new, path)
     }
 
@@ -118,11 +120,14 @@ mod tests {
 
     #[test]
     fn it_does_not_grow_and_forgets_what_has_no_name() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("manifests");
         let mut cache = Cache::default();
         for n in 0..20 {
-            cache.put(&format!("https://{n}/x"), named("\"1\""), "token");
+            cache.put(&format!("https://{n}/x"), named("\"1\""), &"x".repeat(100_000));
         }
-        assert_eq!(cache.entries.len(), ENTRIES_MAX);
+        cache.write(Some(&path));
+        assert_eq!(Cache::read(Some(&path)).entries.len(), 10);
         assert!(cache.get("https://19/x").is_some());
         cache.put("https://19/x", Validators::default(), "token");
         assert!(cache.get("https://19/x").is_none());

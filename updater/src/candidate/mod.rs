@@ -105,7 +105,7 @@ pub enum CandidateError {
     },
     /// It is older than one that was seen before.
     #[error(
-        "the manifest {url} has build {found}, and build {newest} was seen before: this mirror is behind, or somebody replays an old release; \"update --allow-downgrade\" takes it"
+        "the manifest {url} has build {found}, which is older than build {newest} that was seen before: this mirror is behind, or somebody replays an old release; \"update --allow-downgrade\" takes it"
     )]
     Older {
         /// Its URL.

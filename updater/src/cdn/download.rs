@@ -145,8 +145,7 @@ impl Cdn {
         sink: &mut dyn Sink,
     ) -> Result<(), FetchError> {
         let mut attempts = Attempts::new(self.times.download_retries, Instant::now());
-        let mut transfer =
-            Transfer { url, size, at: from, farthest: from, etag: None, ranges: true };
+        let mut transfer = Transfer { url, size, at: from, farthest: 0, etag: None, ranges: true };
         if from > size {
             transfer.restart(sink)?;
         }
@@ -237,7 +236,12 @@ impl Cdn {
             }
         }
         transfer.etag = head.strong_etag().map(str::to_owned);
-        self.copy(transfer, head, body, sink)
+        let copied = self.copy(transfer, head, body, sink);
+        // The beginning of a page is not the beginning of a file.
+        if let Err(FetchError::Truncated { is_html: true, .. }) = &copied {
+            transfer.restart(sink)?;
+        }
+        copied
     }
 
     /// Copies a body to the sink, not a byte more than the file has, and not faster than allowed.
@@ -311,6 +315,7 @@ impl Transfer<'_> {
         self.farthest = self.farthest.max(at);
         Ok(())
     }
+
     fn ended(&self, why: String, is_html: bool, is_transient: bool) -> FetchError {
         FetchError::Truncated {
             url: without_query(self.url),

@@ -123,7 +123,7 @@ pub enum CdnError {
 
 fn advice(status: u16) -> &'static str {
     match status {
-        401 | 403 => "does it want credentials, or refuse this host?",
+        401 | 403 => "does it, or a proxy, want credentials, or refuse this host?",
         407 => {
             "the proxy wants a user and a password: \"proxy\": \"http://user:password@host:port\""
         }
@@ -164,9 +164,10 @@ impl CdnError {
     /// A request without an answer.
     pub(super) fn unanswered(url: String, via: String, error: &Error) -> Self {
         match tls(error) {
-            Some(rustls::Error::InvalidCertificate(CertificateError::UnknownIssuer)) => {
-                Self::Untrusted { url, via }
-            }
+            // The second is one that has the name of a known one, and another key.
+            Some(rustls::Error::InvalidCertificate(
+                CertificateError::UnknownIssuer | CertificateError::BadSignature,
+            )) => Self::Untrusted { url, via },
             _ => Self::Unreachable { url, via, why: shown(error), is_transient: transient(error) },
         }
     }

@@ -1,15 +1,16 @@
 //! Where releases come from: a web server, or a folder.
 //!
 //! What happens to a request, and where it is decided:
-//! 1. [`proxy`]: which way it goes, by tunnel, by [`forward`]ing, or straight; [`route`] has the agents
-//! 2. [`authorities`]: whose certificate is good on that way
-//! 3. [`redirect`]: whether the answer may send us elsewhere
-//! 4. [`answer`], [`range`]: what the answer's head is good for
-//! 5. [`rate`]: how fast the body is read
-//! 6. [`retry`]: whether to ask again, and when
+//! 1. `proxy`: which way it goes: by a tunnel, by asking a proxy (`forward`), or straight; `route` has
+//!    the agents
+//! 2. `authorities`: whose certificate is good on that way
+//! 3. `redirect`: whether the answer may send us elsewhere
+//! 4. `answer`, `range`: what the answer's head is good for
+//! 5. `rate`: how fast the body is read
+//! 6. `retry`: whether to ask again, and when
 //!
-//! [`download`] does that until a whole file is there, [`mirrors`] until it is the right one;
-//! [`error`] is what can go wrong.
+//! `download` does that until a whole file is there, `mirrors` until it is the right one; `error` is
+//! what can go wrong.
 
 mod answer;
 mod authorities;
@@ -147,12 +148,16 @@ struct Request<'a> {
 
 impl Cdn {
     /// A client for this network. Redirects may lead to `allowed_origins` (`https://host[:port]`).
-    pub fn new(network: &Network, allowed_origins: &[String]) -> Result<Self, SetupError> {
-        Self::with(network, allowed_origins, Times::default(), &|name| std::env::var(name).ok())
+    pub fn new(
+        network: &Network,
+        allowed_origins: &[String],
+        times: Times,
+    ) -> Result<Self, SetupError> {
+        Self::with_environment(network, allowed_origins, times, &|name| std::env::var(name).ok())
     }
 
-    /// The same with other times, and with the environment as `variable` knows it.
-    pub fn with(
+    /// The same with another environment than this process's; it may name proxies.
+    pub fn with_environment(
         network: &Network,
         allowed_origins: &[String],
         times: Times,

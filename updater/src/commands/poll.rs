@@ -99,9 +99,7 @@ impl Offer {
         opened.esp()?;
         opened.close();
         let times = Times::default().with_longest_pause(global.longest_pause());
-        let environment = |name: &str| std::env::var(name).ok();
-        let allowed = &opened.settings.allowed_origins;
-        let cdn = Cdn::with(&Network::default(), allowed, times, &environment)?;
+        let cdn = Cdn::new(&Network::default(), &opened.settings.allowed_origins, times)?;
         let cache = Host::new(&global.host_root).path(MANIFESTS);
         let candidate = candidate(&cdn, &opened.settings, &cache)?;
         Ok(Self { cdn, candidate })

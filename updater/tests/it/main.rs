@@ -3,6 +3,10 @@
 mod bad_input;
 mod config;
 mod listen;
+mod network;
+mod network_download;
+mod network_manifest;
+mod network_proxy;
 mod power;
 mod server;
 mod update;

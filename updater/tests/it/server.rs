@@ -1,10 +1,17 @@
 //! A web server on loopback that says what it is told to.
 
 use std::collections::BTreeMap;
-use std::io::{BufRead, BufReader, Write};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, Instant};
+
+use nix::sys::socket::{setsockopt, sockopt};
+use rustls::{ServerConfig, ServerConnection, StreamOwned};
+
+/// No test lasts longer than this.
+const FOREVER: Duration = Duration::from_secs(60);
 
 /// What to answer.
 #[derive(Clone, Default)]
@@ -16,87 +23,266 @@ pub struct Reply {
     pub length: Option<Option<u64>>,
     /// How long to wait before each byte of the body.
     pub pause: Option<Duration>,
+    /// As much of the body is sent, and then the end comes.
+    pub cut: Option<usize>,
+    pub end: End,
+}
+
+/// How a connection ends.
+#[derive(Clone, Copy, Default, PartialEq, Eq)]
+pub enum End {
+    #[default]
+    Close,
+    Reset,
+    /// Nothing comes any more, until the client goes.
+    Stall,
+    /// The body again and again, until the client goes.
+    Repeat,
 }
 
 impl Reply {
     pub fn ok(body: impl Into<Vec<u8>>) -> Self {
         Self { status: 200, body: body.into(), ..Self::default() }
     }
+
+    pub fn status(status: u16) -> Self {
+        Self { status, ..Self::default() }
+    }
+
+    pub fn header(mut self, header: impl Into<String>) -> Self {
+        self.headers.push(header.into());
+        self
+    }
+
+    /// What a good server answers that has this file under this ETag.
+    pub fn file(request: &Request, body: &[u8], etag: &str) -> Self {
+        let named = format!("ETag: {etag}");
+        if request.header("if-none-match") == Some(etag) {
+            return Self::status(304).header(named);
+        }
+        let is_same = request.header("if-range").is_none_or(|known| known == etag);
+        match request.from().filter(|_| is_same) {
+            Some(from) if from < body.len() => Self {
+                status: 206,
+                body: body[from..].to_vec(),
+                headers: vec![named, content_range(from, body.len())],
+                ..Self::default()
+            },
+            Some(_) => Self::status(416),
+            None => Self::ok(body).header(named),
+        }
+    }
+
+    /// The end comes after so many bytes of the body.
+    pub fn cut(mut self, after: usize, end: End) -> Self {
+        (self.cut, self.end) = (Some(after), end);
+        self
+    }
 }
 
-type Replies = Arc<Mutex<BTreeMap<String, Reply>>>;
+/// From a byte to the end.
+pub fn content_range(from: usize, size: usize) -> String {
+    format!("Content-Range: bytes {from}-{}/{size}", size - 1)
+}
+
+/// What was asked.
+#[derive(Clone, Debug)]
+pub struct Request {
+    pub method: String,
+    pub path: String,
+    headers: Vec<(String, String)>,
+    /// How many came before for this path.
+    pub nth: usize,
+}
+
+impl Request {
+    pub fn header(&self, name: &str) -> Option<&str> {
+        let mut found = self.headers.iter().filter(|(key, _)| key == name);
+        found.next().map(|(_, value)| value.as_str())
+    }
+
+    /// The first byte that `Range` asks for.
+    pub fn from(&self) -> Option<usize> {
+        self.header("range")?.strip_prefix("bytes=")?.strip_suffix('-')?.parse().ok()
+    }
+}
+
+type Answer = Arc<dyn Fn(&Request) -> Reply + Send + Sync>;
+
+#[derive(Default)]
+struct State {
+    answers: Mutex<BTreeMap<String, Answer>>,
+    requests: Mutex<Vec<Request>>,
+    sent: AtomicU64,
+}
 
 pub struct Server {
     pub url: String,
-    replies: Replies,
-    requests: Arc<Mutex<Vec<String>>>,
+    state: Arc<State>,
 }
 
 impl Server {
     pub fn start() -> Self {
+        Self::listen("http", |stream| Ok(Box::new(stream)))
+    }
+
+    /// The same by TLS.
+    pub fn start_tls(config: ServerConfig) -> Self {
+        let config = Arc::new(config);
+        Self::listen("https", move |stream| {
+            let connection =
+                ServerConnection::new(config.clone()).map_err(std::io::Error::other)?;
+            Ok(Box::new(StreamOwned::new(connection, stream)))
+        })
+    }
+
+    fn listen(
+        scheme: &str,
+        wrap: impl Fn(TcpStream) -> std::io::Result<Box<dyn Stream>> + Send + Sync + 'static,
+    ) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let url = format!("http://{}", listener.local_addr().unwrap());
-        let (replies, requests) = (Replies::default(), Arc::<Mutex<Vec<String>>>::default());
-        let (map, log) = (replies.clone(), requests.clone());
+        let url = format!("{scheme}://{}", listener.local_addr().unwrap());
+        let state = Arc::<State>::default();
+        let (shared, wrap) = (state.clone(), Arc::new(wrap));
         std::thread::spawn(move || {
             for stream in listener.incoming().flatten() {
-                let (map, log) = (map.clone(), log.clone());
+                let (state, wrap) = (shared.clone(), wrap.clone());
                 // A client that hangs up is no failure of the test.
-                std::thread::spawn(move || answer(stream, &map, &log).ok());
+                std::thread::spawn(move || {
+                    let socket = stream.try_clone()?;
+                    serve(wrap(stream)?, &socket, &state)
+                });
             }
         });
-        Self { url, replies, requests }
+        Self { url, state }
     }
 
     pub fn put(&self, path: &str, reply: Reply) {
-        self.replies.lock().unwrap().insert(path.to_owned(), reply);
+        self.answer(path, move |_| reply.clone());
+    }
+
+    pub fn answer(&self, path: &str, answer: impl Fn(&Request) -> Reply + Send + Sync + 'static) {
+        self.state.answers.lock().unwrap().insert(path.to_owned(), Arc::new(answer));
     }
 
     pub fn remove(&self, path: &str) {
-        self.replies.lock().unwrap().remove(path);
+        self.state.answers.lock().unwrap().remove(path);
     }
 
     /// `GET /x` and so on, in order.
     pub fn requests(&self) -> Vec<String> {
-        self.requests.lock().unwrap().clone()
+        let asked = self.asked();
+        asked.iter().map(|request| format!("{} {}", request.method, request.path)).collect()
+    }
+
+    /// The requests, in order.
+    pub fn asked(&self) -> Vec<Request> {
+        self.state.requests.lock().unwrap().clone()
+    }
+
+    /// All bytes of all answers so far, heads too, without those of TLS.
+    pub fn sent(&self) -> u64 {
+        self.state.sent.load(Ordering::SeqCst)
     }
 }
 
-fn answer(
-    mut stream: TcpStream,
-    replies: &Replies,
-    requests: &Mutex<Vec<String>>,
-) -> std::io::Result<()> {
-    let mut reader = BufReader::new(stream.try_clone()?);
-    let mut request = String::new();
-    reader.read_line(&mut request)?;
-    let mut line = String::new();
-    while reader.read_line(&mut line)? > 2 {
-        line.clear();
-    }
-    let mut words = request.split_whitespace();
-    let (method, path) = (words.next().unwrap_or_default(), words.next().unwrap_or_default());
-    requests.lock().unwrap().push(format!("{method} {path}"));
-    let missing = Reply { status: 404, ..Reply::default() };
-    let reply = replies.lock().unwrap().get(path).cloned().unwrap_or(missing);
-    let mut head = format!("HTTP/1.1 {} X\r\nConnection: close\r\n", reply.status);
-    if let Some(length) = reply.length.unwrap_or(Some(reply.body.len() as u64)) {
-        head.push_str(&format!("Content-Length: {length}\r\n"));
-    }
-    for header in &reply.headers {
-        head.push_str(&format!("{header}\r\n"));
-    }
-    stream.write_all(format!("{head}\r\n").as_bytes())?;
-    if method != "HEAD" {
+trait Stream: Read + Write {}
+impl<T: Read + Write> Stream for T {}
+
+fn serve(stream: Box<dyn Stream>, socket: &TcpStream, state: &State) -> std::io::Result<()> {
+    let mut reader = BufReader::new(stream);
+    let request = read_request(&mut reader, state)?;
+    let answer = state.answers.lock().unwrap().get(&request.path).cloned();
+    let reply = answer.map_or(Reply::status(404), |answer| answer(&request));
+    let mut stream = Counted { stream: reader.into_inner(), sent: &state.sent };
+    stream.write_all(head(&reply).as_bytes())?;
+    if request.method != "HEAD" && reply.status != 304 {
+        let length = reply.body.len();
+        let body = &reply.body[..reply.cut.map_or(length, |cut| cut.min(length))];
         match reply.pause {
-            None => stream.write_all(&reply.body)?,
+            None => stream.write_all(body)?,
             Some(pause) => {
-                for byte in &reply.body {
+                for byte in body {
                     stream.write_all(&[*byte])?;
                     std::thread::sleep(pause);
                 }
             }
         }
     }
-    stream.flush()
+    stream.flush()?;
+    match reply.end {
+        End::Close => {}
+        End::Reset => {
+            // What was sent has arrived first, or the reset would overtake it.
+            std::thread::sleep(Duration::from_millis(50));
+            let now = nix::libc::linger { l_onoff: 1, l_linger: 0 };
+            setsockopt(socket, sockopt::Linger, &now).map_err(std::io::Error::from)?;
+        }
+        End::Stall => {
+            socket.set_read_timeout(Some(FOREVER))?;
+            let _ = { socket }.read(&mut [0]);
+        }
+        End::Repeat => {
+            let since = Instant::now();
+            while since.elapsed() < FOREVER {
+                stream.write_all(&reply.body)?;
+            }
+        }
+    }
+    Ok(())
+}
+
+fn read_request(reader: &mut impl BufRead, state: &State) -> std::io::Result<Request> {
+    let mut lines = Vec::new();
+    loop {
+        let mut line = String::new();
+        reader.read_line(&mut line)?;
+        match line.trim_end() {
+            "" => break,
+            line => lines.push(line.to_owned()),
+        }
+    }
+    let first = lines.first().cloned().unwrap_or_default();
+    let mut words = first.split_whitespace().map(str::to_owned);
+    let (method, path) = (words.next().unwrap_or_default(), words.next().unwrap_or_default());
+    let header = |line: &String| {
+        let (name, value) = line.split_once(':')?;
+        Some((name.to_ascii_lowercase(), value.trim().to_owned()))
+    };
+    let headers = lines.iter().skip(1).filter_map(header).collect();
+    let mut requests = state.requests.lock().unwrap();
+    let nth = requests.iter().filter(|before| before.path == path).count();
+    let request = Request { method, path, headers, nth };
+    requests.push(request.clone());
+    Ok(request)
+}
+
+fn head(reply: &Reply) -> String {
+    let mut head = format!("HTTP/1.1 {} X\r\nConnection: close\r\n", reply.status);
+    if let Some(length) = reply.length.unwrap_or(Some(reply.body.len() as u64))
+        && reply.status != 304
+    {
+        head.push_str(&format!("Content-Length: {length}\r\n"));
+    }
+    for header in &reply.headers {
+        head.push_str(&format!("{header}\r\n"));
+    }
+    head + "\r\n"
+}
+
+struct Counted<'a> {
+    stream: Box<dyn Stream>,
+    sent: &'a AtomicU64,
+}
+
+impl Write for Counted<'_> {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        let length = self.stream.write(bytes)?;
+        self.sent.fetch_add(length as u64, Ordering::SeqCst);
+        Ok(length)
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        self.stream.flush()
+    }
 }

@@ -7,7 +7,7 @@ use protocol::{Artifact, KeyRing, PrivateKey, Release, Role};
 use tempfile::TempDir;
 use updater::bootstate::{Grubenv, good_without_grubenv};
 use updater::candidate::{Candidate, Wanted, fetch};
-use updater::cdn::Cdn;
+use updater::cdn::{Cdn, Times};
 use updater::config::Network;
 use updater::confirm::confirm;
 use updater::install::{Installed, Job, install, put_on_trial};
@@ -56,7 +56,7 @@ impl Place {
         let key = PrivateKey::generate();
         let keys = KeyRing::from(key.public().clone());
         let folder = tempfile::tempdir().unwrap();
-        let cdn = Cdn::new(&Network::default(), &[]).unwrap();
+        let cdn = Cdn::new(&Network::default(), &[], Times::default()).unwrap();
         let place = Self { folder, key, keys, cdn };
         for n in 1..=3 {
             let base = place.folder.path().join(n.to_string());

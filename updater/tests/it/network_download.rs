@@ -1,0 +1,467 @@
+//! Downloads from servers that break, lie, stall and change their minds.
+
+use std::fs;
+use std::io::Write;
+use std::net::TcpListener;
+use std::num::NonZeroU64;
+use std::process::Stdio;
+use std::time::{Duration, Instant};
+
+use protocol::Artifact;
+use updater::cdn::{Cdn, FetchError, Times};
+use updater::config::Network;
+
+use crate::network::{Memory, artifact, bytes, client, hasty, plain, times};
+use crate::server::{End, Reply, Server, content_range};
+use crate::world::{World, release};
+
+const SIZE: usize = 500_000;
+/// More than counts as getting further.
+const PIECE: usize = 100_000;
+
+/// The file's URL, whose server answers by this.
+fn at(server: &Server) -> String {
+    format!("{}/x", server.url)
+}
+
+fn fetch(server: &Server, sink: &mut Memory) -> Result<(), FetchError> {
+    plain().fetch(&at(server), sink.bytes.len() as u64, SIZE as u64, sink)
+}
+
+/// It failed, said this, and asked so many times.
+#[track_caller]
+fn failed(result: Result<(), FetchError>, server: &Server, said: &[&str], requests: usize) {
+    let error = result.unwrap_err().to_string();
+    for text in said {
+        assert!(error.contains(text), "no {text:?} in: {error}");
+    }
+    assert_eq!(server.asked().len(), requests, "{error}");
+}
+
+#[test]
+fn what_breaks_is_resumed_where_it_broke() {
+    for end in [End::Close, End::Reset] {
+        let server = Server::start();
+        server.answer("/x", move |r| Reply::file(r, &bytes(SIZE), "\"1\"").cut(PIECE, end));
+        let mut sink = Memory::default();
+        fetch(&server, &mut sink).unwrap();
+        assert!(sink.bytes == bytes(SIZE));
+        assert_eq!(sink.restarts, 0);
+        let asked = server.asked();
+        let from: Vec<usize> = asked.iter().filter_map(|r| r.from()).collect();
+        assert_eq!(from, [PIECE, 2 * PIECE, 3 * PIECE, 4 * PIECE]);
+        assert!(asked[1..].iter().all(|r| r.header("if-range") == Some("\"1\"")));
+        assert!(server.sent() < SIZE as u64 + 5 * 300, "{}", server.sent());
+    }
+}
+
+#[test]
+fn what_stalls_is_resumed_where_it_stalled() {
+    let server = Server::start();
+    server.answer("/x", |r| Reply::file(r, &bytes(SIZE), "\"1\"").cut(2 * PIECE, End::Stall));
+    let mut sink = Memory::default();
+    let since = Instant::now();
+    hasty(Duration::from_secs(1)).fetch(&at(&server), 0, SIZE as u64, &mut sink).unwrap();
+    assert!(sink.bytes == bytes(SIZE));
+    assert_eq!(sink.restarts, 0);
+    assert!(since.elapsed() >= Duration::from_secs(2));
+    assert!(server.asked()[1..].iter().all(|r| r.from().is_some()));
+}
+
+#[test]
+fn what_an_earlier_run_has_is_not_asked_for_again() {
+    let server = Server::start();
+    server.answer("/x", |r| Reply::file(r, &bytes(SIZE), "\"1\""));
+    let mut sink = Memory::with(&bytes(SIZE)[..300_001]);
+    fetch(&server, &mut sink).unwrap();
+    assert!(sink.bytes == bytes(SIZE) && sink.restarts == 0);
+    assert_eq!(server.asked()[0].from(), Some(300_001));
+    // All of it costs nothing, and more than all of it is no beginning.
+    fetch(&server, &mut sink).unwrap();
+    assert_eq!(server.asked().len(), 1);
+    sink.bytes.push(0);
+    fetch(&server, &mut sink).unwrap();
+    assert!(sink.bytes == bytes(SIZE) && sink.restarts == 1);
+    assert_eq!(server.asked()[1].from(), None);
+}
+
+#[test]
+fn a_server_that_cannot_resume_is_asked_for_all_of_it() {
+    let server = Server::start();
+    server.answer("/x", |r| match r.nth {
+        0 | 1 => Reply::ok(bytes(SIZE)).cut(PIECE, End::Close),
+        _ => Reply::ok(bytes(SIZE)),
+    });
+    let mut sink = Memory::default();
+    fetch(&server, &mut sink).unwrap();
+    assert!(sink.bytes == bytes(SIZE));
+    assert_eq!((sink.restarts, server.asked().len()), (2, 3));
+}
+
+#[test]
+fn who_gets_no_further_gives_up() {
+    for end in [End::Close, End::Reset] {
+        let server = Server::start();
+        server.put("/x", Reply::ok(bytes(SIZE)).cut(PIECE, end));
+        failed(fetch(&server, &mut Memory::default()), &server, &["ended after 100000"], 5);
+    }
+    // A byte with each answer is nothing either.
+    let server = Server::start();
+    server.answer("/x", |r| Reply::file(r, &bytes(SIZE), "\"1\"").cut(1, End::Close));
+    failed(fetch(&server, &mut Memory::default()), &server, &["ended after 5"], 5);
+}
+
+#[test]
+fn ranges_that_are_not_what_was_asked_for() {
+    let whole = content_range(0, SIZE);
+    let early = content_range(PIECE - 1, SIZE);
+    let replies: [(u16, &[&str]); 7] = [
+        (206, &[]),
+        (206, &["Content-Range: bytes garbage"]),
+        (206, &["Content-Type: multipart/byteranges; boundary=x"]),
+        (206, &[&whole]),
+        (206, &[&early]),
+        (206, &["Content-Range: bytes 100000-500000/*"]),
+        (416, &["Content-Range: bytes */100000"]),
+    ];
+    for (status, headers) in replies {
+        let server = Server::start();
+        let headers: Vec<String> = headers.iter().map(|header| header.to_string()).collect();
+        let shown = format!("{status} {headers:?}");
+        server.answer("/x", move |r| match r.from() {
+            Some(_) => Reply { status, headers: headers.clone(), ..Reply::ok(bytes(SIZE)) },
+            None if r.nth == 0 => Reply::ok(bytes(SIZE)).cut(PIECE, End::Close),
+            None => Reply::ok(bytes(SIZE)),
+        });
+        let mut sink = Memory::default();
+        fetch(&server, &mut sink).unwrap();
+        assert!(sink.bytes == bytes(SIZE), "{shown}");
+        assert_eq!((sink.restarts, server.asked().len()), (1, 3), "{shown}");
+    }
+    // A piece that nobody asked for.
+    let server = Server::start();
+    let range = content_range(0, SIZE);
+    server.put("/x", Reply { status: 206, ..Reply::ok(bytes(SIZE)).header(range) });
+    failed(fetch(&server, &mut Memory::default()), &server, &["206"], 1);
+}
+
+#[test]
+fn a_file_that_changes_on_the_way_is_begun_again() {
+    let other = || bytes(SIZE).into_iter().map(|b| b ^ 1).collect::<Vec<u8>>();
+    // An honest server says so by 200, a careless one by another ETag.
+    for is_honest in [true, false] {
+        let server = Server::start();
+        server.answer("/x", move |r| match (r.nth, r.from()) {
+            (0, _) => Reply::file(r, &bytes(SIZE), "\"1\"").cut(PIECE, End::Close),
+            (1, Some(from)) if !is_honest => Reply {
+                status: 206,
+                headers: vec![content_range(from, SIZE), "ETag: \"2\"".into()],
+                ..Reply::ok(&other()[from..])
+            },
+            _ => Reply::file(r, &other(), "\"2\""),
+        });
+        let mut sink = Memory::default();
+        fetch(&server, &mut sink).unwrap();
+        assert!(sink.bytes == other());
+        assert_eq!(sink.restarts, 1);
+    }
+    // A shorter one is not the manifest's.
+    let server = Server::start();
+    server.answer("/x", |r| match r.nth {
+        0 => Reply::file(r, &bytes(SIZE), "\"1\"").cut(PIECE, End::Close),
+        _ => Reply::file(r, &bytes(SIZE - 1), "\"2\""),
+    });
+    failed(fetch(&server, &mut Memory::default()), &server, &["announces 499999", "500000"], 2);
+}
+
+#[test]
+fn lengths_that_are_lies() {
+    let unannounced = |body: Vec<u8>| Reply { length: Some(None), ..Reply::ok(body) };
+    let announced = |n: u64, body| Reply { length: Some(Some(n)), ..Reply::ok(body) };
+    let size = SIZE as u64;
+    for (reply, said, requests) in [
+        (announced(size + 1, bytes(SIZE)), "announces 500001", 1),
+        (announced(size - 1, bytes(SIZE)), "announces 499999", 1),
+        (announced(size, bytes(SIZE - 1)), "ended after 499999", 5),
+        (unannounced(bytes(SIZE - 1)), "ended after 499999", 5),
+        (unannounced(bytes(SIZE + 1)), "sends more than the 500000", 1),
+        (unannounced(bytes(PIECE)).cut(PIECE, End::Repeat), "sends more than the 500000", 1),
+    ] {
+        let server = Server::start();
+        server.put("/x", reply);
+        let mut sink = Memory::default();
+        failed(fetch(&server, &mut sink), &server, &[said], requests);
+        assert!(sink.bytes.len() <= SIZE);
+    }
+    let server = Server::start();
+    server.put("/x", unannounced(bytes(SIZE)));
+    let mut sink = Memory::default();
+    fetch(&server, &mut sink).unwrap();
+    assert!(sink.bytes == bytes(SIZE));
+    // Long enough, and never ended.
+    let server = Server::start();
+    server.put("/x", unannounced(bytes(SIZE)).cut(SIZE, End::Stall));
+    let mut sink = Memory::default();
+    hasty(Duration::from_secs(1)).fetch(&at(&server), 0, size, &mut sink).unwrap();
+    assert!(sink.bytes == bytes(SIZE));
+}
+
+#[test]
+fn a_page_for_people_is_called_one() {
+    let page = "<!DOCTYPE html><title>Please log in</title>";
+    let chunked = format!("{:x}\r\n{page}\r\n0\r\n\r\n", page.len());
+    for reply in [
+        Reply::ok(page),
+        Reply::ok("Welcome!").header("Content-Type: text/html; charset=utf-8"),
+        Reply { length: Some(None), ..Reply::ok(chunked) }.header("Transfer-Encoding: chunked"),
+    ] {
+        let server = Server::start();
+        server.put("/x", reply);
+        let said = ["looks like HTML", "captive portal", "500000"];
+        let mut sink = Memory::default();
+        failed(fetch(&server, &mut sink), &server, &said, 1);
+        assert!(sink.bytes.is_empty());
+    }
+}
+
+#[test]
+fn what_may_pass_is_tried_again_and_the_rest_is_not() {
+    for status in [408, 425, 429, 500, 502, 503, 504] {
+        let server = Server::start();
+        server.answer("/x", move |r| match r.nth {
+            0..3 => Reply::status(status),
+            _ => Reply::ok(bytes(SIZE)),
+        });
+        fetch(&server, &mut Memory::default()).unwrap();
+        assert_eq!(server.asked().len(), 4);
+        server.put("/x", Reply::status(status));
+        let shown = status.to_string();
+        failed(fetch(&server, &mut Memory::default()), &server, &[&shown], 9);
+    }
+    for status in [400, 401, 403, 404, 410, 451, 204, 300, 304, 416] {
+        let server = Server::start();
+        server.put("/x", Reply::status(status));
+        let shown = format!("answers {status}");
+        failed(fetch(&server, &mut Memory::default()), &server, &[&shown], 1);
+    }
+}
+
+#[test]
+fn a_server_says_when_to_come_back() {
+    let date = || {
+        let then = std::time::SystemTime::now() + Duration::from_secs(3);
+        httpdate::fmt_http_date(then)
+    };
+    // A date has whole seconds.
+    for (in_seconds, least) in [(true, 1000), (false, 900)] {
+        let server = Server::start();
+        server.answer("/x", move |r| match r.nth {
+            0 if in_seconds => Reply::status(503).header("Retry-After: 1"),
+            0 => Reply::status(503).header(format!("Retry-After: {}", date())),
+            _ => Reply::ok(bytes(SIZE)),
+        });
+        let since = Instant::now();
+        fetch(&server, &mut Memory::default()).unwrap();
+        let took = since.elapsed();
+        assert!(took >= Duration::from_millis(least), "{took:?}");
+        assert_eq!(server.asked().len(), 2);
+    }
+    // Later than we wait for anybody.
+    let server = Server::start();
+    server.put("/x", Reply::status(429).header("Retry-After: 86400"));
+    failed(fetch(&server, &mut Memory::default()), &server, &["429"], 1);
+}
+
+#[test]
+fn a_drip_is_given_up() {
+    let server = Server::start();
+    let pause = Some(Duration::from_millis(10));
+    server.answer("/x", move |r| Reply { pause, ..Reply::file(r, &bytes(SIZE), "\"1\"") });
+    let mut sink = Memory::default();
+    let cdn = hasty(Duration::from_millis(200));
+    let error = cdn.fetch(&at(&server), 0, SIZE as u64, &mut sink).unwrap_err().to_string();
+    // The second, where this machine itself is too slow.
+    assert!(error.contains("next to nothing") || error.contains("timeout"), "{error}");
+    assert_eq!(server.asked().len(), 5);
+}
+
+#[test]
+fn servers_that_never_come_to_the_point() {
+    let short = Duration::from_millis(300);
+    let times = Times { connect: short, stall: short, ..times() };
+    let cdn = Cdn::with_environment(&Network::default(), &[], times, &|_| None).unwrap();
+    // They take a connection, and say this again and again.
+    for said in ["", "HTTP/1.1 100 Continue\r\n\r\n", "HTTP/1.1 200 X\r\nX: y\r\n"] {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        std::thread::spawn(move || {
+            for mut stream in listener.incoming().flatten() {
+                std::thread::spawn(move || {
+                    let mut left = stream.write_all(said.as_bytes()).is_ok();
+                    while left {
+                        std::thread::sleep(Duration::from_millis(20));
+                        let more = if said.contains("X: y") { "X: y\r\n" } else { said };
+                        left = stream.write_all(more.as_bytes()).is_ok() && !more.is_empty();
+                    }
+                    std::thread::sleep(Duration::from_secs(20));
+                });
+            }
+        });
+        for scheme in ["http", "https"] {
+            let since = Instant::now();
+            let url = format!("{scheme}://{address}/x");
+            let error = cdn.fetch(&url, 0, SIZE as u64, &mut Memory::default()).unwrap_err();
+            assert!(error.to_string().contains("cannot get"), "{error}");
+            assert!(since.elapsed() < Duration::from_secs(15), "{said:?} {scheme}");
+        }
+    }
+}
+
+#[test]
+fn heads_without_an_end() {
+    for header in [&"X: y\r\n".repeat(1000), &format!("X: {}", "y".repeat(1 << 20))] {
+        let server = Server::start();
+        server.put("/x", Reply::ok(bytes(SIZE)).header(header.trim_end()));
+        failed(fetch(&server, &mut Memory::default()), &server, &["cannot get", "header"], 1);
+    }
+}
+
+#[test]
+fn encodings_that_nobody_asked_for() {
+    let server = Server::start();
+    server.put("/x", Reply::ok(bytes(SIZE)).header("Content-Encoding: gzip"));
+    failed(fetch(&server, &mut Memory::default()), &server, &["content encoding \"gzip\""], 1);
+    assert_eq!(server.asked()[0].header("accept-encoding"), Some("identity"));
+}
+
+#[test]
+fn a_full_disk_is_nobodys_fault() {
+    let server = Server::start();
+    server.put("/x", Reply::ok(bytes(SIZE)));
+    let mut sink = Memory { is_full: true, ..Memory::default() };
+    let result = fetch(&server, &mut sink);
+    assert!(matches!(result, Err(FetchError::Sink(_))));
+    failed(result, &server, &["cannot write"], 1);
+}
+
+#[test]
+fn not_faster_than_allowed() {
+    let server = Server::start();
+    server.answer("/x", |r| Reply::file(r, &bytes(SIZE), "\"1\""));
+    let rate_limit = NonZeroU64::new(500_000);
+    let limited = client(&Network { rate_limit, ..Network::default() });
+    let since = Instant::now();
+    limited.fetch(&at(&server), 0, SIZE as u64, &mut Memory::default()).unwrap();
+    let took = since.elapsed();
+    assert!((900..20_000).contains(&took.as_millis()), "{took:?}");
+}
+
+#[test]
+fn a_folder_is_resumed_too() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("x");
+    std::fs::write(&path, bytes(SIZE)).unwrap();
+    let fetch = |from: usize, sink: &mut Memory| {
+        plain().fetch(path.to_str().unwrap(), from as u64, SIZE as u64, sink)
+    };
+    for from in [0, 1, 300_001, SIZE] {
+        let mut sink = Memory::with(&bytes(SIZE)[..from]);
+        fetch(from, &mut sink).unwrap();
+        assert!(sink.bytes == bytes(SIZE) && sink.restarts == 0, "{from}");
+    }
+    std::fs::write(&path, bytes(SIZE - 1)).unwrap();
+    let error = fetch(0, &mut Memory::default()).unwrap_err().to_string();
+    assert!(error.contains("499999"), "{error}");
+    std::fs::remove_file(&path).unwrap();
+    let error = fetch(5, &mut Memory::default()).unwrap_err().to_string();
+    assert!(error.contains("copied to the CDN's folder"), "{error}");
+}
+
+#[test]
+fn the_next_mirror_is_asked() {
+    let damaged = || bytes(SIZE).into_iter().map(|b| b ^ 1).collect::<Vec<u8>>();
+    let bad = [
+        Reply::status(404),
+        Reply::status(503),
+        Reply::ok("<html>"),
+        Reply::ok(damaged()),
+        Reply::ok(damaged()).cut(PIECE, End::Close),
+        Reply::ok(bytes(SIZE)).cut(PIECE, End::Reset),
+    ];
+    for (index, reply) in bad.into_iter().enumerate() {
+        let (first, second) = (Server::start(), Server::start());
+        first.put("/x", reply);
+        second.answer("/x", |r| Reply::file(r, &bytes(SIZE), "\"1\""));
+        let mut sink = Memory::default();
+        let sources = [at(&first), at(&second)];
+        plain().download(&sources, &artifact(&bytes(SIZE)), &mut sink).unwrap();
+        assert!(sink.bytes == bytes(SIZE), "{index}");
+        // What the first one sent is used, and is not, where it turns out to be damaged.
+        let from: Vec<_> = second.asked().iter().map(|r| r.from()).collect();
+        let expected = match index {
+            4 => vec![Some(PIECE), None],
+            5 => vec![Some(PIECE)],
+            _ => vec![None],
+        };
+        assert_eq!(from, expected, "{index}");
+    }
+}
+
+#[test]
+fn what_is_left_of_another_release_does_not_count() {
+    let server = Server::start();
+    server.answer("/x", |r| Reply::file(r, &bytes(SIZE), "\"1\""));
+    let mut sink = Memory::with(&[7; PIECE]);
+    plain().download(&[at(&server)], &artifact(&bytes(SIZE)), &mut sink).unwrap();
+    assert!(sink.bytes == bytes(SIZE));
+    assert_eq!((sink.restarts, server.asked().len()), (1, 2));
+}
+
+#[test]
+fn where_nobody_has_it_everybody_is_named() {
+    let (first, second) = (Server::start(), Server::start());
+    second.put("/x", Reply::ok(vec![0; SIZE]));
+    let mut sink = Memory::default();
+    let sources = [format!("{}?token=SECRET", at(&first)), at(&second)];
+    let result = plain().download(&sources, &artifact(&bytes(SIZE)), &mut sink);
+    let error = result.unwrap_err().to_string();
+    for said in ["none of the 2 mirrors", &first.url, "404", &second.url, "SHA-256"] {
+        assert!(error.contains(said), "{error}");
+    }
+    assert!(!error.contains("SECRET"), "{error}");
+    assert!(sink.bytes.is_empty());
+}
+
+#[test]
+fn memory_does_not_grow_with_the_file() {
+    const LARGE: usize = 120 << 20;
+    let world = World::new();
+    let large = vec![7; LARGE];
+    let mut release = release(2);
+    release.artifacts[1] = Artifact { url: "large".into(), ..artifact(&large) };
+    world.publish(2);
+    world.publish_manifest(&release);
+    world.cdn.answer("/large", |r| {
+        let file = Reply::file(r, &vec![7; LARGE], "\"1\"");
+        if r.from().is_none() { file.cut(LARGE / 2, End::Reset) } else { file }
+    });
+    let mut updater = world.command(&["update"]).stdout(Stdio::null()).spawn().unwrap();
+    let status = format!("/proc/{}/status", updater.id());
+    let mut peak = 0;
+    let ended = loop {
+        let text = fs::read_to_string(&status).unwrap_or_default();
+        let line = text.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+        let kib = line.and_then(|line| line.trim().strip_suffix(" kB")?.parse().ok());
+        peak = peak.max(kib.unwrap_or(0));
+        match updater.try_wait().unwrap() {
+            Some(ended) => break ended,
+            None => std::thread::sleep(Duration::from_millis(5)),
+        }
+    };
+    assert!(ended.success());
+    eprintln!("peak of the resident set: {peak} KiB");
+    // Of a debug build, whose code alone has more than a release has altogether.
+    assert!((1..24 << 10).contains(&peak), "{peak} KiB");
+    let resumed = world.cdn.asked().iter().filter(|r| r.from().is_some()).count();
+    assert_eq!(resumed, 1);
+}

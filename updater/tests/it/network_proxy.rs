@@ -1,0 +1,297 @@
+//! Certificates, and a real proxy.
+
+use std::fs;
+use std::net::{TcpListener, TcpStream};
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use protocol::Artifact;
+use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
+use rustls::ServerConfig;
+use rustls::crypto::aws_lc_rs;
+use rustls::pki_types::PrivatePkcs8KeyDer;
+use tempfile::TempDir;
+use updater::cdn::{Answered, Cdn, FetchError};
+use updater::config::Network;
+
+use crate::network::{Memory, artifact, bytes, client, times};
+use crate::server::{End, Reply, Server};
+use crate::world::World;
+
+const SIZE: usize = 300_000;
+
+/// An authority that nobody knows.
+struct Authority {
+    folder: TempDir,
+    issuer: Issuer<'static, KeyPair>,
+}
+
+impl Authority {
+    fn new() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let mut params = CertificateParams::new(Vec::new()).unwrap();
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        let key = KeyPair::generate().unwrap();
+        let certificate = params.self_signed(&key).unwrap();
+        let pem = format!("# Our own\n{}", certificate.pem());
+        fs::write(folder.path().join("ca.pem"), pem).unwrap();
+        Self { folder, issuer: Issuer::new(params, key) }
+    }
+
+    fn path(&self) -> PathBuf {
+        self.folder.path().join("ca.pem")
+    }
+
+    fn network(&self) -> Network {
+        Network { authorities: vec![self.path()], ..Network::default() }
+    }
+
+    /// A server with a certificate for this name.
+    fn serve(&self, name: &str) -> Server {
+        let key = KeyPair::generate().unwrap();
+        let params = CertificateParams::new(vec![name.to_owned()]).unwrap();
+        let certificate = params.signed_by(&key, &self.issuer).unwrap();
+        let config = ServerConfig::builder_with_provider(aws_lc_rs::default_provider().into())
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_no_client_auth()
+            .with_single_cert(
+                vec![certificate.der().clone()],
+                PrivatePkcs8KeyDer::from(key.serialize_der()).into(),
+            )
+            .unwrap();
+        serving(Server::start_tls(config))
+    }
+}
+
+fn serving(server: Server) -> Server {
+    server.answer("/x", |r| Reply::file(r, &bytes(SIZE), "\"1\""));
+    server
+}
+
+fn file() -> Artifact {
+    artifact(&bytes(SIZE))
+}
+
+fn get(cdn: &Cdn, url: &str) -> Result<(), FetchError> {
+    let mut sink = Memory::default();
+    cdn.download(&[format!("{url}/x")], &file(), &mut sink)?;
+    assert!(sink.bytes == bytes(SIZE));
+    Ok(())
+}
+
+/// The same as a manifest, which has a deadline.
+fn get_small(cdn: &Cdn, url: &str) {
+    let answered = cdn.manifest(&format!("{url}/x"), SIZE, None).unwrap();
+    assert!(matches!(answered, Answered::Changed { bytes: found, .. } if found == bytes(SIZE)));
+}
+
+#[track_caller]
+fn refused(cdn: &Cdn, url: &str, said: &[&str]) {
+    let error = get(cdn, url).unwrap_err().to_string();
+    for text in said {
+        assert!(error.contains(text), "no {text:?} in: {error}");
+    }
+    assert!(!error.contains("SECRET"), "{error}");
+}
+
+#[test]
+fn an_authority_of_ones_own() {
+    // By the same name, as one that was made anew.
+    let (ours, other) = (Authority::new(), Authority::new());
+    let server = ours.serve("127.0.0.1");
+    get(&client(&ours.network()), &server.url).unwrap();
+    let both = Network { authorities: vec![other.path(), ours.path()], ..Network::default() };
+    get(&client(&both), &server.url).unwrap();
+    get_small(&client(&both), &server.url);
+    let before = server.asked().len();
+    for network in [Network::default(), other.network()] {
+        refused(&client(&network), &server.url, &["not trusted here", "\"ca\"", "in between"]);
+    }
+    let misnamed = ours.serve("other.example");
+    refused(&client(&ours.network()), &misnamed.url, &["cannot get", "not valid for name"]);
+    assert_eq!(server.asked().len() + misnamed.asked().len(), before);
+    // Something else than TLS.
+    let plain = serving(Server::start()).url.replace("http:", "https:");
+    refused(&client(&ours.network()), &plain, &["cannot get"]);
+    let gone = Network { authorities: vec!["/no/such/ca.pem".into()], ..Network::default() };
+    let error = Cdn::new(&gone, &[], times()).err().unwrap().to_string();
+    assert!(error.contains("\"ca\" in /no/such/ca.pem: No such file"), "{error}");
+}
+
+#[test]
+fn from_https_nothing_leads_to_http() {
+    let ours = Authority::new();
+    let (server, plain) = (ours.serve("127.0.0.1"), serving(Server::start()));
+    server.put("/x", Reply::status(302).header(format!("Location: {}/x", plain.url)));
+    let allowed = [plain.url.clone()];
+    let cdn = Cdn::with_environment(&ours.network(), &allowed, times(), &|_| None).unwrap();
+    refused(&cdn, &server.url, &["302", &plain.url, "not followed"]);
+    assert!(plain.asked().is_empty());
+}
+
+#[test]
+fn what_breaks_under_tls_is_resumed_too() {
+    let ours = Authority::new();
+    let server = ours.serve("127.0.0.1");
+    for end in [End::Close, End::Reset] {
+        server.answer("/x", move |r| Reply::file(r, &bytes(SIZE), "\"1\"").cut(SIZE / 3, end));
+        get(&client(&ours.network()), &server.url).unwrap();
+    }
+    assert_eq!(server.asked().len(), 6);
+}
+
+/// A proxy that was not written by us.
+struct Tinyproxy {
+    folder: TempDir,
+    child: Child,
+    port: u16,
+}
+
+impl Tinyproxy {
+    /// With this in its configuration; `None`, said loudly, where there is no such program.
+    fn start(more: &str) -> Option<Self> {
+        let is_there = Command::new("tinyproxy").arg("-v").stdout(Stdio::null()).status().is_ok();
+        if !is_there {
+            assert!(std::env::var("CI").is_err(), "tinyproxy is needed for this test");
+            eprintln!("SKIPPED: there is no tinyproxy here");
+            return None;
+        }
+        let folder = tempfile::tempdir().unwrap();
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = listener.local_addr().unwrap().port();
+        drop(listener);
+        let at = |name: &str| folder.path().join(name).display().to_string();
+        let config = format!(
+            "Listen 127.0.0.1\nPort {port}\nTimeout 60\nLogLevel Connect\nLogFile \"{}\"\nPidFile \"{}\"\n{more}\n",
+            at("log"),
+            at("pid")
+        );
+        fs::write(folder.path().join("conf"), config).unwrap();
+        let mut command = Command::new("tinyproxy");
+        command.args(["-d", "-c", &at("conf")]).stdout(Stdio::null()).stderr(Stdio::null());
+        let mut proxy = Self { child: command.spawn().unwrap(), folder, port };
+        let since = Instant::now();
+        while TcpStream::connect(("127.0.0.1", port)).is_err() {
+            assert!(proxy.child.try_wait().unwrap().is_none(), "tinyproxy has ended");
+            assert!(since.elapsed() < Duration::from_secs(60), "tinyproxy does not listen");
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        Some(proxy)
+    }
+
+    fn network(&self, credentials: &str) -> Network {
+        let proxy = Some(format!("http://{credentials}127.0.0.1:{}", self.port));
+        Network { proxy, ..Network::default() }
+    }
+
+    /// The request lines that it has seen.
+    fn seen(&self) -> Vec<String> {
+        let log = fs::read_to_string(self.folder.path().join("log")).unwrap();
+        let line = |line: &str| Some(line.split_once("Request (file descriptor")?.1.to_owned());
+        let lines = log.lines().filter_map(line);
+        lines.filter_map(|line| Some(line.split_once("): ")?.1.to_owned())).collect()
+    }
+}
+
+impl Drop for Tinyproxy {
+    fn drop(&mut self) {
+        // It may have ended by itself.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+#[test]
+fn by_a_real_proxy_plain_requests_are_forwarded_and_tls_is_tunnelled() {
+    // As most are set up: tunnels to one port only.
+    let ours = Authority::new();
+    let (plain, tls) = (serving(Server::start()), ours.serve("127.0.0.1"));
+    let port = tls.url.rsplit(':').next().unwrap();
+    let Some(proxy) = Tinyproxy::start(&format!("ConnectPort {port}")) else { return };
+    let network = Network { authorities: vec![ours.path()], ..proxy.network("") };
+    let cdn = client(&network);
+    for end in [End::Close, End::Reset] {
+        for server in [&plain, &tls] {
+            server.answer("/x", move |r| Reply::file(r, &bytes(SIZE), "\"1\"").cut(SIZE / 3, end));
+            get(&cdn, &server.url).unwrap();
+        }
+    }
+    assert_eq!(cdn.probe(&format!("{}/x", plain.url)).unwrap(), Some(SIZE as u64));
+    for server in [&plain, &tls] {
+        server.put("/x", Reply::ok(bytes(SIZE)));
+        get_small(&cdn, &server.url);
+    }
+    let seen = proxy.seen();
+    let count = |line: String| seen.iter().filter(|seen| **seen == line).count();
+    assert_eq!(count(format!("GET {}/x HTTP/1.1", plain.url)), 7, "{seen:?}");
+    assert_eq!(count(format!("HEAD {}/x HTTP/1.1", plain.url)), 1, "{seen:?}");
+    assert_eq!(count(format!("CONNECT 127.0.0.1:{port} HTTP/1.1")), 7, "{seen:?}");
+    assert_eq!(seen.len(), 15);
+
+    // Who is named in no_proxy is reached straight.
+    let straight = Network { no_proxy: vec!["127.0.0.0/8".into()], ..network };
+    get(&client(&straight), &plain.url).unwrap();
+    get(&client(&straight), &tls.url).unwrap();
+    assert_eq!(proxy.seen().len(), 15);
+}
+
+#[test]
+fn a_real_proxy_with_a_password() {
+    let ours = Authority::new();
+    let (plain, tls) = (serving(Server::start()), ours.serve("127.0.0.1"));
+    let Some(proxy) = Tinyproxy::start("BasicAuth etcha SECRET1") else { return };
+    let with = |credentials| {
+        let authorities = vec![ours.path()];
+        client(&Network { authorities, ..proxy.network(credentials) })
+    };
+    let address = format!("through the proxy http://127.0.0.1:{}", proxy.port);
+    for (credentials, is_good) in
+        [("etcha:%53ECRET1@", true), ("etcha:SECRET@", false), ("", false), ("SECRET@", false)]
+    {
+        for server in [&plain, &tls] {
+            match is_good {
+                true => get(&with(credentials), &server.url).unwrap(),
+                false => refused(&with(credentials), &server.url, &[&address]),
+            }
+        }
+    }
+    refused(&with(""), &plain.url, &["407", &address, "user:password@host:port"]);
+    refused(&with(""), &tls.url, &["407", &address, "proxy"]);
+    // Tinyproxy's own answer to a wrong password.
+    refused(&with("etcha:SECRET@"), &plain.url, &["401", &address, "or a proxy"]);
+    assert!(plain.asked().iter().all(|r| r.header("proxy-authorization").is_none()));
+}
+
+#[test]
+fn a_proxy_that_is_not_there_is_named() {
+    let free = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let server = serving(Server::start());
+    let proxy = Some(format!("http://user:SECRET@{free}"));
+    let cdn = client(&Network { proxy, ..Network::default() });
+    let said = format!("through the proxy http://{free}");
+    refused(&cdn, &server.url, &[&said, "refused"]);
+    refused(&cdn, &server.url.replace("http:", "https:"), &[&said, "refused"]);
+    assert!(server.asked().is_empty());
+}
+
+#[test]
+fn the_updater_goes_by_the_environments_proxy() {
+    let Some(proxy) = Tinyproxy::start("") else { return };
+    let world = World::new();
+    let run = |proxy: &str, no_proxy: &str| {
+        let mut command = world.command(&["check"]);
+        command.env("http_proxy", proxy).env("no_proxy", no_proxy);
+        let output = command.output().unwrap();
+        (output.status.code(), String::from_utf8(output.stderr).unwrap())
+    };
+    let address = format!("http://127.0.0.1:{}", proxy.port);
+    assert_eq!(run(&address, "").0, Some(0));
+    assert_eq!(proxy.seen().len(), 1);
+    assert_eq!(run(&address, "other, 127.0.0.1").0, Some(0));
+    assert_eq!(proxy.seen().len(), 1);
+    let (code, said) = run("socks5://SECRET@x", "");
+    assert_eq!(code, Some(1));
+    assert!(said.contains("http_proxy") && !said.contains("SECRET"), "{said}");
+}
