@@ -2,6 +2,7 @@
 
 mod bad_input;
 mod config;
+mod disk;
 mod listen;
 mod network;
 mod network_download;
