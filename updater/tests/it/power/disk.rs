@@ -105,6 +105,8 @@ pub struct Disk {
     /// Why Linux would have made it read-only.
     pub trap: RefCell<Option<String>>,
     pub fault: Cell<Fault>,
+    /// Bytes.
+    pub free: Cell<u64>,
 }
 
 impl Disk {
@@ -122,6 +124,7 @@ impl Disk {
             done: Cell::new(0),
             trap: RefCell::default(),
             fault: Cell::default(),
+            free: Cell::new(1 << 20),
         }
     }
 
@@ -351,7 +354,7 @@ impl FileSystem for Disk {
     }
 
     fn capacity(&self) -> Result<Capacity, FileError> {
-        Ok(Capacity { cluster: SECTOR as u64, free: 1 << 20 })
+        Ok(Capacity { cluster: SECTOR as u64, free: self.free.get() })
     }
 
     fn flush_every(&self) -> u64 {

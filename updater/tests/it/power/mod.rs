@@ -13,7 +13,7 @@ use updater::candidate::Candidate;
 use updater::plan::Content;
 use updater::slots::inspect;
 
-use self::disk::{Disk, Fault};
+use self::disk::{Disk, Fault, SECTOR};
 use self::host::{Place, release};
 
 /// So many pending writes are tried in every combination.
@@ -231,6 +231,35 @@ fn a_grubenv_that_is_made_anew() {
     disk.put(GRUBENV, b"damaged");
     let update = |disk: &Disk| place.update(disk, Slot::A, 1, &candidate).map(|_| ());
     all_survive("damaged grubenv", &place, &disk, &candidate, &update);
+}
+
+/// What is there already need not be free.
+#[test]
+fn a_download_that_is_gone_on_with_needs_less_space() {
+    let place = Place::new();
+    let candidate = place.candidate(2);
+    let needs = |disk: &Disk| {
+        (0..200).find(|sectors| {
+            let disk = disk.copy();
+            disk.free.set(sectors * SECTOR as u64);
+            let result = place.update(&disk, Slot::A, 1, &candidate);
+            if let Err(error) = &result {
+                assert!(error.contains("are free"), "{error}");
+                // grubenv remembers what was offered. Nothing else happened.
+                assert!(disk.operations() <= 3, "{} operations", disk.operations());
+            }
+            result.is_ok()
+        })
+    };
+    let disk = place.disk(1);
+    let begun = partial(&place, &disk, 2);
+    let there: u64 = updater::files::files_in(&begun, "etchaos/b")
+        .unwrap()
+        .iter()
+        .map(|path| begun.read(path).unwrap().len().div_ceil(SECTOR) as u64)
+        .sum();
+    assert!(there > 10);
+    assert_eq!(needs(&begun).unwrap() + there, needs(&disk).unwrap());
 }
 
 /// The judge is not blind.
