@@ -43,7 +43,6 @@ pub(super) fn check(global: &Global) -> Result<Exit> {
 }
 
 pub(super) fn update(global: &Global, arguments: &Update) -> Result<Exit> {
-    interrupt::catch().context("cannot catch signals")?;
     let mut opened = Opened::new(global, Access::Read)?;
     let offer = Offer::get(global, &mut opened)?;
     opened.reopen(global, Access::Read)?;
@@ -57,6 +56,8 @@ pub(super) fn update(global: &Global, arguments: &Update) -> Result<Exit> {
     poll.refuse_downgrade()?;
     poll.remember(&opened, allow)?;
     poll.log();
+    // What came before may end at any moment.
+    interrupt::catch().context("cannot catch signals")?;
     let wants_reboot = poll.carry_out(&opened)?;
     let why_not = wants_reboot.then(|| why_no_reboot(&opened, arguments)).flatten();
     let reboot = wants_reboot && why_not.is_none();

@@ -251,7 +251,7 @@ fn stage_one(job: Job<'_>, artifact: &Artifact, path: &str) -> Result<(), Instal
     let Artifact { role, size, .. } = artifact;
     match Filling::open(job.esp, path, artifact)? {
         Found::Whole => log::info!(role = role.to_string().as_str(); "the {role} is there already"),
-        Found::Some(filling) => {
+        Found::Begun(filling) => {
             log::info!(
                 role = role.to_string().as_str(), size = *size, from = filling.length();
                 "downloading the {role} ({size} bytes, {} of them are there)", filling.length()

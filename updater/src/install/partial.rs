@@ -24,8 +24,8 @@ pub(super) struct Filling<'a> {
 pub(super) enum Found<'a> {
     /// All of it, and it is the right one.
     Whole,
-    /// Some of it, maybe nothing.
-    Some(Filling<'a>),
+    /// The beginning, maybe nothing.
+    Begun(Filling<'a>),
 }
 
 impl<'a> Filling<'a> {
@@ -51,7 +51,7 @@ impl<'a> Filling<'a> {
                 let file = fs.create(path)?;
                 fs.sync_folder(parent(path))?;
                 let digest = Sha256::new();
-                return Ok(Found::Some(Self { file, length: 0, digest, flush_every }));
+                return Ok(Found::Begun(Self { file, length: 0, digest, flush_every }));
             }
         };
         let kept = kept(found, artifact.size, flush_every);
@@ -65,7 +65,7 @@ impl<'a> Filling<'a> {
         };
         let mut file = fs.edit(path)?;
         cut(&mut *file, length).map_err(at("cut", path))?;
-        Ok(Found::Some(Self { file, length, digest, flush_every }))
+        Ok(Found::Begun(Self { file, length, digest, flush_every }))
     }
 
     /// Puts what came so far on the disk.

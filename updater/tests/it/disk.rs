@@ -268,33 +268,3 @@ fn a_read_only_file_system_is_told_with_the_way_out() {
     assert!(said.contains("fsck.vfat -a") && said.contains("write-protected"), "{said}");
     assert!(said.contains("etchaos/"), "{said}");
 }
-
-/// The peak of memory of a whole update does not depend on the size of the release.
-#[test]
-fn an_update_of_100_mib_takes_little_memory() {
-    let world = World::new();
-    let mut release = release(2);
-    let initrd = vec![7; 104 * MIB];
-    let artifact = &mut release.artifacts[1];
-    (artifact.size, artifact.sha256) = (initrd.len() as u64, sha256(&initrd));
-    world.publish(2);
-    world.publish_manifest(&release);
-    world.cdn.put("/2.initrd", Reply::ok(initrd));
-    let mut child = world.command(&["update"]).stdout(Stdio::null()).spawn().unwrap();
-    let mut peak = 0;
-    let status = loop {
-        let path = format!("/proc/{}/status", child.id());
-        let status = fs::read_to_string(path).unwrap_or_default();
-        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
-        let found =
-            line.and_then(|line| line.trim().strip_suffix(" kB")?.trim().parse::<u64>().ok());
-        peak = peak.max(found.unwrap_or(0));
-        if let Some(status) = child.try_wait().unwrap() {
-            break status;
-        }
-        std::thread::sleep(Duration::from_millis(2));
-    };
-    assert!(status.success());
-    eprintln!("peak resident set: {peak} kB");
-    assert!(peak > 0 && peak < 24 * 1024, "{peak} kB");
-}
