@@ -19,6 +19,9 @@ pub const GRUBENV: &str = "etchaos/grubenv";
 pub const CONFIG: &str = "etchaos/config.json";
 /// The name of the manifest in a slot's folder.
 pub const MANIFEST: &str = "release.jwt";
+/// The name of the manifest in a slot's folder while its release is being downloaded: it says what the
+/// other files there are the beginnings of.
+pub const PARTIAL: &str = "partial.jwt";
 
 /// The kernel's argument that says which slot was booted: `etchaos.slot=a`.
 pub const ARG_SLOT: &str = "etchaos.slot";

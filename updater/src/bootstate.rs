@@ -3,9 +3,7 @@
 use protocol::esp::{GRUBENV, Slot};
 use protocol::grubenv::{Block, BootState, SIZE};
 
-use crate::esp::Esp;
-use crate::files::{FileError, overwrite};
-use crate::host::read_if_there;
+use crate::files::{FileError, FileSystem, overwrite, read_if_there};
 use crate::plan::{Content, Slots};
 
 /// grubenv.
@@ -21,17 +19,20 @@ pub struct Grubenv {
 impl Grubenv {
     /// Reads it. One that is missing, damaged or unreadable never stops anybody: in its place comes
     /// a state in which `otherwise` is good.
-    pub fn read(esp: &Esp, otherwise: Slot) -> Self {
+    pub fn read(esp: &dyn FileSystem, otherwise: Slot) -> Self {
         let recreated = |problem: String, block: Block| Self {
             state: BootState::settled(otherwise),
             problem: Some(problem),
             block,
         };
-        let bytes = match read_if_there(&esp.path(GRUBENV), SIZE as u64) {
+        let bytes = match read_if_there(esp, GRUBENV, SIZE as u64) {
             Ok(Some(bytes)) => bytes,
             Ok(None) => return recreated("grubenv is missing".into(), Block::default()),
             Err(error) => {
-                return recreated(format!("grubenv cannot be read: {error}"), Block::default());
+                return recreated(
+                    format!("grubenv cannot be read: {}", error.why),
+                    Block::default(),
+                );
             }
         };
         let block = match Block::parse(&bytes) {
@@ -45,14 +46,14 @@ impl Grubenv {
     }
 
     /// Writes another state, in place and flushed. Variables that are not ours stay.
-    pub fn write(&mut self, esp: &Esp, state: BootState) -> Result<(), FileError> {
+    pub fn write(&mut self, esp: &dyn FileSystem, state: BootState) -> Result<(), FileError> {
         state.write(&mut self.block);
         // Variables of others that leave no room are worth less than a host that boots.
         let bytes = self.block.to_bytes().unwrap_or_else(|error| {
             log::warn!("{error}: other programs' variables are dropped");
             state.to_bytes()
         });
-        overwrite(&esp.path(GRUBENV), &bytes)?;
+        overwrite(esp, GRUBENV, &bytes)?;
         self.state = state;
         self.problem = None;
         Ok(())

@@ -5,8 +5,8 @@ use std::time::Duration;
 use protocol::esp::Slot;
 
 use crate::bootstate::Grubenv;
-use crate::esp::{Access, Esp, EspError};
-use crate::files::FileError;
+use crate::esp::{Access, EspError};
+use crate::files::{FileError, FileSystem};
 use crate::trial::confirmed;
 
 /// A healthy boot that is not confirmed would be undone by the next one, so it is worth waiting for
@@ -63,7 +63,7 @@ pub enum Confirmed {
 }
 
 /// Makes the running slot the good one.
-pub fn confirm(esp: &Esp, running: Slot) -> Result<Confirmed, FileError> {
+pub fn confirm(esp: &dyn FileSystem, running: Slot) -> Result<Confirmed, FileError> {
     let mut grubenv = Grubenv::read(esp, running);
     let recreated = grubenv.problem.clone();
     let open = Open::of(&grubenv, running);

@@ -12,6 +12,8 @@ use nix::mount::MsFlags;
 use nix::sched::{CloneFlags, unshare};
 use sys_mount::{Mount, MountFlags, Unmount, UnmountDrop, UnmountFlags};
 
+use crate::files::way_out;
+use crate::fsck;
 use crate::host::Host;
 
 /// Our folder on the host: mount points, and the lock.
@@ -68,7 +70,7 @@ pub enum EspError {
     #[error("mounting {} needs root: run this with sudo, or give --esp DIR to use a folder", .0.display())]
     NotRoot(PathBuf),
     /// The system refused.
-    #[error("cannot {doing} {}: {why}", path.display())]
+    #[error("cannot {doing} {}: {why}{}", path.display(), way_out(why))]
     Io {
         /// What was tried.
         doing: &'static str,
@@ -105,7 +107,7 @@ impl Esp {
             Access::Write { .. } => lock(&run_folder(host)?, access)?,
         };
         let target = run_folder(host)?.join("esp");
-        let volume = mount(&device, &target, &["vfat"], access)?;
+        let volume = mount(&device, &target, &["vfat"], access, BUSY_WAIT)?;
         Ok(Some(Self { volume, _lock: lock }))
     }
 
@@ -134,7 +136,7 @@ pub fn mount_volume(host: &Host, device: &Path, types: &[&str]) -> Result<Volume
     if device.is_dir() {
         return Ok(Volume { root: device.to_owned(), _mount: None });
     }
-    mount(device, &run_folder(host)?.join("volume"), types, Access::Read)
+    mount(device, &run_folder(host)?.join("volume"), types, Access::Read, BUSY_WAIT)
 }
 
 struct Unmounted(UnmountDrop<Mount>);
@@ -147,7 +149,13 @@ impl std::fmt::Debug for Unmounted {
 
 /// Mounts in a mount namespace of this thread's own: others do not see it, and the kernel unmounts it
 /// when the thread ends, in whatever way.
-fn mount(device: &Path, target: &Path, types: &[&str], access: Access) -> Result<Volume, EspError> {
+fn mount(
+    device: &Path,
+    target: &Path,
+    types: &[&str],
+    access: Access,
+    wait: Duration,
+) -> Result<Volume, EspError> {
     if !nix::unistd::geteuid().is_root() {
         return Err(EspError::NotRoot(device.to_owned()));
     }
@@ -160,6 +168,9 @@ fn mount(device: &Path, target: &Path, types: &[&str], access: Access) -> Result
         Access::Write { .. } => safe,
     };
     loop {
+        if let Access::Write { .. } = access {
+            fsck::repair(device);
+        }
         let error = match try_types(device, target, types, flags) {
             Ok(mount) => {
                 let mount = Some(Unmounted(mount.into_unmount_drop(UnmountFlags::empty())));
@@ -168,14 +179,17 @@ fn mount(device: &Path, target: &Path, types: &[&str], access: Access) -> Result
             Err(error) => error,
         };
         // All mounts of a file system are read-only, or all are not. Where a writer came first, a
-        // reader joins it; a writer waits for readers to go.
-        let busy = error.raw_os_error() == Some(Errno::EBUSY as i32);
+        // reader joins it; a writer waits for readers to go. Everybody waits for a repair.
+        if error.raw_os_error() != Some(Errno::EBUSY as i32) || since.elapsed() > wait {
+            return Err(io_error("mount", device)(error));
+        }
         match access {
-            Access::Read if busy && flags.contains(MountFlags::RDONLY) => flags = safe,
-            Access::Write { .. } if busy && since.elapsed() < BUSY_WAIT => {
-                std::thread::sleep(PAUSE)
+            Access::Read if flags.contains(MountFlags::RDONLY) => flags = safe,
+            Access::Read => {
+                flags = safe | MountFlags::RDONLY;
+                std::thread::sleep(PAUSE);
             }
-            _ => return Err(io_error("mount", device)(error)),
+            Access::Write { .. } => std::thread::sleep(PAUSE),
         }
     }
 }

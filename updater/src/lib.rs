@@ -2,10 +2,10 @@
 //!
 //! The way of an update, and where it is written:
 //! 1. [`config`]: what the operator wants, from every source, with its origin
-//! 2. [`esp`], [`slots`], [`bootstate`]: what is there: the ESP, its two slots, grubenv
+//! 2. [`esp`], [`slots`], [`bootstate`]: what is there: the ESP, repaired by [`fsck`], its slots, grubenv
 //! 3. [`cdn`], [`candidate`]: what there could be: the manifest, verified
 //! 4. [`plan`]: the one decision, [`plan::next`], pure
-//! 5. [`install`]: carries it out, in an order that survives a power cut
+//! 5. [`install`]: carries it out, in an order that survives a power cut, by way of [`files`]
 //! 6. [`reboot`]: whether the host may be rebooted now, [`reboot::decide`], pure
 //! 7. [`health`], [`confirm`]: after the reboot, if the host is healthy
 //!
@@ -26,9 +26,11 @@ pub mod confirm;
 pub mod date;
 pub mod esp;
 pub mod files;
+pub mod fsck;
 pub mod health;
 pub mod host;
 pub mod install;
+pub mod interrupt;
 pub mod journal;
 pub mod listen;
 pub mod metrics;

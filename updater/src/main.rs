@@ -3,10 +3,13 @@
 use std::process::ExitCode;
 
 use clap::Parser;
-use updater::{cli::Cli, commands, journal};
+use updater::{cli::Cli, commands, interrupt, journal};
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
     journal::init();
-    commands::run(&cli).into()
+    let exit = commands::run(&cli);
+    // Only now: everything is flushed and unmounted.
+    interrupt::end();
+    exit.into()
 }

@@ -12,6 +12,14 @@ pub enum Content {
     Empty,
     /// A release whose manifest verifies and whose files are as it says.
     Complete(Release),
+    /// The beginning of a release, of a download that did not come to its end. The next one goes on
+    /// there, if it is for the same release.
+    Partial {
+        /// What it will be.
+        release: Release,
+        /// So many bytes of it are there.
+        bytes: u64,
+    },
     /// Something else.
     Damaged {
         /// The release that should be there, if its manifest still verifies.
@@ -25,7 +33,7 @@ impl Content {
     /// The release that is there, or should be.
     pub fn release(&self) -> Option<&Release> {
         match self {
-            Self::Empty => None,
+            Self::Empty | Self::Partial { .. } => None,
             Self::Complete(release) => Some(release),
             Self::Damaged { release, .. } => release.as_ref(),
         }
@@ -110,7 +118,8 @@ pub enum Step {
     Install(Slot),
     /// Put this slot on trial; the candidate is there and whole, but nothing points to it.
     Activate(Slot),
-    /// Write the candidate, which is what runs, into this damaged slot. No trial, no reboot.
+    /// Write the candidate, which is what runs, into this slot, which is damaged or not whole. No
+    /// trial, no reboot.
     Repair(Slot),
 }
 
@@ -166,7 +175,7 @@ pub fn next(facts: &Facts<'_>) -> Step {
     }
     if here.holds(id) {
         return match (there, trial) {
-            (Content::Damaged { .. }, _) => Step::Repair(spare),
+            (Content::Damaged { .. } | Content::Partial { .. }, _) => Step::Repair(spare),
             (_, Some(_)) => Step::Withdraw(spare),
             (_, None) => Step::UpToDate,
         };

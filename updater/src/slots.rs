@@ -1,95 +1,133 @@
 //! What is in the two slots.
 
-use std::io::ErrorKind;
-use std::path::Path;
-
-use protocol::esp::{MANIFEST, Slot, slot_file};
+use protocol::esp::{MANIFEST, PARTIAL, Slot, slot_file};
 use protocol::token::{TOKEN_MAX, verify};
 use protocol::{Artifact, KeyRing, Manifest, Release, Role, Verified};
 
-use crate::esp::Esp;
-use crate::files::measure_with;
-use crate::host::read_if_there;
+use crate::files::{Entry, FileSystem, measure_with, read_if_there};
 use crate::plan::{Content, Slots};
 use crate::progress::{Progress, Show};
 
 /// Looks into both slots and hashes what is there.
-pub fn inspect(esp: &Esp, keys: &KeyRing) -> Slots {
+pub fn inspect(esp: &dyn FileSystem, keys: &KeyRing) -> Slots {
     inspect_with(esp, keys, &Progress::new(Show::Nothing))
 }
 
 /// The same, which takes a second or two for each slot, and shows how far it is.
-pub fn inspect_with(esp: &Esp, keys: &KeyRing, progress: &Progress) -> Slots {
-    both(esp, keys, |folder, artifact| check(folder, artifact, progress))
+pub fn inspect_with(esp: &dyn FileSystem, keys: &KeyRing, progress: &Progress) -> Slots {
+    both(esp, keys, |slot, artifact| check(esp, slot, artifact, progress))
 }
 
 /// Looks into both slots and at the sizes of what is there. It is quick, and [`Content::Complete`] says
 /// no more than that the manifest verifies and the sizes are right: nothing may be decided by it.
-pub fn survey(esp: &Esp, keys: &KeyRing) -> Slots {
-    both(esp, keys, check_size)
+pub fn survey(esp: &dyn FileSystem, keys: &KeyRing) -> Slots {
+    both(esp, keys, |slot, artifact| check_size(esp, slot, artifact))
 }
 
+type Check<'a> = &'a dyn Fn(Slot, &Artifact) -> Result<(), String>;
+
 fn both(
-    esp: &Esp,
+    esp: &dyn FileSystem,
     keys: &KeyRing,
-    check: impl Fn(&Path, &Artifact) -> Result<(), String>,
+    check: impl Fn(Slot, &Artifact) -> Result<(), String>,
 ) -> Slots {
-    let [a, b] = Slot::ALL.map(|slot| content(&esp.path(&slot.folder()), keys, &check));
+    let [a, b] = Slot::ALL.map(|slot| content(esp, slot, keys, &check));
     Slots { a, b }
 }
 
-fn content(
-    folder: &Path,
-    keys: &KeyRing,
-    check: impl Fn(&Path, &Artifact) -> Result<(), String>,
-) -> Content {
-    let ours = Role::BOOT.into_iter().filter_map(slot_file).chain([MANIFEST]);
-    if !ours.into_iter().any(|name| is_there(&folder.join(name))) {
-        return Content::Empty;
+fn content(esp: &dyn FileSystem, slot: Slot, keys: &KeyRing, check: Check<'_>) -> Content {
+    let folder = slot.folder();
+    match esp.look(&folder) {
+        Ok(None) => return Content::Empty,
+        Ok(Some(Entry::Folder)) => {}
+        Ok(Some(_)) => return damaged(format!("{folder} is not a folder")),
+        Err(error) => return damaged(error.to_string()),
     }
-    let release = match release(&folder.join(MANIFEST), keys) {
+    let release = match release(esp, slot, MANIFEST, keys) {
         Ok(release) => release,
-        Err(problem) => return Content::Damaged { release: None, problem },
+        Err(problem) => return without_manifest(esp, slot, keys, problem),
     };
-    let problem = release.boot_artifacts().find_map(|artifact| check(folder, artifact).err());
+    let problem = release.boot_artifacts().find_map(|artifact| check(slot, artifact).err());
     match problem {
         Some(problem) => Content::Damaged { release: Some(release), problem },
         None => Content::Complete(release),
     }
 }
 
-/// What cannot be looked at is there, and damaged.
-fn is_there(path: &Path) -> bool {
-    !matches!(std::fs::symlink_metadata(path), Err(error) if error.kind() == ErrorKind::NotFound)
-}
-
-/// The release of a slot. Its time is not looked at: what is installed does not go bad.
-fn release(path: &Path, keys: &KeyRing) -> Result<Release, String> {
-    let token = read_if_there(path, TOKEN_MAX as u64)
-        .map_err(|error| format!("{MANIFEST} cannot be read: {error}"))?
-        .ok_or_else(|| format!("{MANIFEST} is missing"))?;
-    let token = String::from_utf8_lossy(&token);
-    let claims = verify(&token, keys).map_err(|error| format!("{MANIFEST}: {error}"))?;
-    let manifest: Verified<Manifest> =
-        claims.try_into().map_err(|error| format!("{MANIFEST}: {error}"))?;
-    Ok(manifest.into_inner().release)
-}
-
-fn check_size(folder: &Path, artifact: &Artifact) -> Result<(), String> {
-    let name = slot_file(artifact.role).unwrap_or_default();
-    match std::fs::metadata(folder.join(name)).map(|data| data.len()) {
-        Ok(size) if size == artifact.size => Ok(()),
-        Ok(size) => Err(format!("{name} has {size} bytes, expected {}", artifact.size)),
-        Err(error) if error.kind() == ErrorKind::NotFound => Err(format!("{name} is missing")),
-        Err(error) => Err(format!("{name} cannot be read: {error}")),
+fn without_manifest(esp: &dyn FileSystem, slot: Slot, keys: &KeyRing, problem: String) -> Content {
+    if let Some(release) = partial(esp, slot, keys) {
+        let size = |artifact: &Artifact| {
+            let path = format!("{}/{}", slot.folder(), slot_file(artifact.role)?);
+            match esp.look(&path) {
+                Ok(Some(Entry::File { size })) => Some(size.min(artifact.size)),
+                _ => None,
+            }
+        };
+        let bytes = release.boot_artifacts().filter_map(size).sum();
+        return Content::Partial { release, bytes };
+    }
+    let ours = Role::BOOT.into_iter().filter_map(slot_file).chain([MANIFEST, PARTIAL]);
+    // What cannot be looked at is there, and damaged.
+    let is_there = |name| !matches!(esp.look(&format!("{}/{name}", slot.folder())), Ok(None));
+    match ours.into_iter().any(is_there) {
+        true => damaged(problem),
+        false => Content::Empty,
     }
 }
 
-fn check(folder: &Path, artifact: &Artifact, progress: &Progress) -> Result<(), String> {
-    check_size(folder, artifact)?;
+fn damaged(problem: String) -> Content {
+    Content::Damaged { release: None, problem }
+}
+
+/// The release that a slot's files are the beginnings of, if there is one that verifies.
+pub fn partial(esp: &dyn FileSystem, slot: Slot, keys: &KeyRing) -> Option<Release> {
+    release(esp, slot, PARTIAL, keys).ok()
+}
+
+/// The release of a slot, by the manifest of this name. Its time is not looked at: what is installed
+/// does not go bad.
+fn release(
+    esp: &dyn FileSystem,
+    slot: Slot,
+    name: &str,
+    keys: &KeyRing,
+) -> Result<Release, String> {
+    let path = format!("{}/{name}", slot.folder());
+    let token = read_if_there(esp, &path, TOKEN_MAX as u64)
+        .map_err(|error| format!("{name} cannot be read: {}", error.why))?
+        .ok_or_else(|| format!("{name} is missing"))?;
+    let token = String::from_utf8_lossy(&token);
+    let claims = verify(&token, keys).map_err(|error| format!("{name}: {error}"))?;
+    let manifest: Verified<Manifest> =
+        claims.try_into().map_err(|error| format!("{name}: {error}"))?;
+    Ok(manifest.into_inner().release)
+}
+
+fn check_size(esp: &dyn FileSystem, slot: Slot, artifact: &Artifact) -> Result<(), String> {
     let name = slot_file(artifact.role).unwrap_or_default();
+    match esp.look(&format!("{}/{name}", slot.folder())) {
+        Ok(Some(Entry::File { size })) if size == artifact.size => Ok(()),
+        Ok(Some(Entry::File { size })) => {
+            Err(format!("{name} has {size} bytes, expected {}", artifact.size))
+        }
+        Ok(Some(_)) => Err(format!("{name} is not a file")),
+        Ok(None) => Err(format!("{name} is missing")),
+        Err(error) => Err(format!("{name} cannot be read: {}", error.why)),
+    }
+}
+
+fn check(
+    esp: &dyn FileSystem,
+    slot: Slot,
+    artifact: &Artifact,
+    progress: &Progress,
+) -> Result<(), String> {
+    check_size(esp, slot, artifact)?;
+    let name = slot_file(artifact.role).unwrap_or_default();
+    let path = format!("{}/{name}", slot.folder());
     let seen = |done| progress.bytes(artifact.role, done, artifact.size);
-    let (_, digest) = measure_with(&folder.join(name), &seen).map_err(|error| error.to_string())?;
+    let digest =
+        measure_with(esp, &path, artifact.size, &seen).map_err(|error| error.to_string())?;
     match digest == artifact.sha256 {
         true => Ok(()),
         false => Err(format!("{name} has the SHA-256 {digest}, expected {}", artifact.sha256)),

@@ -309,27 +309,34 @@ impl Table {
 }
 
 fn row(content: &Content) -> String {
-    let (state, problem) = state(content);
-    let release = content.release();
+    let (state, release, problem) = state(content);
     let release =
         release.map(|r| format!("  {}  build {}", r.version, r.build)).unwrap_or_default();
     let problem = problem.map(|problem| format!("  {problem}")).unwrap_or_default();
     format!("{state:8}{release}{problem}")
 }
 
-fn state(content: &Content) -> (&'static str, Option<&String>) {
+/// A word for what is in a slot, the release, and what is to be said of it.
+fn state(content: &Content) -> (&'static str, Option<&Release>, Option<String>) {
     match content {
-        Content::Empty => ("empty", None),
-        Content::Complete(_) => ("complete", None),
-        Content::Damaged { problem, .. } => ("damaged", Some(problem)),
+        Content::Empty => ("empty", None, None),
+        Content::Complete(release) => ("complete", Some(release), None),
+        Content::Partial { release, bytes } => {
+            let size: u64 = release.boot_artifacts().map(|artifact| artifact.size).sum();
+            let problem = format!("{bytes} of {size} bytes are there; the next update goes on");
+            ("partial", Some(release), Some(problem))
+        }
+        Content::Damaged { release, problem } => {
+            ("damaged", release.as_ref(), Some(problem.clone()))
+        }
     }
 }
 
 /// A slot, for JSON.
 pub fn slot(content: &Content) -> Value {
-    let (state, problem) = state(content);
+    let (state, release, problem) = state(content);
     let mut shown = Map::from_iter([("state".to_owned(), json!(state))]);
-    if let Some(Release { version, build, kernel, .. }) = content.release() {
+    if let Some(Release { version, build, kernel, .. }) = release {
         shown.insert("version".into(), json!(version));
         shown.insert("build".into(), json!(build));
         shown.insert("kernel".into(), json!(kernel));

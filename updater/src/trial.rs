@@ -98,6 +98,10 @@ pub fn rolled_back(
     let release = match slots.get(other) {
         Content::Complete(release) => release,
         Content::Empty => return Err(NoWayBack::NotWhole { slot: other, why: "is empty".into() }),
+        Content::Partial { .. } => {
+            let why = "is not downloaded whole".into();
+            return Err(NoWayBack::NotWhole { slot: other, why });
+        }
         Content::Damaged { problem, .. } => {
             let why = format!("is damaged ({problem})");
             return Err(NoWayBack::NotWhole { slot: other, why });

@@ -20,7 +20,9 @@ use crate::date;
 use crate::esp::Access;
 use crate::host::Host;
 use crate::install::{Installed, Job, install, put_on_trial};
+use crate::interrupt;
 use crate::plan::{Facts, Permissions, Slots, Step, next};
+use crate::progress::Progress;
 use crate::reboot::{self, Decision};
 use crate::record::{self, Waiting};
 use crate::slots::inspect;
@@ -62,7 +64,9 @@ pub(super) fn update(global: &Global, arguments: &Update) -> Result<Exit> {
     poll.refuse_downgrade()?;
     poll.remember(&opened, allow)?;
     poll.log();
-    let wants_reboot = poll.carry_out(&opened)?;
+    // What came before may end at any moment.
+    interrupt::catch().context("cannot catch signals")?;
+    let wants_reboot = poll.carry_out(global, &opened)?;
     let decision = wants_reboot.then(|| decide_reboot(&opened, global, arguments)).transpose()?;
     let reboot = decision == Some(Decision::Now);
     record_waiting(global, decision.as_ref());
@@ -224,14 +228,17 @@ impl Poll {
     }
 
     /// Whether the host has to be rebooted after it.
-    fn carry_out(&mut self, opened: &Opened) -> Result<bool> {
+    fn carry_out(&mut self, global: &Global, opened: &Opened) -> Result<bool> {
         let esp = opened.esp()?;
+        let progress = Progress::for_update(global.json, &Host::new(&global.host_root));
         let job = |slot| Job {
             esp,
             slot,
             candidate: &self.candidate,
             cdn: &self.cdn,
             allowed_origins: &opened.settings.allowed_origins,
+            keys: &opened.settings.keys,
+            progress: &progress,
         };
         match self.step {
             Step::UpToDate | Step::Unconfirmed { .. } | Step::FailedBefore | Step::Downgrade => {
@@ -312,7 +319,7 @@ impl Poll {
                 format!("{new} is to be installed in slot {slot}{}", self.changes())
             }
             Step::Activate(slot) => format!("{new} is whole in slot {slot} and to be tried"),
-            Step::Repair(slot) => format!("slot {slot} is damaged and to be repaired with {new}"),
+            Step::Repair(slot) => format!("slot {slot} is not whole and to be repaired with {new}"),
         }
     }
 
@@ -324,7 +331,7 @@ impl Poll {
                 format!("{new} was installed in slot {slot}, on trial{}", self.changes())
             }
             Step::Activate(slot) => format!("{new} is on trial in slot {slot}"),
-            Step::Repair(slot) => format!("slot {slot} was damaged and repaired with {new}"),
+            Step::Repair(slot) => format!("slot {slot} was not whole and is repaired with {new}"),
             Step::Withdraw(slot) => {
                 format!("the CDN offers what runs, {new}: the trial of slot {slot} was called off")
             }

@@ -24,7 +24,7 @@ pub(super) fn verify(global: &Global) -> Result<Exit> {
     let needed = [Some(grubenv.state.good), opened.running];
     let problems = problems(&slots, grubenv.problem.as_deref(), &needed);
     let whole = |slot| match slots.get(slot) {
-        Content::Empty => None,
+        Content::Empty | Content::Partial { .. } => None,
         Content::Complete(_) => Some(true),
         Content::Damaged { .. } => Some(false),
     };
@@ -45,10 +45,10 @@ pub(super) fn verify(global: &Global) -> Result<Exit> {
 fn problems(slots: &Slots, grubenv: Option<&str>, needed: &[Option<Slot>]) -> Vec<String> {
     let of_slot = |slot: Slot| match slots.get(slot) {
         Content::Damaged { problem, .. } => Some(format!("slot {slot} is damaged: {problem}")),
-        Content::Empty if needed.contains(&Some(slot)) => {
-            Some(format!("slot {slot} is empty, and the host boots from it"))
+        Content::Empty | Content::Partial { .. } if needed.contains(&Some(slot)) => {
+            Some(format!("slot {slot} has no release, and the host boots from it"))
         }
-        Content::Empty | Content::Complete(_) => None,
+        Content::Empty | Content::Partial { .. } | Content::Complete(_) => None,
     };
     Slot::ALL.into_iter().filter_map(of_slot).chain(grubenv.map(str::to_owned)).collect()
 }
@@ -59,6 +59,7 @@ fn text(slots: &Slots, problems: &[String]) -> String {
         let word = match content {
             Content::Empty => "empty",
             Content::Complete(_) => "whole",
+            Content::Partial { .. } => "partial",
             Content::Damaged { .. } => "damaged",
         };
         let release = content.release();

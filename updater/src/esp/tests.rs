@@ -27,45 +27,68 @@ fn a_host_that_was_not_booted_from_one_has_none() {
     assert!(Esp::open(&host, None, Access::Read).unwrap().is_none());
 }
 
+fn run(program: &str, arguments: &[&str]) -> String {
+    let output = std::process::Command::new(program).args(arguments).output().unwrap();
+    assert!(output.status.success(), "{program}: {output:?}");
+    String::from_utf8(output.stdout).unwrap().trim().to_owned()
+}
+
+/// A loop device with an image of this type, detached when dropped.
+struct Device {
+    folder: tempfile::TempDir,
+    path: PathBuf,
+}
+
+impl Device {
+    fn new(mkfs: &[&str]) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let image = folder.path().join("image");
+        File::create(&image).unwrap().set_len(40 << 20).unwrap();
+        let image = image.to_str().unwrap();
+        run(mkfs[0], &[&mkfs[1..], &[image]].concat());
+        let path = run("losetup", &["--find", "--show", image]).into();
+        Self { folder, path }
+    }
+
+    fn open(&self, name: &str, access: Access) -> Result<Volume, EspError> {
+        let (target, types) = (self.folder.path().join(name), ["vfat", "ext4"]);
+        mount(&self.path, &target, &types, access, Duration::from_secs(20))
+    }
+}
+
+impl Drop for Device {
+    fn drop(&mut self) {
+        run("losetup", &["--detach", self.path.to_str().unwrap()]);
+    }
+}
+
+const WRITE: Access = Access::Write { wait: Duration::ZERO };
+
 /// By hand, as root: `cargo test -p updater -- --ignored`. Not vfat, which build hosts may lack;
 /// what is shown here is not vfat's.
 #[test]
 #[ignore = "needs root, a loop device and mkfs.ext4"]
 fn readers_and_a_writer_share_a_disk_and_leave_nothing_behind() {
-    let run = |program: &str, arguments: &[&str]| {
-        let output = std::process::Command::new(program).args(arguments).output().unwrap();
-        assert!(output.status.success(), "{program}: {output:?}");
-        String::from_utf8(output.stdout).unwrap().trim().to_owned()
-    };
-    let folder = tempfile::tempdir().unwrap();
-    let image = folder.path().join("image");
-    File::create(&image).unwrap().set_len(16 << 20).unwrap();
-    let image = image.to_str().unwrap();
-    run("mkfs.ext4", &["-q", image]);
-    let device = run("losetup", &["--find", "--show", image]);
-    let (device_path, targets) = (Path::new(&device), folder.path());
-    let open = move |name: &str, access| {
-        mount(device_path, &targets.join(name), &["vfat", "ext4"], access)
-    };
-    let write = Access::Write { wait: Duration::ZERO };
+    let device = Device::new(&["mkfs.ext4", "-q"]);
     let (go, gone) = std::sync::mpsc::channel();
     // Each from here: a thread begins with the mounts of the one that starts it.
     std::thread::scope(|scope| {
         let both = scope.spawn(|| {
-            let writer = open("writer", write).unwrap();
+            let writer = device.open("writer", WRITE).unwrap();
             std::fs::write(writer.path("x"), "1").unwrap();
-            let joined = open("reader", Access::Read).unwrap();
+            let joined = device.open("reader", Access::Read).unwrap();
             assert_eq!(std::fs::read(joined.path("x")).unwrap(), b"1");
         });
         both.join().unwrap();
+        let device = &device;
         let reader = scope.spawn(move || {
-            let reader = open("reader", Access::Read).unwrap();
+            let reader = device.open("reader", Access::Read).unwrap();
             assert!(std::fs::write(reader.path("y"), "1").is_err());
             gone.recv().unwrap();
         });
         std::thread::sleep(Duration::from_secs(1));
         // Forgotten, not dropped: the end of its thread unmounts it.
-        let waits = scope.spawn(|| std::mem::forget(open("waiter", write).unwrap()));
+        let waits = scope.spawn(move || std::mem::forget(device.open("waiter", WRITE).unwrap()));
         std::thread::sleep(Duration::from_secs(1));
         assert!(!waits.is_finished());
         go.send(()).unwrap();
@@ -73,6 +96,49 @@ fn readers_and_a_writer_share_a_disk_and_leave_nothing_behind() {
         waits.join().unwrap();
     });
     let mounts = std::fs::read_to_string("/proc/self/mounts").unwrap();
-    run("losetup", &["--detach", &device]);
-    assert!(!mounts.contains(folder.path().to_str().unwrap()), "{mounts}");
+    assert!(!mounts.contains(device.folder.path().to_str().unwrap()), "{mounts}");
+}
+
+/// As `confirm` once did: it looked, and then wanted to write.
+#[test]
+#[ignore = "needs root, a loop device and mkfs.ext4"]
+fn who_reads_must_let_go_before_it_writes() {
+    let device = Device::new(&["mkfs.ext4", "-q"]);
+    std::thread::scope(|scope| {
+        let thread = scope.spawn(|| {
+            let reader = device.open("reader", Access::Read).unwrap();
+            let target = device.folder.path().join("writer");
+            let soon = Duration::from_millis(300);
+            let error = mount(&device.path, &target, &["ext4"], WRITE, soon).unwrap_err();
+            let EspError::Io { why, .. } = &error else { panic!("{error}") };
+            assert_eq!(why.raw_os_error(), Some(Errno::EBUSY as i32), "{error}");
+            drop(reader);
+            let writer = device.open("writer", WRITE).unwrap();
+            std::fs::write(writer.path("x"), "1").unwrap();
+        });
+        thread.join().unwrap();
+    });
+}
+
+/// It may be dirty because somebody writes to it just now.
+#[test]
+#[ignore = "needs root, a loop device, mkfs.vfat and fsck.vfat"]
+fn a_volume_is_repaired_if_nobody_else_has_it() {
+    use std::os::unix::fs::{FileExt, OpenOptionsExt};
+    let device = Device::new(&["mkfs.vfat", "-F", "32"]);
+    let mut options = std::fs::OpenOptions::new();
+    let device_file = options.read(true).write(true).open(&device.path).unwrap();
+    device_file.write_all_at(&[1], 0x41).unwrap();
+    let mark = || {
+        let mut byte = [0];
+        File::open(&device.path).unwrap().read_exact_at(&mut byte, 0x41).unwrap();
+        byte[0]
+    };
+    let exclusive = nix::fcntl::OFlag::O_EXCL.bits();
+    let other = File::options().read(true).custom_flags(exclusive).open(&device.path).unwrap();
+    fsck::repair(&device.path);
+    assert_eq!(mark(), 1);
+    drop(other);
+    fsck::repair(&device.path);
+    assert_eq!(mark(), 0);
 }

@@ -3,35 +3,39 @@
 //! folder, before grubenv points to it, and grubenv is overwritten in place, never renamed.
 //!
 //! Each stage returns what the next one needs, so that none can be skipped:
-//! [`Space`] → `Cleared` → `Staged` → [`Installed`], and only what is installed can be pointed to.
+//! [`Space`] → `Claimed` → `Staged` → [`Installed`], and only what is installed can be pointed to.
+//!
+//! A download that does not come to its end, for whatever reason, is gone on with by the next one. So
+//! what is in a slot has an owner: before the first byte of an artifact there is the release's
+//! manifest, under a name that nobody takes for a release's.
 
-mod download;
+mod partial;
 mod space;
 
-use std::fs::File;
-use std::io::Write;
-use std::path::{Path, PathBuf};
-
-use protocol::esp::{MANIFEST, Slot, slot_file};
+use protocol::esp::{MANIFEST, PARTIAL, Slot, slot_file};
 use protocol::grubenv::{BootId, BootState};
 use protocol::release::UrlError;
-use protocol::{Artifact, Release, Role};
+use protocol::{Artifact, KeyRing, Release, Role};
+use sha2::{Digest, Sha256};
 
-pub use self::download::DownloadError;
+use self::partial::{Filling, Found, Watched};
 pub use self::space::{Space, SpaceError};
 use crate::bootstate::Grubenv;
 use crate::candidate::Candidate;
-use crate::cdn::{Cdn, CdnError, FetchError};
-use crate::esp::Esp;
-use crate::files::{FileError, at, make_folder, measure, remove, remove_whatever, sync_folder};
+use crate::cdn::{Cdn, CdnError, FetchError, Partial as _};
+use crate::files::{
+    Entry, FileError, FileSystem, at, files_in, hex, make_folders, measure, parent, remove_whatever,
+};
+use crate::interrupt;
 use crate::plan::{Content, Slots};
-use crate::trial;
+use crate::progress::Progress;
+use crate::{slots, trial};
 
 /// What is to be written, where, and where it comes from.
 #[derive(Clone, Copy)]
 pub struct Job<'a> {
     /// The ESP.
-    pub esp: &'a Esp,
+    pub esp: &'a dyn FileSystem,
     /// The slot. Neither the running one nor the good one: [`crate::plan::next`] says which.
     pub slot: Slot,
     /// The release.
@@ -40,6 +44,10 @@ pub struct Job<'a> {
     pub cdn: &'a Cdn,
     /// Where they may be besides.
     pub allowed_origins: &'a [String],
+    /// Who may have signed the manifest of what is half there.
+    pub keys: &'a KeyRing,
+    /// Where it is shown how far the downloads are.
+    pub progress: &'a Progress,
 }
 
 /// An installation that did not work. What was running before still boots.
@@ -54,23 +62,43 @@ pub enum InstallError {
     /// An artifact could not be had.
     #[error(transparent)]
     Cdn(#[from] CdnError),
-    /// An artifact is not what the manifest says.
-    #[error(transparent)]
-    Download(#[from] DownloadError),
+    /// The server announces another size.
+    #[error(
+        "the CDN announces {found} bytes for the {role}, and the manifest says {expected}: was it published whole?"
+    )]
+    Length {
+        /// Which one.
+        role: Role,
+        /// The manifest's.
+        expected: u64,
+        /// The server's.
+        found: u64,
+    },
     /// An artifact could not be had whole.
     #[error(transparent)]
     Fetch(FetchError),
+    /// Somebody asked for the end.
+    #[error(
+        "ended as asked: {bytes} of the {size} bytes of the {role} are there, and the next update goes on"
+    )]
+    Interrupted {
+        /// Which artifact.
+        role: Role,
+        /// What is there of it.
+        bytes: u64,
+        /// The manifest's size.
+        size: u64,
+    },
     /// The disk refused.
     #[error(transparent)]
     File(#[from] FileError),
     /// The disk lies.
     #[error(
-        "{} was written, and reads back with the SHA-256 {found}, expected {expected}: the disk is failing",
-        path.display()
+        "{path} was written, and reads back with the SHA-256 {found}, expected {expected}: the disk is failing"
     )]
     ReadBack {
         /// The file.
-        path: PathBuf,
+        path: String,
         /// What was written.
         expected: String,
         /// What came back.
@@ -90,26 +118,21 @@ impl Installed {
     pub fn found(slots: &Slots, slot: Slot) -> Option<Self> {
         match slots.get(slot) {
             Content::Complete(release) => Some(Self { slot, release: release.clone() }),
-            Content::Empty | Content::Damaged { .. } => None,
+            Content::Empty | Content::Partial { .. } | Content::Damaged { .. } => None,
         }
     }
 }
 
 /// Writes the release into the slot. Nothing points to it yet: see [`put_on_trial`].
 ///
-/// What was in the slot is gone, also if this fails; then the slot is empty. Everything that can be
-/// known before is checked before.
+/// What was in the slot is gone, also if this fails; then the slot holds a beginning of this release.
+/// Everything that can be known before is checked before.
 pub fn install(job: Job<'_>, grubenv: &mut Grubenv) -> Result<Installed, InstallError> {
     ask_for_artifacts(job)?;
     let space = Space::check(job.esp, job.slot, job.candidate)?;
-    let cleared = clear(job, space, grubenv)?;
-    let written = stage(cleared).and_then(seal);
-    if written.is_err()
-        && let Err(error) = discard(job)
-    {
-        log::warn!("what was written of slot {} could not be removed: {error}", job.slot);
-    }
-    written
+    let claimed = claim(job, space, grubenv)?;
+    let staged = stage(claimed)?;
+    seal(staged)
 }
 
 /// Makes GRUB try the slot next, [`TRIES`](protocol::grubenv::TRIES) times, before it falls back to the one that is good now.
@@ -118,7 +141,7 @@ pub fn install(job: Job<'_>, grubenv: &mut Grubenv) -> Result<Installed, Install
 /// on disks that write a sector whole. It does not promise that the slot boots: that is what the
 /// trial is for.
 pub fn put_on_trial(
-    esp: &Esp,
+    esp: &dyn FileSystem,
     installed: &Installed,
     grubenv: &mut Grubenv,
     boot: Option<BootId>,
@@ -142,7 +165,7 @@ fn ask_for(job: Job<'_>, artifact: &Artifact, sources: &[String]) -> Result<(), 
     let mut asked = Ok(());
     for url in sources {
         let answer = job.cdn.probe(url).map_err(InstallError::from);
-        asked = answer.and_then(|length| Ok(download::check_length(artifact, length)?));
+        asked = answer.and_then(|length| check_length(artifact, length));
         if asked.is_ok() {
             break;
         }
@@ -150,107 +173,157 @@ fn ask_for(job: Job<'_>, artifact: &Artifact, sources: &[String]) -> Result<(), 
     asked
 }
 
-/// A slot in which nothing is left, and to which nothing points.
-struct Cleared<'a>(Job<'a>);
-
-fn clear<'a>(job: Job<'a>, _: Space, grubenv: &mut Grubenv) -> Result<Cleared<'a>, InstallError> {
-    if grubenv.state.trial.is_some_and(|trial| trial.slot == job.slot) {
-        grubenv.write(job.esp, BootState { trial: None, ..grubenv.state.clone() })?;
+/// Compares a length that a server announces, if it does.
+fn check_length(artifact: &Artifact, found: Option<u64>) -> Result<(), InstallError> {
+    match found {
+        Some(found) if found != artifact.size => {
+            Err(InstallError::Length { role: artifact.role, expected: artifact.size, found })
+        }
+        _ => Ok(()),
     }
-    let left_by_fsck = space::fsck_files(job.esp)?;
-    for path in &left_by_fsck {
-        remove(path)?;
-    }
-    if !left_by_fsck.is_empty() {
-        sync_folder(&job.esp.path(""))?;
-    }
-    discard(job)?;
-    Ok(Cleared(job))
 }
 
-/// Removes the files of a slot. The manifest first and for good: without it the rest is never taken
-/// for a release.
+/// A slot to which nothing points, and which holds nothing but beginnings of this release, and on the
+/// disk the word that it is so.
+struct Claimed<'a>(Job<'a>);
+
+fn claim<'a>(job: Job<'a>, _: Space, grubenv: &mut Grubenv) -> Result<Claimed<'a>, InstallError> {
+    let Job { esp, slot, candidate, .. } = job;
+    if grubenv.state.trial.is_some_and(|trial| trial.slot == slot) {
+        grubenv.write(esp, BootState { trial: None, ..grubenv.state.clone() })?;
+    }
+    let left_by_fsck = space::fsck_files(esp)?;
+    for path in &left_by_fsck {
+        esp.remove_file(path)?;
+    }
+    if !left_by_fsck.is_empty() {
+        esp.sync_folder("")?;
+    }
+    let owner = slots::partial(esp, slot, job.keys).map(|release| release.id());
+    if owner == Some(candidate.release().id()) {
+        clear(job, true)?;
+        return Ok(Claimed(job));
+    }
+    clear(job, false)?;
+    make_folders(esp, &slot.folder())?;
+    write(esp, &path_of(slot, PARTIAL), candidate.token())?;
+    Ok(Claimed(job))
+}
+
+/// Removes the files of a slot, or those that are not the beginnings of a release. The manifest goes
+/// first and for good: without it the rest is never taken for a release.
 ///
 /// A folder in the place of one of the slot's files goes with what is in it; other folders are not
 /// ours. So does whatever is in the place of the slot's folder and is none.
-fn discard(job: Job<'_>) -> Result<(), FileError> {
-    let folder = job.esp.path(&job.slot.folder());
-    if !space::is_folder(&folder) {
+fn clear(Job { esp, slot, .. }: Job<'_>, keep_partial: bool) -> Result<(), FileError> {
+    let folder = slot.folder();
+    if esp.look(&folder)? != Some(Entry::Folder) {
         // A file below which the folder should be, or a link: neither is looked into.
-        return match (remove_whatever(&folder)?, folder.parent()) {
-            (true, Some(parent)) => sync_folder(parent),
-            _ => Ok(()),
+        return match remove_whatever(esp, &folder)? {
+            true => esp.sync_folder(parent(&folder)),
+            false => Ok(()),
         };
     }
-    if remove_whatever(&folder.join(MANIFEST))? {
-        sync_folder(&folder)?;
+    if remove_whatever(esp, &path_of(slot, MANIFEST))? {
+        esp.sync_folder(&folder)?;
     }
-    for name in Role::BOOT.into_iter().filter_map(slot_file) {
-        remove_whatever(&folder.join(name))?;
+    let partial = Role::BOOT.into_iter().filter_map(slot_file).chain([PARTIAL]);
+    let partial: Vec<String> = partial.map(|name| path_of(slot, name)).collect();
+    let kept = if keep_partial { &partial[..] } else { &[] };
+    for path in partial.iter().cloned().chain(files_in(esp, &folder)?) {
+        if !kept.contains(&path) {
+            remove_whatever(esp, &path)?;
+        }
     }
-    for path in space::files(&folder)? {
-        remove(&path)?;
-    }
-    sync_folder(&folder)
+    esp.sync_folder(&folder)
 }
 
 /// A slot with artifacts that are whole and on the disk, and no manifest.
 struct Staged<'a>(Job<'a>);
 
-fn stage(Cleared(job): Cleared<'_>) -> Result<Staged<'_>, InstallError> {
-    make_folder(&job.esp.path(&job.slot.folder()))?;
+fn stage(Claimed(job): Claimed<'_>) -> Result<Staged<'_>, InstallError> {
     for artifact in job.candidate.release().boot_artifacts() {
-        stage_one(job, artifact)?;
+        if let Some(name) = slot_file(artifact.role) {
+            stage_one(job, artifact, &path_of(job.slot, name))?;
+        }
     }
     Ok(Staged(job))
 }
 
-fn stage_one(job: Job<'_>, artifact: &Artifact) -> Result<(), InstallError> {
-    let sources = job.candidate.sources(artifact, job.allowed_origins)?;
-    let path = path_of(job, artifact.role);
+fn stage_one(job: Job<'_>, artifact: &Artifact, path: &str) -> Result<(), InstallError> {
     let Artifact { role, size, .. } = artifact;
-    log::info!(role = role.to_string().as_str(), size = *size; "downloading the {role} ({size} bytes)");
-    write(&path, &artifact.sha256, |file| {
-        let mut filling = download::Filling::new(file);
-        job.cdn.download(&sources, artifact, &mut filling).map_err(|error| match error {
-            FetchError::Sink(why) => InstallError::File(at("write", &path)(why)),
-            other => InstallError::Fetch(other),
-        })
+    match Filling::open(job.esp, path, artifact)? {
+        Found::Whole => log::info!(role = role.to_string().as_str(); "the {role} is there already"),
+        Found::Begun(filling) => {
+            log::info!(
+                role = role.to_string().as_str(), size = *size, from = filling.length();
+                "downloading the {role} ({size} bytes, {} of them are there)", filling.length()
+            );
+            fill(job, artifact, path, filling)?;
+        }
+    }
+    // Also what an earlier run left: it may not have come to this.
+    flushed(job.esp, path, *size, &artifact.sha256)
+}
+
+/// Whatever happens, what came so far is kept: the next run goes on there.
+fn fill(
+    job: Job<'_>,
+    artifact: &Artifact,
+    path: &str,
+    mut filling: Filling<'_>,
+) -> Result<(), InstallError> {
+    let sources = job.candidate.sources(artifact, job.allowed_origins)?;
+    let seen = |bytes| job.progress.bytes(artifact.role, bytes, artifact.size);
+    seen(filling.length());
+    let mut watched = Watched { filling: &mut filling, seen: &seen };
+    let Err(error) = job.cdn.download(&sources, artifact, &mut watched) else { return Ok(()) };
+    if let Err(error) = filling.flush() {
+        log::warn!("{}", at("flush", path)(error));
+    }
+    let (role, size) = (artifact.role, artifact.size);
+    Err(match error {
+        _ if interrupt::is_asked_for() => {
+            InstallError::Interrupted { role, bytes: filling.length(), size }
+        }
+        FetchError::Sink(why) => at("write", path)(why).into(),
+        error => InstallError::Fetch(error),
     })
 }
 
-/// The manifest comes last: with it the slot is a release.
-fn seal(Staged(job): Staged<'_>) -> Result<Installed, InstallError> {
-    let path = job.esp.path(&job.slot.folder()).join(MANIFEST);
-    let token = job.candidate.token().as_bytes();
-    write(&path, &download::digest(token), |file| {
-        Ok(file.write_all(token).map_err(at("write", &path))?)
-    })?;
-    Ok(Installed { slot: job.slot, release: job.candidate.release().clone() })
+/// The manifest comes last: with it the slot is a release. That it was a partial one is of no account
+/// from then on, and removed.
+fn seal(Staged(Job { esp, slot, candidate, .. }): Staged<'_>) -> Result<Installed, InstallError> {
+    write(esp, &path_of(slot, MANIFEST), candidate.token())?;
+    esp.remove_file(&path_of(slot, PARTIAL))?;
+    esp.sync_folder(&slot.folder())?;
+    Ok(Installed { slot, release: candidate.release().clone() })
 }
 
-/// Writes a new file, flushes it and its folder, and reads it back from the disk.
-fn write(
-    path: &Path,
-    sha256: &str,
-    fill: impl FnOnce(&mut File) -> Result<(), InstallError>,
+/// Writes a new file.
+fn write(esp: &dyn FileSystem, path: &str, text: &str) -> Result<(), InstallError> {
+    esp.create(path)?.write_at(text.as_bytes(), 0).map_err(at("write", path))?;
+    flushed(esp, path, text.len() as u64, &hex(Sha256::new_with_prefix(text)))
+}
+
+/// Flushes a file and its folder, and reads it back from the disk.
+fn flushed(
+    esp: &dyn FileSystem,
+    path: &str,
+    size: u64,
+    expected: &str,
 ) -> Result<(), InstallError> {
-    let file = File::options().write(true).create_new(true).open(path);
-    let mut file = file.map_err(at("make", path))?;
-    fill(&mut file)?;
-    file.sync_all().map_err(at("flush", path))?;
-    if let Some(folder) = path.parent() {
-        sync_folder(folder)?;
-    }
-    match measure(path)? {
-        (_, found) if found == sha256 => Ok(()),
-        (_, found) => {
-            let expected = sha256.to_owned();
-            Err(InstallError::ReadBack { path: path.to_owned(), expected, found })
+    esp.edit(path)?.sync().map_err(at("flush", path))?;
+    esp.sync_folder(parent(path))?;
+    match measure(esp, path, size)? {
+        found if found == expected => Ok(()),
+        found => {
+            let (path, expected) = (path.to_owned(), expected.to_owned());
+            Err(InstallError::ReadBack { path, expected, found })
         }
     }
 }
 
-fn path_of(job: Job<'_>, role: Role) -> PathBuf {
-    job.esp.path(&job.slot.folder()).join(slot_file(role).unwrap_or_default())
+fn path_of(slot: Slot, name: &str) -> String {
+    format!("{}/{name}", slot.folder())
 }

@@ -1,13 +1,9 @@
 //! Is there enough space for a release, counting what will be freed?
 
-use std::path::{Path, PathBuf};
-
-use nix::sys::statvfs::statvfs;
 use protocol::esp::Slot;
 
 use crate::candidate::Candidate;
-use crate::esp::Esp;
-use crate::files::{FileError, at};
+use crate::files::{Capacity, Entry, FileError, FileSystem, files_in};
 
 /// Clusters for the folder of a slot that is new, and to be on the safe side.
 const SPARE_CLUSTERS: u64 = 4;
@@ -21,7 +17,7 @@ pub struct Space(());
 pub enum SpaceError {
     /// Too little.
     #[error(
-        "the release needs {needed} bytes on the ESP, and {free} are free ({freed} of them in slot {slot}, which will be cleared): remove what is not needed there, or make it larger"
+        "the release needs {needed} bytes on the ESP, and {free} are free ({freed} of them in slot {slot}, which is cleared or gone on with): remove what is not needed there, or make it larger"
     )]
     TooLittle {
         /// What the release takes, in whole clusters.
@@ -39,18 +35,21 @@ pub enum SpaceError {
 }
 
 impl Space {
-    /// Checks before anything is touched.
-    pub fn check(esp: &Esp, slot: Slot, candidate: &Candidate) -> Result<Self, SpaceError> {
-        let root = esp.path("");
-        let stat =
-            statvfs(&root).map_err(|error| at("ask for the space of", &root)(error.into()))?;
-        let cluster = stat.fragment_size().max(1);
-        let free_now = stat.blocks_available().saturating_mul(cluster);
-        let sizes = candidate.release().boot_artifacts().map(|artifact| artifact.size);
-        let needed = clusters(sizes.chain([candidate.token().len() as u64]), cluster)
+    /// Checks before anything is touched. What the slot holds counts as free: it goes, or it is the
+    /// beginning of this release.
+    pub fn check(
+        esp: &dyn FileSystem,
+        slot: Slot,
+        candidate: &Candidate,
+    ) -> Result<Self, SpaceError> {
+        let Capacity { cluster, free } = esp.capacity()?;
+        let artifacts = candidate.release().boot_artifacts().map(|artifact| artifact.size);
+        // It is there twice for a moment.
+        let manifest = candidate.token().len() as u64;
+        let needed = clusters(artifacts.chain([manifest, manifest]), cluster)
             .saturating_add(SPARE_CLUSTERS * cluster);
         let freed = freed(esp, slot, cluster)?;
-        let free = free_now.saturating_add(freed);
+        let free = free.saturating_add(freed);
         match needed <= free {
             true => Ok(Self(())),
             false => Err(SpaceError::TooLittle { needed, free, freed, slot }),
@@ -58,12 +57,12 @@ impl Space {
     }
 }
 
-fn freed(esp: &Esp, slot: Slot, cluster: u64) -> Result<u64, FileError> {
+fn freed(esp: &dyn FileSystem, slot: Slot, cluster: u64) -> Result<u64, FileError> {
     let mut sizes = Vec::new();
-    let folder = esp.path(&slot.folder());
-    let ours = if is_folder(&folder) { files(&folder)? } else { Vec::new() };
-    for path in ours.into_iter().chain(fsck_files(esp)?) {
-        sizes.push(std::fs::symlink_metadata(&path).map_err(at("look at", &path))?.len());
+    for path in files_in(esp, &slot.folder())?.into_iter().chain(fsck_files(esp)?) {
+        if let Some(Entry::File { size }) = esp.look(&path)? {
+            sizes.push(size);
+        }
     }
     Ok(clusters(sizes.into_iter(), cluster))
 }
@@ -74,36 +73,13 @@ fn clusters(sizes: impl Iterator<Item = u64>, cluster: u64) -> u64 {
 }
 
 /// What fsck.fat leaves in the root: `FSCK0000.REC` and so on.
-pub(super) fn fsck_files(esp: &Esp) -> Result<Vec<PathBuf>, FileError> {
-    let is_fsck = |path: &PathBuf| {
-        let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+pub(super) fn fsck_files(esp: &dyn FileSystem) -> Result<Vec<String>, FileError> {
+    let is_fsck = |name: &String| {
         let name = name.to_ascii_uppercase();
         let digits = name.strip_prefix("FSCK").and_then(|name| name.strip_suffix(".REC"));
         digits.is_some_and(|digits| digits.bytes().all(|b| b.is_ascii_digit()))
     };
-    Ok(files(&esp.path(""))?.into_iter().filter(is_fsck).collect())
-}
-
-/// Whether this is a folder, and not a link to one.
-pub(super) fn is_folder(path: &Path) -> bool {
-    std::fs::symlink_metadata(path).is_ok_and(|data| data.is_dir())
-}
-
-/// The files in a folder; none if there is no such folder. Folders in it are not ours.
-pub(super) fn files(folder: &Path) -> Result<Vec<PathBuf>, FileError> {
-    // The root may be anything that --esp names.
-    if !folder.is_dir() {
-        return Ok(Vec::new());
-    }
-    let mut found = Vec::new();
-    for entry in std::fs::read_dir(folder).map_err(at("list", folder))? {
-        let entry = entry.map_err(at("list", folder))?;
-        if !entry.file_type().map_err(at("look at", &entry.path()))?.is_dir() {
-            found.push(entry.path());
-        }
-    }
-    found.sort();
-    Ok(found)
+    Ok(files_in(esp, "")?.into_iter().filter(is_fsck).collect())
 }
 
 #[cfg(test)]

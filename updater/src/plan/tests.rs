@@ -36,6 +36,10 @@ fn damaged(n: Option<u8>) -> Content {
     Content::Damaged { release: n.map(|n| release(n.into(), n)), problem: "gone".into() }
 }
 
+fn partial(n: u8) -> Content {
+    Content::Partial { release: release(n.into(), n), bytes: 1 }
+}
+
 fn trial(good: Slot, slot: Slot, tries: u8) -> BootState {
     let trial = Trial { slot, tries, release: None, since: Some(THEN) };
     BootState { trial: Some(trial), ..BootState::settled(good) }
@@ -187,6 +191,11 @@ fn the_table() {
             5,
             Step::Repair(A),
         ),
+        ("a beginning of it", Some(A), settled(A), complete(5), partial(6), 6, Step::Install(B)),
+        ("of an older one", Some(A), settled(A), complete(5), partial(6), 7, Step::Install(B)),
+        ("on trial before", Some(A), trial(A, B, 3), complete(5), partial(6), 6, Step::Install(B)),
+        ("of one withdrawn", Some(A), settled(A), complete(5), partial(6), 5, Step::Repair(B)),
+        ("of what runs", Some(A), settled(A), complete(5), partial(5), 5, Step::Repair(B)),
         ("half written", Some(A), settled(A), complete(5), damaged(None), 5, Step::Repair(B)),
         (
             "half written, newer",
@@ -289,6 +298,7 @@ fn any_content() -> impl Strategy<Value = Content> {
     prop_oneof![
         Just(Content::Empty),
         (0u8..4).prop_map(complete),
+        (0u8..4).prop_map(partial),
         proptest::option::of(0u8..4).prop_map(damaged),
     ]
 }

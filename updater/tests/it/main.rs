@@ -2,6 +2,7 @@
 
 mod bad_input;
 mod config;
+mod disk;
 mod docs;
 mod listen;
 mod manual;
@@ -9,6 +10,7 @@ mod network;
 mod network_download;
 mod network_manifest;
 mod network_proxy;
+mod power;
 mod reboot;
 mod rotation;
 mod server;

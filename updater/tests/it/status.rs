@@ -240,7 +240,11 @@ fn verify_looks_at_what_the_host_needs() {
     assert!(world.run(&["verify"]).ended(1).stdout.contains("grubenv is missing"));
     fs::remove_dir_all(world.esp("etchaos/a")).unwrap();
     let ran = world.run(&["verify"]).ended(1);
-    assert!(ran.stdout.contains("slot a is empty, and the host boots from it"), "{}", ran.stdout);
+    assert!(
+        ran.stdout.contains("slot a has no release, and the host boots from it"),
+        "{}",
+        ran.stdout
+    );
 }
 
 #[test]

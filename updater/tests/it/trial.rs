@@ -186,7 +186,9 @@ fn going_back_from_a_trial() {
     assert_eq!(world.boots(), (A, None));
     let world = World::new();
     world.run(&["rollback"]).failed(&["slot b is empty"]);
-    world.run(&["rollback", "--host-root", "/nonexistent"]).failed(&["not known"]);
+    world
+        .run(&["rollback", "--host-root", &world.path("nowhere").display().to_string()])
+        .failed(&["not known"]);
 }
 
 #[test]

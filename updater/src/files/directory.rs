@@ -1,0 +1,191 @@
+//! A directory of the host as a file system: what a mounted ESP is.
+
+use std::fs::{File, OpenOptions, Permissions};
+use std::io::{self, ErrorKind, Read};
+use std::os::unix::fs::{FileExt, PermissionsExt};
+use std::path::Path;
+
+use nix::fcntl::{PosixFadviseAdvice, posix_fadvise};
+use nix::sys::statvfs::statvfs;
+
+use super::{Capacity, Entry, FileError, FileSystem, OpenFile, at};
+use crate::esp::Esp;
+
+impl FileSystem for Esp {
+    fn look(&self, path: &str) -> Result<Option<Entry>, FileError> {
+        let path = self.path(path);
+        match std::fs::symlink_metadata(&path) {
+            Ok(data) if data.is_file() => Ok(Some(Entry::File { size: data.len() })),
+            Ok(data) if data.is_dir() => Ok(Some(Entry::Folder)),
+            Ok(_) => Ok(Some(Entry::Other)),
+            Err(error)
+                if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) =>
+            {
+                Ok(None)
+            }
+            Err(error) => Err(at("look at", path)(error)),
+        }
+    }
+
+    fn list(&self, folder: &str) -> Result<Vec<String>, FileError> {
+        let folder = self.path(folder);
+        let mut names = Vec::new();
+        for entry in std::fs::read_dir(&folder).map_err(at("list", &folder))? {
+            let name = entry.map_err(at("list", &folder))?.file_name();
+            // FAT's names are Unicode. Others are not ours.
+            names.extend(name.into_string());
+        }
+        names.sort();
+        Ok(names)
+    }
+
+    fn open(&self, path: &str) -> Result<Box<dyn Read + '_>, FileError> {
+        let path = self.path(path);
+        let file = File::open(&path).map_err(at("open", path))?;
+        // Advice: a file system that has no disk below it may ignore it.
+        let _ = posix_fadvise(&file, 0, 0, PosixFadviseAdvice::POSIX_FADV_DONTNEED);
+        Ok(Box::new(file))
+    }
+
+    fn create(&self, path: &str) -> Result<Box<dyn OpenFile + '_>, FileError> {
+        let path = self.path(path);
+        let file = File::options().write(true).create_new(true).open(&path);
+        Ok(Box::new(file.map_err(at("make", path))?))
+    }
+
+    fn edit(&self, path: &str) -> Result<Box<dyn OpenFile + '_>, FileError> {
+        let path = self.path(path);
+        let open = || OpenOptions::new().write(true).open(&path);
+        let file = match open() {
+            // FAT's read-only attribute, which means nothing to GRUB.
+            Err(error) if error.kind() == ErrorKind::PermissionDenied => {
+                make_writable(&path).and_then(|()| open())
+            }
+            result => result,
+        };
+        Ok(Box::new(file.map_err(at("open", &path))?))
+    }
+
+    fn make_folder(&self, path: &str) -> Result<(), FileError> {
+        let path = self.path(path);
+        std::fs::create_dir(&path).map_err(at("make the folder", path))
+    }
+
+    fn remove_file(&self, path: &str) -> Result<(), FileError> {
+        let path = self.path(path);
+        std::fs::remove_file(&path).map_err(at("remove", path))
+    }
+
+    fn remove_folder(&self, path: &str) -> Result<(), FileError> {
+        let path = self.path(path);
+        std::fs::remove_dir_all(&path).map_err(at("remove the folder", path))
+    }
+
+    fn sync_folder(&self, folder: &str) -> Result<(), FileError> {
+        let folder = self.path(folder);
+        let synced = File::open(&folder).and_then(|file| file.sync_all());
+        synced.map_err(at("flush the folder", folder))
+    }
+
+    fn capacity(&self) -> Result<Capacity, FileError> {
+        let root = self.path("");
+        let stat =
+            statvfs(&root).map_err(|error| at("ask for the space of", &root)(error.into()))?;
+        let cluster = stat.fragment_size().max(1);
+        Ok(Capacity { cluster, free: stat.blocks_available().saturating_mul(cluster) })
+    }
+}
+
+impl OpenFile for File {
+    fn write_at(&mut self, bytes: &[u8], offset: u64) -> io::Result<()> {
+        self.write_all_at(bytes, offset)
+    }
+
+    fn set_len(&mut self, length: u64) -> io::Result<()> {
+        File::set_len(self, length)
+    }
+
+    fn sync(&mut self) -> io::Result<()> {
+        self.sync_all()
+    }
+}
+
+fn make_writable(path: &Path) -> io::Result<()> {
+    let mode = std::fs::metadata(path)?.permissions().mode();
+    std::fs::set_permissions(path, Permissions::from_mode(mode | 0o200))
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::esp::Access;
+    use crate::files::{measure, overwrite, read_if_there, remove_whatever};
+    use crate::host::Host;
+
+    use super::*;
+
+    fn esp(folder: &Path) -> Esp {
+        Esp::open(&Host::new("/nonexistent"), Some(folder), Access::Read).unwrap().unwrap()
+    }
+
+    #[test]
+    fn a_file_is_overwritten_made_and_cut() {
+        let folder = tempfile::tempdir().unwrap();
+        let (path, esp) = (folder.path().join("x"), esp(folder.path()));
+        for before in [None, Some("12345678"), Some("1")] {
+            let _ = before.map(|text| std::fs::write(&path, text));
+            overwrite(&esp, "x", b"abcd").unwrap();
+            assert_eq!(std::fs::read(&path).unwrap(), b"abcd");
+        }
+        let digest = measure(&esp, "x", 4).unwrap();
+        assert_eq!(digest, "88d4266fd4e6338d13b845fcf289579d209c897823b9217da3e161936f031589");
+        assert!(measure(&esp, "x", 5).is_err());
+    }
+
+    #[test]
+    fn a_file_is_made_with_its_folders() {
+        let folder = tempfile::tempdir().unwrap();
+        let esp = esp(folder.path());
+        overwrite(&esp, "a/b/x", b"abcd").unwrap();
+        assert_eq!(std::fs::read(folder.path().join("a/b/x")).unwrap(), b"abcd");
+        std::fs::write(folder.path().join("file"), "").unwrap();
+        let error = overwrite(&esp, "file/x", b"").unwrap_err().to_string();
+        assert!(error.contains("cannot make the folder"), "{error}");
+    }
+
+    #[test]
+    fn links_are_removed_and_not_followed() {
+        let folder = tempfile::tempdir().unwrap();
+        let (at, esp) = (|name: &str| folder.path().join(name), esp(folder.path()));
+        std::fs::create_dir_all(at("kept/in")).unwrap();
+        std::fs::create_dir_all(at("gone/in")).unwrap();
+        std::fs::write(at("kept/x"), "").unwrap();
+        for link in ["gone/link", "gone/in/link", "link"] {
+            std::os::unix::fs::symlink(at("kept"), at(link)).unwrap();
+        }
+        assert!(remove_whatever(&esp, "gone").unwrap());
+        assert!(remove_whatever(&esp, "link").unwrap());
+        assert!(!remove_whatever(&esp, "link").unwrap());
+        assert!(!at("gone").exists() && at("kept/x").exists() && at("kept/in").exists());
+    }
+
+    #[test]
+    fn a_folder_in_the_place_of_a_file_goes() {
+        let folder = tempfile::tempdir().unwrap();
+        let esp = esp(folder.path());
+        std::fs::create_dir_all(folder.path().join("x/deep")).unwrap();
+        assert!(read_if_there(&esp, "x", 9).unwrap_err().to_string().contains("not a file"));
+        overwrite(&esp, "x", b"1").unwrap();
+        assert_eq!(read_if_there(&esp, "x", 1).unwrap().unwrap(), b"1");
+        assert!(read_if_there(&esp, "x", 0).unwrap_err().to_string().contains("longer than"));
+    }
+
+    #[test]
+    fn an_error_says_what_and_where_and_the_way_out() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("no/x");
+        let error = measure(&esp(folder.path()), "no/x", 1).unwrap_err().to_string();
+        assert!(error.starts_with(&format!("cannot open {}: ", path.display())), "{error}");
+        let error = at("write", "x")(nix::errno::Errno::EROFS.into()).to_string();
+        assert!(error.contains("write-protected") && error.contains("fsck.vfat -a"), "{error}");
+    }
+}

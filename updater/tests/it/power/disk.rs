@@ -1,0 +1,442 @@
+//! A FAT disk in memory that can lose power. What is written is volatile until it is flushed, and then
+//! only what was flushed is safe: of the rest any subset may have reached the disk. Data, chains of
+//! clusters, sizes and names are written apart, in units of one sector; a cluster is a sector here.
+//! What becomes free is used again at once.
+
+use std::cell::{Cell, RefCell};
+use std::collections::{BTreeMap, BTreeSet};
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::io::{self, Cursor, Read};
+use std::path::PathBuf;
+
+use nix::errno::Errno;
+use updater::files::{Capacity, Entry, FileError, FileSystem, OpenFile};
+
+pub const SECTOR: usize = 512;
+/// So small that there are several flushes in a file of some sectors.
+const FLUSH_EVERY: u64 = 4 * SECTOR as u64;
+
+type Id = usize;
+const ROOT: Id = 0;
+
+#[derive(Clone, Default, Hash)]
+struct Node {
+    is_folder: bool,
+    names: BTreeMap<String, Id>,
+    chain: Vec<usize>,
+    size: usize,
+}
+
+/// What is on a disk, or would be if everything were flushed.
+#[derive(Clone, Default, Hash)]
+struct Image {
+    nodes: Vec<Node>,
+    sectors: BTreeMap<usize, Vec<u8>>,
+}
+
+#[derive(Clone)]
+enum Write {
+    Name { folder: Id, name: String, to: Option<Id> },
+    Chain { file: Id, chain: Vec<usize> },
+    Size { file: Id, size: usize },
+    Data { sector: usize, bytes: Vec<u8> },
+}
+
+impl Image {
+    fn apply(&mut self, write: &Write) {
+        match write {
+            Write::Name { folder, name, to: Some(to) } => {
+                self.nodes[*folder].names.insert(name.clone(), *to);
+            }
+            Write::Name { folder, name, to: None } => {
+                self.nodes[*folder].names.remove(name);
+            }
+            Write::Chain { file, chain } => self.nodes[*file].chain = chain.clone(),
+            Write::Size { file, size } => self.nodes[*file].size = *size,
+            Write::Data { sector, bytes } => {
+                self.sectors.insert(*sector, bytes.clone());
+            }
+        }
+    }
+
+    fn find(&self, path: &str) -> Option<Id> {
+        path.split('/')
+            .filter(|name| !name.is_empty())
+            .try_fold(ROOT, |id, name| self.nodes[id].names.get(name).copied())
+    }
+
+    /// Every file that has a name.
+    fn files(&self) -> Vec<Id> {
+        let mut found = Vec::new();
+        let mut folders = vec![ROOT];
+        while let Some(folder) = folders.pop() {
+            for id in self.nodes[folder].names.values() {
+                if self.nodes[*id].is_folder { folders.push(*id) } else { found.push(*id) }
+            }
+        }
+        found
+    }
+
+    fn is_short(&self, file: Id) -> bool {
+        self.nodes[file].chain.len() < self.nodes[file].size.div_ceil(SECTOR)
+    }
+}
+
+/// What a disk, or a program that forgets to flush, might get wrong.
+#[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]
+pub enum Fault {
+    #[default]
+    None,
+    /// A flush of a file does nothing, but grubenv's does.
+    FilesAreNotFlushed,
+    /// A flush of a folder does nothing.
+    FoldersAreNotFlushed,
+}
+
+/// A disk that is mounted.
+pub struct Disk {
+    /// With everything that was written.
+    now: RefCell<Image>,
+    flushed: RefCell<Image>,
+    pending: RefCell<Vec<Write>>,
+    /// So many operations that write are left until the power fails.
+    left: Cell<usize>,
+    done: Cell<usize>,
+    /// Why Linux would have made it read-only.
+    pub trap: RefCell<Option<String>>,
+    pub fault: Cell<Fault>,
+    /// Bytes.
+    pub free: Cell<u64>,
+}
+
+impl Disk {
+    pub fn new() -> Self {
+        let root = Node { is_folder: true, ..Node::default() };
+        Self::of(Image { nodes: vec![root], ..Image::default() })
+    }
+
+    fn of(image: Image) -> Self {
+        Self {
+            now: RefCell::new(image.clone()),
+            flushed: RefCell::new(image),
+            pending: RefCell::default(),
+            left: Cell::new(usize::MAX),
+            done: Cell::new(0),
+            trap: RefCell::default(),
+            fault: Cell::default(),
+            free: Cell::new(1 << 20),
+        }
+    }
+
+    /// The same in a second world. Nothing may be pending.
+    pub fn copy(&self) -> Self {
+        assert!(self.pending.borrow().is_empty());
+        Self::of(self.flushed.borrow().clone())
+    }
+
+    pub fn fail_after(&self, operations: usize) {
+        self.left.set(operations);
+    }
+
+    pub fn operations(&self) -> usize {
+        self.done.get()
+    }
+
+    pub fn pending(&self) -> usize {
+        self.pending.borrow().len()
+    }
+
+    /// After a power cut: what was flushed, and of what was pending what `reached` says.
+    pub fn after_a_cut(&self, reached: impl Fn(usize) -> bool) -> Self {
+        let mut image = self.flushed.borrow().clone();
+        for (index, write) in self.pending.borrow().iter().enumerate() {
+            if reached(index) {
+                image.apply(write);
+            }
+        }
+        Self::of(image)
+    }
+
+    /// After the end of the program, or an orderly shutdown.
+    pub fn unmounted(&self) -> Self {
+        Self::of(self.now.borrow().clone())
+    }
+
+    pub fn fingerprint(&self) -> u64 {
+        let mut hasher = DefaultHasher::new();
+        self.flushed.borrow().hash(&mut hasher);
+        hasher.finish()
+    }
+
+    /// Whether a file needs more clusters than it has. Linux would not get far with it.
+    pub fn has_short_chains(&self) -> bool {
+        let image = self.now.borrow();
+        image.files().into_iter().any(|file| image.is_short(file))
+    }
+
+    /// What `fsck.vfat -a` does: sizes and chains are made to agree, and each cluster has one owner.
+    pub fn fsck(&self) {
+        let mut image = self.now.borrow_mut();
+        let mut used = BTreeSet::new();
+        for file in image.files() {
+            let node = &mut image.nodes[file];
+            node.chain.truncate(node.size.div_ceil(SECTOR));
+            let own = node.chain.iter().take_while(|sector| used.insert(**sector)).count();
+            node.chain.truncate(own);
+            node.size = node.size.min(own * SECTOR);
+        }
+        *self.flushed.borrow_mut() = image.clone();
+    }
+
+    /// Puts a file there, flushed, without any care. For the beginning of a test, and for GRUB.
+    pub fn put(&self, path: &str, bytes: &[u8]) {
+        let (folder, _) = path.rsplit_once('/').unwrap_or_default();
+        updater::files::make_folders(self, folder).unwrap();
+        updater::files::overwrite(self, path, bytes).unwrap();
+        let now = self.now.borrow().clone();
+        *self.flushed.borrow_mut() = now;
+        self.pending.borrow_mut().clear();
+    }
+
+    pub fn read(&self, path: &str) -> Option<Vec<u8>> {
+        let mut bytes = Vec::new();
+        self.open(path).ok()?.read_to_end(&mut bytes).ok()?;
+        Some(bytes)
+    }
+
+    fn write(&self, write: Write) {
+        self.now.borrow_mut().apply(&write);
+        self.pending.borrow_mut().push(write);
+    }
+
+    /// Flushes what is chosen.
+    fn flush(&self, is_chosen: impl Fn(&Write) -> bool) {
+        let (chosen, rest) = self.pending.take().into_iter().partition(is_chosen);
+        let chosen: Vec<Write> = chosen;
+        let mut flushed = self.flushed.borrow_mut();
+        chosen.iter().for_each(|write| flushed.apply(write));
+        *self.pending.borrow_mut() = rest;
+    }
+
+    /// Before every operation that writes.
+    fn operation(&self) -> io::Result<()> {
+        if self.trap.borrow().is_some() {
+            return Err(Errno::EROFS.into());
+        }
+        match self.left.get() {
+            0 => Err(io::Error::other("the power is off")),
+            left => {
+                self.left.set(left - 1);
+                self.done.set(self.done.get() + 1);
+                Ok(())
+            }
+        }
+    }
+
+    fn set_trap(&self, why: String) -> io::Error {
+        self.trap.borrow_mut().get_or_insert(why);
+        Errno::EROFS.into()
+    }
+
+    fn node(&self, path: &str) -> Result<Id, FileError> {
+        let missing = || error(path, io::ErrorKind::NotFound.into());
+        self.now.borrow().find(path).ok_or_else(missing)
+    }
+
+    fn new_node(&self, path: &str, is_folder: bool) -> Result<Id, FileError> {
+        let (folder, name) = path.rsplit_once('/').unwrap_or(("", path));
+        let folder = self.node(folder)?;
+        self.operation().map_err(|why| error(path, why))?;
+        assert!(self.now.borrow().find(path).is_none(), "{path} is there");
+        let id = self.now.borrow().nodes.len();
+        // That a node is known is no write: without a name nobody finds it.
+        for image in [&self.now, &self.flushed] {
+            image.borrow_mut().nodes.push(Node { is_folder, ..Node::default() });
+        }
+        self.write(Write::Name { folder, name: name.to_owned(), to: Some(id) });
+        Ok(id)
+    }
+
+    fn free_sector(&self) -> usize {
+        let image = self.now.borrow();
+        let used: BTreeSet<usize> =
+            image.files().into_iter().flat_map(|id| image.nodes[id].chain.clone()).collect();
+        (0..).find(|sector| !used.contains(sector)).unwrap()
+    }
+
+    fn remove(&self, path: &str) -> Result<(), FileError> {
+        let id = self.node(path)?;
+        self.operation().map_err(|why| error(path, why))?;
+        if self.now.borrow().is_short(id) {
+            return Err(error(path, self.set_trap(format!("{path} removed, its chain is short"))));
+        }
+        let (folder, name) = path.rsplit_once('/').unwrap_or(("", path));
+        let folder = self.node(folder)?;
+        self.write(Write::Name { folder, name: name.to_owned(), to: None });
+        self.write(Write::Chain { file: id, chain: Vec::new() });
+        Ok(())
+    }
+}
+
+fn error(path: &str, why: io::Error) -> FileError {
+    FileError { doing: "use", path: PathBuf::from(path), why }
+}
+
+impl FileSystem for Disk {
+    fn look(&self, path: &str) -> Result<Option<Entry>, FileError> {
+        let image = self.now.borrow();
+        Ok(image.find(path).map(|id| match &image.nodes[id] {
+            Node { is_folder: true, .. } => Entry::Folder,
+            Node { size, .. } => Entry::File { size: *size as u64 },
+        }))
+    }
+
+    fn list(&self, folder: &str) -> Result<Vec<String>, FileError> {
+        let id = self.node(folder)?;
+        Ok(self.now.borrow().nodes[id].names.keys().cloned().collect())
+    }
+
+    fn open(&self, path: &str) -> Result<Box<dyn Read + '_>, FileError> {
+        let id = self.node(path)?;
+        let image = self.now.borrow();
+        if image.is_short(id) {
+            return Err(error(path, self.set_trap(format!("{path} read, its chain is short"))));
+        }
+        let node = &image.nodes[id];
+        let mut bytes = Vec::new();
+        for sector in &node.chain {
+            bytes.extend(image.sectors.get(sector).cloned().unwrap_or(vec![0xf6; SECTOR]));
+        }
+        bytes.truncate(node.size);
+        Ok(Box::new(Cursor::new(bytes)))
+    }
+
+    fn create(&self, path: &str) -> Result<Box<dyn OpenFile + '_>, FileError> {
+        let id = self.new_node(path, false)?;
+        Ok(Box::new(Opened { disk: self, id, path: path.to_owned() }))
+    }
+
+    fn edit(&self, path: &str) -> Result<Box<dyn OpenFile + '_>, FileError> {
+        let id = self.node(path)?;
+        Ok(Box::new(Opened { disk: self, id, path: path.to_owned() }))
+    }
+
+    fn make_folder(&self, path: &str) -> Result<(), FileError> {
+        self.new_node(path, true).map(|_| ())
+    }
+
+    fn remove_file(&self, path: &str) -> Result<(), FileError> {
+        self.remove(path)
+    }
+
+    fn remove_folder(&self, path: &str) -> Result<(), FileError> {
+        for name in self.list(path)? {
+            let path = format!("{path}/{name}");
+            match self.look(&path)? {
+                Some(Entry::Folder) => self.remove_folder(&path)?,
+                _ => self.remove(&path)?,
+            }
+        }
+        self.remove(path)
+    }
+
+    fn sync_folder(&self, folder: &str) -> Result<(), FileError> {
+        let id = self.node(folder)?;
+        self.operation().map_err(|why| error(folder, why))?;
+        if self.fault.get() != Fault::FoldersAreNotFlushed {
+            self.flush(|write| match write {
+                Write::Name { folder, .. } => *folder == id,
+                Write::Chain { .. } => true,
+                _ => false,
+            });
+        }
+        Ok(())
+    }
+
+    fn capacity(&self) -> Result<Capacity, FileError> {
+        Ok(Capacity { cluster: SECTOR as u64, free: self.free.get() })
+    }
+
+    fn flush_every(&self) -> u64 {
+        FLUSH_EVERY
+    }
+}
+
+struct Opened<'a> {
+    disk: &'a Disk,
+    id: Id,
+    path: String,
+}
+
+impl Opened<'_> {
+    fn node(&self) -> Node {
+        self.disk.now.borrow().nodes[self.id].clone()
+    }
+}
+
+impl OpenFile for Opened<'_> {
+    /// Sector by sector, each an operation: so the power may fail between any two.
+    fn write_at(&mut self, bytes: &[u8], offset: u64) -> io::Result<()> {
+        let (disk, file) = (self.disk, self.id);
+        let mut offset = usize::try_from(offset).unwrap();
+        let mut rest = bytes;
+        while !rest.is_empty() {
+            disk.operation()?;
+            let Node { mut chain, size, .. } = self.node();
+            assert!(offset <= size, "a hole in {}", self.path);
+            let (index, within) = (offset / SECTOR, offset % SECTOR);
+            let (piece, after) = rest.split_at(rest.len().min(SECTOR - within));
+            if offset + piece.len() > size && chain.len() != size.div_ceil(SECTOR) {
+                let why = format!("{} extended, its clusters are badly computed", self.path);
+                return Err(disk.set_trap(why));
+            }
+            if index == chain.len() {
+                chain.push(disk.free_sector());
+                disk.write(Write::Chain { file, chain: chain.clone() });
+            }
+            let sector = chain[index];
+            let before = disk.now.borrow().sectors.get(&sector).cloned();
+            let mut bytes = before.unwrap_or(vec![0xf6; SECTOR]);
+            bytes[within..within + piece.len()].copy_from_slice(piece);
+            disk.write(Write::Data { sector, bytes });
+            offset += piece.len();
+            if offset > size {
+                disk.write(Write::Size { file, size: offset });
+            }
+            rest = after;
+        }
+        Ok(())
+    }
+
+    fn set_len(&mut self, length: u64) -> io::Result<()> {
+        let (disk, file) = (self.disk, self.id);
+        disk.operation()?;
+        let Node { mut chain, size: before, .. } = self.node();
+        let size = usize::try_from(length).unwrap();
+        assert!(size <= before, "{} is made longer", self.path);
+        if chain.len() < size.div_ceil(SECTOR) {
+            return Err(disk.set_trap(format!("{} cut, its chain is short", self.path)));
+        }
+        chain.truncate(size.div_ceil(SECTOR));
+        disk.write(Write::Size { file, size });
+        disk.write(Write::Chain { file, chain });
+        Ok(())
+    }
+
+    fn sync(&mut self) -> io::Result<()> {
+        let (disk, file) = (self.disk, self.id);
+        disk.operation()?;
+        if disk.fault.get() == Fault::FilesAreNotFlushed && !self.path.ends_with("grubenv") {
+            return Ok(());
+        }
+        let chain = self.node().chain;
+        disk.flush(|write| match write {
+            Write::Data { sector, .. } => chain.contains(sector),
+            Write::Size { file: other, .. } => *other == file,
+            // One table for all.
+            Write::Chain { .. } => true,
+            Write::Name { .. } => false,
+        });
+        Ok(())
+    }
+}

@@ -1,0 +1,230 @@
+//! A host with such a disk: its boot loader, its updater, and a CDN in a folder.
+
+use protocol::esp::{GRUBENV, Slot, slot_file};
+use protocol::grubenv::{Block, BootId, BootState};
+use protocol::token::sign;
+use protocol::{Artifact, KeyRing, PrivateKey, Release, Role};
+use tempfile::TempDir;
+use updater::bootstate::{Grubenv, good_without_grubenv};
+use updater::candidate::{Candidate, Wanted, fetch};
+use updater::cdn::{Cdn, Times};
+use updater::config::Network;
+use updater::confirm::confirm;
+use updater::install::{Installed, Job, install, put_on_trial};
+use updater::plan::{Content, Facts, Permissions, Slots, Step, next};
+use updater::progress::{Progress, Show};
+use updater::slots::inspect;
+use updater::trial::{Back, offered, rolled_back, settled};
+
+use super::disk::{Disk, SECTOR};
+use crate::world::{claims, now, sha256, target};
+
+/// What does not change: keys, and a CDN with some releases.
+pub struct Place {
+    folder: TempDir,
+    key: PrivateKey,
+    pub keys: KeyRing,
+    cdn: Cdn,
+}
+
+/// Some sectors of content that is like no other.
+fn content(role: Role, n: u64) -> Vec<u8> {
+    let sectors = if role == Role::Kernel { 5 } else { 11 };
+    let line = format!("{role} of release {n}, sector ");
+    let mut bytes = Vec::new();
+    for index in 0..sectors {
+        let mut sector = format!("{line}{index}\n").into_bytes();
+        sector.resize(SECTOR, b'.');
+        bytes.extend(sector);
+    }
+    // The last one is not full.
+    bytes.truncate(sectors * SECTOR - 100);
+    bytes
+}
+
+pub fn release(n: u64) -> Release {
+    let artifacts = Role::BOOT.map(|role| {
+        let bytes = content(role, n);
+        let name = format!("{n}.{}", role.extension());
+        let (size, sha256) = (bytes.len() as u64, sha256(&bytes));
+        Artifact { role, url: name.clone(), name, size, sha256 }
+    });
+    Release { artifacts: artifacts.to_vec(), ..crate::world::release(n) }
+}
+
+impl Place {
+    pub fn new() -> Self {
+        let key = PrivateKey::generate();
+        let keys = KeyRing::from(key.public().clone());
+        let folder = tempfile::tempdir().unwrap();
+        let cdn = Cdn::new(&Network::default(), &[], Times::default()).unwrap();
+        let place = Self { folder, key, keys, cdn };
+        for n in 1..=3 {
+            let base = place.folder.path().join(n.to_string());
+            std::fs::create_dir(&base).unwrap();
+            std::fs::write(base.join(target().manifest_name()), place.token(n)).unwrap();
+            for role in Role::BOOT {
+                let name = base.join(format!("{n}.{}", role.extension()));
+                std::fs::write(name, content(role, n)).unwrap();
+            }
+        }
+        place
+    }
+
+    fn token(&self, n: u64) -> String {
+        sign(&self.key, &claims(&release(n))).unwrap()
+    }
+
+    /// What the CDN offers when it is at the n-th release.
+    pub fn candidate(&self, n: u64) -> Candidate {
+        let base = self.folder.path().join(n.to_string()).to_str().unwrap().to_owned();
+        let wanted = Wanted {
+            bases: &[base],
+            target: &target(),
+            keys: &self.keys,
+            now: now(),
+            newest: None,
+            cache: None,
+        };
+        fetch(&self.cdn, &wanted).unwrap()
+    }
+
+    /// A disk with the n-th release in slot a, and what else there is.
+    pub fn disk(&self, n: u64) -> Disk {
+        let disk = Disk::new();
+        disk.put("EFI/BOOT/BOOTX64.EFI", &[1; 700]);
+        disk.put("etchaos/grub.cfg", &[2; 700]);
+        disk.put(GRUBENV, &BootState::settled(Slot::A).to_bytes());
+        self.fill(&disk, Slot::A, n);
+        disk
+    }
+
+    pub fn fill(&self, disk: &Disk, slot: Slot, n: u64) {
+        for role in Role::BOOT {
+            disk.put(&format!("{}/{}", slot.folder(), slot_file(role).unwrap()), &content(role, n));
+        }
+        disk.put(&format!("{}/release.jwt", slot.folder()), self.token(n).as_bytes());
+    }
+
+    /// What `update` does, from its look at the slots to its last write.
+    pub fn update(
+        &self,
+        disk: &Disk,
+        running: Slot,
+        boot: u32,
+        candidate: &Candidate,
+    ) -> Result<Step, String> {
+        let boot = Some(BootId(boot));
+        let slots = inspect(disk, &self.keys);
+        let mut grubenv = Grubenv::read(disk, good_without_grubenv(Some(running), &slots));
+        let state = settled(&grubenv.state, Some(running));
+        let release = candidate.release();
+        let allow = Permissions::default();
+        let step = next(&Facts {
+            running: Some(running),
+            state: &state,
+            boot,
+            slots: &slots,
+            candidate: release,
+            allow,
+        });
+        if running == state.good {
+            let known = offered(&state, release, false);
+            if grubenv.problem.is_some() || known != grubenv.state {
+                grubenv.write(disk, known).map_err(|error| error.to_string())?;
+            }
+        }
+        self.carry_out(disk, &step, &slots, &mut grubenv, boot, candidate)?;
+        Ok(step)
+    }
+
+    fn carry_out(
+        &self,
+        disk: &Disk,
+        step: &Step,
+        slots: &Slots,
+        grubenv: &mut Grubenv,
+        boot: Option<BootId>,
+        candidate: &Candidate,
+    ) -> Result<(), String> {
+        let progress = Progress::new(Show::Nothing);
+        let job = |slot| Job {
+            esp: disk,
+            slot,
+            candidate,
+            cdn: &self.cdn,
+            allowed_origins: &[],
+            keys: &self.keys,
+            progress: &progress,
+        };
+        let installed = match step {
+            Step::Withdraw(_) => {
+                let state = BootState { trial: None, ..grubenv.state.clone() };
+                return grubenv.write(disk, state).map_err(|error| error.to_string());
+            }
+            Step::Repair(slot) | Step::Install(slot) => {
+                install(job(*slot), grubenv).map_err(|error| error.to_string())?
+            }
+            Step::Activate(slot) => Installed::found(slots, *slot).unwrap(),
+            _ => return Ok(()),
+        };
+        if matches!(step, Step::Repair(_)) {
+            return Ok(());
+        }
+        put_on_trial(disk, &installed, grubenv, boot).map_err(|error| error.to_string())
+    }
+
+    /// What `confirm` does.
+    pub fn confirm(&self, disk: &Disk, running: Slot) -> Result<(), String> {
+        confirm(disk, running).map(|_| ()).map_err(|error| error.to_string())
+    }
+
+    /// Going back by hand.
+    pub fn roll_back(&self, disk: &Disk, running: Slot) -> Result<(), String> {
+        let slots = inspect(disk, &self.keys);
+        let mut grubenv = Grubenv::read(disk, running);
+        let back = rolled_back(&grubenv.state, running, &slots, Some(BootId(9)));
+        let (Back::Stay(state) | Back::Reboot(state, _)) = back.map_err(|e| e.to_string())?;
+        grubenv.write(disk, state).map_err(|error| error.to_string())
+    }
+
+    /// The slot that the boot loader takes, and the release in it; it must be whole. As in
+    /// `builder/variants/boot/grub.cfg`, with a try counted.
+    pub fn boot(&self, disk: &Disk) -> Result<(Slot, Release), String> {
+        let state = disk.read(GRUBENV).and_then(|bytes| {
+            let block = Block::parse(&bytes).ok()?;
+            BootState::read(&block).ok().map(|state| (state, block))
+        });
+        let slot = match state {
+            // load_env fails, and there is nothing to count.
+            None => Slot::A,
+            Some((state, mut block)) => match state.trial {
+                Some(mut trial) if trial.tries > 0 => {
+                    trial.tries -= 1;
+                    BootState { trial: Some(trial), ..state }.write(&mut block);
+                    disk.put(GRUBENV, &block.to_bytes().unwrap());
+                    trial.slot
+                }
+                _ => state.good,
+            },
+        };
+        match inspect(disk, &self.keys).get(slot) {
+            Content::Complete(release) => Ok((slot, release.clone())),
+            other => Err(format!("slot {slot} would be booted and holds {other:?}")),
+        }
+    }
+
+    /// Boots, confirms and updates until the candidate runs and is confirmed. Each boot must find a
+    /// whole release. Says how many boots it took.
+    pub fn arrive(&self, disk: &Disk, candidate: &Candidate) -> Result<u32, String> {
+        for boots in 1..=6 {
+            let (running, release) = self.boot(disk)?;
+            self.confirm(disk, running)?;
+            self.update(disk, running, boots, candidate)?;
+            if release.id() == candidate.release().id() {
+                return Ok(boots);
+            }
+        }
+        Err("six boots, and still not there".into())
+    }
+}
