@@ -106,8 +106,9 @@ fn play(
     for (number, moment) in moments.iter().enumerate() {
         host = steps.run(Step::Kill, || {
             let (killed, host) = series.kill(host, *moment, &format!("kill-{}", number + 1))?;
-            let note =
-                format!("{}; booted again in {:.1} s", killed.moment, killed.boot.as_secs_f32());
+            // The table of kills is printed in the end; should one fail, this says what came before.
+            let (moment, boot) = (&killed.moment, killed.boot.as_secs_f32());
+            let note = format!("{moment}; {}; booted again in {boot:.1} s", killed.disk);
             kills.kills.push(killed);
             Ok((host, note))
         })?;
