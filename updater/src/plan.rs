@@ -173,8 +173,11 @@ pub fn next(facts: &Facts<'_>) -> Step {
             false => Step::Unconfirmed { running, good },
         };
     }
+    let is_failed = state.failed == Some(id) && !allow.retry_failed;
     if here.holds(id) {
         return match (there, trial) {
+            // The operator goes back from what runs, and the host was not rebooted yet.
+            (_, Some(_)) if is_failed => Step::FailedBefore,
             (Content::Damaged { .. } | Content::Partial { .. }, _) => Step::Repair(spare),
             (_, Some(_)) => Step::Withdraw(spare),
             (_, None) => Step::UpToDate,
@@ -184,7 +187,7 @@ pub fn next(facts: &Facts<'_>) -> Step {
     if is_downgrade && !allow.downgrade {
         return Step::Downgrade;
     }
-    if state.failed == Some(id) && !allow.retry_failed {
+    if is_failed {
         return Step::FailedBefore;
     }
     match trial {

@@ -165,6 +165,15 @@ fn the_table() {
             5,
             Step::Withdraw(B),
         ),
+        (
+            "rolled back by hand, not rebooted yet",
+            Some(A),
+            BootState { failed: failed(A, 5).failed, ..trial(A, B, 3) },
+            complete(5),
+            complete(4),
+            5,
+            Step::FailedBefore,
+        ),
         // Age.
         ("older", Some(A), settled(A), complete(5), Empty, 4, Step::Downgrade),
         ("older, own files gone", Some(A), settled(A), damaged(Some(5)), Empty, 4, Step::Downgrade),

@@ -179,6 +179,21 @@ fn going_back_by_hand() {
 }
 
 #[test]
+fn the_timer_does_not_undo_going_back_by_hand() {
+    let world = on_trial();
+    world.run(&["confirm"]).ended(0);
+    world.run(&["rollback", "--no-reboot"]).ended(0);
+    assert_eq!(world.boots(), (B, Some((A, 3))));
+    // The CDN still offers what was gone back from, and runs until the reboot.
+    let ran = world.run(&["update", "--json"]).ended(3);
+    assert_eq!((&ran.json()["step"], &ran.json()["reboot"]), (&json!("failedBefore"), &json!(false)));
+    assert_eq!(world.boots(), (B, Some((A, 3))));
+    // Unless somebody says so.
+    world.run(&["update", "--retry-failed"]).ended(0);
+    assert_eq!(world.boots(), (B, None));
+}
+
+#[test]
 fn going_back_from_a_trial() {
     let world = on_trial();
     world.run(&["rollback", "--no-reboot"]).ended(0);

@@ -48,3 +48,17 @@ fn systemd_knows_every_line_of_the_units() {
     let complaints: Vec<&str> = said.lines().filter(is_ours).collect();
     assert_eq!(complaints, [""; 0], "{said}");
 }
+
+/// What ends a boot that hangs must not wait for it. systemd orders a unit with one of these after the
+/// mounts, and the first one after systemd-tmpfiles-setup.service, too (systemd.exec(5), "Implicit
+/// dependencies").
+#[test]
+fn what_watches_over_the_boot_waits_for_nothing() {
+    for unit in ["etchaos-deadline.service", "etchaos-fallback.service"] {
+        let text = std::fs::read_to_string(folder().join(unit)).unwrap();
+        assert!(text.lines().any(|line| line == "DefaultDependencies=no"), "{unit}");
+        for setting in ["PrivateTmp=", "StateDirectory=", "RequiresMountsFor=", "Requires=", "After="] {
+            assert!(!text.lines().any(|line| line.starts_with(setting)), "{unit}: {setting}");
+        }
+    }
+}
