@@ -57,7 +57,7 @@ config --require: 0 it is set,
 1 it is not; a broken configuration is 255 for cdn (the unit fails) and 1 for listen (it is skipped).";
 
 /// What holds for every command.
-#[derive(Debug, Args)]
+#[derive(Debug, Clone, Args)]
 pub struct Global {
     /// Use this folder as ESP instead of mounting the one that was booted from
     #[arg(long, global = true, value_name = "DIR")]

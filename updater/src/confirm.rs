@@ -5,13 +5,17 @@ use std::time::Duration;
 use protocol::esp::Slot;
 
 use crate::bootstate::Grubenv;
-use crate::esp::{Access, EspError};
+use crate::esp::{Access, EspError, run_folder};
 use crate::files::{FileError, FileSystem};
+use crate::host::{Host, read_if_there};
 use crate::trial::confirmed;
 
 /// A healthy boot that is not confirmed would be undone by the next one, so it is worth waiting for
 /// another updater.
 const WAIT: Duration = Duration::from_secs(300);
+
+/// In our folder, until the next boot: the slot that was confirmed in this one.
+const CONFIRMED: &str = "confirmed";
 
 /// What there is to confirm, from the side of grubenv.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -74,4 +78,25 @@ pub fn confirm(esp: &dyn FileSystem, running: Slot) -> Result<Confirmed, FileErr
         Open::Slot => Confirmed::Now { recreated },
         Open::Memory | Open::Nothing => Confirmed::Already,
     })
+}
+
+/// Remembers until the next boot that the running slot was confirmed, for when the disk does not say
+/// so: it may be taken away, or break.
+pub fn remember(host: &Host, running: Slot) {
+    let written = run_folder(host).map_err(|error| error.to_string()).and_then(|folder| {
+        let written = std::fs::write(folder.join(CONFIRMED), running.to_string());
+        written.map_err(|error| error.to_string())
+    });
+    if let Err(why) = written {
+        log::warn!("cannot remember that slot {running} was confirmed: {why}");
+    }
+}
+
+/// Whether [`remember`] was told so in this boot.
+pub fn is_remembered(host: &Host, running: Slot) -> bool {
+    let found = run_folder(host).ok().and_then(|folder| {
+        let found = read_if_there(&folder.join(CONFIRMED), 1);
+        found.ok().flatten()
+    });
+    found.is_some_and(|found| found == running.to_string().as_bytes())
 }

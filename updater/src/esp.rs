@@ -21,8 +21,9 @@ const RUN: &str = "/run/etchaos";
 /// udev may not have seen the disk yet when the first of our units starts.
 const DEVICE_WAIT: Duration = Duration::from_secs(10);
 /// A reader that mounted the ESP read-only keeps writers out for as long as it takes to read a
-/// configuration, or to hash two slots.
-const BUSY_WAIT: Duration = Duration::from_secs(60);
+/// configuration, or to hash two slots; a repair, which is ended after [`fsck::TIME`], keeps everybody
+/// out.
+const BUSY_WAIT: Duration = fsck::TIME.saturating_add(Duration::from_secs(60));
 /// Between two attempts.
 const PAUSE: Duration = Duration::from_millis(200);
 
@@ -107,7 +108,12 @@ impl Esp {
             Access::Write { .. } => lock(&run_folder(host)?, access)?,
         };
         let target = run_folder(host)?.join("esp");
-        let volume = mount(&device, &target, &["vfat"], access, BUSY_WAIT)?;
+        // Who waits for another writer has as much patience with readers.
+        let patience = match access {
+            Access::Read => BUSY_WAIT,
+            Access::Write { wait } => wait.max(BUSY_WAIT),
+        };
+        let volume = mount(&device, &target, &["vfat"], access, patience)?;
         Ok(Some(Self { volume, _lock: lock }))
     }
 
@@ -245,7 +251,8 @@ fn wait_for(device: &Path) -> Result<(), EspError> {
     Ok(())
 }
 
-fn run_folder(host: &Host) -> Result<PathBuf, EspError> {
+/// Our folder on the host, which is root's alone; made, if it is not there.
+pub(crate) fn run_folder(host: &Host) -> Result<PathBuf, EspError> {
     let folder = host.path(RUN);
     private_folder(&folder)?;
     Ok(folder)

@@ -22,7 +22,7 @@ use nix::fcntl::OFlag;
 
 const PROGRAM: &str = "fsck.vfat";
 /// A FAT of some GiB on a slow card takes some seconds.
-const TIME: Duration = Duration::from_secs(120);
+pub(crate) const TIME: Duration = Duration::from_secs(120);
 const PAUSE: Duration = Duration::from_millis(50);
 /// As much of what it says is logged.
 const OUTPUT_MAX: u64 = 8 * 1024;

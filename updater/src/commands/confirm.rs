@@ -6,7 +6,7 @@ use serde_json::json;
 use super::{need_esp, tell};
 use crate::bootstate::Grubenv;
 use crate::cli::{Exit, Global};
-use crate::confirm::{Confirmed, Open, confirm as make_good};
+use crate::confirm::{Confirmed, Open, confirm as make_good, remember};
 use crate::esp::{Access, Esp};
 use crate::host::Host;
 
@@ -29,6 +29,7 @@ pub(super) fn confirm(global: &Global) -> Result<Exit> {
         Some(Err(error)) if what.tolerates(&error) => Confirmed::Already,
         Some(writer) => make_good(need_esp(writer?.as_ref())?, running)?,
     };
+    remember(&host, running);
     let slot = running.to_string();
     let text = match &confirmed {
         Confirmed::Already => format!("slot {slot} is good already"),

@@ -11,13 +11,17 @@ use super::tell;
 use crate::bootstate::Grubenv;
 use crate::cli::{Exit, Fallback, Global};
 use crate::config::Health;
-use crate::esp::{Access, Esp};
+use crate::confirm::is_remembered;
+use crate::esp::{Access, Esp, EspError};
 use crate::host::Host;
-use crate::reboot;
+use crate::reboot::{self, within};
 use crate::trial::is_tried;
 
 /// Between two attempts to read the configuration. The disk may not be there yet.
 const PAUSE: Duration = Duration::from_secs(5);
+/// What reads the ESP waits for others and for repairs, and then ends with an error. After this time the
+/// disk hangs, maybe because of the new kernel's driver.
+const DISK_MAX: Duration = Duration::from_secs(5 * 60);
 
 /// A host that is not on trial is never rebooted: it would come back to the same slot, for ever.
 pub(super) fn fallback(global: &Global, arguments: &Fallback) -> Result<Exit> {
@@ -47,17 +51,22 @@ fn stay(global: &Global, why: &str) -> Result<Exit> {
 }
 
 /// Waits for the configured deadline; for the default one, if the configuration cannot be read until
-/// then. A kernel that does not know the disk is a reason to go back, too.
+/// then. A kernel that does not know the disk is a reason to go back, too, or one under which it hangs.
 fn wait(global: &Global, host: &Host) {
     let deadline = loop {
         let left = left(host, Health::DEADLINE);
-        match configured(global, host) {
-            Ok(health) => break health.deadline,
-            Err(error) if left.is_zero() => {
+        let (global, asked) = (global.clone(), host.clone());
+        match within(left.max(DISK_MAX), move || configured(&global, &asked)) {
+            Some(Ok(health)) => break health.deadline,
+            Some(Err(error)) if left.is_zero() => {
                 log::error!("{error:#}");
                 return;
             }
-            Err(_) => std::thread::sleep(PAUSE.min(left)),
+            Some(Err(_)) => std::thread::sleep(PAUSE.min(left)),
+            None => {
+                log::error!("the configuration cannot be read: the disk does not answer");
+                return;
+            }
         }
     };
     loop {
@@ -68,17 +77,23 @@ fn wait(global: &Global, host: &Host) {
     }
 }
 
-/// What cannot be read was not confirmed.
+/// What cannot be read was not confirmed, unless that was done in this boot.
 fn is_confirmed(global: &Global, host: &Host, running: Slot) -> bool {
-    match Esp::open(host, global.esp.as_deref(), Access::Read) {
-        Ok(Some(esp)) => {
-            let grubenv = Grubenv::read(&esp, running);
-            grubenv.problem.is_none() && !is_tried(&grubenv.state, running)
+    let (folder, asked) = (global.esp.clone(), host.clone());
+    let read = move || -> Result<bool, EspError> {
+        let Some(esp) = Esp::open(&asked, folder.as_deref(), Access::Read)? else {
+            return Ok(false);
+        };
+        let grubenv = Grubenv::read(&esp, running);
+        match grubenv.problem {
+            None => Ok(!is_tried(&grubenv.state, running)),
+            Some(_) => Ok(is_remembered(&asked, running)),
         }
-        Ok(None) => false,
-        Err(error) => {
-            log::error!("{error}");
-            false
-        }
+    };
+    match within(DISK_MAX, read) {
+        Some(Ok(is_confirmed)) => return is_confirmed,
+        Some(Err(error)) => log::error!("{error}"),
+        None => log::error!("the disk does not answer"),
     }
+    is_remembered(host, running)
 }

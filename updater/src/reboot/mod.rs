@@ -8,6 +8,7 @@ mod logind;
 
 use std::fmt;
 use std::process::{Command, Output};
+use std::sync::mpsc::channel;
 use std::time::Duration;
 
 use nix::sys::reboot::RebootMode;
@@ -26,6 +27,8 @@ const LEAD: u64 = 60;
 const SPREAD_MAX: Duration = Duration::from_secs(15 * 60);
 /// Services have 90 s to end, and some have it twice.
 const ORDERLY_MAX: Duration = Duration::from_secs(5 * 60);
+/// To write what other disks' caches hold.
+const SYNC_MAX: Duration = Duration::from_secs(30);
 /// The transient units that wake us: one name, so that they are replaced and do not pile up.
 const WAKE_UNIT: &str = "etchaos-updater-again";
 /// The unit that runs `update`, with its sandbox.
@@ -212,12 +215,25 @@ pub fn by_all_means(host: &Host) -> Result<(), CommandError> {
         Err(error) => log::error!("{error}"),
     }
     log::error!("systemd did not reboot: the kernel is told to");
-    // The ESP is not mounted by us, and nothing else is worth more than the reboot.
-    nix::unistd::sync();
+    // The ESP is not mounted by us, and nothing else is worth more than the reboot: a disk that hangs
+    // would keep us here for ever.
+    within(SYNC_MAX, nix::unistd::sync);
     match nix::sys::reboot::reboot(RebootMode::RB_AUTOBOOT) {
         Ok(never) => match never {},
         Err(why) => Err(CommandError::Start { program: "reboot(2)".into(), why: why.into() }),
     }
+}
+
+/// What `ask` says, if it says it in this time. Who asks a disk that hangs gets no answer and cannot be
+/// ended: that thread is left behind.
+pub(crate) fn within<T: Send + 'static>(
+    time: Duration,
+    ask: impl FnOnce() -> T + Send + 'static,
+) -> Option<T> {
+    let (sender, receiver) = channel();
+    // Nobody may be waiting for the answer any more.
+    std::thread::spawn(move || sender.send(ask()).is_ok());
+    receiver.recv_timeout(time).ok()
 }
 
 /// A program that did not do what it should.
@@ -322,6 +338,14 @@ mod tests {
         assert_eq!(decided(&window(false), &[root()], Some(Opening::Open)), Decision::Now);
         let (why, wake) = later(decided(&window(true), &[root()], Some(Opening::Open)));
         assert_eq!((why.as_str(), wake.at), ("root is logged in", NOW + 900));
+    }
+
+    #[test]
+    fn what_does_not_answer_is_not_waited_for() {
+        assert_eq!(within(Duration::from_secs(60), || 7), Some(7));
+        let (never, silence) = channel::<()>();
+        assert_eq!(within(Duration::from_millis(20), move || silence.recv()), None);
+        drop(never);
     }
 
     #[test]

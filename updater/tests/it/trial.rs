@@ -94,6 +94,12 @@ fn a_host_on_trial_is_rebooted_and_no_other() {
     world.run(&["confirm"]).ended(0);
     assert_eq!(world.boots(), (B, None));
     assert!(world.run(&["fallback"]).ended(0).stdout.contains("slot b is confirmed"));
+    // Also when the disk does not say so any more. Without it the host would not come back.
+    assert!(!world.rebooted());
+    fs::rename(world.path("esp"), world.path("gone")).unwrap();
+    world.run(&["fallback", "--at-deadline"]).ended(0);
+    assert!(!world.rebooted());
+    fs::rename(world.path("gone"), world.path("esp")).unwrap();
     // Booted as good: there would be no end of it.
     world.boot(A);
     fs::write(world.esp("etchaos/grubenv"), "nonsense").unwrap();
@@ -186,7 +192,10 @@ fn the_timer_does_not_undo_going_back_by_hand() {
     assert_eq!(world.boots(), (B, Some((A, 3))));
     // The CDN still offers what was gone back from, and runs until the reboot.
     let ran = world.run(&["update", "--json"]).ended(3);
-    assert_eq!((&ran.json()["step"], &ran.json()["reboot"]), (&json!("failedBefore"), &json!(false)));
+    assert_eq!(
+        (&ran.json()["step"], &ran.json()["reboot"]),
+        (&json!("failedBefore"), &json!(false))
+    );
     assert_eq!(world.boots(), (B, Some((A, 3))));
     // Unless somebody says so.
     world.run(&["update", "--retry-failed"]).ended(0);

@@ -57,7 +57,9 @@ fn what_watches_over_the_boot_waits_for_nothing() {
     for unit in ["etchaos-deadline.service", "etchaos-fallback.service"] {
         let text = std::fs::read_to_string(folder().join(unit)).unwrap();
         assert!(text.lines().any(|line| line == "DefaultDependencies=no"), "{unit}");
-        for setting in ["PrivateTmp=", "StateDirectory=", "RequiresMountsFor=", "Requires=", "After="] {
+        for setting in
+            ["PrivateTmp=", "StateDirectory=", "RequiresMountsFor=", "Requires=", "After="]
+        {
             assert!(!text.lines().any(|line| line.starts_with(setting)), "{unit}: {setting}");
         }
     }
