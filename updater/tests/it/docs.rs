@@ -136,6 +136,22 @@ fn answers_look_as_documented() {
 }
 
 #[test]
+fn every_step_is_documented() {
+    let source = page("updater/src/commands/poll.rs");
+    let names = source.split("fn step_name").nth(1).unwrap();
+    let names: Vec<&str> = names.lines().filter_map(|line| line.split('"').nth(1)).collect();
+    assert!(names.len() >= 10, "{names:?}");
+    let page = page("docs/json.md");
+    // Which is an error, and no answer.
+    for name in names.into_iter().filter(|name| *name != "downgrade") {
+        assert!(page.contains(&format!("| `{name}` |")), "{name} is not in docs/json.md");
+    }
+    for state in ["empty", "complete", "partial", "damaged"] {
+        assert!(page.contains(&format!("`{state}`")), "{state} is not in docs/json.md");
+    }
+}
+
+#[test]
 fn every_message_is_one_of_ours() {
     let mut sources = String::new();
     for folder in ["updater/src", "protocol/src"] {
