@@ -42,6 +42,15 @@ impl Environment {
         environment
     }
 
+    /// As grub.cfg goes on: where no slot is said to be good, and only b has a manifest, b is.
+    pub fn completed(mut self, has_manifest: impl Fn(Slot) -> bool) -> Self {
+        let is_said = matches!(self.good.as_str(), "a" | "b");
+        if !is_said && !has_manifest(Slot::A) && has_manifest(Slot::B) {
+            self.good = Slot::B.to_string();
+        }
+        self
+    }
+
     /// The slots that grub.cfg tries to boot, in its order.
     pub fn order(&self) -> Vec<(Slot, Why)> {
         let good = self.good();
@@ -163,6 +172,24 @@ mod tests {
             block("no equals sign"),
         ] {
             assert_eq!(Environment::read(&file).order(), a);
+        }
+    }
+
+    #[test]
+    fn a_slot_without_a_manifest_is_not_taken_for_good() {
+        let good = |lines: &str, slots: &[Slot]| {
+            Environment::read(&block(lines)).completed(|slot| slots.contains(&slot)).good()
+        };
+        for (lines, slots, expected) in [
+            ("", &[Slot::B][..], Slot::B),
+            ("etchaos_good=c\n", &[Slot::B], Slot::B),
+            ("", &Slot::ALL, Slot::A),
+            ("", &[Slot::A], Slot::A),
+            ("", &[], Slot::A),
+            ("etchaos_good=a\n", &[Slot::B], Slot::A),
+            ("etchaos_good=b\n", &[Slot::A], Slot::B),
+        ] {
+            assert_eq!(good(lines, slots), expected, "{lines:?} {slots:?}");
         }
     }
 

@@ -89,7 +89,7 @@ impl Judge {
     fn boots(&mut self, disk: &impl Sectors) -> Result<(Slot, Why), String> {
         let fat = Fat::open(disk, self.esp).map_err(|error| error.to_string())?;
         self.check_loader(disk, &fat)?;
-        let environment = read_environment(&fat);
+        let environment = read_environment(&fat).completed(|slot| has_manifest(&fat, slot));
         for (slot, why) in environment.order() {
             if !grub_sees(&fat, slot) {
                 continue;
@@ -246,6 +246,12 @@ fn read_environment<S: Sectors>(fat: &Fat<'_, S>) -> Environment {
     let file = fat.find(GRUBENV).ok().flatten();
     let bytes = file.and_then(|file| fat.content(&file, GRUBENV_MAX).ok());
     bytes.map_or_else(Environment::default, |bytes| Environment::read(&bytes))
+}
+
+/// Whether grub.cfg's test for a manifest succeeds.
+fn has_manifest<S: Sectors>(fat: &Fat<'_, S>, slot: Slot) -> bool {
+    let node = fat.find(&format!("{}/{MANIFEST}", slot.folder())).ok().flatten();
+    node.is_some_and(|node| !node.is_folder)
 }
 
 /// Whether grub.cfg's test for both files succeeds.
