@@ -5,7 +5,7 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use serde_json::json;
 
-use super::{answer, now};
+use super::{answer, apart, now};
 use crate::cli::{Exit, Global, Health as Arguments};
 use crate::config::{ConfigError, Health, Settings, load};
 use crate::esp::{Access, Esp};
@@ -17,7 +17,7 @@ use crate::record::{self, HealthFound, HealthState};
 /// typing error must not undo an update.
 pub(super) fn health(global: &Global, arguments: &Arguments) -> Result<Exit> {
     let host = Host::new(&global.host_root);
-    let health = match configured(global, &host) {
+    let health = match apart(|| configured(global, &host)) {
         Err(error) if arguments.wait && error.is::<ConfigError>() => {
             log::error!("{error}; only systemd's view of the host's health counts");
             Health::default()
@@ -54,7 +54,7 @@ fn lines(complaints: &[Complaint]) -> Vec<String> {
     complaints.iter().map(ToString::to_string).collect()
 }
 
-/// What the configuration says, from all its sources.
+/// What the configuration says, from all its sources. This mounts: see [`apart`].
 pub(super) fn configured(global: &Global, host: &Host) -> Result<Health> {
     let esp = Esp::open(host, global.esp.as_deref(), Access::Read)?;
     let merged = load(host, esp.as_ref(), &global.configs)?;
@@ -70,5 +70,35 @@ fn asked(health: &Health) -> String {
     match (health.units.len(), health.checks.len()) {
         (0, 0) => "no units and no checks are configured".into(),
         (units, checks) => format!("units active: {units}, checks passed: {checks}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::Parser;
+
+    /// By hand, as root: `cargo test -p updater -- --ignored`. A check that looks for a mount would
+    /// else look at those of the moment in which the configuration was read.
+    #[test]
+    #[ignore = "needs root"]
+    fn checks_see_the_mounts_of_the_host() {
+        let folder = tempfile::tempdir().unwrap();
+        for (path, text) in [
+            ("proc/cmdline", "etchaos.slot=b etchaos.esp=ABCD-1234"),
+            ("dev/disk/by-uuid/ABCD-1234", "no disk"),
+        ] {
+            let path = folder.path().join(path);
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            std::fs::write(path, text).unwrap();
+        }
+        let root = folder.path().to_str().unwrap();
+        let cli = crate::cli::Cli::parse_from(["x", "--host-root", root, "health"]);
+        let namespace = || std::fs::read_link("/proc/thread-self/ns/mnt").unwrap();
+        let before = namespace();
+        let error = health(&cli.global, &Arguments { wait: false }).unwrap_err();
+        // So far it came.
+        assert!(error.to_string().contains("cannot mount"), "{error}");
+        assert_eq!(namespace(), before);
     }
 }

@@ -15,7 +15,7 @@ mod verify;
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, anyhow};
 use protocol::esp::Slot;
 use protocol::grubenv::BootId;
 use serde_json::json;
@@ -122,6 +122,15 @@ impl Opened {
         self.esp = Esp::open(&Host::new(&global.host_root), global.esp.as_deref(), access)?;
         Ok(())
     }
+}
+
+/// Runs what mounts in a thread of its own: to mount is to leave the host's mount namespace, and what
+/// this thread is going to run for the operator, checks and Patterns, belongs into it.
+fn apart<T: Send>(mounts: impl FnOnce() -> Result<T> + Send) -> Result<T> {
+    std::thread::scope(|scope| {
+        let thread = scope.spawn(mounts);
+        thread.join().unwrap_or_else(|_| Err(anyhow!("reading the configuration panicked")))
+    })
 }
 
 fn need_esp(esp: Option<&Esp>) -> Result<&Esp> {

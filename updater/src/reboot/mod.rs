@@ -206,13 +206,15 @@ pub fn reboot(policy: &Reboot) -> Result<(), CommandError> {
 /// Reboots, also where systemd does not: a host that hangs here hangs for ever. Ends with the host; or,
 /// where the host is a folder, when the reboot was asked for.
 pub fn by_all_means(host: &Host) -> Result<(), CommandError> {
-    let asked = reboot(&Reboot::Now);
+    // systemd itself may be what hangs.
+    let asked = within(ORDERLY_MAX, || reboot(&Reboot::Now));
     if !host.is_this_one() {
-        return asked;
+        return asked.unwrap_or(Ok(()));
     }
     match asked {
-        Ok(()) => std::thread::sleep(ORDERLY_MAX),
-        Err(error) => log::error!("{error}"),
+        Some(Ok(())) => std::thread::sleep(ORDERLY_MAX),
+        Some(Err(error)) => log::error!("{error}"),
+        None => {}
     }
     log::error!("systemd did not reboot: the kernel is told to");
     // The ESP is not mounted by us, and nothing else is worth more than the reboot: a disk that hangs
