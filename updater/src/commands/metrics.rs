@@ -3,6 +3,7 @@
 use super::{Opened, status};
 use crate::cli::Global;
 use crate::config::Settings;
+use crate::esp::Access;
 use crate::metrics::text;
 use crate::record::{make_folder, replace};
 use crate::status::Status;
@@ -15,6 +16,14 @@ pub(super) fn refresh(global: &Global, opened: &Opened) {
     match status::gather(global, opened) {
         Ok(status) => write(&opened.settings, &status),
         Err(error) => log::warn!("no metrics are written: {error:#}"),
+    }
+}
+
+/// Replaces it after a command that failed, if the configuration says where it is: who watches it has to
+/// see the error.
+pub(super) fn after_error(global: &Global) {
+    if let Ok(opened) = Opened::new(global, Access::Read) {
+        refresh(global, &opened);
     }
 }
 

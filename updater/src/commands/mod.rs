@@ -48,6 +48,9 @@ pub fn run(cli: &Cli) -> Exit {
         if let Some(command) = recorded(&cli.command) {
             let host = Host::new(&global.host_root);
             record::write(&host, &Failure::new(now(), command, &text));
+            if matches!(&cli.command, Command::Check | Command::Update(_)) {
+                metrics::after_error(global);
+            }
         }
         if global.json {
             tell(global, &json!({"error": &text}), || text.clone());

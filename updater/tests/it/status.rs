@@ -293,6 +293,16 @@ fn metrics_are_written_if_asked_for() {
     let mode = fs::metadata(&path).unwrap().permissions().mode();
     assert_eq!(mode & 0o777, 0o644);
 
+    // Who watches sees errors, too.
+    let text = fs::read_to_string(&path).unwrap();
+    assert!(!text.contains("etchaos_last_error_timestamp_seconds"), "{text}");
+    world.publish(3);
+    world.cdn.remove("/3.initrd");
+    world.run(&["update"]).ended(1);
+    let text = fs::read_to_string(&path).unwrap();
+    assert!(text.contains("\netchaos_last_error_timestamp_seconds "), "{text}");
+    world.publish(3);
+
     // A folder that cannot be made does not stop an update.
     fs::remove_dir_all(&folder).unwrap();
     fs::write(&folder, "a file").unwrap();
