@@ -114,6 +114,8 @@ fn answers_look_as_documented() {
         ("config", &["config", "--json"], 0),
         ("confirm", &["confirm", "--json"], 0),
         ("status", &["status", "--json"], 0),
+        ("health", &["health", "--json"], 0),
+        ("fallback", &["fallback", "--json"], 0),
     ] {
         let found = world.run(arguments).ended(code).json();
         assert_eq!(keys(&found), keys(&documented(name)), "{name}");
@@ -133,6 +135,10 @@ fn answers_look_as_documented() {
     }
     assert_eq!(keys(&found["reboot"]["waiting"]), keys(&expected["reboot"]["waiting"]));
     assert_eq!(world.state().trial.unwrap().slot, B);
+    let rollback = world.run(&["rollback", "--json"]).ended(0).json();
+    assert_eq!(keys(&rollback), keys(&documented("rollback")));
+    let status = world.run(&["status", "--json"]).ended(0).json();
+    assert_eq!(keys(&status["failed"]), keys(&documented("failed")));
 }
 
 #[test]
