@@ -116,6 +116,7 @@ fn answers_look_as_documented() {
         ("status", &["status", "--json"], 0),
         ("health", &["health", "--json"], 0),
         ("fallback", &["fallback", "--json"], 0),
+        ("listen", &["listen", "--json"], 3),
     ] {
         let found = world.run(arguments).ended(code).json();
         assert_eq!(keys(&found), keys(&documented(name)), "{name}");
