@@ -9,7 +9,8 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 /// Keeps an EtchaOS host up to date.
 ///
 /// A host has two slots, a and b. An update goes into the one that is not needed, gets three tries to
-/// boot, and is confirmed when a boot was healthy; else the boot loader falls back to the other one.
+/// boot, and is confirmed when a boot was healthy; else the host reboots by itself, the boot loader
+/// falls back to the other slot, and the release is not installed again until there is a newer one.
 #[derive(Debug, Parser)]
 #[command(name = "etchaos-updater", bin_name = "etchaos-updater", version, after_help = AFTER_HELP)]
 pub struct Cli {
@@ -51,10 +52,11 @@ The command line and SMBIOS also take base64 of it. For example:
 A later source replaces a value of an earlier one, and a list as a whole; only keys add up.
 
 Exit codes: 0 done, or nothing to do; 1 error; 2 wrong usage; 3 nothing was done for a reason that is
-not an error (the running system is on trial, the release failed its trial before, listening is off);
-10 check only: something can be installed or a reboot is outstanding. verify: 0 whole, 1 damaged.
-config --require: 0 it is set,
-1 it is not; a broken configuration is 255 for cdn (the unit fails) and 1 for listen (it is skipped).";
+not an error (the running release is not confirmed, the offered one failed its trial or was rolled
+back, listening is off); 10 check only: there is something to do (install, repair, reboot).
+verify: 0 whole, 1 damaged. health: 0 healthy, 1 not. rollback: 1 also if there is no way back.
+config --require: 0 it is set, 1 it is not; a broken configuration is 255 for cdn (the unit fails) and
+1 for listen (it is skipped). SIGINT and SIGTERM end an update in order; the next one goes on.";
 
 /// What holds for every command.
 #[derive(Debug, Clone, Args)]
@@ -87,8 +89,14 @@ impl Global {
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Say whether the CDN has another release, and what differs
+    ///
+    /// Ends with 0 if the host is up to date, with 10 if there is something to do, and with 3 if what is
+    /// offered has to wait. The ESP is not written to.
     Check,
     /// Install the CDN's release if it is another one, heal what is damaged, and reboot
+    ///
+    /// The release is downloaded into the slot that is not needed, verified, and put on trial. A download
+    /// that was cut is gone on with. The host reboots when "reboot" of the configuration allows.
     Update(Update),
     /// Show what runs, both slots, health, the last and the next poll, and what is outstanding
     ///
@@ -100,10 +108,18 @@ pub enum Command {
     /// Ends with 0 if everything is whole and with 1 if something is damaged; `update` repairs it.
     Verify,
     /// After a healthy boot: make the running slot the good one
+    ///
+    /// etchaos-confirm.service does it. It asks nobody whether the host is healthy: that was `health`.
     Confirm,
     /// Say whether the host is healthy, as the configuration has it
+    ///
+    /// Asks health.units and health.checks once. Ends with 0 if all is well, else with 1.
     Health(Health),
     /// Go back to the release in the other slot, and remember this one as failed
+    ///
+    /// The other release is tried like a new one: if it is not healthy, the host returns to this one. Where
+    /// a trial runs, it is ended, and the host reboots into the good slot. Where one has not begun, it is
+    /// called off, and nothing is rebooted. The reboot waits for nobody.
     Rollback(Rollback),
     /// Reboot, if the running slot is on trial and not confirmed
     #[command(hide = true)]
@@ -120,10 +136,10 @@ pub struct Update {
     /// Do not reboot, whatever the configuration says
     #[arg(long)]
     pub no_reboot: bool,
-    /// Install also a release that is older than the running one
+    /// Install also a release that is older than the running one, or than one that was offered before
     #[arg(long)]
     pub allow_downgrade: bool,
-    /// Install also a release that failed its trial on this host
+    /// Install also a release that failed its trial on this host, or that was rolled back
     #[arg(long)]
     pub retry_failed: bool,
     /// Say what would be done: nothing but the manifest is downloaded, and nothing is written
@@ -134,7 +150,7 @@ pub struct Update {
 /// Arguments of `health`.
 #[derive(Debug, Args)]
 pub struct Health {
-    /// Ask again until it is, or until the configured deadline after the boot
+    /// Ask again until it is, or until health.deadline after the start of the kernel
     #[arg(long)]
     pub wait: bool,
 }
@@ -142,7 +158,7 @@ pub struct Health {
 /// Arguments of `rollback`.
 #[derive(Debug, Args)]
 pub struct Rollback {
-    /// Do not reboot
+    /// Do not reboot: somebody has to, before the next update
     #[arg(long)]
     pub no_reboot: bool,
 }

@@ -18,7 +18,10 @@ use crate::host::Host;
 
 /// Our folder on the host: mount points, and the lock.
 const RUN: &str = "/run/etchaos";
-/// udev may not have seen the disk yet when the first of our units starts.
+/// udev may not have seen the disk yet when the first of our units starts: on a slow machine it takes a
+/// minute after the boot. systemd waits for its own disks as long.
+const DEVICE_BOOT_WAIT: Duration = Duration::from_secs(120);
+/// A host that is up has seen its disks.
 const DEVICE_WAIT: Duration = Duration::from_secs(10);
 /// A reader that mounted the ESP read-only keeps writers out for as long as it takes to read a
 /// configuration, or to hash two slots; a repair, which is ended after [`fsck::TIME`], keeps everybody
@@ -102,7 +105,7 @@ impl Esp {
         let uuid = host.esp_uuid().map_err(io_error("read", Path::new("/proc/cmdline")))?;
         let Some(uuid) = uuid else { return Ok(None) };
         let device = host.path(&format!("/dev/disk/by-uuid/{}", fat_uuid(&uuid)?));
-        wait_for(&device)?;
+        wait_for(&device, host)?;
         let lock = match access {
             Access::Read => None,
             Access::Write { .. } => lock(&run_folder(host)?, access)?,
@@ -240,10 +243,11 @@ fn lock(folder: &Path, access: Access) -> Result<Option<File>, EspError> {
     }
 }
 
-fn wait_for(device: &Path) -> Result<(), EspError> {
+fn wait_for(device: &Path, host: &Host) -> Result<(), EspError> {
     let since = Instant::now();
+    let booting = host.uptime().map_or(Duration::ZERO, |up| DEVICE_BOOT_WAIT.saturating_sub(up));
     while !device.exists() {
-        if since.elapsed() > DEVICE_WAIT {
+        if since.elapsed() > booting.max(DEVICE_WAIT) {
             return Err(EspError::NoDevice(device.to_owned()));
         }
         std::thread::sleep(PAUSE);

@@ -244,6 +244,12 @@ impl Candidate {
         &self.token
     }
 
+    /// The base that offered it: the CDN, or one of its mirrors.
+    pub fn base(&self) -> &str {
+        let manifest = self.urls.first().map_or("", String::as_str);
+        manifest.rsplit_once('/').map_or(manifest, |(base, _)| base)
+    }
+
     /// Where an artifact of it is: beside the manifest first, then at the other mirrors in order.
     /// Which bytes are right its digest says, so it does not matter which one they come from.
     pub fn sources(

@@ -33,7 +33,7 @@ pub(super) fn check(global: &Global) -> Result<Exit> {
     let offer = Offer::get(global, &mut opened, Permissions::default())?;
     opened.reopen(global, Access::Read)?;
     let poll = Poll::new(&opened, offer, None, Permissions::default())?;
-    poll.record(global, &opened);
+    poll.record(global);
     metrics::refresh(global, &opened);
     poll.refuse_downgrade()?;
     answer(global, &poll.json(), || poll.text())?;
@@ -60,7 +60,7 @@ pub(super) fn update(global: &Global, arguments: &Update) -> Result<Exit> {
         opened.reopen(global, Access::Write { wait: Duration::ZERO })?;
     }
     let mut poll = Poll::new(&opened, offer, unconfirmed, allow)?;
-    poll.record(global, &opened);
+    poll.record(global);
     poll.refuse_downgrade()?;
     poll.remember(&opened, allow)?;
     poll.log();
@@ -167,14 +167,14 @@ impl Poll {
     }
 
     /// For `status`.
-    fn record(&self, global: &Global, opened: &Opened) {
+    fn record(&self, global: &Global) {
         let release = self.candidate.release();
         let poll = record::Poll {
             time: now(),
             outcome: step_name(&self.step).to_owned(),
             version: release.version.clone(),
             build: release.build,
-            cdn: opened.settings.cdn.first().cloned().unwrap_or_default(),
+            cdn: self.candidate.base().to_owned(),
         };
         record::write(&Host::new(&global.host_root), &poll);
     }

@@ -114,6 +114,9 @@ fn answers_look_as_documented() {
         ("config", &["config", "--json"], 0),
         ("confirm", &["confirm", "--json"], 0),
         ("status", &["status", "--json"], 0),
+        ("health", &["health", "--json"], 0),
+        ("fallback", &["fallback", "--json"], 0),
+        ("listen", &["listen", "--json"], 3),
     ] {
         let found = world.run(arguments).ended(code).json();
         assert_eq!(keys(&found), keys(&documented(name)), "{name}");
@@ -133,6 +136,30 @@ fn answers_look_as_documented() {
     }
     assert_eq!(keys(&found["reboot"]["waiting"]), keys(&expected["reboot"]["waiting"]));
     assert_eq!(world.state().trial.unwrap().slot, B);
+    let rollback = world.run(&["rollback", "--json"]).ended(0).json();
+    assert_eq!(keys(&rollback), keys(&documented("rollback")));
+    let status = world.run(&["status", "--json"]).ended(0).json();
+    assert_eq!(keys(&status["failed"]), keys(&documented("failed")));
+}
+
+/// All files of these folders, one after the other.
+fn sources(folders: &[&str]) -> String {
+    let files = folders.iter().flat_map(|folder| crate::world::tree(&root().join(folder)));
+    files.map(|(path, _)| fs::read_to_string(path).unwrap()).collect()
+}
+
+#[test]
+fn every_test_of_the_threat_model_is_there() {
+    let sources = sources(&["updater/src", "updater/tests", "protocol/src", "protocol/tests"]);
+    let page = page("THREATMODEL.md");
+    let section = page.split("## Where it is shown").nth(1).unwrap();
+    // What stands in backticks: `file.rs: name, name`, or a file or folder alone.
+    let named = section.split('`').skip(1).step_by(2).filter_map(|text| text.split_once(": "));
+    let names: Vec<&str> = named.flat_map(|(_, names)| names.split(", ")).collect();
+    assert!(names.len() >= 20, "{names:?}");
+    for name in names {
+        assert!(sources.contains(&format!("fn {name}(")), "there is no test {name}");
+    }
 }
 
 #[test]
@@ -153,13 +180,7 @@ fn every_step_is_documented() {
 
 #[test]
 fn every_message_is_one_of_ours() {
-    let mut sources = String::new();
-    for folder in ["updater/src", "protocol/src"] {
-        for path in crate::world::tree(&root().join(folder)).into_keys() {
-            sources.push_str(&fs::read_to_string(path).unwrap());
-        }
-    }
-    let sources = sources.replace("\\\"", "\"");
+    let sources = sources(&["updater/src", "protocol/src"]).replace("\\\"", "\"");
     let page = page("docs/operators.md");
     let section = page.split("## What an error means").nth(1).unwrap();
     let rows = section.lines().filter_map(|line| line.strip_prefix("| `"));
