@@ -208,6 +208,16 @@ fn going_back_from_a_trial() {
     world.run(&["rollback", "--no-reboot"]).ended(0);
     assert!(!world.rebooted());
     assert_eq!(world.boots(), (A, None));
+    // A boot that turns out healthy does not change the operator's mind.
+    let ran = world.run(&["confirm", "--json"]).ended(0);
+    assert_eq!(ran.json(), json!({"good": "a", "changed": false}));
+    assert_eq!(world.boots(), (A, None));
+    world.run(&["fallback"]).ended(0);
+    assert!(!world.rebooted());
+    // But where b was booted because a does not load, it is what there is.
+    world.write("host/proc/cmdline", "quiet etchaos.slot=b\n");
+    world.run(&["confirm"]).ended(0);
+    assert_eq!(world.boots(), (B, None));
     let world = World::new();
     world.run(&["rollback"]).failed(&["slot b is empty"]);
     world
