@@ -64,3 +64,16 @@ fn what_watches_over_the_boot_waits_for_nothing() {
         }
     }
 }
+
+/// docker.service waits for the network, and a unit that fails makes a boot unhealthy: a host without a
+/// network, such as one that is updated from a stick, would go back from every update.
+#[test]
+fn a_boot_without_a_network_is_not_unhealthy() {
+    let drop_in = "../builder/variants/files/usr/lib/systemd/system/systemd-networkd-wait-online.service.d/etchaos.conf";
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(drop_in);
+    let text = std::fs::read_to_string(path).unwrap();
+    let starts: Vec<&str> =
+        text.lines().filter_map(|line| line.strip_prefix("ExecStart=")).collect();
+    let [reset, start] = starts[..] else { panic!("{text}") };
+    assert!(reset.is_empty() && start.starts_with('-'), "{text}");
+}
