@@ -65,11 +65,13 @@ impl Grubenv {
     }
 }
 
-/// The slot to take for good where grubenv does not say: the one that runs, or what GRUB would end
-/// up with.
-pub fn good_without_grubenv(running: Option<Slot>, slots: &Slots) -> Slot {
+/// The slot to take for good where grubenv does not say: the one that runs, unless the boot loader
+/// tried it (then it is the other one, whatever became of grubenv since); or what GRUB would end up
+/// with.
+pub fn good_without_grubenv(running: Option<Slot>, on_trial: bool, slots: &Slots) -> Slot {
     let whole = |content: &Content| matches!(content, Content::Complete(_));
     match running {
+        Some(running) if on_trial => running.other(),
         Some(running) => running,
         None if !whole(&slots.a) && whole(&slots.b) => Slot::B,
         None => Slot::A,

@@ -32,10 +32,12 @@ pub enum Open {
 impl Open {
     /// What is open while `running` runs.
     pub fn of(grubenv: &Grubenv, running: Slot) -> Self {
-        match confirmed(&grubenv.state, running) == grubenv.state {
-            _ if grubenv.problem.is_some() || grubenv.state.good != running => Self::Slot,
-            false => Self::Memory,
+        let state = confirmed(&grubenv.state, running);
+        match state == grubenv.state {
+            _ if grubenv.problem.is_some() => Self::Slot,
             true => Self::Nothing,
+            false if state.good != grubenv.state.good => Self::Slot,
+            false => Self::Memory,
         }
     }
 

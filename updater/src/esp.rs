@@ -18,9 +18,9 @@ use crate::host::Host;
 
 /// Our folder on the host: mount points, and the lock.
 const RUN: &str = "/run/etchaos";
-/// udev may not have seen the disk yet when the first of our units starts: on a slow machine it takes a
-/// minute after the boot. systemd waits for its own disks as long.
-const DEVICE_BOOT_WAIT: Duration = Duration::from_secs(120);
+/// udev may not have seen the disk yet when the first of our units starts: an emulated machine on a
+/// busy host took three minutes.
+const DEVICE_BOOT_WAIT: Duration = Duration::from_secs(300);
 /// A host that is up has seen its disks.
 const DEVICE_WAIT: Duration = Duration::from_secs(10);
 /// A reader that mounted the ESP read-only keeps writers out for as long as it takes to read a

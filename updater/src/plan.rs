@@ -173,12 +173,13 @@ pub fn next(facts: &Facts<'_>) -> Step {
             false => Step::Unconfirmed { running, good },
         };
     }
-    let is_failed = state.failed == Some(id) && !allow.retry_failed;
     if here.holds(id) {
         return match (there, trial) {
-            // The operator goes back from what runs, and the host was not rebooted yet.
-            (_, Some(_)) if is_failed => Step::FailedBefore,
             (Content::Damaged { .. } | Content::Partial { .. }, _) => Step::Repair(spare),
+            // The operator goes back from what runs.
+            (Content::Complete(_), Some(trial)) if state.failed == Some(id) => {
+                asked_for(trial, *boot, *allow)
+            }
             (_, Some(_)) => Step::Withdraw(spare),
             (_, None) => Step::UpToDate,
         };
@@ -187,20 +188,24 @@ pub fn next(facts: &Facts<'_>) -> Step {
     if is_downgrade && !allow.downgrade {
         return Step::Downgrade;
     }
-    if is_failed {
+    if state.failed == Some(id) && !allow.retry_failed {
         return Step::FailedBefore;
     }
     match trial {
         _ if !there.holds(id) => Step::Install(spare),
-        Some(trial) if was_ignored(trial, *boot) && !allow.retry_failed => Step::NotTried(spare),
-        Some(Trial { tries: 1.., .. }) => Step::Pending(spare),
+        Some(trial) if trial.tries > 0 => asked_for(trial, *boot, *allow),
         _ => Step::Activate(spare),
     }
 }
 
-/// GRUB counts a try before it boots. If a boot later none was counted, it could not write grubenv.
-fn was_ignored(trial: Trial, boot: Option<BootId>) -> bool {
-    trial.tries == TRIES && trial.since.is_some() && boot.is_some() && trial.since != boot
+/// What follows for a slot that is on trial and was not booted. GRUB counts a try before it boots: if a
+/// boot later none was counted, it could not write grubenv.
+fn asked_for(trial: Trial, boot: Option<BootId>, allow: Permissions) -> Step {
+    let is_later = trial.since.is_some() && boot.is_some() && trial.since != boot;
+    match is_later && trial.tries == TRIES && !allow.retry_failed {
+        true => Step::NotTried(trial.slot),
+        false => Step::Pending(trial.slot),
+    }
 }
 
 #[cfg(test)]

@@ -26,15 +26,25 @@ pub fn settled(state: &BootState, running: Option<Slot>) -> BootState {
     }
 }
 
-/// The running slot is healthy, and so the one to come back to. A trial of the other slot goes on.
+/// The running slot is healthy, and so the one to come back to. A trial of the other slot goes on. A
+/// slot that was rolled back is left at the next boot, however healthy it is.
 pub fn confirmed(state: &BootState, running: Slot) -> BootState {
     let state = settled(state, Some(running));
+    if is_rolled_back(&state, running) {
+        return state;
+    }
     BootState { good: running, trial: state.trial.filter(|trial| trial.slot != running), ..state }
 }
 
 /// Whether the running slot is being tried: if it is not healthy, a reboot leads back.
 pub fn is_tried(state: &BootState, running: Slot) -> bool {
     running != state.good && state.trial.is_some_and(|trial| trial.slot == running)
+}
+
+/// Whether the running slot is on trial, and the operator has gone back from it.
+pub fn is_rolled_back(state: &BootState, running: Slot) -> bool {
+    let trial = state.trial.filter(|trial| trial.slot == running);
+    trial.is_some_and(|trial| trial.release.is_some() && trial.release == state.failed)
 }
 
 /// A CDN offered this. From now on, what is older is not news; `afresh`, if the operator wants what
@@ -85,8 +95,11 @@ pub fn rolled_back(
     let id = |slot| slots.get(slot).release().map(Release::id);
     let state = &settled(state, Some(running));
     if running != state.good {
-        let failed = id(running).or(state.failed);
-        return Ok(Back::Reboot(BootState { trial: None, failed, ..state.clone() }, state.good));
+        // Without tries GRUB boots the good slot; and nobody confirms this one meanwhile.
+        let release = id(running).or(state.trial.and_then(|trial| trial.release));
+        let trial = Some(Trial { slot: running, tries: 0, release, since: boot });
+        let failed = release.or(state.failed);
+        return Ok(Back::Reboot(BootState { trial, failed, ..state.clone() }, state.good));
     }
     let other = running.other();
     if let Some(Trial { slot, release, .. }) = state.trial

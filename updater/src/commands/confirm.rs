@@ -1,7 +1,6 @@
 //! `confirm`
 
 use anyhow::{Context, Result};
-use protocol::esp::Slot;
 use serde_json::json;
 
 use super::{need_esp, tell};
@@ -10,7 +9,7 @@ use crate::cli::{Exit, Global};
 use crate::confirm::{Confirmed, Open, confirm as make_good, remember};
 use crate::esp::{Access, Esp};
 use crate::host::Host;
-use crate::trial::is_tried;
+use crate::trial::is_rolled_back;
 
 /// No configuration is read: an operator's typing error must not undo an update.
 pub(super) fn confirm(global: &Global) -> Result<Exit> {
@@ -24,8 +23,8 @@ pub(super) fn confirm(global: &Global) -> Result<Exit> {
     // write does not wait for it.
     let reader = open(Access::Read)?;
     let grubenv = Grubenv::read(need_esp(reader.as_ref())?, running);
-    if was_ended(&host, &grubenv, running)? {
-        let text = format!("the trial of slot {running} was ended by hand: it is not confirmed");
+    if is_rolled_back(&grubenv.state, running) {
+        let text = format!("slot {running} was rolled back: it is not confirmed");
         log::warn!("{text}");
         let good = grubenv.state.good.to_string();
         tell(global, &json!({"good": good, "changed": false}), || text);
@@ -52,13 +51,4 @@ pub(super) fn confirm(global: &Global) -> Result<Exit> {
     let changed = confirmed != Confirmed::Already;
     tell(global, &json!({"good": slot, "changed": changed}), || text);
     Ok(Exit::Ok)
-}
-
-/// The boot loader said that this boot is a trial, and grubenv does not say so any more, nor that the
-/// slot is good: `rollback` was here, and the reboot is the operator's.
-fn was_ended(host: &Host, grubenv: &Grubenv, running: Slot) -> Result<bool> {
-    let on_trial = host.on_trial().context("cannot read the kernel command line")?;
-    let state = &grubenv.state;
-    let is_over = grubenv.problem.is_none() && state.good != running && !is_tried(state, running);
-    Ok(on_trial && is_over)
 }

@@ -21,7 +21,7 @@ use crate::trial::is_tried;
 const PAUSE: Duration = Duration::from_secs(5);
 /// What reads the ESP waits for others and for repairs, and then ends with an error. After this time the
 /// disk hangs, maybe because of the new kernel's driver.
-const DISK_MAX: Duration = Duration::from_secs(5 * 60);
+const DISK_MAX: Duration = Duration::from_secs(10 * 60);
 
 /// A host that is not on trial is never rebooted: it would come back to the same slot, for ever.
 pub(super) fn fallback(global: &Global, arguments: &Fallback) -> Result<Exit> {

@@ -21,10 +21,12 @@ use protocol::grubenv::BootId;
 use serde_json::json;
 
 use self::output::{answer, tell};
+use crate::bootstate::{Grubenv, good_without_grubenv};
 use crate::cli::{Cli, Command, Exit, Global, Require};
 use crate::config::{Merged, Settings, load};
 use crate::esp::{Access, Esp};
 use crate::host::Host;
+use crate::plan::Slots;
 use crate::record::{self, Failure};
 
 /// Runs what the command line says, and tells what went wrong.
@@ -92,6 +94,8 @@ fn broken(require: Option<Require>) -> Exit {
 /// What most commands begin with.
 struct Opened {
     running: Option<Slot>,
+    /// Whether the boot loader tried the running slot.
+    on_trial: bool,
     boot: Option<BootId>,
     merged: Merged,
     settings: Settings,
@@ -106,7 +110,13 @@ impl Opened {
         let merged = load(&host, esp.as_ref(), &global.configs)?;
         let settings = Settings::try_from(&merged)?;
         let running = host.running().context("cannot read the kernel command line")?;
-        Ok(Self { running, boot: host.boot_id(), merged, settings, esp })
+        let on_trial = host.on_trial().context("cannot read the kernel command line")?;
+        Ok(Self { running, on_trial, boot: host.boot_id(), merged, settings, esp })
+    }
+
+    fn grubenv(&self, slots: &Slots) -> Result<Grubenv> {
+        let otherwise = good_without_grubenv(self.running, self.on_trial, slots);
+        Ok(Grubenv::read(self.esp()?, otherwise))
     }
 
     fn esp(&self) -> Result<&Esp> {

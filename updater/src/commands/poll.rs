@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 
 use super::offer::Offer;
 use super::{Opened, answer, metrics, now, tell};
-use crate::bootstate::{Grubenv, good_without_grubenv};
+use crate::bootstate::Grubenv;
 use crate::candidate::Candidate;
 use crate::cdn::Cdn;
 use crate::cli::{Exit, Global, Update};
@@ -153,7 +153,7 @@ impl Poll {
         let (running, boot) = (opened.running, opened.boot);
         let grubenv = match known {
             Some(grubenv) => grubenv,
-            None => Grubenv::read(opened.esp()?, good_without_grubenv(running, &slots)),
+            None => opened.grubenv(&slots)?,
         };
         let step = next(&Facts {
             running,

@@ -6,7 +6,6 @@ use anyhow::{Context, Result};
 use serde_json::json;
 
 use super::{Opened, tell};
-use crate::bootstate::{Grubenv, good_without_grubenv};
 use crate::cli::{Exit, Global, Rollback};
 use crate::config::Reboot;
 use crate::esp::Access;
@@ -21,7 +20,7 @@ pub(super) fn rollback(global: &Global, arguments: &Rollback) -> Result<Exit> {
     )?;
     let esp = opened.esp()?;
     let slots = inspect(esp, &opened.settings.keys);
-    let mut grubenv = Grubenv::read(esp, good_without_grubenv(Some(running), &slots));
+    let mut grubenv = opened.grubenv(&slots)?;
     let (state, slot) = match rolled_back(&grubenv.state, running, &slots, opened.boot)? {
         Back::Stay(state) => (state, None),
         Back::Reboot(state, slot) => (state, Some(slot)),

@@ -4,7 +4,6 @@ use anyhow::{Context, Result};
 use serde_json::{Value, json};
 
 use super::{Opened, answer, metrics, now};
-use crate::bootstate::{Grubenv, good_without_grubenv};
 use crate::cli::{Exit, Global};
 use crate::config::ConfigError;
 use crate::esp::{Access, EspError};
@@ -40,7 +39,7 @@ pub(super) fn status(global: &Global) -> Result<Exit> {
 pub(super) fn gather(global: &Global, opened: &Opened) -> Result<Status> {
     let esp = opened.esp()?;
     let slots = survey(esp, &opened.settings.keys);
-    let grubenv = Grubenv::read(esp, good_without_grubenv(opened.running, &slots));
+    let grubenv = opened.grubenv(&slots)?;
     let disk = Disk { slots, boot: grubenv.state, grubenv_problem: grubenv.problem };
     Ok(Status {
         disk: Ok(disk),

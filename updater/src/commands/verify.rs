@@ -5,7 +5,6 @@ use protocol::esp::Slot;
 use serde_json::json;
 
 use super::{Opened, answer, metrics, now};
-use crate::bootstate::{Grubenv, good_without_grubenv};
 use crate::cli::{Exit, Global};
 use crate::esp::Access;
 use crate::host::Host;
@@ -20,7 +19,7 @@ pub(super) fn verify(global: &Global) -> Result<Exit> {
     let progress = Progress::for_terminal(global.json);
     let slots = inspect_with(opened.esp()?, &opened.settings.keys, &progress);
     drop(progress);
-    let grubenv = Grubenv::read(opened.esp()?, good_without_grubenv(opened.running, &slots));
+    let grubenv = opened.grubenv(&slots)?;
     let needed = [Some(grubenv.state.good), opened.running];
     let problems = problems(&slots, grubenv.problem.as_deref(), &needed);
     let whole = |slot| match slots.get(slot) {

@@ -112,8 +112,13 @@ fn a_trial_is_rolled_back_to_what_is_good() {
     let state = begun(&BootState::settled(A), B, &release(6), NOW);
     let expected = BootState { failed: Some(release(6).id()), ..BootState::settled(A) };
     let back = |state: &BootState, running| rolled_back(state, running, &slots(5, 6), NOW).unwrap();
-    // It runs.
-    assert_eq!(back(&left(state.clone(), 2), B), Back::Reboot(expected.clone(), A));
+    // It runs, and is not confirmed any more, but left at the next boot.
+    let running = left(state.clone(), 2);
+    let Back::Reboot(rolled_back, A) = back(&running, B) else { panic!("it is left") };
+    assert_eq!(confirmed(&rolled_back, B), rolled_back);
+    assert!(is_tried(&rolled_back, B));
+    assert_eq!(settled(&rolled_back, Some(A)), expected);
+    assert_eq!(rolled_back.trial.unwrap().tries, 0);
     // It was not booted yet.
     assert_eq!(back(&state, A), Back::Stay(expected));
 }

@@ -185,39 +185,11 @@ fn going_back_by_hand() {
 }
 
 #[test]
-fn the_timer_does_not_undo_going_back_by_hand() {
-    let world = on_trial();
-    world.run(&["confirm"]).ended(0);
-    world.run(&["rollback", "--no-reboot"]).ended(0);
-    assert_eq!(world.boots(), (B, Some((A, 3))));
-    // The CDN still offers what was gone back from, and runs until the reboot.
-    let ran = world.run(&["update", "--json"]).ended(3);
-    assert_eq!(
-        (&ran.json()["step"], &ran.json()["reboot"]),
-        (&json!("failedBefore"), &json!(false))
-    );
-    assert_eq!(world.boots(), (B, Some((A, 3))));
-    // Unless somebody says so.
-    world.run(&["update", "--retry-failed"]).ended(0);
-    assert_eq!(world.boots(), (B, None));
-}
-
-#[test]
 fn going_back_from_a_trial() {
     let world = on_trial();
     world.run(&["rollback", "--no-reboot"]).ended(0);
     assert!(!world.rebooted());
-    assert_eq!(world.boots(), (A, None));
-    // A boot that turns out healthy does not change the operator's mind.
-    let ran = world.run(&["confirm", "--json"]).ended(0);
-    assert_eq!(ran.json(), json!({"good": "a", "changed": false}));
-    assert_eq!(world.boots(), (A, None));
-    world.run(&["fallback"]).ended(0);
-    assert!(!world.rebooted());
-    // But where b was booted because a does not load, it is what there is.
-    world.write("host/proc/cmdline", "quiet etchaos.slot=b\n");
-    world.run(&["confirm"]).ended(0);
-    assert_eq!(world.boots(), (B, None));
+    assert_eq!(world.boots(), (A, Some((B, 0))));
     let world = World::new();
     world.run(&["rollback"]).failed(&["slot b is empty"]);
     world
@@ -241,4 +213,45 @@ fn a_clock_that_was_set_back_does_not_bring_an_old_manifest_to_life() {
     let file = fs::File::options().write(true).open(world.path("host/usr/lib/clock-epoch"));
     file.unwrap().set_modified(std::time::SystemTime::now() + Duration::from_secs(7200)).unwrap();
     world.run(&["check"]).failed(&["is not valid"]);
+}
+
+#[test]
+fn a_way_back_is_not_undone_before_the_reboot() {
+    // From a good slot, by an update of what runs.
+    let world = on_trial();
+    world.run(&["confirm"]).ended(0);
+    world.boot(B);
+    world.run(&["rollback", "--no-reboot"]).ended(0);
+    assert_eq!(world.run(&["update", "--json"]).ended(0).json()["step"], "pending");
+    assert!(world.rebooted());
+    assert_eq!(world.boots(), (B, Some((A, 3))));
+    // From a trial, by a confirmation that comes later.
+    let world = on_trial();
+    world.run(&["rollback", "--no-reboot"]).ended(0);
+    let ran = world.run(&["confirm", "--json"]).ended(0);
+    assert_eq!(ran.json(), json!({"good": "a", "changed": false}));
+    assert_eq!(world.boots(), (A, Some((B, 0))));
+    world.run(&["fallback"]).ended(0);
+    assert!(world.rebooted());
+    world.boot(A);
+    world.run(&["confirm"]).ended(0);
+    assert_eq!(world.boots(), (A, None));
+    assert_eq!(world.run(&["update", "--json"]).ended(3).json()["step"], "failedBefore");
+}
+
+#[test]
+fn a_trial_is_not_confirmed_by_damage_to_grubenv() {
+    let world = on_trial();
+    world.publish(3);
+    for damage in ["nonsense", ""] {
+        fs::write(world.esp("etchaos/grubenv"), damage).unwrap();
+        assert_eq!(world.run(&["update", "--json"]).ended(3).json()["step"], "unconfirmed");
+        world.assert_slot(A, 1);
+        assert_eq!(fs::read(world.esp("etchaos/grubenv")).unwrap(), damage.as_bytes());
+    }
+    world.run(&["fallback"]).ended(0);
+    assert!(world.rebooted());
+    // Health decides.
+    world.run(&["confirm"]).ended(0);
+    assert_eq!(world.boots(), (B, None));
 }

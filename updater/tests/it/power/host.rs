@@ -116,7 +116,7 @@ impl Place {
     ) -> Result<Step, String> {
         let boot = Some(BootId(boot));
         let slots = inspect(disk, &self.keys);
-        let mut grubenv = Grubenv::read(disk, good_without_grubenv(Some(running), &slots));
+        let mut grubenv = Grubenv::read(disk, good_without_grubenv(Some(running), false, &slots));
         let state = settled(&grubenv.state, Some(running));
         let release = candidate.release();
         let allow = Permissions::default();
