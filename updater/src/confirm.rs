@@ -5,7 +5,7 @@ use std::time::Duration;
 use protocol::esp::Slot;
 
 use crate::bootstate::Grubenv;
-use crate::esp::{Access, EspError, run_folder};
+use crate::esp::{Access, EspError, RUN, run_folder};
 use crate::files::{FileError, FileSystem};
 use crate::host::{Host, read_if_there};
 use crate::trial::confirmed;
@@ -96,9 +96,6 @@ pub fn remember(host: &Host, running: Slot) {
 
 /// Whether [`remember`] was told so in this boot.
 pub fn is_remembered(host: &Host, running: Slot) -> bool {
-    let found = run_folder(host).ok().and_then(|folder| {
-        let found = read_if_there(&folder.join(CONFIRMED), 1);
-        found.ok().flatten()
-    });
+    let found = read_if_there(&host.path(RUN).join(CONFIRMED), 1).ok().flatten();
     found.is_some_and(|found| found == running.to_string().as_bytes())
 }

@@ -17,7 +17,7 @@ use crate::fsck;
 use crate::host::Host;
 
 /// Our folder on the host: mount points, and the lock.
-const RUN: &str = "/run/etchaos";
+pub(crate) const RUN: &str = "/run/etchaos";
 /// udev may not have seen the disk yet when the first of our units starts: an emulated machine on a
 /// busy host took three minutes.
 const DEVICE_BOOT_WAIT: Duration = Duration::from_secs(300);

@@ -24,6 +24,7 @@ use self::output::{answer, tell};
 use crate::bootstate::{Grubenv, good_without_grubenv};
 use crate::cli::{Cli, Command, Exit, Global, Require};
 use crate::config::{Merged, Settings, load};
+use crate::confirm::is_remembered;
 use crate::esp::{Access, Esp};
 use crate::host::Host;
 use crate::plan::Slots;
@@ -94,7 +95,7 @@ fn broken(require: Option<Require>) -> Exit {
 /// What most commands begin with.
 struct Opened {
     running: Option<Slot>,
-    /// Whether the boot loader tried the running slot.
+    /// Whether the boot loader tried the running slot, and it was not confirmed since.
     on_trial: bool,
     boot: Option<BootId>,
     merged: Merged,
@@ -110,7 +111,8 @@ impl Opened {
         let merged = load(&host, esp.as_ref(), &global.configs)?;
         let settings = Settings::try_from(&merged)?;
         let running = host.running().context("cannot read the kernel command line")?;
-        let on_trial = host.on_trial().context("cannot read the kernel command line")?;
+        let on_trial = host.on_trial().context("cannot read the kernel command line")?
+            && !running.is_some_and(|running| is_remembered(&host, running));
         Ok(Self { running, on_trial, boot: host.boot_id(), merged, settings, esp })
     }
 

@@ -254,4 +254,9 @@ fn a_trial_is_not_confirmed_by_damage_to_grubenv() {
     // Health decides.
     world.run(&["confirm"]).ended(0);
     assert_eq!(world.boots(), (B, None));
+    // From then on it is made anew, though the command line is what it was.
+    fs::write(world.esp("etchaos/grubenv"), "nonsense").unwrap();
+    world.run(&["update", "--no-reboot"]).ended(0);
+    assert_eq!(world.boots(), (B, Some((A, 3))));
+    world.assert_slot(A, 3);
 }
