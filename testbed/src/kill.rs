@@ -6,13 +6,13 @@ use std::time::{Duration, Instant};
 
 use fastrand::Rng;
 use protocol::esp::Slot;
-use serde::{Serialize, Serializer};
+use serde::Serialize;
 
 use crate::bench::{self, Bench};
 use crate::derived::Changes;
 use crate::firmware::Firmware;
 use crate::replay::grub::Environment;
-use crate::report::{Event, Report, Step};
+use crate::report::{Event, Report, Step, seconds};
 use crate::scenario::{self, Failure, Options, ScenarioError, Steps};
 use crate::updates::{Disk, Host, Offers};
 
@@ -223,10 +223,6 @@ impl<'a> Series<'a> {
 /// Whether GRUB would try this slot.
 fn on_trial(environment: &Environment, slot: Slot) -> bool {
     environment.order().first().is_some_and(|(first, _)| *first == slot)
-}
-
-fn seconds<S: Serializer>(took: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
-    serializer.serialize_f64((took.as_secs_f64() * 10.0).round() / 10.0)
 }
 
 #[cfg(test)]

@@ -145,7 +145,8 @@ impl fmt::Display for Report {
     }
 }
 
-fn seconds<S: Serializer>(took: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
+/// A time as seconds, with one decimal, for serde.
+pub(crate) fn seconds<S: Serializer>(took: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.serialize_f64((took.as_secs_f64() * 10.0).round() / 10.0)
 }
 

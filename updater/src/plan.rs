@@ -209,4 +209,4 @@ fn asked_for(trial: Trial, boot: Option<BootId>, allow: Permissions) -> Step {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -15,12 +15,17 @@ pub fn begun(state: &BootState, slot: Slot, release: &Release, boot: Option<Boot
     BootState { trial: Some(trial), failed, ..state.clone() }
 }
 
+/// What was to be tried is not.
+pub fn called_off(state: &BootState) -> BootState {
+    BootState { trial: None, ..state.clone() }
+}
+
 /// A trial without tries left, of a slot that is not running, has failed. It is over, and its release
 /// is remembered.
 pub fn settled(state: &BootState, running: Option<Slot>) -> BootState {
     match state.trial {
         Some(Trial { slot, tries: 0, release, .. }) if running != Some(slot) => {
-            BootState { trial: None, failed: release.or(state.failed), ..state.clone() }
+            BootState { failed: release.or(state.failed), ..called_off(state) }
         }
         _ => state.clone(),
     }
@@ -106,7 +111,7 @@ pub fn rolled_back(
         && slot == other
     {
         let failed = release.or(id(other)).or(state.failed);
-        return Ok(Back::Stay(BootState { trial: None, failed, ..state.clone() }));
+        return Ok(Back::Stay(BootState { failed, ..called_off(state) }));
     }
     let release = match slots.get(other) {
         Content::Complete(release) => release,

@@ -6,7 +6,7 @@ use anyhow::{Context, Result, bail};
 use protocol::Release;
 use protocol::compare::differences;
 use protocol::esp::{GRUBENV, Slot};
-use protocol::grubenv::{BootId, BootState};
+use protocol::grubenv::BootId;
 use serde_json::{Value, json};
 
 use super::offer::Offer;
@@ -26,7 +26,7 @@ use crate::progress::Progress;
 use crate::reboot::{self, Decision};
 use crate::record::{self, Waiting};
 use crate::slots::inspect;
-use crate::trial::{offered, settled};
+use crate::trial::{called_off, offered, settled};
 
 pub(super) fn check(global: &Global) -> Result<Exit> {
     let mut opened = Opened::new(global, Access::Read)?;
@@ -248,8 +248,7 @@ impl Poll {
                 "slot {slot} was to be tried at the last boot, and the boot loader did not: it cannot write {GRUBENV} on the ESP (is the file whole, and the disk writable for the firmware?); \"update --retry-failed\" tries once more"
             ),
             Step::Withdraw(_) => {
-                let state = BootState { trial: None, ..self.grubenv.state.clone() };
-                self.grubenv.write(esp, state)?;
+                self.grubenv.write(esp, called_off(&self.grubenv.state))?;
                 Ok(false)
             }
             Step::Pending(_) => Ok(true),

@@ -13,7 +13,7 @@ mod partial;
 mod space;
 
 use protocol::esp::{MANIFEST, PARTIAL, Slot, slot_file};
-use protocol::grubenv::{BootId, BootState};
+use protocol::grubenv::BootId;
 use protocol::release::UrlError;
 use protocol::{Artifact, KeyRing, Release, Role};
 use sha2::{Digest, Sha256};
@@ -190,7 +190,7 @@ struct Claimed<'a>(Job<'a>);
 fn claim<'a>(job: Job<'a>, _: Space, grubenv: &mut Grubenv) -> Result<Claimed<'a>, InstallError> {
     let Job { esp, slot, candidate, .. } = job;
     if grubenv.state.trial.is_some_and(|trial| trial.slot == slot) {
-        grubenv.write(esp, BootState { trial: None, ..grubenv.state.clone() })?;
+        grubenv.write(esp, trial::called_off(&grubenv.state))?;
     }
     let left_by_fsck = space::fsck_files(esp)?;
     for path in &left_by_fsck {

@@ -5,7 +5,7 @@ use protocol::{Arch, Artifact, Role};
 use super::*;
 
 /// A release whose bytes are a function of `content`.
-fn release(build: u64, content: u8) -> Release {
+pub(crate) fn release(build: u64, content: u8) -> Release {
     let artifact = |role: Role| Artifact {
         role,
         name: format!("etchaos_deb_amd64.{}", role.extension()),

@@ -1,34 +1,12 @@
-use protocol::Role;
-use protocol::release::SCHEMA;
-use protocol::{Arch, Artifact};
-
 use super::*;
+use crate::plan;
 
 const A: Slot = Slot::A;
 const B: Slot = Slot::B;
 const NOW: Option<BootId> = Some(BootId(7));
 
-fn release(build: u64) -> Release {
-    let artifact = |role: Role| Artifact {
-        role,
-        name: "x".into(),
-        size: 1,
-        sha256: format!("{build:02x}").repeat(32),
-        url: "x".into(),
-    };
-    Release {
-        schema: SCHEMA,
-        variant: "deb".parse().unwrap(),
-        arch: Arch::Amd64,
-        version: format!("13.{build}"),
-        build,
-        epoch: build,
-        kernel: "6.12".into(),
-        recipe: "ab".repeat(32),
-        artifacts: Role::BOOT.map(artifact).to_vec(),
-        packages: Vec::new(),
-        bootloader: Vec::new(),
-    }
+fn release(n: u8) -> Release {
+    plan::tests::release(n.into(), n)
 }
 
 fn left(state: BootState, tries: u8) -> BootState {
@@ -92,7 +70,7 @@ fn the_newest_build_is_of_one_target_and_only_grows() {
     assert_eq!(newest(&offered(&state, &other, false)), Some(1));
 }
 
-fn slots(a: u64, b: u64) -> Slots {
+fn slots(a: u8, b: u8) -> Slots {
     Slots { a: Content::Complete(release(a)), b: Content::Complete(release(b)) }
 }
 

@@ -3,7 +3,7 @@
 use std::fs;
 use std::io::Read;
 use std::os::unix::process::ExitStatusExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -143,8 +143,8 @@ fn the_end_comes_in_order_between_two_bytes() {
     assert!(said.contains("ended as asked") && said.contains("the next update goes on"), "{said}");
 }
 
-#[test]
-fn what_is_left_of_another_release_goes() {
+/// A host whose download of release 2 was killed, just after it was flushed.
+fn killed() -> (World, Large, PathBuf) {
     let world = World::new();
     let large = Large::publish(&world, 2);
     large.stall(&world, 2, FLUSH + 1);
@@ -153,6 +153,12 @@ fn what_is_left_of_another_release_goes() {
     until("the download does not begin", || size(&initrd) == (FLUSH + 1) as u64);
     send(&child, Signal::SIGKILL);
     ended(child);
+    (world, large, initrd)
+}
+
+#[test]
+fn what_is_left_of_another_release_goes() {
+    let (world, ..) = killed();
     world.publish(3);
     world.run(&["update"]).ended(0);
     world.assert_slot(B, 3);
@@ -162,14 +168,7 @@ fn what_is_left_of_another_release_goes() {
 #[test]
 fn what_is_left_and_damaged_is_begun_again() {
     for damage in ["content", "longer", "whole", "manifest"] {
-        let world = World::new();
-        let large = Large::publish(&world, 2);
-        large.stall(&world, 2, FLUSH + 1);
-        let child = start(&world);
-        let initrd = world.esp("etchaos/b/initrd");
-        until("the download does not begin", || size(&initrd) == (FLUSH + 1) as u64);
-        send(&child, Signal::SIGKILL);
-        ended(child);
+        let (world, large, initrd) = killed();
         let mut bytes = fs::read(&initrd).unwrap();
         match damage {
             "content" => bytes[1000] ^= 1,

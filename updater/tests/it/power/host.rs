@@ -14,7 +14,7 @@ use updater::install::{Installed, Job, install, put_on_trial};
 use updater::plan::{Content, Facts, Permissions, Slots, Step, next};
 use updater::progress::{Progress, Show};
 use updater::slots::inspect;
-use updater::trial::{Back, offered, rolled_back, settled};
+use updater::trial::{Back, called_off, offered, rolled_back, settled};
 
 use super::disk::{Disk, SECTOR};
 use crate::world::{claims, now, sha256, target};
@@ -159,7 +159,7 @@ impl Place {
         };
         let installed = match step {
             Step::Withdraw(_) => {
-                let state = BootState { trial: None, ..grubenv.state.clone() };
+                let state = called_off(&grubenv.state);
                 return grubenv.write(disk, state).map_err(|error| error.to_string());
             }
             Step::Repair(slot) | Step::Install(slot) => {
