@@ -97,7 +97,7 @@ impl Binary {
             self.sha256
         );
         ensure!(
-            protocol::release::origin(&self.url).is_some(),
+            protocol::url::origin(&self.url).is_some(),
             "the binary {name:?} has the url {:?}, expected http(s) without credentials",
             self.url
         );

@@ -7,6 +7,7 @@
 //! - [`keys`], [`token`]: key strings, signing and verifying compact JWS
 //! - [`json`]: JSON that can be read in one way only
 //! - [`claims`], [`release`]: what a manifest says
+//! - [`url`]: which URLs of a manifest a host may follow
 //! - [`compare`]: is this the same release, and if not, what differs
 //! - [`pattern`]: Etcha's Commands and the order they run in
 //! - [`esp`], [`grubenv`]: the layout of the EFI system partition and GRUB's environment block
@@ -21,6 +22,7 @@ pub mod pattern;
 pub mod release;
 pub mod target;
 pub mod token;
+pub mod url;
 
 pub use claims::{Claims, Manifest};
 pub use keys::{KeyRing, PrivateKey, PublicKey};

@@ -6,8 +6,9 @@ use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use protocol::claims::{ManifestError, TimeError};
-use protocol::release::{Artifact, ReleaseError, UrlError, artifact_url};
+use protocol::release::{Artifact, ReleaseError};
 use protocol::token::{self, TOKEN_MAX, TokenError};
+use protocol::url::{UrlError, artifact_url};
 use protocol::{Arch, KeyRing, Manifest, Release, Role, Target, Verified};
 use sha2::{Digest, Sha256};
 

@@ -6,8 +6,8 @@
 use fuzz::{RING, SIGNER, with_claims};
 use libfuzzer_sys::fuzz_target;
 use protocol::compare::{differences, same_release};
-use protocol::release::{artifact_url, origin};
 use protocol::token::{sign, verify};
+use protocol::url::{artifact_url, origin};
 use protocol::{Manifest, Role, Verified};
 
 const FOLDER: &str = "https://cdn.example/os/";

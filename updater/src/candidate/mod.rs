@@ -5,8 +5,9 @@ mod cache;
 use std::path::Path;
 
 use protocol::claims::{ManifestError, TimeError};
-use protocol::release::{Artifact, UrlError, artifact_url};
+use protocol::release::Artifact;
 use protocol::token::{TOKEN_MAX, TokenError, verify};
+use protocol::url::{UrlError, artifact_url};
 use protocol::{KeyRing, Manifest, Release, Target, Verified};
 
 use self::cache::Cache;

@@ -4,7 +4,7 @@ use std::io::{self, Read};
 use std::sync::PoisonError;
 use std::time::Instant;
 
-use protocol::release::origin;
+use protocol::url::origin;
 
 use super::answer::Head;
 use super::error::why_cut;

@@ -30,7 +30,7 @@ use std::io::{self, Read};
 use std::sync::Mutex;
 use std::time::{Duration, Instant, SystemTime};
 
-use protocol::release::origin;
+use protocol::url::origin;
 use ureq::Body;
 use ureq::http::header::{IF_MODIFIED_SINCE, IF_NONE_MATCH, IF_RANGE, PROXY_AUTHORIZATION, RANGE};
 

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::net::IpAddr;
 
-use protocol::release::origin;
+use protocol::url::origin;
 use ureq::ProxyProtocol;
 
 use super::SetupError;

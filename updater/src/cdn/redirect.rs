@@ -1,6 +1,6 @@
 //! Where an answer may send us.
 
-use protocol::release::origin;
+use protocol::url::origin;
 
 /// Redirects that are followed one after another.
 pub(super) const REDIRECTS_MAX: usize = 5;

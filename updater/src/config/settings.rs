@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
-use protocol::release::{is_file_name, origin};
+use protocol::release::is_file_name;
+use protocol::url::origin;
 use protocol::{KeyRing, Variant};
 
 use super::complaint::shown;

@@ -14,7 +14,7 @@ mod space;
 
 use protocol::esp::{MANIFEST, PARTIAL, Slot, slot_file};
 use protocol::grubenv::BootId;
-use protocol::release::UrlError;
+use protocol::url::UrlError;
 use protocol::{Artifact, KeyRing, Release, Role};
 use sha2::{Digest, Sha256};
 
