@@ -4,6 +4,7 @@ use protocol::esp::{GRUBENV, Slot};
 use protocol::grubenv::{Block, BootState, SIZE};
 
 use crate::files::{FileError, FileSystem, overwrite, read_if_there};
+use crate::host::Booted;
 use crate::plan::{Content, Slots};
 
 /// grubenv.
@@ -68,10 +69,10 @@ impl Grubenv {
 /// The slot to take for good where grubenv does not say: the one that runs, unless the boot loader
 /// tried it (then it is the other one, whatever became of grubenv since); or what GRUB would end up
 /// with.
-pub fn good_without_grubenv(running: Option<Slot>, on_trial: bool, slots: &Slots) -> Slot {
+pub fn good_without_grubenv(booted: Booted, slots: &Slots) -> Slot {
     let whole = |content: &Content| matches!(content, Content::Complete(_));
-    match running {
-        Some(running) if on_trial => running.other(),
+    match booted.slot {
+        Some(running) if booted.on_trial => running.other(),
         Some(running) => running,
         None if !whole(&slots.a) && whole(&slots.b) => Slot::B,
         None => Slot::A,

@@ -11,6 +11,17 @@ use protocol::grubenv::BootId;
 /// The kernel's own limit is 4 KiB; os-release and the like are smaller still.
 const TEXT_MAX: u64 = 64 * 1024;
 
+/// How the system that runs was booted, as far as it is known.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Booted {
+    /// The slot; none, if not from this ESP.
+    pub slot: Option<Slot>,
+    /// Whether the boot loader tried it, and it was not confirmed since.
+    pub on_trial: bool,
+    /// Which boot this is.
+    pub id: Option<BootId>,
+}
+
 /// Where a host's files are: `/`, or a folder that looks like it.
 #[derive(Debug, Clone)]
 pub struct Host {

@@ -5,11 +5,11 @@
 //! 2. [`esp`], [`slots`], [`bootstate`]: what is there: the ESP, repaired by [`fsck`], its slots, grubenv
 //! 3. [`cdn`], [`candidate`]: what there could be: the manifest, verified
 //! 4. [`plan`]: the one decision, [`plan::next`], pure
-//! 5. [`install`]: carries it out, in an order that survives a power cut, by way of [`files`]
+//! 5. [`install`]: writes a release, in an order that survives a power cut, by way of [`files`]
 //! 6. [`reboot`]: whether the host may be rebooted now, [`reboot::decide`], pure
 //! 7. [`health`], [`confirm`]: after the reboot, if the host is healthy
 //!
-//! [`trial`] is what all of this does to grubenv, pure.
+//! [`update`] is 2 to 5 for one disk. [`trial`] is what all of this does to grubenv, pure.
 //!
 //! What a host tells of itself: [`record`] keeps what the last runs did, [`status`] gathers it with the
 //! rest, [`metrics`] is the same for Prometheus, [`progress`] is for who watches.
@@ -42,3 +42,4 @@ pub mod shell;
 pub mod slots;
 pub mod status;
 pub mod trial;
+pub mod update;

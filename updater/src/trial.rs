@@ -5,6 +5,7 @@ use protocol::Release;
 use protocol::esp::Slot;
 use protocol::grubenv::{BootId, BootState, Newest, TRIES, Trial};
 
+use crate::host::Booted;
 use crate::plan::{Content, Slots};
 
 /// A slot is to be tried from the next boot on, [`TRIES`] times.
@@ -26,6 +27,20 @@ pub fn settled(state: &BootState, running: Option<Slot>) -> BootState {
     match state.trial {
         Some(Trial { slot, tries: 0, release, .. }) if running != Some(slot) => {
             BootState { failed: release.or(state.failed), ..called_off(state) }
+        }
+        _ => state.clone(),
+    }
+}
+
+/// The boot loader's last resort: the good slot did not boot, and so the other one runs, without a trial.
+/// As long as the good one is not whole, what runs is all that there is to come back to, healthy or not:
+/// it takes its place, or no update would ever heal this host.
+pub fn adopted(state: &BootState, booted: Booted, slots: &Slots) -> BootState {
+    let is_whole = matches!(slots.get(state.good), Content::Complete(_));
+    match booted.slot {
+        Some(running) if running != state.good && !booted.on_trial && !is_whole => {
+            let trial = state.trial.filter(|trial| trial.slot != running);
+            BootState { good: running, trial, ..state.clone() }
         }
         _ => state.clone(),
     }

@@ -9,6 +9,7 @@ mod metrics;
 mod offer;
 mod output;
 mod poll;
+mod report;
 mod rollback;
 mod status;
 mod verify;
@@ -16,8 +17,6 @@ mod verify;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context as _, Result, anyhow};
-use protocol::esp::Slot;
-use protocol::grubenv::BootId;
 use serde_json::json;
 
 use self::output::{answer, tell};
@@ -26,7 +25,7 @@ use crate::cli::{Cli, Command, Exit, Global, Require};
 use crate::config::{Merged, Settings, load};
 use crate::confirm::is_remembered;
 use crate::esp::{Access, Esp};
-use crate::host::Host;
+use crate::host::{Booted, Host};
 use crate::plan::Slots;
 use crate::record::{self, Failure};
 
@@ -94,10 +93,7 @@ fn broken(require: Option<Require>) -> Exit {
 
 /// What most commands begin with.
 struct Opened {
-    running: Option<Slot>,
-    /// Whether the boot loader tried the running slot, and it was not confirmed since.
-    on_trial: bool,
-    boot: Option<BootId>,
+    booted: Booted,
     merged: Merged,
     settings: Settings,
     /// Last, so that it is unmounted last.
@@ -110,14 +106,15 @@ impl Opened {
         let esp = Esp::open(&host, global.esp.as_deref(), access)?;
         let merged = load(&host, esp.as_ref(), &global.configs)?;
         let settings = Settings::try_from(&merged)?;
-        let running = host.running().context("cannot read the kernel command line")?;
+        let slot = host.running().context("cannot read the kernel command line")?;
         let on_trial = host.on_trial().context("cannot read the kernel command line")?
-            && !running.is_some_and(|running| is_remembered(&host, running));
-        Ok(Self { running, on_trial, boot: host.boot_id(), merged, settings, esp })
+            && !slot.is_some_and(|slot| is_remembered(&host, slot));
+        let booted = Booted { slot, on_trial, id: host.boot_id() };
+        Ok(Self { booted, merged, settings, esp })
     }
 
     fn grubenv(&self, slots: &Slots) -> Result<Grubenv> {
-        let otherwise = good_without_grubenv(self.running, self.on_trial, slots);
+        let otherwise = good_without_grubenv(self.booted, slots);
         Ok(Grubenv::read(self.esp()?, otherwise))
     }
 

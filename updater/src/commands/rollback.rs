@@ -15,13 +15,13 @@ use crate::trial::{Back, rolled_back};
 
 pub(super) fn rollback(global: &Global, arguments: &Rollback) -> Result<Exit> {
     let opened = Opened::new(global, Access::Write { wait: Duration::ZERO })?;
-    let running = opened.running.context(
+    let running = opened.booted.slot.context(
         "the running slot is not known: the kernel command line has no etchaos.slot=a or b, so this system was not booted from this ESP, and cannot go back on it",
     )?;
     let esp = opened.esp()?;
     let slots = inspect(esp, &opened.settings.keys);
     let mut grubenv = opened.grubenv(&slots)?;
-    let (state, slot) = match rolled_back(&grubenv.state, running, &slots, opened.boot)? {
+    let (state, slot) = match rolled_back(&grubenv.state, running, &slots, opened.booted.id)? {
         Back::Stay(state) => (state, None),
         Back::Reboot(state, slot) => (state, Some(slot)),
     };

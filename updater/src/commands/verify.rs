@@ -20,7 +20,7 @@ pub(super) fn verify(global: &Global) -> Result<Exit> {
     let slots = inspect_with(opened.esp()?, &opened.settings.keys, &progress);
     drop(progress);
     let grubenv = opened.grubenv(&slots)?;
-    let needed = [Some(grubenv.state.good), opened.running];
+    let needed = [Some(grubenv.state.good), opened.booted.slot];
     let problems = problems(&slots, grubenv.problem.as_deref(), &needed);
     let whole = |slot| match slots.get(slot) {
         Content::Empty | Content::Partial { .. } => None,

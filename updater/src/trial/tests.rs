@@ -50,6 +50,22 @@ fn the_running_slot_is_good_and_the_other_ones_trial_goes_on() {
 }
 
 #[test]
+fn a_good_slot_that_is_lost_is_replaced_by_what_runs() {
+    let lost = Slots { a: Content::Empty, ..slots(5, 6) };
+    let booted = |slot, on_trial| Booted { slot, on_trial, id: NOW };
+    let good_a = BootState::settled(A);
+    assert_eq!(adopted(&good_a, booted(Some(B), false), &lost), BootState::settled(B));
+    // GRUB's last resort also after a trial of this slot.
+    let over = left(begun(&good_a, B, &release(6), NOW), 0);
+    assert_eq!(adopted(&over, booted(Some(B), false), &lost), BootState::settled(B));
+    // A trial ends otherwise; a slot that is whole is the way back; and who runs elsewhere knows nothing.
+    assert_eq!(adopted(&over, booted(Some(B), true), &lost), over);
+    assert_eq!(adopted(&good_a, booted(Some(B), false), &slots(5, 6)), good_a);
+    assert_eq!(adopted(&good_a, booted(Some(A), false), &lost), good_a);
+    assert_eq!(adopted(&good_a, booted(None, false), &lost), good_a);
+}
+
+#[test]
 fn only_a_slot_that_is_tried_is_left_by_a_reboot() {
     let state = left(begun(&BootState::settled(A), B, &release(6), NOW), 1);
     assert!(is_tried(&state, B) && is_tried(&left(state.clone(), 0), B));

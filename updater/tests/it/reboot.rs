@@ -1,5 +1,6 @@
 //! When the host is rebooted into what was installed.
 
+use protocol::esp::Slot;
 use serde_json::json;
 
 use crate::world::{World, now};
@@ -47,6 +48,38 @@ fn users_and_inhibitors_are_waited_for() {
     world.write("host/run/systemd/sessions/1", SESSION);
     world.run(&["update"]).ended(0);
     assert!(world.rebooted());
+}
+
+#[test]
+fn a_reboot_that_is_outstanding_does_not_wait_for_the_cdn() {
+    let world = world(json!("idle"));
+    world.write("host/run/systemd/sessions/1", SESSION);
+    woken(&world, "ann is logged in");
+    world.publish_token("an error page");
+    // It is still put off while it has to be, and still not done where nothing is to be done.
+    world.run(&["update"]).failed(&["manifest"]);
+    assert!(world.commands().contains("--on-calendar=@"));
+    std::fs::remove_file(world.path("host/run/systemd/sessions/1")).unwrap();
+    for refused in [&["update", "--dry-run"][..], &["update", "--no-reboot"], &["check"]] {
+        world.run(refused).failed(&["manifest"]);
+        assert!(!world.rebooted(), "{refused:?}");
+    }
+    let ran = world.run(&["update"]);
+    ran.failed(&["manifest", "rebooting into deb_"]);
+    assert_eq!(world.commands(), "systemctl reboot\n");
+    // It was tried: that is over, or goes on without us.
+    world.on_trial(Slot::A, Slot::B, 0);
+    world.run(&["update"]).failed(&["manifest"]);
+    assert!(!world.rebooted());
+    world.on_trial(Slot::A, Slot::B, 2);
+    world.boot(Slot::B);
+    world.run(&["update"]).failed(&["manifest"]);
+    assert!(!world.rebooted());
+    // What is not whole is not booted.
+    world.boot(Slot::A);
+    std::fs::write(world.esp("etchaos/b/initrd"), "short").unwrap();
+    world.run(&["update"]).failed(&["manifest"]);
+    assert!(!world.rebooted());
 }
 
 #[test]

@@ -80,6 +80,42 @@ fn deleted_files_of_the_running_slot_are_healed_by_way_of_the_other() {
     assert_eq!(world.run(&["check", "--json"]).ended(0).json()["step"], "upToDate");
 }
 
+/// Without a confirmation, however long it may be missing.
+#[test]
+fn a_good_slot_that_is_lost_is_healed_by_a_host_that_is_not_healthy() {
+    let lost = || {
+        let world = World::new();
+        world.fill(B, 2, 2);
+        fs::remove_file(world.esp("etchaos/a/initrd")).unwrap();
+        world.boot(B);
+        world.publish(3);
+        world
+    };
+    let world = lost();
+    assert_eq!(world.run(&["update", "--dry-run", "--json"]).ended(0).json()["step"], "install");
+    assert_eq!(world.boots(), (A, None));
+    let ran = world.run(&["update"]).ended(0);
+    assert!(ran.stderr.contains("slot b, which runs, takes its place"), "{}", ran.stderr);
+    assert!(world.rebooted());
+    assert_eq!(world.boots(), (B, Some((A, 3))));
+    world.assert_slot(A, 3);
+    world.assert_slot(B, 2);
+
+    // With what it has itself, if there is nothing newer.
+    let world = lost();
+    world.publish(2);
+    assert_eq!(world.run(&["update", "--json"]).ended(0).json()["step"], "repair");
+    assert_eq!(world.boots(), (B, None));
+    world.assert_slot(A, 2);
+
+    // A trial is another matter: it ends by itself.
+    let world = lost();
+    world.write("host/proc/cmdline", "quiet etchaos.slot=b etchaos.trial=2\n");
+    let before = world.tree();
+    assert_eq!(world.run(&["update", "--json"]).ended(3).json()["step"], "unconfirmed");
+    assert_eq!(world.tree(), before);
+}
+
 #[test]
 fn a_changed_byte_or_a_missing_manifest_is_damage() {
     for damage in ["byte", "manifest", "size"] {

@@ -5,16 +5,17 @@ use protocol::grubenv::{Block, BootId, BootState};
 use protocol::token::sign;
 use protocol::{Artifact, KeyRing, PrivateKey, Release, Role};
 use tempfile::TempDir;
-use updater::bootstate::{Grubenv, good_without_grubenv};
+use updater::bootstate::Grubenv;
 use updater::candidate::{Candidate, Wanted, fetch};
 use updater::cdn::{Cdn, Times};
 use updater::config::Network;
 use updater::confirm::confirm;
-use updater::install::{Installed, Job, install, put_on_trial};
-use updater::plan::{Content, Facts, Permissions, Slots, Step, next};
+use updater::host::Booted;
+use updater::plan::{Content, Permissions, Step};
 use updater::progress::{Progress, Show};
 use updater::slots::inspect;
-use updater::trial::{Back, called_off, offered, rolled_back, settled};
+use updater::trial::{Back, rolled_back};
+use updater::update::{Request, Update};
 
 use super::disk::{Disk, SECTOR};
 use crate::world::{claims, now, sha256, target};
@@ -114,64 +115,18 @@ impl Place {
         boot: u32,
         candidate: &Candidate,
     ) -> Result<Step, String> {
-        let boot = Some(BootId(boot));
-        let slots = inspect(disk, &self.keys);
-        let mut grubenv = Grubenv::read(disk, good_without_grubenv(Some(running), false, &slots));
-        let state = settled(&grubenv.state, Some(running));
-        let release = candidate.release();
-        let allow = Permissions::default();
-        let step = next(&Facts {
-            running: Some(running),
-            state: &state,
-            boot,
-            slots: &slots,
-            candidate: release,
-            allow,
-        });
-        if running == state.good {
-            let known = offered(&state, release, false);
-            if grubenv.problem.is_some() || known != grubenv.state {
-                grubenv.write(disk, known).map_err(|error| error.to_string())?;
-            }
-        }
-        self.carry_out(disk, &step, &slots, &mut grubenv, boot, candidate)?;
-        Ok(step)
-    }
-
-    fn carry_out(
-        &self,
-        disk: &Disk,
-        step: &Step,
-        slots: &Slots,
-        grubenv: &mut Grubenv,
-        boot: Option<BootId>,
-        candidate: &Candidate,
-    ) -> Result<(), String> {
-        let progress = Progress::new(Show::Nothing);
-        let job = |slot| Job {
+        let request = Request {
             esp: disk,
-            slot,
+            booted: Booted { slot: Some(running), on_trial: false, id: Some(BootId(boot)) },
             candidate,
             cdn: &self.cdn,
             allowed_origins: &[],
             keys: &self.keys,
-            progress: &progress,
+            allow: Permissions::default(),
         };
-        let installed = match step {
-            Step::Withdraw(_) => {
-                let state = called_off(&grubenv.state);
-                return grubenv.write(disk, state).map_err(|error| error.to_string());
-            }
-            Step::Repair(slot) | Step::Install(slot) => {
-                install(job(*slot), grubenv).map_err(|error| error.to_string())?
-            }
-            Step::Activate(slot) => Installed::found(slots, *slot).unwrap(),
-            _ => return Ok(()),
-        };
-        if matches!(step, Step::Repair(_)) {
-            return Ok(());
-        }
-        put_on_trial(disk, &installed, grubenv, boot).map_err(|error| error.to_string())
+        let mut update = Update::decide(request, None);
+        update.carry_out(&Progress::new(Show::Nothing)).map_err(|error| error.to_string())?;
+        Ok(update.step)
     }
 
     /// What `confirm` does.

@@ -1,0 +1,209 @@
+//! One update of a disk: a look at it, the decision, and what follows from it. This is all of `update`
+//! between the CDN's answer and the reboot; power cuts are tested by it.
+
+use protocol::esp::{GRUBENV, Slot};
+use protocol::{KeyRing, Release};
+
+use crate::bootstate::{Grubenv, good_without_grubenv};
+use crate::candidate::Candidate;
+use crate::cdn::Cdn;
+use crate::files::{FileError, FileSystem};
+use crate::host::Booted;
+use crate::install::{InstallError, Installed, Job, install, put_on_trial};
+use crate::plan::{Facts, Permissions, Slots, Step, next};
+use crate::progress::Progress;
+use crate::slots::inspect;
+use crate::trial::{adopted, called_off, offered, settled};
+
+/// What is asked for.
+#[derive(Clone, Copy)]
+pub struct Request<'a> {
+    /// The ESP.
+    pub esp: &'a dyn FileSystem,
+    /// What runs.
+    pub booted: Booted,
+    /// What the CDN offers.
+    pub candidate: &'a Candidate,
+    /// The CDN.
+    pub cdn: &'a Cdn,
+    /// Where artifacts may be besides.
+    pub allowed_origins: &'a [String],
+    /// Who may have signed what is in the slots.
+    pub keys: &'a KeyRing,
+    /// What the operator allows.
+    pub allow: Permissions,
+}
+
+/// An update that is decided.
+pub struct Update<'a> {
+    request: Request<'a>,
+    /// What was in the slots.
+    pub slots: Slots,
+    /// grubenv, as it is by now.
+    pub grubenv: Grubenv,
+    /// What is to be done, or was done.
+    pub step: Step,
+}
+
+/// An update that was refused, or did not work. What was running before still boots.
+#[derive(Debug, thiserror::Error)]
+pub enum UpdateError {
+    /// What is offered is older.
+    #[error(
+        "the CDN offers {offered}, which is older than {running}: refused; \"update --allow-downgrade\" installs it"
+    )]
+    Downgrade {
+        /// What is offered.
+        offered: String,
+        /// What runs.
+        running: String,
+    },
+    /// A trial was asked for, and GRUB did not begin it.
+    #[error(
+        "slot {0} was to be tried at the last boot, and the boot loader did not: it cannot write {GRUBENV} on the ESP (is the file whole, and the disk writable for the firmware?); \"update --retry-failed\" tries once more"
+    )]
+    NotTried(Slot),
+    /// The release could not be installed.
+    #[error(transparent)]
+    Install(#[from] InstallError),
+    /// grubenv could not be written.
+    #[error(transparent)]
+    File(#[from] FileError),
+}
+
+impl<'a> Update<'a> {
+    /// Looks at the disk and decides. `known` is grubenv where the decision must go by what was read
+    /// before: it may have been confirmed since.
+    pub fn decide(request: Request<'a>, known: Option<Grubenv>) -> Self {
+        let Request { esp, booted, candidate, keys, allow, .. } = request;
+        let slots = inspect(esp, keys);
+        let grubenv =
+            known.unwrap_or_else(|| Grubenv::read(esp, good_without_grubenv(booted, &slots)));
+        let step = step(booted, &grubenv, &slots, candidate.release(), allow);
+        Self { request, slots, grubenv, step }
+    }
+
+    /// What the CDN offers.
+    pub fn candidate(&self) -> &Release {
+        self.request.candidate.release()
+    }
+
+    /// Which key signed it.
+    pub fn key_id(&self) -> &str {
+        self.request.candidate.key_id()
+    }
+
+    /// What the decision compared it with.
+    pub fn here(&self) -> Option<&Release> {
+        self.slots.get(self.request.booted.slot.unwrap_or(self.grubenv.state.good)).release()
+    }
+
+    /// An error, if that was the decision.
+    pub fn refuse_downgrade(&self) -> Result<(), UpdateError> {
+        match (&self.step, self.here()) {
+            (Step::Downgrade, Some(here)) => Err(UpdateError::Downgrade {
+                offered: named(self.candidate()),
+                running: named(here),
+            }),
+            _ => Ok(()),
+        }
+    }
+
+    /// Writes down what must not be forgotten, and does what was decided. Says whether the host has to
+    /// be rebooted for it.
+    pub fn carry_out(&mut self, progress: &Progress) -> Result<bool, UpdateError> {
+        self.refuse_downgrade()?;
+        self.remember()?;
+        let Request { esp, booted, .. } = self.request;
+        let installed = match self.step {
+            Step::UpToDate | Step::Unconfirmed { .. } | Step::FailedBefore | Step::Downgrade => {
+                return Ok(false);
+            }
+            Step::Pending(_) => return Ok(true),
+            Step::NotTried(slot) => return Err(UpdateError::NotTried(slot)),
+            Step::Withdraw(_) => {
+                self.grubenv.write(esp, called_off(&self.grubenv.state))?;
+                return Ok(false);
+            }
+            Step::Repair(slot) => {
+                self.install(slot, progress)?;
+                return Ok(false);
+            }
+            Step::Install(slot) => self.install(slot, progress)?,
+            // It was found whole by this very look, or the step would be another one.
+            Step::Activate(slot) => match Installed::found(&self.slots, slot) {
+                Some(installed) => installed,
+                None => self.install(slot, progress)?,
+            },
+        };
+        put_on_trial(esp, &installed, &mut self.grubenv, booted.id)?;
+        Ok(true)
+    }
+
+    fn install(&mut self, slot: Slot, progress: &Progress) -> Result<Installed, InstallError> {
+        let Request { esp, candidate, cdn, allowed_origins, keys, .. } = self.request;
+        let job = Job { esp, slot, candidate, cdn, allowed_origins, keys, progress };
+        install(job, &mut self.grubenv)
+    }
+
+    /// Writes what grubenv does not say yet: that a trial has failed, that the good slot is lost, what
+    /// the CDN offered. Without grubenv the boot loader takes slot a for good, whatever runs.
+    fn remember(&mut self) -> Result<(), FileError> {
+        let Request { esp, booted, allow, .. } = self.request;
+        let Grubenv { state, problem, .. } = &self.grubenv;
+        let known = settled(&adopted(state, booted, &self.slots), booted.slot);
+        if booted.slot.is_some_and(|running| running != known.good) {
+            // Left to `confirm`.
+            return Ok(());
+        }
+        let known = offered(&known, self.candidate(), allow.downgrade);
+        match (problem, booted.slot) {
+            (Some(problem), Some(_)) => {
+                log::warn!("{problem}: it is made anew, with slot {} as good", state.good);
+            }
+            // Who runs from elsewhere does not know what is good here.
+            (Some(_), None) => return Ok(()),
+            (None, _) if known == *state => return Ok(()),
+            (None, _) => {}
+        }
+        if let (Some(failed), true) = (known.failed, known.failed != state.failed) {
+            log::warn!(release = failed.to_string().as_str(); "release {failed} failed its trial");
+        }
+        if known.good != state.good {
+            log::warn!(
+                "slot {} is good and does not boot: slot {}, which runs, takes its place",
+                state.good,
+                known.good
+            );
+        }
+        self.grubenv.write(esp, known)
+    }
+}
+
+fn step(
+    booted: Booted,
+    grubenv: &Grubenv,
+    slots: &Slots,
+    candidate: &Release,
+    allow: Permissions,
+) -> Step {
+    let state = settled(&adopted(&grubenv.state, booted, slots), booted.slot);
+    next(&Facts { running: booted.slot, state: &state, boot: booted.id, slots, candidate, allow })
+}
+
+/// The release that only waits for a reboot, if there is one: what a CDN offered last, for when it
+/// offers nothing now.
+pub fn outstanding(esp: &dyn FileSystem, booted: Booted, keys: &KeyRing) -> Option<Release> {
+    let slots = inspect(esp, keys);
+    let grubenv = Grubenv::read(esp, good_without_grubenv(booted, &slots));
+    let candidate = slots.get(grubenv.state.trial?.slot).release()?;
+    // Whoever put it on trial had asked for an older one.
+    let allow = Permissions { downgrade: true, ..Permissions::default() };
+    let step = step(booted, &grubenv, &slots, candidate, allow);
+    matches!(step, Step::Pending(_)).then(|| candidate.clone())
+}
+
+/// A release in a sentence.
+pub fn named(release: &Release) -> String {
+    format!("{} {} (build {})", release.target(), release.version, release.build)
+}
