@@ -1,6 +1,5 @@
 //! Downloads from servers that break, lie, stall and change their minds.
 
-use std::fs;
 use std::io::Write;
 use std::net::TcpListener;
 use std::num::NonZeroU64;
@@ -13,7 +12,7 @@ use updater::config::Network;
 
 use crate::network::{Memory, artifact, bytes, client, hasty, plain, times};
 use crate::server::{End, Reply, Server, content_range};
-use crate::world::{World, release};
+use crate::world::{World, peak, release};
 
 const SIZE: usize = 500_000;
 /// More than counts as getting further.
@@ -446,19 +445,8 @@ fn memory_does_not_grow_with_the_file() {
         if r.from().is_none() { file.cut(LARGE / 2, End::Reset) } else { file }
     });
     let mut updater = world.command(&["update"]).stdout(Stdio::null()).spawn().unwrap();
-    let status = format!("/proc/{}/status", updater.id());
-    let mut peak = 0;
-    let ended = loop {
-        let text = fs::read_to_string(&status).unwrap_or_default();
-        let line = text.lines().find_map(|line| line.strip_prefix("VmHWM:"));
-        let kib = line.and_then(|line| line.trim().strip_suffix(" kB")?.parse().ok());
-        peak = peak.max(kib.unwrap_or(0));
-        match updater.try_wait().unwrap() {
-            Some(ended) => break ended,
-            None => std::thread::sleep(Duration::from_millis(5)),
-        }
-    };
-    assert!(ended.success());
+    let peak = peak(&mut updater);
+    assert!(updater.wait().unwrap().success());
     eprintln!("peak of the resident set: {peak} KiB");
     // Of a debug build, whose code alone has more than a release has altogether.
     assert!((1..24 << 10).contains(&peak), "{peak} KiB");

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::process::{Child, Command, Output};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use protocol::esp::{GRUBENV, Slot, slot_file};
 use protocol::grubenv::{Block, BootState, Trial};
@@ -261,6 +261,20 @@ impl World {
         let status = self.run(&["status", "--json"]).ended(0).json();
         assert_eq!(status["slots"][slot.to_string()]["state"], "complete", "{status}");
     }
+}
+
+/// The peak of a child's resident set, in KiB, when it has ended.
+pub fn peak(child: &mut Child) -> u64 {
+    let status = format!("/proc/{}/status", child.id());
+    let mut peak = 0;
+    while child.try_wait().unwrap().is_none() {
+        let text = fs::read_to_string(&status).unwrap_or_default();
+        let line = text.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+        let kib = line.and_then(|line| line.trim().strip_suffix(" kB")?.parse().ok());
+        peak = peak.max(kib.unwrap_or(0));
+        std::thread::sleep(Duration::from_millis(2));
+    }
+    peak
 }
 
 pub fn tree(folder: &Path) -> BTreeMap<PathBuf, String> {

@@ -1,0 +1,126 @@
+//! An update beside `curl | sha256sum` of the same file: time, processor time and peak memory, and their
+//! ratios. By hand: `cargo bench -p updater --bench update`. Needs curl.
+//!
+//! The updater has more to do: it also writes the file, flushes it, reads it back from the disk and
+//! hashes it again.
+
+#[expect(dead_code, reason = "shared with the tests")]
+#[path = "../tests/it/server.rs"]
+mod server;
+#[expect(dead_code, reason = "shared with the tests")]
+#[path = "../tests/it/world.rs"]
+mod world;
+
+use std::process::{Command, Stdio};
+use std::time::Instant;
+
+use nix::sys::resource::{UsageWho, getrusage};
+use nix::sys::time::TimeValLike;
+use protocol::{Artifact, Role};
+
+use self::server::Reply;
+use self::world::{World, peak, release, sha256};
+
+const SIZE: usize = 256 << 20;
+const RUNS: usize = 5;
+
+#[derive(Clone, Copy)]
+struct Cost {
+    seconds: f64,
+    processor: f64,
+    peak_kib: u64,
+}
+
+fn main() {
+    let mut costs = [Vec::new(), Vec::new()];
+    // In turn, so that a change of the machine's pace meets both.
+    for _ in 0..RUNS {
+        let world = world();
+        costs[0].push(cost(|| curl(&world)));
+        costs[1].push(cost(|| {
+            let mut child = world.command(&["update"]).stdout(Stdio::null()).spawn().unwrap();
+            let peak = peak(&mut child);
+            assert!(child.wait().unwrap().success());
+            peak
+        }));
+        let status = world.run(&["status", "--json"]).ended(0).json();
+        assert_eq!(status["slots"]["b"]["state"], "complete", "{status}");
+    }
+    println!("{} MiB over loopback, medians of {RUNS} runs", SIZE >> 20);
+    println!("{:<18} {:>8} {:>12} {:>10}", "", "seconds", "processor s", "peak KiB");
+    let [curl, updater] = costs.map(median);
+    for (name, cost) in [("curl | sha256sum", curl), ("updater update", updater)] {
+        let Cost { seconds, processor, peak_kib } = cost;
+        println!("{name:<18} {seconds:>8.2} {processor:>12.2} {peak_kib:>10}");
+    }
+    println!(
+        "{:<18} {:>8.2} {:>12.2} {:>10.2}",
+        "ratio",
+        updater.seconds / curl.seconds,
+        updater.processor / curl.processor,
+        updater.peak_kib as f64 / curl.peak_kib as f64
+    );
+}
+
+/// A CDN with a large release.
+fn world() -> World {
+    let world = World::new();
+    let large = vec![7; SIZE];
+    let mut release = release(2);
+    let artifact = Artifact {
+        role: Role::Initrd,
+        name: "2.initrd".into(),
+        url: "large".into(),
+        size: SIZE as u64,
+        sha256: sha256(&large),
+    };
+    release.artifacts.retain(|artifact| artifact.role != Role::Initrd);
+    release.artifacts.push(artifact);
+    world.publish(2);
+    world.publish_manifest(&release);
+    world.cdn.put("/large", Reply::ok(large));
+    world
+}
+
+/// Says curl's peak: sha256sum has less.
+fn curl(world: &World) -> u64 {
+    let url = format!("{}/large", world.cdn.url);
+    let mut curl = Command::new("curl")
+        .args(["--silent", "--show-error", "--fail", "--noproxy", "*", &url])
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("curl is installed");
+    let mut sum = Command::new("sha256sum")
+        .stdin(curl.stdout.take().unwrap())
+        .stdout(Stdio::null())
+        .spawn()
+        .unwrap();
+    let peak = peak(&mut curl);
+    assert!(curl.wait().unwrap().success() && sum.wait().unwrap().success());
+    peak
+}
+
+fn cost(run: impl FnOnce() -> u64) -> Cost {
+    let (since, before) = (Instant::now(), processor());
+    let peak_kib = run();
+    Cost { seconds: since.elapsed().as_secs_f64(), processor: processor() - before, peak_kib }
+}
+
+/// Of all children that have ended, in seconds.
+fn processor() -> f64 {
+    let usage = getrusage(UsageWho::RUSAGE_CHILDREN).unwrap();
+    (usage.user_time() + usage.system_time()).num_microseconds() as f64 / 1e6
+}
+
+fn median(mut costs: Vec<Cost>) -> Cost {
+    let middle = costs.len() / 2;
+    let mut value = |of: fn(&Cost) -> f64| {
+        costs.sort_by(|a, b| of(a).total_cmp(&of(b)));
+        of(&costs[middle])
+    };
+    Cost {
+        seconds: value(|cost| cost.seconds),
+        processor: value(|cost| cost.processor),
+        peak_kib: value(|cost| cost.peak_kib as f64) as u64,
+    }
+}
