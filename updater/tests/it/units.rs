@@ -65,6 +65,22 @@ fn what_watches_over_the_boot_waits_for_nothing() {
     }
 }
 
+/// If a disk comes late or a mount fails, `config --require listen` ends with 255, and the unit is tried
+/// again until it works. One that has failed for good would make the boot unhealthy. And an exit code
+/// that counts as success goes on with ExecStart=, so it must not be one of `config --require`.
+#[test]
+fn who_listens_is_tried_again_and_never_fails() {
+    let text = std::fs::read_to_string(folder().join("etchaos-listen.service")).unwrap();
+    for line in [
+        "ExecCondition=/usr/bin/etchaos-updater config --require listen",
+        "Restart=on-failure",
+        "StartLimitIntervalSec=0",
+        "SuccessExitStatus=3",
+    ] {
+        assert!(text.lines().any(|found| found == line), "{line}");
+    }
+}
+
 /// docker.service waits for the network, and a unit that fails makes a boot unhealthy: a host without a
 /// network, such as one that is updated from a stick, would go back from every update.
 #[test]
