@@ -5,15 +5,14 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::io;
-use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use protocol::pattern::{Exec, Shell};
 
 use crate::config::Health;
-use crate::shell::Bounded;
+use crate::shell::{Bounded, TIMED_OUT};
 
-/// A check that takes longer has failed. It is asked again until the deadline.
+/// A unit or a check that takes longer has failed. It is asked again until the deadline.
 const CHECK_MAX: Duration = Duration::from_secs(60);
 /// Between two attempts.
 const PAUSE: Duration = Duration::from_secs(2);
@@ -71,7 +70,7 @@ pub fn wait(
     meanwhile: impl Fn(&[Complaint]),
 ) -> Result<(), Vec<Complaint>> {
     loop {
-        let complaints = ask(health, left().clamp(PAUSE, CHECK_MAX));
+        let complaints = ask_within(health, || left().clamp(PAUSE, CHECK_MAX));
         if complaints.is_empty() {
             return Ok(());
         }
@@ -83,22 +82,36 @@ pub fn wait(
     }
 }
 
-fn ask(health: &Health, time_max: Duration) -> Vec<Complaint> {
-    let units = health.units.iter().filter_map(|name| unit(name));
+/// Asks once.
+pub fn ask(health: &Health) -> Result<(), Vec<Complaint>> {
+    let complaints = ask_within(health, || CHECK_MAX);
+    if complaints.is_empty() { Ok(()) } else { Err(complaints) }
+}
+
+/// Every unit and every check has the time that is left when it is asked.
+fn ask_within(health: &Health, time_max: impl Fn() -> Duration) -> Vec<Complaint> {
+    let units = health.units.iter().filter_map(|name| unit(name, time_max()));
     let checks = health.checks.iter().enumerate();
-    let checks = checks.filter_map(|(index, text)| check(index + 1, text, time_max));
+    let checks = checks.filter_map(|(index, text)| check(index + 1, text, time_max()));
     units.chain(checks).collect()
 }
 
-fn unit(name: &str) -> Option<Complaint> {
-    let mut command = Command::new("systemctl");
-    command.args(["is-active", "--", name]).stdin(Stdio::null()).stderr(Stdio::null());
-    let state = match command.output() {
-        Ok(output) if output.status.success() => return None,
-        Ok(output) => String::from_utf8_lossy(&output.stdout).trim().to_owned(),
-        Err(error) => format!("not known, as systemctl cannot be run: {error}"),
+/// systemd itself may be what hangs, and systemctl with it.
+fn unit(name: &str, time_max: Duration) -> Option<Complaint> {
+    let systemctl = Exec { command: "systemctl".into(), flags: "is-active --".into() };
+    let state = match Bounded::within(&systemctl, time_max).run(name, &BTreeMap::new()) {
+        Ok(output) if output.code == 0 => return None,
+        Ok(output) if output.code == TIMED_OUT => {
+            format!("not known: systemctl did not answer in {} s", time_max.as_secs())
+        }
+        Ok(output) => match last_line(&output.text) {
+            said if said.is_empty() => "not known to systemd".to_owned(),
+            // A state is one word. More of them say why there is none.
+            said if said.contains(' ') => format!("not known: systemctl says {said:?}"),
+            state => state,
+        },
+        Err(error) => format!("not known: systemctl cannot be run: {error}"),
     };
-    let state = if state.is_empty() { "not known to systemd".to_owned() } else { state };
     Some(Complaint::Unit { name: name.to_owned(), state })
 }
 
@@ -108,12 +121,17 @@ fn check(number: usize, text: &str, time_max: Duration) -> Option<Complaint> {
     match output {
         Ok(output) if output.code == 0 => None,
         Ok(output) => {
-            let said = output.text.lines().rev().find(|line| !line.trim().is_empty());
-            let said = said.unwrap_or_default().trim().chars().take(SAID_MAX).collect();
+            let said = last_line(&output.text);
             Some(Complaint::Check { number, code: output.code, said })
         }
         Err(error) => Some(Complaint::Shell { number, why: error.to_string() }),
     }
+}
+
+/// The last line that says something, as much of it as is shown.
+fn last_line(text: &str) -> String {
+    let line = text.lines().rev().find(|line| !line.trim().is_empty());
+    line.unwrap_or_default().trim().chars().take(SAID_MAX).collect()
 }
 
 #[cfg(test)]

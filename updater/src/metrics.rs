@@ -33,12 +33,10 @@ pub fn text(status: &Status) -> String {
         "When a command last ended with an error.",
         error.as_ref().map(|error| error.time),
     );
-    let is_available =
-        |outcome: &str| matches!(outcome, "install" | "activate" | "repair" | "pending");
     metrics.value(
         "update_available",
         "Whether the last poll found something to install, or to reboot into.",
-        poll.as_ref().map(|poll| is_available(&poll.outcome).into()),
+        poll.as_ref().and_then(|poll| is_available(&poll.outcome)).map(u64::from),
     );
     metrics.value(
         "reboot_outstanding",
@@ -76,6 +74,16 @@ pub fn text(status: &Status) -> String {
         checked.as_ref().map(|checked| checked.time),
     );
     metrics.0
+}
+
+/// Whether a step is about something to install, or to reboot into. What an update has to wait with is
+/// not available, and what it calls off even less. A record may be of an updater with other steps.
+fn is_available(outcome: &str) -> Option<bool> {
+    match outcome {
+        "install" | "activate" | "repair" | "pending" | "notTried" => Some(true),
+        "upToDate" | "unconfirmed" | "failedBefore" | "downgrade" | "withdraw" => Some(false),
+        _ => None,
+    }
 }
 
 #[derive(Default)]

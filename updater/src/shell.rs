@@ -20,7 +20,7 @@ const LAST_WORDS: Duration = Duration::from_secs(1);
 /// Between two looks at a process.
 const PAUSE: Duration = Duration::from_millis(10);
 /// The exit code of a Command that was killed for its time, as of timeout(1).
-const TIMED_OUT: i32 = 124;
+pub(crate) const TIMED_OUT: i32 = 124;
 
 /// Runs texts by a Pattern's `exec`.
 pub struct Bounded<'a> {

@@ -1,7 +1,7 @@
 //! What is in the two slots.
 
 use protocol::esp::{MANIFEST, PARTIAL, Slot, slot_file};
-use protocol::token::{TOKEN_MAX, verify};
+use protocol::token::{TOKEN_MAX, TokenError, verify};
 use protocol::{Artifact, KeyRing, Manifest, Release, Role, Verified};
 
 use crate::files::{Entry, FileSystem, measure_with, read_if_there};
@@ -97,7 +97,12 @@ fn release(
         .map_err(|error| format!("{name} cannot be read: {}", error.why))?
         .ok_or_else(|| format!("{name} is missing"))?;
     let token = String::from_utf8_lossy(&token);
-    let claims = verify(&token, keys).map_err(|error| format!("{name}: {error}"))?;
+    let claims = verify(&token, keys).map_err(|error| match error {
+        TokenError::UnknownKey { kid, .. } => format!(
+            "{name} is signed with the key {kid:?}, which is not trusted here, so whether its files are whole is not known: to keep it, add the key to \"keys\", or an update writes over it"
+        ),
+        _ => format!("{name}: {error}"),
+    })?;
     let manifest: Verified<Manifest> =
         claims.try_into().map_err(|error| format!("{name}: {error}"))?;
     Ok(manifest.into_inner().release)

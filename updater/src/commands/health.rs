@@ -9,7 +9,7 @@ use super::{answer, apart, now};
 use crate::cli::{Exit, Global, Health as Arguments};
 use crate::config::{ConfigError, Health, Settings, load};
 use crate::esp::{Access, Esp};
-use crate::health::{Complaint, wait};
+use crate::health::{Complaint, ask, wait};
 use crate::host::Host;
 use crate::record::{self, HealthFound, HealthState};
 
@@ -24,10 +24,6 @@ pub(super) fn health(global: &Global, arguments: &Arguments) -> Result<Exit> {
         }
         health => health?,
     };
-    let left = || match arguments.wait {
-        true => left(&host, health.deadline),
-        false => Duration::ZERO,
-    };
     let running = host.running().context("cannot read the kernel command line")?;
     let note = |state, complaints: &[Complaint]| {
         let problems = lines(complaints);
@@ -35,7 +31,13 @@ pub(super) fn health(global: &Global, arguments: &Arguments) -> Result<Exit> {
             record::write(&host, &HealthFound { time: now(), slot, state, problems });
         }
     };
-    let found = wait(&health, left, |complaints| note(HealthState::Waiting, complaints));
+    let found = match arguments.wait {
+        true => {
+            let left = || left(&host, health.deadline);
+            wait(&health, left, |complaints| note(HealthState::Waiting, complaints))
+        }
+        false => ask(&health),
+    };
     let healthy = found.is_ok();
     let complaints = found.err().unwrap_or_default();
     note(if healthy { HealthState::Healthy } else { HealthState::Unhealthy }, &complaints);

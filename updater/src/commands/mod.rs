@@ -22,7 +22,7 @@ use serde_json::json;
 use self::output::{answer, tell};
 use crate::bootstate::{Grubenv, good_without_grubenv};
 use crate::cli::{Cli, Command, Exit, Global, Require};
-use crate::config::{Merged, Settings, load};
+use crate::config::{ConfigError, Merged, Settings, load};
 use crate::confirm::is_remembered;
 use crate::esp::{Access, Esp};
 use crate::host::{Booted, Host};
@@ -58,7 +58,7 @@ pub fn run(cli: &Cli) -> Exit {
             tell(global, &json!({"error": &text}), || text.clone());
         }
         match &cli.command {
-            Command::Config(config) => broken(config.require),
+            Command::Config(config) => unknown(config.require, &error),
             _ => Exit::Error,
         }
     })
@@ -80,14 +80,16 @@ fn recorded(command: &Command) -> Option<&'static str> {
     }
 }
 
-/// How `config` ends where the configuration is broken. The unit of updates is started by a timer, so
-/// it may fail and be seen. The unit that listens is part of the boot: if it failed, the boot would
-/// not be healthy, and an operator's typing error would undo an update. So it is skipped, and the
-/// error is in the journal.
-fn broken(require: Option<Require>) -> Exit {
+/// How `config --require` ends where the answer is not known. The unit of updates is started by a timer,
+/// so it may fail and be seen. The unit that listens is part of the boot: if it failed, the boot would
+/// not be healthy, and an operator's typing error would undo an update. So of that it is skipped, and
+/// the error is in the journal. Of what may pass, such as a disk that comes late, it is tried again.
+fn unknown(require: Option<Require>, error: &anyhow::Error) -> Exit {
+    let is_broken = error.downcast_ref().is_some_and(ConfigError::is_lasting);
     match require {
-        Some(Require::Cdn) => Exit::Broken,
-        Some(Require::Listen) | None => Exit::Error,
+        Some(Require::Listen) if is_broken => Exit::Error,
+        Some(Require::Cdn | Require::Listen) => Exit::Unknown,
+        None => Exit::Error,
     }
 }
 

@@ -103,3 +103,15 @@ pub enum ConfigError {
         why: String,
     },
 }
+
+impl ConfigError {
+    /// Whether it will be the same the next time, unless somebody corrects the configuration.
+    pub fn is_lasting(&self) -> bool {
+        match self {
+            Self::Format { .. } | Self::Value { .. } => true,
+            // Or maybe a disk, a mount or the memory was not what it should be for a moment.
+            Self::Read { why, .. } => why.kind() == std::io::ErrorKind::FileTooLarge,
+            Self::NotRoot { .. } => false,
+        }
+    }
+}

@@ -143,7 +143,7 @@ fn not_mounted(from: Source, error: &EspError) -> ConfigError {
     let why = error.to_string();
     match error {
         EspError::NotRoot(_) => ConfigError::NotRoot { from, why },
-        _ => ConfigError::Format { from, why },
+        _ => ConfigError::Read { from, why: io::Error::other(why) },
     }
 }
 

@@ -130,6 +130,38 @@ fn what_is_known_is_said() {
 }
 
 #[test]
+fn every_step_says_whether_an_update_is_available() {
+    let available = |outcome: &str| {
+        let mut status = everything();
+        status.records.poll.as_mut().unwrap().outcome = outcome.into();
+        samples(&text(&status)).get("etchaos_update_available").copied()
+    };
+    let expected = [
+        ("upToDate", 0),
+        // Waits until the running one is confirmed, or for a newer one.
+        ("unconfirmed", 0),
+        ("failedBefore", 0),
+        ("downgrade", 0),
+        // What is offered runs already.
+        ("withdraw", 0),
+        ("install", 1),
+        ("activate", 1),
+        ("repair", 1),
+        ("pending", 1),
+        // It is there, and waits for a boot that does not come.
+        ("notTried", 1),
+    ];
+    for (outcome, value) in expected {
+        assert_eq!(available(outcome), Some(value), "{outcome}");
+    }
+    assert_eq!(available("of a newer updater"), None);
+    // These are all.
+    let names = include_str!("../commands/poll.rs").split("fn step_name").nth(1).unwrap();
+    let names: BTreeSet<_> = names.lines().filter_map(|line| line.split('"').nth(1)).collect();
+    assert_eq!(names, expected.map(|(outcome, _)| outcome).into());
+}
+
+#[test]
 fn what_is_not_known_is_left_out() {
     let found = samples(&text(&nothing()));
     assert_eq!(found.len(), 2, "{found:?}");

@@ -21,7 +21,7 @@ pub enum Opening {
 pub enum CalendarError {
     /// Its expression is none. Neither it nor what systemd says is shown: that would quote it.
     #[error(
-        "\"reboot\" of the configuration has a \"window\" that systemd cannot read ({0}): \"systemd-analyze calendar\" explains what is wrong with an expression"
+        "\"reboot\" of the configuration has a \"window\" that systemd cannot read ({0}): \"systemd-analyze calendar\" explains what is wrong with an expression; a time zone has to be one that this host has, and UTC is the only one that every host has"
     )]
     Refused(std::process::ExitStatus),
     /// Nobody could be asked.
@@ -177,11 +177,14 @@ mod tests {
         if !is_here() {
             return;
         }
-        for bad in ["someday", "--version", "25:00", "Sat 02:00 Mars/Olympus"] {
+        // A zone that the host does not have is not taken for another one: to an image without
+        // /usr/share/zoneinfo Europe/Berlin is what Mars/Olympus is here.
+        for bad in ["someday", "--version", "25:00", "Sat 02:00 Mars/Olympus", "Sat 02:00 LMT"] {
             let window =
                 Window { calendar: bad.into(), duration: Duration::from_secs(3600), idle: true };
             let error = opening(&window, 1_790_000_000).unwrap_err().to_string();
             assert!(error.contains("cannot read") && !error.contains(bad), "{error}");
+            assert!(error.contains("UTC is the only one"), "{error}");
         }
     }
 }

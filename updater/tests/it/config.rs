@@ -174,6 +174,30 @@ fn units_are_skipped_where_nothing_is_configured() {
     world.run(&["config", "--require", "listen"]).ended(0);
 }
 
+/// Of 1 systemd skips a unit for the whole boot, of 255 it tries it again (systemd.service(5)).
+#[test]
+fn what_may_pass_is_not_taken_for_a_broken_configuration() {
+    let world = World::new();
+    let require = |world: &World, what: &str| world.run(&["config", "--require", what]).code;
+    // Something that cannot be read, and a disk that is not there.
+    fs::create_dir(world.esp("etchaos/config.json")).unwrap();
+    assert_eq!((require(&world, "listen"), require(&world, "cdn")), (255, 255));
+    fs::remove_dir(world.esp("etchaos/config.json")).unwrap();
+    fs::rename(world.path("esp"), world.path("gone")).unwrap();
+    assert_eq!((require(&world, "listen"), require(&world, "cdn")), (255, 255));
+    fs::rename(world.path("gone"), world.path("esp")).unwrap();
+    // A volume that cannot be mounted.
+    world.write("host/dev/disk/by-label/cidata", "no disk");
+    assert_eq!((require(&world, "listen"), require(&world, "cdn")), (255, 255));
+    fs::remove_file(world.path("host/dev/disk/by-label/cidata")).unwrap();
+    assert_eq!((require(&world, "listen"), require(&world, "cdn")), (1, 0));
+    // What is no configuration will be none the next time, either.
+    for broken in ["{", r#"{"reboot": "soon"}"#, &" ".repeat(300_000)] {
+        world.write("esp/etchaos/config.json", broken);
+        assert_eq!((require(&world, "listen"), require(&world, "cdn")), (1, 255));
+    }
+}
+
 #[test]
 fn confirm_makes_the_running_slot_good() {
     let world = World::new();

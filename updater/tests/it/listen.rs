@@ -2,7 +2,7 @@
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
-use std::process::{Child, Stdio};
+use std::process::{Child, Command, Stdio};
 
 use protocol::pattern::{Mode, Outcome, Pattern, PatternFiles, Report};
 use protocol::token::sign;
@@ -119,6 +119,36 @@ fn a_pushed_pattern_is_run_and_reported() {
 
     let (status, body) = listener.push("?check=true", &sign(&key, &example()).unwrap());
     assert!(status == 400 && body.contains("etchaosMode"), "{status} {body}");
+}
+
+/// The script of docs/operators.md.
+#[test]
+fn operators_push_with_a_script() {
+    let programs = ["curl", "jq", "openssl"];
+    let is_here = |name: &&str| Command::new(name).arg("--version").output().is_ok();
+    if !programs.iter().all(is_here) {
+        assert!(std::env::var("CI").is_err(), "{programs:?} are needed for this test");
+        eprintln!("SKIPPED: {programs:?} are not all here");
+        return;
+    }
+    let key = PrivateKey::generate();
+    let listener = listen(&key);
+    let page = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/operators.md");
+    let page = std::fs::read_to_string(page).unwrap();
+    let script = page.split("```sh push\n").nth(1).unwrap().split("```").next().unwrap();
+    listener.world.write("push", script);
+    listener.world.write("ops.key", format!("{}\n", key.reveal()));
+    let push = |source: &str, command: &str| {
+        let mut sh = Command::new("sh");
+        sh.arg(listener.world.path("push")).args([&listener.address, source]);
+        sh.arg(listener.world.path("ops.key")).arg(command).env_remove("http_proxy");
+        let output = sh.output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).unwrap()
+    };
+    assert_eq!(push("ci", "echo \"it's\" \\$HOME; echo two"), "changed: it's $HOME\ntwo\n\n");
+    assert_eq!(push("ci", "exit 3"), "failed: \n");
+    assert!(push("other", "true").contains("no source \"other\""));
 }
 
 #[test]

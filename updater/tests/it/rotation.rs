@@ -71,6 +71,49 @@ fn keys_rotate_through_releases() {
     world.assert_slot(B, 4);
 }
 
+/// The publisher drops a key at once, since it was stolen say: the slot to go back to is signed with it.
+#[test]
+fn what_a_dropped_key_signed_is_not_gone_back_to_and_is_written_over() {
+    let world = World::new();
+    let (one, two) = (world.key.clone(), PrivateKey::generate());
+    trust(&world, &[&one, &two]);
+    publish(&world, 2, &two);
+    world.run(&["update"]).ended(0);
+    world.boot(B);
+    world.on_trial(A, B, 2);
+    trust(&world, &[&two]);
+
+    // On trial it is left alone: GRUB, which does not look at manifests, would fall back to it.
+    let before = world.tree();
+    world.run(&["update"]).ended(0);
+    assert_eq!(world.tree(), before);
+    world.run(&["confirm"]).ended(0);
+    assert_eq!(world.boots(), (B, None));
+    let said = [
+        one.id(),
+        "which is not trusted here",
+        "whether its files are whole is not known",
+        "add the key to \"keys\"",
+    ];
+    let shown = world.run(&["status"]).ended(0).stdout;
+    let verified = world.run(&["verify"]).ended(1).stdout;
+    for part in said {
+        assert!(shown.contains(part) && verified.contains(part), "{part}: {shown}\n{verified}");
+    }
+    world.run(&["rollback"]).failed(&[&["there is nothing to go back to"], &said[..]].concat());
+    assert_eq!((world.tree(), world.boots()), (before, (B, None)));
+
+    // Who trusts it all the same has a way back.
+    world.write(ESP_CONFIG, keys(&one));
+    world.assert_slot(A, 1);
+    world.run(&["update"]).ended(0);
+    world.assert_slot(A, 1);
+    std::fs::remove_file(world.path(ESP_CONFIG)).unwrap();
+
+    assert_eq!(world.run(&["update", "--json"]).ended(0).json()["step"], "repair");
+    world.assert_slot(A, 2);
+}
+
 /// A host with the first key alone, a CDN that signs with the third.
 fn two_behind() -> (World, PrivateKey) {
     let world = World::new();

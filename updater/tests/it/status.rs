@@ -158,8 +158,11 @@ fn who_is_not_root_sees_what_can_be_seen() {
     world.write("host/dev/disk/by-uuid/ABCD-1234", "a disk");
     fs::create_dir_all(world.path("host/run/etchaos")).unwrap();
     fs::set_permissions(world.path(""), Permissions::from_mode(0o755)).unwrap();
-    // Where the program lies, others may not look.
-    fs::copy(env!("CARGO_BIN_EXE_updater"), world.path("updater")).unwrap();
+    // Where the program lies, others may not look. Not fs::copy: what other tests fork in that moment
+    // would have the copy open for writing, and then it cannot be run ("Text file busy").
+    let mut copy = std::process::Command::new("cp");
+    copy.arg(env!("CARGO_BIN_EXE_updater")).arg(world.path("updater"));
+    assert!(copy.status().unwrap().success());
     let run = |arguments: &[&str]| {
         let mut command = std::process::Command::new(world.path("updater"));
         command.arg("--host-root").arg(world.path("host")).args(arguments).current_dir("/");

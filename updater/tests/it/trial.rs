@@ -33,6 +33,9 @@ fn units_and_checks_make_a_host_healthy() {
     let ran = world.run(&["health", "--json"]).ended(1);
     let complaints = json!(["app.service is activating", "check 2 ends with 4 and says \"why\""]);
     assert_eq!(ran.json(), json!({"healthy": false, "complaints": complaints}));
+    world.program("systemctl", "#!/bin/sh\necho Failed to connect to bus >&2\nexit 1\n");
+    let said = "app.service is not known: systemctl says \"Failed to connect to bus\"";
+    assert_eq!(world.run(&["health", "--json"]).ended(1).json()["complaints"][0], said);
     world.program("systemctl", "#!/bin/sh\ntest \"$*\" = 'is-active -- app.service'\n");
     health(&world, json!({"units": ["app.service"], "checks": ["true"]}));
     world.run(&["health"]).ended(0);
@@ -53,6 +56,26 @@ fn health_is_waited_for_until_the_deadline() {
     let since = Instant::now();
     world.run(&["health", "--wait"]).failed(&["check 1 ends with 1"]);
     assert!(since.elapsed() < Duration::from_secs(20));
+}
+
+#[test]
+fn a_systemd_that_hangs_is_not_waited_for_beyond_the_deadline() {
+    let world = on_trial();
+    health(&world, json!({"units": ["a.service", "b.service"], "checks": ["sleep 1000"]}));
+    world.program("systemctl", "#!/bin/sh\nsleep 1000\n");
+    world.write("host/proc/uptime", "1000.00 90.00\n");
+    let since = Instant::now();
+    let ran = world.run(&["health", "--wait"]);
+    ran.failed(&["a.service is not known: systemctl", "b.service is", "check 1 ends with 124"]);
+    assert!(since.elapsed() < Duration::from_secs(20), "{:?}", since.elapsed());
+}
+
+/// By hand there is no deadline: a check has its minute.
+#[test]
+fn a_check_that_takes_seconds_is_waited_for() {
+    let world = on_trial();
+    health(&world, json!({"checks": ["sleep 3"]}));
+    world.run(&["health"]).ended(0);
 }
 
 /// Ends the process also if the test fails.
