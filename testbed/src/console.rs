@@ -26,7 +26,7 @@ const TROUBLE: [(&str, &str); 8] = [
     ("Kernel panic - not syncing", "the kernel panicked"),
     ("etchaos: FAILED to", "the early init failed"),
     ("EtchaOS: nothing boots", "the boot loader found no slot that boots"),
-    ("You are in emergency mode", "systemd gave up: emergency mode"),
+    ("Reached target emergency.target", "systemd gave up: emergency mode"),
     ("bad shim signature", "the boot loader's or kernel's signature was refused"),
     ("Security Violation", "the firmware or shim refused a signature"),
     ("BdsDxe: No bootable option or device was found", "the firmware found nothing to boot"),

@@ -156,7 +156,7 @@ fn every_step_says_whether_an_update_is_available() {
     }
     assert_eq!(available("of a newer updater"), None);
     // These are all.
-    let names = include_str!("../commands/poll.rs").split("fn step_name").nth(1).unwrap();
+    let names = include_str!("../commands/report.rs").split("fn step_name").nth(1).unwrap();
     let names: BTreeSet<_> = names.lines().filter_map(|line| line.split('"').nth(1)).collect();
     assert_eq!(names, expected.map(|(outcome, _)| outcome).into());
 }
