@@ -14,6 +14,7 @@ mod power;
 mod reboot;
 mod rotation;
 mod server;
+mod states;
 mod status;
 mod trial;
 mod units;

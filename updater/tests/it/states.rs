@@ -1,0 +1,360 @@
+//! Every state that a host can get into, by boots, confirmations, updates that are cut at every step,
+//! ways back by hand and faults, in every order, while the CDN goes on from release to release. From
+//! each of them it gets by itself to where it should be.
+//!
+//! The decisions are the updater's. What surrounds them is retold here: `grub.cfg`, the order in which
+//! [`updater::update`] writes, and units that reboot what is on trial and not healthy. That the order
+//! survives a power cut is tested in `power`.
+
+use std::collections::hash_map::Entry;
+use std::collections::{HashMap, VecDeque};
+use std::sync::LazyLock;
+
+use protocol::Release;
+use protocol::esp::Slot;
+use protocol::grubenv::{BootId, BootState, Trial};
+use updater::bootstate::good_without_grubenv;
+use updater::host::Booted;
+use updater::plan::{Content, Facts, Permissions, Slots, Step, next};
+use updater::trial::{
+    Back, adopted, begun, called_off, confirmed, is_rolled_back, offered, rolled_back, settled,
+};
+
+/// What the CDN offers, one after the other.
+type Offers = &'static [(Kind, u64)];
+
+/// What becomes of a boot, for each of the releases that there are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    First,
+    Second,
+    Third,
+    Unhealthy,
+    Panics,
+}
+use Kind::{First, Panics, Second, Third, Unhealthy};
+
+impl Kind {
+    fn is_healthy(self) -> bool {
+        !matches!(self, Unhealthy | Panics)
+    }
+}
+
+/// Bad ones in both slots, one that is withdrawn, and one that comes again under a newer number.
+const ALL: Offers =
+    &[(First, 1), (Second, 2), (Unhealthy, 3), (Second, 4), (Panics, 5), (Third, 6)];
+const HEALTHY: Offers = &[(First, 1), (Second, 2), (First, 3), (Third, 4)];
+
+static RELEASE: LazyLock<Release> = LazyLock::new(|| crate::world::release(1));
+
+fn release((kind, build): (Kind, u64)) -> Release {
+    let mut release = Release { version: format!("{kind:?}"), build, ..RELEASE.clone() };
+    for artifact in &mut release.artifacts {
+        artifact.sha256 = format!("{:02x}", kind as u8).repeat(32);
+    }
+    release
+}
+
+fn kind(release: &Release) -> Kind {
+    let kinds = [First, Second, Third, Unhealthy, Panics];
+    kinds.into_iter().find(|kind| format!("{kind:?}") == release.version).unwrap()
+}
+
+/// How often this may still happen.
+#[derive(Debug, Clone, Copy, Default)]
+struct Faults {
+    rollbacks: u8,
+    /// grubenv is lost.
+    losses: u8,
+    /// GRUB cannot load the good slot, once.
+    misreadings: u8,
+}
+
+/// This boot and one before it: no more has to be known of them.
+const NOW: BootId = BootId(2);
+const BEFORE: BootId = BootId(1);
+
+#[derive(Debug, Clone)]
+struct Host {
+    offers: Offers,
+    offer: usize,
+    /// Lost, if there is none.
+    grubenv: Option<BootState>,
+    slots: Slots,
+    running: Slot,
+    /// As the updater knows it: not any more when it was confirmed.
+    on_trial: bool,
+    faults: Faults,
+}
+
+impl Host {
+    fn new(offers: Offers, faults: Faults) -> Self {
+        let slots = Slots { a: Content::Complete(release((First, 0))), b: Content::Empty };
+        let grubenv = Some(BootState::settled(Slot::A));
+        Self { offers, offer: 0, grubenv, slots, running: Slot::A, on_trial: false, faults }
+    }
+
+    /// Two hosts with the same one are the same.
+    fn key(&self) -> String {
+        let slot = |content: &Content| match content {
+            Content::Complete(release) => format!("{} {}", release.version, release.build),
+            Content::Partial { release, .. } => format!("part of {}", release.version),
+            Content::Empty | Content::Damaged { .. } => "-".to_owned(),
+        };
+        let Self { offer, grubenv, running, on_trial, faults, .. } = self;
+        let slots = [&self.slots.a, &self.slots.b].map(slot);
+        format!("{running} {on_trial} {slots:?} {grubenv:?} {offer} {faults:?}")
+    }
+
+    fn offered(&self) -> Release {
+        release(self.offers[self.offer])
+    }
+
+    fn runs(&self) -> Kind {
+        match self.slots.get(self.running) {
+            Content::Complete(release) => kind(release),
+            other => panic!("{other:?} runs"),
+        }
+    }
+
+    fn booted(&self) -> Booted {
+        Booted { slot: Some(self.running), on_trial: self.on_trial, id: Some(NOW) }
+    }
+
+    fn state(&self) -> BootState {
+        let otherwise = || BootState::settled(good_without_grubenv(self.booted(), &self.slots));
+        self.grubenv.clone().unwrap_or_else(otherwise)
+    }
+
+    fn put(&mut self, slot: Slot, content: Content) {
+        match slot {
+            Slot::A => self.slots.a = content,
+            Slot::B => self.slots.b = content,
+        }
+    }
+
+    /// As in `builder/variants/boot/grub.cfg`, until something runs.
+    fn boot(&mut self, misreads_good: bool) -> Result<(), String> {
+        if let Some(trial) = self.grubenv.as_mut().and_then(|state| state.trial.as_mut()) {
+            trial.since = trial.since.map(|_| BEFORE);
+        }
+        for _ in 0..5 {
+            let has_manifest = |slot| matches!(self.slots.get(slot), Content::Complete(_));
+            let guess = !has_manifest(Slot::A) && has_manifest(Slot::B);
+            let guess = if guess { Slot::B } else { Slot::A };
+            let good = self.grubenv.as_ref().map_or(guess, |state| state.good);
+            let mut order = vec![(good.other(), false)];
+            if !misreads_good {
+                order.insert(0, (good, false));
+            }
+            let trial = self.grubenv.as_mut().and_then(|state| state.trial.as_mut());
+            if let Some(Trial { slot, tries: tries @ 1.., .. }) = trial {
+                *tries -= 1;
+                order.insert(0, (*slot, true));
+            }
+            let booted = order.into_iter().find_map(|(slot, on_trial)| {
+                let Content::Complete(release) = self.slots.get(slot) else { return None };
+                Some((slot, on_trial, kind(release)))
+            });
+            match booted {
+                None => return Err("nothing boots".into()),
+                // The kernel reboots.
+                Some((_, _, Panics)) => {}
+                Some((running, on_trial, _)) => {
+                    (self.running, self.on_trial) = (running, on_trial);
+                    return Ok(());
+                }
+            }
+        }
+        Err("it panics for ever".into())
+    }
+
+    fn confirm(&mut self) {
+        let state = self.grubenv.clone().unwrap_or(BootState::settled(self.running));
+        if !is_rolled_back(&state, self.running) {
+            self.grubenv = Some(confirmed(&state, self.running));
+            self.on_trial = false;
+        }
+    }
+
+    /// `update`, ended after some of its steps, or not. Says whether a reboot is wanted.
+    fn update(&mut self, ended_after: Option<u8>) -> bool {
+        let (booted, candidate) = (self.booted(), self.offered());
+        let known = settled(&adopted(&self.state(), booted, &self.slots), booted.slot);
+        let step = next(&Facts {
+            running: booted.slot,
+            state: &known,
+            boot: booted.id,
+            slots: &self.slots,
+            candidate: &candidate,
+            allow: Permissions::default(),
+        });
+        if self.running != known.good {
+            assert_eq!(step.writes(), None);
+            return false;
+        }
+        let mut state = offered(&known, &candidate, false);
+        self.grubenv = Some(state.clone());
+        if ended_after == Some(0) {
+            return false;
+        }
+        match step {
+            Step::Pending(_) => return true,
+            Step::Withdraw(_) => self.grubenv = Some(called_off(&state)),
+            Step::Install(slot) | Step::Repair(slot) | Step::Activate(slot) => {
+                if step.writes().is_some() {
+                    state.trial = state.trial.filter(|trial| trial.slot != slot);
+                    self.grubenv = Some(state.clone());
+                    self.put(slot, Content::Partial { release: candidate.clone(), bytes: 1 });
+                    if ended_after == Some(1) {
+                        return false;
+                    }
+                    self.put(slot, Content::Complete(candidate.clone()));
+                }
+                if ended_after != Some(2) && !matches!(step, Step::Repair(_)) {
+                    self.grubenv = Some(begun(&state, slot, &candidate, booted.id));
+                    return true;
+                }
+            }
+            _ => {}
+        }
+        false
+    }
+
+    /// What may happen next.
+    fn events(&self) -> Vec<(String, Result<Self, String>)> {
+        let mut events = Vec::new();
+        let mut may = |name: &str, happen: &dyn Fn(&mut Self) -> Result<(), String>| {
+            let mut host = self.clone();
+            let happened = happen(&mut host);
+            events.push((name.to_owned(), happened.map(|()| host)));
+        };
+        may("reboot", &|host| host.boot(false));
+        for ended_after in [None, Some(0), Some(1), Some(2)] {
+            may(&format!("update {ended_after:?}"), &|host| {
+                host.update(ended_after);
+                Ok(())
+            });
+        }
+        if self.runs().is_healthy() {
+            may("confirm", &|host| {
+                host.confirm();
+                Ok(())
+            });
+        }
+        if self.offer + 1 < self.offers.len() {
+            may("the CDN goes on", &|host| {
+                host.offer += 1;
+                Ok(())
+            });
+        }
+        if self.faults.rollbacks > 0 {
+            may("rollback", &|host| {
+                host.faults.rollbacks -= 1;
+                let back = rolled_back(&host.state(), host.running, &host.slots, Some(NOW));
+                if let Ok(Back::Stay(state) | Back::Reboot(state, _)) = back {
+                    host.grubenv = Some(state);
+                }
+                Ok(())
+            });
+        }
+        if self.faults.losses > 0 {
+            may("grubenv is lost", &|host| {
+                host.faults.losses -= 1;
+                host.grubenv = None;
+                Ok(())
+            });
+        }
+        let spare = self.slots.get(self.state().good.other());
+        if self.faults.misreadings > 0 && matches!(spare, Content::Complete(_)) {
+            may("reboot, the good slot is not read", &|host| {
+                host.faults.misreadings -= 1;
+                host.boot(true)
+            });
+        }
+        events
+    }
+
+    /// When nothing happens any more but what units and timers do, and the CDN offers this.
+    fn ends_well(mut self, offer: usize) -> Result<(), String> {
+        self.offer = offer;
+        let mut quiet = 0;
+        for _ in 0..40 {
+            let before = self.key();
+            if self.runs().is_healthy() {
+                self.confirm();
+            }
+            // etchaos-deadline.service and etchaos-fallback.service.
+            if self.on_trial || self.update(None) {
+                self.boot(false)?;
+            }
+            quiet = if self.key() == before { quiet + 1 } else { 0 };
+            if quiet == 2 {
+                return self.is_well();
+            }
+        }
+        Err("it does not come to rest".into())
+    }
+
+    fn is_well(&self) -> Result<(), String> {
+        let (offered, state) = (self.offered(), self.grubenv.as_ref());
+        if !self.runs().is_healthy() {
+            return Err(format!("it stays on {:?}", self.runs()));
+        }
+        if state.is_none_or(|state| state.good != self.running) {
+            return Err("what runs is not confirmed".into());
+        }
+        let was_failed = state.is_some_and(|state| state.failed == Some(offered.id()));
+        match kind(&offered) {
+            kind if kind.is_healthy() && kind != self.runs() && !was_failed => {
+                Err(format!("{kind:?} is never installed"))
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+/// Goes everywhere. Says how many states there are; or the shortest way to one that is bad.
+fn explore(offers: Offers, faults: Faults) -> Result<usize, String> {
+    let start = Host::new(offers, faults);
+    let mut ways = HashMap::from([(start.key(), String::new())]);
+    let mut open = VecDeque::from([start]);
+    while let Some(host) = open.pop_front() {
+        let way = ways[&host.key()].clone();
+        for (offer, offered) in offers.iter().enumerate().skip(host.offer) {
+            let end = host.clone().ends_well(offer);
+            end.map_err(|why| format!("{way}; then {offered:?} is offered: {why}"))?;
+        }
+        for (event, happened) in host.events() {
+            let way = format!("{way} > {event}");
+            let host = happened.map_err(|why| format!("{way}: {why}"))?;
+            if let Entry::Vacant(new) = ways.entry(host.key()) {
+                new.insert(way);
+                open.push_back(host);
+            }
+        }
+    }
+    Ok(ways.len())
+}
+
+#[track_caller]
+fn all_end_well(offers: Offers, faults: Faults) {
+    let states = explore(offers, faults).unwrap();
+    eprintln!("{faults:?}: {states} states");
+    assert!(states > 100);
+}
+
+#[test]
+fn bad_releases_and_cuts_and_ways_back_end_well() {
+    all_end_well(ALL, Faults { rollbacks: 1, ..Faults::default() });
+}
+
+#[test]
+fn a_grubenv_that_is_lost_does_not_keep_a_host_from_updates() {
+    all_end_well(HEALTHY, Faults { losses: 1, ..Faults::default() });
+}
+
+#[test]
+fn a_good_slot_that_is_misread_once_does_not_keep_a_host_from_updates() {
+    all_end_well(HEALTHY, Faults { misreadings: 1, ..Faults::default() });
+}
