@@ -239,14 +239,15 @@ fn servers_that_are_not_there_or_send_elsewhere() {
 
 #[test]
 fn a_full_esp_is_found_before_anything_is_touched() {
+    const LARGEST: u64 = (4 << 30) - 1;
     let world = World::new();
     world.fill(B, 3, 3);
     let mut large = release(4);
     for artifact in &mut large.artifacts {
-        artifact.size = 8 << 30;
+        artifact.size = LARGEST;
         world.cdn.put(
             &format!("/{}", artifact.url),
-            Reply { length: Some(Some(8 << 30)), ..Reply::ok("") },
+            Reply { length: Some(Some(LARGEST)), ..Reply::ok("") },
         );
     }
     world.publish_manifest(&large);
@@ -276,7 +277,7 @@ fn a_full_esp_is_found_before_anything_is_touched() {
     };
     let said = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(1), "{said}");
-    assert!(said.contains("the release needs 171798") && said.contains("are free"), "{said}");
+    assert!(said.contains("the release needs 85899") && said.contains("are free"), "{said}");
     let names = |folder: &str| {
         let tree = crate::world::tree(&world.path(folder));
         let root = world.path(folder);
@@ -286,6 +287,21 @@ fn a_full_esp_is_found_before_anything_is_touched() {
             .collect::<Vec<_>>()
     };
     assert_eq!(names("after"), names("esp"));
+}
+
+#[test]
+fn what_no_fat_can_hold_is_not_even_asked_for() {
+    let world = World::new();
+    for (index, name) in [(0, "kernel"), (1, "initrd")] {
+        let mut large = release(2);
+        large.artifacts[index].size = 4 << 30;
+        world.publish_manifest(&large);
+        refused(&world, &[name, "4294967296", "expected", "4294967295"]);
+    }
+    let manifest = format!("GET /{}", target().manifest_name());
+    assert!(world.cdn.requests().iter().all(|request| *request == manifest));
+    world.publish(2);
+    world.run(&["update"]).ended(0);
 }
 
 #[test]
