@@ -204,7 +204,14 @@ impl Cdn {
         if origin(url).is_none() {
             return folder::open(url, 0).map(|(_, length)| Some(length));
         }
-        match self.insist(|| self.ask(&Request { url, is_head: true, ..Request::default() })) {
+        let question = Request { url, is_head: true, ..Request::default() };
+        match self.insist(|| self.ask(&question)) {
+            // Some tell the length of the answer that they give, which has no body. GET tells more;
+            // what comes with it is not read.
+            Ok((Head { length: Some(0), .. }, _)) => {
+                let question = Request { is_head: false, ..question };
+                self.insist(|| self.ask(&question)).map(|(head, _)| head.length)
+            }
             Ok((head, _)) => Ok(head.length),
             // Some forbid HEAD, or do not know it.
             Err(CdnError::Status { status: 403 | 405 | 501, .. }) => Ok(None),

@@ -193,6 +193,26 @@ fn a_missing_artifact_does_not_cost_the_other_release() {
     assert_eq!(world.tree(), before);
 }
 
+/// Programs that answer HEAD like GET, and send the length of what they do not send.
+#[test]
+fn a_length_of_nothing_is_asked_for_again() {
+    let world = World::new();
+    world.fill(B, 7, 0);
+    world.publish(2);
+    world.cdn.put("/2.initrd", Reply::ok(""));
+    let before = world.tree();
+    world.run(&["update"]).failed(&["announces 0 bytes for the initrd", "published whole"]);
+    assert_eq!(world.tree(), before);
+    for role in Role::BOOT {
+        world.cdn.answer(&format!("/2.{}", role.extension()), move |r| match r.method.as_str() {
+            "HEAD" => Reply::ok(""),
+            _ => Reply::file(r, &content(role, 2), "\"2\""),
+        });
+    }
+    world.run(&["update"]).ended(0);
+    world.assert_slot(B, 2);
+}
+
 #[test]
 fn a_download_that_fails_leaves_a_beginning_that_nothing_points_to() {
     let world = World::new();
