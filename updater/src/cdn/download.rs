@@ -267,6 +267,7 @@ impl Cdn {
         let mut body = body.take((transfer.size - transfer.at).saturating_add(1));
         loop {
             let asked = Instant::now();
+            self.expect_in(self.times.stall);
             let bytes = match body.read(&mut buffer) {
                 Ok(0) => break,
                 Ok(length) => &buffer[..length],

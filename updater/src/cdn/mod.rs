@@ -6,7 +6,7 @@
 //! 2. `authorities`: whose certificate is good on that way
 //! 3. `redirect`: whether the answer may send us elsewhere
 //! 4. `answer`, `range`: what the answer's head is good for
-//! 5. `rate`: how fast the body is read
+//! 5. `rate`: how fast the body is read; `deadline`: how long is waited for a piece of it
 //! 6. `retry`: whether to ask again, and when
 //!
 //! `download` does that until a whole file is there, `mirrors` until it is the right one; `error` is
@@ -14,6 +14,7 @@
 
 mod answer;
 mod authorities;
+mod deadline;
 mod download;
 mod error;
 mod folder;
@@ -31,8 +32,8 @@ use std::sync::Mutex;
 use std::time::{Duration, Instant, SystemTime};
 
 use protocol::url::origin;
-use ureq::Body;
 use ureq::http::header::{IF_MODIFIED_SINCE, IF_NONE_MATCH, IF_RANGE, PROXY_AUTHORIZATION, RANGE};
+use ureq::{Body, Timeout};
 
 pub(crate) use self::answer::{begins_like_html, is_validator};
 pub use self::download::{FetchError, Sink};
@@ -97,8 +98,8 @@ impl Times {
     }
 }
 
-/// A client of CDNs. One is made for a run: it holds connections, and the limits that hold for all of
-/// them together.
+/// A client of CDNs. One is made for a run: it holds the limits that hold for all its requests
+/// together. They are made one after another, each over a connection of its own.
 pub struct Cdn {
     routes: Routes,
     allowed_origins: Vec<String>,
@@ -256,6 +257,11 @@ impl Cdn {
         Err(CdnError::Redirects { url, max: redirect::REDIRECTS_MAX })
     }
 
+    /// What is read now must have come in this time.
+    fn expect_in(&self, time: Duration) {
+        self.routes.deadline.set(time, Timeout::PerRead);
+    }
+
     /// One request and the head of its answer.
     fn exchange(&self, url: &str, request: &Request<'_>) -> Result<(Head, Body, String), CdnError> {
         let route = self.routes.to(url);
@@ -281,6 +287,11 @@ impl Cdn {
         }
         if request.deadline.is_some() {
             call = call.config().timeout_global(request.deadline).build();
+        }
+        // Whoever may be on the way gets no more time than the two of them together.
+        match request.deadline {
+            Some(all) => self.routes.deadline.set(all, Timeout::Global),
+            None => self.expect_in(self.times.connect + self.times.stall),
         }
         match call.call() {
             Ok(response) => {
