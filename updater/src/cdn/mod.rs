@@ -35,7 +35,7 @@ use protocol::url::origin;
 use ureq::http::header::{IF_MODIFIED_SINCE, IF_NONE_MATCH, IF_RANGE, PROXY_AUTHORIZATION, RANGE};
 use ureq::{Body, Timeout};
 
-pub(crate) use self::answer::{begins_like_html, is_validator};
+pub(crate) use self::answer::{begins_like_html, is_etag, is_validator};
 pub use self::download::{FetchError, Sink};
 pub(crate) use self::error::HTML;
 pub use self::error::{CdnError, SetupError};
