@@ -7,6 +7,7 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
+use crate::json;
 use crate::target::{Arch, Target, Variant, shortened};
 
 /// The schema of the claim that this code reads and writes.
@@ -63,6 +64,7 @@ impl fmt::Display for Role {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Artifact {
     /// What it is for.
+    #[serde(deserialize_with = "json::word")]
     pub role: Role,
     /// Its file name.
     pub name: String,
@@ -123,6 +125,7 @@ pub struct Release {
     /// The source distribution.
     pub variant: Variant,
     /// The processor architecture.
+    #[serde(deserialize_with = "json::word")]
     pub arch: Arch,
     /// `IMAGE_VERSION` of os-release, for people.
     pub version: String,
@@ -136,11 +139,13 @@ pub struct Release {
     /// SHA-256 of the recipe: the rendered variant and the files that go into the image.
     pub recipe: String,
     /// The files of the release. One of each role at most.
+    #[serde(deserialize_with = "json::objects")]
     pub artifacts: Vec<Artifact>,
     /// The packages of the image, sorted.
+    #[serde(deserialize_with = "json::objects")]
     pub packages: Vec<Package>,
     /// The packages that the boot loader on the disk image comes from, sorted.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "json::objects")]
     pub bootloader: Vec<Package>,
 }
 
