@@ -31,7 +31,7 @@ use std::io::{self, Read};
 use std::sync::Mutex;
 use std::time::{Duration, Instant, SystemTime};
 
-use protocol::url::origin;
+use protocol::url::{HOST_MAX, origin};
 use ureq::http::header::{IF_MODIFIED_SINCE, IF_NONE_MATCH, IF_RANGE, PROXY_AUTHORIZATION, RANGE};
 use ureq::{Body, Timeout};
 
@@ -247,7 +247,8 @@ impl Cdn {
             url = match redirect::target(&url, to, &self.allowed_origins) {
                 Some(next) => next,
                 None => {
-                    let to = origin(to).unwrap_or("another place").to_owned();
+                    let to = origin(to).filter(|place| place.len() <= HOST_MAX);
+                    let to = to.unwrap_or("another place").to_owned();
                     let (url, status) = (without_query(&url), head.status);
                     return Err(CdnError::Redirect { url, status, to });
                 }
