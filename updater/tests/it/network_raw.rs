@@ -234,6 +234,29 @@ fn odd_answers_are_the_file_or_an_error() {
     }
 }
 
+#[test]
+fn chunks_that_are_cut_anywhere_are_resumed() {
+    for end in ["", "\r", "\r\n", "\r\n3", "\r\n3e8", "\r\n3e8\r", "\r\n3e8\r\n", "\r\n0\r\n"] {
+        let address = listen(move |mut stream| {
+            let half = SIZE / 2;
+            if request(&mut stream)?.contains(&format!("bytes={half}-")) {
+                let range = format!("Content-Range: bytes {half}-{}/{SIZE}", SIZE - 1);
+                stream.write_all(format!("HTTP/1.1 206 X\r\n{range}\r\n\r\n").as_bytes())?;
+                return stream.write_all(&bytes(SIZE)[half..]);
+            }
+            stream.write_all(format!("{CHUNKED}{half:x}\r\n").as_bytes())?;
+            stream.write_all(&bytes(SIZE)[..half])?;
+            stream.write_all(end.as_bytes())
+        });
+        let result = fetch(&plain(), &format!("http://{address}/x"));
+        // What says that it ends there was not cut.
+        match end {
+            "\r\n0\r\n" => assert!(result.unwrap_err().contains("ended after 100000")),
+            _ => assert_eq!(result, Ok(()), "{end:?}"),
+        }
+    }
+}
+
 /// A body behind an answer to HEAD, and more than was announced: the next answer comes without it.
 #[test]
 fn what_comes_behind_an_answer_is_not_the_next_answer() {
