@@ -364,8 +364,8 @@ fn a_manifest_that_trickles_keeps_nobody_out() {
 fn an_unconfirmed_slot_is_found_without_the_lock() {
     let world = World::new();
     world.fill(B, 2, 2);
-    world.boot(B);
     world.on_trial(A, B, 2);
+    world.boot(B);
     world.publish(3);
     let lock = fs::File::open(world.esp("")).unwrap();
     lock.lock().unwrap();
