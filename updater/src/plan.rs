@@ -122,7 +122,8 @@ pub enum Step {
     FailedBefore,
     /// Refuse: the candidate is older than what runs.
     Downgrade,
-    /// End the trial of this slot before it begins: the CDN went back to what runs.
+    /// End the trial of this slot before it begins: the CDN does not offer that release any more, and
+    /// what it offers instead runs, or is not to be installed.
     Withdraw(Slot),
     /// Write the candidate into this slot and put it on trial.
     Install(Slot),
@@ -181,14 +182,15 @@ pub fn next(facts: &Facts<'_>) -> Step {
     if let Some(running) = booted.slot
         && running != good
     {
-        let is_tried = booted.on_trial && !is_rolled_back(state, running);
+        let is_left = is_rolled_back(state, running);
+        let is_tried = booted.on_trial && !is_left;
         if is_tried && there.holds(id) {
             return Step::UpToDate;
         }
         if is_tried || !here.is_whole() {
             return Step::Unconfirmed { running, good };
         }
-        if booted.on_trial || there.is_whole() && trial.is_none() {
+        if is_left || there.is_whole() && trial.is_none() {
             return Step::Return(good);
         }
     }

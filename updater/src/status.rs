@@ -3,7 +3,7 @@
 
 use protocol::Release;
 use protocol::esp::Slot;
-use protocol::grubenv::BootState;
+use protocol::grubenv::{BootState, TRIES};
 use protocol::release::ReleaseId;
 use serde_json::{Map, Value, json};
 
@@ -100,10 +100,11 @@ impl Disk {
         Some(Failed { id, slot: Slot::ALL.into_iter().find(holds) })
     }
 
-    /// The slot that GRUB will try next. The running slot is not it: its trial goes on.
+    /// The slot that GRUB will try next. The running slot is it only if it was written anew since, and
+    /// no try was counted: otherwise its trial goes on.
     pub fn pending(&self, running: Option<Slot>) -> Option<Slot> {
         let trial = self.boot.trial.filter(|trial| trial.tries > 0)?;
-        (running != Some(trial.slot)).then_some(trial.slot)
+        (running != Some(trial.slot) || trial.tries == TRIES).then_some(trial.slot)
     }
 }
 

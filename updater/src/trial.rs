@@ -141,6 +141,7 @@ pub fn rolled_back(
     if let Some(Trial { slot, release, .. }) = state.trial
         && slot == other
     {
+        whole(slots, running)?;
         let failed = release.or(id(other)).or(state.failed);
         return Ok(Back::Stay(BootState { failed, ..called_off(state) }));
     }

@@ -94,17 +94,17 @@ impl<'a> Update<'a> {
         self.request.candidate.key_id()
     }
 
-    /// What the decision compared it with.
+    /// What runs, by its slot's manifest; or what would.
     pub fn here(&self) -> Option<&Release> {
         self.slots.get(self.request.booted.slot.unwrap_or(self.grubenv.state.good)).release()
     }
 
     /// An error, if that was the decision.
     pub fn refuse_downgrade(&self) -> Result<(), UpdateError> {
-        match (&self.step, self.here()) {
-            (Step::Downgrade, Some(here)) => Err(UpdateError::Downgrade {
+        match self.step {
+            Step::Downgrade => Err(UpdateError::Downgrade {
                 offered: named(self.candidate()),
-                running: named(here),
+                running: self.here().map_or("what runs".into(), named),
             }),
             _ => Ok(()),
         }
@@ -206,8 +206,10 @@ pub fn outstanding(esp: &dyn FileSystem, booted: Booted, keys: &KeyRing) -> Opti
     let candidate = slots.get(grubenv.state.trial?.slot).release()?;
     // Whoever put it on trial had asked for an older one.
     let allow = Permissions { downgrade: true, ..Permissions::default() };
-    let step = step(booted, &grubenv, &slots, candidate, allow);
-    matches!(step, Step::Pending(_)).then(|| candidate.clone())
+    match step(booted, &grubenv, &slots, candidate, allow) {
+        Step::Pending(slot) | Step::Return(slot) => slots.get(slot).release().cloned(),
+        _ => None,
+    }
 }
 
 /// A release in a sentence.

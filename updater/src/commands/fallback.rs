@@ -79,21 +79,22 @@ fn wait(global: &Global, host: &Host) {
 
 /// What cannot be read was not confirmed, unless that was done in this boot.
 fn is_confirmed(global: &Global, host: &Host, running: Slot) -> bool {
+    if is_remembered(host, running) {
+        return true;
+    }
     let (folder, asked) = (global.esp.clone(), host.clone());
     let read = move || -> Result<bool, EspError> {
         let Some(esp) = Esp::open(&asked, folder.as_deref(), Access::Read)? else {
             return Ok(false);
         };
         let grubenv = Grubenv::read(&esp, running);
-        match grubenv.problem {
-            None => Ok(!is_tried(&grubenv.state, running)),
-            Some(_) => Ok(is_remembered(&asked, running)),
-        }
+        Ok(grubenv.problem.is_none() && !is_tried(&grubenv.state, running))
     };
     match within(DISK_MAX, read) {
         Some(Ok(is_confirmed)) => return is_confirmed,
         Some(Err(error)) => log::error!("{error}"),
         None => log::error!("the disk does not answer"),
     }
+    // Meanwhile.
     is_remembered(host, running)
 }

@@ -130,9 +130,12 @@ fn a_trial_is_rolled_back_to_what_is_good() {
     assert_eq!(over.trial.unwrap().tries, 0);
     // It was not booted yet.
     assert_eq!(back(&state, A), Back::Stay(expected));
+    // What is lost is nothing to go back to, nor to stay with.
     let lost = Slots { a: Content::Empty, ..slots(5, 6) };
-    let refused = rolled_back(&left(state, 2), B, &lost, NOW).unwrap_err().to_string();
-    assert!(refused.contains("slot a is empty"), "{refused}");
+    for (state, running) in [(left(state.clone(), 2), B), (state, A)] {
+        let refused = rolled_back(&state, running, &lost, NOW).unwrap_err().to_string();
+        assert!(refused.contains("slot a is empty"), "{refused}");
+    }
 }
 
 #[test]

@@ -389,7 +389,7 @@ fn bad_releases_and_cuts_and_ways_back_end_well() {
 
 #[test]
 fn a_grubenv_that_is_lost_ends_well() {
-    all_end_well(ALL, Faults { losses: 1, ..Faults::default() });
+    all_end_well(ALL, Faults { losses: 1, rollbacks: 1, ..Faults::default() });
 }
 
 #[test]
@@ -399,5 +399,5 @@ fn a_good_slot_that_is_misread_ends_well() {
 
 #[test]
 fn a_slot_that_is_lost_ends_well() {
-    all_end_well(ALL, Faults { damages: 1, ..Faults::default() });
+    all_end_well(ALL, Faults { damages: 1, rollbacks: 1, ..Faults::default() });
 }

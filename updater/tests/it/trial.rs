@@ -256,6 +256,11 @@ fn a_way_back_is_not_undone_before_the_reboot() {
     assert_eq!(world.boots(), (A, Some((B, 0))));
     assert_eq!(world.run(&["update", "--json"]).ended(0).json()["step"], "return");
     assert!(world.rebooted());
+    // Also without a CDN.
+    world.publish_token("an error page");
+    world.run(&["update"]).failed(&["rebooting into deb_"]);
+    assert!(world.rebooted());
+    world.publish(2);
     world.run(&["fallback"]).ended(0);
     assert!(world.rebooted());
     world.boot(A);

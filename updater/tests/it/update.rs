@@ -147,6 +147,8 @@ fn a_running_slot_that_is_lost_is_healed_and_the_other_one_stays() {
     world.assert_slot(B, 2);
     assert_eq!(world.boots(), (A, Some((B, 3))));
     assert_eq!(world.run(&["update", "--json"]).ended(0).json()["step"], "pending");
+    let status = world.run(&["status", "--json"]).ended(0).json();
+    assert_eq!(status["reboot"]["outstanding"], true);
     // What is in the slot now is not what runs.
     world.run(&["confirm"]).ended(0);
     assert_eq!(world.boots(), (A, Some((B, 3))));
