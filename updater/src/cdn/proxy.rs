@@ -18,8 +18,12 @@ impl Proxy {
     /// was found: what stands there is never shown.
     fn parse(text: &str, from: &str) -> Result<Self, SetupError> {
         let proxy = ureq::Proxy::new(text).ok();
+        // Of a port that is none, ureq says that there is none.
+        let rest = text.split_once("://").map_or(text, |(_, rest)| rest);
+        let host = rest.rsplit_once('@').map_or(rest, |(_, host)| host);
+        let host = host.split('/').next().unwrap_or_default();
         let usable = |proxy: &ureq::Proxy| {
-            proxy.protocol() == ProxyProtocol::Http && !proxy.host().is_empty()
+            proxy.protocol() == ProxyProtocol::Http && origin(&format!("http://{host}")).is_some()
         };
         match proxy.filter(usable) {
             Some(proxy) => Ok(Self(proxy)),
@@ -242,7 +246,16 @@ mod tests {
 
     #[test]
     fn a_proxy_that_is_none_is_an_error_without_its_value() {
-        for bad in ["socks5://SECRET@x", "https://SECRET@x", "http://", "SECRET x", "ftp://x"] {
+        for bad in [
+            "socks5://SECRET@x",
+            "https://SECRET@x",
+            "http://",
+            "SECRET x",
+            "ftp://x",
+            "http://x:70000",
+            "http://u:SECRET@x:0/",
+            "x:65536",
+        ] {
             let error = from_env(&[("https_proxy", bad)]).unwrap_err().to_string();
             assert!(error.contains("https_proxy") && !error.contains("SECRET"), "{error}");
         }
