@@ -7,7 +7,7 @@ use protocol::url::origin;
 use ureq::ProxyProtocol;
 
 use super::SetupError;
-use crate::config::Network;
+use crate::config::{Environment, Network, Variable, proxy_place};
 
 /// An HTTP proxy.
 #[derive(Clone, PartialEq, Eq)]
@@ -17,15 +17,9 @@ impl Proxy {
     /// Reads `http://[user:password@]host[:port]`; the scheme may be missing. `from` says where it
     /// was found: what stands there is never shown.
     fn parse(text: &str, from: &str) -> Result<Self, SetupError> {
-        let proxy = ureq::Proxy::new(text).ok();
         // Of a port that is none, ureq says that there is none.
-        let rest = text.split_once("://").map_or(text, |(_, rest)| rest);
-        let host = rest.rsplit_once('@').map_or(rest, |(_, host)| host);
-        let host = host.split('/').next().unwrap_or_default();
-        let usable = |proxy: &ureq::Proxy| {
-            proxy.protocol() == ProxyProtocol::Http && origin(&format!("http://{host}")).is_some()
-        };
-        match proxy.filter(usable) {
+        let proxy = proxy_place(text).and_then(|_| ureq::Proxy::new(text).ok());
+        match proxy.filter(|proxy| proxy.protocol() == ProxyProtocol::Http) {
             Some(proxy) => Ok(Self(proxy)),
             None => Err(SetupError::Proxy { from: from.to_owned() }),
         }
@@ -72,21 +66,15 @@ impl Proxies {
             let bypass = configured.filter_map(Bypass::parse).collect();
             return Ok(Self { http: proxy.clone(), https: proxy, bypass });
         }
-        let first = |names: &[&str]| {
-            let set = |name: &&str| Some((name.to_string(), variable(name)?));
-            names.iter().filter_map(set).find(|(_, value)| !value.trim().is_empty())
+        let environment = Environment::read(variable);
+        let proxy = |found: &Option<Variable>| {
+            let parse = |found: &Variable| Proxy::parse(found.value.trim(), found.name);
+            found.as_ref().map(parse).transpose()
         };
-        let proxy = |names: &[&str]| {
-            first(names).map(|(name, value)| Proxy::parse(value.trim(), &name)).transpose()
-        };
-        let no_proxy = first(&["no_proxy", "NO_PROXY"]).map(|(_, value)| value).unwrap_or_default();
         Ok(Self {
-            http: proxy(&["http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"])?,
-            https: proxy(&["https_proxy", "HTTPS_PROXY", "all_proxy", "ALL_PROXY"])?,
-            bypass: configured
-                .chain(no_proxy.split([',', ' ']))
-                .filter_map(Bypass::parse)
-                .collect(),
+            http: proxy(&environment.http)?,
+            https: proxy(&environment.https)?,
+            bypass: configured.chain(environment.bypass()).filter_map(Bypass::parse).collect(),
         })
     }
 

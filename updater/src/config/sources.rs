@@ -7,7 +7,8 @@ use protocol::esp;
 
 use super::smbios::oem_strings;
 use super::{
-    ConfigError, Fragment, HealthFragment, ListenFragment, Merged, Quantity, RebootFragment, Source,
+    ConfigError, Environment, Fragment, HealthFragment, ListenFragment, Merged, Quantity,
+    RebootFragment, Source,
 };
 use super::{Health, span_text};
 use crate::esp::{Esp, EspError, mount_volume};
@@ -36,7 +37,8 @@ const LISTEN_ADDRESS: &str = "0.0.0.0:4000";
 /// Reads and merges every source. One that is not there is fine, one that is broken is an error.
 /// `files` come last.
 pub fn load(host: &Host, esp: Option<&Esp>, files: &[PathBuf]) -> Result<Merged, ConfigError> {
-    let mut merged = Merged::default();
+    let variable = |name: &str| std::env::var(name).ok();
+    let mut merged = Merged { environment: Environment::read(&variable), ..Merged::default() };
     merged.add(&Source::Default, defaults());
     add_os_release(&mut merged, host)?;
     add_file(&mut merged, Source::Image, &host.path(IMAGE_CONFIG))?;
