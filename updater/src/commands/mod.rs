@@ -22,7 +22,7 @@ use serde_json::json;
 use self::output::{answer, tell};
 use crate::bootstate::{Grubenv, good_without_grubenv};
 use crate::cli::{Cli, Command, Exit, Global, Require};
-use crate::config::{ConfigError, Merged, Settings, load};
+use crate::config::{ConfigError, Merged, Settings, load, of_image};
 use crate::confirm::is_remembered;
 use crate::esp::{Access, Esp};
 use crate::host::{Booted, Host};
@@ -104,9 +104,34 @@ struct Opened {
 
 impl Opened {
     fn new(global: &Global, access: Access) -> Result<Self> {
+        Self::with(global, access, |host, esp| load(host, esp, &global.configs))
+    }
+
+    /// For who only looks. Where the configuration is broken, the image's keys say what is in the slots,
+    /// and what is wrong comes with it.
+    fn to_look(global: &Global) -> Result<(Self, Option<String>)> {
+        let is_broken = |error: &ConfigError| !matches!(error, ConfigError::NotRoot { .. });
+        match Self::new(global, Access::Read) {
+            Ok(opened) => Ok((opened, None)),
+            Err(error) if error.downcast_ref().is_some_and(is_broken) => {
+                match Self::with(global, Access::Read, |host, _| of_image(host)) {
+                    Ok(opened) => Ok((opened, Some(format!("{error:#}")))),
+                    // The first error is the one to be told.
+                    Err(_) => Err(error),
+                }
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    fn with(
+        global: &Global,
+        access: Access,
+        load: impl FnOnce(&Host, Option<&Esp>) -> Result<Merged, ConfigError>,
+    ) -> Result<Self> {
         let host = Host::new(&global.host_root);
         let esp = Esp::open(&host, global.esp.as_deref(), access)?;
-        let merged = load(&host, esp.as_ref(), &global.configs)?;
+        let merged = load(&host, esp.as_ref())?;
         let settings = Settings::try_from(&merged)?;
         let slot = host.running().context("cannot read the kernel command line")?;
         let on_trial = host.on_trial().context("cannot read the kernel command line")?

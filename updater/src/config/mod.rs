@@ -24,7 +24,7 @@ pub use network::{Environment, Network, Variable, proxy_place};
 pub use policy::{Reboot, RebootFragment, Window, WindowFragment};
 pub use quantity::{Quantity, span_text};
 pub use settings::{Listen, Settings};
-pub use sources::load;
+pub use sources::{load, of_image};
 
 /// Where a value came from.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -58,6 +58,15 @@ pub fn load(host: &Host, esp: Option<&Esp>, files: &[PathBuf]) -> Result<Merged,
     Ok(merged)
 }
 
+/// What nobody configured: the defaults, the variant that runs, and the keys of the image.
+pub fn of_image(host: &Host) -> Result<Merged, ConfigError> {
+    let mut merged = Merged::default();
+    merged.add(&Source::Default, defaults());
+    add_os_release(&mut merged, host)?;
+    add_image_keys(&mut merged, host)?;
+    Ok(merged)
+}
+
 fn defaults() -> Fragment {
     Fragment {
         reboot: Some(RebootFragment::Idle),

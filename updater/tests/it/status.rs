@@ -118,21 +118,54 @@ fn hostile_records_are_only_shown() {
 }
 
 #[test]
-fn a_broken_configuration_hides_only_the_slots() {
+fn a_broken_configuration_hides_only_itself() {
     let world = World::new();
     world.run(&["check"]).ended(0);
+    world.fill(B, 2, 2);
+    fs::remove_file(world.esp("etchaos/b/initrd")).unwrap();
     world.write("esp/etchaos/config.json", r#"{"cnd": "x"}"#);
     // As the unit does it.
     assert_eq!(world.run(&["config", "--require", "cdn"]).code, 255);
     let ran = world.run(&["status", "--json"]);
-    ran.failed(&["`cnd`", "ESP etchaos/config.json"]);
     let shown = ran.json();
+    ran.failed(&["`cnd`", "ESP etchaos/config.json"]);
     assert!(shown["problem"].as_str().unwrap().contains("`cnd`"), "{shown}");
-    assert_eq!((&shown["slots"], &shown["running"]["slot"]), (&json!(null), &json!("a")));
+    assert_eq!((&shown["config"], &shown["reboot"]["policy"]), (&json!(null), &json!(null)));
+    assert_eq!((&shown["good"], &shown["running"]["build"]), (&json!("a"), &json!(0)));
+    assert_eq!(shown["slots"]["a"]["state"], "complete");
+    assert_eq!(shown["slots"]["b"]["problem"], "initrd is missing");
     assert_eq!(shown["lastPoll"]["outcome"], "upToDate");
     assert_eq!(shown["lastError"]["command"], "update");
     let text = world.run(&["status"]).stdout;
-    assert!(text.contains("slots       the configuration from ESP"), "{text}");
+    for part in ["config      the configuration from ESP", "slot a      complete  13.1"] {
+        assert!(text.contains(part), "{part}: {text}");
+    }
+
+    let ran = world.run(&["verify", "--json"]);
+    let shown = ran.json();
+    ran.failed(&["`cnd`", "ESP etchaos/config.json"]);
+    assert_eq!(
+        (&shown["whole"], &shown["slots"]["a"]["state"]),
+        (&json!(false), &json!("complete"))
+    );
+    let problems: Vec<&str> =
+        shown["problems"].as_array().unwrap().iter().filter_map(Value::as_str).collect();
+    let [slot, config] = problems[..] else { panic!("{problems:?}") };
+    assert!(slot.contains("slot b is damaged") && config.contains("`cnd`"), "{problems:?}");
+    // By the image's keys alone it is not known for certain, so it is not remembered.
+    assert_eq!(world.run(&["status", "--json"]).json()["verified"], json!(null));
+    world.fill(B, 2, 2);
+    let text = world.run(&["verify"]).ended(1).stdout;
+    assert!(text.contains("slot b  whole") && text.contains("`cnd`"), "{text}");
+    assert!(!text.contains("repairs"), "{text}");
+
+    // Where the keys are what is broken, nothing can be said of the slots.
+    world.write("host/usr/lib/etchaos/keys", "x");
+    let shown = world.run(&["status", "--json"]).ended(1).json();
+    assert_eq!((&shown["slots"], &shown["running"]["slot"]), (&json!(null), &json!("a")));
+    assert!(shown["problem"].as_str().unwrap().contains("`cnd`"), "{shown}");
+    assert_eq!(shown["lastPoll"]["outcome"], "upToDate");
+    world.run(&["verify"]).failed(&["`cnd`"]);
 }
 
 #[test]
