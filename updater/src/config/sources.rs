@@ -12,6 +12,7 @@ use super::{
 };
 use super::{Health, span_text};
 use crate::esp::{Esp, EspError, mount_volume};
+use crate::files::parent;
 use crate::host::{Host, read_if_there};
 
 /// What the image says.
@@ -44,7 +45,7 @@ pub fn load(host: &Host, esp: Option<&Esp>, files: &[PathBuf]) -> Result<Merged,
     add_file(&mut merged, Source::Image, &host.path(IMAGE_CONFIG))?;
     add_image_keys(&mut merged, host)?;
     if let Some(esp) = esp {
-        add_file(&mut merged, Source::Esp, &esp.path(esp::CONFIG))?;
+        add_file(&mut merged, Source::Esp, &esp.path(esp::CONFIG)).map_err(in_the_way)?;
     }
     add_cmdline(&mut merged, host)?;
     add_smbios(&mut merged, host)?;
@@ -52,7 +53,9 @@ pub fn load(host: &Host, esp: Option<&Esp>, files: &[PathBuf]) -> Result<Merged,
     for path in files {
         let from = Source::File(path.clone());
         if !add_file(&mut merged, from.clone(), path)? {
-            return Err(ConfigError::Read { from, why: io::ErrorKind::NotFound.into() });
+            let why = "there is no such file: put it there, or leave --config out";
+            let why = io::Error::new(io::ErrorKind::NotFound, why);
+            return Err(ConfigError::Read { from, why });
         }
     }
     Ok(merged)
@@ -91,6 +94,21 @@ fn add_file(merged: &mut Merged, from: Source, path: &Path) -> Result<bool, Conf
     let Some(json) = read(&from, path, FILE_MAX)? else { return Ok(false) };
     add(merged, from, Fragment::from_json(&json))?;
     Ok(true)
+}
+
+/// Of a file in the place of our folder, the system says only that it is none.
+fn in_the_way(error: ConfigError) -> ConfigError {
+    match error {
+        ConfigError::Read { from, why } if why.kind() == io::ErrorKind::NotADirectory => {
+            let why = format!(
+                "{} on the ESP is a file, and a folder is expected there: it may be removed",
+                parent(esp::CONFIG)
+            );
+            let why = io::Error::new(io::ErrorKind::NotADirectory, why);
+            ConfigError::Read { from, why }
+        }
+        error => error,
+    }
 }
 
 fn add_image_keys(merged: &mut Merged, host: &Host) -> Result<(), ConfigError> {

@@ -145,7 +145,22 @@ fn broken_sources_are_named() {
         }
     }
     let world = World::new();
-    world.run(&["check", "--config", "/nonexistent/x.json"]).failed(&["/nonexistent/x.json"]);
+    let said = ["/nonexistent/x.json", "there is no such file", "leave --config out"];
+    world.run(&["check", "--config", "/nonexistent/x.json"]).failed(&said);
+}
+
+#[test]
+fn a_file_in_the_way_of_our_folder_is_told_with_the_way_out() {
+    let world = World::new();
+    fs::remove_dir_all(world.esp("etchaos")).unwrap();
+    fs::write(world.esp("etchaos"), "").unwrap();
+    let said = "etchaos on the ESP is a file, and a folder is expected there: it may be removed";
+    for command in ["config", "check", "update", "status", "verify"] {
+        world.run(&[command]).failed(&[said]);
+    }
+    // It reads no configuration.
+    let path = world.esp("etchaos").display().to_string();
+    world.run(&["confirm"]).failed(&[&path, "it is in the way, and may be removed"]);
 }
 
 #[test]
