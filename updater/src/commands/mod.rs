@@ -24,7 +24,7 @@ use crate::bootstate::{Grubenv, good_without_grubenv};
 use crate::cli::{Cli, Command, Exit, Global, Require};
 use crate::config::{ConfigError, Merged, Settings, load, of_image};
 use crate::confirm::is_remembered;
-use crate::esp::{Access, Esp};
+use crate::esp::{Access, Esp, EspError};
 use crate::host::{Booted, Host};
 use crate::plan::Slots;
 use crate::record::{self, Failure};
@@ -47,7 +47,8 @@ pub fn run(cli: &Cli) -> Exit {
     result.unwrap_or_else(|error| {
         let text = format!("{error:#}");
         log::error!("{text}");
-        if let Some(command) = recorded(&cli.command) {
+        let name = recorded(&cli.command).filter(|_| !came_second(&cli.command, &error));
+        if let Some(command) = name {
             let host = Host::new(&global.host_root);
             record::write(&host, &Failure::new(now(), command, &text));
             if matches!(&cli.command, Command::Check | Command::Update(_)) {
@@ -78,6 +79,13 @@ fn recorded(command: &Command) -> Option<&'static str> {
         Command::Fallback(_) => Some("fallback"),
         Command::Status | Command::Listen | Command::Config(_) => None,
     }
+}
+
+/// Whether nothing was done because another one is at work, which records its own errors. But that a
+/// healthy boot is not confirmed, after a wait that was long enough for anybody, is to be seen.
+fn came_second(command: &Command, error: &anyhow::Error) -> bool {
+    let is_busy = matches!(error.downcast_ref(), Some(EspError::Busy(_)));
+    is_busy && !matches!(command, Command::Confirm)
 }
 
 /// How `config --require` ends where the answer is not known. The unit of updates is started by a timer,

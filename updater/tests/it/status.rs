@@ -304,6 +304,28 @@ fn a_dry_run_writes_nothing() {
     world.run(&["update", "--dry-run"]).ended(0);
 }
 
+/// Who came second changed nothing, and says so to who started it. The first one may be doing fine.
+#[test]
+fn who_is_refused_because_another_one_is_at_work_is_no_last_error() {
+    let world = World::new();
+    let path = world.path("etchaos.prom");
+    world.write("esp/etchaos/config.json", json!({"metrics": path}).to_string());
+    world.publish(2);
+    world.run(&["status"]).ended(0);
+    let other = fs::File::open(world.esp("")).unwrap();
+    other.lock().unwrap();
+    for command in ["update", "rollback"] {
+        world.run(&[command]).failed(&["another etchaos-updater is at work"]);
+        assert_eq!(status(&world)["lastError"], json!(null), "{command}");
+    }
+    let text = fs::read_to_string(&path).unwrap();
+    assert!(!text.contains("etchaos_last_error_timestamp_seconds"), "{text}");
+    // Another error is one.
+    other.unlock().unwrap();
+    world.run(&["rollback"]).failed(&["nothing to go back to"]);
+    assert_eq!(status(&world)["lastError"]["command"], "rollback");
+}
+
 #[test]
 fn metrics_are_written_if_asked_for() {
     let world = World::new();
@@ -338,6 +360,13 @@ fn metrics_are_written_if_asked_for() {
     let text = fs::read_to_string(&path).unwrap();
     assert!(text.contains("\netchaos_last_error_timestamp_seconds "), "{text}");
     world.publish(3);
+
+    // Nor has it to wait for the next run to see that somebody went back.
+    has("etchaos_failed_release 0");
+    world.run(&["rollback", "--no-reboot"]).ended(0);
+    has("etchaos_failed_release 1");
+    has("etchaos_reboot_outstanding 0");
+    assert!(!fs::read_to_string(&path).unwrap().contains("etchaos_trial_tries_left"));
 
     // A folder that cannot be made does not stop an update.
     fs::remove_dir_all(&folder).unwrap();
