@@ -56,8 +56,8 @@ not an error (the running release is not confirmed, the offered one failed its t
 back, listening is off); 10 check only: there is something to do (install, repair, reboot).
 verify: 0 whole, 1 damaged. health: 0 healthy, 1 not. rollback: 1 also if there is no way back.
 config --require: 0 it is set, 1 it is not, 255 it cannot be read (the unit fails, or is tried again);
-a broken configuration is 255 for cdn, and 1 for listen (it is skipped). SIGINT and SIGTERM end an
-update in order; the next one goes on.";
+a broken configuration is 255 for cdn, and 1 for listen (it is skipped). SIGINT, SIGTERM and
+SIGHUP end an update in order; the next one goes on.";
 
 /// What holds for every command.
 #[derive(Debug, Clone, Args)]
