@@ -4,6 +4,7 @@ use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::{Map, Value};
 
 use crate::date::text;
+use crate::json;
 use crate::pattern::{Mode, PatternFiles};
 use crate::release::{Release, ReleaseError};
 use crate::token::Verified;
@@ -66,7 +67,7 @@ pub struct Claims {
     #[serde(
         rename = "etchaPattern",
         skip_serializing_if = "Option::is_none",
-        deserialize_with = "present"
+        deserialize_with = "json::object"
     )]
     pub etcha_pattern: Option<PatternFiles>,
     /// Variables of a Pattern's run.
@@ -77,14 +78,14 @@ pub struct Claims {
     #[serde(
         rename = "etchaosMode",
         skip_serializing_if = "Option::is_none",
-        deserialize_with = "present"
+        deserialize_with = "mode"
     )]
     pub etchaos_mode: Option<Mode>,
     /// What the release is, if this is a manifest.
     #[serde(
         rename = "etchaosRelease",
         skip_serializing_if = "Option::is_none",
-        deserialize_with = "present"
+        deserialize_with = "json::object"
     )]
     pub etchaos_release: Option<Release>,
 }
@@ -181,6 +182,10 @@ impl TryFrom<Verified<Claims>> for Verified<Manifest> {
 /// A claim that is there has a value: `null` is not "no limit".
 fn present<'de, D: Deserializer<'de>, T: Deserialize<'de>>(d: D) -> Result<Option<T>, D::Error> {
     T::deserialize(d).map(Some)
+}
+
+fn mode<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Mode>, D::Error> {
+    json::word(deserializer).map(Some)
 }
 
 fn one_or_many<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<String>, D::Error> {

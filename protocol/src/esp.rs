@@ -22,6 +22,9 @@ pub const MANIFEST: &str = "release.jwt";
 /// The name of the manifest in a slot's folder while its release is being downloaded: it says what the
 /// other files there are the beginnings of.
 pub const PARTIAL: &str = "partial.jwt";
+/// The name of an empty file in a slot's folder: what is there was confirmed once. By it the boot loader
+/// chooses where it has no [`GRUBENV`].
+pub const CONFIRMED: &str = "good";
 
 /// The kernel's argument that says which slot was booted: `etchaos.slot=a`.
 pub const ARG_SLOT: &str = "etchaos.slot";

@@ -7,12 +7,16 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
+use crate::json;
 use crate::target::{Arch, Target, Variant, shortened};
 
 /// The schema of the claim that this code reads and writes.
 pub const SCHEMA: u32 = 1;
 /// No artifact is larger. A release that a host could not hold in memory is a mistake or an attack.
 pub const ARTIFACT_SIZE_MAX: u64 = 8 << 30;
+/// What a host boots is on its ESP, and a FAT has 32 bits for a file's size.
+const BOOT_SIZE_MAX: u64 = u32::MAX as u64;
+const EXPECTED_ON_FAT: &str = "expected 1 to 4294967295 bytes, the most that a file on a FAT has";
 /// More packages than any distribution installs on a minimal server.
 const PACKAGES_MAX: usize = 10_000;
 /// Longest version, kernel release or package name.
@@ -60,6 +64,7 @@ impl fmt::Display for Role {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Artifact {
     /// What it is for.
+    #[serde(deserialize_with = "json::word")]
     pub role: Role,
     /// Its file name.
     pub name: String,
@@ -120,6 +125,7 @@ pub struct Release {
     /// The source distribution.
     pub variant: Variant,
     /// The processor architecture.
+    #[serde(deserialize_with = "json::word")]
     pub arch: Arch,
     /// `IMAGE_VERSION` of os-release, for people.
     pub version: String,
@@ -133,11 +139,13 @@ pub struct Release {
     /// SHA-256 of the recipe: the rendered variant and the files that go into the image.
     pub recipe: String,
     /// The files of the release. One of each role at most.
+    #[serde(deserialize_with = "json::objects")]
     pub artifacts: Vec<Artifact>,
     /// The packages of the image, sorted.
+    #[serde(deserialize_with = "json::objects")]
     pub packages: Vec<Package>,
     /// The packages that the boot loader on the disk image comes from, sorted.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "json::objects")]
     pub bootloader: Vec<Package>,
 }
 
@@ -267,9 +275,13 @@ impl Artifact {
         if !is_file_name(&self.name) {
             return Err(field("artifact name", &self.name, "expected a plain file name"));
         }
-        if self.size == 0 || self.size > ARTIFACT_SIZE_MAX {
-            let found = self.size.to_string();
-            return Err(field("artifact size", &found, "expected 1 byte to 8 GiB"));
+        let (name, max, expected) = match self.role {
+            Role::Kernel => ("kernel size", BOOT_SIZE_MAX, EXPECTED_ON_FAT),
+            Role::Initrd => ("initrd size", BOOT_SIZE_MAX, EXPECTED_ON_FAT),
+            Role::Disk => ("disk size", ARTIFACT_SIZE_MAX, "expected 1 byte to 8 GiB"),
+        };
+        if self.size == 0 || self.size > max {
+            return Err(field(name, &self.size.to_string(), expected));
         }
         if self.url.is_empty() || self.url.len() > URL_MAX {
             let found = format!("{} characters long", self.url.len());
@@ -357,6 +369,28 @@ pub(crate) mod tests {
             change(&mut release);
             assert!(release.validate().is_err(), "change {index}");
         }
+    }
+
+    #[test]
+    fn what_a_host_boots_fits_on_a_fat() {
+        let sized = |index: usize, size| {
+            let mut release = example();
+            release.artifacts[index].size = size;
+            release.validate().map_err(|error| error.to_string())
+        };
+        for (index, name) in [(0, "kernel"), (1, "initrd")] {
+            assert_eq!(sized(index, (4 << 30) - 1), Ok(()));
+            for size in [4_u64 << 30, 8 << 30] {
+                let error = sized(index, size).unwrap_err();
+                let found = format!("{name} size is \"{size}\"");
+                for said in [&found, "4294967295", "FAT"] {
+                    assert!(error.contains(said), "no {said:?} in: {error}");
+                }
+            }
+        }
+        // No host writes the disk image to its ESP.
+        assert_eq!(sized(2, 8 << 30), Ok(()));
+        assert!(sized(2, (8 << 30) + 1).is_err());
     }
 
     #[test]

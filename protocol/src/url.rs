@@ -4,7 +4,7 @@ use crate::release::is_file_name;
 use crate::target::shortened;
 
 /// As much of a host as is shown: a DNS name has 253 characters at most, with scheme and port.
-const HOST_MAX: usize = 270;
+pub const HOST_MAX: usize = 270;
 
 /// The URL of an artifact that the manifest at `manifest_url` names as `url`, if it stays at home.
 ///

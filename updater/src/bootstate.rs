@@ -5,7 +5,7 @@ use protocol::grubenv::{Block, BootState, SIZE};
 
 use crate::files::{FileError, FileSystem, overwrite, read_if_there};
 use crate::host::Booted;
-use crate::plan::{Content, Slots};
+use crate::plan::Slots;
 
 /// grubenv.
 #[derive(Debug, Clone)]
@@ -70,11 +70,10 @@ impl Grubenv {
 /// tried it (then it is the other one, whatever became of grubenv since); or what GRUB would end up
 /// with.
 pub fn good_without_grubenv(booted: Booted, slots: &Slots) -> Slot {
-    let whole = |content: &Content| matches!(content, Content::Complete(_));
     match booted.slot {
         Some(running) if booted.on_trial => running.other(),
         Some(running) => running,
-        None if !whole(&slots.a) && whole(&slots.b) => Slot::B,
+        None if !slots.a.is_whole() && slots.b.is_whole() => Slot::B,
         None => Slot::A,
     }
 }

@@ -2,28 +2,30 @@
 
 use std::time::Duration;
 
-use protocol::esp::Slot;
+use protocol::esp::{CONFIRMED, MANIFEST, Slot};
+use protocol::grubenv::BootState;
 
 use crate::bootstate::Grubenv;
 use crate::esp::{Access, EspError, RUN, run_folder};
-use crate::files::{FileError, FileSystem};
-use crate::host::{Host, read_if_there};
+use crate::files::{Entry, FileError, FileSystem};
+use crate::host::{Booted, Host, read_if_there};
 use crate::trial::confirmed;
 
 /// A healthy boot that is not confirmed would be undone by the next one, so it is worth waiting for
 /// another updater.
 const WAIT: Duration = Duration::from_secs(300);
 
-/// In our folder, until the next boot: the slot that was confirmed in this one.
-const CONFIRMED: &str = "confirmed";
+/// In our folder below /run, until the next boot: the slot that was confirmed in this one.
+const REMEMBERED: &str = "confirmed";
 
 /// What there is to confirm, from the side of grubenv.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Open {
     /// Nothing.
     Nothing,
-    /// The running slot is good, but grubenv could say more: that the other slot's trial has failed.
-    /// If somebody else is writing, that can wait for the next boot or update.
+    /// The running slot is good, but the disk could say more: that the other slot's trial has failed, or
+    /// that this slot was confirmed. If somebody else is writing, that can wait for the next boot or
+    /// update.
     Memory,
     /// The running slot.
     Slot,
@@ -31,11 +33,12 @@ pub enum Open {
 
 impl Open {
     /// What is open while `running` runs.
-    pub fn of(grubenv: &Grubenv, running: Slot) -> Self {
+    pub fn of(esp: &dyn FileSystem, grubenv: &Grubenv, running: Slot) -> Self {
         let state = confirmed(&grubenv.state, running);
         match state == grubenv.state {
             _ if grubenv.problem.is_some() => Self::Slot,
-            true => Self::Nothing,
+            true if is_marked(esp, running) => Self::Nothing,
+            true => Self::Memory,
             false if state.good != grubenv.state.good => Self::Slot,
             false => Self::Memory,
         }
@@ -68,13 +71,45 @@ pub enum Confirmed {
     },
 }
 
+/// Whether a healthy boot says that what is in the running slot is good. Without a trial in this boot
+/// the boot loader took that slot as its last resort, or it was written anew since: then only the mark
+/// says that it is what was confirmed.
+pub fn may_confirm(esp: &dyn FileSystem, state: &BootState, booted: Booted) -> bool {
+    booted
+        .slot
+        .is_some_and(|running| running == state.good || booted.on_trial || is_marked(esp, running))
+}
+
+/// Whether this slot has the mark of one that was confirmed.
+fn is_marked(esp: &dyn FileSystem, slot: Slot) -> bool {
+    esp.look(&mark_of(slot)).is_ok_and(|mark| mark.is_some())
+}
+
+fn mark_of(slot: Slot) -> String {
+    format!("{}/{CONFIRMED}", slot.folder())
+}
+
+/// For a boot loader that finds no grubenv. A host without the mark boots as well, so this never fails.
+fn mark(esp: &dyn FileSystem, slot: Slot) {
+    let is_release = esp.look(&format!("{}/{MANIFEST}", slot.folder()));
+    if is_marked(esp, slot) || !matches!(is_release, Ok(Some(Entry::File { .. }))) {
+        return;
+    }
+    let marked = esp.create(&mark_of(slot)).and_then(|_| esp.sync_folder(&slot.folder()));
+    if let Err(error) = marked {
+        log::warn!("{error}");
+    }
+}
+
 /// Makes the running slot the good one.
 pub fn confirm(esp: &dyn FileSystem, running: Slot) -> Result<Confirmed, FileError> {
     let mut grubenv = Grubenv::read(esp, running);
     let recreated = grubenv.problem.clone();
-    let open = Open::of(&grubenv, running);
-    if open != Open::Nothing {
-        grubenv.write(esp, confirmed(&grubenv.state, running))?;
+    let open = Open::of(esp, &grubenv, running);
+    mark(esp, running);
+    let state = confirmed(&grubenv.state, running);
+    if state != grubenv.state || recreated.is_some() {
+        grubenv.write(esp, state)?;
     }
     Ok(match open {
         Open::Slot => Confirmed::Now { recreated },
@@ -86,7 +121,7 @@ pub fn confirm(esp: &dyn FileSystem, running: Slot) -> Result<Confirmed, FileErr
 /// so: it may be taken away, or break.
 pub fn remember(host: &Host, running: Slot) {
     let written = run_folder(host).map_err(|error| error.to_string()).and_then(|folder| {
-        let written = std::fs::write(folder.join(CONFIRMED), running.to_string());
+        let written = std::fs::write(folder.join(REMEMBERED), running.to_string());
         written.map_err(|error| error.to_string())
     });
     if let Err(why) = written {
@@ -96,6 +131,6 @@ pub fn remember(host: &Host, running: Slot) {
 
 /// Whether [`remember`] was told so in this boot.
 pub fn is_remembered(host: &Host, running: Slot) -> bool {
-    let found = read_if_there(&host.path(RUN).join(CONFIRMED), 1).ok().flatten();
+    let found = read_if_there(&host.path(RUN).join(REMEMBERED), 1).ok().flatten();
     found.is_some_and(|found| found == running.to_string().as_bytes())
 }

@@ -80,7 +80,7 @@ pub fn text(status: &Status) -> String {
 /// not available, and what it calls off even less. A record may be of an updater with other steps.
 fn is_available(outcome: &str) -> Option<bool> {
     match outcome {
-        "install" | "activate" | "repair" | "pending" | "notTried" => Some(true),
+        "install" | "activate" | "repair" | "pending" | "notTried" | "return" => Some(true),
         "upToDate" | "unconfirmed" | "failedBefore" | "downgrade" | "withdraw" => Some(false),
         _ => None,
     }

@@ -2,8 +2,11 @@
 
 use protocol::Release;
 use protocol::esp::Slot;
-use protocol::grubenv::{BootId, BootState, TRIES, Trial};
+use protocol::grubenv::{BootState, TRIES, Trial};
 use protocol::release::ReleaseId;
+
+use crate::host::Booted;
+use crate::trial::is_rolled_back;
 
 /// What is in a slot.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -37,6 +40,11 @@ impl Content {
             Self::Complete(release) => Some(release),
             Self::Damaged { release, .. } => release.as_ref(),
         }
+    }
+
+    /// Whether it is a whole release.
+    pub fn is_whole(&self) -> bool {
+        matches!(self, Self::Complete(_))
     }
 
     /// Whether it is whole and would boot what this release would.
@@ -76,13 +84,12 @@ pub struct Permissions {
 /// Everything that the decision depends on.
 #[derive(Debug, Clone)]
 pub struct Facts<'a> {
-    /// The slot that runs; unknown if this system was not booted from this ESP.
-    pub running: Option<Slot>,
-    /// What GRUB goes by, with a trial that is over already told as failed
-    /// ([`crate::trial::settled`]); see [`crate::bootstate`] for a grubenv that is missing or damaged.
+    /// What runs.
+    pub booted: Booted,
+    /// What GRUB goes by, with a good slot that is lost replaced ([`crate::trial::adopted`]), and a trial
+    /// that is over told as failed ([`crate::trial::settled`]); see [`crate::bootstate`] for a grubenv
+    /// that is missing or damaged.
     pub state: &'a BootState,
-    /// This boot, if it is known.
-    pub boot: Option<BootId>,
     /// What is in the slots.
     pub slots: &'a Slots,
     /// The release of the CDN's manifest. It is verified, or there would be no [`crate::candidate::Candidate`].
@@ -108,6 +115,9 @@ pub enum Step {
         /// The slot that GRUB falls back to.
         good: Slot,
     },
+    /// Reboot: this slot is good and whole, and something else runs. It was rolled back; or GRUB could not
+    /// load the good slot, so far.
+    Return(Slot),
     /// Wait for a newer release: the candidate failed its trial, or was rolled back.
     FailedBefore,
     /// Refuse: the candidate is older than what runs.
@@ -129,6 +139,7 @@ impl Step {
         match self {
             Self::Pending(slot)
             | Self::NotTried(slot)
+            | Self::Return(slot)
             | Self::Withdraw(slot)
             | Self::Install(slot)
             | Self::Activate(slot)
@@ -150,59 +161,77 @@ impl Step {
 
 /// From the facts to the next step.
 ///
-/// Two invariants, whatever the facts: no step writes into the running slot or the last known good
-/// one, and no step puts a slot on trial unless the slot that GRUB falls back to is the running one.
+/// Two invariants, whatever the facts: no step writes into the good slot, to which GRUB falls back, and
+/// none into the running one as long as that is whole, or tried. No step puts a slot on trial unless
+/// another one that is good runs, or is whole.
 ///
 /// Normally the good slot runs, and the other one is spare. Everything is done to the spare slot.
-/// A good slot that is damaged is healed by way of the spare one: the same release is put on trial
-/// there, and once it is confirmed, the damaged slot is the spare one and is repaired.
+/// A good slot that is damaged beside a whole one is not good any more, so it is the spare one and
+/// written anew, also if it runs: the system is in memory. Beside one that is not whole, it is healed
+/// by way of that one: the same release is put on trial there, and once it is confirmed, the damaged
+/// slot is the spare one and is repaired.
 pub fn next(facts: &Facts<'_>) -> Step {
-    let Facts { running, state, boot, slots, candidate, allow } = facts;
+    let Facts { booted, state, slots, candidate, allow } = facts;
     let (good, spare) = (state.good, state.good.other());
-    // Where the running slot is not known, the good one is what this ESP would boot.
-    let here = slots.get(running.unwrap_or(good));
-    let there = slots.get(spare);
-    let trial = state.trial.filter(|trial| trial.slot == spare);
+    // Where the running slot is not known, or is spare, the good one is what this ESP would boot.
+    let (here, there) = (slots.get(good), slots.get(spare));
+    let trial = state.trial.filter(|trial| trial.slot == spare && trial.tries > 0);
     let id = candidate.id();
 
-    if let Some(running) = *running
+    if let Some(running) = booted.slot
         && running != good
     {
-        return match here.holds(id) {
-            true => Step::UpToDate,
-            false => Step::Unconfirmed { running, good },
-        };
+        let is_tried = booted.on_trial && !is_rolled_back(state, running);
+        if is_tried && there.holds(id) {
+            return Step::UpToDate;
+        }
+        if is_tried || !here.is_whole() {
+            return Step::Unconfirmed { running, good };
+        }
+        if booted.on_trial || there.is_whole() && trial.is_none() {
+            return Step::Return(good);
+        }
     }
     if here.holds(id) {
         return match (there, trial) {
             (Content::Damaged { .. } | Content::Partial { .. }, _) => Step::Repair(spare),
             // The operator goes back from what runs.
             (Content::Complete(_), Some(trial)) if state.failed == Some(id) => {
-                asked_for(trial, *boot, *allow)
+                asked_for(trial, facts)
             }
             (_, Some(_)) => Step::Withdraw(spare),
             (_, None) => Step::UpToDate,
         };
     }
-    let is_downgrade = here.release().is_some_and(|r| candidate.is_older_than(r) && id != r.id());
-    if is_downgrade && !allow.downgrade {
-        return Step::Downgrade;
+    // Who put it on trial was allowed to. And what alone is whole is not written over.
+    if let Some(trial) = trial
+        && (there.holds(id) || there.is_whole() && !here.is_whole())
+    {
+        return asked_for(trial, facts);
     }
-    if state.failed == Some(id) && !allow.retry_failed {
-        return Step::FailedBefore;
+    let is_older = |release: &Release, than: &Content| {
+        than.release().is_some_and(|than| release.is_older_than(than) && release.id() != than.id())
+    };
+    let refused = match () {
+        () if is_older(candidate, here) && !allow.downgrade => Some(Step::Downgrade),
+        () if state.failed == Some(id) && !allow.retry_failed => Some(Step::FailedBefore),
+        () => None,
+    };
+    if let Some(refused) = refused {
+        // What the CDN offered before is not to be tried either. An older one is the operator's wish.
+        let is_recalled =
+            trial.is_some() && here.release().is_some_and(|here| is_older(here, there));
+        return if is_recalled { Step::Withdraw(spare) } else { refused };
     }
-    match trial {
-        _ if !there.holds(id) => Step::Install(spare),
-        Some(trial) if trial.tries > 0 => asked_for(trial, *boot, *allow),
-        _ => Step::Activate(spare),
-    }
+    if there.holds(id) { Step::Activate(spare) } else { Step::Install(spare) }
 }
 
 /// What follows for a slot that is on trial and was not booted. GRUB counts a try before it boots: if a
-/// boot later none was counted, it could not write grubenv.
-fn asked_for(trial: Trial, boot: Option<BootId>, allow: Permissions) -> Step {
-    let is_later = trial.since.is_some() && boot.is_some() && trial.since != boot;
-    match is_later && trial.tries == TRIES && !allow.retry_failed {
+/// boot of this ESP later none was counted, it could not write grubenv.
+fn asked_for(trial: Trial, facts: &Facts<'_>) -> Step {
+    let Booted { slot, id, .. } = facts.booted;
+    let is_later = slot.is_some() && trial.since.is_some() && id.is_some() && trial.since != id;
+    match is_later && trial.tries == TRIES && !facts.allow.retry_failed {
         true => Step::NotTried(trial.slot),
         false => Step::Pending(trial.slot),
     }

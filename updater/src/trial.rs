@@ -4,6 +4,7 @@
 use protocol::Release;
 use protocol::esp::Slot;
 use protocol::grubenv::{BootId, BootState, Newest, TRIES, Trial};
+use protocol::release::ReleaseId;
 
 use crate::host::Booted;
 use crate::plan::{Content, Slots};
@@ -32,17 +33,31 @@ pub fn settled(state: &BootState, running: Option<Slot>) -> BootState {
     }
 }
 
-/// The boot loader's last resort: the good slot did not boot, and so the other one runs, without a trial.
-/// As long as the good one is not whole, what runs is all that there is to come back to, healthy or not:
-/// it takes its place, or no update would ever heal this host.
-pub fn adopted(state: &BootState, booted: Booted, slots: &Slots) -> BootState {
-    let is_whole = matches!(slots.get(state.good), Content::Complete(_));
-    match booted.slot {
-        Some(running) if running != state.good && !booted.on_trial && !is_whole => {
-            let trial = state.trial.filter(|trial| trial.slot != running);
-            BootState { good: running, trial, ..state.clone() }
+/// A good slot that is not whole is none, if there is a better one: a whole one that is not known to be
+/// bad; or else the one that runs, which the boot loader then has as its last resort, healthy or not. A
+/// trial is left alone: it ends by itself. So is the candidate, which is to have a trial first.
+pub fn adopted(
+    state: &BootState,
+    booted: Booted,
+    slots: &Slots,
+    candidate: ReleaseId,
+) -> BootState {
+    let other = state.good.other();
+    let runs = booted.slot == Some(other);
+    let trial = state.trial.filter(|trial| trial.slot == other);
+    let is_tried = if runs { booted.on_trial } else { trial.is_some_and(|trial| trial.tries > 0) };
+    let is_refuge = match slots.get(other) {
+        Content::Complete(release) => {
+            ![state.failed, Some(candidate)].contains(&Some(release.id()))
         }
-        _ => state.clone(),
+        _ => false,
+    };
+    match !slots.get(state.good).is_whole() && !is_tried && (is_refuge || runs) {
+        true => {
+            let trial = state.trial.filter(|trial| trial.slot != other);
+            BootState { good: other, trial, ..state.clone() }
+        }
+        false => state.clone(),
     }
 }
 
@@ -115,6 +130,7 @@ pub fn rolled_back(
     let id = |slot| slots.get(slot).release().map(Release::id);
     let state = &settled(state, Some(running));
     if running != state.good {
+        whole(slots, state.good)?;
         // Without tries GRUB boots the good slot; and nobody confirms this one meanwhile.
         let release = id(running).or(state.trial.and_then(|trial| trial.release));
         let trial = Some(Trial { slot: running, tries: 0, release, since: boot });
@@ -128,18 +144,7 @@ pub fn rolled_back(
         let failed = release.or(id(other)).or(state.failed);
         return Ok(Back::Stay(BootState { failed, ..called_off(state) }));
     }
-    let release = match slots.get(other) {
-        Content::Complete(release) => release,
-        Content::Empty => return Err(NoWayBack::NotWhole { slot: other, why: "is empty".into() }),
-        Content::Partial { .. } => {
-            let why = "is not downloaded whole".into();
-            return Err(NoWayBack::NotWhole { slot: other, why });
-        }
-        Content::Damaged { problem, .. } => {
-            let why = format!("is damaged ({problem})");
-            return Err(NoWayBack::NotWhole { slot: other, why });
-        }
-    };
+    let release = whole(slots, other)?;
     if id(running) == Some(release.id()) {
         return Err(NoWayBack::Same(release.version.clone()));
     }
@@ -148,6 +153,17 @@ pub fn rolled_back(
     }
     let failed = id(running).or(state.failed);
     Ok(Back::Reboot(BootState { failed, ..begun(state, other, release, boot) }, other))
+}
+
+/// The release in a slot, if it could be booted.
+fn whole(slots: &Slots, slot: Slot) -> Result<&Release, NoWayBack> {
+    let why = match slots.get(slot) {
+        Content::Complete(release) => return Ok(release),
+        Content::Empty => "is empty".into(),
+        Content::Partial { .. } => "is not downloaded whole".into(),
+        Content::Damaged { problem, .. } => format!("is damaged ({problem})"),
+    };
+    Err(NoWayBack::NotWhole { slot, why })
 }
 
 #[cfg(test)]

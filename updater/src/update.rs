@@ -2,6 +2,7 @@
 //! between the CDN's answer and the reboot; power cuts are tested by it.
 
 use protocol::esp::{GRUBENV, Slot};
+use protocol::grubenv::BootState;
 use protocol::{KeyRing, Release};
 
 use crate::bootstate::{Grubenv, good_without_grubenv};
@@ -119,7 +120,7 @@ impl<'a> Update<'a> {
             Step::UpToDate | Step::Unconfirmed { .. } | Step::FailedBefore | Step::Downgrade => {
                 return Ok(false);
             }
-            Step::Pending(_) => return Ok(true),
+            Step::Pending(_) | Step::Return(_) => return Ok(true),
             Step::NotTried(slot) => return Err(UpdateError::NotTried(slot)),
             Step::Withdraw(_) => {
                 self.grubenv.write(esp, called_off(&self.grubenv.state))?;
@@ -151,8 +152,9 @@ impl<'a> Update<'a> {
     fn remember(&mut self) -> Result<(), FileError> {
         let Request { esp, booted, allow, .. } = self.request;
         let Grubenv { state, problem, .. } = &self.grubenv;
-        let known = settled(&adopted(state, booted, &self.slots), booted.slot);
-        if booted.slot.is_some_and(|running| running != known.good) {
+        let known = known(state, booted, &self.slots, self.candidate());
+        let is_good = booted.slot.is_none_or(|running| running == known.good);
+        if !is_good && known.good == state.good {
             // Left to `confirm`.
             return Ok(());
         }
@@ -171,13 +173,18 @@ impl<'a> Update<'a> {
         }
         if known.good != state.good {
             log::warn!(
-                "slot {} is good and does not boot: slot {}, which runs, takes its place",
+                "slot {} is good and not whole: slot {} takes its place",
                 state.good,
                 known.good
             );
         }
         self.grubenv.write(esp, known)
     }
+}
+
+/// What GRUB goes by, with what follows from the slots and from what runs.
+fn known(state: &BootState, booted: Booted, slots: &Slots, candidate: &Release) -> BootState {
+    adopted(&settled(state, booted.slot), booted, slots, candidate.id())
 }
 
 fn step(
@@ -187,8 +194,8 @@ fn step(
     candidate: &Release,
     allow: Permissions,
 ) -> Step {
-    let state = settled(&adopted(&grubenv.state, booted, slots), booted.slot);
-    next(&Facts { running: booted.slot, state: &state, boot: booted.id, slots, candidate, allow })
+    let state = &known(&grubenv.state, booted, slots, candidate);
+    next(&Facts { booted, state, slots, candidate, allow })
 }
 
 /// The release that only waits for a reboot, if there is one: what a CDN offered last, for when it

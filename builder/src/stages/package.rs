@@ -139,6 +139,7 @@ impl Packaging<'_> {
         }
         fs::create_dir_all(esp.join(Slot::B.folder()))?;
         fs::write(esp.join(&slot).join(esp::MANIFEST), manifest)?;
+        fs::write(esp.join(&slot).join(esp::CONFIRMED), "")?;
         let mut grubenv = Block::default();
         BootState::settled(Slot::A).write(&mut grubenv);
         grubenv.show_version(Slot::A, &self.image.version);

@@ -83,6 +83,8 @@ fn claims_that_can_be_read_in_two_ways_are_refused() {
         r#"{"aud":[null]}"#,
         r#"{"etchaosRelease":null}"#,
         // Shapes.
+        r#"{"etchaosMode":{"check":null}}"#,
+        r#"{"etchaPattern":["a",{}]}"#,
         "",
         " ",
         "null",

@@ -5,6 +5,7 @@
 mod claims;
 mod ed25519;
 mod header;
+mod manifest;
 mod p256;
 mod rsa;
 mod text;

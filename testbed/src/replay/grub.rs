@@ -42,11 +42,14 @@ impl Environment {
         environment
     }
 
-    /// As grub.cfg goes on: where no slot is said to be good, and only b has a manifest, b is.
-    pub fn completed(mut self, has_manifest: impl Fn(Slot) -> bool) -> Self {
-        let is_said = matches!(self.good.as_str(), "a" | "b");
-        if !is_said && !has_manifest(Slot::A) && has_manifest(Slot::B) {
-            self.good = Slot::B.to_string();
+    /// As grub.cfg goes on: where no slot is said to be good, the first one is that has a manifest and
+    /// the mark `good`, or else the first one with a manifest. `has` says whether a slot has a file.
+    pub fn completed(mut self, has: impl Fn(Slot, &str) -> bool) -> Self {
+        if !matches!(self.good.as_str(), "a" | "b") {
+            let released = || Slot::ALL.into_iter().filter(|slot| has(*slot, "release.jwt"));
+            let marked = released().find(|slot| has(*slot, "good"));
+            let good = marked.or(released().next());
+            self.good = good.map_or(String::new(), |slot| slot.to_string());
         }
         self
     }
@@ -177,17 +180,24 @@ mod tests {
 
     #[test]
     fn a_slot_without_a_manifest_is_not_taken_for_good() {
-        let good = |lines: &str, slots: &[Slot]| {
-            Environment::read(&block(lines)).completed(|slot| slots.contains(&slot)).good()
+        // A slot with a manifest, and whether it has the mark.
+        let good = |lines: &str, slots: &[(Slot, bool)]| {
+            let has = |slot: Slot, name: &str| match name {
+                "good" => slots.contains(&(slot, true)),
+                _ => slots.iter().any(|(has, _)| *has == slot),
+            };
+            Environment::read(&block(lines)).completed(has).good()
         };
         for (lines, slots, expected) in [
-            ("", &[Slot::B][..], Slot::B),
-            ("etchaos_good=c\n", &[Slot::B], Slot::B),
-            ("", &Slot::ALL, Slot::A),
-            ("", &[Slot::A], Slot::A),
+            ("", &[(Slot::B, false)][..], Slot::B),
+            ("etchaos_good=c\n", &[(Slot::B, false)], Slot::B),
+            ("", &[(Slot::A, false), (Slot::B, false)], Slot::A),
+            ("", &[(Slot::A, false), (Slot::B, true)], Slot::B),
+            ("", &[(Slot::A, true), (Slot::B, true)], Slot::A),
+            ("", &[(Slot::A, false)], Slot::A),
             ("", &[], Slot::A),
-            ("etchaos_good=a\n", &[Slot::B], Slot::A),
-            ("etchaos_good=b\n", &[Slot::A], Slot::B),
+            ("etchaos_good=a\n", &[(Slot::B, true)], Slot::A),
+            ("etchaos_good=b\n", &[(Slot::A, true)], Slot::B),
         ] {
             assert_eq!(good(lines, slots), expected, "{lines:?} {slots:?}");
         }

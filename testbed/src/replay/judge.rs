@@ -89,7 +89,7 @@ impl Judge {
     fn boots(&mut self, disk: &impl Sectors) -> Result<(Slot, Why), String> {
         let fat = Fat::open(disk, self.esp).map_err(|error| error.to_string())?;
         self.check_loader(disk, &fat)?;
-        let environment = read_environment(&fat).completed(|slot| has_manifest(&fat, slot));
+        let environment = read_environment(&fat).completed(|slot, name| has(&fat, slot, name));
         for (slot, why) in environment.order() {
             if !grub_sees(&fat, slot) {
                 continue;
@@ -248,18 +248,15 @@ fn read_environment<S: Sectors>(fat: &Fat<'_, S>) -> Environment {
     bytes.map_or_else(Environment::default, |bytes| Environment::read(&bytes))
 }
 
-/// Whether grub.cfg's test for a manifest succeeds.
-fn has_manifest<S: Sectors>(fat: &Fat<'_, S>, slot: Slot) -> bool {
-    let node = fat.find(&format!("{}/{MANIFEST}", slot.folder())).ok().flatten();
+/// Whether grub.cfg's test for a file of a slot succeeds.
+fn has<S: Sectors>(fat: &Fat<'_, S>, slot: Slot, name: &str) -> bool {
+    let node = fat.find(&format!("{}/{name}", slot.folder())).ok().flatten();
     node.is_some_and(|node| !node.is_folder)
 }
 
 /// Whether grub.cfg's test for both files succeeds.
 fn grub_sees<S: Sectors>(fat: &Fat<'_, S>, slot: Slot) -> bool {
-    Role::BOOT.into_iter().filter_map(slot_file).all(|name| {
-        let node = fat.find(&format!("{}/{name}", slot.folder())).ok().flatten();
-        node.is_some_and(|node| !node.is_folder)
-    })
+    Role::BOOT.into_iter().filter_map(slot_file).all(|name| has(fat, slot, name))
 }
 
 fn find<S: Sectors>(fat: &Fat<'_, S>, path: &str) -> Result<Option<Node>, String> {

@@ -11,7 +11,7 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
-use crate::cdn::{Validators, is_validator};
+use crate::cdn::{Validators, is_etag, is_validator};
 use crate::host::read_if_there;
 
 /// A dozen manifests of the usual size. It is all read into memory.
@@ -49,7 +49,8 @@ impl Cache {
     /// What was seen at this URL, if its server can be asked with it.
     pub(super) fn get(&self, url: &str) -> Option<&Entry> {
         let Validators { etag, last_modified } = &self.entry(url)?.validators;
-        let is_sane = [etag, last_modified].into_iter().flatten().all(|text| is_validator(text));
+        let is_sane = etag.as_deref().is_none_or(is_etag)
+            && last_modified.as_deref().is_none_or(is_validator);
         let is_there = etag.is_some() || last_modified.is_some();
         self.entry(url).filter(|_| is_sane && is_there)
     }
@@ -149,7 +150,7 @@ mod tests {
             Cache::read(Some(&path)).get("u").is_some()
         };
         assert!(entry("\"x\""));
-        for bad in ["", "a\r\nHost: evil", "\u{fc}", &"x".repeat(300)] {
+        for bad in ["", "*", "a\r\nHost: evil", "\u{fc}", &"x".repeat(300)] {
             assert!(!entry(bad), "{bad:?}");
         }
         assert!(Cache::read(Some(folder.path())).entries.is_empty());

@@ -36,8 +36,6 @@ impl Head {
     pub(super) fn new(status: StatusCode, headers: &HeaderMap, now: SystemTime) -> Self {
         let text = |name: HeaderName| headers.get(name)?.to_str().ok().map(str::trim);
         let owned = |name: HeaderName| text(name).map(str::to_owned);
-        let validator =
-            |name: HeaderName| text(name).filter(|v| is_validator(v)).map(str::to_owned);
         let is_chunked = text(TRANSFER_ENCODING).is_some_and(|v| v.eq_ignore_ascii_case("chunked"));
         // With both, the chunks count (RFC 9112 section 6.3).
         let length = text(CONTENT_LENGTH).filter(|_| !is_chunked);
@@ -46,8 +44,8 @@ impl Head {
             length: length.and_then(|length| length.parse().ok()),
             is_chunked,
             range: text(CONTENT_RANGE).and_then(ContentRange::parse),
-            etag: validator(ETAG),
-            last_modified: validator(LAST_MODIFIED),
+            etag: owned(ETAG).filter(|etag| is_etag(etag)),
+            last_modified: owned(LAST_MODIFIED).filter(|date| is_validator(date)),
             location: owned(LOCATION),
             retry_after: text(RETRY_AFTER).and_then(|after| retry_after(after, text(DATE), now)),
             encoding: owned(CONTENT_ENCODING).filter(|encoding| {
@@ -85,6 +83,14 @@ pub(crate) fn begins_like_html(bytes: &[u8]) -> bool {
 pub(crate) fn is_validator(text: &str) -> bool {
     let plain = |b: u8| b == b' ' || b.is_ascii_graphic();
     (1..=VALIDATOR_MAX).contains(&text.len()) && text.bytes().all(plain)
+}
+
+/// One ETag (RFC 9110 section 8.8.3) that may be sent back: `*` and a list would ask for more than
+/// the file that it was sent with.
+pub(crate) fn is_etag(text: &str) -> bool {
+    let opaque = text.strip_prefix("W/").unwrap_or(text);
+    let opaque = opaque.strip_prefix('"').and_then(|rest| rest.strip_suffix('"'));
+    is_validator(text) && opaque.is_some_and(|inner| !inner.contains(['"', ' ']))
 }
 
 #[cfg(test)]

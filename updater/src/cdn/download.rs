@@ -128,6 +128,8 @@ struct Transfer<'a> {
     etag: Option<String>,
     /// Until the server is found not to know them.
     ranges: bool,
+    /// How often what the sink had was given up.
+    restarts: u32,
 }
 
 impl Cdn {
@@ -136,7 +138,8 @@ impl Cdn {
     /// If this returns, the sink has `size` bytes; whether they are the right ones is for their
     /// digest to say. A connection that breaks, stalls or ends early is made again, for the rest only
     /// where the server can do that, and where the file is still the same; see [`Sink::restart`].
-    /// After some attempts that get no further it is given up.
+    /// After some attempts that get no further it is given up, and so it is when it was begun again as
+    /// often.
     pub fn fetch(
         &self,
         url: &str,
@@ -145,7 +148,8 @@ impl Cdn {
         sink: &mut dyn Sink,
     ) -> Result<(), FetchError> {
         let mut attempts = Attempts::new(self.times.download_retries, Instant::now());
-        let mut transfer = Transfer { url, size, at: from, farthest: 0, etag: None, ranges: true };
+        let mut transfer =
+            Transfer { url, size, at: from, farthest: 0, etag: None, ranges: true, restarts: 0 };
         if from > size {
             transfer.restart(sink)?;
         }
@@ -156,7 +160,9 @@ impl Cdn {
                 mark = transfer.farthest;
                 attempts.advanced(Instant::now());
             }
-            if !error.is_transient() {
+            // Getting a little further each time is not enough where each time begins at the first byte.
+            let is_circle = transfer.restarts >= self.times.download_retries.attempts;
+            if is_circle || !error.is_transient() {
                 return Err(error);
             }
             let asked = match &error {
@@ -261,6 +267,7 @@ impl Cdn {
         let mut body = body.take((transfer.size - transfer.at).saturating_add(1));
         loop {
             let asked = Instant::now();
+            self.expect_in(self.times.stall);
             let bytes = match body.read(&mut buffer) {
                 Ok(0) => break,
                 Ok(length) => &buffer[..length],
@@ -302,6 +309,7 @@ impl Transfer<'_> {
         sink.restart().map_err(FetchError::Sink)?;
         self.at = 0;
         self.etag = None;
+        self.restarts += 1;
         Ok(())
     }
 

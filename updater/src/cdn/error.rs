@@ -202,7 +202,11 @@ fn transient(error: &Error) -> bool {
     match error {
         Error::Io(_) => tls(error).is_none(),
         Error::Timeout(timeout) => *timeout != Timeout::Global,
-        Error::HostNotFound | Error::ConnectionFailed | Error::ConnectProxyFailed(_) => true,
+        // Stalled: it ended amid the size of a chunk.
+        Error::BodyStalled
+        | Error::HostNotFound
+        | Error::ConnectionFailed
+        | Error::ConnectProxyFailed(_) => true,
         _ => false,
     }
 }

@@ -11,10 +11,13 @@ use ureq::unversioned::transport::{
 };
 use ureq::{Agent, Error};
 
+use super::deadline::Deadline;
+
 /// An agent that sends every request to the proxy. `config` must not name a proxy.
-pub(super) fn agent(config: Config, proxy: &ureq::Proxy) -> Agent {
+pub(super) fn agent(config: Config, proxy: &ureq::Proxy, deadline: Deadline) -> Agent {
     let resolver = ToProxy { proxy: proxy.uri().clone(), resolver: DefaultResolver::default() };
-    Agent::with_parts(config, DefaultConnector::default().chain(AbsoluteForm), resolver)
+    let connector = DefaultConnector::default().chain(AbsoluteForm).chain(deadline);
+    Agent::with_parts(config, connector, resolver)
 }
 
 /// Every host is at the proxy's address.

@@ -6,7 +6,7 @@
 //! 2. `authorities`: whose certificate is good on that way
 //! 3. `redirect`: whether the answer may send us elsewhere
 //! 4. `answer`, `range`: what the answer's head is good for
-//! 5. `rate`: how fast the body is read
+//! 5. `rate`: how fast the body is read; `deadline`: how long is waited for a piece of it
 //! 6. `retry`: whether to ask again, and when
 //!
 //! `download` does that until a whole file is there, `mirrors` until it is the right one; `error` is
@@ -14,6 +14,7 @@
 
 mod answer;
 mod authorities;
+mod deadline;
 mod download;
 mod error;
 mod folder;
@@ -30,11 +31,11 @@ use std::io::{self, Read};
 use std::sync::Mutex;
 use std::time::{Duration, Instant, SystemTime};
 
-use protocol::url::origin;
-use ureq::Body;
+use protocol::url::{HOST_MAX, origin};
 use ureq::http::header::{IF_MODIFIED_SINCE, IF_NONE_MATCH, IF_RANGE, PROXY_AUTHORIZATION, RANGE};
+use ureq::{Body, Timeout};
 
-pub(crate) use self::answer::{begins_like_html, is_validator};
+pub(crate) use self::answer::{begins_like_html, is_etag, is_validator};
 pub use self::download::{FetchError, Sink};
 pub(crate) use self::error::HTML;
 pub use self::error::{CdnError, SetupError};
@@ -97,8 +98,8 @@ impl Times {
     }
 }
 
-/// A client of CDNs. One is made for a run: it holds connections, and the limits that hold for all of
-/// them together.
+/// A client of CDNs. One is made for a run: it holds the limits that hold for all its requests
+/// together. They are made one after another, each over a connection of its own.
 pub struct Cdn {
     routes: Routes,
     allowed_origins: Vec<String>,
@@ -204,7 +205,14 @@ impl Cdn {
         if origin(url).is_none() {
             return folder::open(url, 0).map(|(_, length)| Some(length));
         }
-        match self.insist(|| self.ask(&Request { url, is_head: true, ..Request::default() })) {
+        let question = Request { url, is_head: true, ..Request::default() };
+        match self.insist(|| self.ask(&question)) {
+            // Some tell the length of the answer that they give, which has no body. GET tells more;
+            // what comes with it is not read.
+            Ok((Head { length: Some(0), .. }, _)) => {
+                let question = Request { is_head: false, ..question };
+                self.insist(|| self.ask(&question)).map(|(head, _)| head.length)
+            }
             Ok((head, _)) => Ok(head.length),
             // Some forbid HEAD, or do not know it.
             Err(CdnError::Status { status: 403 | 405 | 501, .. }) => Ok(None),
@@ -239,7 +247,8 @@ impl Cdn {
             url = match redirect::target(&url, to, &self.allowed_origins) {
                 Some(next) => next,
                 None => {
-                    let to = origin(to).unwrap_or("another place").to_owned();
+                    let to = origin(to).filter(|place| place.len() <= HOST_MAX);
+                    let to = to.unwrap_or("another place").to_owned();
                     let (url, status) = (without_query(&url), head.status);
                     return Err(CdnError::Redirect { url, status, to });
                 }
@@ -247,6 +256,11 @@ impl Cdn {
         }
         let url = without_query(request.url);
         Err(CdnError::Redirects { url, max: redirect::REDIRECTS_MAX })
+    }
+
+    /// What is read now must have come in this time.
+    fn expect_in(&self, time: Duration) {
+        self.routes.deadline.set(time, Timeout::PerRead);
     }
 
     /// One request and the head of its answer.
@@ -274,6 +288,11 @@ impl Cdn {
         }
         if request.deadline.is_some() {
             call = call.config().timeout_global(request.deadline).build();
+        }
+        // Whoever may be on the way gets no more time than the two of them together.
+        match request.deadline {
+            Some(all) => self.routes.deadline.set(all, Timeout::Global),
+            None => self.expect_in(self.times.connect + self.times.stall),
         }
         match call.call() {
             Ok(response) => {

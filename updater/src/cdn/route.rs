@@ -9,7 +9,10 @@ use ureq::Agent;
 use ureq::config::{Config, ConfigBuilder};
 use ureq::tls::{TlsConfig, TlsProvider};
 use ureq::typestate::AgentScope;
+use ureq::unversioned::resolver::DefaultResolver;
+use ureq::unversioned::transport::{Connector, DefaultConnector};
 
+use super::deadline::Deadline;
 use super::proxy::{Proxies, Proxy};
 use super::{SetupError, Times, authorities, forward};
 use crate::config::Network;
@@ -20,6 +23,7 @@ const HEADER_MAX: usize = 32 * 1024;
 const BUFFER: usize = 64 * 1024;
 
 pub(super) struct Routes {
+    pub(super) deadline: Deadline,
     proxies: Proxies,
     direct: Agent,
     tunnel: Option<Agent>,
@@ -49,12 +53,18 @@ impl Routes {
             .root_certs(authorities::roots(&network.authorities)?)
             .build();
         let config = || config(times).tls_config(tls.clone());
-        let direct: Agent = config().build().into();
+        let deadline = Deadline::default();
+        let agent = |config: Config| {
+            let connector = DefaultConnector::default().chain(deadline.clone());
+            Agent::with_parts(config, connector, DefaultResolver::default())
+        };
+        let direct = agent(config().build());
         let tunnel = proxies.https.as_ref();
-        let tunnel = tunnel.map(|proxy| config().proxy(Some(proxy.inner().clone())).build().into());
+        let tunnel = tunnel.map(|proxy| agent(config().proxy(Some(proxy.inner().clone())).build()));
+        let forward = proxies.http.as_ref();
         let forward =
-            proxies.http.as_ref().map(|proxy| forward::agent(config().build(), proxy.inner()));
-        Ok(Self { proxies, direct, tunnel, forward })
+            forward.map(|proxy| forward::agent(config().build(), proxy.inner(), deadline.clone()));
+        Ok(Self { deadline, proxies, direct, tunnel, forward })
     }
 
     pub(super) fn to(&self, url: &str) -> Route<'_> {
@@ -77,6 +87,9 @@ fn config(times: &Times) -> ConfigBuilder<AgentScope> {
         .user_agent(concat!("etchaos-updater/", env!("CARGO_PKG_VERSION")))
         .accept_encoding("identity")
         .http_status_as_error(false)
+        // A connection for every request: what comes behind an answer, or instead of the body that an
+        // answer to HEAD has not, would be the next answer.
+        .max_idle_connections(0)
         .max_redirects(0)
         .max_redirects_will_error(false)
         .max_response_header_size(HEADER_MAX)

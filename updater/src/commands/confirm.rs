@@ -1,14 +1,15 @@
 //! `confirm`
 
 use anyhow::{Context, Result};
+use protocol::esp::Slot;
 use serde_json::json;
 
 use super::{need_esp, tell};
 use crate::bootstate::Grubenv;
 use crate::cli::{Exit, Global};
-use crate::confirm::{Confirmed, Open, confirm as make_good, remember};
+use crate::confirm::{Confirmed, Open, confirm as make_good, is_remembered, may_confirm, remember};
 use crate::esp::{Access, Esp};
-use crate::host::Host;
+use crate::host::{Booted, Host};
 use crate::trial::is_rolled_back;
 
 /// No configuration is read: an operator's typing error must not undo an update.
@@ -22,15 +23,15 @@ pub(super) fn confirm(global: &Global) -> Result<Exit> {
     // An update in progress holds the lock for as long as its downloads take; who has nothing to
     // write does not wait for it.
     let reader = open(Access::Read)?;
-    let grubenv = Grubenv::read(need_esp(reader.as_ref())?, running);
-    if is_rolled_back(&grubenv.state, running) {
-        let text = format!("slot {running} was rolled back: it is not confirmed");
+    let esp = need_esp(reader.as_ref())?;
+    let grubenv = Grubenv::read(esp, running);
+    if let Some(text) = why_not(esp, &grubenv, &host, running)? {
         log::warn!("{text}");
         let good = grubenv.state.good.to_string();
         tell(global, &json!({"good": good, "changed": false}), || text);
         return Ok(Exit::Ok);
     }
-    let what = Open::of(&grubenv, running);
+    let what = Open::of(esp, &grubenv, running);
     // A file system that is mounted read-only cannot be mounted for writing, by us no less.
     drop(reader);
     let confirmed = match what.access().map(open) {
@@ -51,4 +52,22 @@ pub(super) fn confirm(global: &Global) -> Result<Exit> {
     let changed = confirmed != Confirmed::Already;
     tell(global, &json!({"good": slot, "changed": changed}), || text);
     Ok(Exit::Ok)
+}
+
+/// Why a healthy boot does not make the running slot good.
+fn why_not(esp: &Esp, grubenv: &Grubenv, host: &Host, running: Slot) -> Result<Option<String>> {
+    let on_trial = host.on_trial().context("cannot read the kernel command line")?
+        && !is_remembered(host, running);
+    let booted = Booted { slot: Some(running), on_trial, id: host.boot_id() };
+    let state = &grubenv.state;
+    let good = state.good;
+    Ok(match () {
+        () if is_rolled_back(state, running) => {
+            Some(format!("slot {running} was rolled back: it is not confirmed"))
+        }
+        () if may_confirm(esp, state, booted) => None,
+        () => Some(format!(
+            "slot {running} runs and is not on trial, and what is in it was never confirmed: it is not confirmed now; the next update goes back to slot {good}, or heals it"
+        )),
+    })
 }

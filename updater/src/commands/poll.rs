@@ -59,7 +59,7 @@ pub(super) fn update(global: &Global, arguments: &Arguments) -> Result<Exit> {
         }
     };
     opened.reopen(global, Access::Read)?;
-    let unconfirmed = unconfirmed(&opened)?;
+    let unconfirmed = unconfirmed(&opened, offer.candidate.release())?;
     if arguments.dry_run {
         return dry_run(global, request(&opened, &offer, allow)?, unconfirmed);
     }
@@ -128,9 +128,9 @@ fn request<'a>(opened: &'a Opened, offer: &'a Offer, allow: Permissions) -> Resu
     })
 }
 
-/// grubenv, if the running slot is not confirmed. By it [`crate::plan::next`] never writes, so an
+/// grubenv, if the running slot is not confirmed, and nothing is to be healed. By it [`crate::plan::next`] never writes, so an
 /// update needs no lock, and leaves it to `confirm`.
-fn unconfirmed(opened: &Opened) -> Result<Option<Grubenv>> {
+fn unconfirmed(opened: &Opened, candidate: &Release) -> Result<Option<Grubenv>> {
     let Some(running) = opened.booted.slot else { return Ok(None) };
     let esp = opened.esp()?;
     let grubenv = Grubenv::read(esp, running);
@@ -138,8 +138,10 @@ fn unconfirmed(opened: &Opened) -> Result<Option<Grubenv>> {
         return Ok(None);
     }
     let slots = inspect(esp, &opened.settings.keys);
-    let is_adopted = adopted(&grubenv.state, opened.booted, &slots).good == running;
-    Ok(Some(grubenv).filter(|_| !is_adopted))
+    let is_lost =
+        adopted(&grubenv.state, opened.booted, &slots, candidate.id()).good != grubenv.state.good;
+    let is_spare = !opened.booted.on_trial && !slots.get(running).is_whole();
+    Ok(Some(grubenv).filter(|_| !is_lost && !is_spare))
 }
 
 /// For `status`.

@@ -2,6 +2,7 @@
 
 use protocol::Release;
 use protocol::compare::differences;
+use protocol::esp::Slot;
 use serde_json::{Value, json};
 
 use crate::plan::Step;
@@ -38,7 +39,15 @@ pub(super) fn text(update: &Update<'_>) -> String {
     let new = named(update.candidate());
     match update.step {
         Step::UpToDate => format!("up to date: {new}"),
-        Step::Pending(slot) => format!("{new} is installed in slot {slot}: reboot to try it"),
+        Step::Pending(slot) => {
+            format!("{} is installed in slot {slot}: reboot to try it", held(update, slot))
+        }
+        Step::Return(slot) => {
+            format!(
+                "{} in slot {slot} is good, and something else runs: reboot into it",
+                held(update, slot)
+            )
+        }
         Step::Unconfirmed { running, good } => format!(
             "slot {running} runs and is not confirmed yet: nothing is installed until then, because slot {good} is the way back"
         ),
@@ -46,10 +55,11 @@ pub(super) fn text(update: &Update<'_>) -> String {
             "{new} failed its trial, or was rolled back: waiting for a newer one; \"update --retry-failed\" tries it again"
         ),
         Step::NotTried(slot) => format!(
-            "{new} is in slot {slot}, and the boot loader did not try it at the last boot: \"update --retry-failed\" asks it again"
+            "{} is in slot {slot}, and the boot loader did not try it at the last boot: \"update --retry-failed\" asks it again",
+            held(update, slot)
         ),
         Step::Withdraw(slot) => {
-            format!("the CDN offers what runs, {new}: the trial of slot {slot} is to be called off")
+            format!("the CDN went back to {new}: the trial of slot {slot} is to be called off")
         }
         Step::Downgrade => format!("{new} is older than what runs"),
         Step::Install(slot) => {
@@ -70,10 +80,15 @@ pub(super) fn done(update: &Update<'_>) -> String {
         Step::Activate(slot) => format!("{new} is on trial in slot {slot}"),
         Step::Repair(slot) => format!("slot {slot} was not whole and is repaired with {new}"),
         Step::Withdraw(slot) => {
-            format!("the CDN offers what runs, {new}: the trial of slot {slot} was called off")
+            format!("the CDN went back to {new}: the trial of slot {slot} was called off")
         }
         _ => text(update),
     }
+}
+
+/// What lies in a slot: not always the candidate.
+fn held(update: &Update<'_>, slot: Slot) -> String {
+    update.slots.get(slot).release().map_or("what is there".to_owned(), named)
 }
 
 fn changes(update: &Update<'_>) -> String {
@@ -89,6 +104,7 @@ pub(super) fn step_name(step: &Step) -> &'static str {
         Step::Unconfirmed { .. } => "unconfirmed",
         Step::FailedBefore => "failedBefore",
         Step::NotTried(_) => "notTried",
+        Step::Return(_) => "return",
         Step::Withdraw(_) => "withdraw",
         Step::Downgrade => "downgrade",
         Step::Install(_) => "install",

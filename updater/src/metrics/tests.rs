@@ -149,6 +149,7 @@ fn every_step_says_whether_an_update_is_available() {
         ("activate", 1),
         ("repair", 1),
         ("pending", 1),
+        ("return", 1),
         // It is there, and waits for a boot that does not come.
         ("notTried", 1),
     ];

@@ -1,8 +1,10 @@
 use proptest::prelude::*;
+use protocol::grubenv::BootId;
 use protocol::release::SCHEMA;
 use protocol::{Arch, Artifact, Role};
 
 use super::*;
+use crate::trial::{adopted, settled};
 
 /// A release whose bytes are a function of `content`.
 pub(crate) fn release(build: u64, content: u8) -> Release {
@@ -50,11 +52,25 @@ fn failed(good: Slot, content: u8) -> BootState {
     BootState { failed: Some(release(0, content).id()), ..BootState::settled(good) }
 }
 
+/// The other slot runs this, on trial, and was rolled back.
+fn left(good: Slot, content: u8) -> BootState {
+    let release = Some(release(0, content).id());
+    let trial = Trial { slot: good.other(), tries: 0, release, since: Some(THEN) };
+    BootState { trial: Some(trial), ..failed(good, content) }
+}
+
 /// The boot in which trials begin.
 const THEN: BootId = BootId(1);
 
 const A: Slot = Slot::A;
 const B: Slot = Slot::B;
+
+/// As GRUB booted it: by this state.
+fn booted(slot: Option<Slot>, state: &BootState, id: Option<BootId>) -> Booted {
+    let counted = state.trial.filter(|trial| trial.slot != state.good && trial.tries < TRIES);
+    let is_tried = |slot| counted.is_some_and(|trial| trial.slot == slot);
+    Booted { slot, on_trial: slot.is_some_and(is_tried), id }
+}
 
 /// Running slot, grubenv, slot a, slot b, candidate → step.
 #[test]
@@ -107,9 +123,22 @@ fn the_table() {
             damaged(Some(5)),
             complete(4),
             5,
-            Step::Unconfirmed { running: B, good: A },
+            Step::Install(A),
+        ),
+        ("and a has the same", Some(B), settled(A), complete(5), complete(4), 5, Step::Return(A)),
+        ("or an older one", Some(B), settled(A), complete(5), complete(6), 7, Step::Return(A)),
+        (
+            "and both are lost",
+            Some(B),
+            settled(A),
+            damaged(None),
+            damaged(None),
+            5,
+            Step::Install(A),
         ),
         // Rolled back.
+        ("from a trial", Some(B), left(A, 6), complete(5), complete(6), 6, Step::Return(A)),
+        ("and a newer one", Some(B), left(A, 6), complete(5), complete(6), 7, Step::Return(A)),
         ("failed", Some(A), failed(A, 6), complete(5), complete(6), 6, Step::FailedBefore),
         (
             "failed, damaged",
@@ -165,7 +194,27 @@ fn the_table() {
             5,
             Step::Withdraw(B),
         ),
+        (
+            "withdrawn for one that failed",
+            Some(A),
+            BootState { trial: trial(A, B, 3).trial, ..failed(A, 4) },
+            complete(5),
+            complete(6),
+            4,
+            Step::Withdraw(B),
+        ),
+        (
+            "withdrawn for one that is older",
+            Some(A),
+            trial(A, B, 3),
+            complete(5),
+            complete(6),
+            4,
+            Step::Withdraw(B),
+        ),
         // Age.
+        ("allowed before", Some(A), trial(A, B, 3), complete(5), complete(4), 4, Step::Pending(B)),
+        ("another one was", Some(A), trial(A, B, 3), complete(5), complete(3), 4, Step::Downgrade),
         ("older", Some(A), settled(A), complete(5), Empty, 4, Step::Downgrade),
         ("older, own files gone", Some(A), settled(A), damaged(Some(5)), Empty, 4, Step::Downgrade),
         ("older, and b has it", Some(A), settled(A), complete(5), complete(4), 4, Step::Downgrade),
@@ -173,6 +222,38 @@ fn the_table() {
         ("own files gone", Some(A), settled(A), damaged(Some(5)), Empty, 5, Step::Install(B)),
         ("all of them", Some(A), settled(A), damaged(None), Empty, 5, Step::Install(B)),
         ("an empty slot runs", Some(A), settled(A), Empty, Empty, 5, Step::Install(B)),
+        (
+            "the other is whole",
+            Some(A),
+            settled(A),
+            damaged(None),
+            complete(4),
+            5,
+            Step::Install(A),
+        ),
+        ("and is made good", Some(A), settled(B), damaged(None), complete(4), 5, Step::Install(A)),
+        ("half written again", Some(A), settled(B), partial(5), complete(4), 5, Step::Install(A)),
+        ("and whole", Some(A), settled(B), complete(5), complete(4), 5, Step::Return(B)),
+        ("and to be tried", Some(A), trial(B, A, 3), complete(5), complete(4), 5, Step::Pending(A)),
+        ("and overtaken", Some(A), trial(B, A, 3), complete(5), complete(4), 6, Step::Install(A)),
+        (
+            "what is whole is tried",
+            Some(A),
+            trial(A, B, 3),
+            damaged(None),
+            complete(4),
+            5,
+            Step::Pending(B),
+        ),
+        (
+            "the other is whole, and bad",
+            Some(A),
+            failed(A, 6),
+            damaged(Some(5)),
+            complete(6),
+            7,
+            Step::Install(B),
+        ),
         (
             "healed, not booted",
             Some(A),
@@ -222,11 +303,11 @@ fn the_table() {
         // Nonsense: the good slot on trial is not on trial.
         ("good on trial", Some(A), trial(A, A, 0), complete(5), Empty, 6, Step::Install(B)),
     ];
-    for (name, running, boot, a, b, candidate, expected) in rows {
+    for (name, running, state, a, b, candidate, expected) in rows {
         let (slots, candidate) = (Slots { a, b }, release(candidate, candidate as u8));
-        let allow = Permissions::default();
-        let (state, boot) = (&boot, Some(THEN));
-        let facts = Facts { running, state, boot, slots: &slots, candidate: &candidate, allow };
+        let (allow, booted) = (Permissions::default(), booted(running, &state, Some(THEN)));
+        let state = &adopted(&state, booted, &slots, candidate.id());
+        let facts = Facts { booted, state, slots: &slots, candidate: &candidate, allow };
         assert_eq!(next(&facts), expected, "{name}");
     }
 }
@@ -236,8 +317,8 @@ fn the_operator_may_allow_more() {
     let slots = Slots { a: complete(5), b: complete(6) };
     let step = |candidate: u8, state: BootState, allow| {
         let (candidate, state) = (release(candidate.into(), candidate), &state);
-        let boot = Some(THEN);
-        next(&Facts { running: Some(A), state, boot, slots: &slots, candidate: &candidate, allow })
+        let booted = booted(Some(A), state, Some(THEN));
+        next(&Facts { booted, state, slots: &slots, candidate: &candidate, allow })
     };
     let downgrade = Permissions { downgrade: true, ..Permissions::default() };
     let retry = Permissions { retry_failed: true, ..Permissions::default() };
@@ -250,12 +331,15 @@ fn the_operator_may_allow_more() {
 #[test]
 fn what_grub_did_not_try_is_not_rebooted_into_again_and_again() {
     let slots = Slots { a: complete(5), b: complete(6) };
-    let step = |tries, boot: Option<u32>, retry_failed| {
+    let of = |running, tries, boot: Option<u32>, retry_failed| {
         let (candidate, state) = (release(6, 6), &trial(A, B, tries));
         let allow = Permissions { retry_failed, ..Permissions::default() };
-        let boot = boot.map(BootId);
-        next(&Facts { running: Some(A), state, boot, slots: &slots, candidate: &candidate, allow })
+        let booted = Booted { slot: running, ..booted(Some(A), state, boot.map(BootId)) };
+        next(&Facts { booted, state, slots: &slots, candidate: &candidate, allow })
     };
+    let step = |tries, boot, retry_failed| of(Some(A), tries, boot, retry_failed);
+    // From a rescue system nothing is known of boots.
+    assert_eq!(of(None, 3, Some(2), false), Step::Pending(B));
     assert_eq!(step(3, Some(THEN.0), false), Step::Pending(B));
     assert_eq!(step(3, Some(2), false), Step::NotTried(B));
     assert_eq!(step(3, Some(2), true), Step::Pending(B));
@@ -269,9 +353,8 @@ fn another_variant_is_neither_older_nor_newer() {
     let slots = Slots { a: complete(5), b: Content::Empty };
     let candidate = Release { variant: "ubu".parse().unwrap(), ..release(1, 1) };
     let (state, allow) = (&BootState::settled(A), Permissions::default());
-    let boot = Some(THEN);
-    let facts =
-        Facts { running: Some(A), state, boot, slots: &slots, candidate: &candidate, allow };
+    let booted = booted(Some(A), state, Some(THEN));
+    let facts = Facts { booted, state, slots: &slots, candidate: &candidate, allow };
     assert_eq!(next(&facts), Step::Install(B));
 }
 
@@ -280,9 +363,8 @@ fn the_same_bytes_under_an_older_number_are_no_downgrade() {
     let slots = Slots { a: damaged(Some(5)), b: Content::Empty };
     let candidate = release(4, 5);
     let facts = Facts {
-        running: Some(A),
+        booted: Booted { slot: Some(A), on_trial: false, id: Some(THEN) },
         state: &BootState::settled(A),
-        boot: Some(THEN),
         slots: &slots,
         candidate: &candidate,
         allow: Permissions::default(),
@@ -307,8 +389,9 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(4096))]
 
     #[test]
-    fn the_running_and_the_good_slot_are_never_touched(
+    fn the_good_slot_and_what_is_whole_are_never_touched(
         running in proptest::option::of(any_slot()),
+        on_trial: bool,
         good in any_slot(),
         tried in proptest::option::of((any_slot(), 0u8..=3)),
         was_failed in proptest::option::of(0u8..4),
@@ -318,29 +401,41 @@ proptest! {
         downgrade: bool,
         retry_failed: bool,
     ) {
-        let state = &match tried {
+        let state = match tried {
             Some((slot, tries)) => trial(good, slot, tries),
             None => BootState::settled(good),
         };
-        let state = &BootState { failed: was_failed.map(|n| release(0, n).id()), ..state.clone() };
-        let boot = Some(BootId(boot));
+        let state = BootState { failed: was_failed.map(|n| release(0, n).id()), ..state };
+        let booted = Booted { slot: running, on_trial, id: Some(BootId(boot)) };
         let (slots, candidate) = (Slots { a, b }, release(candidate.into(), candidate));
+        let state = &adopted(&settled(&state, running), booted, &slots, candidate.id());
+        let good = state.good;
         let allow = Permissions { downgrade, retry_failed };
-        let facts = Facts { running, state, boot, slots: &slots, candidate: &candidate, allow };
+        let facts = Facts { booted, state, slots: &slots, candidate: &candidate, allow };
         let step = next(&facts);
         if let Some(slot) = step.writes() {
-            prop_assert_ne!(Some(slot), running);
             prop_assert_ne!(slot, good);
+            // What is whole is only written over if what is good is whole, too, or if it is bad.
+            let release = slots.get(slot).release().filter(|_| slots.get(slot).is_whole());
+            let is_bad = release.is_some_and(|release| state.failed == Some(release.id()));
+            prop_assert!(slots.get(good).is_whole() || release.is_none() || is_bad);
+            if Some(slot) == running {
+                prop_assert!(!on_trial && slots.get(good).is_whole());
+                prop_assert!(release.is_none() || state.trial.is_some());
+            }
         }
         if let Step::Install(slot) | Step::Activate(slot) = step {
             prop_assert_ne!(slot, good);
-            prop_assert!(running.is_none_or(|running| running == good));
+            prop_assert!(running.is_none_or(|running| running == good) || slots.get(good).is_whole());
+        }
+        if let Step::Return(slot) = step {
+            prop_assert!(slot == good && slots.get(good).is_whole() && running == Some(good.other()));
         }
         if let Step::Activate(slot) | Step::Pending(slot) = step {
-            // Or the operator goes back to what is there.
-            let back = state.failed == Some(candidate.id())
-                && matches!(slots.get(slot), Content::Complete(_));
-            prop_assert!(slots.get(slot).holds(candidate.id()) || back);
+            // Or the operator goes back to what is there; or it alone is whole.
+            let back = state.failed == Some(candidate.id()) || !slots.get(good).is_whole();
+            let held = slots.get(slot);
+            prop_assert!(held.holds(candidate.id()) || back && held.is_whole());
         }
     }
 }

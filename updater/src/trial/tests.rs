@@ -50,19 +50,34 @@ fn the_running_slot_is_good_and_the_other_ones_trial_goes_on() {
 }
 
 #[test]
-fn a_good_slot_that_is_lost_is_replaced_by_what_runs() {
+fn a_good_slot_that_is_lost_is_replaced_by_a_better_one() {
     let lost = Slots { a: Content::Empty, ..slots(5, 6) };
+    let candidate = release(7).id();
+    let adopted =
+        |state: &BootState, booted, slots: &Slots| adopted(state, booted, slots, candidate);
     let booted = |slot, on_trial| Booted { slot, on_trial, id: NOW };
-    let good_a = BootState::settled(A);
-    assert_eq!(adopted(&good_a, booted(Some(B), false), &lost), BootState::settled(B));
-    // GRUB's last resort also after a trial of this slot.
-    let over = left(begun(&good_a, B, &release(6), NOW), 0);
-    assert_eq!(adopted(&over, booted(Some(B), false), &lost), BootState::settled(B));
-    // A trial ends otherwise; a slot that is whole is the way back; and who runs elsewhere knows nothing.
+    let (good_a, good_b) = (BootState::settled(A), BootState::settled(B));
+    // By a whole one, whatever runs; also after a trial of it, as GRUB's last resort.
+    for running in [None, Some(A), Some(B)] {
+        assert_eq!(adopted(&good_a, booted(running, false), &lost), good_b);
+    }
+    let trial = begun(&good_a, B, &release(6), NOW);
+    let over = left(trial.clone(), 0);
+    assert_eq!(adopted(&over, booted(Some(B), false), &lost), good_b);
+    // A trial is left alone, whether it goes on or begins.
     assert_eq!(adopted(&over, booted(Some(B), true), &lost), over);
+    assert_eq!(adopted(&trial, booted(Some(A), false), &lost), trial);
+    // What is known to be bad, or is not whole, is only better if it runs.
+    let failed = |state: &BootState| BootState { failed: Some(release(6).id()), ..state.clone() };
+    assert_eq!(adopted(&failed(&good_a), booted(Some(A), false), &lost), failed(&good_a));
+    assert_eq!(adopted(&failed(&good_a), booted(Some(B), false), &lost), failed(&good_b));
+    let both = Slots { a: Content::Empty, b: Content::Empty };
+    assert_eq!(adopted(&good_a, booted(Some(A), false), &both), good_a);
+    assert_eq!(adopted(&good_a, booted(Some(B), false), &both), good_b);
     assert_eq!(adopted(&good_a, booted(Some(B), false), &slots(5, 6)), good_a);
-    assert_eq!(adopted(&good_a, booted(Some(A), false), &lost), good_a);
-    assert_eq!(adopted(&good_a, booted(None, false), &lost), good_a);
+    // The candidate has to be tried.
+    let here = booted(Some(A), false);
+    assert_eq!(super::adopted(&good_a, here, &lost, release(6).id()), good_a);
 }
 
 #[test]
@@ -108,13 +123,16 @@ fn a_trial_is_rolled_back_to_what_is_good() {
     let back = |state: &BootState, running| rolled_back(state, running, &slots(5, 6), NOW).unwrap();
     // It runs, and is not confirmed any more, but left at the next boot.
     let running = left(state.clone(), 2);
-    let Back::Reboot(rolled_back, A) = back(&running, B) else { panic!("it is left") };
-    assert_eq!(confirmed(&rolled_back, B), rolled_back);
-    assert!(is_tried(&rolled_back, B));
-    assert_eq!(settled(&rolled_back, Some(A)), expected);
-    assert_eq!(rolled_back.trial.unwrap().tries, 0);
+    let Back::Reboot(over, A) = back(&running, B) else { panic!("it is left") };
+    assert_eq!(confirmed(&over, B), over);
+    assert!(is_tried(&over, B));
+    assert_eq!(settled(&over, Some(A)), expected);
+    assert_eq!(over.trial.unwrap().tries, 0);
     // It was not booted yet.
     assert_eq!(back(&state, A), Back::Stay(expected));
+    let lost = Slots { a: Content::Empty, ..slots(5, 6) };
+    let refused = rolled_back(&left(state, 2), B, &lost, NOW).unwrap_err().to_string();
+    assert!(refused.contains("slot a is empty"), "{refused}");
 }
 
 #[test]

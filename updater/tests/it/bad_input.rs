@@ -193,6 +193,26 @@ fn a_missing_artifact_does_not_cost_the_other_release() {
     assert_eq!(world.tree(), before);
 }
 
+/// Programs that answer HEAD like GET, and send the length of what they do not send.
+#[test]
+fn a_length_of_nothing_is_asked_for_again() {
+    let world = World::new();
+    world.fill(B, 7, 0);
+    world.publish(2);
+    world.cdn.put("/2.initrd", Reply::ok(""));
+    let before = world.tree();
+    world.run(&["update"]).failed(&["announces 0 bytes for the initrd", "published whole"]);
+    assert_eq!(world.tree(), before);
+    for role in Role::BOOT {
+        world.cdn.answer(&format!("/2.{}", role.extension()), move |r| match r.method.as_str() {
+            "HEAD" => Reply::ok(""),
+            _ => Reply::file(r, &content(role, 2), "\"2\""),
+        });
+    }
+    world.run(&["update"]).ended(0);
+    world.assert_slot(B, 2);
+}
+
 #[test]
 fn a_download_that_fails_leaves_a_beginning_that_nothing_points_to() {
     let world = World::new();
@@ -239,14 +259,15 @@ fn servers_that_are_not_there_or_send_elsewhere() {
 
 #[test]
 fn a_full_esp_is_found_before_anything_is_touched() {
+    const LARGEST: u64 = (4 << 30) - 1;
     let world = World::new();
     world.fill(B, 3, 3);
     let mut large = release(4);
     for artifact in &mut large.artifacts {
-        artifact.size = 8 << 30;
+        artifact.size = LARGEST;
         world.cdn.put(
             &format!("/{}", artifact.url),
-            Reply { length: Some(Some(8 << 30)), ..Reply::ok("") },
+            Reply { length: Some(Some(LARGEST)), ..Reply::ok("") },
         );
     }
     world.publish_manifest(&large);
@@ -280,7 +301,7 @@ fn a_full_esp_is_found_before_anything_is_touched() {
     let said = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(1), "{said}");
     // Once by each: a dry run knows what the update will say.
-    for part in ["the release needs 171798", " are free (", "and 8192 in FSCK*.REC files"] {
+    for part in ["the release needs 85899", " are free (", "and 8192 in FSCK*.REC files"] {
         assert_eq!(said.matches(part).count(), 2, "{part}: {said}");
     }
     assert!(said.contains("the dry run ends with 1"), "{said}");
@@ -293,6 +314,21 @@ fn a_full_esp_is_found_before_anything_is_touched() {
             .collect::<Vec<_>>()
     };
     assert_eq!(names("after"), names("esp"));
+}
+
+#[test]
+fn what_no_fat_can_hold_is_not_even_asked_for() {
+    let world = World::new();
+    for (index, name) in [(0, "kernel"), (1, "initrd")] {
+        let mut large = release(2);
+        large.artifacts[index].size = 4 << 30;
+        world.publish_manifest(&large);
+        refused(&world, &[name, "4294967296", "expected", "4294967295"]);
+    }
+    let manifest = format!("GET /{}", target().manifest_name());
+    assert!(world.cdn.requests().iter().all(|request| *request == manifest));
+    world.publish(2);
+    world.run(&["update"]).ended(0);
 }
 
 #[test]
@@ -335,8 +371,8 @@ fn a_manifest_that_trickles_keeps_nobody_out() {
 fn an_unconfirmed_slot_is_found_without_the_lock() {
     let world = World::new();
     world.fill(B, 2, 2);
-    world.boot(B);
     world.on_trial(A, B, 2);
+    world.boot(B);
     world.publish(3);
     let lock = fs::File::open(world.esp("")).unwrap();
     lock.lock().unwrap();

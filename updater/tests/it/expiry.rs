@@ -54,8 +54,8 @@ fn an_installed_release_goes_on_past_its_end() {
     world.run(&["health"]).ended(0);
     world.run(&["rollback"]).ended(0);
     assert!(world.rebooted());
-    world.boot(A);
     world.on_trial(B, A, 2);
+    world.boot(A);
     world.run(&["confirm"]).ended(0);
     assert_eq!(world.boots(), (A, None));
 }

@@ -11,6 +11,7 @@ mod network;
 mod network_download;
 mod network_manifest;
 mod network_proxy;
+mod network_raw;
 mod power;
 mod reboot;
 mod rotation;

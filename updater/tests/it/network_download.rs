@@ -110,6 +110,18 @@ fn who_gets_no_further_gives_up() {
     failed(fetch(&server, &mut Memory::default()), &server, &["ended after 5"], 5);
 }
 
+/// From a server that cannot resume, and always ends a little later.
+#[test]
+fn who_begins_again_and_again_gives_up() {
+    const LARGE: usize = 20 * PIECE;
+    let server = Server::start();
+    server.answer("/x", |r| Reply::ok(bytes(LARGE)).cut((r.nth + 1) * PIECE, End::Close));
+    let mut sink = Memory::default();
+    let result = plain().fetch(&at(&server), 0, LARGE as u64, &mut sink);
+    assert_eq!(sink.restarts, 5);
+    failed(result, &server, &["ended after 600000 of 2000000"], 6);
+}
+
 #[test]
 fn ranges_that_are_not_what_was_asked_for() {
     let whole = content_range(0, SIZE);

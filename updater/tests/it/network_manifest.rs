@@ -127,6 +127,28 @@ fn a_server_without_etags_is_asked_by_date() {
     assert!(server.sent() < 4096);
 }
 
+/// `If-None-Match: *` is true of whatever there is (RFC 9110 section 13.1.2).
+#[test]
+fn what_is_no_etag_is_not_asked_with() {
+    let (signer, server) = (Signer::new(), Server::start());
+    let cache = signer.cache();
+    let asking = Asking { cache: Some(&cache), ..signer.asking() };
+    for etag in
+        ["*", "W/*", "\"", "x", "\"1\", \"2\"", "\"1\"2\"", "\"1 2\"", "\"\u{fc}\"", "w/\"1\""]
+    {
+        for build in [1, 2] {
+            let token = signer.token(build);
+            server.answer(&path(), move |r| match r.header("if-none-match") {
+                Some(_) => Reply::status(304),
+                None => Reply::ok(token.as_str()).header(format!("ETag: {etag}")),
+            });
+            let found = ask(&asking, &[&server.url]).unwrap();
+            assert_eq!(found.release().build, build, "{etag}");
+        }
+    }
+    assert!(server.asked().iter().all(|r| r.header("if-none-match").is_none()));
+}
+
 #[test]
 fn what_is_remembered_is_trusted_no_more_than_a_server() {
     let (signer, server) = (Signer::new(), Server::start());
@@ -336,12 +358,15 @@ fn redirects_elsewhere_are_not_unless_allowed() {
         "/a/../../x".into(),
         "/%2e%2e/x".into(),
         "/\\evil.example/SECRET".into(),
+        format!("https://{}.example/x", "a".repeat(20_000)),
+        "/\u{fc}/SECRET".into(),
         "file:///etc/passwd".into(),
         String::new(),
     ] {
         let server = redirecting(307, &to);
         let error = signer.ask(&[&server.url]).unwrap_err().to_string();
         assert!(error.contains("not followed") && !error.contains("SECRET"), "{to}: {error}");
+        assert!(error.len() < 1000, "{} bytes", error.len());
         assert_eq!(server.asked().len(), 1);
     }
 }

@@ -22,13 +22,13 @@ use crate::world::World;
 const SIZE: usize = 300_000;
 
 /// An authority that nobody knows.
-struct Authority {
+pub struct Authority {
     folder: TempDir,
     issuer: Issuer<'static, KeyPair>,
 }
 
 impl Authority {
-    fn new() -> Self {
+    pub fn new() -> Self {
         let folder = tempfile::tempdir().unwrap();
         let mut params = CertificateParams::new(Vec::new()).unwrap();
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
@@ -43,16 +43,20 @@ impl Authority {
         self.folder.path().join("ca.pem")
     }
 
-    fn network(&self) -> Network {
+    pub fn network(&self) -> Network {
         Network { authorities: vec![self.path()], ..Network::default() }
     }
 
     /// A server with a certificate for this name.
     fn serve(&self, name: &str) -> Server {
+        serving(Server::start_tls(self.config(name)))
+    }
+
+    pub fn config(&self, name: &str) -> ServerConfig {
         let key = KeyPair::generate().unwrap();
         let params = CertificateParams::new(vec![name.to_owned()]).unwrap();
         let certificate = params.signed_by(&key, &self.issuer).unwrap();
-        let config = ServerConfig::builder_with_provider(aws_lc_rs::default_provider().into())
+        ServerConfig::builder_with_provider(aws_lc_rs::default_provider().into())
             .with_safe_default_protocol_versions()
             .unwrap()
             .with_no_client_auth()
@@ -60,8 +64,7 @@ impl Authority {
                 vec![certificate.der().clone()],
                 PrivatePkcs8KeyDer::from(key.serialize_der()).into(),
             )
-            .unwrap();
-        serving(Server::start_tls(config))
+            .unwrap()
     }
 }
 

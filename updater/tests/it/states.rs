@@ -43,7 +43,6 @@ impl Kind {
 /// Bad ones in both slots, one that is withdrawn, and one that comes again under a newer number.
 const ALL: Offers =
     &[(First, 1), (Second, 2), (Unhealthy, 3), (Second, 4), (Panics, 5), (Third, 6)];
-const HEALTHY: Offers = &[(First, 1), (Second, 2), (First, 3), (Third, 4)];
 
 static RELEASE: LazyLock<Release> = LazyLock::new(|| crate::world::release(1));
 
@@ -68,6 +67,9 @@ struct Faults {
     losses: u8,
     /// GRUB cannot load the good slot, once.
     misreadings: u8,
+    /// A file of a slot is lost, while the other slot has something that is healthy, and is not taken
+    /// for bad.
+    damages: u8,
 }
 
 /// This boot and one before it: no more has to be known of them.
@@ -81,7 +83,11 @@ struct Host {
     /// Lost, if there is none.
     grubenv: Option<BootState>,
     slots: Slots,
+    /// Slots with the mark of [`protocol::esp::CONFIRMED`].
+    marked: Vec<Slot>,
     running: Slot,
+    /// What was booted from it. It is in memory, whatever becomes of the slot.
+    kind: Kind,
     /// As the updater knows it: not any more when it was confirmed.
     on_trial: bool,
     faults: Faults,
@@ -91,7 +97,18 @@ impl Host {
     fn new(offers: Offers, faults: Faults) -> Self {
         let slots = Slots { a: Content::Complete(release((First, 0))), b: Content::Empty };
         let grubenv = Some(BootState::settled(Slot::A));
-        Self { offers, offer: 0, grubenv, slots, running: Slot::A, on_trial: false, faults }
+        let (marked, running) = (vec![Slot::A], Slot::A);
+        Self {
+            offers,
+            offer: 0,
+            grubenv,
+            slots,
+            marked,
+            running,
+            kind: First,
+            on_trial: false,
+            faults,
+        }
     }
 
     /// Two hosts with the same one are the same.
@@ -101,20 +118,13 @@ impl Host {
             Content::Partial { release, .. } => format!("part of {}", release.version),
             Content::Empty | Content::Damaged { .. } => "-".to_owned(),
         };
-        let Self { offer, grubenv, running, on_trial, faults, .. } = self;
+        let Self { offer, grubenv, marked, running, kind, on_trial, faults, .. } = self;
         let slots = [&self.slots.a, &self.slots.b].map(slot);
-        format!("{running} {on_trial} {slots:?} {grubenv:?} {offer} {faults:?}")
+        format!("{running} {kind:?} {on_trial} {slots:?} {marked:?} {grubenv:?} {offer} {faults:?}")
     }
 
     fn offered(&self) -> Release {
         release(self.offers[self.offer])
-    }
-
-    fn runs(&self) -> Kind {
-        match self.slots.get(self.running) {
-            Content::Complete(release) => kind(release),
-            other => panic!("{other:?} runs"),
-        }
     }
 
     fn booted(&self) -> Booted {
@@ -127,6 +137,9 @@ impl Host {
     }
 
     fn put(&mut self, slot: Slot, content: Content) {
+        if matches!(content, Content::Partial { .. }) {
+            self.marked.retain(|marked| *marked != slot);
+        }
         match slot {
             Slot::A => self.slots.a = content,
             Slot::B => self.slots.b = content,
@@ -134,18 +147,18 @@ impl Host {
     }
 
     /// As in `builder/variants/boot/grub.cfg`, until something runs.
-    fn boot(&mut self, misreads_good: bool) -> Result<(), String> {
+    fn boot(&mut self, mut misreads_good: bool) -> Result<(), String> {
         if let Some(trial) = self.grubenv.as_mut().and_then(|state| state.trial.as_mut()) {
             trial.since = trial.since.map(|_| BEFORE);
         }
         for _ in 0..5 {
-            let has_manifest = |slot| matches!(self.slots.get(slot), Content::Complete(_));
-            let guess = !has_manifest(Slot::A) && has_manifest(Slot::B);
-            let guess = if guess { Slot::B } else { Slot::A };
+            let has_manifest = |slot: &Slot| self.slots.get(*slot).release().is_some();
+            let guess = [self.marked.clone(), Slot::ALL.to_vec()].concat();
+            let guess = guess.into_iter().find(has_manifest).unwrap_or(Slot::A);
             let good = self.grubenv.as_ref().map_or(guess, |state| state.good);
-            let mut order = vec![(good.other(), false)];
-            if !misreads_good {
-                order.insert(0, (good, false));
+            let mut order = vec![(good, false), (good.other(), false)];
+            if std::mem::take(&mut misreads_good) {
+                order.remove(0);
             }
             let trial = self.grubenv.as_mut().and_then(|state| state.trial.as_mut());
             if let Some(Trial { slot, tries: tries @ 1.., .. }) = trial {
@@ -160,8 +173,8 @@ impl Host {
                 None => return Err("nothing boots".into()),
                 // The kernel reboots.
                 Some((_, _, Panics)) => {}
-                Some((running, on_trial, _)) => {
-                    (self.running, self.on_trial) = (running, on_trial);
+                Some((running, on_trial, kind)) => {
+                    (self.running, self.on_trial, self.kind) = (running, on_trial, kind);
                     return Ok(());
                 }
             }
@@ -171,7 +184,15 @@ impl Host {
 
     fn confirm(&mut self) {
         let state = self.grubenv.clone().unwrap_or(BootState::settled(self.running));
-        if !is_rolled_back(&state, self.running) {
+        let is_marked = self.marked.contains(&self.running);
+        let may = self.running == state.good || self.on_trial || is_marked;
+        if may && !is_rolled_back(&state, self.running) {
+            if self.slots.get(self.running).release().is_some()
+                && !self.marked.contains(&self.running)
+            {
+                self.marked.push(self.running);
+                self.marked.sort();
+            }
             self.grubenv = Some(confirmed(&state, self.running));
             self.on_trial = false;
         }
@@ -180,26 +201,25 @@ impl Host {
     /// `update`, ended after some of its steps, or not. Says whether a reboot is wanted.
     fn update(&mut self, ended_after: Option<u8>) -> bool {
         let (booted, candidate) = (self.booted(), self.offered());
-        let known = settled(&adopted(&self.state(), booted, &self.slots), booted.slot);
+        let settled = settled(&self.state(), booted.slot);
+        let known = adopted(&settled, booted, &self.slots, candidate.id());
         let step = next(&Facts {
-            running: booted.slot,
+            booted,
             state: &known,
-            boot: booted.id,
             slots: &self.slots,
             candidate: &candidate,
             allow: Permissions::default(),
         });
-        if self.running != known.good {
-            assert_eq!(step.writes(), None);
-            return false;
+        let mut state = known.clone();
+        if self.running == known.good || known.good != settled.good {
+            state = offered(&known, &candidate, false);
+            self.grubenv = Some(state.clone());
         }
-        let mut state = offered(&known, &candidate, false);
-        self.grubenv = Some(state.clone());
         if ended_after == Some(0) {
             return false;
         }
         match step {
-            Step::Pending(_) => return true,
+            Step::Pending(_) | Step::Return(_) => return true,
             Step::Withdraw(_) => self.grubenv = Some(called_off(&state)),
             Step::Install(slot) | Step::Repair(slot) | Step::Activate(slot) => {
                 if step.writes().is_some() {
@@ -211,6 +231,7 @@ impl Host {
                     }
                     self.put(slot, Content::Complete(candidate.clone()));
                 }
+                assert_ne!(slot, state.good);
                 if ended_after != Some(2) && !matches!(step, Step::Repair(_)) {
                     self.grubenv = Some(begun(&state, slot, &candidate, booted.id));
                     return true;
@@ -236,7 +257,7 @@ impl Host {
                 Ok(())
             });
         }
-        if self.runs().is_healthy() {
+        if self.kind.is_healthy() {
             may("confirm", &|host| {
                 host.confirm();
                 Ok(())
@@ -265,6 +286,23 @@ impl Host {
                 Ok(())
             });
         }
+        let failed = settled(&self.state(), Some(self.running)).failed;
+        let has_way_back = |slot: &Slot| match self.slots.get(slot.other()) {
+            Content::Complete(release) => {
+                kind(release).is_healthy() && failed != Some(release.id())
+            }
+            _ => false,
+        };
+        if self.faults.damages > 0 {
+            for slot in Slot::ALL.into_iter().filter(has_way_back) {
+                may(&format!("a file of slot {slot} is lost"), &|host| {
+                    host.faults.damages -= 1;
+                    let release = host.slots.get(slot).release().cloned();
+                    host.put(slot, Content::Damaged { release, problem: String::new() });
+                    Ok(())
+                });
+            }
+        }
         let spare = self.slots.get(self.state().good.other());
         if self.faults.misreadings > 0 && matches!(spare, Content::Complete(_)) {
             may("reboot, the good slot is not read", &|host| {
@@ -281,7 +319,7 @@ impl Host {
         let mut quiet = 0;
         for _ in 0..40 {
             let before = self.key();
-            if self.runs().is_healthy() {
+            if self.kind.is_healthy() {
                 self.confirm();
             }
             // etchaos-deadline.service and etchaos-fallback.service.
@@ -298,15 +336,15 @@ impl Host {
 
     fn is_well(&self) -> Result<(), String> {
         let (offered, state) = (self.offered(), self.grubenv.as_ref());
-        if !self.runs().is_healthy() {
-            return Err(format!("it stays on {:?}", self.runs()));
+        if !self.kind.is_healthy() {
+            return Err(format!("it stays on {:?}", self.kind));
         }
         if state.is_none_or(|state| state.good != self.running) {
             return Err("what runs is not confirmed".into());
         }
         let was_failed = state.is_some_and(|state| state.failed == Some(offered.id()));
         match kind(&offered) {
-            kind if kind.is_healthy() && kind != self.runs() && !was_failed => {
+            kind if kind.is_healthy() && kind != self.kind && !was_failed => {
                 Err(format!("{kind:?} is never installed"))
             }
             _ => Ok(()),
@@ -350,11 +388,16 @@ fn bad_releases_and_cuts_and_ways_back_end_well() {
 }
 
 #[test]
-fn a_grubenv_that_is_lost_does_not_keep_a_host_from_updates() {
-    all_end_well(HEALTHY, Faults { losses: 1, ..Faults::default() });
+fn a_grubenv_that_is_lost_ends_well() {
+    all_end_well(ALL, Faults { losses: 1, ..Faults::default() });
 }
 
 #[test]
-fn a_good_slot_that_is_misread_once_does_not_keep_a_host_from_updates() {
-    all_end_well(HEALTHY, Faults { misreadings: 1, ..Faults::default() });
+fn a_good_slot_that_is_misread_ends_well() {
+    all_end_well(ALL, Faults { misreadings: 1, rollbacks: 1, ..Faults::default() });
+}
+
+#[test]
+fn a_slot_that_is_lost_ends_well() {
+    all_end_well(ALL, Faults { damages: 1, ..Faults::default() });
 }

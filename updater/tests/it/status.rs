@@ -78,8 +78,8 @@ fn status_tells_of_the_last_runs() {
     }
 
     // What runs is on trial, and then it failed.
-    world.boot(B);
     world.on_trial(A, B, 2);
+    world.boot(B);
     let shown = status(&world);
     assert_eq!((&shown["confirmed"], &shown["failed"]), (&json!(false), &json!(null)));
     world.boot(A);

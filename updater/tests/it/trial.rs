@@ -254,6 +254,8 @@ fn a_way_back_is_not_undone_before_the_reboot() {
     let ran = world.run(&["confirm", "--json"]).ended(0);
     assert_eq!(ran.json(), json!({"good": "a", "changed": false}));
     assert_eq!(world.boots(), (A, Some((B, 0))));
+    assert_eq!(world.run(&["update", "--json"]).ended(0).json()["step"], "return");
+    assert!(world.rebooted());
     world.run(&["fallback"]).ended(0);
     assert!(world.rebooted());
     world.boot(A);

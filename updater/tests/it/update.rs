@@ -4,9 +4,11 @@ use std::fs;
 use std::os::unix::fs::symlink;
 
 use protocol::esp::Slot::{A, B};
+use protocol::grubenv::BootState;
 use protocol::token::sign;
 use protocol::{Claims, Release};
 
+use crate::server::Reply;
 use crate::world::{World, claims, release, target};
 
 #[test]
@@ -38,7 +40,10 @@ fn a_release_is_installed_tried_and_confirmed() {
 
     world.run(&["confirm"]).ended(0);
     assert_eq!(world.boots(), (B, None));
+    // For a boot loader that finds no grubenv.
+    assert!(world.esp("etchaos/b/good").exists());
     world.run(&["update"]).ended(0);
+    assert!(!world.esp("etchaos/a/good").exists());
     world.assert_slot(A, 3);
     world.assert_slot(B, 2);
     assert_eq!(world.state().good, B);
@@ -69,8 +74,8 @@ fn deleted_files_of_the_running_slot_are_healed_by_way_of_the_other() {
     assert_eq!(world.boots(), (A, Some((B, 3))));
     world.assert_slot(B, 1);
 
-    world.boot(B);
     world.on_trial(A, B, 2);
+    world.boot(B);
     world.run(&["confirm"]).ended(0);
     assert_eq!(world.run(&["update", "--json"]).ended(0).json()["step"], "repair");
     assert!(!world.rebooted());
@@ -95,7 +100,11 @@ fn a_good_slot_that_is_lost_is_healed_by_a_host_that_is_not_healthy() {
     assert_eq!(world.run(&["update", "--dry-run", "--json"]).ended(0).json()["step"], "install");
     assert_eq!(world.boots(), (A, None));
     let ran = world.run(&["update"]).ended(0);
-    assert!(ran.stderr.contains("slot b, which runs, takes its place"), "{}", ran.stderr);
+    assert!(
+        ran.stderr.contains("slot a is good and not whole: slot b takes its place"),
+        "{}",
+        ran.stderr
+    );
     assert!(world.rebooted());
     assert_eq!(world.boots(), (B, Some((A, 3))));
     world.assert_slot(A, 3);
@@ -114,6 +123,86 @@ fn a_good_slot_that_is_lost_is_healed_by_a_host_that_is_not_healthy() {
     let before = world.tree();
     assert_eq!(world.run(&["update", "--json"]).ended(3).json()["step"], "unconfirmed");
     assert_eq!(world.tree(), before);
+}
+
+/// What alone is whole is not written over: it is made good, and the slot that runs is written anew.
+#[test]
+fn a_running_slot_that_is_lost_is_healed_and_the_other_one_stays() {
+    let world = World::new();
+    world.fill(B, 2, 2);
+    world.set_state(BootState::settled(B));
+    world.boot(B);
+    fs::remove_file(world.esp("etchaos/b/initrd")).unwrap();
+    world.publish(2);
+    world.cdn.put("/2.initrd", Reply::status(500));
+    let ran = world.run(&["update"]);
+    ran.failed(&["500", "slot b is good and not whole: slot a takes its place"]);
+    world.assert_slot(A, 1);
+    assert_eq!(world.boots(), (A, None));
+    // Asked again, until it is there.
+    world.publish(2);
+    assert_eq!(world.run(&["update", "--json"]).ended(0).json()["step"], "install");
+    assert!(world.rebooted());
+    world.assert_slot(A, 1);
+    world.assert_slot(B, 2);
+    assert_eq!(world.boots(), (A, Some((B, 3))));
+    assert_eq!(world.run(&["update", "--json"]).ended(0).json()["step"], "pending");
+    // What is in the slot now is not what runs.
+    world.run(&["confirm"]).ended(0);
+    assert_eq!(world.boots(), (A, Some((B, 3))));
+    world.on_trial(A, B, 2);
+    world.boot(B);
+    world.run(&["confirm"]).ended(0);
+    assert_eq!(world.boots(), (B, None));
+    world.assert_slot(A, 1);
+}
+
+/// GRUB could not load the good slot, once.
+#[test]
+fn what_runs_beside_a_good_slot_that_is_whole_goes_back_to_it() {
+    let world = World::new();
+    world.fill(B, 2, 2);
+    world.boot(B);
+    world.publish(3);
+    let (tree, boots) = (world.tree(), world.boots());
+    // What is in b was never confirmed.
+    let ran = world.run(&["confirm"]).ended(0);
+    assert!(ran.stdout.contains("the next update goes back to slot a"), "{}", ran.stdout);
+    let ran = world.run(&["update"]).ended(0);
+    assert!(ran.stdout.contains("in slot a is good, and something else runs"), "{}", ran.stdout);
+    assert!(world.rebooted());
+    assert_eq!((world.tree(), world.boots()), (tree, boots));
+    assert_eq!(world.run(&["check", "--json"]).ended(10).json()["step"], "return");
+    // What was confirmed before is as good, and takes its place.
+    world.write("esp/etchaos/b/good", "");
+    world.run(&["confirm"]).ended(0);
+    assert_eq!(world.boots(), (B, None));
+}
+
+#[test]
+fn an_older_release_that_was_allowed_is_rebooted_into_by_the_next_update() {
+    let world = World::new();
+    world.fill(A, 5, 5);
+    world.publish(4);
+    world.run(&["update", "--allow-downgrade", "--no-reboot"]).ended(0);
+    assert_eq!(world.run(&["update", "--json"]).ended(0).json()["step"], "pending");
+    assert!(world.rebooted());
+}
+
+#[test]
+fn what_was_withdrawn_is_not_tried_if_what_is_offered_instead_is_not_either() {
+    let world = World::new();
+    world.fill(A, 3, 3);
+    world.publish(5);
+    world.run(&["update", "--no-reboot"]).ended(0);
+    assert_eq!(world.boots(), (A, Some((B, 3))));
+    // One that failed before, under a newer number.
+    let release = Release { build: 6, ..release(4) };
+    world.set_state(BootState { failed: Some(release.id()), ..world.state() });
+    world.publish_manifest(&release);
+    assert_eq!(world.run(&["update", "--json"]).ended(0).json()["step"], "withdraw");
+    assert_eq!(world.boots(), (A, None));
+    assert_eq!(world.run(&["update", "--json"]).ended(3).json()["step"], "failedBefore");
 }
 
 #[test]

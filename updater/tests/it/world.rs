@@ -8,7 +8,7 @@ use std::process::{Child, Command, Output};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use protocol::esp::{GRUBENV, Slot, slot_file};
-use protocol::grubenv::{Block, BootState, Trial};
+use protocol::grubenv::{Block, BootState, TRIES, Trial};
 use protocol::release::SCHEMA;
 use protocol::token::sign;
 use protocol::{Arch, Artifact, Claims, PrivateKey, Release, Role, Target};
@@ -146,9 +146,13 @@ impl World {
         fs::write(path, text).unwrap();
     }
 
-    /// The kernel command line says that this slot was booted.
+    /// The kernel command line says that this slot was booted; on trial, if GRUB would say so.
     pub fn boot(&self, slot: Slot) {
-        self.write("host/proc/cmdline", format!("quiet etchaos.slot={slot}\n"));
+        let state = fs::read(self.esp(GRUBENV)).ok().and_then(|bytes| Block::parse(&bytes).ok());
+        let trial = state.and_then(|block| BootState::read(&block).ok()?.trial);
+        let trial = trial.filter(|trial| trial.slot == slot && trial.tries < TRIES);
+        let trial = trial.map_or(String::new(), |trial| format!(" etchaos.trial={}", trial.tries));
+        self.write("host/proc/cmdline", format!("quiet etchaos.slot={slot}{trial}\n"));
         let nanos = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().subsec_nanos();
         self.write("host/proc/sys/kernel/random/boot_id", format!("{nanos:08x}-1111\n"));
     }

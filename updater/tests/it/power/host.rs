@@ -29,7 +29,7 @@ pub struct Place {
 }
 
 /// Some sectors of content that is like no other.
-fn content(role: Role, n: u64) -> Vec<u8> {
+pub fn content(role: Role, n: u64) -> Vec<u8> {
     let sectors = if role == Role::Kernel { 5 } else { 11 };
     let line = format!("{role} of release {n}, sector ");
     let mut bytes = Vec::new();
@@ -150,19 +150,26 @@ impl Place {
             let block = Block::parse(&bytes).ok()?;
             BootState::read(&block).ok().map(|state| (state, block))
         });
-        let slot = match state {
+        let (tried, good) = match state {
             // load_env fails, and there is nothing to count.
-            None => Slot::A,
+            None => (None, Slot::A),
             Some((state, mut block)) => match state.trial {
                 Some(mut trial) if trial.tries > 0 => {
                     trial.tries -= 1;
-                    BootState { trial: Some(trial), ..state }.write(&mut block);
+                    let counted = BootState { trial: Some(trial), ..state.clone() };
+                    counted.write(&mut block);
                     disk.put(GRUBENV, &block.to_bytes().unwrap());
-                    trial.slot
+                    (Some(trial.slot), state.good)
                 }
-                _ => state.good,
+                _ => (None, state.good),
             },
         };
+        let is_there = |slot: &Slot| {
+            let names = Role::BOOT.into_iter().filter_map(slot_file);
+            names.into_iter().all(|name| disk.read(&format!("{}/{name}", slot.folder())).is_some())
+        };
+        let order = tried.into_iter().chain([good, good.other()]);
+        let slot = order.into_iter().find(is_there).ok_or("nothing boots")?;
         match inspect(disk, &self.keys).get(slot) {
             Content::Complete(release) => Ok((slot, release.clone())),
             other => Err(format!("slot {slot} would be booted and holds {other:?}")),

@@ -7,14 +7,16 @@ mod host;
 use std::collections::HashSet;
 
 use proptest::prelude::*;
-use protocol::esp::{GRUBENV, Slot};
+use protocol::Role;
+use protocol::esp::{GRUBENV, Slot, slot_file};
 use protocol::grubenv::{Block, BootState, Trial};
 use updater::candidate::Candidate;
+use updater::files::FileSystem as _;
 use updater::plan::Content;
 use updater::slots::inspect;
 
 use self::disk::{Disk, Fault, SECTOR};
-use self::host::{Place, release};
+use self::host::{Place, content, release};
 
 /// So many pending writes are tried in every combination.
 const EXHAUSTIVE: usize = 6;
@@ -224,6 +226,20 @@ fn a_repair_of_the_spare_slot() {
 }
 
 #[test]
+fn a_repair_of_the_slot_that_runs_beside_a_whole_one() {
+    let place = Place::new();
+    let candidate = place.candidate(2);
+    for lost in ["vmlinuz", "initrd"] {
+        let disk = place.disk(2);
+        place.fill(&disk, Slot::B, 1);
+        disk.remove_file(&format!("etchaos/a/{lost}")).unwrap();
+        let disk = disk.unmounted();
+        let repair = |disk: &Disk| place.update(disk, Slot::A, 1, &candidate).map(|_| ());
+        all_survive(&format!("{lost} of the running slot"), &place, &disk, &candidate, &repair);
+    }
+}
+
+#[test]
 fn a_grubenv_that_is_made_anew() {
     let place = Place::new();
     let candidate = place.candidate(2);
@@ -276,9 +292,18 @@ fn wrong_orders_are_found() {
         let release = Some(release(2).id());
         let trial = Trial { slot: Slot::B, tries: 3, release, since: None };
         let state = BootState { trial: Some(trial), ..BootState::settled(Slot::A) };
-        let written = updater::files::overwrite(disk, GRUBENV, &state.to_bytes());
-        written.map_err(|error| error.to_string())?;
-        update(disk)
+        let written = || -> Result<(), Box<dyn std::error::Error>> {
+            updater::files::overwrite(disk, GRUBENV, &state.to_bytes())?;
+            updater::files::make_folders(disk, "etchaos/b")?;
+            for role in Role::BOOT {
+                let mut file = disk.create(&format!("etchaos/b/{}", slot_file(role).unwrap()))?;
+                file.write_at(&content(role, 2), 0)?;
+                file.sync()?;
+                disk.sync_folder("etchaos/b")?;
+            }
+            Ok(())
+        };
+        written().map_err(|error| error.to_string())
     };
     let wrong: [(&str, Fault, Action<'_>); 4] = [
         ("files are not flushed", Fault::FilesAreNotFlushed, &update),
