@@ -3,6 +3,7 @@
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::{Map, Value};
 
+use crate::date::text;
 use crate::json;
 use crate::pattern::{Mode, PatternFiles};
 use crate::release::{Release, ReleaseError};
@@ -94,7 +95,9 @@ pub struct Claims {
 pub enum TimeError {
     /// `exp` has passed.
     #[error(
-        "it expired at Unix time {exp}, and it is {now}; if the clock is right, a newer one must be published"
+        "it expired at {}, and it is {}; if the clock is right, a newer one must be published",
+        text(*exp),
+        text(*now)
     )]
     Expired {
         /// When it expired.
@@ -108,7 +111,7 @@ pub enum TimeError {
     )]
     Endless,
     /// `nbf` or `iat` lies ahead.
-    #[error("it is valid from Unix time {from}, and it is {now}; is the clock right?")]
+    #[error("it is valid from {}, and it is {}; is the clock right?", text(*from), text(*now))]
     NotYet {
         /// When it begins.
         from: u64,
@@ -212,6 +215,20 @@ mod tests {
         assert!(matches!(claims.check_time(2060), Err(TimeError::Expired { .. })));
         assert_eq!(Claims::default().check_time(0), Ok(()));
         assert_eq!(Claims { exp: Some(u64::MAX), ..claims }.check_time(u64::MAX - 70), Ok(()));
+    }
+
+    #[test]
+    fn times_are_told_as_dates() {
+        let claims = Claims { exp: Some(1_790_000_100), ..Claims::default() };
+        let error = claims.check_time(1_795_416_967).unwrap_err().to_string();
+        for part in ["2026-09-21 14:15:00 UTC", "2026-11-23 06:56:07 UTC", "clock is right"] {
+            assert!(error.contains(part), "{error}");
+        }
+        let claims = Claims { nbf: Some(1_790_000_100), ..Claims::default() };
+        let error = claims.check_time(0).unwrap_err().to_string();
+        for part in ["2026-09-21 14:15:00 UTC", "1970-01-01 00:00:00 UTC", "is the clock right?"] {
+            assert!(error.contains(part), "{error}");
+        }
     }
 
     #[test]

@@ -36,12 +36,18 @@ pub fn origin(url: &str) -> Option<&str> {
     good.then(|| &url[..scheme.len() + host.len()])
 }
 
-/// A colon and what is no port: most likely a password with a slash in it.
+/// Whether what comes after the host's colon is a port, from 1 to 65535. What is no number is most
+/// likely a password with a slash in it, and of a number that is too large who connects takes none,
+/// and goes to the scheme's own.
 fn has_sane_port(host: &str) -> bool {
     // The colons of an IPv6 address are in brackets.
     let after = host.rsplit(']').next().unwrap_or_default();
     let port = after.split_once(':').map(|(_, port)| port);
-    port.is_none_or(|port| !port.is_empty() && port.bytes().all(|b| b.is_ascii_digit()))
+    let is_one = |port: &str| {
+        // Or a sign in front of it would do.
+        port.bytes().all(|b| b.is_ascii_digit()) && port.parse().is_ok_and(|port: u16| port > 0)
+    };
+    port.is_none_or(is_one)
 }
 
 /// What may be shown of a URL that is not followed: scheme and host. Credentials and query may be
@@ -121,6 +127,25 @@ mod tests {
             "https://cdn.example:port/x",
         ] {
             assert!(join(url).is_err(), "{url}");
+        }
+    }
+
+    #[test]
+    fn a_port_is_one_that_can_be_connected_to() {
+        for host in ["x", "x:1", "x:80", "x:65535", "[::1]", "[::1]:443", "192.0.2.1:8080"] {
+            let url = format!("http://{host}");
+            assert_eq!(origin(&url), Some(url.as_str()));
+        }
+        for port in
+            ["", "0", "00", "65536", "70000", "4294967376", "+80", "-1", "0x50", "80 ", "８０"]
+        {
+            for host in ["x", "[::1]"] {
+                let url = format!("http://{host}:{port}");
+                assert_eq!(origin(&url), None, "{url}");
+                let error = artifact_url(&url, &format!("{url}/x"), std::slice::from_ref(&url))
+                    .unwrap_err();
+                assert!(matches!(error, UrlError::Malformed(_)), "{error}");
+            }
         }
     }
 

@@ -56,8 +56,35 @@ not an error (the running release is not confirmed, the offered one failed its t
 back, listening is off); 10 check only: there is something to do (install, repair, reboot).
 verify: 0 whole, 1 damaged. health: 0 healthy, 1 not. rollback: 1 also if there is no way back.
 config --require: 0 it is set, 1 it is not, 255 it cannot be read (the unit fails, or is tried again);
-a broken configuration is 255 for cdn, and 1 for listen (it is skipped). SIGINT and SIGTERM end an
-update in order; the next one goes on.";
+a broken configuration is 255 for cdn, and 1 for listen (it is skipped). SIGINT, SIGTERM and
+SIGHUP end an update in order; the next one goes on.";
+
+// For each command those that it has.
+const CHECK_EXITS: &str = "\
+Exit codes: 0 the host is up to date; 1 error; 2 wrong usage; 3 what is offered has to wait (the
+running release is not confirmed, or the offered one failed its trial or was rolled back); 10 there is
+something to do (install, repair, reboot, or call a trial off).";
+const UPDATE_EXITS: &str = "\
+Exit codes: 0 done, or nothing to do; 1 error, and what runs is as it was; 2 wrong usage; 3 what is
+offered has to wait (the running release is not confirmed, or the offered one failed its trial or was
+rolled back); 129, 130, 143 ended by SIGHUP, SIGINT or SIGTERM, and the next update goes on.";
+const STATUS_EXITS: &str =
+    "Exit codes: 0 it is shown; 1 error, or the configuration is broken; 2 wrong usage.";
+const VERIFY_EXITS: &str = "\
+Exit codes: 0 everything is whole; 1 something is damaged, the configuration is broken, or another
+error; 2 wrong usage.";
+const CONFIRM_EXITS: &str =
+    "Exit codes: 0 the running slot is good, or was rolled back; 1 error; 2 wrong usage.";
+const HEALTH_EXITS: &str = "Exit codes: 0 healthy; 1 not healthy, or error; 2 wrong usage.";
+const ROLLBACK_EXITS: &str = "\
+Exit codes: 0 the way back is set, or a trial that had not begun is called off; 1 there is no way back,
+or error; 2 wrong usage.";
+const LISTEN_EXITS: &str = "\
+Exit codes: 1 error; 2 wrong usage; 3 nobody may push, since no source with a key is configured. Else it
+does not end by itself.";
+const CONFIG_EXITS: &str = "\
+Exit codes: 0 it is shown; 1 error; 2 wrong usage. With --require: 0 it is set; 1 it is not, or the
+configuration is broken (listen); 255 it cannot be read, or the configuration is broken (cdn).";
 
 /// What holds for every command.
 #[derive(Debug, Clone, Args)]
@@ -91,43 +118,51 @@ impl Global {
 pub enum Command {
     /// Say whether the CDN has another release, and what differs
     ///
-    /// Ends with 0 if the host is up to date, with 10 if there is something to do, and with 3 if what is
-    /// offered has to wait. The ESP is not written to.
+    /// The ESP is not written to.
+    #[command(after_help = CHECK_EXITS)]
     Check,
     /// Install the CDN's release if it is another one, heal what is damaged, and reboot
     ///
     /// The release is downloaded into the slot that is not needed, verified, and put on trial. A download
     /// that was cut is gone on with. The host reboots when "reboot" of the configuration allows.
+    #[command(after_help = UPDATE_EXITS)]
     Update(Update),
     /// Show what runs, both slots, health, the last and the next poll, and what is outstanding
     ///
     /// It is quick: of the slots it looks at manifests and sizes. `verify` reads and hashes them. Who is
     /// not root sees what can be seen without mounting the ESP.
+    #[command(after_help = STATUS_EXITS)]
     Status,
     /// Read both slots, and compare every byte with the manifests by its hash
     ///
-    /// Ends with 0 if everything is whole and with 1 if something is damaged; `update` repairs it.
+    /// `update` repairs what is damaged.
+    #[command(after_help = VERIFY_EXITS)]
     Verify,
     /// After a healthy boot: make the running slot the good one
     ///
     /// etchaos-confirm.service does it. It asks nobody whether the host is healthy: that was `health`.
+    #[command(after_help = CONFIRM_EXITS)]
     Confirm,
     /// Say whether the host is healthy, as the configuration has it
     ///
-    /// Asks health.units and health.checks once. Ends with 0 if all is well, else with 1.
+    /// Asks health.units and health.checks once.
+    #[command(after_help = HEALTH_EXITS)]
     Health(Health),
     /// Go back to the release in the other slot, and remember this one as failed
     ///
     /// The other release is tried like a new one: if it is not healthy, the host returns to this one. Where
     /// a trial runs, it is ended, and the host reboots into the good slot. Where one has not begun, it is
     /// called off, and nothing is rebooted. The reboot waits for nobody.
+    #[command(after_help = ROLLBACK_EXITS)]
     Rollback(Rollback),
     /// Reboot, if the running slot is on trial and not confirmed
     #[command(hide = true)]
     Fallback(Fallback),
     /// Run Patterns that are pushed by the configured sources
+    #[command(after_help = LISTEN_EXITS)]
     Listen,
     /// Show every value of the configuration and where it comes from
+    #[command(after_help = CONFIG_EXITS)]
     Config(Config),
 }
 

@@ -23,7 +23,6 @@ pub mod cli;
 pub mod commands;
 pub mod config;
 pub mod confirm;
-pub mod date;
 pub mod esp;
 pub mod files;
 pub mod fsck;
@@ -43,3 +42,5 @@ pub mod slots;
 pub mod status;
 pub mod trial;
 pub mod update;
+
+pub use protocol::date;

@@ -30,6 +30,8 @@ pub struct Status {
     pub image: Option<String>,
     /// What is on the ESP; or why that is not known.
     pub disk: Result<Disk, String>,
+    /// Why the configuration could not be read, if the disk could be looked at without it.
+    pub problem: Option<String>,
     /// When the host may reboot, if the configuration could be read.
     pub policy: Option<Reboot>,
     /// Every value of the configuration; null, if it could not be read.
@@ -144,7 +146,7 @@ impl Status {
             "failed": failed,
             "grubenvProblem": disk.and_then(|disk| disk.grubenv_problem.as_ref()),
             "slots": disk.map(|disk| json!({"a": slot(&disk.slots.a), "b": slot(&disk.slots.b)})),
-            "problem": self.disk.as_ref().err(),
+            "problem": self.disk.as_ref().err().or(self.problem.as_ref()),
             "lastPoll": poll,
             "lastError": error,
             "nextPoll": self.next_poll,
@@ -192,6 +194,9 @@ impl Status {
         match &self.disk {
             Ok(disk) => self.add_disk(&mut table, disk),
             Err(problem) => table.add("slots", problem),
+        }
+        if let Some(problem) = &self.problem {
+            table.add("config", problem);
         }
         self.add_runs(&mut table);
         table.0.join("\n")

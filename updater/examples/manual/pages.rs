@@ -16,11 +16,20 @@ const NAME: &str = "etchaos-updater";
 pub fn write(folder: &Path) -> io::Result<()> {
     std::fs::create_dir_all(folder)?;
     clap_mangen::generate_to(Cli::command(), folder)?;
+    for command in Cli::command().get_subcommands().filter(|command| !command.is_hide_set()) {
+        name_exit_codes(&folder.join(format!("{NAME}-{}.1", command.get_name())))?;
+    }
     std::fs::write(folder.join(format!("{NAME}.1")), main_page()?)?;
     for shell in [Shell::Bash, Shell::Zsh, Shell::Fish] {
         generate_to(shell, &mut Cli::command(), NAME, folder)?;
     }
     Ok(())
+}
+
+/// What stands at the end of a command's help are its exit codes.
+fn name_exit_codes(page: &Path) -> io::Result<()> {
+    let text = std::fs::read_to_string(page)?;
+    std::fs::write(page, text.replacen(".SH EXTRA\n", ".SH \"EXIT CODES\"\n", 1))
 }
 
 /// The page of the program itself. What stands at the end of its help has a table, whose lines a man

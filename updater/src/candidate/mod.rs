@@ -79,7 +79,7 @@ pub enum CandidateError {
         why: ManifestError,
     },
     /// It is not valid now.
-    #[error("the manifest {url} is not valid: {why}")]
+    #[error("the manifest {url} is not valid: {why}{}", renewal(url, why))]
     Time {
         /// Its URL.
         url: String,
@@ -122,6 +122,17 @@ pub enum CandidateError {
     /// None of several has one.
     #[error("none of the {} CDNs has a usable manifest: {}", .0.len(), listed(.0))]
     None(Vec<(String, CandidateError)>),
+}
+
+/// Where the CDN is a folder, nobody publishes there but who is told this.
+fn renewal(url: &str, why: &TimeError) -> &'static str {
+    match why {
+        TimeError::Expired { .. } if !url.contains("://") => {
+            ": copy the publisher's newest manifest into this folder (for the same release it is all that is needed); what is installed goes on"
+        }
+        TimeError::Expired { .. } => "; what is installed goes on",
+        TimeError::Endless | TimeError::NotYet { .. } => "",
+    }
 }
 
 fn listed(reasons: &[(String, CandidateError)]) -> String {

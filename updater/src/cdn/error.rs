@@ -7,6 +7,8 @@ use std::time::Duration;
 use rustls::CertificateError;
 use ureq::{Error, Timeout};
 
+use super::Times;
+
 /// What a page for people in the place of a file most likely is.
 pub(crate) const HTML: &str = "it looks like HTML: the login page of a network (a captive portal), an error page of a proxy, or a server that answers everything with its front page";
 
@@ -216,6 +218,37 @@ fn shown(error: &Error) -> String {
             "the URL is not usable".into()
         }
         Error::Io(error) => error.to_string(),
+        Error::Timeout(timeout) => too_long(*timeout),
         other => other.to_string(),
+    }
+}
+
+/// By the times that hosts have.
+fn too_long(timeout: Timeout) -> String {
+    let Times { connect, stall, manifest, .. } = Times::default();
+    match timeout {
+        Timeout::Resolve | Timeout::Connect => {
+            format!("timeout: no connection was made in {} s", connect.as_secs())
+        }
+        Timeout::Global => format!("timeout: it did not come whole in {} s", manifest.as_secs()),
+        _ => format!("timeout: the server stalled, nothing came for {} s", stall.as_secs()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_took_too_long_is_told_with_its_time() {
+        for (timeout, said) in [
+            (Timeout::PerRead, "timeout: the server stalled, nothing came for 60 s"),
+            (Timeout::RecvResponse, "timeout: the server stalled, nothing came for 60 s"),
+            (Timeout::Connect, "timeout: no connection was made in 30 s"),
+            (Timeout::Global, "timeout: it did not come whole in 120 s"),
+        ] {
+            let error = io::Error::other(Error::Timeout(timeout));
+            assert_eq!(why_cut(&error).0, said);
+        }
     }
 }

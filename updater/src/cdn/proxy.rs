@@ -7,7 +7,7 @@ use protocol::url::origin;
 use ureq::ProxyProtocol;
 
 use super::SetupError;
-use crate::config::Network;
+use crate::config::{Environment, Network, Variable, proxy_place};
 
 /// An HTTP proxy.
 #[derive(Clone, PartialEq, Eq)]
@@ -17,11 +17,9 @@ impl Proxy {
     /// Reads `http://[user:password@]host[:port]`; the scheme may be missing. `from` says where it
     /// was found: what stands there is never shown.
     fn parse(text: &str, from: &str) -> Result<Self, SetupError> {
-        let proxy = ureq::Proxy::new(text).ok();
-        let usable = |proxy: &ureq::Proxy| {
-            proxy.protocol() == ProxyProtocol::Http && !proxy.host().is_empty()
-        };
-        match proxy.filter(usable) {
+        // Of a port that is none, ureq says that there is none.
+        let proxy = proxy_place(text).and_then(|_| ureq::Proxy::new(text).ok());
+        match proxy.filter(|proxy| proxy.protocol() == ProxyProtocol::Http) {
             Some(proxy) => Ok(Self(proxy)),
             None => Err(SetupError::Proxy { from: from.to_owned() }),
         }
@@ -68,21 +66,15 @@ impl Proxies {
             let bypass = configured.filter_map(Bypass::parse).collect();
             return Ok(Self { http: proxy.clone(), https: proxy, bypass });
         }
-        let first = |names: &[&str]| {
-            let set = |name: &&str| Some((name.to_string(), variable(name)?));
-            names.iter().filter_map(set).find(|(_, value)| !value.trim().is_empty())
+        let environment = Environment::read(variable);
+        let proxy = |found: &Option<Variable>| {
+            let parse = |found: &Variable| Proxy::parse(found.value.trim(), found.name);
+            found.as_ref().map(parse).transpose()
         };
-        let proxy = |names: &[&str]| {
-            first(names).map(|(name, value)| Proxy::parse(value.trim(), &name)).transpose()
-        };
-        let no_proxy = first(&["no_proxy", "NO_PROXY"]).map(|(_, value)| value).unwrap_or_default();
         Ok(Self {
-            http: proxy(&["http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"])?,
-            https: proxy(&["https_proxy", "HTTPS_PROXY", "all_proxy", "ALL_PROXY"])?,
-            bypass: configured
-                .chain(no_proxy.split([',', ' ']))
-                .filter_map(Bypass::parse)
-                .collect(),
+            http: proxy(&environment.http)?,
+            https: proxy(&environment.https)?,
+            bypass: configured.chain(environment.bypass()).filter_map(Bypass::parse).collect(),
         })
     }
 
@@ -242,7 +234,16 @@ mod tests {
 
     #[test]
     fn a_proxy_that_is_none_is_an_error_without_its_value() {
-        for bad in ["socks5://SECRET@x", "https://SECRET@x", "http://", "SECRET x", "ftp://x"] {
+        for bad in [
+            "socks5://SECRET@x",
+            "https://SECRET@x",
+            "http://",
+            "SECRET x",
+            "ftp://x",
+            "http://x:70000",
+            "http://u:SECRET@x:0/",
+            "x:65536",
+        ] {
             let error = from_env(&[("https_proxy", bad)]).unwrap_err().to_string();
             assert!(error.contains("https_proxy") && !error.contains("SECRET"), "{error}");
         }

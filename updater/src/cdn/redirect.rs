@@ -120,6 +120,8 @@ mod tests {
         ] {
             assert_eq!(go(location), None, "{location}");
         }
+        let nowhere = ["https://mirror.example:70000".to_owned()];
+        assert_eq!(target(URL, "https://mirror.example:70000/y", &nowhere), None);
         // Up is allowed, if it is named.
         let up = target(
             "http://cdn.example/x",

@@ -22,9 +22,9 @@ use serde_json::json;
 use self::output::{answer, tell};
 use crate::bootstate::{Grubenv, good_without_grubenv};
 use crate::cli::{Cli, Command, Exit, Global, Require};
-use crate::config::{ConfigError, Merged, Settings, load};
+use crate::config::{ConfigError, Merged, Settings, load, of_image};
 use crate::confirm::is_remembered;
-use crate::esp::{Access, Esp};
+use crate::esp::{Access, Esp, EspError};
 use crate::host::{Booted, Host};
 use crate::plan::Slots;
 use crate::record::{self, Failure};
@@ -47,7 +47,8 @@ pub fn run(cli: &Cli) -> Exit {
     result.unwrap_or_else(|error| {
         let text = format!("{error:#}");
         log::error!("{text}");
-        if let Some(command) = recorded(&cli.command) {
+        let name = recorded(&cli.command).filter(|_| !came_second(&cli.command, &error));
+        if let Some(command) = name {
             let host = Host::new(&global.host_root);
             record::write(&host, &Failure::new(now(), command, &text));
             if matches!(&cli.command, Command::Check | Command::Update(_)) {
@@ -80,6 +81,13 @@ fn recorded(command: &Command) -> Option<&'static str> {
     }
 }
 
+/// Whether nothing was done because another one is at work, which records its own errors. But that a
+/// healthy boot is not confirmed, after a wait that was long enough for anybody, is to be seen.
+fn came_second(command: &Command, error: &anyhow::Error) -> bool {
+    let is_busy = matches!(error.downcast_ref(), Some(EspError::Busy(_)));
+    is_busy && !matches!(command, Command::Confirm)
+}
+
 /// How `config --require` ends where the answer is not known. The unit of updates is started by a timer,
 /// so it may fail and be seen. The unit that listens is part of the boot: if it failed, the boot would
 /// not be healthy, and an operator's typing error would undo an update. So of that it is skipped, and
@@ -104,9 +112,34 @@ struct Opened {
 
 impl Opened {
     fn new(global: &Global, access: Access) -> Result<Self> {
+        Self::with(global, access, |host, esp| load(host, esp, &global.configs))
+    }
+
+    /// For who only looks. Where the configuration is broken, the image's keys say what is in the slots,
+    /// and what is wrong comes with it.
+    fn to_look(global: &Global) -> Result<(Self, Option<String>)> {
+        let is_broken = |error: &ConfigError| !matches!(error, ConfigError::NotRoot { .. });
+        match Self::new(global, Access::Read) {
+            Ok(opened) => Ok((opened, None)),
+            Err(error) if error.downcast_ref().is_some_and(is_broken) => {
+                match Self::with(global, Access::Read, |host, _| of_image(host)) {
+                    Ok(opened) => Ok((opened, Some(format!("{error:#}")))),
+                    // The first error is the one to be told.
+                    Err(_) => Err(error),
+                }
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    fn with(
+        global: &Global,
+        access: Access,
+        load: impl FnOnce(&Host, Option<&Esp>) -> Result<Merged, ConfigError>,
+    ) -> Result<Self> {
         let host = Host::new(&global.host_root);
         let esp = Esp::open(&host, global.esp.as_deref(), access)?;
-        let merged = load(&host, esp.as_ref(), &global.configs)?;
+        let merged = load(&host, esp.as_ref())?;
         let settings = Settings::try_from(&merged)?;
         let slot = host.running().context("cannot read the kernel command line")?;
         let on_trial = host.on_trial().context("cannot read the kernel command line")?

@@ -14,6 +14,7 @@ use crate::cli::{Exit, Global, Update as Arguments};
 use crate::date;
 use crate::esp::Access;
 use crate::host::Host;
+use crate::install::Space;
 use crate::interrupt;
 use crate::plan::{Permissions, Step};
 use crate::progress::Progress;
@@ -60,7 +61,7 @@ pub(super) fn update(global: &Global, arguments: &Arguments) -> Result<Exit> {
     opened.reopen(global, Access::Read)?;
     let unconfirmed = unconfirmed(&opened, offer.candidate.release())?;
     if arguments.dry_run {
-        return dry_run(global, &Update::decide(request(&opened, &offer, allow)?, unconfirmed));
+        return dry_run(global, request(&opened, &offer, allow)?, unconfirmed);
     }
     if unconfirmed.is_none() {
         opened.reopen(global, Access::Write { wait: Duration::ZERO })?;
@@ -88,11 +89,15 @@ pub(super) fn update(global: &Global, arguments: &Arguments) -> Result<Exit> {
 }
 
 /// What [`update`] would do, and how it would end.
-fn dry_run(global: &Global, update: &Update<'_>) -> Result<Exit> {
+fn dry_run(global: &Global, request: Request<'_>, known: Option<Grubenv>) -> Result<Exit> {
+    let update = Update::decide(request, known);
     update.refuse_downgrade()?;
-    let mut json = result(update, false);
+    if let Step::Install(slot) | Step::Repair(slot) = update.step {
+        Space::check(request.esp, slot, request.candidate)?;
+    }
+    let mut json = result(&update, false);
     json["dryRun"] = json!(true);
-    answer(global, &json, || format!("dry run: {}", report::text(update)))?;
+    answer(global, &json, || format!("dry run: {}", report::text(&update)))?;
     Ok(exit(&update.step))
 }
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use serde_json::json;
 
-use super::{Opened, tell};
+use super::{Opened, metrics, tell};
 use crate::cli::{Exit, Global, Rollback};
 use crate::config::Reboot;
 use crate::esp::Access;
@@ -40,6 +40,7 @@ pub(super) fn rollback(global: &Global, arguments: &Rollback) -> Result<Exit> {
         }
     };
     log::warn!("{text}");
+    metrics::refresh(global, &opened);
     tell(global, &json!({"slot": slot, "reboot": reboots}), || text);
     // Unmounted before the reboot, not by it.
     drop(opened);

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use super::{Opened, answer, metrics, now};
 use crate::cli::{Exit, Global};
 use crate::config::ConfigError;
-use crate::esp::{Access, EspError};
+use crate::esp::EspError;
 use crate::host::Host;
 use crate::reboot::output;
 use crate::slots::survey;
@@ -16,15 +16,23 @@ use crate::status::{Disk, Records, Status};
 const TIMERS: [&str; 2] = ["etchaos-updater.timer", "etchaos-updater-again.timer"];
 
 pub(super) fn status(global: &Global) -> Result<Exit> {
-    let (status, exit) = match Opened::new(global, Access::Read) {
-        Ok(opened) => {
+    let (status, exit) = match Opened::to_look(global) {
+        Ok((opened, Some(why))) => {
+            log::error!("{why}");
+            let status = gather(global, &opened)?;
+            (
+                Status { policy: None, config: json!(null), problem: Some(why), ..status },
+                Exit::Error,
+            )
+        }
+        Ok((opened, None)) => {
             let status = gather(global, &opened)?;
             metrics::write(&opened.settings, &status);
             (status, Exit::Ok)
         }
         // Who is not root sees what can be seen without the ESP.
         Err(error) if needs_root(&error) => (without_esp(global, format!("{error:#}"))?, Exit::Ok),
-        // Without the keys nothing can be said of the slots. The rest may be what is looked for.
+        // Without the image's keys nothing can be said of the slots. The rest may be what is looked for.
         Err(error) if error.is::<ConfigError>() => {
             log::error!("{error:#}");
             (without_esp(global, format!("{error:#}"))?, Exit::Error)
@@ -57,6 +65,7 @@ fn without_esp(global: &Global, why: String) -> Result<Status> {
         running: host.running().context("cannot read the kernel command line")?,
         image: host.os_release("IMAGE_VERSION").context("cannot read /etc/os-release")?,
         disk: Err(why),
+        problem: None,
         policy: None,
         config: json!(null),
         records: Records::read(&host, now),

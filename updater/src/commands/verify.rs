@@ -6,7 +6,6 @@ use serde_json::json;
 
 use super::{Opened, answer, metrics, now};
 use crate::cli::{Exit, Global};
-use crate::esp::Access;
 use crate::host::Host;
 use crate::plan::{Content, Slots};
 use crate::progress::Progress;
@@ -15,13 +14,32 @@ use crate::slots::inspect_with;
 use crate::status::slot;
 
 pub(super) fn verify(global: &Global) -> Result<Exit> {
-    let opened = Opened::new(global, Access::Read)?;
+    let (opened, config) = Opened::to_look(global)?;
     let progress = Progress::for_terminal(global.json);
     let slots = inspect_with(opened.esp()?, &opened.settings.keys, &progress);
     drop(progress);
     let grubenv = opened.grubenv(&slots)?;
     let needed = [Some(grubenv.state.good), opened.booted.slot];
-    let problems = problems(&slots, grubenv.problem.as_deref(), &needed);
+    let mut problems = problems(&slots, grubenv.problem.as_deref(), &needed);
+    let text = text(&slots, &problems, config.as_deref());
+    if let Some(why) = &config {
+        log::error!("{why}");
+        problems.push(why.clone());
+    } else {
+        remember(global, &opened, &slots);
+    }
+    let is_whole = problems.is_empty();
+    let json = json!({
+        "whole": is_whole,
+        "slots": {"a": slot(&slots.a), "b": slot(&slots.b)},
+        "problems": problems,
+    });
+    answer(global, &json, || text)?;
+    Ok(if is_whole { Exit::Ok } else { Exit::Error })
+}
+
+/// For `status` and the metrics.
+fn remember(global: &Global, opened: &Opened, slots: &Slots) {
     let whole = |slot| match slots.get(slot) {
         Content::Empty | Content::Partial { .. } => None,
         Content::Complete(_) => Some(true),
@@ -29,15 +47,7 @@ pub(super) fn verify(global: &Global) -> Result<Exit> {
     };
     let (a, b) = (whole(Slot::A), whole(Slot::B));
     record::write(&Host::new(&global.host_root), &Checked { time: now(), a, b });
-    metrics::refresh(global, &opened);
-    let is_whole = problems.is_empty();
-    let json = json!({
-        "whole": is_whole,
-        "slots": {"a": slot(&slots.a), "b": slot(&slots.b)},
-        "problems": problems,
-    });
-    answer(global, &json, || text(&slots, &problems))?;
-    Ok(if is_whole { Exit::Ok } else { Exit::Error })
+    metrics::refresh(global, opened);
 }
 
 /// What is wrong, a line each. An empty slot is fine, unless it is one that the host needs.
@@ -52,7 +62,7 @@ fn problems(slots: &Slots, grubenv: Option<&str>, needed: &[Option<Slot>]) -> Ve
     Slot::ALL.into_iter().filter_map(of_slot).chain(grubenv.map(str::to_owned)).collect()
 }
 
-fn text(slots: &Slots, problems: &[String]) -> String {
+fn text(slots: &Slots, problems: &[String], config: Option<&str>) -> String {
     let line = |slot: Slot| {
         let content = slots.get(slot);
         let word = match content {
@@ -70,5 +80,6 @@ fn text(slots: &Slots, problems: &[String]) -> String {
     if !problems.is_empty() {
         lines.push("\"etchaos-updater update\" repairs what is damaged".to_owned());
     }
+    lines.extend(config.map(str::to_owned));
     lines.join("\n")
 }

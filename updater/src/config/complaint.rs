@@ -24,6 +24,8 @@ pub(super) fn complaint(json: &[u8], error: &serde_json::Error) -> String {
     let text = text.strip_suffix(&place).unwrap_or(&text);
     // The last one: what is quoted before it may hold these words, what comes after is ours.
     let (found, expected) = match text.rsplit_once(", expected ") {
+        // Who writes JSON knows this by another name.
+        Some((found, "a sequence")) => (found, ", expected a list, such as [\"…\"]".to_owned()),
         Some((found, expected)) => (found, format!(", expected {expected}")),
         None => (text, String::new()),
     };
@@ -93,9 +95,9 @@ mod tests {
     #[test]
     fn values_are_not_shown_and_their_keys_are() {
         for (json, key, expected) in [
-            (r#"{"keys":"ed25519private:SECRET:x"}"#, "\"keys\"", "a sequence"),
+            (r#"{"keys":"ed25519private:SECRET:x"}"#, "\"keys\"", "a list, such as [\"…\"]"),
             (r#"{"keys":["x", {"SECRET": 1}]}"#, "\"keys\"", "a string"),
-            (r#"{"keys":"SECRET, expected "}"#, "\"keys\"", "a sequence"),
+            (r#"{"keys":"SECRET, expected "}"#, "\"keys\"", "a list, such as [\"…\"]"),
             (r#"{"cdn":"x","reboot":"SECRET"}"#, "\"reboot\"", "`idle`, `never` or an object"),
             (r#"{"reboot":"SECRET`, expected x"}"#, "\"reboot\"", "`idle`, `never` or an object"),
             (r#"{"reboot":["SECRET"]}"#, "\"reboot\"", "`idle`, `never` or an object"),
@@ -105,13 +107,13 @@ mod tests {
             (r#"{"cdn":{"SECRET":1}}"#, "\"cdn\"", "a list of strings"),
             (r#"{"rateLimit":["SECRET"]}"#, "\"rateLimit\"", "a whole number or a text"),
             (r#"{"rateLimit":-1.5}"#, "\"rateLimit\"", "a whole number or a text"),
-            (r#"{"health":{"checks":"SECRET"}}"#, "\"health.checks\"", "a sequence"),
+            (r#"{"health":{"checks":"SECRET"}}"#, "\"health.checks\"", "a list, such as"),
             (r#"{"health":{"deadline":{"SECRET":1}}}"#, "\"health.deadline\"", "a text"),
             (r#"{"variant":["SECRET"]}"#, "\"variant\"", "a string"),
             (r#"{"listen":"SECRET"}"#, "\"listen\"", "an object"),
             (r#"{"listen":{"sources":"SECRET"}}"#, "\"listen.sources\"", "a map"),
             (r#"{"listen":{"sources":{"ci":"SECRET"}}}"#, "\"listen.sources.ci\"", "an object"),
-            (r#"{"listen":{"sources":{"ci":{"keys":"SECRET"}}}}"#, "sources.ci.keys\"", "sequence"),
+            (r#"{"listen":{"sources":{"ci":{"keys":"SECRET"}}}}"#, "sources.ci.keys\"", "a list"),
             (r#"{"listen":{"sources":{"ci":{}}}}"#, "\"listen.sources.ci\"", "`keys`"),
             (r#""SECRET""#, "at line 1 column", "an object"),
         ] {

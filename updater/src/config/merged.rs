@@ -5,10 +5,10 @@ use std::collections::BTreeMap;
 use protocol::PublicKey;
 use serde_json::{Value, json};
 
-use super::network::without_credentials;
+use super::network::{shown_variable, without_credentials};
 use super::{
-    Fragment, HealthFragment, ListenFragment, Quantity, RebootFragment, Source, SourceFragment,
-    Strings,
+    Environment, Fragment, HealthFragment, ListenFragment, Quantity, RebootFragment, Source,
+    SourceFragment, Strings, Variable,
 };
 
 /// A value and where it came from.
@@ -54,6 +54,8 @@ pub struct Merged {
     pub address: Option<Sourced<String>>,
     /// Who may push.
     pub sources: BTreeMap<String, Sourced<SourceFragment>>,
+    /// What the environment says of proxies.
+    pub environment: Environment,
 }
 
 impl Merged {
@@ -118,8 +120,8 @@ impl Merged {
             "variant": shown(self.variant.as_ref()),
             "keys": keys,
             "allowedOrigins": shown(self.allowed_origins.as_ref()),
-            "proxy": shown(self.shown_proxy().as_ref()),
-            "noProxy": shown(self.no_proxy.as_ref()),
+            "proxy": self.shown_proxy(),
+            "noProxy": self.shown_no_proxy(),
             "ca": shown(self.ca.as_ref()),
             "rateLimit": shown(self.rate_limit.as_ref()),
             "health": {
@@ -159,9 +161,23 @@ impl Merged {
         rows
     }
 
-    fn shown_proxy(&self) -> Option<Sourced<String>> {
-        let proxy = self.proxy.as_ref()?;
-        Some(Sourced { value: without_credentials(&proxy.value), from: proxy.from.clone() })
+    /// Of the environment each variable that counts.
+    fn shown_proxy(&self) -> Value {
+        let Some(Sourced { value, from }) = &self.proxy else {
+            let one = |variable| of_variable(variable, json!(shown_variable(variable)));
+            return list(self.environment.proxies().map(one).collect());
+        };
+        json!({"value": without_credentials(value), "source": from.to_string()})
+    }
+
+    /// That of the environment is added, but to a proxy that is configured.
+    fn shown_no_proxy(&self) -> Value {
+        let own = shown(self.no_proxy.as_ref());
+        let variable = self.environment.no_proxy.as_ref().filter(|_| self.proxy.is_none());
+        let Some(variable) = variable else { return own };
+        let hosts: Vec<&str> = self.environment.bypass().collect();
+        let own = Some(own).filter(|own| !own.is_null());
+        list(own.into_iter().chain([of_variable(variable, json!(hosts))]).collect())
     }
 }
 
@@ -201,6 +217,15 @@ fn over<T>(slot: &mut Option<Sourced<T>>, value: Option<T>, from: &Source) {
 
 fn shown<T: serde::Serialize>(value: Option<&Sourced<T>>) -> Value {
     value.map_or(Value::Null, |v| json!({"value": v.value, "source": v.from.to_string()}))
+}
+
+fn of_variable(variable: &Variable, value: Value) -> Value {
+    json!({"value": value, "source": Source::Variable(variable.name).to_string()})
+}
+
+/// `null` if there is nothing in it.
+fn list(shown: Vec<Value>) -> Value {
+    if shown.is_empty() { Value::Null } else { Value::Array(shown) }
 }
 
 fn key_id(text: &str) -> String {

@@ -20,11 +20,11 @@ use std::path::PathBuf;
 pub use fragment::{Fragment, HealthFragment, ListenFragment, SourceFragment, Strings};
 pub use health::Health;
 pub use merged::{Merged, Sourced};
-pub use network::Network;
+pub use network::{Environment, Network, Variable, proxy_place};
 pub use policy::{Reboot, RebootFragment, Window, WindowFragment};
 pub use quantity::{Quantity, span_text};
 pub use settings::{Listen, Settings};
-pub use sources::load;
+pub use sources::{load, of_image};
 
 /// Where a value came from.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -47,6 +47,8 @@ pub enum Source {
     Cidata,
     /// A file named by `--config`
     File(PathBuf),
+    /// A variable of the environment
+    Variable(&'static str),
 }
 
 impl fmt::Display for Source {
@@ -61,6 +63,7 @@ impl fmt::Display for Source {
             Self::Smbios(index) => write!(f, "SMBIOS type 11 etchaos= ({index})"),
             Self::Cidata => f.write_str("cidata user-data"),
             Self::File(path) => write!(f, "{}", path.display()),
+            Self::Variable(name) => write!(f, "environment variable {name}"),
         }
     }
 }

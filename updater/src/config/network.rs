@@ -4,6 +4,8 @@ use std::fmt;
 use std::num::NonZeroU64;
 use std::path::PathBuf;
 
+use protocol::url::origin;
+
 /// How the CDN is reached.
 #[derive(Clone, Default, PartialEq, Eq)]
 pub struct Network {
@@ -16,6 +18,79 @@ pub struct Network {
     pub authorities: Vec<PathBuf>,
     /// Bytes per second at most.
     pub rate_limit: Option<NonZeroU64>,
+}
+
+/// A variable of the environment.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Variable {
+    /// Its name.
+    pub name: &'static str,
+    /// What it says. It may hold a password.
+    pub value: String,
+}
+
+/// Its value is not shown.
+impl fmt::Debug for Variable {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name)
+    }
+}
+
+/// What the environment says of proxies, as curl reads it. It counts where no proxy is configured.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Environment {
+    /// The proxy for `http://`.
+    pub http: Option<Variable>,
+    /// The proxy for `https://`.
+    pub https: Option<Variable>,
+    /// Hosts that are reached without it.
+    pub no_proxy: Option<Variable>,
+}
+
+impl Environment {
+    /// Of several variables the first that is not empty counts.
+    pub fn read(get: &dyn Fn(&str) -> Option<String>) -> Self {
+        let first = |names: &[&'static str]| {
+            let set = |name: &&'static str| Some(Variable { name, value: get(name)? });
+            names.iter().filter_map(set).find(|variable| !variable.value.trim().is_empty())
+        };
+        Self {
+            http: first(&["http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"]),
+            https: first(&["https_proxy", "HTTPS_PROXY", "all_proxy", "ALL_PROXY"]),
+            no_proxy: first(&["no_proxy", "NO_PROXY"]),
+        }
+    }
+
+    /// The variables with proxies, one for both schemes once.
+    pub fn proxies(&self) -> impl Iterator<Item = &Variable> {
+        self.http.iter().chain(self.https.iter().filter(|https| Some(*https) != self.http.as_ref()))
+    }
+
+    /// The entries of the list, which are apart by commas or spaces.
+    pub fn bypass(&self) -> impl Iterator<Item = &str> {
+        let list = self.no_proxy.iter().flat_map(|variable| variable.value.split([',', ' ']));
+        list.map(str::trim).filter(|entry| !entry.is_empty())
+    }
+}
+
+/// `http://host[:port]` of a proxy as the environment may name it, with or without scheme and
+/// credentials; `None` if it is not one that can be used.
+pub fn proxy_place(text: &str) -> Option<String> {
+    let text = text.trim();
+    let (scheme, rest) = text.split_once("://").unwrap_or(("http", text));
+    let host = rest.rsplit_once('@').map_or(rest, |(_, host)| host);
+    let place = format!("http://{}", host.split('/').next()?);
+    let is_http = scheme.eq_ignore_ascii_case("http");
+    (is_http && origin(&place) == Some(&place)).then_some(place)
+}
+
+/// A proxy of the environment, without its credentials.
+pub fn shown_variable(variable: &Variable) -> String {
+    match proxy_place(&variable.value) {
+        Some(place) if variable.value.contains('@') => format!("{place} (with credentials)"),
+        Some(place) => place,
+        None => "(not usable: expected http://[user:password@]host[:port])".to_owned(),
+    }
 }
 
 /// The proxy's password is not shown.

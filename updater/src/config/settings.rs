@@ -74,7 +74,7 @@ impl TryFrom<&Merged> for Settings {
 fn cdn(merged: &Merged) -> Result<Vec<String>, ConfigError> {
     let Some(cdn) = &merged.cdn else { return Ok(Vec::new()) };
     // The value is not shown: it may hold a password, and that may be why we are here.
-    let why = "expected https://host/path or http://host/path without credentials, query or fragment, or an absolute folder; or a list of these";
+    let why = "expected https://host/path or http://host/path, or with a port from 1 to 65535 after the host, without credentials, query or fragment; or an absolute folder; or a list of these";
     each(&cdn.value.0, |one| base(one).ok_or_else(|| value("cdn", &cdn.from, why)))
 }
 
@@ -100,7 +100,8 @@ fn allowed_origins(merged: &Merged) -> Result<Vec<String>, ConfigError> {
     let Some(origins) = &merged.allowed_origins else { return Ok(Vec::new()) };
     for one in &origins.value {
         if origin(one) != Some(one) {
-            let why = "expected https://host[:port] with nothing after it";
+            let why =
+                "expected https://host[:port], the port from 1 to 65535, with nothing after it";
             return Err(value("allowedOrigins", &origins.from, why));
         }
     }
@@ -110,7 +111,7 @@ fn allowed_origins(merged: &Merged) -> Result<Vec<String>, ConfigError> {
 fn network(merged: &Merged) -> Result<Network, ConfigError> {
     let mut network = Network::default();
     if let Some(Sourced { value: proxy, from }) = &merged.proxy {
-        let why = "expected http://[user:password@]host:port, with /, @, : and # in user and password percent-encoded";
+        let why = "expected http://[user:password@]host:port, the port from 1 to 65535, with /, @, : and # in user and password percent-encoded";
         network.proxy = Some(proxy_url(proxy).ok_or_else(|| value("proxy", from, why))?);
     }
     if let Some(Sourced { value: hosts, from }) = &merged.no_proxy {

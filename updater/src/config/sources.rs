@@ -7,10 +7,12 @@ use protocol::esp;
 
 use super::smbios::oem_strings;
 use super::{
-    ConfigError, Fragment, HealthFragment, ListenFragment, Merged, Quantity, RebootFragment, Source,
+    ConfigError, Environment, Fragment, HealthFragment, ListenFragment, Merged, Quantity,
+    RebootFragment, Source,
 };
 use super::{Health, span_text};
 use crate::esp::{Esp, EspError, mount_volume};
+use crate::files::parent;
 use crate::host::{Host, read_if_there};
 
 /// What the image says.
@@ -36,13 +38,14 @@ const LISTEN_ADDRESS: &str = "0.0.0.0:4000";
 /// Reads and merges every source. One that is not there is fine, one that is broken is an error.
 /// `files` come last.
 pub fn load(host: &Host, esp: Option<&Esp>, files: &[PathBuf]) -> Result<Merged, ConfigError> {
-    let mut merged = Merged::default();
+    let variable = |name: &str| std::env::var(name).ok();
+    let mut merged = Merged { environment: Environment::read(&variable), ..Merged::default() };
     merged.add(&Source::Default, defaults());
     add_os_release(&mut merged, host)?;
     add_file(&mut merged, Source::Image, &host.path(IMAGE_CONFIG))?;
     add_image_keys(&mut merged, host)?;
     if let Some(esp) = esp {
-        add_file(&mut merged, Source::Esp, &esp.path(esp::CONFIG))?;
+        add_file(&mut merged, Source::Esp, &esp.path(esp::CONFIG)).map_err(in_the_way)?;
     }
     add_cmdline(&mut merged, host)?;
     add_smbios(&mut merged, host)?;
@@ -50,9 +53,20 @@ pub fn load(host: &Host, esp: Option<&Esp>, files: &[PathBuf]) -> Result<Merged,
     for path in files {
         let from = Source::File(path.clone());
         if !add_file(&mut merged, from.clone(), path)? {
-            return Err(ConfigError::Read { from, why: io::ErrorKind::NotFound.into() });
+            let why = "there is no such file: put it there, or leave --config out";
+            let why = io::Error::new(io::ErrorKind::NotFound, why);
+            return Err(ConfigError::Read { from, why });
         }
     }
+    Ok(merged)
+}
+
+/// What nobody configured: the defaults, the variant that runs, and the keys of the image.
+pub fn of_image(host: &Host) -> Result<Merged, ConfigError> {
+    let mut merged = Merged::default();
+    merged.add(&Source::Default, defaults());
+    add_os_release(&mut merged, host)?;
+    add_image_keys(&mut merged, host)?;
     Ok(merged)
 }
 
@@ -80,6 +94,21 @@ fn add_file(merged: &mut Merged, from: Source, path: &Path) -> Result<bool, Conf
     let Some(json) = read(&from, path, FILE_MAX)? else { return Ok(false) };
     add(merged, from, Fragment::from_json(&json))?;
     Ok(true)
+}
+
+/// Of a file in the place of our folder, the system says only that it is none.
+fn in_the_way(error: ConfigError) -> ConfigError {
+    match error {
+        ConfigError::Read { from, why } if why.kind() == io::ErrorKind::NotADirectory => {
+            let why = format!(
+                "{} on the ESP is a file, and a folder is expected there: it may be removed",
+                parent(esp::CONFIG)
+            );
+            let why = io::Error::new(io::ErrorKind::NotADirectory, why);
+            ConfigError::Read { from, why }
+        }
+        error => error,
+    }
 }
 
 fn add_image_keys(merged: &mut Merged, host: &Host) -> Result<(), ConfigError> {

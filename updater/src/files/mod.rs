@@ -104,6 +104,7 @@ pub(crate) fn way_out(why: &io::Error) -> &'static str {
             "; Linux makes a FAT read-only when it finds it damaged (see dmesg), or the disk is write-protected: the next update repairs it if fsck.vfat is installed, or run \"fsck.vfat -a\" on the device while it is not mounted"
         }
         Some(Errno::ENOSPC) => "; the file system is full: remove what is not needed there",
+        Some(Errno::EEXIST) => "; it is in the way, and may be removed",
         Some(Errno::EIO) => "; the disk may be failing (see dmesg)",
         _ => "",
     }

@@ -17,15 +17,18 @@ pub struct Space(());
 pub enum SpaceError {
     /// Too little.
     #[error(
-        "the release needs {needed} bytes on the ESP, and {free} are free ({freed} of them in slot {slot}, which is cleared or gone on with): remove what is not needed there, or make it larger"
+        "the release needs {needed} bytes on the ESP, and {free} are free ({freed} of them in slot {slot}, which is cleared or gone on with{}): remove what is not needed there, or make it larger",
+        left_by_fsck(*fsck)
     )]
     TooLittle {
         /// What the release takes, in whole clusters.
         needed: u64,
         /// What is free, with what will be.
         free: u64,
-        /// What will be.
+        /// What the slot holds of it.
         freed: u64,
+        /// What a repair has left of it.
+        fsck: u64,
         /// The slot.
         slot: Slot,
     },
@@ -36,7 +39,7 @@ pub enum SpaceError {
 
 impl Space {
     /// Checks before anything is touched. What the slot holds counts as free: it goes, or it is the
-    /// beginning of this release.
+    /// beginning of this release. So does what fsck left: it goes.
     pub fn check(
         esp: &dyn FileSystem,
         slot: Slot,
@@ -48,18 +51,27 @@ impl Space {
         let manifest = candidate.token().len() as u64;
         let needed = clusters(artifacts.chain([manifest, manifest]), cluster)
             .saturating_add(SPARE_CLUSTERS * cluster);
-        let freed = freed(esp, slot, cluster)?;
-        let free = free.saturating_add(freed);
+        let freed = taken(esp, files_in(esp, &slot.folder())?, cluster)?;
+        let fsck = taken(esp, fsck_files(esp)?, cluster)?;
+        let free = free.saturating_add(freed).saturating_add(fsck);
         match needed <= free {
             true => Ok(Self(())),
-            false => Err(SpaceError::TooLittle { needed, free, freed, slot }),
+            false => Err(SpaceError::TooLittle { needed, free, freed, fsck, slot }),
         }
     }
 }
 
-fn freed(esp: &dyn FileSystem, slot: Slot, cluster: u64) -> Result<u64, FileError> {
+fn left_by_fsck(bytes: u64) -> String {
+    match bytes {
+        0 => String::new(),
+        _ => format!(", and {bytes} in FSCK*.REC files, which are removed"),
+    }
+}
+
+/// What these files take.
+fn taken(esp: &dyn FileSystem, paths: Vec<String>, cluster: u64) -> Result<u64, FileError> {
     let mut sizes = Vec::new();
-    for path in files_in(esp, &slot.folder())?.into_iter().chain(fsck_files(esp)?) {
+    for path in paths {
         if let Some(Entry::File { size }) = esp.look(&path)? {
             sizes.push(size);
         }

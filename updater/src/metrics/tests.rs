@@ -14,6 +14,7 @@ fn nothing() -> Status {
         running: None,
         image: None,
         disk: Err("needs root".into()),
+        problem: None,
         policy: None,
         config: json!(null),
         records: Records::default(),

@@ -271,11 +271,14 @@ fn a_full_esp_is_found_before_anything_is_touched() {
         );
     }
     world.publish_manifest(&large);
+    world.write("esp/FSCK0000.REC", [0; 5000]);
     // A small file system that only this process sees; it takes root, or user namespaces.
     let script = r#"
         mount -t tmpfs -o size=8m tmpfs "$0/small" || exit 99
         cp -a "$0/esp/." "$0/small/"
         shift
+        "$@" --dry-run; dry=$?
+        echo "the dry run ends with $dry" >&2
         "$@"; code=$?
         cp -a "$0/small/." "$0/after/"
         exit $code"#;
@@ -297,7 +300,11 @@ fn a_full_esp_is_found_before_anything_is_touched() {
     };
     let said = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(1), "{said}");
-    assert!(said.contains("the release needs 85899") && said.contains("are free"), "{said}");
+    // Once by each: a dry run knows what the update will say.
+    for part in ["the release needs 85899", " are free (", "and 8192 in FSCK*.REC files"] {
+        assert_eq!(said.matches(part).count(), 2, "{part}: {said}");
+    }
+    assert!(said.contains("the dry run ends with 1"), "{said}");
     let names = |folder: &str| {
         let tree = crate::world::tree(&world.path(folder));
         let root = world.path(folder);

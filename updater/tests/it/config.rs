@@ -6,7 +6,7 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use protocol::PrivateKey;
 use protocol::esp::Slot::{A, B};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::world::World;
 
@@ -54,6 +54,63 @@ fn every_source_is_read_in_order() {
     assert!(shown.contains("https://7.example"), "{shown}");
 }
 
+/// What is used without being configured is shown, too.
+#[test]
+fn a_proxy_of_the_environment_is_shown_with_its_variable() {
+    let world = World::new();
+    let run = |words: &[&str], variables: &[(&str, &str)]| -> String {
+        let mut command = world.command(words);
+        let output = command.envs(variables.iter().copied()).output().unwrap();
+        assert!(output.status.success(), "{output:?}");
+        let said = String::from_utf8([output.stdout, output.stderr].concat()).unwrap();
+        assert!(!said.contains("SECRET") && !said.contains("ann"), "{said}");
+        said
+    };
+    let json = |variables: &[(&str, &str)]| -> Value {
+        serde_json::from_str(&run(&["config", "--json"], variables)).unwrap()
+    };
+    let of = |name: &str, value: Value| json!({"value": value, "source": format!("environment variable {name}")});
+    let variables = [
+        ("http_proxy", "http://127.0.0.1:18431"),
+        ("HTTPS_PROXY", "ann:SECRET@proxy.example:3128/"),
+        ("ALL_PROXY", "http://else.example:1"),
+        ("NO_PROXY", "a.example, .b.example"),
+    ];
+    let shown = json(&variables);
+    let http = of("http_proxy", "http://127.0.0.1:18431".into());
+    let https = of("HTTPS_PROXY", "http://proxy.example:3128 (with credentials)".into());
+    assert_eq!(shown["proxy"], json!([http, https]));
+    let bypass = of("NO_PROXY", json!(["a.example", ".b.example"]));
+    assert_eq!(shown["noProxy"], json!([bypass]));
+    let table = run(&["config"], &variables);
+    let words: Vec<Vec<&str>> =
+        table.lines().map(|line| line.split_whitespace().collect()).collect();
+    let row = ["proxy", "http://127.0.0.1:18431", "environment", "variable", "http_proxy"];
+    assert!(words.contains(&row.to_vec()), "{table}");
+    let status: Value = serde_json::from_str(&run(&["status", "--json"], &variables)).unwrap();
+    assert_eq!(status["config"]["proxy"], shown["proxy"]);
+
+    // The small letters count first, one variable may be for both, and what is no proxy is not shown.
+    let all = [("all_proxy", "http://x:1"), ("ALL_PROXY", "http://y:1"), ("no_proxy", " ")];
+    let shown = json(&all);
+    assert_eq!(shown["proxy"], json!([of("all_proxy", "http://x:1".into())]));
+    assert_eq!(shown["noProxy"], json!(null));
+    for bad in ["ann:SECRET", "socks5://ann:SECRET@x:1", "http://ann:SECRET@x:70000", "x SECRET"] {
+        let shown = json(&[("http_proxy", bad)]);
+        assert!(shown["proxy"][0]["value"].as_str().unwrap().starts_with("(not usable"), "{shown}");
+    }
+
+    // Both lists count, unless the proxy itself is configured: then the environment does not.
+    world.write("esp/etchaos/config.json", r#"{"noProxy": ["c.example"]}"#);
+    let own = json!({"value": ["c.example"], "source": "ESP etchaos/config.json"});
+    assert_eq!(json(&variables)["noProxy"], json!([own, bypass]));
+    let config = r#"{"noProxy": ["c.example"], "proxy": "http://mine:1"}"#;
+    world.write("esp/etchaos/config.json", config);
+    let shown = json(&variables);
+    assert_eq!(shown["noProxy"], own);
+    assert_eq!(shown["proxy"]["value"], "http://mine:1");
+}
+
 #[test]
 fn broken_sources_are_named() {
     for (file, text, said) in [
@@ -88,7 +145,22 @@ fn broken_sources_are_named() {
         }
     }
     let world = World::new();
-    world.run(&["check", "--config", "/nonexistent/x.json"]).failed(&["/nonexistent/x.json"]);
+    let said = ["/nonexistent/x.json", "there is no such file", "leave --config out"];
+    world.run(&["check", "--config", "/nonexistent/x.json"]).failed(&said);
+}
+
+#[test]
+fn a_file_in_the_way_of_our_folder_is_told_with_the_way_out() {
+    let world = World::new();
+    fs::remove_dir_all(world.esp("etchaos")).unwrap();
+    fs::write(world.esp("etchaos"), "").unwrap();
+    let said = "etchaos on the ESP is a file, and a folder is expected there: it may be removed";
+    for command in ["config", "check", "update", "status", "verify"] {
+        world.run(&[command]).failed(&[said]);
+    }
+    // It reads no configuration.
+    let path = world.esp("etchaos").display().to_string();
+    world.run(&["confirm"]).failed(&[&path, "it is in the way, and may be removed"]);
 }
 
 #[test]

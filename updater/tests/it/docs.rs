@@ -7,11 +7,13 @@ use std::path::{Path, PathBuf};
 
 use clap::Parser;
 use protocol::esp::Slot::B;
+use protocol::token::sign;
+use protocol::{Package, Release};
 use serde_json::Value;
 use updater::cli::Cli;
 use updater::config::{Fragment, Merged, Settings, Source};
 
-use crate::world::World;
+use crate::world::{World, claims, release};
 
 fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
@@ -98,13 +100,15 @@ fn keys(json: &Value) -> BTreeSet<String> {
     json.as_object().unwrap_or_else(|| panic!("{json}")).keys().cloned().collect()
 }
 
+/// The example of this name in docs/json.md.
+fn documented(name: &str) -> Value {
+    let blocks = blocks(&page("docs/json.md"), "json");
+    let (_, json) = blocks.iter().find(|(found, _)| found == name).unwrap();
+    serde_json::from_str(json).unwrap_or_else(|e| panic!("{name}: {e}"))
+}
+
 #[test]
 fn answers_look_as_documented() {
-    let blocks = blocks(&page("docs/json.md"), "json");
-    let documented = |name: &str| -> Value {
-        let (_, json) = blocks.iter().find(|(found, _)| found == name).unwrap();
-        serde_json::from_str(json).unwrap_or_else(|e| panic!("{name}: {e}"))
-    };
     let world = World::new();
     world.publish(2);
     for (name, arguments, code) in [
@@ -140,6 +144,36 @@ fn answers_look_as_documented() {
     assert_eq!(keys(&rollback), keys(&documented("rollback")));
     let status = world.run(&["status", "--json"]).ended(0).json();
     assert_eq!(keys(&status["failed"]), keys(&documented("failed")));
+}
+
+/// The kinds of differences in this list, each with its keys.
+fn kinds(differences: &Value) -> BTreeSet<(String, BTreeSet<String>)> {
+    let list = differences.as_array().unwrap_or_else(|| panic!("{differences}"));
+    list.iter().map(|one| (one["kind"].as_str().unwrap().to_owned(), paths(one))).collect()
+}
+
+#[test]
+fn differences_look_as_documented() {
+    let all = kinds(&documented("differences"));
+    for name in ["check", "update"] {
+        let shown = kinds(&documented(name)["differences"]);
+        assert!(shown.is_subset(&all) && !shown.is_empty(), "{name}: {shown:?}");
+    }
+    let world = World::new();
+    let packages = |text| Package::parse_list(text).unwrap();
+    let running = Release {
+        build: 0,
+        variant: "ubu".parse().unwrap(),
+        recipe: "cd".repeat(32),
+        packages: packages("adduser 3 all\nbash 5.1 amd64"),
+        ..release(1)
+    };
+    world.write("esp/etchaos/a/release.jwt", sign(&world.key, &claims(&running)).unwrap());
+    world.publish(2);
+    let offered = Release { packages: packages("bash 5.2 amd64\nzlib1g 1.3 amd64"), ..release(2) };
+    world.publish_manifest(&offered);
+    let found = world.run(&["check", "--json"]).ended(10).json();
+    assert_eq!(kinds(&found["differences"]), all);
 }
 
 /// All files of these folders, one after the other.

@@ -4,6 +4,7 @@ mod bad_input;
 mod config;
 mod disk;
 mod docs;
+mod expiry;
 mod listen;
 mod manual;
 mod network;

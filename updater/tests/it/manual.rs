@@ -42,6 +42,21 @@ fn every_command_and_option_is_in_the_manual() {
         let name = command.get_name();
         assert!(main.contains(&roff(&format!("etchaos-updater-{name}"))), "{name}");
         let page = read(&format!("etchaos-updater-{name}.1"));
+        // Each has its own. `check` alone knows 10, and who changes nothing knows no 3.
+        let codes =
+            page.split(".SH \"EXIT CODES\"\n").nth(1).unwrap_or_else(|| panic!("{name} has none"));
+        for (code, commands) in [
+            ("10", &["check"][..]),
+            ("3", &["check", "update", "listen"]),
+            ("255", &["config"]),
+            ("143", &["update"]),
+        ] {
+            let is_told = codes.split(|c: char| !c.is_ascii_digit()).any(|word| word == code);
+            assert_eq!(is_told, commands.contains(&name), "{name}: {code} in {codes}");
+        }
+        for word in ["1 ", "2 wrong usage"] {
+            assert!(codes.contains(word), "{name}: no {word} in {codes}");
+        }
         let options = options(command);
         assert!(options.len() >= 3, "{options:?}");
         for option in &options {

@@ -118,21 +118,54 @@ fn hostile_records_are_only_shown() {
 }
 
 #[test]
-fn a_broken_configuration_hides_only_the_slots() {
+fn a_broken_configuration_hides_only_itself() {
     let world = World::new();
     world.run(&["check"]).ended(0);
+    world.fill(B, 2, 2);
+    fs::remove_file(world.esp("etchaos/b/initrd")).unwrap();
     world.write("esp/etchaos/config.json", r#"{"cnd": "x"}"#);
     // As the unit does it.
     assert_eq!(world.run(&["config", "--require", "cdn"]).code, 255);
     let ran = world.run(&["status", "--json"]);
-    ran.failed(&["`cnd`", "ESP etchaos/config.json"]);
     let shown = ran.json();
+    ran.failed(&["`cnd`", "ESP etchaos/config.json"]);
     assert!(shown["problem"].as_str().unwrap().contains("`cnd`"), "{shown}");
-    assert_eq!((&shown["slots"], &shown["running"]["slot"]), (&json!(null), &json!("a")));
+    assert_eq!((&shown["config"], &shown["reboot"]["policy"]), (&json!(null), &json!(null)));
+    assert_eq!((&shown["good"], &shown["running"]["build"]), (&json!("a"), &json!(0)));
+    assert_eq!(shown["slots"]["a"]["state"], "complete");
+    assert_eq!(shown["slots"]["b"]["problem"], "initrd is missing");
     assert_eq!(shown["lastPoll"]["outcome"], "upToDate");
     assert_eq!(shown["lastError"]["command"], "update");
     let text = world.run(&["status"]).stdout;
-    assert!(text.contains("slots       the configuration from ESP"), "{text}");
+    for part in ["config      the configuration from ESP", "slot a      complete  13.1"] {
+        assert!(text.contains(part), "{part}: {text}");
+    }
+
+    let ran = world.run(&["verify", "--json"]);
+    let shown = ran.json();
+    ran.failed(&["`cnd`", "ESP etchaos/config.json"]);
+    assert_eq!(
+        (&shown["whole"], &shown["slots"]["a"]["state"]),
+        (&json!(false), &json!("complete"))
+    );
+    let problems: Vec<&str> =
+        shown["problems"].as_array().unwrap().iter().filter_map(Value::as_str).collect();
+    let [slot, config] = problems[..] else { panic!("{problems:?}") };
+    assert!(slot.contains("slot b is damaged") && config.contains("`cnd`"), "{problems:?}");
+    // By the image's keys alone it is not known for certain, so it is not remembered.
+    assert_eq!(world.run(&["status", "--json"]).json()["verified"], json!(null));
+    world.fill(B, 2, 2);
+    let text = world.run(&["verify"]).ended(1).stdout;
+    assert!(text.contains("slot b  whole") && text.contains("`cnd`"), "{text}");
+    assert!(!text.contains("repairs"), "{text}");
+
+    // Where the keys are what is broken, nothing can be said of the slots.
+    world.write("host/usr/lib/etchaos/keys", "x");
+    let shown = world.run(&["status", "--json"]).ended(1).json();
+    assert_eq!((&shown["slots"], &shown["running"]["slot"]), (&json!(null), &json!("a")));
+    assert!(shown["problem"].as_str().unwrap().contains("`cnd`"), "{shown}");
+    assert_eq!(shown["lastPoll"]["outcome"], "upToDate");
+    world.run(&["verify"]).failed(&["`cnd`"]);
 }
 
 #[test]
@@ -271,6 +304,28 @@ fn a_dry_run_writes_nothing() {
     world.run(&["update", "--dry-run"]).ended(0);
 }
 
+/// Who came second changed nothing, and says so to who started it. The first one may be doing fine.
+#[test]
+fn who_is_refused_because_another_one_is_at_work_is_no_last_error() {
+    let world = World::new();
+    let path = world.path("etchaos.prom");
+    world.write("esp/etchaos/config.json", json!({"metrics": path}).to_string());
+    world.publish(2);
+    world.run(&["status"]).ended(0);
+    let other = fs::File::open(world.esp("")).unwrap();
+    other.lock().unwrap();
+    for command in ["update", "rollback"] {
+        world.run(&[command]).failed(&["another etchaos-updater is at work"]);
+        assert_eq!(status(&world)["lastError"], json!(null), "{command}");
+    }
+    let text = fs::read_to_string(&path).unwrap();
+    assert!(!text.contains("etchaos_last_error_timestamp_seconds"), "{text}");
+    // Another error is one.
+    other.unlock().unwrap();
+    world.run(&["rollback"]).failed(&["nothing to go back to"]);
+    assert_eq!(status(&world)["lastError"]["command"], "rollback");
+}
+
 #[test]
 fn metrics_are_written_if_asked_for() {
     let world = World::new();
@@ -305,6 +360,13 @@ fn metrics_are_written_if_asked_for() {
     let text = fs::read_to_string(&path).unwrap();
     assert!(text.contains("\netchaos_last_error_timestamp_seconds "), "{text}");
     world.publish(3);
+
+    // Nor has it to wait for the next run to see that somebody went back.
+    has("etchaos_failed_release 0");
+    world.run(&["rollback", "--no-reboot"]).ended(0);
+    has("etchaos_failed_release 1");
+    has("etchaos_reboot_outstanding 0");
+    assert!(!fs::read_to_string(&path).unwrap().contains("etchaos_trial_tries_left"));
 
     // A folder that cannot be made does not stop an update.
     fs::remove_dir_all(&folder).unwrap();

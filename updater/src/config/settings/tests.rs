@@ -77,6 +77,11 @@ fn no_value_is_shown() {
 fn values_that_make_no_sense_name_key_and_source() {
     for (json, key) in [
         (r#"{"variant": "../x"}"#, "variant"),
+        (r#"{"cdn": "http://127.0.0.1:70000"}"#, "cdn"),
+        (r#"{"cdn": "https://x:0/os"}"#, "cdn"),
+        (r#"{"allowedOrigins": ["https://x:65536"]}"#, "allowedOrigins"),
+        (r#"{"proxy": "http://proxy:0"}"#, "proxy"),
+        (r#"{"proxy": "http://u:p@proxy:70000"}"#, "proxy"),
         (r#"{"allowedOrigins": ["https://x/path"]}"#, "allowedOrigins"),
         (r#"{"keys": ["x"]}"#, "keys"),
         (r#"{"cdn": ["/x", "x"]}"#, "cdn"),
