@@ -99,6 +99,15 @@ impl<'a> Update<'a> {
         self.slots.get(self.request.booted.slot.unwrap_or(self.grubenv.state.good)).release()
     }
 
+    /// What the reboot leads to, if one is wanted.
+    pub fn next_boot(&self) -> &Release {
+        match self.step {
+            Step::Pending(slot) | Step::Return(slot) => self.slots.get(slot).release(),
+            _ => None,
+        }
+        .unwrap_or(self.candidate())
+    }
+
     /// An error, if that was the decision.
     pub fn refuse_downgrade(&self) -> Result<(), UpdateError> {
         match self.step {

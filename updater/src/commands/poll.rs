@@ -76,6 +76,7 @@ pub(super) fn update(global: &Global, arguments: &Arguments) -> Result<Exit> {
     let wants_reboot = update.carry_out(&progress)?;
     let decision = wants_reboot.then(|| decide_reboot(&opened, global, arguments)).transpose()?;
     let (done, exit) = (report::done(&update), exit(&update.step));
+    let next_boot = update.next_boot().clone();
     let json = result(&update, decision == Some(Decision::Now));
     metrics::refresh(global, &opened);
     let why_not = arrange(global, decision.as_ref())?;
@@ -84,7 +85,7 @@ pub(super) fn update(global: &Global, arguments: &Arguments) -> Result<Exit> {
         Some(why) => format!("{done}\n{why}"),
         None => done,
     });
-    reboot_now(&mut opened, decision.as_ref(), offer.candidate.release())?;
+    reboot_now(&mut opened, decision.as_ref(), &next_boot)?;
     Ok(exit)
 }
 

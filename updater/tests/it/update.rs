@@ -172,6 +172,7 @@ fn what_runs_beside_a_good_slot_that_is_whole_goes_back_to_it() {
     assert!(ran.stdout.contains("the next update goes back to slot a"), "{}", ran.stdout);
     let ran = world.run(&["update"]).ended(0);
     assert!(ran.stdout.contains("in slot a is good, and something else runs"), "{}", ran.stdout);
+    assert!(ran.stderr.contains(" 13.1 (build 0) as configured"), "{}", ran.stderr);
     assert!(world.rebooted());
     assert_eq!((world.tree(), world.boots()), (tree, boots));
     assert_eq!(world.run(&["check", "--json"]).ended(10).json()["step"], "return");
