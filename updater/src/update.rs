@@ -6,11 +6,9 @@ use protocol::grubenv::BootState;
 use protocol::{KeyRing, Release};
 
 use crate::bootstate::{Grubenv, good_without_grubenv};
-use crate::candidate::Candidate;
-use crate::cdn::Cdn;
 use crate::files::{FileError, FileSystem};
 use crate::host::Booted;
-use crate::install::{InstallError, Installed, Job, install, put_on_trial};
+use crate::install::{InstallError, Installed, Job, Source, install, put_on_trial};
 use crate::plan::{Facts, Permissions, Slots, Step, next};
 use crate::progress::Progress;
 use crate::slots::inspect;
@@ -24,13 +22,7 @@ pub struct Request<'a> {
     /// What runs.
     pub booted: Booted,
     /// What the CDN offers.
-    pub candidate: &'a Candidate,
-    /// The CDN.
-    pub cdn: &'a Cdn,
-    /// Where artifacts may be besides.
-    pub allowed_origins: &'a [String],
-    /// Who may have signed what is in the slots.
-    pub keys: &'a KeyRing,
+    pub source: Source<'a>,
     /// What the operator allows.
     pub allow: Permissions,
 }
@@ -76,7 +68,7 @@ impl<'a> Update<'a> {
     /// Looks at the disk and decides. `known` is grubenv where the decision must go by what was read
     /// before: it may have been confirmed since.
     pub fn decide(request: Request<'a>, known: Option<Grubenv>) -> Self {
-        let Request { esp, booted, candidate, keys, allow, .. } = request;
+        let Request { esp, booted, source: Source { candidate, keys, .. }, allow } = request;
         let slots = inspect(esp, keys);
         let grubenv =
             known.unwrap_or_else(|| Grubenv::read(esp, good_without_grubenv(booted, &slots)));
@@ -86,12 +78,12 @@ impl<'a> Update<'a> {
 
     /// What the CDN offers.
     pub fn candidate(&self) -> &Release {
-        self.request.candidate.release()
+        self.request.source.candidate.release()
     }
 
     /// Which key signed it.
     pub fn key_id(&self) -> &str {
-        self.request.candidate.key_id()
+        self.request.source.candidate.key_id()
     }
 
     /// What runs, by its slot's manifest; or what would.
@@ -151,9 +143,8 @@ impl<'a> Update<'a> {
     }
 
     fn install(&mut self, slot: Slot, progress: &Progress) -> Result<Installed, InstallError> {
-        let Request { esp, candidate, cdn, allowed_origins, keys, .. } = self.request;
-        let job = Job { esp, slot, candidate, cdn, allowed_origins, keys, progress };
-        install(job, &mut self.grubenv)
+        let Request { esp, source, .. } = self.request;
+        install(Job { esp, slot, source, progress }, &mut self.grubenv)
     }
 
     /// Writes what grubenv does not say yet: that a trial has failed, that the good slot is lost, what

@@ -14,7 +14,7 @@ use crate::cli::{Exit, Global, Update as Arguments};
 use crate::date;
 use crate::esp::Access;
 use crate::host::Host;
-use crate::install::Space;
+use crate::install::{Source, Space};
 use crate::interrupt;
 use crate::plan::{Permissions, Step};
 use crate::progress::Progress;
@@ -94,7 +94,7 @@ fn dry_run(global: &Global, request: Request<'_>, known: Option<Grubenv>) -> Res
     let update = Update::decide(request, known);
     update.refuse_downgrade()?;
     if let Step::Install(slot) | Step::Repair(slot) = update.step {
-        Space::check(request.esp, slot, request.candidate)?;
+        Space::check(request.esp, slot, request.source.candidate)?;
     }
     let mut json = result(&update, false);
     json["dryRun"] = json!(true);
@@ -121,10 +121,12 @@ fn request<'a>(opened: &'a Opened, offer: &'a Offer, allow: Permissions) -> Resu
     Ok(Request {
         esp: opened.esp()?,
         booted: opened.booted,
-        candidate: &offer.candidate,
-        cdn: &offer.cdn,
-        allowed_origins: &settings.allowed_origins,
-        keys: &settings.keys,
+        source: Source {
+            candidate: &offer.candidate,
+            cdn: &offer.cdn,
+            allowed_origins: &settings.allowed_origins,
+            keys: &settings.keys,
+        },
         allow,
     })
 }

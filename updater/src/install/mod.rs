@@ -31,21 +31,28 @@ use crate::plan::{Content, Slots};
 use crate::progress::Progress;
 use crate::{slots, trial};
 
-/// What is to be written, where, and where it comes from.
+/// A release that is offered, and what has to be known to take it.
 #[derive(Clone, Copy)]
-pub struct Job<'a> {
-    /// The ESP.
-    pub esp: &'a dyn FileSystem,
-    /// The slot. Neither the running one nor the good one: [`crate::plan::next`] says which.
-    pub slot: Slot,
+pub struct Source<'a> {
     /// The release.
     pub candidate: &'a Candidate,
     /// Where its artifacts are.
     pub cdn: &'a Cdn,
     /// Where they may be besides.
     pub allowed_origins: &'a [String],
-    /// Who may have signed the manifest of what is half there.
+    /// Who may have signed what is in the slots.
     pub keys: &'a KeyRing,
+}
+
+/// What is to be written, where, and where it comes from.
+#[derive(Clone, Copy)]
+pub struct Job<'a> {
+    /// The ESP.
+    pub esp: &'a dyn FileSystem,
+    /// The slot: [`crate::plan::next`] says which.
+    pub slot: Slot,
+    /// What is written there.
+    pub source: Source<'a>,
     /// Where it is shown how far the downloads are.
     pub progress: &'a Progress,
 }
@@ -129,7 +136,7 @@ impl Installed {
 /// Everything that can be known before is checked before.
 pub fn install(job: Job<'_>, grubenv: &mut Grubenv) -> Result<Installed, InstallError> {
     ask_for_artifacts(job)?;
-    let space = Space::check(job.esp, job.slot, job.candidate)?;
+    let space = Space::check(job.esp, job.slot, job.source.candidate)?;
     let claimed = claim(job, space, grubenv)?;
     let staged = stage(claimed)?;
     seal(staged)
@@ -153,8 +160,8 @@ pub fn put_on_trial(
 
 /// A missing artifact should cost nothing: what is in the slot may be the only other release.
 fn ask_for_artifacts(job: Job<'_>) -> Result<(), InstallError> {
-    for artifact in job.candidate.release().boot_artifacts() {
-        let sources = job.candidate.sources(artifact, job.allowed_origins)?;
+    for artifact in job.source.candidate.release().boot_artifacts() {
+        let sources = job.source.candidate.sources(artifact, job.source.allowed_origins)?;
         ask_for(job, artifact, &sources)?;
     }
     Ok(())
@@ -164,7 +171,7 @@ fn ask_for_artifacts(job: Job<'_>) -> Result<(), InstallError> {
 fn ask_for(job: Job<'_>, artifact: &Artifact, sources: &[String]) -> Result<(), InstallError> {
     let mut asked = Ok(());
     for url in sources {
-        let answer = job.cdn.probe(url).map_err(InstallError::from);
+        let answer = job.source.cdn.probe(url).map_err(InstallError::from);
         asked = answer.and_then(|length| check_length(artifact, length));
         if asked.is_ok() {
             break;
@@ -188,7 +195,7 @@ fn check_length(artifact: &Artifact, found: Option<u64>) -> Result<(), InstallEr
 struct Claimed<'a>(Job<'a>);
 
 fn claim<'a>(job: Job<'a>, _: Space, grubenv: &mut Grubenv) -> Result<Claimed<'a>, InstallError> {
-    let Job { esp, slot, candidate, .. } = job;
+    let Job { esp, slot, source: Source { candidate, keys, .. }, .. } = job;
     if grubenv.state.trial.is_some_and(|trial| trial.slot == slot) {
         grubenv.write(esp, trial::called_off(&grubenv.state))?;
     }
@@ -199,7 +206,7 @@ fn claim<'a>(job: Job<'a>, _: Space, grubenv: &mut Grubenv) -> Result<Claimed<'a
     if !left_by_fsck.is_empty() {
         esp.sync_folder("")?;
     }
-    let owner = slots::partial(esp, slot, job.keys).map(|release| release.id());
+    let owner = slots::partial(esp, slot, keys).map(|release| release.id());
     if owner == Some(candidate.release().id()) {
         clear(job, true)?;
         return Ok(Claimed(job));
@@ -242,7 +249,7 @@ fn clear(Job { esp, slot, .. }: Job<'_>, keep_partial: bool) -> Result<(), FileE
 struct Staged<'a>(Job<'a>);
 
 fn stage(Claimed(job): Claimed<'_>) -> Result<Staged<'_>, InstallError> {
-    for artifact in job.candidate.release().boot_artifacts() {
+    for artifact in job.source.candidate.release().boot_artifacts() {
         if let Some(name) = slot_file(artifact.role) {
             stage_one(job, artifact, &path_of(job.slot, name))?;
         }
@@ -273,11 +280,13 @@ fn fill(
     path: &str,
     mut filling: Filling<'_>,
 ) -> Result<(), InstallError> {
-    let sources = job.candidate.sources(artifact, job.allowed_origins)?;
+    let sources = job.source.candidate.sources(artifact, job.source.allowed_origins)?;
     let seen = |bytes| job.progress.bytes(artifact.role, bytes, artifact.size);
     seen(filling.length());
     let mut watched = Watched { filling: &mut filling, seen: &seen };
-    let Err(error) = job.cdn.download(&sources, artifact, &mut watched) else { return Ok(()) };
+    let Err(error) = job.source.cdn.download(&sources, artifact, &mut watched) else {
+        return Ok(());
+    };
     if let Err(error) = filling.flush() {
         log::warn!("{}", at("flush", path)(error));
     }
@@ -293,7 +302,8 @@ fn fill(
 
 /// The manifest comes last: with it the slot is a release. That it was a partial one is of no account
 /// from then on, and removed.
-fn seal(Staged(Job { esp, slot, candidate, .. }): Staged<'_>) -> Result<Installed, InstallError> {
+fn seal(Staged(job): Staged<'_>) -> Result<Installed, InstallError> {
+    let Job { esp, slot, source: Source { candidate, .. }, .. } = job;
     write(esp, &path_of(slot, MANIFEST), candidate.token())?;
     esp.remove_file(&path_of(slot, PARTIAL))?;
     esp.sync_folder(&slot.folder())?;

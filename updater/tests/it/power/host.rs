@@ -11,6 +11,7 @@ use updater::cdn::{Cdn, Times};
 use updater::config::Network;
 use updater::confirm::confirm;
 use updater::host::Booted;
+use updater::install::Source;
 use updater::plan::{Content, Permissions, Step};
 use updater::progress::{Progress, Show};
 use updater::slots::inspect;
@@ -118,10 +119,7 @@ impl Place {
         let request = Request {
             esp: disk,
             booted: Booted { slot: Some(running), on_trial: false, id: Some(BootId(boot)) },
-            candidate,
-            cdn: &self.cdn,
-            allowed_origins: &[],
-            keys: &self.keys,
+            source: Source { candidate, cdn: &self.cdn, allowed_origins: &[], keys: &self.keys },
             allow: Permissions::default(),
         };
         let mut update = Update::decide(request, None);
