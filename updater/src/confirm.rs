@@ -1,5 +1,6 @@
 //! After a healthy boot: the running slot is good.
 
+use std::io;
 use std::time::Duration;
 
 use protocol::esp::{CONFIRMED, MANIFEST, Slot};
@@ -9,7 +10,7 @@ use crate::bootstate::Grubenv;
 use crate::esp::{Access, EspError, RUN, run_folder};
 use crate::files::{Entry, FileError, FileSystem};
 use crate::host::{Booted, Host, read_if_there};
-use crate::trial::confirmed;
+use crate::trial::{confirmed, is_left, is_left_in_vain};
 
 /// A healthy boot that is not confirmed would be undone by the next one, so it is worth waiting for
 /// another updater.
@@ -62,6 +63,11 @@ impl Open {
 /// What confirming did.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Confirmed {
+    /// It did not make the slot good.
+    No {
+        /// Why.
+        why: String,
+    },
     /// The slot was good already.
     Already,
     /// It is now.
@@ -71,17 +77,29 @@ pub enum Confirmed {
     },
 }
 
-/// Whether a healthy boot says that what is in the running slot is good. Without a trial in this boot
-/// the boot loader took that slot as its last resort, or it was written anew since: then only the mark
-/// says that it is what was confirmed.
-pub fn may_confirm(esp: &dyn FileSystem, state: &BootState, booted: Booted) -> bool {
-    booted
-        .slot
-        .is_some_and(|running| running == state.good || booted.on_trial || is_marked(esp, running))
+/// Why a healthy boot does not make the running slot good, if it does not.
+///
+/// Without a trial in this boot GRUB took that slot as its last resort, or it was written anew since.
+/// Then only the mark says that it is what was confirmed; or that it was left in vain.
+pub fn why_not(esp: &dyn FileSystem, state: &BootState, booted: Booted) -> Option<String> {
+    let (good, running) = (state.good, booted.slot?);
+    if running == good || is_left_in_vain(state, booted) {
+        None
+    } else if is_left(state, running) {
+        Some(format!(
+            "slot {running} is left for slot {good} at the next boot: it is not confirmed"
+        ))
+    } else if booted.on_trial || is_marked(esp, running) {
+        None
+    } else {
+        Some(format!(
+            "slot {running} runs and is not on trial, and what is in it was never confirmed: it is not confirmed now; the next update goes back to slot {good}, or heals it"
+        ))
+    }
 }
 
 /// Whether this slot has the mark of one that was confirmed.
-fn is_marked(esp: &dyn FileSystem, slot: Slot) -> bool {
+pub fn is_marked(esp: &dyn FileSystem, slot: Slot) -> bool {
     esp.look(&mark_of(slot)).is_ok_and(|mark| mark.is_some())
 }
 
@@ -101,9 +119,21 @@ fn mark(esp: &dyn FileSystem, slot: Slot) {
     }
 }
 
-/// Makes the running slot the good one.
-pub fn confirm(esp: &dyn FileSystem, running: Slot) -> Result<Confirmed, FileError> {
+/// What is in this slot is not to be taken for good any more.
+pub fn unmark(esp: &dyn FileSystem, slot: Slot) -> Result<(), FileError> {
+    match is_marked(esp, slot) {
+        true => esp.remove_file(&mark_of(slot)).and_then(|()| esp.sync_folder(&slot.folder())),
+        false => Ok(()),
+    }
+}
+
+/// Makes the running slot the good one, if nothing speaks against it.
+pub fn confirm(esp: &dyn FileSystem, booted: Booted) -> Result<Confirmed, FileError> {
+    let Some(running) = booted.slot else { return Ok(Confirmed::Already) };
     let mut grubenv = Grubenv::read(esp, running);
+    if let Some(why) = why_not(esp, &grubenv.state, booted) {
+        return Ok(Confirmed::No { why });
+    }
     let recreated = grubenv.problem.clone();
     let open = Open::of(esp, &grubenv, running);
     mark(esp, running);
@@ -115,6 +145,14 @@ pub fn confirm(esp: &dyn FileSystem, running: Slot) -> Result<Confirmed, FileErr
         Open::Slot => Confirmed::Now { recreated },
         Open::Memory | Open::Nothing => Confirmed::Already,
     })
+}
+
+/// How this system was booted, as far as the host says. It is not on trial any more once it was
+/// confirmed.
+pub fn booted(host: &Host) -> io::Result<Booted> {
+    let slot = host.running()?;
+    let on_trial = host.on_trial()? && !slot.is_some_and(|slot| is_remembered(host, slot));
+    Ok(Booted { slot, on_trial, id: host.boot_id() })
 }
 
 /// Remembers until the next boot that the running slot was confirmed, for when the disk does not say

@@ -6,7 +6,7 @@ use protocol::grubenv::{BootState, TRIES, Trial};
 use protocol::release::ReleaseId;
 
 use crate::host::Booted;
-use crate::trial::is_rolled_back;
+use crate::trial::is_left;
 
 /// What is in a slot.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -103,10 +103,10 @@ pub struct Facts<'a> {
 pub enum Step {
     /// Nothing: the candidate is there and whole.
     UpToDate,
-    /// Reboot: the candidate is in this slot, on trial.
+    /// Reboot: what is in this slot is on trial.
     Pending(Slot),
-    /// Ask for help: the candidate is in this slot, on trial, and in a whole boot GRUB did not count a
-    /// try. Another reboot would change nothing.
+    /// Ask for help: what is in this slot is on trial, and in a whole boot GRUB did not count a try.
+    /// Another reboot would change nothing.
     NotTried(Slot),
     /// Wait for [`crate::confirm`]: both slots are needed until then.
     Unconfirmed {
@@ -115,19 +115,20 @@ pub enum Step {
         /// The slot that GRUB falls back to.
         good: Slot,
     },
-    /// Reboot: this slot is good and whole, and something else runs. It was rolled back; or GRUB could not
-    /// load the good slot, so far.
+    /// Reboot, once: this slot is good and whole, and something else runs. That was rolled back; or GRUB
+    /// could not load the good slot, so far.
     Return(Slot),
     /// Wait for a newer release: the candidate failed its trial, or was rolled back.
     FailedBefore,
-    /// Refuse: the candidate is older than what runs.
+    /// Refuse: the candidate is older than what is good.
     Downgrade,
     /// End the trial of this slot before it begins: the CDN does not offer that release any more, and
     /// what it offers instead runs, or is not to be installed.
     Withdraw(Slot),
     /// Write the candidate into this slot and put it on trial.
     Install(Slot),
-    /// Put this slot on trial; the candidate is there and whole, but nothing points to it.
+    /// Put this slot on trial: the candidate is there and whole, but nothing points to it. Or what is there
+    /// is no candidate, but alone is whole, or alone is not known to be bad.
     Activate(Slot),
     /// Write the candidate, which is what runs, into this slot, which is damaged or not whole. No
     /// trial, no reboot.
@@ -162,70 +163,90 @@ impl Step {
 
 /// From the facts to the next step.
 ///
-/// Two invariants, whatever the facts: no step writes into the good slot, to which GRUB falls back, and
-/// none into the running one as long as that is whole, or tried. No step puts a slot on trial unless
-/// another one that is good runs, or is whole.
+/// Two invariants, whatever the facts: no step writes into the good slot, to which GRUB falls back, nor
+/// over what runs and is whole, nor over what alone is whole, unless it is known to be bad. No step puts
+/// a slot on trial unless another one that is good runs, or is whole; or that slot alone is whole.
 ///
 /// Normally the good slot runs, and the other one is spare. Everything is done to the spare slot.
-/// A good slot that is damaged beside a whole one is not good any more, so it is the spare one and
-/// written anew, also if it runs: the system is in memory. Beside one that is not whole, it is healed
-/// by way of that one: the same release is put on trial there, and once it is confirmed, the damaged
-/// slot is the spare one and is repaired.
+/// A good slot that is damaged beside a better one gives that its place ([`crate::trial::adopted`]), is
+/// the spare one and written anew, also if it runs: the system is in memory. Beside one that is not
+/// whole, it is healed by way of that one: the same release is put on trial there, and once it is
+/// confirmed, the damaged slot is the spare one and is repaired.
 pub fn next(facts: &Facts<'_>) -> Step {
-    let Facts { booted, state, slots, candidate, allow } = facts;
+    let Facts { booted, state, slots, candidate, .. } = facts;
     let (good, spare) = (state.good, state.good.other());
     // Where the running slot is not known, or is spare, the good one is what this ESP would boot.
     let (here, there) = (slots.get(good), slots.get(spare));
     let trial = state.trial.filter(|trial| trial.slot == spare && trial.tries > 0);
     let id = candidate.id();
 
-    if let Some(running) = booted.slot
-        && running != good
+    if booted.slot == Some(spare)
+        && let Some(step) = beside_good(facts, trial)
     {
-        let is_left = is_rolled_back(state, running);
-        let is_tried = booted.on_trial && !is_left;
-        if is_tried && there.holds(id) {
-            return Step::UpToDate;
-        }
-        if is_tried || !here.is_whole() {
-            return Step::Unconfirmed { running, good };
-        }
-        if is_left || there.is_whole() && trial.is_none() {
-            return Step::Return(good);
-        }
+        return step;
+    }
+    let is_bad = |content: &Content| {
+        content.release().is_some_and(|release| state.failed == Some(release.id()))
+    };
+    // The operator goes back from what is good; or the boot loader could not do better.
+    if there.is_whole() && !is_bad(there) && (!here.is_whole() || is_bad(here)) {
+        return trial.map_or(Step::Activate(spare), |trial| asked_for(trial, facts));
     }
     if here.holds(id) {
         return match (there, trial) {
             (Content::Damaged { .. } | Content::Partial { .. }, _) => Step::Repair(spare),
-            // The operator goes back from what runs.
-            (Content::Complete(_), Some(trial)) if state.failed == Some(id) => {
-                asked_for(trial, facts)
-            }
             (_, Some(_)) => Step::Withdraw(spare),
             (_, None) => Step::UpToDate,
         };
     }
-    // Who put it on trial was allowed to. And what alone is whole is not written over.
+    // Whoever put it on trial was allowed to.
     if let Some(trial) = trial
-        && (there.holds(id) || there.is_whole() && !here.is_whole())
+        && there.holds(id)
     {
         return asked_for(trial, facts);
     }
-    let is_older = |release: &Release, than: &Content| {
-        than.release().is_some_and(|than| release.is_older_than(than) && release.id() != than.id())
-    };
-    let refused = match () {
-        () if is_older(candidate, here) && !allow.downgrade => Some(Step::Downgrade),
-        () if state.failed == Some(id) && !allow.retry_failed => Some(Step::FailedBefore),
-        () => None,
-    };
-    if let Some(refused) = refused {
+    if let Some(refused) = refused(facts, here) {
         // What the CDN offered before is not to be tried either. An older one is the operator's wish.
         let is_recalled =
-            trial.is_some() && here.release().is_some_and(|here| is_older(here, there));
+            trial.is_some() && here.release().is_some_and(|good| is_older(good, there));
         return if is_recalled { Step::Withdraw(spare) } else { refused };
     }
     if there.holds(id) { Step::Activate(spare) } else { Step::Install(spare) }
+}
+
+/// What follows where another slot than the good one runs; nothing, if that slot is as good as any for
+/// what is offered: it is damaged, or was written anew since it was booted.
+fn beside_good(facts: &Facts<'_>, trial: Option<Trial>) -> Option<Step> {
+    let Facts { booted, state, slots, candidate, .. } = facts;
+    let (good, running) = (state.good, state.good.other());
+    let is_whole = slots.get(running).is_whole();
+    let is_left = is_left(state, running);
+    if booted.on_trial && !is_left {
+        let is_candidate = slots.get(running).holds(candidate.id());
+        let unconfirmed = Step::Unconfirmed { running, good };
+        return Some(if is_candidate { Step::UpToDate } else { unconfirmed });
+    }
+    if !slots.get(good).is_whole() {
+        return Some(Step::Unconfirmed { running, good });
+    }
+    let is_anew = trial.is_some_and(|trial| trial.since == booted.id);
+    (is_left || is_whole && !is_anew).then_some(Step::Return(good))
+}
+
+/// Why the candidate is not installed, if it is not.
+fn refused(facts: &Facts<'_>, here: &Content) -> Option<Step> {
+    let Facts { state, candidate, allow, .. } = facts;
+    if is_older(candidate, here) && !allow.downgrade {
+        Some(Step::Downgrade)
+    } else if state.failed == Some(candidate.id()) && !allow.retry_failed {
+        Some(Step::FailedBefore)
+    } else {
+        None
+    }
+}
+
+fn is_older(release: &Release, than: &Content) -> bool {
+    than.release().is_some_and(|than| release.is_older_than(than) && release.id() != than.id())
 }
 
 /// What follows for a slot that is on trial and was not booted. GRUB counts a try before it boots: if a

@@ -12,7 +12,7 @@ use crate::date;
 use crate::host::Host;
 use crate::plan::{Content, Slots};
 use crate::record::{self, Checked, Download, Failure, HealthFound, HealthState, Poll, Waiting};
-use crate::trial::settled;
+use crate::trial::{is_left, settled};
 
 /// As much of a text that others wrote as a line of a table has room for.
 const SHOWN_MAX: usize = 400;
@@ -102,11 +102,15 @@ impl Disk {
         Some(Failed { id, slot: Slot::ALL.into_iter().find(holds) })
     }
 
-    /// The slot that GRUB will try next. The running slot is it only if it was written anew since, and
+    /// The slot that a reboot is outstanding for: the one that GRUB will try next, or the good one, if what
+    /// runs is left for it. The running slot is it only if it was written anew since, and
     /// no try was counted: otherwise its trial goes on.
     pub fn pending(&self, running: Option<Slot>) -> Option<Slot> {
-        let trial = self.boot.trial.filter(|trial| trial.tries > 0)?;
-        (running != Some(trial.slot) || trial.tries == TRIES).then_some(trial.slot)
+        let trial = self.boot.trial?;
+        match trial.tries {
+            0 => running.filter(|running| is_left(&self.boot, *running)).map(|_| self.boot.good),
+            tries => (running != Some(trial.slot) || tries == TRIES).then_some(trial.slot),
+        }
     }
 }
 

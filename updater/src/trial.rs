@@ -4,7 +4,6 @@
 use protocol::Release;
 use protocol::esp::Slot;
 use protocol::grubenv::{BootId, BootState, Newest, TRIES, Trial};
-use protocol::release::ReleaseId;
 
 use crate::host::Booted;
 use crate::plan::{Content, Slots};
@@ -33,53 +32,64 @@ pub fn settled(state: &BootState, running: Option<Slot>) -> BootState {
     }
 }
 
-/// A good slot that is not whole is none, if there is a better one: a whole one that is not known to be
-/// bad; or else the one that runs, which the boot loader then has as its last resort, healthy or not. A
-/// trial is left alone: it ends by itself. So is the candidate, which is to have a trial first.
-pub fn adopted(
-    state: &BootState,
-    booted: Booted,
-    slots: &Slots,
-    candidate: ReleaseId,
-) -> BootState {
+/// A good slot gives its place to a better one if it is not whole, or if the boot loader could not load
+/// it when the running slot was left for it. Better is a whole one that was confirmed before
+/// (`is_marked`) and is not known to be bad; or else the one that runs, which the boot loader then has as
+/// its last resort, healthy or not. What is or will be tried is left alone: it ends by itself.
+pub fn adopted(state: &BootState, booted: Booted, slots: &Slots, is_marked: bool) -> BootState {
     let other = state.good.other();
     let runs = booted.slot == Some(other);
-    let trial = state.trial.filter(|trial| trial.slot == other);
-    let is_tried = if runs { booted.on_trial } else { trial.is_some_and(|trial| trial.tries > 0) };
+    let is_lost = !slots.get(state.good).is_whole() || runs && is_left_in_vain(state, booted);
+    let trial = state.trial.filter(|trial| trial.slot == other && trial.tries > 0);
+    let goes_on = match trial {
+        _ if runs && booted.on_trial => true,
+        // Written anew in this boot; or else GRUB could not count, and this is its last resort.
+        Some(trial) => !runs || trial.since == booted.id,
+        None => false,
+    };
     let is_refuge = match slots.get(other) {
-        Content::Complete(release) => {
-            ![state.failed, Some(candidate)].contains(&Some(release.id()))
-        }
+        Content::Complete(release) => is_marked && state.failed != Some(release.id()),
         _ => false,
     };
-    match !slots.get(state.good).is_whole() && !is_tried && (is_refuge || runs) {
-        true => {
-            let trial = state.trial.filter(|trial| trial.slot != other);
-            BootState { good: other, trial, ..state.clone() }
-        }
-        false => state.clone(),
+    if !is_lost || goes_on || !(is_refuge || runs) {
+        return state.clone();
     }
+    let trial = state.trial.filter(|trial| trial.slot != other);
+    BootState { good: other, trial, ..state.clone() }
 }
 
-/// The running slot is healthy, and so the one to come back to. A trial of the other slot goes on. A
-/// slot that was rolled back is left at the next boot, however healthy it is.
+/// What runs is to be left for the good slot at the next boot, and nobody confirms it meanwhile. A trial
+/// of it that was used up has failed. Without tries GRUB boots the good slot.
+pub fn leave(state: &BootState, running: Slot, boot: Option<BootId>) -> BootState {
+    let over = state.trial.filter(|trial| trial.slot == running && trial.tries == 0);
+    let failed = over.and_then(|trial| trial.release).or(state.failed);
+    let trial = Some(Trial { slot: running, tries: 0, release: None, since: boot });
+    BootState { trial, failed, ..state.clone() }
+}
+
+/// Whether the running slot is to be left; see [`leave`].
+pub fn is_left(state: &BootState, running: Slot) -> bool {
+    let trial = state.trial.filter(|trial| trial.slot == running);
+    trial.is_some_and(|trial| trial.tries == 0 && trial.release.is_none())
+}
+
+/// Whether it was to be left in a boot before this one, and runs again, without a trial: GRUB could not
+/// load the good slot.
+pub fn is_left_in_vain(state: &BootState, booted: Booted) -> bool {
+    let since = state.trial.and_then(|trial| trial.since);
+    let is_later = since.is_some() && booted.id.is_some() && since != booted.id;
+    is_later && !booted.on_trial && booted.slot.is_some_and(|running| is_left(state, running))
+}
+
+/// The running slot is healthy, and so the one to come back to. A trial of the other slot goes on.
 pub fn confirmed(state: &BootState, running: Slot) -> BootState {
     let state = settled(state, Some(running));
-    if is_rolled_back(&state, running) {
-        return state;
-    }
     BootState { good: running, trial: state.trial.filter(|trial| trial.slot != running), ..state }
 }
 
 /// Whether the running slot is being tried: if it is not healthy, a reboot leads back.
 pub fn is_tried(state: &BootState, running: Slot) -> bool {
     running != state.good && state.trial.is_some_and(|trial| trial.slot == running)
-}
-
-/// Whether the running slot is on trial, and the operator has gone back from it.
-pub fn is_rolled_back(state: &BootState, running: Slot) -> bool {
-    let trial = state.trial.filter(|trial| trial.slot == running);
-    trial.is_some_and(|trial| trial.release.is_some() && trial.release == state.failed)
 }
 
 /// A CDN offered this. From now on, what is older is not news; `afresh`, if the operator wants what
@@ -131,11 +141,10 @@ pub fn rolled_back(
     let state = &settled(state, Some(running));
     if running != state.good {
         whole(slots, state.good)?;
-        // Without tries GRUB boots the good slot; and nobody confirms this one meanwhile.
         let release = id(running).or(state.trial.and_then(|trial| trial.release));
-        let trial = Some(Trial { slot: running, tries: 0, release, since: boot });
         let failed = release.or(state.failed);
-        return Ok(Back::Reboot(BootState { trial, failed, ..state.clone() }, state.good));
+        let state = BootState { failed, ..leave(state, running, boot) };
+        return Ok(Back::Reboot(state.clone(), state.good));
     }
     let other = running.other();
     if let Some(Trial { slot, release, .. }) = state.trial

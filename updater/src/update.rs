@@ -6,13 +6,14 @@ use protocol::grubenv::BootState;
 use protocol::{KeyRing, Release};
 
 use crate::bootstate::{Grubenv, good_without_grubenv};
+use crate::confirm::{is_marked, unmark};
 use crate::files::{FileError, FileSystem};
 use crate::host::Booted;
-use crate::install::{InstallError, Installed, Job, Source, install, put_on_trial};
+use crate::install::{InstallError, Installed, Job, Source, Space, install, put_on_trial};
 use crate::plan::{Facts, Permissions, Slots, Step, next};
 use crate::progress::Progress;
 use crate::slots::inspect;
-use crate::trial::{adopted, called_off, offered, settled};
+use crate::trial::{adopted, called_off, is_left, leave, offered, settled};
 
 /// What is asked for.
 #[derive(Clone, Copy)]
@@ -30,6 +31,8 @@ pub struct Request<'a> {
 /// An update that is decided.
 pub struct Update<'a> {
     request: Request<'a>,
+    /// What GRUB goes by, with what follows from the slots and from what runs.
+    known: BootState,
     /// What was in the slots.
     pub slots: Slots,
     /// grubenv, as it is by now.
@@ -65,15 +68,30 @@ pub enum UpdateError {
 }
 
 impl<'a> Update<'a> {
-    /// Looks at the disk and decides. `known` is grubenv where the decision must go by what was read
-    /// before: it may have been confirmed since.
-    pub fn decide(request: Request<'a>, known: Option<Grubenv>) -> Self {
+    /// Looks at the disk and decides.
+    pub fn decide(request: Request<'a>) -> Self {
         let Request { esp, booted, source: Source { candidate, keys, .. }, allow } = request;
         let slots = inspect(esp, keys);
-        let grubenv =
-            known.unwrap_or_else(|| Grubenv::read(esp, good_without_grubenv(booted, &slots)));
-        let step = step(booted, &grubenv, &slots, candidate.release(), allow);
-        Self { request, slots, grubenv, step }
+        let grubenv = Grubenv::read(esp, good_without_grubenv(booted, &slots));
+        let state = known(esp, &grubenv.state, booted, &slots);
+        let candidate = candidate.release();
+        let step = next(&Facts { booted, state: &state, slots: &slots, candidate, allow });
+        Self { request, known: state, slots, grubenv, step }
+    }
+
+    /// Whether something is to be written.
+    pub fn writes(&self) -> bool {
+        let is_change = match self.step {
+            Step::Withdraw(_) | Step::Install(_) | Step::Activate(_) | Step::Repair(_) => true,
+            Step::UpToDate
+            | Step::Pending(_)
+            | Step::NotTried(_)
+            | Step::Return(_)
+            | Step::Unconfirmed { .. }
+            | Step::FailedBefore
+            | Step::Downgrade => false,
+        };
+        is_change || self.memory().is_some() || self.stale_mark().is_some()
     }
 
     /// What the CDN offers.
@@ -94,10 +112,20 @@ impl<'a> Update<'a> {
     /// What the reboot leads to, if one is wanted.
     pub fn next_boot(&self) -> &Release {
         match self.step {
-            Step::Pending(slot) | Step::Return(slot) => self.slots.get(slot).release(),
+            Step::Pending(slot) | Step::Return(slot) | Step::Activate(slot) => {
+                self.slots.get(slot).release()
+            }
             _ => None,
         }
         .unwrap_or(self.candidate())
+    }
+
+    /// An error, if there is no space for what was decided.
+    pub fn check_space(&self) -> Result<(), InstallError> {
+        if let Some(slot) = self.step.writes() {
+            Space::check(self.request.esp, slot, self.request.source.candidate)?;
+        }
+        Ok(())
     }
 
     /// An error, if that was the decision.
@@ -147,55 +175,56 @@ impl<'a> Update<'a> {
         install(Job { esp, slot, source, progress }, &mut self.grubenv)
     }
 
-    /// Writes what grubenv does not say yet: that a trial has failed, that the good slot is lost, what
-    /// the CDN offered. Without grubenv the boot loader takes slot a for good, whatever runs.
-    fn remember(&mut self) -> Result<(), FileError> {
-        let Request { esp, booted, allow, .. } = self.request;
+    /// What grubenv is to say before anything else is done; nothing, if it does. Without grubenv the boot
+    /// loader takes slot a for good, or one that was confirmed before, whatever runs.
+    fn memory(&self) -> Option<BootState> {
+        let Request { booted, allow, .. } = self.request;
         let Grubenv { state, problem, .. } = &self.grubenv;
-        let known = known(state, booted, &self.slots, self.candidate());
-        let is_good = booted.slot.is_none_or(|running| running == known.good);
-        if !is_good && known.good == state.good {
+        let known = match (booted.slot, &self.step) {
+            (Some(running), Step::Return(_)) => leave(&self.known, running, booted.id),
             // Left to `confirm`.
-            return Ok(());
-        }
-        let known = offered(&known, self.candidate(), allow.downgrade);
-        match (problem, booted.slot) {
-            (Some(problem), Some(_)) => {
-                log::warn!("{problem}: it is made anew, with slot {} as good", state.good);
+            (Some(running), _) if running != self.known.good && self.known.good == state.good => {
+                return None;
             }
             // Who runs from elsewhere does not know what is good here.
-            (Some(_), None) => return Ok(()),
-            (None, _) if known == *state => return Ok(()),
-            (None, _) => {}
+            (None, _) if problem.is_some() => return None,
+            _ => offered(&self.known, self.candidate(), allow.downgrade),
+        };
+        (problem.is_some() || known != *state).then_some(known)
+    }
+
+    /// A slot that was confirmed before, and is known to be bad by now: it was rolled back.
+    fn stale_mark(&self) -> Option<Slot> {
+        let slot = self.known.good.other();
+        let release = self.slots.get(slot).release()?;
+        let is_bad =
+            self.known.failed == Some(release.id()) && self.request.booted.slot != Some(slot);
+        (is_bad && is_marked(self.request.esp, slot)).then_some(slot)
+    }
+
+    /// Writes down what must not be forgotten.
+    fn remember(&mut self) -> Result<(), FileError> {
+        if let Some(slot) = self.stale_mark() {
+            unmark(self.request.esp, slot)?;
+        }
+        let Some(known) = self.memory() else { return Ok(()) };
+        let Grubenv { state, problem, .. } = &self.grubenv;
+        if let Some(problem) = problem {
+            log::warn!("{problem}: it is made anew, with slot {} as good", known.good);
         }
         if let (Some(failed), true) = (known.failed, known.failed != state.failed) {
             log::warn!(release = failed.to_string().as_str(); "release {failed} failed its trial");
         }
         if known.good != state.good {
-            log::warn!(
-                "slot {} is good and not whole: slot {} takes its place",
-                state.good,
-                known.good
-            );
+            log::warn!("slot {} does not boot: slot {} takes its place", state.good, known.good);
         }
-        self.grubenv.write(esp, known)
+        self.grubenv.write(self.request.esp, known)
     }
 }
 
-/// What GRUB goes by, with what follows from the slots and from what runs.
-fn known(state: &BootState, booted: Booted, slots: &Slots, candidate: &Release) -> BootState {
-    adopted(&settled(state, booted.slot), booted, slots, candidate.id())
-}
-
-fn step(
-    booted: Booted,
-    grubenv: &Grubenv,
-    slots: &Slots,
-    candidate: &Release,
-    allow: Permissions,
-) -> Step {
-    let state = &known(&grubenv.state, booted, slots, candidate);
-    next(&Facts { booted, state, slots, candidate, allow })
+fn known(esp: &dyn FileSystem, state: &BootState, booted: Booted, slots: &Slots) -> BootState {
+    let is_marked = is_marked(esp, state.good.other());
+    adopted(&settled(state, booted.slot), booted, slots, is_marked)
 }
 
 /// The release that only waits for a reboot, if there is one: what a CDN offered last, for when it
@@ -204,10 +233,13 @@ pub fn outstanding(esp: &dyn FileSystem, booted: Booted, keys: &KeyRing) -> Opti
     let slots = inspect(esp, keys);
     let grubenv = Grubenv::read(esp, good_without_grubenv(booted, &slots));
     let candidate = slots.get(grubenv.state.trial?.slot).release()?;
+    let state = &known(esp, &grubenv.state, booted, &slots);
     // Whoever put it on trial had asked for an older one.
     let allow = Permissions { downgrade: true, ..Permissions::default() };
-    match step(booted, &grubenv, &slots, candidate, allow) {
-        Step::Pending(slot) | Step::Return(slot) => slots.get(slot).release().cloned(),
+    match next(&Facts { booted, state, slots: &slots, candidate, allow }) {
+        Step::Pending(slot) => slots.get(slot).release().cloned(),
+        // Asked for before; else it would have to be written down first.
+        Step::Return(slot) if is_left(state, slot.other()) => slots.get(slot).release().cloned(),
         _ => None,
     }
 }

@@ -1,22 +1,21 @@
 //! `confirm`
 
 use anyhow::{Context, Result};
-use protocol::esp::Slot;
+use protocol::grubenv::BootState;
 use serde_json::json;
 
 use super::{need_esp, tell};
 use crate::bootstate::Grubenv;
 use crate::cli::{Exit, Global};
-use crate::confirm::{Confirmed, Open, confirm as make_good, is_remembered, may_confirm, remember};
+use crate::confirm::{Confirmed, Open, booted, confirm as make_good, remember, why_not};
 use crate::esp::{Access, Esp};
-use crate::host::{Booted, Host};
-use crate::trial::is_rolled_back;
+use crate::host::Host;
 
 /// No configuration is read: an operator's typing error must not undo an update.
 pub(super) fn confirm(global: &Global) -> Result<Exit> {
     let host = Host::new(&global.host_root);
-    let running = host.running().context("cannot read the kernel command line")?;
-    let running = running.context(
+    let booted = booted(&host).context("cannot read the kernel command line")?;
+    let running = booted.slot.context(
         "the running slot is not known: the kernel command line has no etchaos.slot=a or b, so this system was not booted by EtchaOS's boot loader, and there is nothing to confirm",
     )?;
     let open = |access| Esp::open(&host, global.esp.as_deref(), access);
@@ -25,11 +24,8 @@ pub(super) fn confirm(global: &Global) -> Result<Exit> {
     let reader = open(Access::Read)?;
     let esp = need_esp(reader.as_ref())?;
     let grubenv = Grubenv::read(esp, running);
-    if let Some(text) = why_not(esp, &grubenv, &host, running)? {
-        log::warn!("{text}");
-        let good = grubenv.state.good.to_string();
-        tell(global, &json!({"good": good, "changed": false}), || text);
-        return Ok(Exit::Ok);
+    if let Some(why) = why_not(esp, &grubenv.state, booted) {
+        return no(global, &grubenv.state, why);
     }
     let what = Open::of(esp, &grubenv, running);
     // A file system that is mounted read-only cannot be mounted for writing, by us no less.
@@ -37,12 +33,15 @@ pub(super) fn confirm(global: &Global) -> Result<Exit> {
     let confirmed = match what.access().map(open) {
         None => Confirmed::Already,
         Some(Err(error)) if what.tolerates(&error) => Confirmed::Already,
-        Some(writer) => make_good(need_esp(writer?.as_ref())?, running)?,
+        Some(writer) => make_good(need_esp(writer?.as_ref())?, booted)?,
     };
+    if let Confirmed::No { why } = confirmed {
+        return no(global, &grubenv.state, why);
+    }
     remember(&host, running);
     let slot = running.to_string();
     let text = match &confirmed {
-        Confirmed::Already => format!("slot {slot} is good already"),
+        Confirmed::No { .. } | Confirmed::Already => format!("slot {slot} is good already"),
         Confirmed::Now { recreated: None } => format!("slot {slot} is good now"),
         Confirmed::Now { recreated: Some(why) } => {
             format!("slot {slot} is good now; {why}, so it was made anew")
@@ -54,20 +53,9 @@ pub(super) fn confirm(global: &Global) -> Result<Exit> {
     Ok(Exit::Ok)
 }
 
-/// Why a healthy boot does not make the running slot good.
-fn why_not(esp: &Esp, grubenv: &Grubenv, host: &Host, running: Slot) -> Result<Option<String>> {
-    let on_trial = host.on_trial().context("cannot read the kernel command line")?
-        && !is_remembered(host, running);
-    let booted = Booted { slot: Some(running), on_trial, id: host.boot_id() };
-    let state = &grubenv.state;
-    let good = state.good;
-    Ok(match () {
-        () if is_rolled_back(state, running) => {
-            Some(format!("slot {running} was rolled back: it is not confirmed"))
-        }
-        () if may_confirm(esp, state, booted) => None,
-        () => Some(format!(
-            "slot {running} runs and is not on trial, and what is in it was never confirmed: it is not confirmed now; the next update goes back to slot {good}, or heals it"
-        )),
-    })
+fn no(global: &Global, state: &BootState, why: String) -> Result<Exit> {
+    log::warn!("{why}");
+    let good = state.good.to_string();
+    tell(global, &json!({"good": good, "changed": false}), || why);
+    Ok(Exit::Ok)
 }

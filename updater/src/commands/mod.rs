@@ -23,7 +23,7 @@ use self::output::{answer, tell};
 use crate::bootstate::{Grubenv, good_without_grubenv};
 use crate::cli::{Cli, Command, Exit, Global, Require};
 use crate::config::{ConfigError, Merged, Settings, load, of_image};
-use crate::confirm::is_remembered;
+use crate::confirm::booted;
 use crate::esp::{Access, Esp, EspError};
 use crate::host::{Booted, Host};
 use crate::plan::Slots;
@@ -141,10 +141,7 @@ impl Opened {
         let esp = Esp::open(&host, global.esp.as_deref(), access)?;
         let merged = load(&host, esp.as_ref())?;
         let settings = Settings::try_from(&merged)?;
-        let slot = host.running().context("cannot read the kernel command line")?;
-        let on_trial = host.on_trial().context("cannot read the kernel command line")?
-            && !slot.is_some_and(|slot| is_remembered(&host, slot));
-        let booted = Booted { slot, on_trial, id: host.boot_id() };
+        let booted = booted(&host).context("cannot read the kernel command line")?;
         Ok(Self { booted, merged, settings, esp })
     }
 

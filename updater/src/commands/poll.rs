@@ -9,19 +9,16 @@ use serde_json::{Value, json};
 use super::offer::Offer;
 use super::report::{self, step_name};
 use super::{Opened, answer, metrics, now, tell};
-use crate::bootstate::Grubenv;
 use crate::cli::{Exit, Global, Update as Arguments};
 use crate::date;
 use crate::esp::Access;
 use crate::host::Host;
-use crate::install::{Source, Space};
+use crate::install::Source;
 use crate::interrupt;
 use crate::plan::{Permissions, Step};
 use crate::progress::Progress;
 use crate::reboot::{self, Decision};
 use crate::record::{self, Waiting};
-use crate::slots::inspect;
-use crate::trial::adopted;
 use crate::update::{Request, Update, named, outstanding};
 
 pub(super) fn check(global: &Global) -> Result<Exit> {
@@ -29,7 +26,7 @@ pub(super) fn check(global: &Global) -> Result<Exit> {
     let mut opened = Opened::new(global, Access::Read)?;
     let offer = Offer::get(global, &mut opened, allow)?;
     opened.reopen(global, Access::Read)?;
-    let update = Update::decide(request(&opened, &offer, allow)?, None);
+    let update = Update::decide(request(&opened, &offer, allow)?);
     record_poll(global, &update, &offer);
     metrics::refresh(global, &opened);
     update.refuse_downgrade()?;
@@ -59,16 +56,17 @@ pub(super) fn update(global: &Global, arguments: &Arguments) -> Result<Exit> {
         }
     };
     opened.reopen(global, Access::Read)?;
-    let unconfirmed = unconfirmed(&opened, offer.candidate.release())?;
+    let mut update = Update::decide(request(&opened, &offer, allow)?);
     if arguments.dry_run {
-        return dry_run(global, request(&opened, &offer, allow)?, unconfirmed);
+        return dry_run(global, &update);
     }
-    if unconfirmed.is_none() {
-        opened.reopen(global, Access::Write { wait: Duration::ZERO })?;
-    }
-    let mut update = Update::decide(request(&opened, &offer, allow)?, unconfirmed);
     record_poll(global, &update, &offer);
     update.refuse_downgrade()?;
+    if update.writes() {
+        opened.reopen(global, Access::Write { wait: Duration::ZERO })?;
+        // By what it is now.
+        update = Update::decide(request(&opened, &offer, allow)?);
+    }
     report::log(&update);
     // What came before may end at any moment.
     interrupt::catch().context("cannot catch signals")?;
@@ -90,15 +88,12 @@ pub(super) fn update(global: &Global, arguments: &Arguments) -> Result<Exit> {
 }
 
 /// What [`update`] would do, and how it would end.
-fn dry_run(global: &Global, request: Request<'_>, known: Option<Grubenv>) -> Result<Exit> {
-    let update = Update::decide(request, known);
+fn dry_run(global: &Global, update: &Update<'_>) -> Result<Exit> {
     update.refuse_downgrade()?;
-    if let Step::Install(slot) | Step::Repair(slot) = update.step {
-        Space::check(request.esp, slot, request.source.candidate)?;
-    }
-    let mut json = result(&update, false);
+    update.check_space()?;
+    let mut json = result(update, false);
     json["dryRun"] = json!(true);
-    answer(global, &json, || format!("dry run: {}", report::text(&update)))?;
+    answer(global, &json, || format!("dry run: {}", report::text(update)))?;
     Ok(exit(&update.step))
 }
 
@@ -129,22 +124,6 @@ fn request<'a>(opened: &'a Opened, offer: &'a Offer, allow: Permissions) -> Resu
         },
         allow,
     })
-}
-
-/// grubenv, if the running slot is not confirmed, and nothing is to be healed. By it [`crate::plan::next`] never writes, so an
-/// update needs no lock, and leaves it to `confirm`.
-fn unconfirmed(opened: &Opened, candidate: &Release) -> Result<Option<Grubenv>> {
-    let Some(running) = opened.booted.slot else { return Ok(None) };
-    let esp = opened.esp()?;
-    let grubenv = Grubenv::read(esp, running);
-    if grubenv.problem.is_some() || grubenv.state.good == running {
-        return Ok(None);
-    }
-    let slots = inspect(esp, &opened.settings.keys);
-    let is_lost =
-        adopted(&grubenv.state, opened.booted, &slots, candidate.id()).good != grubenv.state.good;
-    let is_spare = !opened.booted.on_trial && !slots.get(running).is_whole();
-    Ok(Some(grubenv).filter(|_| !is_lost && !is_spare))
 }
 
 /// For `status`.
@@ -190,10 +169,10 @@ fn arrange(global: &Global, decision: Option<&Decision>) -> Result<Option<String
     record_waiting(global, decision);
     Ok(match decision {
         None | Some(Decision::Now) => None,
-        Some(Decision::Never { why }) => Some(format!("reboot to try it: {why}")),
+        Some(Decision::Never { why }) => Some(format!("reboot for it: {why}")),
         Some(Decision::Later { why, wake }) => {
             wake.arrange()
-                .context("the release is installed, and its reboot could not be arranged")?;
+                .context("everything is written, and its reboot could not be arranged")?;
             let again = date::text(wake.at);
             Some(format!("the reboot has to wait: {why}; it is decided again at {again}"))
         }
@@ -224,5 +203,5 @@ fn reboot_now(opened: &mut Opened, decision: Option<&Decision>, release: &Releas
     }
     log::info!(version = release.version.as_str(); "rebooting into {} as configured", named(release));
     reboot::reboot(&opened.settings.reboot)
-        .context("the release is installed, and the reboot failed: reboot by hand")
+        .context("everything is written, and the reboot failed: reboot by hand")
 }

@@ -65,7 +65,9 @@ pub(super) fn text(update: &Update<'_>) -> String {
         Step::Install(slot) => {
             format!("{new} is to be installed in slot {slot}{}", changes(update))
         }
-        Step::Activate(slot) => format!("{new} is whole in slot {slot} and to be tried"),
+        Step::Activate(slot) => {
+            format!("{} is whole in slot {slot} and to be tried", held(update, slot))
+        }
         Step::Repair(slot) => format!("slot {slot} is not whole and to be repaired with {new}"),
     }
 }
@@ -77,7 +79,7 @@ pub(super) fn done(update: &Update<'_>) -> String {
         Step::Install(slot) => {
             format!("{new} was installed in slot {slot}, on trial{}", changes(update))
         }
-        Step::Activate(slot) => format!("{new} is on trial in slot {slot}"),
+        Step::Activate(slot) => format!("{} is on trial in slot {slot}", held(update, slot)),
         Step::Repair(slot) => format!("slot {slot} was not whole and is repaired with {new}"),
         Step::Withdraw(slot) => {
             format!("the CDN went back to {new}: the trial of slot {slot} was called off")

@@ -4,7 +4,7 @@ use protocol::release::SCHEMA;
 use protocol::{Arch, Artifact, Role};
 
 use super::*;
-use crate::trial::{adopted, settled};
+use crate::trial::{adopted, leave, settled};
 
 /// A release whose bytes are a function of `content`.
 pub(crate) fn release(build: u64, content: u8) -> Release {
@@ -43,7 +43,8 @@ fn partial(n: u8) -> Content {
 }
 
 fn trial(good: Slot, slot: Slot, tries: u8) -> BootState {
-    let trial = Trial { slot, tries, release: None, since: Some(THEN) };
+    let release = Some(release(0, 99).id());
+    let trial = Trial { slot, tries, release, since: Some(THEN) };
     BootState { trial: Some(trial), ..BootState::settled(good) }
 }
 
@@ -54,9 +55,7 @@ fn failed(good: Slot, content: u8) -> BootState {
 
 /// The other slot runs this, on trial, and was rolled back.
 fn left(good: Slot, content: u8) -> BootState {
-    let release = Some(release(0, content).id());
-    let trial = Trial { slot: good.other(), tries: 0, release, since: Some(THEN) };
-    BootState { trial: Some(trial), ..failed(good, content) }
+    leave(&failed(good, content), good.other(), Some(THEN))
 }
 
 /// The boot in which trials begin.
@@ -124,6 +123,15 @@ fn the_table() {
             complete(4),
             5,
             Step::Install(A),
+        ),
+        (
+            "GRUB could not count",
+            Some(B),
+            trial(A, B, 3),
+            complete(5),
+            complete(6),
+            7,
+            Step::Install(B),
         ),
         ("and a has the same", Some(B), settled(A), complete(5), complete(4), 5, Step::Return(A)),
         ("or an older one", Some(B), settled(A), complete(5), complete(6), 7, Step::Return(A)),
@@ -306,7 +314,7 @@ fn the_table() {
     for (name, running, state, a, b, candidate, expected) in rows {
         let (slots, candidate) = (Slots { a, b }, release(candidate, candidate as u8));
         let (allow, booted) = (Permissions::default(), booted(running, &state, Some(THEN)));
-        let state = &adopted(&state, booted, &slots, candidate.id());
+        let state = &adopted(&state, booted, &slots, true);
         let facts = Facts { booted, state, slots: &slots, candidate: &candidate, allow };
         assert_eq!(next(&facts), expected, "{name}");
     }
@@ -326,6 +334,20 @@ fn the_operator_may_allow_more() {
     assert_eq!(step(4, BootState::settled(A), retry), Step::Downgrade);
     assert_eq!(step(6, failed(A, 6), retry), Step::Activate(B));
     assert_eq!(step(6, failed(A, 6), downgrade), Step::FailedBefore);
+}
+
+#[test]
+fn what_alone_is_whole_and_was_never_confirmed_is_tried() {
+    let slots = Slots { a: damaged(Some(5)), b: complete(6) };
+    let step = |state: BootState, candidate: u8| {
+        let booted = Booted { slot: Some(A), on_trial: false, id: Some(THEN) };
+        let state = &adopted(&state, booted, &slots, false);
+        let (candidate, allow) = (release(candidate.into(), candidate), Permissions::default());
+        next(&Facts { booted, state, slots: &slots, candidate: &candidate, allow })
+    };
+    assert_eq!(step(BootState::settled(A), 7), Step::Activate(B));
+    assert_eq!(step(trial(A, B, 3), 7), Step::Pending(B));
+    assert_eq!(step(failed(A, 6), 7), Step::Install(B));
 }
 
 #[test]
@@ -392,6 +414,7 @@ proptest! {
     fn the_good_slot_and_what_is_whole_are_never_touched(
         running in proptest::option::of(any_slot()),
         on_trial: bool,
+        is_marked: bool,
         good in any_slot(),
         tried in proptest::option::of((any_slot(), 0u8..=3)),
         was_failed in proptest::option::of(0u8..4),
@@ -408,7 +431,7 @@ proptest! {
         let state = BootState { failed: was_failed.map(|n| release(0, n).id()), ..state };
         let booted = Booted { slot: running, on_trial, id: Some(BootId(boot)) };
         let (slots, candidate) = (Slots { a, b }, release(candidate.into(), candidate));
-        let state = &adopted(&settled(&state, running), booted, &slots, candidate.id());
+        let state = &adopted(&settled(&state, running), booted, &slots, is_marked);
         let good = state.good;
         let allow = Permissions { downgrade, retry_failed };
         let facts = Facts { booted, state, slots: &slots, candidate: &candidate, allow };
@@ -421,7 +444,9 @@ proptest! {
             prop_assert!(slots.get(good).is_whole() || release.is_none() || is_bad);
             if Some(slot) == running {
                 prop_assert!(!on_trial && slots.get(good).is_whole());
-                prop_assert!(release.is_none() || state.trial.is_some());
+                // Or it is not what runs any more.
+                let since = state.trial.and_then(|trial| trial.since);
+                prop_assert!(release.is_none() || since == booted.id);
             }
         }
         if let Step::Install(slot) | Step::Activate(slot) = step {
@@ -433,7 +458,8 @@ proptest! {
         }
         if let Step::Activate(slot) | Step::Pending(slot) = step {
             // Or the operator goes back to what is there; or it alone is whole.
-            let back = state.failed == Some(candidate.id()) || !slots.get(good).is_whole();
+            let is_bad = slots.get(good).release().is_some_and(|r| state.failed == Some(r.id()));
+            let back = is_bad || !slots.get(good).is_whole();
             let held = slots.get(slot);
             prop_assert!(held.holds(candidate.id()) || back && held.is_whole());
         }

@@ -52,32 +52,49 @@ fn the_running_slot_is_good_and_the_other_ones_trial_goes_on() {
 #[test]
 fn a_good_slot_that_is_lost_is_replaced_by_a_better_one() {
     let lost = Slots { a: Content::Empty, ..slots(5, 6) };
-    let candidate = release(7).id();
-    let adopted =
-        |state: &BootState, booted, slots: &Slots| adopted(state, booted, slots, candidate);
     let booted = |slot, on_trial| Booted { slot, on_trial, id: NOW };
+    let here = booted(Some(A), false);
     let (good_a, good_b) = (BootState::settled(A), BootState::settled(B));
-    // By a whole one, whatever runs; also after a trial of it, as GRUB's last resort.
+    // By a whole one that was confirmed before, whatever runs; also after a trial of it.
     for running in [None, Some(A), Some(B)] {
-        assert_eq!(adopted(&good_a, booted(running, false), &lost), good_b);
+        assert_eq!(adopted(&good_a, booted(running, false), &lost, true), good_b);
     }
-    let trial = begun(&good_a, B, &release(6), NOW);
+    assert_eq!(adopted(&good_a, here, &lost, false), good_a);
+    let trial = begun(&good_a, B, &release(6), Some(BootId(6)));
     let over = left(trial.clone(), 0);
-    assert_eq!(adopted(&over, booted(Some(B), false), &lost), good_b);
-    // A trial is left alone, whether it goes on or begins.
-    assert_eq!(adopted(&over, booted(Some(B), true), &lost), over);
-    assert_eq!(adopted(&trial, booted(Some(A), false), &lost), trial);
+    assert_eq!(adopted(&over, booted(Some(B), false), &lost, true), good_b);
+    // A trial is left alone, whether it goes on, begins, or is of what was written anew in this boot.
+    assert_eq!(adopted(&over, booted(Some(B), true), &lost, true), over);
+    assert_eq!(adopted(&trial, here, &lost, true), trial);
+    let anew = begun(&good_a, B, &release(6), NOW);
+    assert_eq!(adopted(&anew, booted(Some(B), false), &lost, true), anew);
+    assert_eq!(adopted(&trial, booted(Some(B), false), &lost, true), good_b);
     // What is known to be bad, or is not whole, is only better if it runs.
     let failed = |state: &BootState| BootState { failed: Some(release(6).id()), ..state.clone() };
-    assert_eq!(adopted(&failed(&good_a), booted(Some(A), false), &lost), failed(&good_a));
-    assert_eq!(adopted(&failed(&good_a), booted(Some(B), false), &lost), failed(&good_b));
+    assert_eq!(adopted(&failed(&good_a), here, &lost, true), failed(&good_a));
+    assert_eq!(adopted(&failed(&good_a), booted(Some(B), false), &lost, false), failed(&good_b));
     let both = Slots { a: Content::Empty, b: Content::Empty };
-    assert_eq!(adopted(&good_a, booted(Some(A), false), &both), good_a);
-    assert_eq!(adopted(&good_a, booted(Some(B), false), &both), good_b);
-    assert_eq!(adopted(&good_a, booted(Some(B), false), &slots(5, 6)), good_a);
-    // The candidate has to be tried.
-    let here = booted(Some(A), false);
-    assert_eq!(super::adopted(&good_a, here, &lost, release(6).id()), good_a);
+    assert_eq!(adopted(&good_a, here, &both, true), good_a);
+    assert_eq!(adopted(&good_a, booted(Some(B), false), &both, false), good_b);
+    assert_eq!(adopted(&good_a, booted(Some(B), false), &slots(5, 6), true), good_a);
+}
+
+#[test]
+fn what_is_left_in_vain_takes_the_place_of_what_does_not_load() {
+    let booted = |id, on_trial| Booted { slot: Some(B), on_trial, id: Some(BootId(id)) };
+    let over = left(begun(&BootState::settled(A), B, &release(6), None), 0);
+    let state = leave(&over, B, Some(BootId(1)));
+    assert_eq!(state.failed, Some(release(6).id()));
+    assert!(is_left(&state, B) && !is_left(&over, B) && !is_left(&state, A));
+    assert_eq!(leave(&state, B, Some(BootId(1))), state);
+    assert!(!is_left_in_vain(&state, booted(1, false)));
+    assert!(is_left_in_vain(&state, booted(2, false)) && !is_left_in_vain(&state, booted(2, true)));
+    assert_eq!(adopted(&state, booted(1, false), &slots(5, 6), false), state);
+    let expected = BootState { failed: state.failed, ..BootState::settled(B) };
+    assert_eq!(adopted(&state, booted(2, false), &slots(5, 6), false), expected);
+    // It was not in vain.
+    let expected = BootState { failed: state.failed, ..BootState::settled(A) };
+    assert_eq!(settled(&state, Some(A)), expected);
 }
 
 #[test]
@@ -124,8 +141,7 @@ fn a_trial_is_rolled_back_to_what_is_good() {
     // It runs, and is not confirmed any more, but left at the next boot.
     let running = left(state.clone(), 2);
     let Back::Reboot(over, A) = back(&running, B) else { panic!("it is left") };
-    assert_eq!(confirmed(&over, B), over);
-    assert!(is_tried(&over, B));
+    assert!(is_left(&over, B) && is_tried(&over, B));
     assert_eq!(settled(&over, Some(A)), expected);
     assert_eq!(over.trial.unwrap().tries, 0);
     // It was not booted yet.

@@ -17,7 +17,8 @@ use updater::bootstate::good_without_grubenv;
 use updater::host::Booted;
 use updater::plan::{Content, Facts, Permissions, Slots, Step, next};
 use updater::trial::{
-    Back, adopted, begun, called_off, confirmed, is_rolled_back, offered, rolled_back, settled,
+    Back, adopted, begun, called_off, confirmed, is_left, is_left_in_vain, leave, offered,
+    rolled_back, settled,
 };
 
 /// What the CDN offers, one after the other.
@@ -67,6 +68,8 @@ struct Faults {
     losses: u8,
     /// GRUB cannot load the good slot, once.
     misreadings: u8,
+    /// GRUB cannot load a slot any more until it is written anew, although it is whole.
+    blindness: u8,
     /// A file of a slot is lost, while the other slot has something that is healthy, and is not taken
     /// for bad.
     damages: u8,
@@ -83,6 +86,10 @@ struct Host {
     /// Lost, if there is none.
     grubenv: Option<BootState>,
     slots: Slots,
+    /// By more faults than anybody could know of.
+    is_lost: bool,
+    /// What GRUB cannot load.
+    blind: Option<Slot>,
     /// Slots with the mark of [`protocol::esp::CONFIRMED`].
     marked: Vec<Slot>,
     running: Slot,
@@ -103,6 +110,8 @@ impl Host {
             offer: 0,
             grubenv,
             slots,
+            blind: None,
+            is_lost: false,
             marked,
             running,
             kind: First,
@@ -118,9 +127,13 @@ impl Host {
             Content::Partial { release, .. } => format!("part of {}", release.version),
             Content::Empty | Content::Damaged { .. } => "-".to_owned(),
         };
-        let Self { offer, grubenv, marked, running, kind, on_trial, faults, .. } = self;
+        let Self {
+            offer, grubenv, is_lost, blind, marked, running, kind, on_trial, faults, ..
+        } = self;
         let slots = [&self.slots.a, &self.slots.b].map(slot);
-        format!("{running} {kind:?} {on_trial} {slots:?} {marked:?} {grubenv:?} {offer} {faults:?}")
+        format!(
+            "{running} {kind:?} {on_trial} {is_lost} {slots:?} {blind:?} {marked:?} {grubenv:?} {offer} {faults:?}"
+        )
     }
 
     fn offered(&self) -> Release {
@@ -139,6 +152,7 @@ impl Host {
     fn put(&mut self, slot: Slot, content: Content) {
         if matches!(content, Content::Partial { .. }) {
             self.marked.retain(|marked| *marked != slot);
+            self.blind = self.blind.filter(|blind| *blind != slot);
         }
         match slot {
             Slot::A => self.slots.a = content,
@@ -167,10 +181,13 @@ impl Host {
             }
             let booted = order.into_iter().find_map(|(slot, on_trial)| {
                 let Content::Complete(release) = self.slots.get(slot) else { return None };
+                if self.blind == Some(slot) {
+                    return None;
+                }
                 Some((slot, on_trial, kind(release)))
             });
             match booted {
-                None => return Err("nothing boots".into()),
+                None => return self.no_boot("nothing boots"),
                 // The kernel reboots.
                 Some((_, _, Panics)) => {}
                 Some((running, on_trial, kind)) => {
@@ -179,14 +196,32 @@ impl Host {
                 }
             }
         }
-        Err("it panics for ever".into())
+        self.no_boot("it panics for ever")
+    }
+
+    fn no_boot(&mut self, why: &str) -> Result<(), String> {
+        self.is_lost = !self.has_something();
+        if self.is_lost { Ok(()) } else { Err(why.into()) }
+    }
+
+    /// Whether there is anything healthy that could be booted, and is not taken for bad.
+    fn has_something(&self) -> bool {
+        let failed = settled(&self.state(), Some(self.running)).failed;
+        Slot::ALL.into_iter().any(|slot| match self.slots.get(slot) {
+            Content::Complete(release) => {
+                let is_taken_for_bad = failed == Some(release.id());
+                kind(release).is_healthy() && !is_taken_for_bad && self.blind != Some(slot)
+            }
+            _ => false,
+        })
     }
 
     fn confirm(&mut self) {
         let state = self.grubenv.clone().unwrap_or(BootState::settled(self.running));
         let is_marked = self.marked.contains(&self.running);
-        let may = self.running == state.good || self.on_trial || is_marked;
-        if may && !is_rolled_back(&state, self.running) {
+        let may = self.running == state.good || is_left_in_vain(&state, self.booted());
+        let is_left = is_left(&state, self.running);
+        if may || !is_left && (self.on_trial || is_marked) {
             if self.slots.get(self.running).release().is_some()
                 && !self.marked.contains(&self.running)
             {
@@ -202,7 +237,8 @@ impl Host {
     fn update(&mut self, ended_after: Option<u8>) -> bool {
         let (booted, candidate) = (self.booted(), self.offered());
         let settled = settled(&self.state(), booted.slot);
-        let known = adopted(&settled, booted, &self.slots, candidate.id());
+        let is_marked = self.marked.contains(&settled.good.other());
+        let known = adopted(&settled, booted, &self.slots, is_marked);
         let step = next(&Facts {
             booted,
             state: &known,
@@ -211,9 +247,16 @@ impl Host {
             allow: Permissions::default(),
         });
         let mut state = known.clone();
-        if self.running == known.good || known.good != settled.good {
+        if matches!(step, Step::Return(_)) {
+            self.grubenv = Some(leave(&known, self.running, booted.id));
+        } else if self.running == known.good || known.good != settled.good {
             state = offered(&known, &candidate, false);
             self.grubenv = Some(state.clone());
+        }
+        let spare = known.good.other();
+        if self.running != spare && self.slots.get(spare).release().map(Release::id) == known.failed
+        {
+            self.marked.retain(|marked| *marked != spare);
         }
         if ended_after == Some(0) {
             return false;
@@ -233,7 +276,8 @@ impl Host {
                 }
                 assert_ne!(slot, state.good);
                 if ended_after != Some(2) && !matches!(step, Step::Repair(_)) {
-                    self.grubenv = Some(begun(&state, slot, &candidate, booted.id));
+                    let release = self.slots.get(slot).release().unwrap();
+                    self.grubenv = Some(begun(&state, slot, release, booted.id));
                     return true;
                 }
             }
@@ -245,6 +289,9 @@ impl Host {
     /// What may happen next.
     fn events(&self) -> Vec<(String, Result<Self, String>)> {
         let mut events = Vec::new();
+        if self.is_lost {
+            return events;
+        }
         let mut may = |name: &str, happen: &dyn Fn(&mut Self) -> Result<(), String>| {
             let mut host = self.clone();
             let happened = happen(&mut host);
@@ -303,6 +350,15 @@ impl Host {
                 });
             }
         }
+        if self.faults.blindness > 0 && self.blind.is_none() {
+            for slot in Slot::ALL.into_iter().filter(has_way_back) {
+                may(&format!("slot {slot} does not load any more"), &|host| {
+                    host.faults.blindness -= 1;
+                    host.blind = Some(slot);
+                    Ok(())
+                });
+            }
+        }
         let spare = self.slots.get(self.state().good.other());
         if self.faults.misreadings > 0 && matches!(spare, Content::Complete(_)) {
             may("reboot, the good slot is not read", &|host| {
@@ -326,6 +382,9 @@ impl Host {
             if self.on_trial || self.update(None) {
                 self.boot(false)?;
             }
+            if self.is_lost {
+                return Ok(());
+            }
             quiet = if self.key() == before { quiet + 1 } else { 0 };
             if quiet == 2 {
                 return self.is_well();
@@ -336,13 +395,17 @@ impl Host {
 
     fn is_well(&self) -> Result<(), String> {
         let (offered, state) = (self.offered(), self.grubenv.as_ref());
+        let was_failed = state.is_some_and(|state| state.failed == Some(offered.id()));
+        let is_news = kind(&offered).is_healthy() && !was_failed;
+        if !self.kind.is_healthy() && !self.has_something() && !is_news {
+            return Ok(());
+        }
         if !self.kind.is_healthy() {
             return Err(format!("it stays on {:?}", self.kind));
         }
         if state.is_none_or(|state| state.good != self.running) {
             return Err("what runs is not confirmed".into());
         }
-        let was_failed = state.is_some_and(|state| state.failed == Some(offered.id()));
         match kind(&offered) {
             kind if kind.is_healthy() && kind != self.kind && !was_failed => {
                 Err(format!("{kind:?} is never installed"))
@@ -394,10 +457,15 @@ fn a_grubenv_that_is_lost_ends_well() {
 
 #[test]
 fn a_good_slot_that_is_misread_ends_well() {
-    all_end_well(ALL, Faults { misreadings: 1, rollbacks: 1, ..Faults::default() });
+    all_end_well(ALL, Faults { misreadings: 1, ..Faults::default() });
 }
 
 #[test]
 fn a_slot_that_is_lost_ends_well() {
     all_end_well(ALL, Faults { damages: 1, rollbacks: 1, ..Faults::default() });
+}
+
+#[test]
+fn a_slot_that_does_not_load_ends_well() {
+    all_end_well(ALL, Faults { blindness: 1, ..Faults::default() });
 }

@@ -187,7 +187,8 @@ impl World {
     pub fn on_trial(&self, good: Slot, slot: Slot, tries: u8) {
         let state = BootState { good, ..self.state() };
         let trial = state.trial.filter(|trial| trial.slot == slot);
-        let trial = trial.unwrap_or(Trial { slot, tries, release: None, since: None });
+        let release = Some(release(99).id());
+        let trial = trial.unwrap_or(Trial { slot, tries, release, since: None });
         self.set_state(BootState { trial: Some(Trial { tries, ..trial }), ..state });
     }
 

@@ -1,7 +1,7 @@
 //! A host with such a disk: its boot loader, its updater, and a CDN in a folder.
 
 use protocol::esp::{GRUBENV, Slot, slot_file};
-use protocol::grubenv::{Block, BootId, BootState};
+use protocol::grubenv::{Block, BootId, BootState, TRIES};
 use protocol::token::sign;
 use protocol::{Artifact, KeyRing, PrivateKey, Release, Role};
 use tempfile::TempDir;
@@ -122,14 +122,21 @@ impl Place {
             source: Source { candidate, cdn: &self.cdn, allowed_origins: &[], keys: &self.keys },
             allow: Permissions::default(),
         };
-        let mut update = Update::decide(request, None);
+        let mut update = Update::decide(request);
+        let (writes, before) = (update.writes(), disk.operations());
         update.carry_out(&Progress::new(Show::Nothing)).map_err(|error| error.to_string())?;
+        // Or it would be opened read-only.
+        assert!(writes || disk.operations() == before, "{:?} writes", update.step);
         Ok(update.step)
     }
 
-    /// What `confirm` does.
+    /// What `confirm` does, after a boot that was on trial if GRUB counted.
     pub fn confirm(&self, disk: &Disk, running: Slot) -> Result<(), String> {
-        confirm(disk, running).map(|_| ()).map_err(|error| error.to_string())
+        let state = Grubenv::read(disk, running).state;
+        let on_trial =
+            state.trial.is_some_and(|trial| trial.slot == running && trial.tries < TRIES);
+        let booted = Booted { slot: Some(running), on_trial, id: None };
+        confirm(disk, booted).map(|_| ()).map_err(|error| error.to_string())
     }
 
     /// Going back by hand.

@@ -232,6 +232,10 @@ fn a_repair_of_the_slot_that_runs_beside_a_whole_one() {
     for lost in ["vmlinuz", "initrd"] {
         let disk = place.disk(2);
         place.fill(&disk, Slot::B, 1);
+        // Confirmed before, or not.
+        if lost == "initrd" {
+            disk.put("etchaos/b/good", b"");
+        }
         disk.remove_file(&format!("etchaos/a/{lost}")).unwrap();
         let disk = disk.unmounted();
         let repair = |disk: &Disk| place.update(disk, Slot::A, 1, &candidate).map(|_| ());
