@@ -237,9 +237,10 @@ impl Cdn {
 
     /// Asks once, and goes where the answer sends us, if it may.
     fn ask(&self, request: &Request<'_>) -> Result<(Head, Body), CdnError> {
-        let mut url = request.url.to_owned();
+        let (mut url, since) = (request.url.to_owned(), Instant::now());
         for _ in 0..=redirect::REDIRECTS_MAX {
-            let (head, body, via) = self.exchange(&url, request)?;
+            let deadline = request.deadline.map(|time| time.saturating_sub(since.elapsed()));
+            let (head, body, via) = self.exchange(&url, &Request { deadline, ..*request })?;
             if !redirect::is_redirect(head.status) {
                 return checked(&url, via, request, head).map(|head| (head, body));
             }

@@ -2,10 +2,10 @@
 
 use std::fs;
 
+use protocol::Role;
 use protocol::claims::Claims;
 use protocol::esp::Slot::{self, A, B};
 use protocol::token::sign;
-use protocol::{Role, date};
 use serde_json::json;
 
 use crate::world::{World, claims, content, now, release, target};
@@ -66,15 +66,11 @@ fn a_stick_whose_manifest_has_ended_is_refused_with_the_way_out() {
     let manifest = expired(&world, 3);
     let config = stick(&world, 3, &manifest);
     let before = (world.tree(), world.boots());
-    let today = date::text(now());
-    let (day, yesterday) = (today.split(' ').next().unwrap(), date::text(now() - 86_400));
-    let yesterday = yesterday.split(' ').next().unwrap();
     for arguments in [&["check"][..], &["update", "--dry-run"], &["update"]] {
         let ran = world.run(&[arguments, &["--config", &config]].concat());
         ran.failed(&[
-            "it expired at",
-            yesterday,
-            day,
+            // A date, and no number of seconds.
+            "it expired at 20",
             "if the clock is right",
             "copy the publisher's newest manifest",
             "what is installed goes on",
