@@ -46,6 +46,11 @@ impl Grubenv {
         }
     }
 
+    /// The same, where what runs and what is in the slots says what is good otherwise.
+    pub fn of_host(esp: &dyn FileSystem, booted: Booted, slots: &Slots) -> Self {
+        Self::read(esp, good_without_grubenv(booted, slots))
+    }
+
     /// Writes another state, in place and flushed. Variables that are not ours stay.
     pub fn write(&mut self, esp: &dyn FileSystem, state: BootState) -> Result<(), FileError> {
         state.write(&mut self.block);

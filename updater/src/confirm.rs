@@ -8,7 +8,7 @@ use protocol::grubenv::BootState;
 
 use crate::bootstate::Grubenv;
 use crate::esp::{Access, EspError, RUN, run_folder};
-use crate::files::{Entry, FileError, FileSystem};
+use crate::files::{Entry, FileError, FileSystem, remove_whatever};
 use crate::host::{Booted, Host, read_if_there};
 use crate::trial::{confirmed, is_left, is_left_in_vain};
 
@@ -80,8 +80,8 @@ pub enum Confirmed {
 /// Why a healthy boot does not make the running slot good, if it does not.
 ///
 /// Without a trial in this boot GRUB took that slot as its last resort, or it was written anew since.
-/// Then only the mark says that it is what was confirmed; or that it was left in vain.
-pub fn why_not(esp: &dyn FileSystem, state: &BootState, booted: Booted) -> Option<String> {
+/// Then only the mark says that it is what was confirmed (`is_marked`); or that it was left in vain.
+pub fn why_not(state: &BootState, booted: Booted, is_marked: bool) -> Option<String> {
     let (good, running) = (state.good, booted.slot?);
     if running == good || is_left_in_vain(state, booted) {
         None
@@ -89,7 +89,7 @@ pub fn why_not(esp: &dyn FileSystem, state: &BootState, booted: Booted) -> Optio
         Some(format!(
             "slot {running} is left for slot {good} at the next boot: it is not confirmed"
         ))
-    } else if booted.on_trial || is_marked(esp, running) {
+    } else if booted.on_trial || is_marked {
         None
     } else {
         Some(format!(
@@ -121,8 +121,8 @@ fn mark(esp: &dyn FileSystem, slot: Slot) {
 
 /// What is in this slot is not to be taken for good any more.
 pub fn unmark(esp: &dyn FileSystem, slot: Slot) -> Result<(), FileError> {
-    match is_marked(esp, slot) {
-        true => esp.remove_file(&mark_of(slot)).and_then(|()| esp.sync_folder(&slot.folder())),
+    match remove_whatever(esp, &mark_of(slot))? {
+        true => esp.sync_folder(&slot.folder()),
         false => Ok(()),
     }
 }
@@ -131,7 +131,7 @@ pub fn unmark(esp: &dyn FileSystem, slot: Slot) -> Result<(), FileError> {
 pub fn confirm(esp: &dyn FileSystem, booted: Booted) -> Result<Confirmed, FileError> {
     let Some(running) = booted.slot else { return Ok(Confirmed::Already) };
     let mut grubenv = Grubenv::read(esp, running);
-    if let Some(why) = why_not(esp, &grubenv.state, booted) {
+    if let Some(why) = why_not(&grubenv.state, booted, is_marked(esp, running)) {
         return Ok(Confirmed::No { why });
     }
     let recreated = grubenv.problem.clone();

@@ -22,6 +22,13 @@ pub struct Booted {
     pub id: Option<BootId>,
 }
 
+impl Booted {
+    /// Whether this is another boot than that one, as far as both are known.
+    pub fn is_after(&self, boot: Option<BootId>) -> bool {
+        boot.is_some() && self.id.is_some() && boot != self.id
+    }
+}
+
 /// Where a host's files are: `/`, or a folder that looks like it.
 #[derive(Debug, Clone)]
 pub struct Host {

@@ -42,5 +42,3 @@ pub mod slots;
 pub mod status;
 pub mod trial;
 pub mod update;
-
-pub use protocol::date;

@@ -6,7 +6,7 @@ use protocol::grubenv::{BootState, TRIES, Trial};
 use protocol::release::ReleaseId;
 
 use crate::host::Booted;
-use crate::trial::is_left;
+use crate::trial::{is_bad, is_left};
 
 /// What is in a slot.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -185,11 +185,8 @@ pub fn next(facts: &Facts<'_>) -> Step {
     {
         return step;
     }
-    let is_bad = |content: &Content| {
-        content.release().is_some_and(|release| state.failed == Some(release.id()))
-    };
     // The operator goes back from what is good; or the boot loader could not do better.
-    if there.is_whole() && !is_bad(there) && (!here.is_whole() || is_bad(here)) {
+    if there.is_whole() && !is_bad(state, there) && (!here.is_whole() || is_bad(state, here)) {
         return trial.map_or(Step::Activate(spare), |trial| asked_for(trial, facts));
     }
     if here.holds(id) {
@@ -252,8 +249,8 @@ fn is_older(release: &Release, than: &Content) -> bool {
 /// What follows for a slot that is on trial and was not booted. GRUB counts a try before it boots: if a
 /// boot of this ESP later none was counted, it could not write grubenv.
 fn asked_for(trial: Trial, facts: &Facts<'_>) -> Step {
-    let Booted { slot, id, .. } = facts.booted;
-    let is_later = slot.is_some() && trial.since.is_some() && id.is_some() && trial.since != id;
+    let booted = facts.booted;
+    let is_later = booted.slot.is_some() && booted.is_after(trial.since);
     match is_later && trial.tries == TRIES && !facts.allow.retry_failed {
         true => Step::NotTried(trial.slot),
         false => Step::Pending(trial.slot),

@@ -1,14 +1,13 @@
 //! What there is to know about a host: gathered once, shown by `status` as a table or JSON, and by
 //! [`crate::metrics`].
 
-use protocol::Release;
 use protocol::esp::Slot;
 use protocol::grubenv::{BootState, TRIES};
 use protocol::release::ReleaseId;
+use protocol::{Release, date};
 use serde_json::{Map, Value, json};
 
 use crate::config::Reboot;
-use crate::date;
 use crate::host::Host;
 use crate::plan::{Content, Slots};
 use crate::record::{self, Checked, Download, Failure, HealthFound, HealthState, Poll, Waiting};

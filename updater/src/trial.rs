@@ -47,10 +47,8 @@ pub fn adopted(state: &BootState, booted: Booted, slots: &Slots, is_marked: bool
         Some(trial) => !runs || trial.since == booted.id,
         None => false,
     };
-    let is_refuge = match slots.get(other) {
-        Content::Complete(release) => is_marked && state.failed != Some(release.id()),
-        _ => false,
-    };
+    let refuge = slots.get(other);
+    let is_refuge = refuge.is_whole() && is_marked && !is_bad(state, refuge);
     if !is_lost || goes_on || !(is_refuge || runs) {
         return state.clone();
     }
@@ -77,8 +75,9 @@ pub fn is_left(state: &BootState, running: Slot) -> bool {
 /// load the good slot.
 pub fn is_left_in_vain(state: &BootState, booted: Booted) -> bool {
     let since = state.trial.and_then(|trial| trial.since);
-    let is_later = since.is_some() && booted.id.is_some() && since != booted.id;
-    is_later && !booted.on_trial && booted.slot.is_some_and(|running| is_left(state, running))
+    booted.is_after(since)
+        && !booted.on_trial
+        && booted.slot.is_some_and(|running| is_left(state, running))
 }
 
 /// The running slot is healthy, and so the one to come back to. A trial of the other slot goes on.
@@ -90,6 +89,11 @@ pub fn confirmed(state: &BootState, running: Slot) -> BootState {
 /// Whether the running slot is being tried: if it is not healthy, a reboot leads back.
 pub fn is_tried(state: &BootState, running: Slot) -> bool {
     running != state.good && state.trial.is_some_and(|trial| trial.slot == running)
+}
+
+/// Whether what is there is known to be bad: it failed its trial, or was rolled back.
+pub fn is_bad(state: &BootState, content: &Content) -> bool {
+    content.release().is_some_and(|release| state.failed == Some(release.id()))
 }
 
 /// A CDN offered this. From now on, what is older is not news; `afresh`, if the operator wants what
@@ -158,7 +162,7 @@ pub fn rolled_back(
     if id(running) == Some(release.id()) {
         return Err(NoWayBack::Same(release.version.clone()));
     }
-    if state.failed == Some(release.id()) {
+    if is_bad(state, slots.get(other)) {
         return Err(NoWayBack::Failed(release.version.clone(), other));
     }
     let failed = id(running).or(state.failed);

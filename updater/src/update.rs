@@ -5,7 +5,7 @@ use protocol::esp::{GRUBENV, Slot};
 use protocol::grubenv::BootState;
 use protocol::{KeyRing, Release};
 
-use crate::bootstate::{Grubenv, good_without_grubenv};
+use crate::bootstate::Grubenv;
 use crate::confirm::{is_marked, unmark};
 use crate::files::{FileError, FileSystem};
 use crate::host::Booted;
@@ -13,7 +13,7 @@ use crate::install::{InstallError, Installed, Job, Source, Space, install, put_o
 use crate::plan::{Facts, Permissions, Slots, Step, next};
 use crate::progress::Progress;
 use crate::slots::inspect;
-use crate::trial::{adopted, called_off, is_left, leave, offered, settled};
+use crate::trial::{adopted, called_off, is_bad, is_left, leave, offered, settled};
 
 /// What is asked for.
 #[derive(Clone, Copy)]
@@ -71,12 +71,10 @@ impl<'a> Update<'a> {
     /// Looks at the disk and decides.
     pub fn decide(request: Request<'a>) -> Self {
         let Request { esp, booted, source: Source { candidate, keys, .. }, allow } = request;
-        let slots = inspect(esp, keys);
-        let grubenv = Grubenv::read(esp, good_without_grubenv(booted, &slots));
-        let state = known(esp, &grubenv.state, booted, &slots);
+        let (slots, grubenv, known) = look(esp, booted, keys);
         let candidate = candidate.release();
-        let step = next(&Facts { booted, state: &state, slots: &slots, candidate, allow });
-        Self { request, known: state, slots, grubenv, step }
+        let step = next(&Facts { booted, state: &known, slots: &slots, candidate, allow });
+        Self { request, known, slots, grubenv, step }
     }
 
     /// Whether something is to be written.
@@ -175,31 +173,24 @@ impl<'a> Update<'a> {
         install(Job { esp, slot, source, progress }, &mut self.grubenv)
     }
 
-    /// What grubenv is to say before anything else is done; nothing, if it does. Without grubenv the boot
-    /// loader takes slot a for good, or one that was confirmed before, whatever runs.
+    /// What grubenv is to say before anything else is done; nothing, if it does.
     fn memory(&self) -> Option<BootState> {
         let Request { booted, allow, .. } = self.request;
         let Grubenv { state, problem, .. } = &self.grubenv;
-        let known = match (booted.slot, &self.step) {
-            (Some(running), Step::Return(_)) => leave(&self.known, running, booted.id),
-            // Left to `confirm`.
-            (Some(running), _) if running != self.known.good && self.known.good == state.good => {
-                return None;
-            }
-            // Who runs from elsewhere does not know what is good here.
-            (None, _) if problem.is_some() => return None,
-            _ => offered(&self.known, self.candidate(), allow.downgrade),
-        };
-        (problem.is_some() || known != *state).then_some(known)
+        let candidate = self.candidate();
+        let facts = Facts { booted, state: &self.known, slots: &self.slots, candidate, allow };
+        // Who runs from elsewhere does not know what is good here.
+        let is_unknown = problem.is_some() && booted.slot.is_none();
+        let memory = memory(&facts, &self.step, state).filter(|_| !is_unknown)?;
+        (problem.is_some() || memory != *state).then_some(memory)
     }
 
     /// A slot that was confirmed before, and is known to be bad by now: it was rolled back.
     fn stale_mark(&self) -> Option<Slot> {
         let slot = self.known.good.other();
-        let release = self.slots.get(slot).release()?;
-        let is_bad =
-            self.known.failed == Some(release.id()) && self.request.booted.slot != Some(slot);
-        (is_bad && is_marked(self.request.esp, slot)).then_some(slot)
+        let is_left = self.request.booted.slot != Some(slot);
+        let is_bad = is_bad(&self.known, self.slots.get(slot));
+        (is_left && is_bad && is_marked(self.request.esp, slot)).then_some(slot)
     }
 
     /// Writes down what must not be forgotten.
@@ -222,24 +213,38 @@ impl<'a> Update<'a> {
     }
 }
 
-fn known(esp: &dyn FileSystem, state: &BootState, booted: Booted, slots: &Slots) -> BootState {
-    let is_marked = is_marked(esp, state.good.other());
-    adopted(&settled(state, booted.slot), booted, slots, is_marked)
+/// What is in the slots, grubenv, and what GRUB goes by with what follows from both and from what runs.
+fn look(esp: &dyn FileSystem, booted: Booted, keys: &KeyRing) -> (Slots, Grubenv, BootState) {
+    let slots = inspect(esp, keys);
+    let grubenv = Grubenv::of_host(esp, booted, &slots);
+    let state = settled(&grubenv.state, booted.slot);
+    let known = adopted(&state, booted, &slots, is_marked(esp, state.good.other()));
+    (slots, grubenv, known)
+}
+
+/// What a grubenv that says `before` is to say from these facts and this decision on; nothing, if that is
+/// left to `confirm`. Without grubenv the boot loader takes slot a for good, or one that was confirmed
+/// before, whatever runs.
+pub fn memory(facts: &Facts<'_>, step: &Step, before: &BootState) -> Option<BootState> {
+    let Facts { booted, state, candidate, allow, .. } = facts;
+    match (booted.slot, step) {
+        (Some(running), Step::Return(_)) => Some(leave(state, running, booted.id)),
+        (Some(running), _) if running != state.good && state.good == before.good => None,
+        _ => Some(offered(state, candidate, allow.downgrade)),
+    }
 }
 
 /// The release that only waits for a reboot, if there is one: what a CDN offered last, for when it
 /// offers nothing now.
 pub fn outstanding(esp: &dyn FileSystem, booted: Booted, keys: &KeyRing) -> Option<Release> {
-    let slots = inspect(esp, keys);
-    let grubenv = Grubenv::read(esp, good_without_grubenv(booted, &slots));
+    let (slots, grubenv, known) = look(esp, booted, keys);
     let candidate = slots.get(grubenv.state.trial?.slot).release()?;
-    let state = &known(esp, &grubenv.state, booted, &slots);
     // Whoever put it on trial had asked for an older one.
     let allow = Permissions { downgrade: true, ..Permissions::default() };
-    match next(&Facts { booted, state, slots: &slots, candidate, allow }) {
+    match next(&Facts { booted, state: &known, slots: &slots, candidate, allow }) {
         Step::Pending(slot) => slots.get(slot).release().cloned(),
         // Asked for before; else it would have to be written down first.
-        Step::Return(slot) if is_left(state, slot.other()) => slots.get(slot).release().cloned(),
+        Step::Return(slot) if is_left(&known, slot.other()) => slots.get(slot).release().cloned(),
         _ => None,
     }
 }

@@ -1,23 +1,14 @@
 //! Claims: signed by a key that is trusted, so this is about what can be read in two ways.
 
-use aws_lc_rs::signature::Ed25519KeyPair;
 use protocol::claims::TimeError;
 use protocol::token::{TokenError, verify};
-use protocol::{Claims, KeyRing, PrivateKey, Verified};
+use protocol::{Claims, Verified};
 
-use crate::{der, header, message, trusted, with_signature};
-
-struct Signer(Ed25519KeyPair, KeyRing);
+use crate::Signer;
 
 impl Signer {
-    fn new() -> Self {
-        let (key, ring) = trusted("ed25519", der(&PrivateKey::generate().reveal()), "k1");
-        Self(Ed25519KeyPair::from_pkcs8_maybe_unchecked(&der(&key.reveal())).unwrap(), ring)
-    }
-
     fn verify(&self, claims: impl AsRef<[u8]>) -> Result<Verified<Claims>, TokenError> {
-        let message = message(header("EdDSA", "k1"), claims);
-        verify(&with_signature(&message, self.0.sign(message.as_bytes())), &self.1)
+        verify(&self.token(claims), &self.ring)
     }
 }
 

@@ -10,6 +10,7 @@ mod p256;
 mod rsa;
 mod text;
 
+use aws_lc_rs::signature::Ed25519KeyPair;
 use base64::Engine;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use protocol::token::{TokenError, verify};
@@ -53,6 +54,24 @@ pub fn trusted(kind: &str, pkcs8: impl AsRef<[u8]>, id: &str) -> (PrivateKey, Ke
     let key: PrivateKey = key_text(&format!("{kind}private"), pkcs8, id).parse().unwrap();
     let ring = key.public().clone().into();
     (key, ring)
+}
+
+/// Signs claims with a key that is trusted.
+struct Signer {
+    key: Ed25519KeyPair,
+    ring: KeyRing,
+}
+
+impl Signer {
+    fn new() -> Self {
+        let (key, ring) = trusted("ed25519", der(&PrivateKey::generate().reveal()), "k1");
+        Self { key: Ed25519KeyPair::from_pkcs8_maybe_unchecked(&der(&key.reveal())).unwrap(), ring }
+    }
+
+    fn token(&self, claims: impl AsRef<[u8]>) -> String {
+        let message = message(header("EdDSA", "k1"), claims);
+        with_signature(&message, self.key.sign(message.as_bytes()))
+    }
 }
 
 /// It verifies, and says [`CLAIMS`].

@@ -1,25 +1,15 @@
 //! Manifests: the release in signed claims, one detail of it changed.
 
-use aws_lc_rs::signature::Ed25519KeyPair;
 use protocol::token::verify;
-use protocol::{KeyRing, Manifest, PrivateKey, Verified};
+use protocol::{Manifest, Verified};
 
-use crate::{der, header, message, trusted, with_signature};
+use crate::Signer;
 
 const SHA256: &str = "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef";
 
-struct Signer(Ed25519KeyPair, KeyRing);
-
 impl Signer {
-    fn new() -> Self {
-        let (key, ring) = trusted("ed25519", der(&PrivateKey::generate().reveal()), "k1");
-        Self(Ed25519KeyPair::from_pkcs8_maybe_unchecked(&der(&key.reveal())).unwrap(), ring)
-    }
-
     fn read(&self, claims: &str) -> Result<Verified<Manifest>, String> {
-        let message = message(header("EdDSA", "k1"), claims);
-        let token = with_signature(&message, self.0.sign(message.as_bytes()));
-        let claims = verify(&token, &self.1).map_err(|error| error.to_string())?;
+        let claims = verify(&self.token(claims), &self.ring).map_err(|error| error.to_string())?;
         claims.try_into().map_err(|error: protocol::claims::ManifestError| error.to_string())
     }
 }

@@ -7,7 +7,7 @@ use serde_json::json;
 use super::{need_esp, tell};
 use crate::bootstate::Grubenv;
 use crate::cli::{Exit, Global};
-use crate::confirm::{Confirmed, Open, booted, confirm as make_good, remember, why_not};
+use crate::confirm::{Confirmed, Open, booted, confirm as make_good, is_marked, remember, why_not};
 use crate::esp::{Access, Esp};
 use crate::host::Host;
 
@@ -24,7 +24,7 @@ pub(super) fn confirm(global: &Global) -> Result<Exit> {
     let reader = open(Access::Read)?;
     let esp = need_esp(reader.as_ref())?;
     let grubenv = Grubenv::read(esp, running);
-    if let Some(why) = why_not(esp, &grubenv.state, booted) {
+    if let Some(why) = why_not(&grubenv.state, booted, is_marked(esp, running)) {
         return no(global, &grubenv.state, why);
     }
     let what = Open::of(esp, &grubenv, running);
@@ -35,20 +35,18 @@ pub(super) fn confirm(global: &Global) -> Result<Exit> {
         Some(Err(error)) if what.tolerates(&error) => Confirmed::Already,
         Some(writer) => make_good(need_esp(writer?.as_ref())?, booted)?,
     };
-    if let Confirmed::No { why } = confirmed {
-        return no(global, &grubenv.state, why);
-    }
-    remember(&host, running);
+    let changed = confirmed != Confirmed::Already;
     let slot = running.to_string();
-    let text = match &confirmed {
-        Confirmed::No { .. } | Confirmed::Already => format!("slot {slot} is good already"),
+    let text = match confirmed {
+        Confirmed::No { why } => return no(global, &grubenv.state, why),
+        Confirmed::Already => format!("slot {slot} is good already"),
         Confirmed::Now { recreated: None } => format!("slot {slot} is good now"),
         Confirmed::Now { recreated: Some(why) } => {
             format!("slot {slot} is good now; {why}, so it was made anew")
         }
     };
+    remember(&host, running);
     log::info!(slot = slot.as_str(); "{text}");
-    let changed = confirmed != Confirmed::Already;
     tell(global, &json!({"good": slot, "changed": changed}), || text);
     Ok(Exit::Ok)
 }

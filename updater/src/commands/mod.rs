@@ -20,7 +20,7 @@ use anyhow::{Context as _, Result, anyhow};
 use serde_json::json;
 
 use self::output::{answer, tell};
-use crate::bootstate::{Grubenv, good_without_grubenv};
+use crate::bootstate::Grubenv;
 use crate::cli::{Cli, Command, Exit, Global, Require};
 use crate::config::{ConfigError, Merged, Settings, load, of_image};
 use crate::confirm::booted;
@@ -146,8 +146,7 @@ impl Opened {
     }
 
     fn grubenv(&self, slots: &Slots) -> Result<Grubenv> {
-        let otherwise = good_without_grubenv(self.booted, slots);
-        Ok(Grubenv::read(self.esp()?, otherwise))
+        Ok(Grubenv::of_host(self.esp()?, self.booted, slots))
     }
 
     fn esp(&self) -> Result<&Esp> {

@@ -3,14 +3,13 @@
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use protocol::Release;
+use protocol::{Release, date};
 use serde_json::{Value, json};
 
 use super::offer::Offer;
 use super::report::{self, step_name};
 use super::{Opened, answer, metrics, now, tell};
 use crate::cli::{Exit, Global, Update as Arguments};
-use crate::date;
 use crate::esp::Access;
 use crate::host::Host;
 use crate::install::Source;

@@ -1,9 +1,10 @@
 //! Whether a window is open, by systemd's own reading of its calendar expression: time zones, leap days
 //! and the hours that daylight saving skips or repeats are its matter.
 
+use protocol::date;
+
 use super::{CommandError, output};
 use crate::config::Window;
-use crate::date;
 
 /// What a window is like.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -14,12 +14,11 @@ use protocol::Release;
 use protocol::esp::Slot;
 use protocol::grubenv::{BootId, BootState, Trial};
 use updater::bootstate::good_without_grubenv;
+use updater::confirm::why_not;
 use updater::host::Booted;
 use updater::plan::{Content, Facts, Permissions, Slots, Step, next};
-use updater::trial::{
-    Back, adopted, begun, called_off, confirmed, is_left, is_left_in_vain, leave, offered,
-    rolled_back, settled,
-};
+use updater::trial::{Back, adopted, begun, called_off, confirmed, rolled_back, settled};
+use updater::update::memory;
 
 /// What the CDN offers, one after the other.
 type Offers = &'static [(Kind, u64)];
@@ -219,12 +218,8 @@ impl Host {
     fn confirm(&mut self) {
         let state = self.grubenv.clone().unwrap_or(BootState::settled(self.running));
         let is_marked = self.marked.contains(&self.running);
-        let may = self.running == state.good || is_left_in_vain(&state, self.booted());
-        let is_left = is_left(&state, self.running);
-        if may || !is_left && (self.on_trial || is_marked) {
-            if self.slots.get(self.running).release().is_some()
-                && !self.marked.contains(&self.running)
-            {
+        if why_not(&state, self.booted(), is_marked).is_none() {
+            if self.slots.get(self.running).release().is_some() && !is_marked {
                 self.marked.push(self.running);
                 self.marked.sort();
             }
@@ -239,20 +234,17 @@ impl Host {
         let settled = settled(&self.state(), booted.slot);
         let is_marked = self.marked.contains(&settled.good.other());
         let known = adopted(&settled, booted, &self.slots, is_marked);
-        let step = next(&Facts {
+        let facts = Facts {
             booted,
             state: &known,
             slots: &self.slots,
             candidate: &candidate,
             allow: Permissions::default(),
-        });
-        let mut state = known.clone();
-        if matches!(step, Step::Return(_)) {
-            self.grubenv = Some(leave(&known, self.running, booted.id));
-        } else if self.running == known.good || known.good != settled.good {
-            state = offered(&known, &candidate, false);
-            self.grubenv = Some(state.clone());
-        }
+        };
+        let step = next(&facts);
+        let remembered = memory(&facts, &step, &settled);
+        let mut state = remembered.clone().unwrap_or(known.clone());
+        self.grubenv = remembered.or(self.grubenv.take());
         let spare = known.good.other();
         if self.running != spare && self.slots.get(spare).release().map(Release::id) == known.failed
         {
