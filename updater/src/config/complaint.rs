@@ -11,8 +11,9 @@ const DEPTH_MAX: usize = 8;
 /// types, and the name of a member that is not known.
 pub(super) fn complaint(json: &[u8], error: &serde_json::Error) -> String {
     let text = error.to_string();
-    if error.classify() != serde_json::error::Category::Data {
-        // About the syntax; it has line and column, and quotes nothing.
+    let is_syntax = error.classify() != serde_json::error::Category::Data;
+    if is_syntax || text.starts_with("nested deeper than ") {
+        // It has line and column, and quotes nothing. What is before that place may be no JSON.
         return text;
     }
     let (line, column) = (error.line(), error.column());
@@ -120,6 +121,9 @@ mod tests {
             let error = complaint(json);
             assert!(error.contains(key) && error.contains(expected), "{json}: {error}");
         }
+        // Found before the text is known to be whole, so what is a name is not known.
+        let error = complaint(&format!(r#"{{"cdn":[{{"SECRET":{}"#, "[".repeat(40)));
+        assert!(error.contains("nested deeper than 32 levels at line 1"), "{error}");
         let error = complaint("{\n  \"cdn\": \"a\",\n  \"keys\": \"SECRET\"\n}");
         assert!(error.contains("in \"keys\" at line 3 column"), "{error}");
     }
