@@ -188,9 +188,9 @@ impl<'a> Update<'a> {
     /// A slot that was confirmed before, and is known to be bad by now: it was rolled back.
     fn stale_mark(&self) -> Option<Slot> {
         let slot = self.known.good.other();
-        let is_left = self.request.booted.slot != Some(slot);
+        let is_running = self.request.booted.slot == Some(slot);
         let is_bad = is_bad(&self.known, self.slots.get(slot));
-        (is_left && is_bad && is_marked(self.request.esp, slot)).then_some(slot)
+        (!is_running && is_bad && is_marked(self.request.esp, slot)).then_some(slot)
     }
 
     /// Writes down what must not be forgotten.
