@@ -1,4 +1,4 @@
-//! Where releases are published: a folder that a web server, or a copy of it, serves.
+//! Where releases are published: a directory that a web server, or a copy of it, serves.
 
 use std::fs::{self, File};
 use std::io;
@@ -11,25 +11,25 @@ use testbed::disk::copy_blocks;
 
 use crate::image::digest;
 
-/// A folder of manifests and artifacts.
+/// A directory of manifests and artifacts.
 #[derive(Debug, Clone)]
 pub struct Cdn(PathBuf);
 
 impl Cdn {
-    /// The folder; made if it is not there.
-    pub fn open(folder: &Path) -> Result<Self> {
+    /// The directory; made if it is not there.
+    pub fn open(directory: &Path) -> Result<Self> {
         ensure!(
-            !folder.to_string_lossy().contains("://"),
-            "the CDN {} is a URL; --cdn takes a folder, which is then served or copied",
-            folder.display()
+            !directory.to_string_lossy().contains("://"),
+            "the CDN {} is a URL; --cdn takes a directory, which is then served or copied",
+            directory.display()
         );
-        fs::create_dir_all(folder).with_context(|| {
+        fs::create_dir_all(directory).with_context(|| {
             format!(
-                "cannot reach the CDN {}: name a folder that can be written with --cdn",
-                folder.display()
+                "cannot reach the CDN {}: name a directory that can be written with --cdn",
+                directory.display()
             )
         })?;
-        Ok(Self(folder.to_owned()))
+        Ok(Self(directory.to_owned()))
     }
 
     /// The manifest that is published for a target, if any. One that does not verify is an error:
@@ -94,7 +94,7 @@ impl Cdn {
         temporary.as_file().set_permissions(readable).with_context(failed)?;
         temporary.as_file().sync_all().with_context(failed)?;
         temporary.persist(to).with_context(failed)?;
-        File::open(&self.0).and_then(|folder| folder.sync_all()).with_context(failed)
+        File::open(&self.0).and_then(|directory| directory.sync_all()).with_context(failed)
     }
 }
 
@@ -105,9 +105,9 @@ mod tests {
 
     #[test]
     fn what_was_uploaded_reads_back_or_is_an_error() {
-        let folder = tempfile::tempdir().unwrap();
-        let cdn = Cdn::open(&folder.path().join("cdn")).unwrap();
-        let file = folder.path().join("x");
+        let directory = tempfile::tempdir().unwrap();
+        let cdn = Cdn::open(&directory.path().join("cdn")).unwrap();
+        let file = directory.path().join("x");
         // A hole at the end, as disk images have.
         fs::write(&file, [vec![7; 10], vec![0; 3 << 20]].concat()).unwrap();
         let (size, sha256) = digest::of_file(&file).unwrap();
@@ -121,14 +121,14 @@ mod tests {
 
     #[test]
     fn a_manifest_of_a_stranger_is_an_error_that_names_the_way_out() {
-        let folder = tempfile::tempdir().unwrap();
-        let cdn = Cdn::open(folder.path()).unwrap();
+        let directory = tempfile::tempdir().unwrap();
+        let cdn = Cdn::open(directory.path()).unwrap();
         let target: Target = "deb_amd64".parse().unwrap();
         let (ours, stranger) = (protocol::PrivateKey::generate(), protocol::PrivateKey::generate());
         let ring: KeyRing = ours.public().clone().into();
         assert!(cdn.manifest(&target, &ring).unwrap().is_none());
         let token = protocol::token::sign(&stranger, &protocol::Claims::default()).unwrap();
-        fs::write(folder.path().join(target.manifest_name()), token).unwrap();
+        fs::write(directory.path().join(target.manifest_name()), token).unwrap();
         let error = format!("{:#}", cdn.manifest(&target, &ring).unwrap_err());
         assert!(error.contains("--trusted-key") && error.contains(stranger.id()), "{error}");
     }

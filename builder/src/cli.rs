@@ -11,7 +11,7 @@ use crate::cdn::Cdn;
 use crate::sandbox::Engine;
 use crate::sandbox::namespace::Entry;
 use crate::signing::{self, Signing};
-use crate::stages::{self, Build, Folders};
+use crate::stages::{self, Build, Directories};
 use crate::variant::{self, VariantFile};
 use crate::{host, summary};
 
@@ -24,7 +24,7 @@ use crate::{host, summary};
 #[command(name = "builder", version)]
 #[command(after_help = "Exit codes: 0 done (published or unchanged), 1 failed, 2 wrong usage.")]
 pub struct Cli {
-    /// The folder with the variants and the files that go into images; the workspace's, if not given
+    /// The directory with the variants and the files that go into images; the workspace's, if not given
     #[arg(long, global = true, value_name = "DIR")]
     variants: Option<PathBuf>,
     #[command(subcommand)]
@@ -78,7 +78,7 @@ struct RunArgs {
     /// A further key that the image trusts, such as the next or the last one: a key string or @FILE
     #[arg(long = "trusted-key")]
     trusted_keys: Vec<String>,
-    /// The folder that releases are published in; <out>/cdn, if not given
+    /// The directory that releases are published in; <out>/cdn, if not given
     #[arg(long)]
     cdn: Option<PathBuf>,
     /// The updater's configuration in the image, such as {"cdn": "https://…"}
@@ -108,16 +108,16 @@ impl Cli {
     /// Does what was asked. Returns the exit code.
     pub fn run(self) -> Result<u8> {
         let variants = || match &self.variants {
-            Some(folder) => Ok(folder.clone()),
+            Some(directory) => Ok(directory.clone()),
             None => Ok::<_, anyhow::Error>(workspace()?.join("builder/variants")),
         };
         let mut out = std::io::stdout().lock();
         match self.command {
             Action::Run(args) => args.run(&variants()?, &mut out)?,
             Action::Variants => {
-                let folder = variants()?;
-                for name in variant::known(&folder)? {
-                    let file = VariantFile::load(&folder, &name.parse()?, native(None)?)?;
+                let directory = variants()?;
+                for name in variant::known(&directory)? {
+                    let file = VariantFile::load(&directory, &name.parse()?, native(None)?)?;
                     writeln!(out, "{name:<8} {}", file.distribution)?;
                 }
             }
@@ -145,7 +145,7 @@ impl RunArgs {
         let missing = host::missing(&container.bootstrap[0], &container.host_packages);
         host::prepare(&missing, setup)?;
         let summary = stages::run(&build)?;
-        summary::print(&summary, &build.folders.artifacts, json, out)
+        summary::print(&summary, &build.directories.artifacts, json, out)
     }
 
     /// Everything that a build needs, checked before anything is built.
@@ -158,8 +158,8 @@ impl RunArgs {
         std::fs::create_dir_all(&self.out)
             .with_context(|| format!("creating {}", self.out.display()))?;
         let out = self.out.canonicalize()?;
-        let folders = Folders::create(&out, &target)?;
-        let lock = folders.lock()?;
+        let directories = Directories::create(&out, &target)?;
+        let lock = directories.lock()?;
         let signing =
             Signing::load(self.signing_key.as_deref(), &self.trusted_keys, &out.join("keys"))?;
         let cdn = Cdn::open(&self.cdn.unwrap_or_else(|| out.join("cdn")))?;
@@ -176,7 +176,7 @@ impl RunArgs {
             variant,
             variants: variants.to_owned(),
             workspace: workspace()?,
-            folders,
+            directories,
             signing,
             engine: self.engine,
             mirror: self.mirror,

@@ -39,8 +39,8 @@ pub fn fetch(binary: &Binary, to: &Path) -> Result<()> {
         .get(&binary.url)
         .call()
         .with_context(|| format!("fetching the binary {name:?} from {}", binary.url))?;
-    let folder = to.parent().context("a binary needs a folder")?;
-    let mut file = tempfile::NamedTempFile::new_in(folder)?;
+    let directory = to.parent().context("a binary needs a directory")?;
+    let mut file = tempfile::NamedTempFile::new_in(directory)?;
     let mut body = response.into_body().into_reader().take(SIZE_MAX + 1);
     let mut hasher = Sha256::new();
     let mut block = vec![0; 1 << 16];
@@ -86,8 +86,8 @@ mod tests {
     }
 
     fn fetch_with(answer: &'static str, sha256: &str) -> (Result<()>, bool) {
-        let folder = tempfile::tempdir().unwrap();
-        let to = folder.path().join("tool");
+        let directory = tempfile::tempdir().unwrap();
+        let to = directory.path().join("tool");
         let binary = Binary {
             name: "tool".into(),
             url: serve(answer),
@@ -95,7 +95,7 @@ mod tests {
             path: "/usr/bin/tool".into(),
         };
         let result = fetch(&binary, &to);
-        let exists = folder.path().read_dir().unwrap().next().is_some();
+        let exists = directory.path().read_dir().unwrap().next().is_some();
         (result, exists)
     }
 

@@ -18,13 +18,13 @@ pub struct Signing {
 }
 
 impl Signing {
-    /// Takes the key that was given, or makes one for development below `folder`.
+    /// Takes the key that was given, or makes one for development below `directory`.
     ///
     /// `given` and `trusted` are key strings or, after an `@`, names of files that hold one.
-    pub fn load(given: Option<&str>, trusted: &[String], folder: &Path) -> Result<Self> {
+    pub fn load(given: Option<&str>, trusted: &[String], directory: &Path) -> Result<Self> {
         let key = match given {
             Some(given) => key_text(given)?.parse().context("the signing key is not usable")?,
-            None => development_key(folder)?,
+            None => development_key(directory)?,
         };
         let key: PrivateKey = key;
         if !key.kind().is_deterministic() {
@@ -66,8 +66,8 @@ fn key_text(given: &str) -> Result<String> {
     }
 }
 
-fn development_key(folder: &Path) -> Result<PrivateKey> {
-    let path = folder.join("signing.key");
+fn development_key(directory: &Path) -> Result<PrivateKey> {
+    let path = directory.join("signing.key");
     eprintln!(
         "warning: no --signing-key; using the development key {}. The image trusts only that.",
         path.display()
@@ -77,9 +77,9 @@ fn development_key(folder: &Path) -> Result<PrivateKey> {
         let text = text.with_context(|| format!("reading {}", path.display()))?;
         return text.parse().with_context(|| format!("{} is not usable", path.display()));
     }
-    fs::create_dir_all(folder).with_context(|| format!("creating {}", folder.display()))?;
+    fs::create_dir_all(directory).with_context(|| format!("creating {}", directory.display()))?;
     let key = generate(&path)?;
-    let public = folder.join("signing.pub");
+    let public = directory.join("signing.pub");
     fs::write(&public, format!("{}\n", key.public()))
         .with_context(|| format!("writing {}", public.display()))?;
     Ok(key)
@@ -106,30 +106,31 @@ mod tests {
 
     #[test]
     fn a_development_key_is_made_once_and_kept_secret() {
-        let folder = tempfile::tempdir().unwrap();
-        let first = Signing::load(None, &[], folder.path()).unwrap();
-        let again = Signing::load(None, &[], folder.path()).unwrap();
+        let directory = tempfile::tempdir().unwrap();
+        let first = Signing::load(None, &[], directory.path()).unwrap();
+        let again = Signing::load(None, &[], directory.path()).unwrap();
         assert_eq!(first.key.public(), again.key.public());
-        let secret = folder.path().join("signing.key");
+        let secret = directory.path().join("signing.key");
         assert_eq!(secret.metadata().unwrap().permissions().mode() & 0o777, 0o600);
-        let public = fs::read_to_string(folder.path().join("signing.pub")).unwrap();
+        let public = fs::read_to_string(directory.path().join("signing.pub")).unwrap();
         assert_eq!(public.trim(), first.key.public().to_string());
     }
 
     #[test]
     fn keys_come_from_text_or_files_and_errors_hide_them() {
-        let folder = tempfile::tempdir().unwrap();
+        let directory = tempfile::tempdir().unwrap();
         let key = PrivateKey::generate();
-        let path = folder.path().join("k");
+        let path = directory.path().join("k");
         fs::write(&path, key.reveal() + "\n").unwrap();
         let at = format!("@{}", path.display());
-        let loaded = Signing::load(Some(&at), &[], folder.path()).unwrap();
+        let loaded = Signing::load(Some(&at), &[], directory.path()).unwrap();
         assert_eq!(loaded.key.public(), key.public());
 
         assert!(generate(&path).is_err(), "a key is never overwritten");
         let broken = key.reveal().replace("private", "secret");
-        let error = format!("{:#}", Signing::load(Some(&broken), &[], folder.path()).unwrap_err());
+        let error =
+            format!("{:#}", Signing::load(Some(&broken), &[], directory.path()).unwrap_err());
         assert!(!error.contains(key.reveal().split(':').nth(1).unwrap()), "{error}");
-        assert!(Signing::load(Some("@/nowhere/key"), &[], folder.path()).is_err());
+        assert!(Signing::load(Some("@/nowhere/key"), &[], directory.path()).is_err());
     }
 }

@@ -9,7 +9,12 @@ use serde_json::json;
 use crate::stages::{Outcome, Summary};
 
 /// Writes the summary.
-pub fn print(summary: &Summary, folder: &Path, as_json: bool, out: &mut impl Write) -> Result<()> {
+pub fn print(
+    summary: &Summary,
+    directory: &Path,
+    as_json: bool,
+    out: &mut impl Write,
+) -> Result<()> {
     if as_json {
         let stages: Vec<_> = summary
             .stages
@@ -17,7 +22,7 @@ pub fn print(summary: &Summary, folder: &Path, as_json: bool, out: &mut impl Wri
             .map(|(name, took)| json!({"name": name, "seconds": took.as_secs_f64()}))
             .collect();
         let all = json!({
-            "folder": folder,
+            "directory": directory,
             "stages": stages,
             "artifacts": summary.artifacts,
             "release": summary.outcome,
@@ -33,7 +38,7 @@ pub fn print(summary: &Summary, folder: &Path, as_json: bool, out: &mut impl Wri
     for artifact in &summary.artifacts {
         writeln!(out, "{:<28} {:>12}  {}", artifact.name, artifact.size, artifact.sha256)?;
     }
-    writeln!(out, "in {}\n", folder.display())?;
+    writeln!(out, "in {}\n", directory.display())?;
     match &summary.outcome {
         Outcome::Unchanged { build } => {
             writeln!(

@@ -54,7 +54,7 @@ pub fn build(workspace: &Path, arch: Arch, log: &mut LogFile) -> Result<PathBuf>
     Ok(target.join(triple).join("image/updater"))
 }
 
-/// `from=to` for every folder whose path could end up in the program.
+/// `from=to` for every directory whose path could end up in the program.
 fn remaps(workspace: &Path) -> Result<Vec<String>> {
     let home = std::env::var_os("CARGO_HOME").map(PathBuf::from);
     let home = home.or_else(|| Some(PathBuf::from(std::env::var_os("HOME")?).join(".cargo")));

@@ -25,7 +25,7 @@ pub struct VariantFile {
     pub distribution: String,
     /// What it can be built for.
     pub arches: Vec<Arch>,
-    /// The folder below `EFI` that its signed GRUB looks into.
+    /// The directory below `EFI` that its signed GRUB looks into.
     pub esp_vendor: String,
     /// Where the container comes from.
     pub container: Container,
@@ -106,12 +106,12 @@ impl Binary {
 }
 
 impl VariantFile {
-    /// Renders `<folder>/<name>.jsonnet` for an architecture. What is wrong in the Jsonnet is shown
+    /// Renders `<directory>/<name>.jsonnet` for an architecture. What is wrong in the Jsonnet is shown
     /// on standard error with its place.
-    pub fn load(folder: &Path, name: &Variant, arch: Arch) -> Result<Self> {
-        let path = folder.join(format!("{name}.jsonnet"));
+    pub fn load(directory: &Path, name: &Variant, arch: Arch) -> Result<Self> {
+        let path = directory.join(format!("{name}.jsonnet"));
         if !path.is_file() {
-            let known = known(folder)?.join(", ");
+            let known = known(directory)?.join(", ");
             bail!("unknown variant {:?}; there are: {known}", name.as_str());
         }
         let rendered = render(&path, arch)?;
@@ -151,7 +151,7 @@ impl VariantFile {
         }
         ensure!(
             is_file_name(&self.esp_vendor),
-            "its espVendor is {:?}, expected a folder's name",
+            "its espVendor is {:?}, expected a directory's name",
             self.esp_vendor
         );
         ensure!(!self.container.bootstrap.is_empty(), "container.bootstrap names no program");
@@ -159,9 +159,10 @@ impl VariantFile {
     }
 }
 
-/// The names of all variants in a folder.
-pub fn known(folder: &Path) -> Result<Vec<String>> {
-    let entries = folder.read_dir().with_context(|| format!("reading {}", folder.display()))?;
+/// The names of all variants in a directory.
+pub fn known(directory: &Path) -> Result<Vec<String>> {
+    let entries =
+        directory.read_dir().with_context(|| format!("reading {}", directory.display()))?;
     let mut names: Vec<String> = entries
         .filter_map(|entry| entry.ok()?.file_name().into_string().ok())
         .filter_map(|name| name.strip_suffix(".jsonnet").map(str::to_owned))

@@ -1,4 +1,4 @@
-//! Judges what a build left: set `ETCHAOS_ARTIFACTS` to its folder, `out/deb_amd64` say. Without it,
+//! Judges what a build left: set `ETCHAOS_ARTIFACTS` to its directory, `out/deb_amd64` say. Without it,
 //! these tests say that they were skipped; with `CI=true` that is a failure.
 
 mod judge;
@@ -17,21 +17,21 @@ const ESP: &str = "@@2M";
 const ESP_OFFSET: u64 = 2 << 20;
 
 struct Artifacts {
-    folder: PathBuf,
+    directory: PathBuf,
     temporary: TempDir,
 }
 
 impl Artifacts {
     fn find() -> Option<Self> {
-        let Some(folder) = std::env::var_os("ETCHAOS_ARTIFACTS") else {
-            skip("ETCHAOS_ARTIFACTS does not name the folder of a build");
+        let Some(directory) = std::env::var_os("ETCHAOS_ARTIFACTS") else {
+            skip("ETCHAOS_ARTIFACTS does not name the directory of a build");
             return None;
         };
-        Some(Self { folder: folder.into(), temporary: tempfile::tempdir().unwrap() })
+        Some(Self { directory: directory.into(), temporary: tempfile::tempdir().unwrap() })
     }
 
     fn path(&self, extension: &str) -> String {
-        self.folder.join(format!("etchaos_deb_amd64.{extension}")).to_str().unwrap().to_owned()
+        self.directory.join(format!("etchaos_deb_amd64.{extension}")).to_str().unwrap().to_owned()
     }
 
     /// A file of the disk's ESP, copied out.
@@ -88,7 +88,7 @@ fn digests_and_sizes_are_as_the_manifest_says() {
     let list = claims["etchaosRelease"]["artifacts"].as_array().unwrap().clone();
     assert_eq!(list.len(), 3);
     for artifact in list {
-        let path = artifacts.folder.join(artifact["name"].as_str().unwrap());
+        let path = artifacts.directory.join(artifact["name"].as_str().unwrap());
         assert_eq!(artifact["size"], path.metadata().unwrap().len());
         let Some(sum) = judge("sha256sum", &[path.to_str().unwrap()]) else { return };
         assert!(sum.starts_with(artifact["sha256"].as_str().unwrap()), "{sum}");
@@ -106,7 +106,7 @@ fn openssl_finds_both_signatures_good() {
     let Some(artifacts) = Artifacts::find() else { return };
     let published = PathBuf::from(artifacts.path("jwt"));
     let Some(installed) = artifacts.copy_from_esp("etchaos/a/release.jwt") else { return };
-    let key = artifacts.folder.join("../keys/signing.pub");
+    let key = artifacts.directory.join("../keys/signing.pub");
     let key = fs::read_to_string(key).expect("the artifacts were signed with a development key");
     let der = artifacts.temporary.path().join("key.der");
     fs::write(&der, STANDARD.decode(key.split(':').nth(1).unwrap()).unwrap()).unwrap();
@@ -130,17 +130,17 @@ fn openssl_finds_both_signatures_good() {
 #[test]
 fn the_initrd_holds_a_squashfs_and_no_secrets() {
     let Some(artifacts) = Artifacts::find() else { return };
-    let folder = artifacts.temporary.path().join("initrd");
-    fs::create_dir(&folder).unwrap();
+    let directory = artifacts.temporary.path().join("initrd");
+    fs::create_dir(&directory).unwrap();
     let script = "cd \"$1\" && cpio -i --quiet --make-directories <\"$2\"";
-    let place = folder.to_str().unwrap();
+    let place = directory.to_str().unwrap();
     judge("sh", &["-euc", script, "sh", place, &artifacts.path("initrd")]);
-    let usr = folder.join("usr.squashfs");
+    let usr = directory.join("usr.squashfs");
     let Some(list) = judge("unsquashfs", &["-l", "-d", "", usr.to_str().unwrap()]) else { return };
     for file in ["/bin/etchaos-updater", "/sbin/dockerd", "/lib/systemd/systemd"] {
         assert!(list.lines().any(|line| line == file), "{file} is not in /usr");
     }
-    let sysroot = folder.join("sysroot");
+    let sysroot = directory.join("sysroot");
     let shadow = fs::read_to_string(sysroot.join("etc/shadow")).unwrap();
     for line in shadow.lines() {
         let password = line.split(':').nth(1).unwrap();

@@ -7,11 +7,11 @@ use std::path::Path;
 
 use assert_cmd::Command;
 
-/// Runs the builder in a folder and returns its exit code and standard error.
-fn builder(folder: &Path, arguments: &[&str]) -> (i32, String) {
+/// Runs the builder in a directory and returns its exit code and standard error.
+fn builder(directory: &Path, arguments: &[&str]) -> (i32, String) {
     let output = Command::cargo_bin("builder")
         .unwrap()
-        .current_dir(folder)
+        .current_dir(directory)
         .env_remove("ETCHAOS_SIGNING_KEY")
         .args(arguments)
         .output()
@@ -22,8 +22,8 @@ fn builder(folder: &Path, arguments: &[&str]) -> (i32, String) {
 }
 
 /// Expects failure with all of these words.
-fn fails(folder: &Path, arguments: &[&str], words: &[&str]) {
-    let (code, text) = builder(folder, arguments);
+fn fails(directory: &Path, arguments: &[&str], words: &[&str]) {
+    let (code, text) = builder(directory, arguments);
     assert_eq!(code, 1, "{text}");
     for word in words {
         assert!(text.contains(word), "{arguments:?} should say {word:?}, says:\n{text}");
@@ -32,34 +32,37 @@ fn fails(folder: &Path, arguments: &[&str], words: &[&str]) {
 
 #[test]
 fn an_unknown_variant_lists_the_known_ones() {
-    let folder = tempfile::tempdir().unwrap();
-    fails(folder.path(), &["run", "nosuch"], &["nosuch", "deb"]);
-    assert!(!folder.path().join("out").exists(), "nothing is made for a variant that is not there");
+    let directory = tempfile::tempdir().unwrap();
+    fails(directory.path(), &["run", "nosuch"], &["nosuch", "deb"]);
+    assert!(
+        !directory.path().join("out").exists(),
+        "nothing is made for a variant that is not there"
+    );
 }
 
 #[test]
 fn a_name_that_is_no_variant_is_wrong_usage() {
-    let folder = tempfile::tempdir().unwrap();
+    let directory = tempfile::tempdir().unwrap();
     for name in ["../etc/passwd", "Deb", ""] {
-        assert_eq!(builder(folder.path(), &["run", name]).0, 2, "{name}");
+        assert_eq!(builder(directory.path(), &["run", name]).0, 2, "{name}");
     }
-    assert_eq!(builder(folder.path(), &["run", "deb", "--arch", "mips"]).0, 2);
+    assert_eq!(builder(directory.path(), &["run", "deb", "--arch", "mips"]).0, 2);
 }
 
 #[test]
 fn broken_jsonnet_is_shown_with_file_line_and_message() {
-    let folder = tempfile::tempdir().unwrap();
-    let variants = folder.path().join("variants");
+    let directory = tempfile::tempdir().unwrap();
+    let variants = directory.path().join("variants");
     fs::create_dir(&variants).unwrap();
     fs::write(variants.join("syntax.jsonnet"), "{\n  variant: 'syntax',\n  oops\n}\n").unwrap();
     fs::write(variants.join("runtime.jsonnet"), "{\n  variant: error 'not today',\n}\n").unwrap();
     fs::write(variants.join("shape.jsonnet"), "{ variant: 'shape' }\n").unwrap();
     fs::write(variants.join("import.jsonnet"), "import 'nowhere.libsonnet'\n").unwrap();
     let run = |name: &'static str| ["--variants", "variants", "render", name];
-    fails(folder.path(), &run("syntax"), &["syntax.jsonnet", ":4", "expected"]);
-    fails(folder.path(), &run("runtime"), &["runtime.jsonnet", ":2", "not today"]);
-    fails(folder.path(), &run("shape"), &["shape.jsonnet", "missing field"]);
-    fails(folder.path(), &run("import"), &["nowhere.libsonnet"]);
+    fails(directory.path(), &run("syntax"), &["syntax.jsonnet", ":4", "expected"]);
+    fails(directory.path(), &run("runtime"), &["runtime.jsonnet", ":2", "not today"]);
+    fails(directory.path(), &run("shape"), &["shape.jsonnet", "missing field"]);
+    fails(directory.path(), &run("import"), &["nowhere.libsonnet"]);
 }
 
 #[test]
@@ -67,21 +70,29 @@ fn unusable_keys_and_configurations_are_named_before_anything_is_built() {
     if !nix::unistd::geteuid().is_root() {
         return judge::skip("a build needs root");
     }
-    let folder = tempfile::tempdir().unwrap();
+    let directory = tempfile::tempdir().unwrap();
     let run = |more: &[&'static str]| [&["run", "deb"], more].concat();
     fails(
-        folder.path(),
+        directory.path(),
         &run(&["--signing-key", "@nowhere.key"]),
         &["nowhere.key", "No such file"],
     );
-    fails(folder.path(), &run(&["--signing-key", "nonsense"]), &["signing key", "ed25519private"]);
-    fs::write(folder.path().join("host.json"), "not JSON").unwrap();
-    fails(folder.path(), &run(&["--host-config", "host.json"]), &["host.json", "JSON"]);
-    fails(folder.path(), &run(&["--cdn", "/dev/null/cdn"]), &["/dev/null/cdn", "--cdn"]);
-    fails(folder.path(), &run(&["--cdn", "https://host.example/os"]), &["is a URL", "folder"]);
-    fs::write(folder.path().join("empty.key"), "\n").unwrap();
-    fails(folder.path(), &run(&["--signing-key", "@empty.key"]), &["empty.key is empty"]);
-    assert!(!folder.path().join("out/deb_amd64/logs/1-init.log").exists());
+    fails(
+        directory.path(),
+        &run(&["--signing-key", "nonsense"]),
+        &["signing key", "ed25519private"],
+    );
+    fs::write(directory.path().join("host.json"), "not JSON").unwrap();
+    fails(directory.path(), &run(&["--host-config", "host.json"]), &["host.json", "JSON"]);
+    fails(directory.path(), &run(&["--cdn", "/dev/null/cdn"]), &["/dev/null/cdn", "--cdn"]);
+    fails(
+        directory.path(),
+        &run(&["--cdn", "https://host.example/os"]),
+        &["is a URL", "directory"],
+    );
+    fs::write(directory.path().join("empty.key"), "\n").unwrap();
+    fails(directory.path(), &run(&["--signing-key", "@empty.key"]), &["empty.key is empty"]);
+    assert!(!directory.path().join("out/deb_amd64/logs/1-init.log").exists());
 }
 
 #[test]
@@ -101,15 +112,15 @@ fn a_closed_standard_output_is_no_panic() {
 
 #[test]
 fn a_typing_error_in_a_variant_is_an_error() {
-    let folder = tempfile::tempdir().unwrap();
-    let variants = folder.path().join("variants");
+    let directory = tempfile::tempdir().unwrap();
+    let variants = directory.path().join("variants");
     copy_variants(&variants);
     let text = fs::read_to_string(variants.join("deb.jsonnet")).unwrap();
     for (right, wrong) in [("  units: {", "  unitz: {"), ("    disable: [", "    dizable: [")] {
         fs::write(variants.join("deb.jsonnet"), text.replace(right, wrong)).unwrap();
         let name = wrong.trim().split(':').next().unwrap();
         fails(
-            folder.path(),
+            directory.path(),
             &["--variants", "variants", "render", "deb"],
             &[name, "unknown field"],
         );
@@ -118,13 +129,13 @@ fn a_typing_error_in_a_variant_is_an_error() {
 
 #[test]
 fn every_variant_of_the_project_renders() {
-    let folder = tempfile::tempdir().unwrap();
+    let directory = tempfile::tempdir().unwrap();
     let output = Command::cargo_bin("builder").unwrap().arg("variants").output().unwrap();
     let list = String::from_utf8(output.stdout).unwrap();
     assert!(list.contains("deb"), "{list}");
     for line in list.lines() {
         let name = line.split(' ').next().unwrap();
-        let (code, text) = builder(folder.path(), &["render", name, "--arch", "amd64"]);
+        let (code, text) = builder(directory.path(), &["render", name, "--arch", "amd64"]);
         assert_eq!(code, 0, "{text}");
     }
 }
@@ -132,18 +143,18 @@ fn every_variant_of_the_project_renders() {
 #[test]
 fn a_build_without_root_says_so() {
     if !nix::unistd::geteuid().is_root() {
-        let folder = tempfile::tempdir().unwrap();
-        fails(folder.path(), &["run", "deb"], &["root", "sudo"]);
+        let directory = tempfile::tempdir().unwrap();
+        fails(directory.path(), &["run", "deb"], &["root", "sudo"]);
         return;
     }
     // Root becomes nobody; setpriv is part of every Debian.
     let program = assert_cmd::cargo::cargo_bin("builder");
-    let folder = tempfile::tempdir().unwrap();
-    let copy = folder.path().join("builder");
+    let directory = tempfile::tempdir().unwrap();
+    let copy = directory.path().join("builder");
     fs::copy(program, &copy).unwrap();
     let open = std::os::unix::fs::PermissionsExt::from_mode(0o777);
-    fs::set_permissions(folder.path(), open).unwrap();
-    let variants = folder.path().join("variants");
+    fs::set_permissions(directory.path(), open).unwrap();
+    let variants = directory.path().join("variants");
     copy_variants(&variants);
     let output = Command::new("setpriv")
         .args(["--reuid=65534", "--regid=65534", "--clear-groups", "--"])
@@ -151,7 +162,7 @@ fn a_build_without_root_says_so() {
         .arg("--variants")
         .arg(&variants)
         .args(["run", "deb", "--out"])
-        .arg(folder.path().join("out"))
+        .arg(directory.path().join("out"))
         .output()
         .unwrap();
     let text = String::from_utf8_lossy(&output.stderr).into_owned();

@@ -1,6 +1,6 @@
 //! Both kinds of containers do the same, and leave nothing behind.
 //!
-//! They start from the base that a build has cached: set `ETCHAOS_ARTIFACTS` to the folder of a
+//! They start from the base that a build has cached: set `ETCHAOS_ARTIFACTS` to the directory of a
 //! build, `out/deb_amd64` say. The container engine is the one of `DOCKER_HOST`. What is missing is
 //! said aloud; with `CI=true` it is a failure.
 
@@ -30,30 +30,30 @@ impl BaseTar for Cached {
 }
 
 struct Place {
-    folder: tempfile::TempDir,
+    directory: tempfile::TempDir,
     log: LogFile,
 }
 
 impl Place {
     fn new() -> Self {
-        let folder = tempfile::tempdir().unwrap();
-        fs::create_dir(folder.path().join("work")).unwrap();
-        let log = LogFile::create(&folder.path().join("log"), Bar::start("test")).unwrap();
-        Self { folder, log }
+        let directory = tempfile::tempdir().unwrap();
+        fs::create_dir(directory.path().join("work")).unwrap();
+        let log = LogFile::create(&directory.path().join("log"), Bar::start("test")).unwrap();
+        Self { directory, log }
     }
 
     fn work(&self) -> PathBuf {
-        self.folder.path().join("work")
+        self.directory.path().join("work")
     }
 
     fn log(&self) -> String {
-        fs::read_to_string(self.folder.path().join("log")).unwrap()
+        fs::read_to_string(self.directory.path().join("log")).unwrap()
     }
 }
 
 fn base() -> Option<Cached> {
     let Some(artifacts) = std::env::var_os("ETCHAOS_ARTIFACTS") else {
-        skip("ETCHAOS_ARTIFACTS does not name the folder of a build");
+        skip("ETCHAOS_ARTIFACTS does not name the directory of a build");
         return None;
     };
     if !nix::unistd::geteuid().is_root() {

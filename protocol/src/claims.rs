@@ -16,7 +16,7 @@ use crate::token::Verified;
 /// manifest that expired long ago. `built` is a time that has passed for certain: the image that
 /// holds this program could not be made before it. A clock that is ahead cannot be told; it makes
 /// manifests expire early, which is an error that says so and harms nothing.
-pub fn time_to_judge_by(clock: u64, built: u64) -> u64 {
+pub fn effective_time(clock: u64, built: u64) -> u64 {
     clock.max(built)
 }
 
@@ -146,7 +146,7 @@ pub struct Manifest {
 }
 
 impl Manifest {
-    /// Whether a manifest that a CDN offers is valid at `now`: see [`time_to_judge_by`]. It must have
+    /// Whether a manifest that a CDN offers is valid at `now`: see [`effective_time`]. It must have
     /// an end. (The one inside a disk image has none, and none is asked for of what is installed.)
     pub fn check_time(&self, now: u64) -> Result<(), TimeError> {
         match self.claims.exp {
@@ -235,17 +235,17 @@ mod tests {
     fn a_clock_behind_the_image_is_not_believed() {
         let (built, exp) = (1_763_600_000, 1_763_600_000 + 86_400);
         for (clock, expected) in [(0, built), (built - 1, built), (built, built), (exp, exp)] {
-            assert_eq!(time_to_judge_by(clock, built), expected);
+            assert_eq!(effective_time(clock, built), expected);
         }
         // A manifest that expired before the image was built is expired on a host without a clock.
         let stale = Claims { iat: Some(built - 200), exp: Some(built - 100), ..Claims::default() };
         assert_eq!(stale.check_time(built - 150), Ok(()));
-        let judged = stale.check_time(time_to_judge_by(0, built));
+        let judged = stale.check_time(effective_time(0, built));
         assert!(matches!(judged, Err(TimeError::Expired { .. })));
         // The newest is good on it, though its clock says that it lies ahead.
         let newest = Claims { iat: Some(built), exp: Some(exp), ..Claims::default() };
         assert!(matches!(newest.check_time(0), Err(TimeError::NotYet { .. })));
-        assert_eq!(newest.check_time(time_to_judge_by(0, built)), Ok(()));
+        assert_eq!(newest.check_time(effective_time(0, built)), Ok(()));
     }
 
     #[test]

@@ -9,20 +9,20 @@ use crate::release::Role;
 
 /// The file system label of the partition: 11 characters at most, upper case (FAT).
 pub const LABEL: &str = "ETCHAOS";
-/// The folder that is ours.
-pub const FOLDER: &str = "etchaos";
+/// The directory that is ours.
+pub const DIRECTORY: &str = "etchaos";
 /// The boot script for UEFI and BIOS. The updater never writes it.
 pub const GRUB_CFG: &str = "etchaos/grub.cfg";
 /// GRUB's environment block; see [`crate::grubenv`].
 pub const GRUBENV: &str = "etchaos/grubenv";
 /// The operator's configuration of the updater, if any.
 pub const CONFIG: &str = "etchaos/config.json";
-/// The name of the manifest in a slot's folder.
+/// The name of the manifest in a slot's directory.
 pub const MANIFEST: &str = "release.jwt";
-/// The name of the manifest in a slot's folder while its release is being downloaded: it says what the
+/// The name of the manifest in a slot's directory while its release is being downloaded: it says what the
 /// other files there are the beginnings of.
 pub const PARTIAL: &str = "partial.jwt";
-/// The name of an empty file in a slot's folder: what is there was confirmed once. By it the boot loader
+/// The name of an empty file in a slot's directory: what is there was confirmed once. By it the boot loader
 /// chooses where it has no [`GRUBENV`].
 pub const CONFIRMED: &str = "good";
 
@@ -36,7 +36,7 @@ pub const ARG_TRIAL: &str = "etchaos.trial";
 /// The kernel's argument that carries configuration for the updater.
 pub const ARG_CONFIG: &str = "etchaos.config";
 
-/// One of the two folders on the ESP that hold a bootable release.
+/// One of the two directories on the ESP that hold a bootable release.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Slot {
@@ -58,9 +58,9 @@ impl Slot {
         }
     }
 
-    /// Its folder.
-    pub fn folder(self) -> String {
-        format!("{FOLDER}/{self}")
+    /// Its directory.
+    pub fn directory(self) -> String {
+        format!("{DIRECTORY}/{self}")
     }
 
     /// The slot that the kernel's command line says was booted.
@@ -92,7 +92,7 @@ pub fn grub_stub(vendor: &str) -> String {
     format!("EFI/{vendor}/grub.cfg")
 }
 
-/// The name of an artifact in a slot's folder; none, if it is not installed there.
+/// The name of an artifact in a slot's directory; none, if it is not installed there.
 pub fn slot_file(role: Role) -> Option<&'static str> {
     match role {
         Role::Kernel => Some("vmlinuz"),

@@ -171,7 +171,7 @@ mod tests {
     }
 
     #[test]
-    fn names_that_could_leave_a_folder_are_refused() {
+    fn names_that_could_leave_a_directory_are_refused() {
         for name in ["", "../x", "Deb", "d/b", "deb\n", "aaaaaaaaaaaaaaaaa"] {
             assert!(name.parse::<Variant>().is_err(), "{name:?}");
         }

@@ -60,7 +60,7 @@ impl<T> Deref for Verified<T> {
 }
 
 /// A token that cannot be used: for most of these reasons because it is not to be trusted; see
-/// [`TokenError::is_trusted`].
+/// [`TokenError::has_valid_signature`].
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum TokenError {
     /// More bytes than any honest token has.
@@ -110,7 +110,7 @@ pub enum TokenError {
 
 impl TokenError {
     /// Whether the token was signed by a key that is trusted, and only what it says is unusable.
-    pub fn is_trusted(&self) -> bool {
+    pub fn has_valid_signature(&self) -> bool {
         match self {
             Self::Claims(_) | Self::Schema(_) => true,
             Self::TooLong(_)
@@ -310,14 +310,14 @@ mod tests {
             other.to_string(),
             "the release has schema 2, this program knows 1; update the program"
         );
-        assert!(other.is_trusted());
+        assert!(other.has_valid_signature());
         for (release, said) in [
             (json!({"schema": 1, "images": []}), "missing field"),
             (json!({"images": []}), "missing field `schema`"),
             (json!({"schema": "1"}), "invalid type"),
         ] {
             let error = error(release);
-            assert!(error.is_trusted() && error.to_string().contains(said), "{error}");
+            assert!(error.has_valid_signature() && error.to_string().contains(said), "{error}");
         }
     }
 
@@ -328,11 +328,14 @@ mod tests {
         for claims in [json!({"exp": "soon"}), json!(5), json!("x"), json!({"aud": 5})] {
             let token = signed(&key, &claims);
             let error = verify(&token, &ring).unwrap_err();
-            assert!(matches!(error, TokenError::Claims(_)) && error.is_trusted(), "{claims}");
+            assert!(
+                matches!(error, TokenError::Claims(_)) && error.has_valid_signature(),
+                "{claims}"
+            );
             let lying = stranger.reveal().replace(stranger.id(), key.id());
             let error = verify(&signed(&lying.parse().unwrap(), &claims), &ring).unwrap_err();
             assert!(matches!(error, TokenError::Signature { .. }), "{claims}: {error}");
-            assert!(!error.is_trusted());
+            assert!(!error.has_valid_signature());
         }
     }
 

@@ -8,7 +8,7 @@ pub const HOST_MAX: usize = 270;
 
 /// The URL of an artifact that the manifest at `manifest_url` names as `url`, if it stays at home.
 ///
-/// A relative `url` is a path of plain file names below the manifest's folder; an absolute one must
+/// A relative `url` is a path of plain file names below the manifest's directory; an absolute one must
 /// have the scheme and host of the manifest, or begin with one of `allowed` (`https://host[:port]`).
 pub fn artifact_url(manifest_url: &str, url: &str, allowed: &[String]) -> Result<String, UrlError> {
     if url.contains("://") {
@@ -22,8 +22,8 @@ pub fn artifact_url(manifest_url: &str, url: &str, allowed: &[String]) -> Result
     if !url.split('/').all(is_file_name) {
         return Err(UrlError::Malformed(place(url)));
     }
-    let folder = manifest_url.rfind('/').map_or("", |end| &manifest_url[..=end]);
-    Ok(format!("{folder}{url}"))
+    let directory = manifest_url.rfind('/').map_or("", |end| &manifest_url[..=end]);
+    Ok(format!("{directory}{url}"))
 }
 
 /// Scheme, host and port of an `http` or `https` URL without credentials.

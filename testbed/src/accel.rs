@@ -84,7 +84,7 @@ impl fmt::Display for Choice {
 }
 
 /// Chooses the accelerator. With [`Request::Auto`], the first call of a process probes, in a new
-/// folder `probe` within `dir`; later calls repeat what it found.
+/// directory `probe` within `dir`; later calls repeat what it found.
 ///
 /// `kernel` is run, if there is one; else the firmware.
 pub fn choose(request: Request, kernel: Option<&Path>, dir: &Path) -> Choice {
@@ -145,7 +145,7 @@ fn try_kvm(kernel: Option<&Path>, dir: &Path) -> Result<String, String> {
         }
         if let Some(trouble) = trouble {
             // QEMU ends with the kernel's reboot, perhaps before its last words were seen.
-            if !vm.last_words(50).contains("Kernel panic") {
+            if !vm.console_tail(50).contains("Kernel panic") {
                 return Err(cannot(&trouble));
             }
         }
@@ -153,8 +153,8 @@ fn try_kvm(kernel: Option<&Path>, dir: &Path) -> Result<String, String> {
     }
     let last = vm.console().last_line();
     let said = last.map_or("said nothing".into(), |line| format!("came no further than {line:?}"));
-    let patience = PROBE_PATIENCE.as_secs();
-    Err(format!("/dev/kvm is there, but {guest} {said} under KVM in {patience} s"))
+    let timeout = PROBE_PATIENCE.as_secs();
+    Err(format!("/dev/kvm is there, but {guest} {said} under KVM in {timeout} s"))
 }
 
 #[cfg(test)]

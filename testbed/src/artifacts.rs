@@ -203,7 +203,7 @@ pub(crate) mod tests {
     use super::*;
     use protocol::{Claims, PrivateKey};
 
-    /// A folder with a good release, and the key that signed it.
+    /// A directory with a good release, and the key that signed it.
     pub fn good(change: impl FnOnce(&mut Release)) -> (tempfile::TempDir, PrivateKey) {
         let dir = tempfile::tempdir().unwrap();
         let target: Target = "deb_amd64".parse().unwrap();

@@ -1,7 +1,7 @@
 //! The CDN of a test: serves a manifest and what it names, and remembers who asked for what.
 //!
 //! It listens on the loopback alone; a guest reaches that at 10.0.2.2 (QEMU's user networking). It
-//! has no folder to walk out of: every path that it knows is one file.
+//! has no directory to walk out of: every path that it knows is one file.
 
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};

@@ -1,7 +1,7 @@
 //! What a healthy EtchaOS looks like from inside: a table of checks, sent to the guest as a Pattern.
 //!
 //! The texts are for any POSIX shell and any distribution. `$R` is the guest's root: empty there, a
-//! folder of made-up files in this module's tests.
+//! directory of made-up files in this module's tests.
 
 use std::fmt::Write as _;
 
@@ -188,7 +188,7 @@ fn packages(release: &Release) -> String {
     });
     format!(
         r#"
-dir=$(mktemp -d) || fail "cannot make a temporary folder"
+dir=$(mktemp -d) || fail "cannot make a temporary directory"
 trap 'rm -rf "$dir"' EXIT
 LC_ALL=C sort >"$dir/manifest" <<'END'
 {list}END

@@ -49,14 +49,14 @@ pub enum Verb {
     ///
     /// In one VM: an update, a rollback, an update that crashes, an update after that. Then every
     /// prefix of the writes, and subsets of what was not flushed, torn at 512 bytes, have to boot a
-    /// complete and verified release. The recording needs about 0.4 GiB in the work folder.
+    /// complete and verified release. The recording needs about 0.4 GiB in the work directory.
     Powercut(Powercut),
     /// Judge a recording of "powercut" again
     Replay(Replay),
     /// Kill QEMU at random moments of updates, again and again
     ///
     /// The disk stays as it is left. The host has to boot each time, and to run the newest release,
-    /// confirmed, in the end. The work folder needs room for a release more than there are kills.
+    /// confirmed, in the end. The work directory needs room for a release more than there are kills.
     Kill(Kill),
     /// Offer releases that must not stay, one after the other
     ///
@@ -136,7 +136,7 @@ impl Boot {
 /// What every scenario needs to know.
 #[derive(Debug, Args)]
 pub struct ScenarioArgs {
-    /// The folder with etchaos_TARGET.jwt, .raw, .vmlinuz and .initrd
+    /// The directory with etchaos_TARGET.jwt, .raw, .vmlinuz and .initrd
     #[arg(long, value_name = "DIR")]
     pub artifacts: PathBuf,
     /// The target, such as deb_amd64
@@ -183,7 +183,7 @@ pub struct Powercut {
     #[arg(long, default_value_t = 600, value_name = "N",
           value_parser = clap::value_parser!(u64).range(1..1000))]
     pub crash_at: u64,
-    /// Copy the recording to this folder, for "testbed replay"
+    /// Copy the recording to this directory, for "testbed replay"
     #[arg(long, value_name = "DIR")]
     pub keep_recording: Option<PathBuf>,
     /// How hard is looked
@@ -251,7 +251,7 @@ pub struct EffortArgs {
     /// Have mtools read this many of the states, too
     #[arg(long, default_value_t = 5, value_name = "N")]
     pub crosschecks: usize,
-    /// Write the disk of the first bad state to this folder
+    /// Write the disk of the first bad state to this directory
     #[arg(long, value_name = "DIR")]
     pub keep_bad: Option<PathBuf>,
 }
@@ -263,7 +263,7 @@ impl From<EffortArgs> for Effort {
     }
 }
 
-/// A folder of our own: a lock file stays in it.
+/// A directory of our own: a lock file stays in it.
 pub fn default_work() -> PathBuf {
     std::env::temp_dir().join("etchaos-testbed")
 }

@@ -60,7 +60,7 @@ fn boot(options: &Boot, cancel: &Cancel) -> Result<(), Error> {
     let work = Work::new(&options.vm.work)?;
     let logs = options.logs.clone().unwrap_or_else(|| work.path().to_owned());
     std::fs::create_dir_all(&logs)
-        .map_err(|error| format!("cannot make the folder {}: {error}", logs.display()))?;
+        .map_err(|error| format!("cannot make the directory {}: {error}", logs.display()))?;
     let copy = work.path().join("disk.raw");
     disk::copy_sparse(&options.disk, &copy)?;
     let accel = choose(&options.vm, &work);
@@ -85,7 +85,7 @@ fn boot(options: &Boot, cancel: &Cancel) -> Result<(), Error> {
             return if status.success() {
                 Ok(())
             } else {
-                Err(vm.obituary().unwrap_or_default().into())
+                Err(vm.exit_report().unwrap_or_default().into())
             };
         }
     }

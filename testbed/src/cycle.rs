@@ -5,8 +5,8 @@ use protocol::pattern::Mode;
 
 use crate::actions;
 use crate::artifacts::Artifacts;
-use crate::bench::{self, Bench};
 use crate::checks::{self, Expected};
+use crate::environment::{self, TestEnvironment};
 use crate::firmware::Firmware;
 use crate::guest::Guest;
 use crate::report::{Event, Report, Step};
@@ -22,8 +22,9 @@ pub fn run(options: &Options, events: &dyn Fn(Event<'_>)) -> Result<Report, Box<
 
 /// The cycle, step by step.
 fn play(options: &Options, steps: &mut Steps<'_>, say: &dyn Fn(&str)) -> Result<(), ScenarioError> {
-    let artifacts = steps.run(Step::VerifyArtifacts, || bench::verify(options))?;
-    let bench = steps.run(Step::PrepareBench, || Bench::prepare(options, &artifacts, say))?;
+    let artifacts = steps.run(Step::VerifyArtifacts, || environment::verify(options))?;
+    let bench =
+        steps.run(Step::PrepareBench, || TestEnvironment::prepare(options, &artifacts, say))?;
     steps.report.accel = Some(bench.accel.clone());
 
     let booted =
@@ -41,7 +42,7 @@ fn play(options: &Options, steps: &mut Steps<'_>, say: &dyn Fn(&str)) -> Result<
 
 /// Boots the disk of the bench.
 fn boot<'a>(
-    bench: &'a Bench<'a>,
+    bench: &'a TestEnvironment<'a>,
     artifacts: &'a Artifacts,
     firmware: Firmware,
 ) -> Outcome<Booted<'a>> {
@@ -54,7 +55,7 @@ fn boot<'a>(
 
 /// A guest that answers.
 struct Booted<'a> {
-    bench: &'a Bench<'a>,
+    bench: &'a TestEnvironment<'a>,
     artifacts: &'a Artifacts,
     guest: Guest<'a>,
     boot: String,

@@ -46,7 +46,7 @@ pub enum DeriveError {
 /// A file that is added to the initrd, or replaces one in it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Extra {
-    /// Its path in the initrd, without a leading slash; its folder must be there. What is below
+    /// Its path in the initrd, without a leading slash; its directory must be there. What is below
     /// `sysroot` comes into the running system, but not below `sysroot/usr`.
     pub path: String,
     /// What it is.
@@ -60,8 +60,8 @@ pub enum Content {
     File(Vec<u8>, u32),
     /// A symbolic link to this.
     Link(String),
-    /// A folder with this mode.
-    Folder(u32),
+    /// A directory with this mode.
+    Directory(u32),
 }
 
 impl Extra {
@@ -115,7 +115,7 @@ impl Derived {
 }
 
 /// Makes a release of `base`: with another build, so that a host takes it for another release, with
-/// [`MARKER`], and with `changes`. Its manifest is signed by `key`, and its files are in a new folder
+/// [`MARKER`], and with `changes`. Its manifest is signed by `key`, and its files are in a new directory
 /// within `dir`.
 ///
 /// The version stays what it was: os-release says it, and that is in `/usr`.
@@ -127,7 +127,7 @@ pub fn derive(
     dir: &Path,
 ) -> Result<Derived, DeriveError> {
     let dir = dir.join(format!("release-{build}"));
-    fs::create_dir(&dir).map_err(failed("make the folder", &dir))?;
+    fs::create_dir(&dir).map_err(failed("make the directory", &dir))?;
     let (kernel, initrd) = (dir.join("vmlinuz"), dir.join("initrd"));
     match &changes.kernel {
         Some(bytes) => fs::write(&kernel, bytes),
@@ -183,7 +183,7 @@ fn archive(extra: &[Extra]) -> io::Result<Vec<u8>> {
         let (kind, mode, content) = match content {
             Content::File(bytes, mode) => (ModeFileType::Regular, *mode, bytes.as_slice()),
             Content::Link(to) => (ModeFileType::Symlink, 0o777, to.as_bytes()),
-            Content::Folder(mode) => (ModeFileType::Directory, *mode, [].as_slice()),
+            Content::Directory(mode) => (ModeFileType::Directory, *mode, [].as_slice()),
         };
         let size = u32::try_from(content.len()).map_err(io::Error::other)?;
         let inode = u32::try_from(number + 1).map_err(io::Error::other)?;
@@ -229,7 +229,7 @@ mod tests {
         let extra = vec![
             Extra::file("etc/x", 0o755, "#!/bin/sh\n"),
             Extra::link("etc/y", "x"),
-            Extra { path: "z".into(), content: Content::Folder(0o700) },
+            Extra { path: "z".into(), content: Content::Directory(0o700) },
         ];
         let changes = Changes { extra, ..Changes::default() };
         let key = PrivateKey::generate();

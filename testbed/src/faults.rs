@@ -9,8 +9,8 @@ use protocol::pattern::Mode;
 
 use crate::actions;
 use crate::artifacts::Artifacts;
-use crate::bench::{self, Bench};
 use crate::derived::{Changes, Extra};
+use crate::environment::{self, TestEnvironment};
 use crate::firmware::Firmware;
 use crate::guest::GuestError;
 use crate::report::{Event, Report, Step};
@@ -102,8 +102,8 @@ fn play(
     steps: &mut Steps<'_>,
     say: &dyn Fn(&str),
 ) -> Result<(), ScenarioError> {
-    let artifacts = steps.run(Step::VerifyArtifacts, || bench::verify(options))?;
-    let work = Bench::folders(options)?;
+    let artifacts = steps.run(Step::VerifyArtifacts, || environment::verify(options))?;
+    let work = TestEnvironment::directories(options)?;
     let changes: Vec<Changes> = faults.iter().map(|fault| fault.changes(&artifacts)).collect();
     let offers = steps.run(Step::DeriveReleases, || Offers::make(&artifacts, &changes, &work))?;
     let bench = steps.run(Step::PrepareBench, || offers.bench(options, &artifacts, work, say))?;
@@ -120,7 +120,7 @@ fn play(
 }
 
 /// From the order to update to the good release, which refuses to do it again.
-fn survive(host: &mut Host<'_>, fault: Fault, bench: &Bench<'_>) -> Outcome<()> {
+fn survive(host: &mut Host<'_>, fault: Fault, bench: &TestEnvironment<'_>) -> Outcome<()> {
     let disk = Disk::open(&bench.disk)?;
     if fault.has_all_tries() {
         host.start_update()?;

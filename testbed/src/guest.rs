@@ -1,7 +1,7 @@
 //! A guest that is up, or should be: pushes to it, and waiting for it with reasons to give up.
 
 mod error;
-mod patience;
+mod timeouts;
 
 use std::path::Path;
 use std::sync::mpsc::{self, RecvTimeoutError};
@@ -18,7 +18,7 @@ use crate::qmp::QmpError;
 use crate::vm::{Vm, VmError};
 
 pub use self::error::GuestError;
-pub use self::patience::{Cancel, Patience};
+pub use self::timeouts::{Cancel, Timeouts};
 
 /// How many of the console's last lines go into an error.
 const LAST_WORDS: usize = 30;
@@ -44,7 +44,7 @@ const PROGRESS: Duration = Duration::from_secs(5);
 pub struct Guest<'a> {
     vm: Vm,
     client: PushClient,
-    patience: Patience,
+    timeout: Timeouts,
     cancel: &'a Cancel,
     progress: &'a dyn Fn(&str),
     /// Whether a panic on the console is what is wanted.
@@ -64,14 +64,10 @@ impl<'a> Guest<'a> {
         let machine = Machine { forward: Some(PORT), ..machine.clone() };
         let vm = Vm::start(&machine, dir, logs, None)?;
         let client = PushClient::new(vm.port().unwrap_or(PORT), key);
-        let patience = Patience::with(machine.accel);
-        let mut guest = Self { vm, client, patience, cancel, progress, panics: false };
-        let boot = guest.wait(
-            "waiting for the guest to boot",
-            patience.boot,
-            actions::greet(),
-            boot_id,
-        )?;
+        let timeout = Timeouts::with(machine.accel);
+        let mut guest = Self { vm, client, timeout, cancel, progress, panics: false };
+        let boot =
+            guest.wait("waiting for the guest to boot", timeout.boot, actions::greet(), boot_id)?;
         Ok((guest, boot))
     }
 
@@ -82,7 +78,7 @@ impl<'a> Guest<'a> {
         pattern: Pattern,
         mode: Mode,
     ) -> Result<Report, GuestError> {
-        self.push_within(waiting, pattern, mode, self.patience.push)
+        self.push_within(waiting, pattern, mode, self.timeout.push)
     }
 
     fn push_within(
@@ -90,19 +86,19 @@ impl<'a> Guest<'a> {
         waiting: &'static str,
         pattern: Pattern,
         mode: Mode,
-        patience: Duration,
+        timeout: Duration,
     ) -> Result<Report, GuestError> {
-        let watch = Watch::new(waiting, patience);
+        let watch = Watch::new(waiting, timeout);
         let report = loop {
-            match self.attempt(&watch, pattern.clone(), mode, patience)? {
+            match self.attempt(&watch, pattern.clone(), mode, timeout)? {
                 Ok(report) => break report,
                 // It still runs a Pattern whose answer we no longer waited for.
                 Err(PushError::Unavailable { .. }) if watch.start.elapsed() < BUSY => {
                     thread::sleep(PAUSE);
                 }
                 Err(source) => {
-                    let last_words = self.vm.last_words(LAST_WORDS);
-                    return Err(GuestError::Push { waiting, source, last_words });
+                    let console_tail = self.vm.console_tail(LAST_WORDS);
+                    return Err(GuestError::Push { waiting, source, console_tail });
                 }
             }
         };
@@ -126,7 +122,7 @@ impl<'a> Guest<'a> {
         self.vm.console().expect_boot();
         let waiting = "waiting for the update and the reboot";
         let other = |report: &Report| boot_id(report).filter(|boot| boot != before);
-        self.wait(waiting, self.patience.update, actions::watch_update(), other)
+        self.wait(waiting, self.timeout.update, actions::watch_update(), other)
     }
 
     /// Waits for another boot than `before`, whatever has caused it, and for its first answer. Returns
@@ -135,7 +131,7 @@ impl<'a> Guest<'a> {
         self.vm.console().expect_boot();
         let other = |report: &Report| boot_id(report).filter(|boot| boot != before);
         let waiting = "waiting for the next boot";
-        self.wait(waiting, self.patience.boot + self.patience.update, actions::greet(), other)
+        self.wait(waiting, self.timeout.boot + self.timeout.update, actions::greet(), other)
     }
 
     /// Waits until `found` finds something from outside of the guest, which is not asked: an update
@@ -145,12 +141,12 @@ impl<'a> Guest<'a> {
         waiting: &'static str,
         mut found: impl FnMut(&mut Vm) -> Result<Option<T>, QmpError>,
     ) -> Result<T, GuestError> {
-        let watch = Watch::new(waiting, self.patience.update);
+        let watch = Watch::new(waiting, self.timeout.update);
         loop {
             self.alive(&watch)?;
             match found(&mut self.vm).map_err(VmError::from)? {
                 Some(found) => return Ok(found),
-                None if watch.start.elapsed() > watch.patience => {
+                None if watch.start.elapsed() > watch.timeout => {
                     return Err(self.gave_up(&watch, watch.limit()));
                 }
                 None => thread::sleep(GLANCE),
@@ -189,12 +185,12 @@ impl<'a> Guest<'a> {
             Err(_) if self.vm.wait(Duration::ZERO).is_some() => {}
             other => other?,
         }
-        if self.vm.wait(self.patience.power_off).is_some() {
+        if self.vm.wait(self.timeout.power_off).is_some() {
             return Ok("powered off");
         }
-        log::warn!("the guest did not power off; {}", self.vm.last_words(LAST_WORDS));
+        log::warn!("the guest did not power off; {}", self.vm.console_tail(LAST_WORDS));
         let pressed = self.vm.qmp().power_button();
-        if pressed.is_ok() && self.vm.wait(self.patience.power_off).is_some() {
+        if pressed.is_ok() && self.vm.wait(self.timeout.power_off).is_some() {
             return Ok("powered off, but only by the power button");
         }
         Ok("killed, because it did not power off")
@@ -204,11 +200,11 @@ impl<'a> Guest<'a> {
     fn wait(
         &mut self,
         waiting: &'static str,
-        patience: Duration,
+        timeout: Duration,
         pattern: Pattern,
         found: impl Fn(&Report) -> Option<String>,
     ) -> Result<String, GuestError> {
-        let mut watch = Watch::new(waiting, patience);
+        let mut watch = Watch::new(waiting, timeout);
         loop {
             match self.attempt(&watch, pattern.clone(), Mode::Check, ATTEMPT)? {
                 Ok(report) => {
@@ -220,8 +216,8 @@ impl<'a> Guest<'a> {
                 }
                 Err(source) if source.is_temporary() => watch.last_error = source.to_string(),
                 Err(source) => {
-                    let last_words = self.vm.last_words(LAST_WORDS);
-                    return Err(GuestError::Push { waiting, source, last_words });
+                    let console_tail = self.vm.console_tail(LAST_WORDS);
+                    return Err(GuestError::Push { waiting, source, console_tail });
                 }
             }
             self.still_worth_it(&watch)?;
@@ -235,13 +231,13 @@ impl<'a> Guest<'a> {
         watch: &Watch,
         pattern: Pattern,
         mode: Mode,
-        patience: Duration,
+        timeout: Duration,
     ) -> Result<Result<Report, PushError>, GuestError> {
         let (send, answer) = mpsc::channel();
         let client = self.client.clone();
-        // If we give up first, the thread ends by its own patience, or when QEMU is gone.
+        // If we give up first, the thread ends by its own timeout, or when QEMU is gone.
         thread::spawn(move || {
-            let _ = send.send(client.push(&pattern, mode, patience));
+            let _ = send.send(client.push(&pattern, mode, timeout));
         });
         loop {
             match answer.recv_timeout(LOOK) {
@@ -259,12 +255,12 @@ impl<'a> Guest<'a> {
         if self.cancel.is_cancelled() {
             return Err(GuestError::Cancelled(waiting));
         }
-        let trouble = if self.panics { self.vm.obituary() } else { self.vm.trouble() };
+        let trouble = if self.panics { self.vm.exit_report() } else { self.vm.trouble() };
         if let Some(what) = trouble {
             // What the console says after the first bad line explains it.
             thread::sleep(PAUSE);
-            let (after, last_words) = (watch.start.elapsed(), self.vm.last_words(LAST_WORDS));
-            return Err(GuestError::Trouble { waiting, after, what, last_words });
+            let (after, console_tail) = (watch.start.elapsed(), self.vm.console_tail(LAST_WORDS));
+            return Err(GuestError::Trouble { waiting, after, what, console_tail });
         }
         if watch.progress_is_due() {
             let line = self.vm.console().last_line().unwrap_or_else(|| "(nothing yet)".into());
@@ -276,9 +272,9 @@ impl<'a> Guest<'a> {
     fn still_worth_it(&mut self, watch: &Watch) -> Result<(), GuestError> {
         self.alive(watch)?;
         let silence = self.vm.console().silence().min(watch.last_answer.elapsed());
-        let limit = if watch.start.elapsed() > watch.patience {
+        let limit = if watch.start.elapsed() > watch.timeout {
             watch.limit()
-        } else if silence > self.patience.silence {
+        } else if silence > self.timeout.silence {
             format!(
                 "neither the console nor the listener said anything for {} s",
                 silence.as_secs()
@@ -296,7 +292,7 @@ impl<'a> Guest<'a> {
             after: watch.start.elapsed(),
             why: format!("{limit} (QEMU's state of the machine: {state})"),
             last_error: watch.last_error.clone(),
-            last_words: self.vm.last_words(LAST_WORDS),
+            console_tail: self.vm.console_tail(LAST_WORDS),
         }
     }
 
@@ -305,14 +301,14 @@ impl<'a> Guest<'a> {
         if commands.is_empty() {
             return Ok(());
         }
-        Err(GuestError::Commands { commands, last_words: self.vm.last_words(LAST_WORDS) })
+        Err(GuestError::Commands { commands, console_tail: self.vm.console_tail(LAST_WORDS) })
     }
 }
 
 /// What is known while something is waited for.
 struct Watch {
     waiting: &'static str,
-    patience: Duration,
+    timeout: Duration,
     start: Instant,
     last_answer: Instant,
     last_error: String,
@@ -320,11 +316,11 @@ struct Watch {
 }
 
 impl Watch {
-    fn new(waiting: &'static str, patience: Duration) -> Self {
+    fn new(waiting: &'static str, timeout: Duration) -> Self {
         let now = Instant::now();
         Self {
             waiting,
-            patience,
+            timeout,
             start: now,
             last_answer: now,
             last_error: "no attempt was made".into(),
@@ -339,7 +335,7 @@ impl Watch {
     }
 
     fn limit(&self) -> String {
-        format!("that is the limit of {} s", self.patience.as_secs())
+        format!("that is the limit of {} s", self.timeout.as_secs())
     }
 
     fn progress_is_due(&self) -> bool {

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::path::{Path, PathBuf};
 
-/// The folder of the firmware for UEFI, as Debian and Ubuntu package it.
+/// The directory of the firmware for UEFI, as Debian and Ubuntu package it.
 const OVMF: &str = "/usr/share/OVMF";
 
 /// A program or file that the testbed needs, and the Debian package that has it.
@@ -28,8 +28,8 @@ pub fn is_there(what: &str) -> bool {
     if path.is_absolute() {
         return path.is_file();
     }
-    let folders = std::env::var_os("PATH").unwrap_or_default();
-    std::env::split_paths(&folders).any(|folder| folder.join(path).is_file())
+    let directories = std::env::var_os("PATH").unwrap_or_default();
+    std::env::split_paths(&directories).any(|directory| directory.join(path).is_file())
 }
 
 impl fmt::Display for Requirement {

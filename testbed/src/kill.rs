@@ -8,8 +8,8 @@ use fastrand::Rng;
 use protocol::esp::Slot;
 use serde::Serialize;
 
-use crate::bench::{self, Bench};
 use crate::derived::Changes;
+use crate::environment::{self, TestEnvironment};
 use crate::firmware::Firmware;
 use crate::replay::grub::Environment;
 use crate::report::{Event, Report, Step, seconds};
@@ -82,8 +82,8 @@ fn play(
     steps: &mut Steps<'_>,
     say: &dyn Fn(&str),
 ) -> Result<Kills, ScenarioError> {
-    let artifacts = steps.run(Step::VerifyArtifacts, || bench::verify(options))?;
-    let work = Bench::folders(options)?;
+    let artifacts = steps.run(Step::VerifyArtifacts, || environment::verify(options))?;
+    let work = TestEnvironment::directories(options)?;
     let moments = moments(kill);
     // Any kill may come so late that the next boot is confirmed; then there has to be a newer one.
     let changes = vec![Changes::default(); kill.times + 1];
@@ -143,7 +143,7 @@ fn moments(kill: &Kill) -> Vec<Moment> {
 
 /// What is carried from one kill to the next.
 struct Series<'a> {
-    bench: &'a Bench<'a>,
+    bench: &'a TestEnvironment<'a>,
     offers: &'a Offers,
     firmware: Firmware,
     /// The slot that runs and is confirmed.

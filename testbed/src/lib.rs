@@ -3,8 +3,8 @@
 //! The scenarios are [`cycle`] (stage 5 of the builder), [`powercut`] and [`kill`]; each reads as the
 //! list of its steps. Below them, from the guest to the metal:
 //!
-//! - [`scenario`], [`mod@bench`], [`updates`]: what scenarios have in common
-//! - [`artifacts`], [`derived`], [`work`], [`disk`], [`cdn`]: what a VM is given, and the folder of a run
+//! - [`scenario`], [`environment`], [`updates`]: what scenarios have in common
+//! - [`artifacts`], [`derived`], [`work`], [`disk`], [`cdn`]: what a VM is given, and the directory of a run
 //! - [`replay`]: what a power cut could have left of recorded writes, and its judge; needs no VM
 //! - [`guest`]: a VM with an updater in it that answers; [`push`] talks to that
 //! - [`checks`], [`actions`]: what is pushed
@@ -16,7 +16,6 @@
 pub mod accel;
 pub mod actions;
 pub mod artifacts;
-pub mod bench;
 pub mod cdn;
 pub mod checks;
 pub mod cli;
@@ -25,6 +24,7 @@ pub mod console;
 pub mod cycle;
 pub mod derived;
 pub mod disk;
+pub mod environment;
 pub mod faults;
 pub mod firmware;
 pub mod guest;

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use crate::accel::Accel;
 use crate::firmware::Firmware;
 
-// Names within the VM's folder, which is QEMU's working directory: a socket's path has 108 bytes at
+// Names within the VM's directory, which is QEMU's working directory: a socket's path has 108 bytes at
 // most (unix(7)), so absolute ones could be too long.
 pub(crate) const QMP_SOCKET: &str = "qmp.sock";
 pub(crate) const TPM_SOCKET: &str = "tpm.sock";

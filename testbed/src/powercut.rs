@@ -7,8 +7,8 @@ use std::path::{Path, PathBuf};
 use protocol::KeyRing;
 use protocol::esp::Slot;
 
-use crate::bench::{self, Bench};
 use crate::derived::Changes;
+use crate::environment::{self, TestEnvironment};
 use crate::firmware::Firmware;
 use crate::guest::Cancel;
 use crate::replay::tally::Tally;
@@ -52,8 +52,8 @@ fn play(
     steps: &mut Steps<'_>,
     say: &dyn Fn(&str),
 ) -> Result<Tally, ScenarioError> {
-    let artifacts = steps.run(Step::VerifyArtifacts, || bench::verify(options))?;
-    let work = Bench::folders(options)?;
+    let artifacts = steps.run(Step::VerifyArtifacts, || environment::verify(options))?;
+    let work = TestEnvironment::directories(options)?;
     let changes = [Changes::default(), Changes::default()];
     let offers = steps.run(Step::DeriveReleases, || Offers::make(&artifacts, &changes, &work))?;
     let bench = steps.run(Step::PrepareBench, || offers.bench(options, &artifacts, work, say))?;
@@ -108,7 +108,7 @@ pub fn again(
 /// Two updates with a way back and a crash between them, all in one VM and one log.
 fn record(
     cut: &PowerCut,
-    bench: &Bench<'_>,
+    bench: &TestEnvironment<'_>,
     offers: &Offers,
     steps: &mut Steps<'_>,
 ) -> Result<Recording, ScenarioError> {
@@ -172,9 +172,9 @@ impl Recording {
         Ok(())
     }
 
-    /// Copies everything that [`again`] needs to a folder.
+    /// Copies everything that [`again`] needs to a directory.
     fn keep(&self, dir: &Path, keys: &KeyRing) -> Result<(), ScenarioError> {
-        fs::create_dir_all(dir).map_err(failed("make the folder", dir))?;
+        fs::create_dir_all(dir).map_err(failed("make the directory", dir))?;
         let to = dir.join(LOG);
         fs::copy(&self.log, &to).map_err(failed("write", &to))?;
         let to = dir.join(PHASES);

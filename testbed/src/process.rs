@@ -42,7 +42,7 @@ pub struct Process {
 }
 
 impl Process {
-    /// Starts `program` in the folder `cwd`, with its standard output and error in the file `log`.
+    /// Starts `program` in the directory `cwd`, with its standard output and error in the file `log`.
     pub fn start(
         program: &str,
         arguments: &[OsString],
@@ -100,18 +100,18 @@ impl Process {
     }
 
     /// Waits for its end, at most this long.
-    pub fn wait(&self, patience: Duration) -> Option<ExitStatus> {
+    pub fn wait(&self, timeout: Duration) -> Option<ExitStatus> {
         let start = Instant::now();
         loop {
             match self.exited() {
-                None if start.elapsed() < patience => thread::sleep(POLL),
+                None if start.elapsed() < timeout => thread::sleep(POLL),
                 status => return status,
             }
         }
     }
 
     /// How it ended and the last of what it said, for an error; nothing while it runs.
-    pub fn obituary(&self) -> Option<String> {
+    pub fn exit_report(&self) -> Option<String> {
         let status = self.exited()?;
         let said = std::fs::read_to_string(&self.log).unwrap_or_default();
         let said = last_chars(said.trim(), LOG_TAIL);
@@ -178,8 +178,8 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let child = shell("echo out; echo err >&2; exit 3", dir.path());
         assert_eq!(child.wait(Duration::from_secs(10)).unwrap().code(), Some(3));
-        let obituary = child.obituary().unwrap();
-        assert!(obituary.contains("exit status: 3: out\nerr"), "{obituary}");
+        let exit_report = child.exit_report().unwrap();
+        assert!(exit_report.contains("exit status: 3: out\nerr"), "{exit_report}");
     }
 
     #[test]
@@ -203,7 +203,7 @@ mod tests {
         let child = Process::start("no-such-program", &[], dir.path(), &dir.path().join("log"));
         let child = child.unwrap();
         child.wait(Duration::from_secs(10)).unwrap();
-        assert!(child.obituary().unwrap().contains("no-such-program"));
+        assert!(child.exit_report().unwrap().contains("no-such-program"));
     }
 
     #[test]

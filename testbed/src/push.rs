@@ -90,19 +90,19 @@ impl PushClient {
         Self { agent: config.into(), url, key }
     }
 
-    /// Sends a Pattern and waits for the report, for as long as `patience`.
+    /// Sends a Pattern and waits for the report, for as long as `timeout`.
     pub fn push(
         &self,
         pattern: &Pattern,
         mode: Mode,
-        patience: Duration,
+        timeout: Duration,
     ) -> Result<Report, PushError> {
         let token = self.token(pattern, mode)?;
         let mut response = self
             .agent
             .post(&self.url)
             .config()
-            .timeout_global(Some(patience))
+            .timeout_global(Some(timeout))
             .build()
             .content_type("application/jwt")
             .send(token)

@@ -20,15 +20,15 @@ use crate::work::WorkError;
 /// What a scenario needs to know.
 #[derive(Debug, Clone)]
 pub struct Options {
-    /// The folder with the manifest and the artifacts.
+    /// The directory with the manifest and the artifacts.
     pub artifacts: PathBuf,
     /// What they are for.
     pub target: Target,
     /// Who may have signed the manifest.
     pub keys: KeyRing,
-    /// A folder for disk copies and sockets; needs room for one disk image. It may be shared.
+    /// A directory for disk copies and sockets; needs room for one disk image. It may be shared.
     pub work: PathBuf,
-    /// A folder for logs; those of an earlier run are replaced.
+    /// A directory for logs; those of an earlier run are replaced.
     pub logs: PathBuf,
     /// The accelerator.
     pub accel: Request,
@@ -61,7 +61,7 @@ pub enum ScenarioError {
     /// A release made from it.
     #[error(transparent)]
     Derive(#[from] DeriveError),
-    /// The folder of the run.
+    /// The directory of the run.
     #[error(transparent)]
     Work(#[from] WorkError),
     /// The copy of the disk.
@@ -70,7 +70,7 @@ pub enum ScenarioError {
     /// The CDN.
     #[error("cannot serve the artifacts on the loopback: {0}")]
     Cdn(io::Error),
-    /// A file or folder of ours.
+    /// A file or directory of ours.
     #[error("cannot {doing} {}: {source}", path.display())]
     File {
         /// What was being done.

@@ -10,9 +10,9 @@ use protocol::{KeyRing, PrivateKey, Release, Role};
 
 use crate::actions;
 use crate::artifacts::Artifacts;
-use crate::bench::Bench;
 use crate::cdn::Served;
 use crate::derived::{self, Changes, Derived};
+use crate::environment::TestEnvironment;
 use crate::firmware::Firmware;
 use crate::guest::Guest;
 use crate::replay::disk::find_esp;
@@ -68,11 +68,11 @@ impl Offers {
         base: &Artifacts,
         work: Work,
         say: &'a dyn Fn(&str),
-    ) -> Outcome<Bench<'a>> {
+    ) -> Outcome<TestEnvironment<'a>> {
         let manifest = Served { path: self.manifest_name.clone(), file: self.place.clone() };
         let files = self.releases.iter().flat_map(|derived| derived.served.iter().cloned());
         let served: Vec<Served> = [manifest].into_iter().chain(files).collect();
-        Bench::with(options, base, (work, &served), self.trusted(), say)
+        TestEnvironment::with(options, base, (work, &served), self.trusted(), say)
     }
 
     /// The keys of everything that a host of this bench may run.
@@ -89,14 +89,18 @@ impl Offers {
     }
 
     /// Says what of one of the releases was downloaded; an error, if it was not.
-    pub fn fetched(&self, number: usize, bench: &Bench<'_>) -> Result<String, ScenarioError> {
+    pub fn fetched(
+        &self,
+        number: usize,
+        bench: &TestEnvironment<'_>,
+    ) -> Result<String, ScenarioError> {
         bench.fetched(|role: Role| self.releases[number].place(role))
     }
 }
 
 /// A host that is up.
 pub struct Host<'a> {
-    bench: &'a Bench<'a>,
+    bench: &'a TestEnvironment<'a>,
     /// Its VM.
     pub guest: Guest<'a>,
     /// The id of the boot that runs.
@@ -104,9 +108,9 @@ pub struct Host<'a> {
 }
 
 impl<'a> Host<'a> {
-    /// Boots the bench's disk; see [`Bench::boot`].
+    /// Boots the bench's disk; see [`TestEnvironment::boot`].
     pub fn boot(
-        bench: &'a Bench<'a>,
+        bench: &'a TestEnvironment<'a>,
         name: &str,
         firmware: Firmware,
         recording: Option<&Path>,

@@ -45,7 +45,7 @@ pub enum VmError {
     Socket {
         /// The program.
         program: &'static str,
-        /// The name of the socket in the VM's folder.
+        /// The name of the socket in the VM's directory.
         socket: &'static str,
     },
     /// The monitor.
@@ -65,7 +65,7 @@ pub struct Vm {
 }
 
 impl Vm {
-    /// Starts a machine. `dir` is a new folder of its own; in `logs` there will be
+    /// Starts a machine. `dir` is a new directory of its own; in `logs` there will be
     /// `console-NAME.log` and the programs' own words.
     pub fn start(
         machine: &Machine,
@@ -73,9 +73,9 @@ impl Vm {
         logs: &Path,
         sink: Option<Sink>,
     ) -> Result<Self, VmError> {
-        let logs = file("find the folder", logs, fs::canonicalize(logs))?;
+        let logs = file("find the directory", logs, fs::canonicalize(logs))?;
         let log = |kind: &str| logs.join(format!("{kind}-{}.log", machine.name));
-        file("make the folder", dir, fs::create_dir(dir))?;
+        file("make the directory", dir, fs::create_dir(dir))?;
         if let Some(flash) = machine.firmware.flash(machine.accel) {
             let copy = fs::copy(&flash.variables, dir.join(VARIABLES));
             file("copy the firmware's variables", flash.variables.as_ref(), copy)?;
@@ -93,7 +93,7 @@ impl Vm {
         let (qmp, port) = monitor(stream, machine).map_err(|error| {
             // QEMU opens its socket before it knows whether the accelerator works.
             qemu.wait(LAST_WORDS_PATIENCE);
-            qemu.obituary().map_or(error.into(), VmError::Ended)
+            qemu.exit_report().map_or(error.into(), VmError::Ended)
         })?;
         Ok(Self { qemu, _swtpm: swtpm, console, debug_log, qmp, port })
     }
@@ -115,21 +115,21 @@ impl Vm {
 
     /// What went wrong with it, if anything: QEMU ended, or the console says so.
     pub fn trouble(&self) -> Option<String> {
-        self.qemu.obituary().or_else(|| self.console.trouble())
+        self.qemu.exit_report().or_else(|| self.console.trouble())
     }
 
     /// Waits for QEMU to end; says how it did, if it did. A guest that powers off is a success.
-    pub fn wait(&self, patience: Duration) -> Option<ExitStatus> {
-        self.qemu.wait(patience)
+    pub fn wait(&self, timeout: Duration) -> Option<ExitStatus> {
+        self.qemu.wait(timeout)
     }
 
     /// How QEMU ended and the last of what it said, if it has ended.
-    pub fn obituary(&self) -> Option<String> {
-        self.qemu.obituary()
+    pub fn exit_report(&self) -> Option<String> {
+        self.qemu.exit_report()
     }
 
     /// The last lines of the console for an error; of the firmware's log, if the console is empty.
-    pub fn last_words(&self, lines: usize) -> String {
+    pub fn console_tail(&self, lines: usize) -> String {
         let tail = self.console.tail(lines);
         if !tail.is_empty() {
             return section("the console's last lines", self.console.path(), &tail);
@@ -155,7 +155,7 @@ fn monitor(stream: UnixStream, machine: &Machine) -> Result<(Qmp, Option<u16>), 
 }
 
 fn start_tpm(dir: &Path, log: &Path) -> Result<Process, VmError> {
-    file("make the folder", &dir.join(TPM_STATE), fs::create_dir(dir.join(TPM_STATE)))?;
+    file("make the directory", &dir.join(TPM_STATE), fs::create_dir(dir.join(TPM_STATE)))?;
     let arguments = [
         "socket".to_owned(),
         "--tpm2".into(),
@@ -180,9 +180,9 @@ fn connect(
     socket: &'static str,
     process: &Process,
 ) -> Result<UnixStream, VmError> {
-    let folder = file("open the folder", dir, File::open(dir))?;
-    // The path of a socket has 108 bytes at most; this one is short however deep the folder lies.
-    let path = format!("/proc/self/fd/{}/{socket}", folder.as_raw_fd());
+    let directory = file("open the directory", dir, File::open(dir))?;
+    // The path of a socket has 108 bytes at most; this one is short however deep the directory lies.
+    let path = format!("/proc/self/fd/{}/{socket}", directory.as_raw_fd());
     let start = Instant::now();
     loop {
         match UnixStream::connect(&path) {
@@ -198,8 +198,8 @@ fn still_coming(
     process: &Process,
     start: Instant,
 ) -> Result<(), VmError> {
-    if let Some(obituary) = process.obituary() {
-        return Err(VmError::Ended(obituary));
+    if let Some(exit_report) = process.exit_report() {
+        return Err(VmError::Ended(exit_report));
     }
     if start.elapsed() > SOCKET_PATIENCE {
         return Err(VmError::Socket { program, socket });

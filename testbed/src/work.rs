@@ -1,4 +1,4 @@
-//! The folder of a run: disk copies, flash, sockets. It is gone when the run is over.
+//! The directory of a run: disk copies, flash, sockets. It is gone when the run is over.
 
 use std::fs::{self, File, TryLockError};
 use std::io;
@@ -6,27 +6,27 @@ use std::path::{Path, PathBuf};
 
 use tempfile::TempDir;
 
-/// How the folders of runs are named.
+/// How the directories of runs are named.
 const PREFIX: &str = "testbed-";
 /// Locked for as long as the run lives; the kernel unlocks it even after a SIGKILL.
 const LOCK: &str = "lock";
 
-/// A folder that could not be had.
+/// A directory that could not be had.
 #[derive(Debug, thiserror::Error)]
-#[error("cannot make a folder for this run in {}: {source}", within.display())]
+#[error("cannot make a directory for this run in {}: {source}", within.display())]
 pub struct WorkError {
     within: PathBuf,
     source: io::Error,
 }
 
-/// The folder of a run, deleted when this is dropped.
+/// The directory of a run, deleted when this is dropped.
 pub struct Work {
     dir: TempDir,
     _lock: File,
 }
 
 impl Work {
-    /// Makes a new folder within `within`, and removes what killed runs have left there.
+    /// Makes a new directory within `within`, and removes what killed runs have left there.
     pub fn new(within: &Path) -> Result<Self, WorkError> {
         let fail = |source| WorkError { within: within.into(), source };
         fs::create_dir_all(within).map_err(fail)?;
@@ -40,7 +40,7 @@ impl Work {
     }
 
     fn make(within: &Path) -> io::Result<Self> {
-        // One at a time: a folder whose lock is not taken yet would look like a leftover.
+        // One at a time: a directory whose lock is not taken yet would look like a leftover.
         let turn = File::create(within.join(format!("{PREFIX}turn")))?;
         turn.lock()?;
         remove_leftovers(within)?;

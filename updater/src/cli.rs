@@ -31,7 +31,7 @@ The command line and SMBIOS also take base64 of it. For example:
   {\"cdn\": [\"https://cdn.example/etchaos\", \"/mnt/mirror\"], \"reboot\": \"never\",
    \"listen\": {\"sources\": {\"ci\": {\"keys\": [\"ed25519public:…\"]}}}}
 
-  cdn             where releases are: https://…, http://… (they are signed) or an absolute folder; or
+  cdn             where releases are: https://…, http://… (they are signed) or an absolute directory; or
                   a list of these, mirrors in the order in which they are asked
   variant         the variant to follow; default: the one that runs
   keys            whom to trust, besides /usr/lib/etchaos/keys of the image; all sources add up
@@ -89,7 +89,7 @@ configuration is broken (listen); 255 it cannot be read, or the configuration is
 /// What holds for every command.
 #[derive(Debug, Clone, Args)]
 pub struct Global {
-    /// Use this folder as ESP instead of mounting the one that was booted from
+    /// Use this directory as ESP instead of mounting the one that was booted from
     #[arg(long, global = true, value_name = "DIR")]
     pub esp: Option<PathBuf>,
     /// One more source of configuration, over all others; may be given again
@@ -98,7 +98,7 @@ pub struct Global {
     /// Answer in JSON
     #[arg(long, global = true)]
     pub json: bool,
-    /// Look for /proc, /etc, /usr, /sys, /dev and /run below this folder
+    /// Look for /proc, /etc, /usr, /sys, /dev and /run below this directory
     #[arg(long, global = true, hide = true, value_name = "DIR", default_value = "/")]
     pub host_root: PathBuf,
     /// Pause no longer than this between two attempts to reach the CDN, unless it asks for it

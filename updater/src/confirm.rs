@@ -6,17 +6,17 @@ use std::time::Duration;
 use protocol::esp::{CONFIRMED, MANIFEST, Slot};
 use protocol::grubenv::BootState;
 
-use crate::bootstate::Grubenv;
-use crate::esp::{Access, EspError, RUN, run_folder};
-use crate::files::{Entry, FileError, FileSystem, remove_whatever};
-use crate::host::{Booted, Host, read_if_there};
-use crate::trial::{confirmed, is_left, is_left_in_vain};
+use crate::esp::{Access, EspError, RUN, run_directory};
+use crate::files::{Entry, FileError, FileSystem, remove_if_exists};
+use crate::grubenv_file::GrubenvFile;
+use crate::host::{Booted, Host, read_limited};
+use crate::trial::{is_abandoned, mark_confirmed, return_failed};
 
 /// A healthy boot that is not confirmed would be undone by the next one, so it is worth waiting for
 /// another updater.
 const WAIT: Duration = Duration::from_secs(300);
 
-/// In our folder below /run, until the next boot: the slot that was confirmed in this one.
+/// In our directory below /run, until the next boot: the slot that was confirmed in this one.
 const REMEMBERED: &str = "confirmed";
 
 /// What there is to confirm, from the side of grubenv.
@@ -34,11 +34,11 @@ pub enum Open {
 
 impl Open {
     /// What is open while `running` runs.
-    pub fn of(esp: &dyn FileSystem, grubenv: &Grubenv, running: Slot) -> Self {
-        let state = confirmed(&grubenv.state, running);
+    pub fn of(esp: &dyn FileSystem, grubenv: &GrubenvFile, running: Slot) -> Self {
+        let state = mark_confirmed(&grubenv.state, running);
         match state == grubenv.state {
             _ if grubenv.problem.is_some() => Self::Slot,
-            true if is_marked(esp, running) => Self::Nothing,
+            true if has_confirmed_mark(esp, running) => Self::Nothing,
             true => Self::Memory,
             false if state.good != grubenv.state.good => Self::Slot,
             false => Self::Memory,
@@ -80,16 +80,16 @@ pub enum Confirmed {
 /// Why a healthy boot does not make the running slot good, if it does not.
 ///
 /// Without a trial in this boot GRUB took that slot as its last resort, or it was written anew since.
-/// Then only the mark says that it is what was confirmed (`is_marked`); or that it was left in vain.
-pub fn why_not(state: &BootState, booted: Booted, is_marked: bool) -> Option<String> {
+/// Then only the mark says that it is what was confirmed (`has_confirmed_mark`); or that it was left in vain.
+pub fn why_not(state: &BootState, booted: Booted, has_confirmed_mark: bool) -> Option<String> {
     let (good, running) = (state.good, booted.slot?);
-    if running == good || is_left_in_vain(state, booted) {
+    if running == good || return_failed(state, booted) {
         None
-    } else if is_left(state, running) {
+    } else if is_abandoned(state, running) {
         Some(format!(
             "slot {running} is left for slot {good} at the next boot: it is not confirmed"
         ))
-    } else if booted.on_trial || is_marked {
+    } else if booted.on_trial || has_confirmed_mark {
         None
     } else {
         Some(format!(
@@ -99,21 +99,21 @@ pub fn why_not(state: &BootState, booted: Booted, is_marked: bool) -> Option<Str
 }
 
 /// Whether this slot has the mark of one that was confirmed.
-pub fn is_marked(esp: &dyn FileSystem, slot: Slot) -> bool {
-    esp.look(&mark_of(slot)).is_ok_and(|mark| mark.is_some())
+pub fn has_confirmed_mark(esp: &dyn FileSystem, slot: Slot) -> bool {
+    esp.metadata(&mark_of(slot)).is_ok_and(|mark| mark.is_some())
 }
 
 fn mark_of(slot: Slot) -> String {
-    format!("{}/{CONFIRMED}", slot.folder())
+    format!("{}/{CONFIRMED}", slot.directory())
 }
 
 /// For a boot loader that finds no grubenv. A host without the mark boots as well, so this never fails.
 fn mark(esp: &dyn FileSystem, slot: Slot) {
-    let is_release = esp.look(&format!("{}/{MANIFEST}", slot.folder()));
-    if is_marked(esp, slot) || !matches!(is_release, Ok(Some(Entry::File { .. }))) {
+    let is_release = esp.metadata(&format!("{}/{MANIFEST}", slot.directory()));
+    if has_confirmed_mark(esp, slot) || !matches!(is_release, Ok(Some(Entry::File { .. }))) {
         return;
     }
-    let marked = esp.create(&mark_of(slot)).and_then(|_| esp.sync_folder(&slot.folder()));
+    let marked = esp.create(&mark_of(slot)).and_then(|_| esp.sync_directory(&slot.directory()));
     if let Err(error) = marked {
         log::warn!("{error}");
     }
@@ -121,8 +121,8 @@ fn mark(esp: &dyn FileSystem, slot: Slot) {
 
 /// What is in this slot is not to be taken for good any more.
 pub fn unmark(esp: &dyn FileSystem, slot: Slot) -> Result<(), FileError> {
-    match remove_whatever(esp, &mark_of(slot))? {
-        true => esp.sync_folder(&slot.folder()),
+    match remove_if_exists(esp, &mark_of(slot))? {
+        true => esp.sync_directory(&slot.directory()),
         false => Ok(()),
     }
 }
@@ -130,14 +130,14 @@ pub fn unmark(esp: &dyn FileSystem, slot: Slot) -> Result<(), FileError> {
 /// Makes the running slot the good one, if nothing speaks against it.
 pub fn confirm(esp: &dyn FileSystem, booted: Booted) -> Result<Confirmed, FileError> {
     let Some(running) = booted.slot else { return Ok(Confirmed::Already) };
-    let mut grubenv = Grubenv::read(esp, running);
-    if let Some(why) = why_not(&grubenv.state, booted, is_marked(esp, running)) {
+    let mut grubenv = GrubenvFile::read(esp, running);
+    if let Some(why) = why_not(&grubenv.state, booted, has_confirmed_mark(esp, running)) {
         return Ok(Confirmed::No { why });
     }
     let recreated = grubenv.problem.clone();
     let open = Open::of(esp, &grubenv, running);
     mark(esp, running);
-    let state = confirmed(&grubenv.state, running);
+    let state = mark_confirmed(&grubenv.state, running);
     if state != grubenv.state || recreated.is_some() {
         grubenv.write(esp, state)?;
     }
@@ -158,8 +158,8 @@ pub fn booted(host: &Host) -> io::Result<Booted> {
 /// Remembers until the next boot that the running slot was confirmed, for when the disk does not say
 /// so: it may be taken away, or break.
 pub fn remember(host: &Host, running: Slot) {
-    let written = run_folder(host).map_err(|error| error.to_string()).and_then(|folder| {
-        let written = std::fs::write(folder.join(REMEMBERED), running.to_string());
+    let written = run_directory(host).map_err(|error| error.to_string()).and_then(|directory| {
+        let written = std::fs::write(directory.join(REMEMBERED), running.to_string());
         written.map_err(|error| error.to_string())
     });
     if let Err(why) = written {
@@ -169,6 +169,6 @@ pub fn remember(host: &Host, running: Slot) {
 
 /// Whether [`remember`] was told so in this boot.
 pub fn is_remembered(host: &Host, running: Slot) -> bool {
-    let found = read_if_there(&host.path(RUN).join(REMEMBERED), 1).ok().flatten();
+    let found = read_limited(&host.path(RUN).join(REMEMBERED), 1).ok().flatten();
     found.is_some_and(|found| found == running.to_string().as_bytes())
 }

@@ -12,11 +12,11 @@ use nix::mount::MsFlags;
 use nix::sched::{CloneFlags, unshare};
 use sys_mount::{Mount, MountFlags, Unmount, UnmountDrop, UnmountFlags};
 
-use crate::files::way_out;
+use crate::files::hint;
 use crate::fsck;
 use crate::host::Host;
 
-/// Our folder on the host: mount points, and the lock.
+/// Our directory on the host: mount points, and the lock.
 pub(crate) const RUN: &str = "/run/etchaos";
 /// udev may not have seen the disk yet when the first of our units starts: an emulated machine on a
 /// busy host took three minutes.
@@ -42,7 +42,7 @@ pub enum Access {
     },
 }
 
-/// The ESP, or a folder that is like it.
+/// The ESP, or a directory that is like it.
 #[derive(Debug)]
 pub struct Esp {
     // Dropped in this order: unmounted first, then unlocked.
@@ -66,15 +66,15 @@ pub enum EspError {
     Uuid(String),
     /// There is no such disk.
     #[error(
-        "there is no {}, which the kernel command line names as the ESP; give --esp DIR to use a folder",
+        "there is no {}, which the kernel command line names as the ESP; give --esp DIR to use a directory",
         .0.display()
     )]
     NoDevice(PathBuf),
     /// Who mounts must be root.
-    #[error("mounting {} needs root: run this with sudo, or give --esp DIR to use a folder", .0.display())]
+    #[error("mounting {} needs root: run this with sudo, or give --esp DIR to use a directory", .0.display())]
     NotRoot(PathBuf),
     /// The system refused.
-    #[error("cannot {doing} {}: {why}{}", path.display(), way_out(why))]
+    #[error("cannot {doing} {}: {why}{}", path.display(), hint(why))]
     Io {
         /// What was tried.
         doing: &'static str,
@@ -86,20 +86,20 @@ pub enum EspError {
 }
 
 impl Esp {
-    /// The folder that the operator named, or else the file system that was booted from. `None` if
+    /// The directory that the operator named, or else the file system that was booted from. `None` if
     /// neither is known.
     pub fn open(
         host: &Host,
-        folder: Option<&Path>,
+        directory: Option<&Path>,
         access: Access,
     ) -> Result<Option<Self>, EspError> {
-        if let Some(folder) = folder {
-            if !folder.is_dir() {
+        if let Some(directory) = directory {
+            if !directory.is_dir() {
                 let why = io::Error::from(io::ErrorKind::NotADirectory);
-                return Err(EspError::Io { doing: "use --esp", path: folder.into(), why });
+                return Err(EspError::Io { doing: "use --esp", path: directory.into(), why });
             }
-            let lock = lock(folder, access)?;
-            let volume = Volume { root: folder.to_owned(), _mount: None };
+            let lock = lock(directory, access)?;
+            let volume = Volume { root: directory.to_owned(), _mount: None };
             return Ok(Some(Self { volume, _lock: lock }));
         }
         let uuid = host.esp_uuid().map_err(io_error("read", Path::new("/proc/cmdline")))?;
@@ -108,9 +108,9 @@ impl Esp {
         wait_for(&device, host)?;
         let lock = match access {
             Access::Read => None,
-            Access::Write { .. } => lock(&run_folder(host)?, access)?,
+            Access::Write { .. } => lock(&run_directory(host)?, access)?,
         };
-        let target = run_folder(host)?.join("esp");
+        let target = run_directory(host)?.join("esp");
         // Who waits for another writer has as much patience with readers.
         let patience = match access {
             Access::Read => BUSY_WAIT,
@@ -126,7 +126,7 @@ impl Esp {
     }
 }
 
-/// A mounted file system, unmounted when dropped; or a folder that is like one.
+/// A mounted file system, unmounted when dropped; or a directory that is like one.
 #[derive(Debug)]
 pub struct Volume {
     root: PathBuf,
@@ -140,12 +140,12 @@ impl Volume {
     }
 }
 
-/// Mounts a volume read-only. A folder in its place stands for it.
+/// Mounts a volume read-only. A directory in its place stands for it.
 pub fn mount_volume(host: &Host, device: &Path, types: &[&str]) -> Result<Volume, EspError> {
     if device.is_dir() {
         return Ok(Volume { root: device.to_owned(), _mount: None });
     }
-    mount(device, &run_folder(host)?.join("volume"), types, Access::Read, BUSY_WAIT)
+    mount(device, &run_directory(host)?.join("volume"), types, Access::Read, BUSY_WAIT)
 }
 
 struct Unmounted(UnmountDrop<Mount>);
@@ -169,7 +169,7 @@ fn mount(
         return Err(EspError::NotRoot(device.to_owned()));
     }
     private_namespace().map_err(io_error("make a mount namespace for", device))?;
-    private_folder(target)?;
+    private_directory(target)?;
     let since = Instant::now();
     let safe = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
     let mut flags = match access {
@@ -228,17 +228,17 @@ fn private_namespace() -> io::Result<()> {
     Ok(())
 }
 
-fn lock(folder: &Path, access: Access) -> Result<Option<File>, EspError> {
+fn lock(directory: &Path, access: Access) -> Result<Option<File>, EspError> {
     let Access::Write { wait } = access else { return Ok(None) };
-    // The folder itself is locked: there is no file to be left behind.
-    let file = File::open(folder).map_err(io_error("open", folder))?;
+    // The directory itself is locked: there is no file to be left behind.
+    let file = File::open(directory).map_err(io_error("open", directory))?;
     let since = Instant::now();
     loop {
         match file.try_lock() {
             Ok(()) => return Ok(Some(file)),
             Err(TryLockError::WouldBlock) if since.elapsed() < wait => std::thread::sleep(PAUSE),
-            Err(TryLockError::WouldBlock) => return Err(EspError::Busy(folder.to_owned())),
-            Err(TryLockError::Error(error)) => return Err(io_error("lock", folder)(error)),
+            Err(TryLockError::WouldBlock) => return Err(EspError::Busy(directory.to_owned())),
+            Err(TryLockError::Error(error)) => return Err(io_error("lock", directory)(error)),
         }
     }
 }
@@ -255,18 +255,18 @@ fn wait_for(device: &Path, host: &Host) -> Result<(), EspError> {
     Ok(())
 }
 
-/// Our folder on the host, which is root's alone; made, if it is not there.
-pub(crate) fn run_folder(host: &Host) -> Result<PathBuf, EspError> {
-    let folder = host.path(RUN);
-    private_folder(&folder)?;
-    Ok(folder)
+/// Our directory on the host, which is root's alone; made, if it is not there.
+pub(crate) fn run_directory(host: &Host) -> Result<PathBuf, EspError> {
+    let directory = host.path(RUN);
+    private_directory(&directory)?;
+    Ok(directory)
 }
 
-fn private_folder(folder: &Path) -> Result<(), EspError> {
-    let made = DirBuilder::new().recursive(true).mode(0o700).create(folder);
+fn private_directory(directory: &Path) -> Result<(), EspError> {
+    let made = DirBuilder::new().recursive(true).mode(0o700).create(directory);
     made.map_err(|error| match error.kind() {
-        io::ErrorKind::PermissionDenied => EspError::NotRoot(folder.to_owned()),
-        _ => io_error("make the folder", folder)(error),
+        io::ErrorKind::PermissionDenied => EspError::NotRoot(directory.to_owned()),
+        _ => io_error("make the directory", directory)(error),
     })
 }
 

@@ -145,8 +145,8 @@ mod tests {
 
     #[test]
     fn checks_are_asked_again_until_they_pass() {
-        let folder = tempfile::tempdir().unwrap();
-        let file = folder.path().join("seen").display().to_string();
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("seen").display().to_string();
         // Fails once.
         let twice = health(&[format!("test -e {file} || {{ touch {file}; false; }}")]);
         let since = Instant::now();

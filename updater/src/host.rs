@@ -29,7 +29,7 @@ impl Booted {
     }
 }
 
-/// Where a host's files are: `/`, or a folder that looks like it.
+/// Where a host's files are: `/`, or a directory that looks like it.
 #[derive(Debug, Clone)]
 pub struct Host {
     root: PathBuf,
@@ -48,7 +48,7 @@ impl Host {
 
     /// The kernel's command line; empty where there is none.
     pub fn cmdline(&self) -> io::Result<String> {
-        let bytes = read_if_there(&self.path("/proc/cmdline"), TEXT_MAX)?.unwrap_or_default();
+        let bytes = read_limited(&self.path("/proc/cmdline"), TEXT_MAX)?.unwrap_or_default();
         Ok(String::from_utf8_lossy(&bytes).into_owned())
     }
 
@@ -64,7 +64,7 @@ impl Host {
 
     /// This boot; `None` where the kernel does not say.
     pub fn boot_id(&self) -> Option<BootId> {
-        let bytes = read_if_there(&self.path("/proc/sys/kernel/random/boot_id"), TEXT_MAX);
+        let bytes = read_limited(&self.path("/proc/sys/kernel/random/boot_id"), TEXT_MAX);
         str::from_utf8(&bytes.ok()??).ok()?.parse().ok()
     }
 
@@ -75,7 +75,7 @@ impl Host {
 
     /// The time since the kernel started.
     pub fn uptime(&self) -> io::Result<Duration> {
-        let bytes = read_if_there(&self.path("/proc/uptime"), TEXT_MAX)?.unwrap_or_default();
+        let bytes = read_limited(&self.path("/proc/uptime"), TEXT_MAX)?.unwrap_or_default();
         // proc_uptime(5): seconds with two decimals, twice.
         let text = String::from_utf8_lossy(&bytes);
         let seconds = text.split_ascii_whitespace().next().and_then(|text| text.parse().ok());
@@ -90,14 +90,14 @@ impl Host {
         data.map_or(0, |data| u64::try_from(data.mtime()).unwrap_or(0))
     }
 
-    /// Whether this is the host that we run on, and not a folder that looks like one.
+    /// Whether this is the host that we run on, and not a directory that looks like one.
     pub fn is_this_one(&self) -> bool {
         self.root == Path::new("/")
     }
 
     /// A value of os-release, without its quotes (os-release(5)).
     pub fn os_release(&self, name: &str) -> io::Result<Option<String>> {
-        let bytes = read_if_there(&self.path("/etc/os-release"), TEXT_MAX)?.unwrap_or_default();
+        let bytes = read_limited(&self.path("/etc/os-release"), TEXT_MAX)?.unwrap_or_default();
         let text = String::from_utf8_lossy(&bytes);
         let value = text.lines().find_map(|line| line.trim().strip_prefix(name)?.strip_prefix('='));
         Ok(value.map(|value| value.trim_matches(['"', '\'']).to_owned()))
@@ -105,7 +105,7 @@ impl Host {
 }
 
 /// A whole file of at most `max` bytes; `None` if there is no such file.
-pub fn read_if_there(path: &Path, max: u64) -> io::Result<Option<Vec<u8>>> {
+pub fn read_limited(path: &Path, max: u64) -> io::Result<Option<Vec<u8>>> {
     let file = match std::fs::File::open(path) {
         Ok(file) => file,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
@@ -128,15 +128,15 @@ mod tests {
 
     #[test]
     fn a_host_is_read_below_its_root() {
-        let folder = tempfile::tempdir().unwrap();
-        let host = Host::new(folder.path());
+        let directory = tempfile::tempdir().unwrap();
+        let host = Host::new(directory.path());
         assert_eq!(host.running().unwrap(), None);
         assert_eq!(host.os_release("VARIANT_ID").unwrap(), None);
         for (path, text) in [
             ("proc/cmdline", "quiet etchaos.slot=b etchaos.esp=AB12-CD34\n"),
             ("etc/os-release", "VARIANT=x\nVARIANT_ID=\"deb\"\n"),
         ] {
-            let path = folder.path().join(path);
+            let path = directory.path().join(path);
             std::fs::create_dir_all(path.parent().unwrap()).unwrap();
             std::fs::write(path, text).unwrap();
         }
@@ -149,8 +149,8 @@ mod tests {
     fn long_files_are_refused() {
         let file = tempfile::NamedTempFile::new().unwrap();
         std::fs::write(file.path(), "12345").unwrap();
-        assert_eq!(read_if_there(file.path(), 5).unwrap().unwrap(), b"12345");
-        assert!(read_if_there(file.path(), 4).is_err());
-        assert!(read_if_there(Path::new("/nonexistent/x"), 4).unwrap().is_none());
+        assert_eq!(read_limited(file.path(), 5).unwrap().unwrap(), b"12345");
+        assert!(read_limited(file.path(), 4).is_err());
+        assert!(read_limited(Path::new("/nonexistent/x"), 4).unwrap().is_none());
     }
 }

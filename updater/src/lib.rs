@@ -2,7 +2,7 @@
 //!
 //! The way of an update, and where it is written:
 //! 1. [`config`]: what the operator wants, from every source, with its origin
-//! 2. [`esp`], [`slots`], [`bootstate`]: what is there: the ESP, repaired by [`fsck`], its slots, grubenv
+//! 2. [`esp`], [`slots`], [`grubenv_file`]: what is there: the ESP, repaired by [`fsck`], its slots, grubenv
 //! 3. [`cdn`], [`candidate`]: what there could be: the manifest, verified
 //! 4. [`plan`]: the one decision, [`plan::next`], pure
 //! 5. [`install`]: writes a release, in an order that survives a power cut, by way of [`files`]
@@ -16,16 +16,17 @@
 //!
 //! [`listen`] is apart: it runs Patterns that are pushed.
 
-pub mod bootstate;
 pub mod candidate;
 pub mod cdn;
 pub mod cli;
+mod clock;
 pub mod commands;
 pub mod config;
 pub mod confirm;
 pub mod esp;
 pub mod files;
 pub mod fsck;
+pub mod grubenv_file;
 pub mod health;
 pub mod host;
 pub mod install;

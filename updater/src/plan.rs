@@ -6,7 +6,7 @@ use protocol::grubenv::{BootState, TRIES, Trial};
 use protocol::release::ReleaseId;
 
 use crate::host::Booted;
-use crate::trial::{is_bad, is_left};
+use crate::trial::{is_abandoned, is_bad};
 
 /// What is in a slot.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -86,8 +86,8 @@ pub struct Permissions {
 pub struct Facts<'a> {
     /// What runs.
     pub booted: Booted,
-    /// What GRUB goes by, with a good slot that is lost replaced ([`crate::trial::adopted`]), and a trial
-    /// that is over told as failed ([`crate::trial::settled`]); see [`crate::bootstate`] for a grubenv
+    /// What GRUB goes by, with a good slot that is lost replaced ([`crate::trial::promote`]), and a trial
+    /// that is over told as failed ([`crate::trial::expire_trial`]); see [`crate::grubenv_file`] for a grubenv
     /// that is missing or damaged.
     pub state: &'a BootState,
     /// What is in the slots.
@@ -168,7 +168,7 @@ impl Step {
 /// a slot on trial unless another one that is good runs, or is whole; or that slot alone is whole.
 ///
 /// Normally the good slot runs, and the other one is spare. Everything is done to the spare slot.
-/// A good slot that is damaged beside a better one gives that its place ([`crate::trial::adopted`]), is
+/// A good slot that is damaged beside a better one gives that its place ([`crate::trial::promote`]), is
 /// the spare one and written anew, also if it runs: the system is in memory. Beside one that is not
 /// whole, it is healed by way of that one: the same release is put on trial there, and once it is
 /// confirmed, the damaged slot is the spare one and is repaired.
@@ -217,8 +217,8 @@ fn beside_good(facts: &Facts<'_>, trial: Option<Trial>) -> Option<Step> {
     let Facts { booted, state, slots, candidate, .. } = facts;
     let (good, running) = (state.good, state.good.other());
     let is_whole = slots.get(running).is_whole();
-    let is_left = is_left(state, running);
-    if booted.on_trial && !is_left {
+    let is_abandoned = is_abandoned(state, running);
+    if booted.on_trial && !is_abandoned {
         let is_candidate = slots.get(running).holds(candidate.id());
         let unconfirmed = Step::Unconfirmed { running, good };
         return Some(if is_candidate { Step::UpToDate } else { unconfirmed });
@@ -227,7 +227,7 @@ fn beside_good(facts: &Facts<'_>, trial: Option<Trial>) -> Option<Step> {
         return Some(Step::Unconfirmed { running, good });
     }
     let is_anew = trial.is_some_and(|trial| trial.since == booted.id);
-    (is_left || is_whole && !is_anew).then_some(Step::Return(good))
+    (is_abandoned || is_whole && !is_anew).then_some(Step::Return(good))
 }
 
 /// Why the candidate is not installed, if it is not.

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use protocol::Role;
 use serde_json::json;
 
-use crate::commands::now;
+use crate::clock::now;
 use crate::host::Host;
 use crate::record::{self, Download};
 
@@ -272,9 +272,9 @@ mod tests {
 
     #[test]
     fn a_download_is_recorded_while_it_goes_on() {
-        let folder = tempfile::tempdir().unwrap();
-        std::fs::create_dir(folder.path().join("run")).unwrap();
-        let host = Host::new(folder.path());
+        let directory = tempfile::tempdir().unwrap();
+        std::fs::create_dir(directory.path().join("run")).unwrap();
+        let host = Host::new(directory.path());
         let progress =
             Progress { show: Show::Nothing, records: Some(host.clone()), part: RefCell::new(None) };
         progress.bytes(Role::Initrd, 1, 9);

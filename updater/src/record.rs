@@ -1,7 +1,7 @@
 //! What the last runs did, for `status`: until the next boot, in files that everybody may read.
 //!
 //! A file for each kind of record, each replaced whole: runs at the same time cannot undo each other's
-//! records, and nobody needs a lock. They hold no secrets. They lie apart from our other folder in
+//! records, and nobody needs a lock. They hold no secrets. They lie apart from our other directory in
 //! `/run`, which is a lock and so must not be opened by everybody.
 //!
 //! Nothing is decided by them: what can be wrong, lost or forged here is what is shown.
@@ -15,10 +15,10 @@ use protocol::esp::Slot;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-use crate::host::{Host, read_if_there};
+use crate::host::{Host, read_limited};
 
 /// Where they are.
-pub const FOLDER: &str = "/run/etchaos-updater";
+pub const DIRECTORY: &str = "/run/etchaos-updater";
 /// They take some hundred bytes.
 const FILE_MAX: u64 = 64 * 1024;
 /// As much of an error's text as is kept.
@@ -145,33 +145,33 @@ impl Failure {
 
 /// The record of a kind, if there is one that can be read.
 pub fn read<R: Record>(host: &Host) -> Option<R> {
-    let path = host.path(FOLDER).join(R::FILE);
+    let path = host.path(DIRECTORY).join(R::FILE);
     // Looked at first: opening a pipe would wait for ever.
     if !std::fs::symlink_metadata(&path).is_ok_and(|data| data.is_file()) {
         return None;
     }
-    let bytes = read_if_there(&path, FILE_MAX).ok().flatten()?;
+    let bytes = read_limited(&path, FILE_MAX).ok().flatten()?;
     serde_json::from_slice(&bytes).ok()
 }
 
 /// Replaces the record of a kind. What cannot be recorded stops nobody.
 pub fn write<R: Record>(host: &Host, record: &R) {
-    let folder = host.path(FOLDER);
+    let directory = host.path(DIRECTORY);
     // A tree that is no running system gets no records.
     if !host.path("/run").is_dir() {
         return;
     }
     let json = serde_json::to_vec(record).map_err(io::Error::other);
     let written = json.and_then(|json| {
-        make_folder(&folder)?;
-        replace(&folder.join(R::FILE), &json)
+        create_directory(&directory)?;
+        replace(&directory.join(R::FILE), &json)
     });
-    report(written, "record", &folder);
+    report(written, "record", &directory);
 }
 
 /// Removes the record of a kind, if there is one.
 pub fn forget<R: Record>(host: &Host) {
-    let path = host.path(FOLDER).join(R::FILE);
+    let path = host.path(DIRECTORY).join(R::FILE);
     let removed = match std::fs::remove_file(&path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
         other => other,
@@ -188,14 +188,14 @@ fn report(done: io::Result<()>, doing: &str, path: &Path) {
     }
 }
 
-/// Makes a folder that everybody may look into, if it is not there.
-pub(crate) fn make_folder(folder: &Path) -> io::Result<()> {
-    if folder.is_dir() {
+/// Makes a directory that everybody may look into, if it is not there.
+pub(crate) fn create_directory(directory: &Path) -> io::Result<()> {
+    if directory.is_dir() {
         return Ok(());
     }
-    DirBuilder::new().recursive(true).mode(0o755).create(folder)?;
+    DirBuilder::new().recursive(true).mode(0o755).create(directory)?;
     // The umask of our units is strict.
-    std::fs::set_permissions(folder, Permissions::from_mode(0o755))
+    std::fs::set_permissions(directory, Permissions::from_mode(0o755))
 }
 
 /// Puts a file that everybody may read in the place of another one. Who reads sees the old one or the
@@ -226,10 +226,10 @@ mod tests {
     use proptest::prelude::*;
 
     fn host() -> (tempfile::TempDir, Host) {
-        let folder = tempfile::tempdir().unwrap();
-        std::fs::create_dir(folder.path().join("run")).unwrap();
-        let host = Host::new(folder.path());
-        (folder, host)
+        let directory = tempfile::tempdir().unwrap();
+        std::fs::create_dir(directory.path().join("run")).unwrap();
+        let host = Host::new(directory.path());
+        (directory, host)
     }
 
     fn poll(time: u64) -> Poll {
@@ -239,7 +239,7 @@ mod tests {
 
     #[test]
     fn records_are_replaced_read_and_forgotten() {
-        let (folder, host) = host();
+        let (directory, host) = host();
         assert_eq!(read::<Poll>(&host), None);
         forget::<Poll>(&host);
         for time in [1, 2] {
@@ -248,7 +248,7 @@ mod tests {
         }
         write(&host, &Failure::new(3, "update", &"x".repeat(100_000)));
         assert_eq!(read::<Failure>(&host).unwrap().error.len(), TEXT_MAX);
-        let path = folder.path().join("run/etchaos-updater");
+        let path = directory.path().join("run/etchaos-updater");
         let mode = |path: &Path| std::fs::metadata(path).unwrap().permissions().mode() & 0o777;
         assert_eq!((mode(&path), mode(&path.join("poll.json"))), (0o755, 0o644));
         assert_eq!(std::fs::read_dir(&path).unwrap().count(), 2);
@@ -258,9 +258,9 @@ mod tests {
 
     #[test]
     fn what_is_no_record_counts_as_none() {
-        let (folder, host) = host();
+        let (directory, host) = host();
         write(&host, &poll(1));
-        let path = folder.path().join("run/etchaos-updater/poll.json");
+        let path = directory.path().join("run/etchaos-updater/poll.json");
         for bad in ["", "null", "[]", r#"{"time": -1}"#, &format!("\"{}\"", "x".repeat(100_000))] {
             std::fs::write(&path, bad).unwrap();
             assert_eq!(read::<Poll>(&host), None, "{bad:.40}");
@@ -278,8 +278,8 @@ mod tests {
 
     #[test]
     fn what_cannot_be_recorded_stops_nobody() {
-        let (folder, host) = host();
-        std::fs::write(folder.path().join("run/etchaos-updater"), "a file").unwrap();
+        let (directory, host) = host();
+        std::fs::write(directory.path().join("run/etchaos-updater"), "a file").unwrap();
         write(&host, &poll(1));
         forget::<Poll>(&host);
         assert_eq!(read::<Poll>(&host), None);
@@ -292,8 +292,8 @@ mod tests {
     proptest! {
         #[test]
         fn no_bytes_panic(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
-            let (folder, host) = host();
-            let path = folder.path().join("run/etchaos-updater");
+            let (directory, host) = host();
+            let path = directory.path().join("run/etchaos-updater");
             std::fs::create_dir_all(&path).unwrap();
             std::fs::write(path.join("health.json"), &bytes).unwrap();
             let _ = read::<HealthFound>(&host);

@@ -4,7 +4,7 @@ use protocol::esp::{MANIFEST, PARTIAL, Slot, slot_file};
 use protocol::token::{TOKEN_MAX, TokenError, verify};
 use protocol::{Artifact, KeyRing, Manifest, Release, Role, Verified};
 
-use crate::files::{Entry, FileSystem, measure_with, read_if_there};
+use crate::files::{Entry, FileSystem, measure_with, read_limited};
 use crate::plan::{Content, Slots};
 use crate::progress::{Progress, Show};
 
@@ -36,11 +36,11 @@ fn both(
 }
 
 fn content(esp: &dyn FileSystem, slot: Slot, keys: &KeyRing, check: Check<'_>) -> Content {
-    let folder = slot.folder();
-    match esp.look(&folder) {
+    let directory = slot.directory();
+    match esp.metadata(&directory) {
         Ok(None) => return Content::Empty,
-        Ok(Some(Entry::Folder)) => {}
-        Ok(Some(_)) => return damaged(format!("{folder} is not a folder")),
+        Ok(Some(Entry::Directory)) => {}
+        Ok(Some(_)) => return damaged(format!("{directory} is not a directory")),
         Err(error) => return damaged(error.to_string()),
     }
     let release = match release(esp, slot, MANIFEST, keys) {
@@ -57,8 +57,8 @@ fn content(esp: &dyn FileSystem, slot: Slot, keys: &KeyRing, check: Check<'_>) -
 fn without_manifest(esp: &dyn FileSystem, slot: Slot, keys: &KeyRing, problem: String) -> Content {
     if let Some(release) = partial(esp, slot, keys) {
         let size = |artifact: &Artifact| {
-            let path = format!("{}/{}", slot.folder(), slot_file(artifact.role)?);
-            match esp.look(&path) {
+            let path = format!("{}/{}", slot.directory(), slot_file(artifact.role)?);
+            match esp.metadata(&path) {
                 Ok(Some(Entry::File { size })) => Some(size.min(artifact.size)),
                 _ => None,
             }
@@ -68,7 +68,8 @@ fn without_manifest(esp: &dyn FileSystem, slot: Slot, keys: &KeyRing, problem: S
     }
     let ours = Role::BOOT.into_iter().filter_map(slot_file).chain([MANIFEST, PARTIAL]);
     // What cannot be looked at is there, and damaged.
-    let is_there = |name| !matches!(esp.look(&format!("{}/{name}", slot.folder())), Ok(None));
+    let is_there =
+        |name| !matches!(esp.metadata(&format!("{}/{name}", slot.directory())), Ok(None));
     match ours.into_iter().any(is_there) {
         true => damaged(problem),
         false => Content::Empty,
@@ -92,8 +93,8 @@ fn release(
     name: &str,
     keys: &KeyRing,
 ) -> Result<Release, String> {
-    let path = format!("{}/{name}", slot.folder());
-    let token = read_if_there(esp, &path, TOKEN_MAX as u64)
+    let path = format!("{}/{name}", slot.directory());
+    let token = read_limited(esp, &path, TOKEN_MAX as u64)
         .map_err(|error| format!("{name} cannot be read: {}", error.why))?
         .ok_or_else(|| format!("{name} is missing"))?;
     let token = String::from_utf8_lossy(&token);
@@ -110,7 +111,7 @@ fn release(
 
 fn check_size(esp: &dyn FileSystem, slot: Slot, artifact: &Artifact) -> Result<(), String> {
     let name = slot_file(artifact.role).unwrap_or_default();
-    match esp.look(&format!("{}/{name}", slot.folder())) {
+    match esp.metadata(&format!("{}/{name}", slot.directory())) {
         Ok(Some(Entry::File { size })) if size == artifact.size => Ok(()),
         Ok(Some(Entry::File { size })) => {
             Err(format!("{name} has {size} bytes, expected {}", artifact.size))
@@ -129,7 +130,7 @@ fn check(
 ) -> Result<(), String> {
     check_size(esp, slot, artifact)?;
     let name = slot_file(artifact.role).unwrap_or_default();
-    let path = format!("{}/{name}", slot.folder());
+    let path = format!("{}/{name}", slot.directory());
     let seen = |done| progress.bytes(artifact.role, done, artifact.size);
     let digest =
         measure_with(esp, &path, artifact.size, &seen).map_err(|error| error.to_string())?;

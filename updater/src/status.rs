@@ -11,7 +11,7 @@ use crate::config::Reboot;
 use crate::host::Host;
 use crate::plan::{Content, Slots};
 use crate::record::{self, Checked, Download, Failure, HealthFound, HealthState, Poll, Waiting};
-use crate::trial::{is_left, settled};
+use crate::trial::{expire_trial, is_abandoned};
 
 /// As much of a text that others wrote as a line of a table has room for.
 const SHOWN_MAX: usize = 400;
@@ -96,7 +96,7 @@ pub struct Failed {
 impl Disk {
     /// The release that failed its trial or was rolled back, as grubenv remembers it.
     pub fn failed(&self, running: Option<Slot>) -> Option<Failed> {
-        let id = settled(&self.boot, running).failed?;
+        let id = expire_trial(&self.boot, running).failed?;
         let holds = |slot: &Slot| self.slots.get(*slot).release().is_some_and(|r| r.id() == id);
         Some(Failed { id, slot: Slot::ALL.into_iter().find(holds) })
     }
@@ -107,7 +107,9 @@ impl Disk {
     pub fn pending(&self, running: Option<Slot>) -> Option<Slot> {
         let trial = self.boot.trial?;
         match trial.tries {
-            0 => running.filter(|running| is_left(&self.boot, *running)).map(|_| self.boot.good),
+            0 => {
+                running.filter(|running| is_abandoned(&self.boot, *running)).map(|_| self.boot.good)
+            }
             tries => (running != Some(trial.slot) || tries == TRIES).then_some(trial.slot),
         }
     }

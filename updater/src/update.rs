@@ -5,15 +5,17 @@ use protocol::esp::{GRUBENV, Slot};
 use protocol::grubenv::BootState;
 use protocol::{KeyRing, Release};
 
-use crate::bootstate::Grubenv;
-use crate::confirm::{is_marked, unmark};
+use crate::confirm::{has_confirmed_mark, unmark};
 use crate::files::{FileError, FileSystem};
+use crate::grubenv_file::GrubenvFile;
 use crate::host::Booted;
 use crate::install::{InstallError, Installed, Job, Source, Space, install, put_on_trial};
 use crate::plan::{Facts, Permissions, Slots, Step, next};
 use crate::progress::Progress;
 use crate::slots::inspect;
-use crate::trial::{adopted, called_off, is_bad, is_left, leave, offered, settled};
+use crate::trial::{
+    abandon, cancel_trial, expire_trial, is_abandoned, is_bad, promote, record_newest,
+};
 
 /// What is asked for.
 #[derive(Clone, Copy)]
@@ -36,7 +38,7 @@ pub struct Update<'a> {
     /// What was in the slots.
     pub slots: Slots,
     /// grubenv, as it is by now.
-    pub grubenv: Grubenv,
+    pub grubenv: GrubenvFile,
     /// What is to be done, or was done.
     pub step: Step,
 }
@@ -150,7 +152,7 @@ impl<'a> Update<'a> {
             Step::Pending(_) | Step::Return(_) => return Ok(true),
             Step::NotTried(slot) => return Err(UpdateError::NotTried(slot)),
             Step::Withdraw(_) => {
-                self.grubenv.write(esp, called_off(&self.grubenv.state))?;
+                self.grubenv.write(esp, cancel_trial(&self.grubenv.state))?;
                 return Ok(false);
             }
             Step::Repair(slot) => {
@@ -176,7 +178,7 @@ impl<'a> Update<'a> {
     /// What grubenv is to say before anything else is done; nothing, if it does.
     fn memory(&self) -> Option<BootState> {
         let Request { booted, allow, .. } = self.request;
-        let Grubenv { state, problem, .. } = &self.grubenv;
+        let GrubenvFile { state, problem, .. } = &self.grubenv;
         let candidate = self.candidate();
         let facts = Facts { booted, state: &self.known, slots: &self.slots, candidate, allow };
         // Who runs from elsewhere does not know what is good here.
@@ -190,7 +192,7 @@ impl<'a> Update<'a> {
         let slot = self.known.good.other();
         let is_running = self.request.booted.slot == Some(slot);
         let is_bad = is_bad(&self.known, self.slots.get(slot));
-        (!is_running && is_bad && is_marked(self.request.esp, slot)).then_some(slot)
+        (!is_running && is_bad && has_confirmed_mark(self.request.esp, slot)).then_some(slot)
     }
 
     /// Writes down what must not be forgotten.
@@ -199,7 +201,7 @@ impl<'a> Update<'a> {
             unmark(self.request.esp, slot)?;
         }
         let Some(known) = self.memory() else { return Ok(()) };
-        let Grubenv { state, problem, .. } = &self.grubenv;
+        let GrubenvFile { state, problem, .. } = &self.grubenv;
         if let Some(problem) = problem {
             log::warn!("{problem}: it is made anew, with slot {} as good", known.good);
         }
@@ -214,11 +216,11 @@ impl<'a> Update<'a> {
 }
 
 /// What is in the slots, grubenv, and what GRUB goes by with what follows from both and from what runs.
-fn look(esp: &dyn FileSystem, booted: Booted, keys: &KeyRing) -> (Slots, Grubenv, BootState) {
+fn look(esp: &dyn FileSystem, booted: Booted, keys: &KeyRing) -> (Slots, GrubenvFile, BootState) {
     let slots = inspect(esp, keys);
-    let grubenv = Grubenv::of_host(esp, booted, &slots);
-    let state = settled(&grubenv.state, booted.slot);
-    let known = adopted(&state, booted, &slots, is_marked(esp, state.good.other()));
+    let grubenv = GrubenvFile::of_host(esp, booted, &slots);
+    let state = expire_trial(&grubenv.state, booted.slot);
+    let known = promote(&state, booted, &slots, has_confirmed_mark(esp, state.good.other()));
     (slots, grubenv, known)
 }
 
@@ -228,9 +230,9 @@ fn look(esp: &dyn FileSystem, booted: Booted, keys: &KeyRing) -> (Slots, Grubenv
 pub fn memory(facts: &Facts<'_>, step: &Step, before: &BootState) -> Option<BootState> {
     let Facts { booted, state, candidate, allow, .. } = facts;
     match (booted.slot, step) {
-        (Some(running), Step::Return(_)) => Some(leave(state, running, booted.id)),
+        (Some(running), Step::Return(_)) => Some(abandon(state, running, booted.id)),
         (Some(running), _) if running != state.good && state.good == before.good => None,
-        _ => Some(offered(state, candidate, allow.downgrade)),
+        _ => Some(record_newest(state, candidate, allow.downgrade)),
     }
 }
 
@@ -244,7 +246,9 @@ pub fn outstanding(esp: &dyn FileSystem, booted: Booted, keys: &KeyRing) -> Opti
     match next(&Facts { booted, state: &known, slots: &slots, candidate, allow }) {
         Step::Pending(slot) => slots.get(slot).release().cloned(),
         // Asked for before; else it would have to be written down first.
-        Step::Return(slot) if is_left(&known, slot.other()) => slots.get(slot).release().cloned(),
+        Step::Return(slot) if is_abandoned(&known, slot.other()) => {
+            slots.get(slot).release().cloned()
+        }
         _ => None,
     }
 }

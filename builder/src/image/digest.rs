@@ -50,22 +50,22 @@ mod tests {
 
     #[test]
     fn a_tree_is_known_by_names_modes_and_contents() {
-        let folder = tempfile::tempdir().unwrap();
-        let file = folder.path().join("a");
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("a");
         fs::write(&file, "x").unwrap();
-        let first = of_tree(folder.path()).unwrap();
-        assert_eq!(first, of_tree(folder.path()).unwrap());
+        let first = of_tree(directory.path()).unwrap();
+        assert_eq!(first, of_tree(directory.path()).unwrap());
         fs::write(&file, "y").unwrap();
-        let second = of_tree(folder.path()).unwrap();
+        let second = of_tree(directory.path()).unwrap();
         fs::set_permissions(&file, fs::Permissions::from_mode(0o600)).unwrap();
-        let third = of_tree(folder.path()).unwrap();
+        let third = of_tree(directory.path()).unwrap();
         assert!(first != second && second != third);
     }
 
     #[test]
     fn the_digest_of_a_file_is_sha256() {
-        let folder = tempfile::tempdir().unwrap();
-        let file = folder.path().join("abc");
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("abc");
         fs::write(&file, "abc").unwrap();
         let known = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
         assert_eq!(of_file(&file).unwrap(), (3, known.to_owned()));

@@ -106,10 +106,10 @@ mod tests {
     use super::*;
     use crate::judge::judge;
 
-    fn disk(folder: &Path, esp_size: u64) -> Result<std::path::PathBuf> {
-        let esp = folder.join("esp.img");
+    fn disk(directory: &Path, esp_size: u64) -> Result<std::path::PathBuf> {
+        let esp = directory.join("esp.img");
         File::create(&esp)?.set_len(esp_size)?;
-        let to = folder.join("disk.raw");
+        let to = directory.join("disk.raw");
         let (boot_img, core_img) = ([1; 512], [2; 100_000]);
         let disk = Disk { esp: &esp, boot_img: &boot_img, core_img: &core_img, seed: "a version" };
         disk.write(&to).map(|()| to)
@@ -117,8 +117,8 @@ mod tests {
 
     #[test]
     fn sgdisk_finds_no_fault_and_both_partitions() {
-        let folder = tempfile::tempdir().unwrap();
-        let disk = disk(folder.path(), 40 << 20).unwrap();
+        let directory = tempfile::tempdir().unwrap();
+        let disk = disk(directory.path(), 40 << 20).unwrap();
         let Some(verdict) = judge("sgdisk", &["--verify", "--print", disk.to_str().unwrap()])
         else {
             return;
@@ -130,14 +130,14 @@ mod tests {
     #[test]
     fn the_same_content_gives_the_same_disk() {
         let (a, b) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
-        let read = |folder: &Path| std::fs::read(disk(folder, 8 << 20).unwrap()).unwrap();
+        let read = |directory: &Path| std::fs::read(disk(directory, 8 << 20).unwrap()).unwrap();
         assert!(read(a.path()) == read(b.path()));
     }
 
     #[test]
     fn a_broken_esp_is_refused() {
-        let folder = tempfile::tempdir().unwrap();
-        assert!(disk(folder.path(), 0).is_err());
-        assert!(disk(folder.path(), (8 << 20) + 1).is_err());
+        let directory = tempfile::tempdir().unwrap();
+        assert!(disk(directory.path(), 0).is_err());
+        assert!(disk(directory.path(), (8 << 20) + 1).is_err());
     }
 }

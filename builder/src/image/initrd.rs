@@ -83,7 +83,7 @@ impl<W: Write> Archive<W> {
             // /dev is a file system of its own on the running system.
             Ok(())
         } else {
-            bail!("{}: neither a file, a folder nor a link", entry.path().display())
+            bail!("{}: neither a file, a directory nor a link", entry.path().display())
         }
     }
 
@@ -129,8 +129,8 @@ mod tests {
     use super::*;
     use crate::judge::judge;
 
-    fn write(folder: &Path, name: &str) -> PathBuf {
-        let (early, root) = (folder.join("early"), folder.join("root"));
+    fn write(directory: &Path, name: &str) -> PathBuf {
+        let (early, root) = (directory.join("early"), directory.join("root"));
         for path in [early.join("bin"), root.join("etc"), root.join("usr/bin")] {
             fs::create_dir_all(path).unwrap();
         }
@@ -140,17 +140,17 @@ mod tests {
         if !root.join("bin").is_symlink() {
             std::os::unix::fs::symlink("usr/bin", root.join("bin")).unwrap();
         }
-        let usr = folder.join("usr.squashfs");
+        let usr = directory.join("usr.squashfs");
         fs::write(&usr, "not really").unwrap();
-        let to = folder.join(name);
+        let to = directory.join(name);
         Initrd { early: &early, root: &root, usr: &usr, epoch: 1_700_000_000 }.write(&to).unwrap();
         to
     }
 
     #[test]
     fn cpio_lists_what_was_put_in_and_nothing_of_usr() {
-        let folder = tempfile::tempdir().unwrap();
-        let initrd = write(folder.path(), "initrd");
+        let directory = tempfile::tempdir().unwrap();
+        let initrd = write(directory.path(), "initrd");
         let Some(list) = judge("cpio", &["-i", "-t", "--quiet", "-F", initrd.to_str().unwrap()])
         else {
             return;
@@ -173,8 +173,8 @@ mod tests {
 
     #[test]
     fn the_same_trees_give_the_same_bytes_later_too() {
-        let folder = tempfile::tempdir().unwrap();
-        let first = fs::read(write(folder.path(), "first")).unwrap();
-        assert_eq!(first, fs::read(write(folder.path(), "second")).unwrap());
+        let directory = tempfile::tempdir().unwrap();
+        let first = fs::read(write(directory.path(), "first")).unwrap();
+        assert_eq!(first, fs::read(write(directory.path(), "second")).unwrap());
     }
 }

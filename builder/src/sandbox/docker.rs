@@ -98,7 +98,7 @@ impl Connection {
         image: &str,
         work: &Path,
     ) -> Result<(String, Pin<Box<dyn AsyncWrite + Send>>)> {
-        let work = work.to_str().context("the work folder's path is not UTF-8")?;
+        let work = work.to_str().context("the work directory's path is not UTF-8")?;
         let unconfined = ["seccomp=unconfined", "apparmor=unconfined"];
         let config = ContainerCreateBody {
             image: Some(image.to_owned()),

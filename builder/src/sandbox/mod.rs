@@ -1,7 +1,7 @@
 //! Containers: a root file system of the source distribution in which Commands run as root.
 //!
 //! Two backends: [`namespace`] needs nothing but Linux, [`docker`] needs an engine that answers.
-//! Both share the build's work folder with the container as `/build`, both reach the network, and
+//! Both share the build's work directory with the container as `/build`, both reach the network, and
 //! both end with the builder, however it ends.
 
 pub mod docker;
@@ -15,7 +15,7 @@ use protocol::pattern::Exec;
 
 use crate::log_file::LogFile;
 
-/// Where the work folder is inside of every container.
+/// Where the work directory is inside of every container.
 pub const WORK: &str = "/build";
 
 /// The capabilities that bootstrap tools need: to mount, to make device nodes, to chroot, and to own

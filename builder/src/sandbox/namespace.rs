@@ -1,4 +1,4 @@
-//! Containers without a daemon: a folder, namespaces and `chroot`.
+//! Containers without a daemon: a directory, namespaces and `chroot`.
 //!
 //! Every run is three processes, so that nothing here needs `unsafe` and nothing can be left behind:
 //!
@@ -32,7 +32,7 @@ const DEVICES: [&str; 6] = ["null", "zero", "full", "random", "urandom", "tty"];
 /// This program, also when its file has been replaced since it was started.
 const THIS_PROGRAM: &str = "/proc/self/exe";
 
-/// A folder with a root file system.
+/// A directory with a root file system.
 #[derive(Debug)]
 pub struct NamespaceSandbox {
     root: PathBuf,
@@ -41,7 +41,7 @@ pub struct NamespaceSandbox {
 }
 
 impl NamespaceSandbox {
-    /// Unpacks `base` into the work folder.
+    /// Unpacks `base` into the work directory.
     pub fn create(base: &Path, work: &Path, log: &mut LogFile) -> Result<Self> {
         let root = work.join("container");
         fs::create_dir(&root).with_context(|| format!("creating {}", root.display()))?;

@@ -8,7 +8,7 @@ use super::init::Container;
 use super::{Build, Describe};
 use crate::log_file::LogFile;
 
-/// A distribution in a folder, and what it is.
+/// A distribution in a directory, and what it is.
 pub struct RootTree {
     pub(super) container: Container,
     pub(super) packages: Vec<Package>,

@@ -25,11 +25,11 @@ impl Describe for Container {
 
 /// Starts the container and installs the tools.
 pub fn run(build: &Build, log: &mut LogFile) -> Result<Container> {
-    let work = &build.folders.work;
+    let work = &build.directories.work;
     // What a build left behind. Nothing is mounted in there: mounts go with their namespace.
     fs::remove_dir_all(work).with_context(|| format!("emptying {}", work.display()))?;
-    for folder in ["files", "out"] {
-        fs::create_dir_all(work.join(folder))?;
+    for directory in ["files", "out"] {
+        fs::create_dir_all(work.join(directory))?;
     }
     let tar = CachedBase { build };
     let base = Base { image: &build.variant.container.image, tar: &tar };
@@ -47,23 +47,23 @@ struct CachedBase<'a> {
 
 impl BaseTar for CachedBase<'_> {
     fn path(&self, log: &mut LogFile) -> Result<PathBuf> {
-        let Build { folders, variant, mirror, target, .. } = self.build;
+        let Build { directories, variant, mirror, target, .. } = self.build;
         let command = &variant.container.bootstrap;
         // Another command or mirror makes another base.
         let key = digest::of_bytes(format!("{command:?} {mirror:?}").as_bytes());
-        let tar = folders.cache.join(format!("base_{target}_{}.tar", &key[..8]));
+        let tar = directories.cache.join(format!("base_{target}_{}.tar", &key[..8]));
         if tar.exists() {
             log.line(&format!("using the base {}", tar.display()));
             return Ok(tar);
         }
         let (program, arguments) = command.split_first().context("no program to bootstrap with")?;
-        let partial = folders.work.join("base.tar");
+        let partial = directories.work.join("base.tar");
         Tool::new(program)
             .args(arguments)
             .arg(&partial)
             .args(mirror)
-            // What an interrupted bootstrap leaves is removed with the work folder.
-            .env("TMPDIR", &folders.work)
+            // What an interrupted bootstrap leaves is removed with the work directory.
+            .env("TMPDIR", &directories.work)
             .run(log)?;
         fs::rename(&partial, &tar).with_context(|| format!("keeping {}", tar.display()))?;
         Ok(tar)

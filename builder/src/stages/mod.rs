@@ -31,12 +31,12 @@ pub struct Build {
     pub target: Target,
     /// How.
     pub variant: VariantFile,
-    /// The folder with the variants and the files that go into images.
+    /// The directory with the variants and the files that go into images.
     pub variants: PathBuf,
     /// The updater's source: this workspace.
     pub workspace: PathBuf,
     /// Where everything goes.
-    pub folders: Folders,
+    pub directories: Directories,
     /// Who signs, and whom the image trusts.
     pub signing: Signing,
     /// The backend of the container.
@@ -51,9 +51,9 @@ pub struct Build {
     pub accel: testbed::accel::Request,
 }
 
-/// The folders of a build, below `out`.
+/// The directories of a build, below `out`.
 #[derive(Debug)]
-pub struct Folders {
+pub struct Directories {
     /// Downloads and bases, kept between builds.
     pub cache: PathBuf,
     /// The artifacts and the manifest.
@@ -64,23 +64,24 @@ pub struct Folders {
     pub work: PathBuf,
 }
 
-impl Folders {
-    /// The folders of a target below `out`, made where they are missing.
+impl Directories {
+    /// The directories of a target below `out`, made where they are missing.
     pub fn create(out: &Path, target: &Target) -> Result<Self> {
         let artifacts = out.join(target.to_string());
-        let folders = Self {
+        let directories = Self {
             cache: out.join("cache"),
             logs: artifacts.join("logs"),
             work: artifacts.join("work"),
             artifacts,
         };
-        for folder in [&folders.cache, &folders.logs, &folders.work] {
-            fs::create_dir_all(folder).with_context(|| format!("creating {}", folder.display()))?;
+        for directory in [&directories.cache, &directories.logs, &directories.work] {
+            fs::create_dir_all(directory)
+                .with_context(|| format!("creating {}", directory.display()))?;
         }
-        Ok(folders)
+        Ok(directories)
     }
 
-    /// Holds the folders for one build at a time.
+    /// Holds the directories for one build at a time.
     pub fn lock(&self) -> Result<File> {
         let path = self.artifacts.join("lock");
         let lock = File::create(&path).with_context(|| format!("creating {}", path.display()))?;
@@ -137,7 +138,7 @@ impl Stages<'_> {
     ) -> Result<T> {
         let number = self.done.len() + 1;
         let bar = Bar::start(&format!("{number}/6 {name}"));
-        let path = self.build.folders.logs.join(format!("{number}-{name}.log"));
+        let path = self.build.directories.logs.join(format!("{number}-{name}.log"));
         let mut log = LogFile::create(&path, bar.clone())?;
         match work(&mut log) {
             Ok(result) => {

@@ -19,7 +19,7 @@ use crate::image::disk::Disk;
 use crate::image::initrd::Initrd;
 use crate::log_file::LogFile;
 
-/// The files of a release and its signed manifest, in the artifacts' folder.
+/// The files of a release and its signed manifest, in the artifacts' directory.
 pub struct Packaged {
     pub(super) release: Release,
     pub(super) manifest: PathBuf,
@@ -34,7 +34,7 @@ impl Describe for Packaged {
 
 /// Makes the files, from the inside out.
 pub fn run(build: &Build, image: Image, log: &mut LogFile) -> Result<Packaged> {
-    let mut packaging = Packaging { build, pieces: build.folders.work.join("out"), image, log };
+    let mut packaging = Packaging { build, pieces: build.directories.work.join("out"), image, log };
     packaging.part("package")?;
     let kernel = packaging.kernel()?;
     let initrd = packaging.initrd()?;
@@ -67,7 +67,7 @@ impl Packaging<'_> {
     fn initrd(&self) -> Result<Artifact> {
         let initrd = Initrd {
             early: &self.pieces.join("early"),
-            root: &self.build.folders.work.join("root"),
+            root: &self.build.directories.work.join("root"),
             usr: &self.pieces.join("usr.squashfs"),
             epoch: self.image.tree.epoch,
         };
@@ -119,10 +119,10 @@ impl Packaging<'_> {
 
     /// The tree of the ESP: boot loaders, boot script, slot `a` filled and good.
     fn lay_out_esp(&self, esp: &Path, manifest: &str) -> Result<()> {
-        let slot = Slot::A.folder();
+        let slot = Slot::A.directory();
         let place = |from: &Path, to: &str| -> Result<()> {
             let to = esp.join(to);
-            fs::create_dir_all(to.parent().context("a file has a folder")?)?;
+            fs::create_dir_all(to.parent().context("a file has a directory")?)?;
             fs::copy(from, &to).with_context(|| format!("copying {}", from.display()))?;
             Ok(())
         };
@@ -137,11 +137,11 @@ impl Packaging<'_> {
                 place(&self.path(role), &format!("{slot}/{name}"))?;
             }
         }
-        fs::create_dir_all(esp.join(Slot::B.folder()))?;
+        fs::create_dir_all(esp.join(Slot::B.directory()))?;
         fs::write(esp.join(&slot).join(esp::MANIFEST), manifest)?;
         fs::write(esp.join(&slot).join(esp::CONFIRMED), "")?;
         let mut grubenv = Block::default();
-        BootState::settled(Slot::A).write(&mut grubenv);
+        BootState::with_good(Slot::A).write(&mut grubenv);
         grubenv.show_version(Slot::A, &self.image.version);
         fs::write(esp.join(esp::GRUBENV), grubenv.to_bytes()?)?;
         Ok(())
@@ -161,7 +161,7 @@ impl Packaging<'_> {
         claims.nbf = Some(issued);
         claims.exp = self.build.variant.pattern.expires_in.map(|seconds| issued + seconds);
         claims.jti = Some(format!("{}-{}", self.build.target, release.build));
-        let manifest = self.build.folders.artifacts.join(self.build.target.manifest_name());
+        let manifest = self.build.directories.artifacts.join(self.build.target.manifest_name());
         let text = token::sign(&self.build.signing.key, &claims)?;
         fs::write(&manifest, text + "\n")
             .with_context(|| format!("writing {}", manifest.display()))?;
@@ -191,7 +191,7 @@ impl Packaging<'_> {
     }
 
     fn path(&self, role: Role) -> PathBuf {
-        self.build.folders.artifacts.join(self.build.target.artifact_name(role))
+        self.build.directories.artifacts.join(self.build.target.artifact_name(role))
     }
 
     fn artifact(&self, role: Role) -> Result<Artifact> {

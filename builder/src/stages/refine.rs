@@ -41,7 +41,7 @@ impl Describe for Image {
 
 /// Gathers the files that are added and runs the variant's refinement.
 pub fn run(build: &Build, tree: RootTree, log: &mut LogFile) -> Result<Image> {
-    let files = build.folders.work.join("files");
+    let files = build.directories.work.join("files");
     gather(build, &files, log)?;
     let content = digest::of_tree(&files)?;
     let recipe = digest::of_bytes(format!("{}\n{content}", build.variant.rendered).as_bytes());
@@ -91,7 +91,7 @@ fn gather(build: &Build, files: &Path, log: &mut LogFile) -> Result<()> {
     }
     for binary in &build.variant.binaries {
         log.line(&format!("binary {}: {}", binary.name, binary.url));
-        let cached = build.folders.cache.join(&binary.sha256);
+        let cached = build.directories.cache.join(&binary.sha256);
         if !cached.exists() || digest::of_file(&cached)?.1 != binary.sha256 {
             download::fetch(binary, &cached)?;
         }
@@ -121,8 +121,8 @@ fn copy_tree(from: &Path, to: &Path) -> Result<()> {
 
 fn install(from: &Path, to: &Path, mode: u32) -> Result<()> {
     let failed = || format!("copying {} to {}", from.display(), to.display());
-    if let Some(folder) = to.parent() {
-        fs::create_dir_all(folder).with_context(failed)?;
+    if let Some(directory) = to.parent() {
+        fs::create_dir_all(directory).with_context(failed)?;
     }
     fs::copy(from, to).with_context(failed)?;
     fs::set_permissions(to, Permissions::from_mode(mode)).with_context(failed)

@@ -76,7 +76,7 @@ pub fn run(build: &Build, tested: Tested, log: &mut LogFile) -> Result<Outcome> 
     }
     for artifact in &release.artifacts {
         log.step(&format!("uploading {}", artifact.name));
-        build.cdn.upload(&build.folders.artifacts.join(&artifact.name), artifact)?;
+        build.cdn.upload(&build.directories.artifacts.join(&artifact.name), artifact)?;
     }
     build.cdn.publish(&tested.packaged().manifest, &build.target)?;
     Ok(Outcome::Published { build: release.build, differences })

@@ -37,11 +37,11 @@ impl Describe for Tested {
 /// Runs the full update cycle.
 pub fn run(build: &Build, packaged: Packaged, log: &mut LogFile) -> Result<Tested> {
     let options = Options {
-        artifacts: build.folders.artifacts.clone(),
+        artifacts: build.directories.artifacts.clone(),
         target: build.target.clone(),
         keys: build.signing.ring()?,
-        logs: build.folders.logs.clone(),
-        work: build.folders.work.clone(),
+        logs: build.directories.logs.clone(),
+        work: build.directories.work.clone(),
         accel: build.accel,
         memory: Options::MEMORY,
         cpus: None,

@@ -9,8 +9,8 @@ mkfs.vfat -F 32 --invariant -n ETCHAOS -i "${ESP_UUID/-/}" "$image"
 
 cd "$OUT/esp"
 find . -exec touch --no-dereference --date="@$SOURCE_DATE_EPOCH" {} +
-find . -mindepth 1 -type d | sort | while read -r folder; do
-  mmd -i "$image" "::${folder#.}"
+find . -mindepth 1 -type d | sort | while read -r directory; do
+  mmd -i "$image" "::${directory#.}"
 done
 find . -type f | sort | while read -r file; do
   mcopy -m -i "$image" "$file" "::${file#.}"

@@ -1,4 +1,4 @@
-// What all variants share. A variant is a file beside this folder that calls `variant()` with what
+// What all variants share. A variant is a file beside this directory that calls `variant()` with what
 // its distribution does differently; what comes out is an Etcha Pattern with the fields that the
 // builder needs besides.
 //
@@ -24,7 +24,7 @@
   toManifest:: ['etcha:buildManifest'],
   toRunVar(name):: ['etcha:runVar_' + name],
 
-  // Shell text that writes a file of this folder into the container.
+  // Shell text that writes a file of this directory into the container.
   writeFile(path, content, mode='644')::
     assert std.endsWith(content, '\n') : path + ' does not end with a newline';
     assert std.length(std.findSubstr('\nEND_OF_FILE\n', content)) == 0 : path + ' holds the end mark';
@@ -100,7 +100,7 @@
     distribution: v.distribution,
     arches: v.arches,
     container: v.container,
-    espVendor: v.espVendor,  // the folder EFI/… at which the signed GRUB looks for its configuration
+    espVendor: v.espVendor,  // the directory EFI/… at which the signed GRUB looks for its configuration
     units: {
       [list]: etchaos.units[list] + (if list in units then units[list] else [])
       for list in ['enable', 'disable', 'mask']

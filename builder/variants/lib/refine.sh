@@ -6,7 +6,7 @@ remove() { rm -rf -- "$@"; }
 
 # --- Our files
 
-# One by one: neither the owners and modes of a checkout nor those of its folders count, only whether
+# One by one: neither the owners and modes of a checkout nor those of its directories count, only whether
 # a file is executable.
 (cd "$FILES" && find . ! -type d) | while read -r file; do
   if [ -L "$FILES/$file" ]; then

@@ -83,7 +83,7 @@ pub struct BootState {
 
 impl BootState {
     /// One good slot and no trial.
-    pub fn settled(good: Slot) -> Self {
+    pub fn with_good(good: Slot) -> Self {
         Self { good, trial: None, failed: None, newest: None }
     }
 
@@ -172,17 +172,17 @@ mod tests {
     fn on_trial(tries: u8) -> BootState {
         let release = Some(example().id());
         let trial = Trial { slot: Slot::B, tries, release, since: Some(BootId(0x0a0b_0c0d)) };
-        BootState { trial: Some(trial), ..BootState::settled(Slot::A) }
+        BootState { trial: Some(trial), ..BootState::with_good(Slot::A) }
     }
 
     #[test]
     fn a_state_round_trips() {
         let newest = Newest { target: "deb_amd64".parse().unwrap(), build: 2_026_112_301 };
         for state in [
-            BootState::settled(Slot::A),
+            BootState::with_good(Slot::A),
             on_trial(3),
             BootState { good: Slot::B, failed: Some(example().id()), ..on_trial(0) },
-            BootState { newest: Some(newest), ..BootState::settled(Slot::B) },
+            BootState { newest: Some(newest), ..BootState::with_good(Slot::B) },
         ] {
             let block = Block::parse(&state.to_bytes()).unwrap();
             assert_eq!(BootState::read(&block), Ok(state));

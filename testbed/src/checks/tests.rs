@@ -1,4 +1,4 @@
-//! The checks against made-up guests: a folder of files, and programs that say what a test wants.
+//! The checks against made-up guests: a directory of files, and programs that say what a test wants.
 
 use super::*;
 use protocol::release::{Artifact, Package, Role};
@@ -193,7 +193,7 @@ fn packages_are_compared_both_ways() {
 fn mounts_and_writes() {
     let guest = |mounts: &str| Guest::new().file("proc/1/mounts", mounts);
     let usr = text("/usr is read-only");
-    // No folder usr: nothing can be written there.
+    // No directory usr: nothing can be written there.
     guest("/dev/loop0 /usr squashfs ro,nodev,relatime 0 0\n").passes(&usr);
     guest("/dev/loop0 /usr squashfs rw,relatime 0 0\n").fails(&usr, "expected a read-only mount");
     guest("root / tmpfs rw 0 0\n").fails(&usr, "not a mount of its own");

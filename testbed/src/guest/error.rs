@@ -15,7 +15,7 @@ pub enum GuestError {
     #[error(transparent)]
     Vm(#[from] VmError),
     /// The VM is beyond help.
-    #[error("the VM failed while {waiting}, after {} s: {what}\n{last_words}", after.as_secs())]
+    #[error("the VM failed while {waiting}, after {} s: {what}\n{console_tail}", after.as_secs())]
     Trouble {
         /// What was being waited for.
         waiting: &'static str,
@@ -24,11 +24,11 @@ pub enum GuestError {
         /// What happened.
         what: String,
         /// The console.
-        last_words: String,
+        console_tail: String,
     },
     /// Time is up.
     #[error(
-        "gave up {waiting} after {} s: {why}; {last_error}\n{last_words}",
+        "gave up {waiting} after {} s: {why}; {last_error}\n{console_tail}",
         after.as_secs()
     )]
     GaveUp {
@@ -41,25 +41,25 @@ pub enum GuestError {
         /// What came of the last attempt.
         last_error: String,
         /// The console.
-        last_words: String,
+        console_tail: String,
     },
     /// The listener refuses.
-    #[error("{waiting}: {source}\n{last_words}")]
+    #[error("{waiting}: {source}\n{console_tail}")]
     Push {
         /// What was being done.
         waiting: &'static str,
         /// Why.
         source: PushError,
         /// The console.
-        last_words: String,
+        console_tail: String,
     },
     /// Commands failed.
-    #[error("{}{last_words}", failures(.commands))]
+    #[error("{}{console_tail}", failures(.commands))]
     Commands {
         /// The ones that failed, with their output.
         commands: Vec<CommandResult>,
         /// The console.
-        last_words: String,
+        console_tail: String,
     },
     /// Somebody asked to stop.
     #[error("stopped while {0}")]
@@ -94,7 +94,7 @@ mod tests {
                 result("kernel", Outcome::Failed, "expected a\nfound b\n"),
                 result("silent", Outcome::Failed, ""),
             ],
-            last_words: "the console's last lines (console.log):\n  | login:".into(),
+            console_tail: "the console's last lines (console.log):\n  | login:".into(),
         };
         assert_eq!(
             error.to_string(),

@@ -6,7 +6,7 @@ use std::ops::Range;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-use protocol::esp::{FOLDER, GRUB_CFG, GRUBENV, MANIFEST, Slot};
+use protocol::esp::{DIRECTORY, GRUB_CFG, GRUBENV, MANIFEST, Slot};
 use sha2::{Digest, Sha256};
 
 use super::ReplayError;
@@ -92,7 +92,9 @@ pub fn compare(model: &Model, esp: Range<u64>) -> Result<(), CrosscheckError> {
     let fat = Fat::open(model, esp.start)?;
     let mut paths = vec![GRUBENV.to_owned(), GRUB_CFG.to_owned()];
     for slot in Slot::ALL {
-        paths.extend(["vmlinuz", "initrd", MANIFEST].map(|name| format!("{FOLDER}/{slot}/{name}")));
+        paths.extend(
+            ["vmlinuz", "initrd", MANIFEST].map(|name| format!("{DIRECTORY}/{slot}/{name}")),
+        );
     }
     for path in paths {
         let (ours, theirs) = (ours(model, &fat, &path), theirs(&image, &path)?);
@@ -131,7 +133,7 @@ impl fmt::Display for Seen {
 }
 
 fn ours<S: Sectors>(disk: &S, fat: &Fat<'_, S>, path: &str) -> Seen {
-    let file = fat.find(path).ok().flatten().filter(|file| !file.is_folder);
+    let file = fat.find(path).ok().flatten().filter(|file| !file.is_directory);
     let Some(file) = file else { return Seen::Nothing };
     let read = || -> Result<Seen, FatError> {
         let mut hasher = Sha256::new();

@@ -8,10 +8,10 @@ use std::io;
 
 use super::disk::{SECTOR, Sectors};
 
-/// Bytes of an entry of a folder.
+/// Bytes of an entry of a directory.
 const ENTRY: usize = 32;
-/// No folder of ours is larger: this many clusters.
-const FOLDER_CLUSTERS_MAX: usize = 256;
+/// No directory of ours is larger: this many clusters.
+const DIRECTORY_CLUSTERS_MAX: usize = 256;
 /// Entries of the file allocation table in a sector.
 const LINKS: u64 = SECTOR as u64 / 4;
 /// The upper four bits of an entry mean nothing.
@@ -22,7 +22,7 @@ const END: u32 = 0x0fff_fff8;
 const DEPTH_MAX: usize = 8;
 
 const ATTRIBUTE_VOLUME: u8 = 0x08;
-const ATTRIBUTE_FOLDER: u8 = 0x10;
+const ATTRIBUTE_DIRECTORY: u8 = 0x10;
 const ATTRIBUTE_LONG: u8 = 0x0f;
 
 /// A file system, or a part of it, that cannot be read.
@@ -47,14 +47,14 @@ pub enum FatError {
     },
 }
 
-/// A file or a folder.
+/// A file or a directory.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Node {
     /// Its name.
     pub name: String,
-    /// Whether it is a folder.
-    pub is_folder: bool,
-    /// Its size in bytes; 0 for a folder.
+    /// Whether it is a directory.
+    pub is_directory: bool,
+    /// Its size in bytes; 0 for a directory.
     pub size: u64,
     /// Its first cluster; 0 if it has none.
     first: u32,
@@ -104,9 +104,9 @@ impl<'a, S: Sectors> Fat<'a, S> {
 
     /// The node at a path of names with slashes between them; none, if a part of it is not there.
     pub fn find(&self, path: &str) -> Result<Option<Node>, FatError> {
-        let mut node = Node { name: String::new(), is_folder: true, size: 0, first: self.root };
+        let mut node = Node { name: String::new(), is_directory: true, size: 0, first: self.root };
         for name in path.split('/').filter(|name| !name.is_empty()) {
-            if !node.is_folder {
+            if !node.is_directory {
                 return Ok(None);
             }
             let found = self.list(&node)?.into_iter().find(|n| n.name.eq_ignore_ascii_case(name));
@@ -118,9 +118,9 @@ impl<'a, S: Sectors> Fat<'a, S> {
         Ok(Some(node))
     }
 
-    /// Everything in a folder, without `.` and `..`.
-    pub fn list(&self, folder: &Node) -> Result<Vec<Node>, FatError> {
-        let chain = self.chain(folder.first, None)?;
+    /// Everything in a directory, without `.` and `..`.
+    pub fn list(&self, directory: &Node) -> Result<Vec<Node>, FatError> {
+        let chain = self.chain(directory.first, None)?;
         let mut nodes = Vec::new();
         let mut long = LongName::default();
         for cluster in chain {
@@ -142,7 +142,7 @@ impl<'a, S: Sectors> Fat<'a, S> {
         Ok(nodes)
     }
 
-    /// Every file below a folder, with its path from the root.
+    /// Every file below a directory, with its path from the root.
     pub fn files(&self, path: &str) -> Result<Vec<(String, Node)>, FatError> {
         let mut files = Vec::new();
         if let Some(node) = self.find(path)? {
@@ -158,7 +158,7 @@ impl<'a, S: Sectors> Fat<'a, S> {
         depth: usize,
         files: &mut Vec<(String, Node)>,
     ) -> Result<(), FatError> {
-        if !node.is_folder {
+        if !node.is_directory {
             files.push((path.to_owned(), node.clone()));
             return Ok(());
         }
@@ -202,7 +202,7 @@ impl<'a, S: Sectors> Fat<'a, S> {
         if count.is_some_and(|count| count > u64::from(self.clusters)) {
             return Err(FatError::Chain("it is longer than the disk".into()));
         }
-        let most = count.map_or(FOLDER_CLUSTERS_MAX, |count| count as usize);
+        let most = count.map_or(DIRECTORY_CLUSTERS_MAX, |count| count as usize);
         let mut chain = Vec::new();
         let (mut cluster, mut at, mut links) = (first, u64::MAX, [0; SECTOR]);
         while chain.len() < most {
@@ -223,7 +223,7 @@ impl<'a, S: Sectors> Fat<'a, S> {
         }
         match count {
             Some(_) => Ok(chain),
-            None => Err(FatError::Chain(format!("a folder has more than {most} clusters"))),
+            None => Err(FatError::Chain(format!("a directory has more than {most} clusters"))),
         }
     }
 }
@@ -236,7 +236,7 @@ fn node(entry: &[u8], name: String) -> Option<Node> {
     let half = |at: usize| u32::from(u16::from_le_bytes([entry[at], entry[at + 1]]));
     Some(Node {
         name,
-        is_folder: entry[11] & ATTRIBUTE_FOLDER != 0,
+        is_directory: entry[11] & ATTRIBUTE_DIRECTORY != 0,
         size: u64::from(u32_in(entry, 28)),
         first: (half(20) << 16 | half(26)) & LINK_MASK,
     })

@@ -148,14 +148,14 @@ mod tests {
     #[test]
     fn what_the_updater_writes_is_read() {
         let trial = Trial { slot: Slot::B, tries: 3, release: None, since: None };
-        let state = BootState { trial: Some(trial), ..BootState::settled(Slot::A) };
+        let state = BootState { trial: Some(trial), ..BootState::with_good(Slot::A) };
         let read = Environment::read(&state.to_bytes());
         assert_eq!(read.to_string(), "good a, trial b (3 tries)");
         assert_eq!(
             read.order(),
             [(Slot::B, Why::Trial), (Slot::A, Why::Good), (Slot::B, Why::Fallback)]
         );
-        let settled = Environment::read(&BootState::settled(Slot::B).to_bytes());
+        let settled = Environment::read(&BootState::with_good(Slot::B).to_bytes());
         assert_eq!(settled.order(), [(Slot::B, Why::Good), (Slot::A, Why::Fallback)]);
         assert!(settled.is_confirmed(Slot::B) && !settled.is_confirmed(Slot::A));
     }

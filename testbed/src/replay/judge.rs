@@ -147,12 +147,12 @@ impl Judge {
         fat: &Fat<'_, S>,
         slot: Slot,
     ) -> Result<Option<Rc<Release>>, String> {
-        let folder = slot.folder();
-        let Some(node) = find(fat, &folder)? else { return Ok(None) };
-        if fat.list(&node).map_err(|error| format!("{folder}: {error}"))?.is_empty() {
+        let directory = slot.directory();
+        let Some(node) = find(fat, &directory)? else { return Ok(None) };
+        if fat.list(&node).map_err(|error| format!("{directory}: {error}"))?.is_empty() {
             return Ok(None);
         }
-        let path = format!("{folder}/{MANIFEST}");
+        let path = format!("{directory}/{MANIFEST}");
         let manifest = find(fat, &path)?.ok_or_else(|| format!("{MANIFEST} is missing"))?;
         let release = self.manifest(disk, fat, &manifest)?;
         for artifact in release.boot_artifacts() {
@@ -187,9 +187,9 @@ impl Judge {
         artifact: &Artifact,
     ) -> Result<(), String> {
         let name = slot_file(artifact.role).unwrap_or_default();
-        let path = format!("{}/{name}", slot.folder());
+        let path = format!("{}/{name}", slot.directory());
         let file = find(fat, &path)?.ok_or_else(|| format!("{name} is missing"))?;
-        if file.is_folder || file.size != artifact.size {
+        if file.is_directory || file.size != artifact.size {
             return Err(format!("{name} has {} bytes, expected {}", file.size, artifact.size));
         }
         let sectors = fat.sectors(&file).map_err(|error| format!("{name}: {error}"))?;
@@ -250,8 +250,8 @@ fn read_environment<S: Sectors>(fat: &Fat<'_, S>) -> Environment {
 
 /// Whether grub.cfg's test for a file of a slot succeeds.
 fn has<S: Sectors>(fat: &Fat<'_, S>, slot: Slot, name: &str) -> bool {
-    let node = fat.find(&format!("{}/{name}", slot.folder())).ok().flatten();
-    node.is_some_and(|node| !node.is_folder)
+    let node = fat.find(&format!("{}/{name}", slot.directory())).ok().flatten();
+    node.is_some_and(|node| !node.is_directory)
 }
 
 /// Whether grub.cfg's test for both files succeeds.

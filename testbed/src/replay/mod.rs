@@ -175,7 +175,7 @@ fn check_end(model: &mut Model, path: &Path) -> Result<(), ReplayError> {
 }
 
 fn keep(model: &Model, state: &State<'_>, dir: &Path) -> Result<(), ReplayError> {
-    fs::create_dir_all(dir).map_err(file("make the folder", dir))?;
+    fs::create_dir_all(dir).map_err(file("make the directory", dir))?;
     let path = dir.join("bad.raw");
     let _ = fs::remove_file(&path);
     model.save(0..model.len(), &path).map_err(file("write", &path))?;

@@ -25,7 +25,7 @@ const ESP: u64 = 64;
 const ESP_SECTORS: u64 = 70_000;
 
 /// A disk with a release in slot `a`, which is good, and room for another one.
-struct Bench {
+struct TestEnvironment {
     dir: TempDir,
     key: PrivateKey,
     disk: PathBuf,
@@ -34,7 +34,7 @@ struct Bench {
 /// The files of a slot.
 type Files = Vec<(&'static str, Vec<u8>)>;
 
-impl Bench {
+impl TestEnvironment {
     /// None where the programs are missing that make file systems; with `CI=true` that is a failure.
     fn new() -> Option<Self> {
         let tools = ["/usr/sbin/mkfs.vfat", "mcopy", "mmd", "mdel"];
@@ -63,12 +63,12 @@ impl Bench {
             "/usr/sbin/mkfs.vfat",
             &["-F", "32", "-s", "1", "--offset", &offset, "-n", "ETCHAOS", "DISK", &sectors],
         );
-        for folder in ["EFI", "EFI/BOOT", "etchaos", "etchaos/a", "etchaos/b"] {
-            bench.tool("mmd", &["-i", "IMAGE", &format!("::{folder}")]);
+        for directory in ["EFI", "EFI/BOOT", "etchaos", "etchaos/a", "etchaos/b"] {
+            bench.tool("mmd", &["-i", "IMAGE", &format!("::{directory}")]);
         }
         bench.put("EFI/BOOT/BOOTX64.EFI", &[9; 3000]);
         bench.put("etchaos/grub.cfg", b"# grub.cfg");
-        bench.put(GRUBENV, &BootState::settled(Slot::A).to_bytes());
+        bench.put(GRUBENV, &BootState::with_good(Slot::A).to_bytes());
         bench.install(Slot::A, &bench.release(1));
         Some(bench)
     }
@@ -98,7 +98,7 @@ impl Bench {
 
     fn install(&self, slot: Slot, files: &Files) {
         for (name, bytes) in files {
-            self.put(&format!("{}/{name}", slot.folder()), bytes);
+            self.put(&format!("{}/{name}", slot.directory()), bytes);
         }
     }
 
@@ -182,7 +182,7 @@ fn difference(from: &Path, to: &Path, log: &mut Writer) {
 }
 
 /// grubenv in place, as the updater and GRUB write it.
-fn flip(bench: &Bench, state: BootState, log: &mut Writer) {
+fn flip(bench: &TestEnvironment, state: BootState, log: &mut Writer) {
     let sector = bench.first_sector(GRUBENV);
     let bytes = state.to_bytes();
     // mkfs.vfat and mtools give one file neighbouring clusters on an empty disk.
@@ -201,12 +201,12 @@ fn trial() -> BootState {
 
 fn on_trial(tries: u8) -> BootState {
     let trial = Trial { slot: Slot::B, tries, release: None, since: None };
-    BootState { trial: Some(trial), ..BootState::settled(Slot::A) }
+    BootState { trial: Some(trial), ..BootState::with_good(Slot::A) }
 }
 
 #[test]
 fn a_slot_that_is_flushed_before_anything_points_to_it_is_never_bad() {
-    let Some(bench) = Bench::new() else { return };
+    let Some(bench) = TestEnvironment::new() else { return };
     let base = bench.snapshot("base");
     let mut log = Writer::new();
     bench.install(Slot::B, &bench.release(2));
@@ -216,7 +216,7 @@ fn a_slot_that_is_flushed_before_anything_points_to_it_is_never_bad() {
     log.flush();
     // GRUB counts, and flushes nothing.
     flip(&bench, on_trial(TRIES - 1), &mut log);
-    flip(&bench, BootState::settled(Slot::B), &mut log);
+    flip(&bench, BootState::with_good(Slot::B), &mut log);
     log.flush();
 
     let tally = bench.replay(&base, &mut log);
@@ -233,7 +233,7 @@ fn a_slot_that_is_flushed_before_anything_points_to_it_is_never_bad() {
 
 #[test]
 fn the_same_seed_finds_the_same_states() {
-    let Some(bench) = Bench::new() else { return };
+    let Some(bench) = TestEnvironment::new() else { return };
     let base = bench.snapshot("base");
     let mut log = Writer::new();
     bench.install(Slot::B, &bench.release(2));
@@ -248,7 +248,7 @@ fn the_same_seed_finds_the_same_states() {
 /// Every order that is wrong must be found out, or the judge is worth nothing.
 #[test]
 fn wrong_orders_are_bad() {
-    type Order = fn(&Bench, &Path, &mut Writer);
+    type Order = fn(&TestEnvironment, &Path, &mut Writer);
     let orders: [(&str, Order, &str); 5] = [
         ("the good slot is overwritten in place", overwrite_good, "slot a (last confirmed)"),
         ("grubenv points to a slot that is not written yet", flip_first, "on trial"),
@@ -257,7 +257,7 @@ fn wrong_orders_are_bad() {
         ("the boot loader is replaced", replace_loader, "boot loader"),
     ];
     for (what, order, why) in orders {
-        let Some(bench) = Bench::new() else { return };
+        let Some(bench) = TestEnvironment::new() else { return };
         let base = bench.snapshot("base");
         let mut log = Writer::new();
         order(&bench, &base, &mut log);
@@ -274,7 +274,7 @@ fn wrong_orders_are_bad() {
     }
 }
 
-fn overwrite_good(bench: &Bench, base: &Path, log: &mut Writer) {
+fn overwrite_good(bench: &TestEnvironment, base: &Path, log: &mut Writer) {
     let release = bench.release(2);
     for (name, bytes) in &release {
         let sector = bench.first_sector(&format!("etchaos/a/{name}"));
@@ -285,7 +285,7 @@ fn overwrite_good(bench: &Bench, base: &Path, log: &mut Writer) {
     log.flush();
 }
 
-fn flip_first(bench: &Bench, _: &Path, log: &mut Writer) {
+fn flip_first(bench: &TestEnvironment, _: &Path, log: &mut Writer) {
     flip(bench, trial(), log);
     log.flush();
     let flipped = bench.snapshot("flipped");
@@ -294,14 +294,14 @@ fn flip_first(bench: &Bench, _: &Path, log: &mut Writer) {
     log.flush();
 }
 
-fn no_flush(bench: &Bench, base: &Path, log: &mut Writer) {
+fn no_flush(bench: &TestEnvironment, base: &Path, log: &mut Writer) {
     bench.install(Slot::B, &bench.release(2));
     difference(base, &bench.disk, log);
     flip(bench, trial(), log);
     log.flush();
 }
 
-fn no_way_back(bench: &Bench, base: &Path, log: &mut Writer) {
+fn no_way_back(bench: &TestEnvironment, base: &Path, log: &mut Writer) {
     bench.install(Slot::B, &bench.release(2));
     difference(base, &bench.disk, log);
     log.flush();
@@ -311,18 +311,18 @@ fn no_way_back(bench: &Bench, base: &Path, log: &mut Writer) {
     bench.tool("mdel", &["-i", "IMAGE", "::etchaos/a/initrd"]);
     difference(&flipped, &bench.disk, log);
     log.flush();
-    flip(bench, BootState::settled(Slot::B), log);
+    flip(bench, BootState::with_good(Slot::B), log);
     log.flush();
 }
 
-fn replace_loader(bench: &Bench, base: &Path, log: &mut Writer) {
+fn replace_loader(bench: &TestEnvironment, base: &Path, log: &mut Writer) {
     bench.put("EFI/BOOT/BOOTX64.EFI", &[8; 3000]);
     difference(base, &bench.disk, log);
 }
 
 #[test]
 fn a_recording_of_another_disk_is_found_out() {
-    let Some(bench) = Bench::new() else { return };
+    let Some(bench) = TestEnvironment::new() else { return };
     let base = bench.snapshot("base");
     bench.put("etchaos/config.json", b"{}");
     let effort = Effort { states: 1, seed: 1, crosschecks: 0, keep_bad: None };
@@ -343,7 +343,7 @@ fn a_recording_of_another_disk_is_found_out() {
 
 #[test]
 fn mtools_and_our_reader_see_the_same() {
-    let Some(bench) = Bench::new() else { return };
+    let Some(bench) = TestEnvironment::new() else { return };
     // Fragments, deleted entries, and a name that needs three entries.
     for number in 0..20 {
         bench.put(&format!("etchaos/a file with a long name, number {number}.txt"), &[1; 600]);
@@ -370,7 +370,7 @@ fn mtools_and_our_reader_see_the_same() {
 
 #[test]
 fn no_damage_makes_the_judge_panic_or_err() {
-    let Some(bench) = Bench::new() else { return };
+    let Some(bench) = TestEnvironment::new() else { return };
     let mut model = Model::load(&bench.disk, Contents::default()).unwrap();
     let mut judge = Judge::new(bench.key.public().clone().into(), ESP);
     judge.remember_loader(&model).unwrap();

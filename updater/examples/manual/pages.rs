@@ -13,15 +13,15 @@ const NAME: &str = "etchaos-updater";
 
 /// Writes `etchaos-updater.1`, `etchaos-updater-update.1` and so on, and the completions for bash, zsh
 /// and fish.
-pub fn write(folder: &Path) -> io::Result<()> {
-    std::fs::create_dir_all(folder)?;
-    clap_mangen::generate_to(Cli::command(), folder)?;
+pub fn write(directory: &Path) -> io::Result<()> {
+    std::fs::create_dir_all(directory)?;
+    clap_mangen::generate_to(Cli::command(), directory)?;
     for command in Cli::command().get_subcommands().filter(|command| !command.is_hide_set()) {
-        name_exit_codes(&folder.join(format!("{NAME}-{}.1", command.get_name())))?;
+        name_exit_codes(&directory.join(format!("{NAME}-{}.1", command.get_name())))?;
     }
-    std::fs::write(folder.join(format!("{NAME}.1")), main_page()?)?;
+    std::fs::write(directory.join(format!("{NAME}.1")), main_page()?)?;
     for shell in [Shell::Bash, Shell::Zsh, Shell::Fish] {
-        generate_to(shell, &mut Cli::command(), NAME, folder)?;
+        generate_to(shell, &mut Cli::command(), NAME, directory)?;
     }
     Ok(())
 }

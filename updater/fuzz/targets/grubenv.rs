@@ -32,11 +32,11 @@ fn read(bytes: &[u8]) {
     let trial = Trial { slot: Slot::B, tries: 3, release: None, since: Some(BootId(u32::MAX)) };
     let target = "deb_amd64".parse().expect("a target");
     for state in [
-        BootState::settled(Slot::B),
-        BootState { trial: Some(trial), ..BootState::settled(Slot::A) },
+        BootState::with_good(Slot::B),
+        BootState { trial: Some(trial), ..BootState::with_good(Slot::A) },
         BootState {
             newest: Some(Newest { target, build: u64::MAX }),
-            ..BootState::settled(Slot::A)
+            ..BootState::with_good(Slot::A)
         },
     ] {
         state.write(&mut block);

@@ -1,5 +1,5 @@
 //! Manifests. The input is the claims, which are signed here. Of what passes, names are safe as file
-//! names, and what is fetched is below the manifest's folder, or from an origin that was allowed.
+//! names, and what is fetched is below the manifest's directory, or from an origin that was allowed.
 
 #![no_main]
 
@@ -10,7 +10,7 @@ use protocol::token::{sign, verify};
 use protocol::url::{artifact_url, origin};
 use protocol::{Manifest, Role, Verified};
 
-const FOLDER: &str = "https://cdn.example/os/";
+const DIRECTORY: &str = "https://cdn.example/os/";
 const ALLOWED: &str = "https://mirror.example:8443";
 
 fuzz_target!(|claims: &[u8]| {
@@ -26,7 +26,7 @@ fuzz_target!(|claims: &[u8]| {
         );
         assert!(artifact.size > 0);
         let allowed = [ALLOWED.to_owned()];
-        if let Ok(url) = artifact_url(&format!("{FOLDER}x.jwt"), &artifact.url, &allowed) {
+        if let Ok(url) = artifact_url(&format!("{DIRECTORY}x.jwt"), &artifact.url, &allowed) {
             stays_at_home(&url);
         }
     }
@@ -50,7 +50,7 @@ fn stays_at_home(url: &str) {
     assert!(["https://cdn.example", ALLOWED].contains(&origin), "{url}");
     assert!(url.bytes().all(|byte| byte.is_ascii_graphic()), "{url:?}");
     // A relative one has no way up. An absolute one is followed as it was signed.
-    if let Some(path) = url.strip_prefix(FOLDER) {
+    if let Some(path) = url.strip_prefix(DIRECTORY) {
         let is_relative = !path.contains(['?', '#', '%']);
         assert!(!is_relative || path.split('/').all(|part| part != ".."), "{url}");
     }

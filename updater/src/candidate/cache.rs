@@ -12,7 +12,7 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 
 use crate::cdn::{Validators, is_etag, is_validator};
-use crate::host::read_if_there;
+use crate::host::read_limited;
 
 /// A dozen manifests of the usual size. It is all read into memory.
 const FILE_MAX: u64 = 1 << 20;
@@ -36,7 +36,7 @@ impl Cache {
     /// Reads the file. One that is missing, damaged or too large is empty.
     pub(super) fn read(path: Option<&Path>) -> Self {
         let Some(path) = path else { return Self::default() };
-        let bytes = match read_if_there(path, FILE_MAX) {
+        let bytes = match read_limited(path, FILE_MAX) {
             Ok(bytes) => bytes.unwrap_or_default(),
             Err(error) => {
                 log::info!("cannot read {}: {error}", path.display());
@@ -82,8 +82,8 @@ impl Cache {
         while bytes.len() as u64 > FILE_MAX && self.entries.pop().is_some() {
             bytes = serde_json::to_vec(self)?;
         }
-        if let Some(folder) = path.parent() {
-            DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
+        if let Some(directory) = path.parent() {
+            DirBuilder::new().recursive(true).mode(0o700).create(directory)?;
         }
         let new = path.with_extension("new");
         std::fs::write(&new, bytes)?;
@@ -105,8 +105,8 @@ mod tests {
 
     #[test]
     fn what_was_seen_is_known_by_its_url() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("run/etchaos/manifests");
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("run/etchaos/manifests");
         let mut cache = Cache::read(Some(&path));
         cache.put("https://a/x", named("\"1\""), "token a");
         cache.put("https://b/x", named("\"2\""), "token b");
@@ -121,8 +121,8 @@ mod tests {
 
     #[test]
     fn it_does_not_grow_and_forgets_what_has_no_name() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("manifests");
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("manifests");
         let mut cache = Cache::default();
         for n in 0..20 {
             cache.put(&format!("https://{n}/x"), named("\"1\""), &"x".repeat(100_000));
@@ -136,8 +136,8 @@ mod tests {
 
     #[test]
     fn whatever_stands_there_is_harmless() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("manifests");
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("manifests");
         let deep = "[".repeat(100_000);
         for text in ["", "null", "{}", "[]", "{\"entries\": 7}", "\0\0\0", &deep] {
             std::fs::write(&path, text).unwrap();
@@ -153,7 +153,7 @@ mod tests {
         for bad in ["", "*", "a\r\nHost: evil", "\u{fc}", &"x".repeat(300)] {
             assert!(!entry(bad), "{bad:?}");
         }
-        assert!(Cache::read(Some(folder.path())).entries.is_empty());
+        assert!(Cache::read(Some(directory.path())).entries.is_empty());
         Cache::default().write(Some(Path::new("/proc/no/such")));
     }
 }

@@ -26,7 +26,7 @@ pub struct Candidate {
 /// What is asked for.
 #[derive(Debug, Clone, Copy)]
 pub struct Wanted<'a> {
-    /// The CDN and its mirrors, the best first: http(s) URLs or absolute folders, without a slash at
+    /// The CDN and its mirrors, the best first: http(s) URLs or absolute directories, without a slash at
     /// the end, a query or credentials.
     pub bases: &'a [String],
     /// For whom.
@@ -95,7 +95,9 @@ pub enum CandidateError {
         url: String,
     },
     /// It is for another host.
-    #[error("the manifest {url} is for {found}, expected {expected}: is the CDN's folder right?")]
+    #[error(
+        "the manifest {url} is for {found}, expected {expected}: is the CDN's directory right?"
+    )]
     Target {
         /// Its URL.
         url: String,
@@ -124,11 +126,11 @@ pub enum CandidateError {
     None(Vec<(String, CandidateError)>),
 }
 
-/// Where the CDN is a folder, nobody publishes there but who is told this.
+/// Where the CDN is a directory, nobody publishes there but who is told this.
 fn renewal(url: &str, why: &TimeError) -> &'static str {
     match why {
         TimeError::Expired { .. } if !url.contains("://") => {
-            ": copy the publisher's newest manifest into this folder (for the same release it is all that is needed); what is installed goes on"
+            ": copy the publisher's newest manifest into this directory (for the same release it is all that is needed); what is installed goes on"
         }
         TimeError::Expired { .. } => "; what is installed goes on",
         TimeError::Endless | TimeError::NotYet { .. } => "",
@@ -207,7 +209,7 @@ fn accept(
     wanted: &Wanted<'_>,
 ) -> Result<Verified<Manifest>, CandidateError> {
     let url = || url.to_owned();
-    let claims = verify(token, wanted.keys).map_err(|why| match why.is_trusted() {
+    let claims = verify(token, wanted.keys).map_err(|why| match why.has_valid_signature() {
         true => CandidateError::Claims { url: url(), why },
         false => CandidateError::Token { url: url(), why },
     })?;

@@ -66,8 +66,8 @@ mod tests {
 
     #[test]
     fn files_that_are_no_authorities() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("ca.pem");
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("ca.pem");
         let key = rcgen::KeyPair::generate().unwrap().serialize_pem();
         let garbage = "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n";
         let large = "x".repeat(2 << 20);
@@ -83,7 +83,7 @@ mod tests {
             assert!(error.contains(said) && error.contains("ca.pem"), "{error}");
             assert!(!error.contains("AAAA") && !error.contains("MI"), "{error}");
         }
-        let error = roots(&[folder.path().to_owned()]).unwrap_err().to_string();
+        let error = roots(&[directory.path().to_owned()]).unwrap_err().to_string();
         assert!(error.contains("not a file"), "{error}");
         assert!(roots(&["/no/such/ca.pem".into()]).unwrap_err().to_string().contains("No such"));
     }

@@ -11,7 +11,7 @@ use super::error::why_cut;
 use super::range::{Begin, begin};
 use super::rate::Pace;
 use super::retry::Attempts;
-use super::{Cdn, CdnError, HTML, Request, folder, pause_after, without_query};
+use super::{Cdn, CdnError, HTML, Request, directory, pause_after, without_query};
 
 /// As much is read at once.
 const CHUNK: usize = 64 * 1024;
@@ -191,13 +191,13 @@ impl Cdn {
         self.take(transfer, &head, body.into_reader(), sink)
     }
 
-    /// The same from a folder.
+    /// The same from a directory.
     fn copy_file(
         &self,
         transfer: &mut Transfer<'_>,
         sink: &mut dyn Sink,
     ) -> Result<(), FetchError> {
-        let (file, length) = folder::open(transfer.url, transfer.at)?;
+        let (file, length) = directory::open(transfer.url, transfer.at)?;
         if length != transfer.size {
             return Err(transfer.wrong_length(length, false));
         }

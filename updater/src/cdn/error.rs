@@ -113,8 +113,8 @@ pub enum CdnError {
         /// Whether asking again may help.
         is_transient: bool,
     },
-    /// A folder without the file.
-    #[error("cannot read {path}: {why}; was it copied to the CDN's folder?")]
+    /// A directory without the file.
+    #[error("cannot read {path}: {why}; was it copied to the CDN's directory?")]
     File {
         /// Its path.
         path: String,

@@ -1,4 +1,4 @@
-//! Where releases come from: a web server, or a folder.
+//! Where releases come from: a web server, or a directory.
 //!
 //! What happens to a request, and where it is decided:
 //! 1. `proxy`: which way it goes: by a tunnel, by asking a proxy (`forward`), or straight; `route` has
@@ -15,9 +15,9 @@
 mod answer;
 mod authorities;
 mod deadline;
+mod directory;
 mod download;
 mod error;
-mod folder;
 mod forward;
 mod mirrors;
 mod proxy;
@@ -182,7 +182,7 @@ impl Cdn {
     ) -> Result<Answered, CdnError> {
         let max = (max as u64).saturating_add(1);
         if origin(url).is_none() {
-            let (file, _) = folder::open(url, 0)?;
+            let (file, _) = directory::open(url, 0)?;
             let bytes = read(url, file, max)?;
             return Ok(Answered::Changed { bytes, validators: Validators::default() });
         }
@@ -203,7 +203,7 @@ impl Cdn {
     /// answer such questions do not count as an answer.
     pub fn probe(&self, url: &str) -> Result<Option<u64>, CdnError> {
         if origin(url).is_none() {
-            return folder::open(url, 0).map(|(_, length)| Some(length));
+            return directory::open(url, 0).map(|(_, length)| Some(length));
         }
         let question = Request { url, is_head: true, ..Request::default() };
         match self.insist(|| self.ask(&question)) {

@@ -42,9 +42,9 @@ fn join(url: &str, home: &str, location: &str) -> Option<String> {
         return None;
     }
     let path = url.split(['?', '#']).next()?;
-    let folder = &path[..=path.rfind('/').filter(|end| *end >= home.len()).unwrap_or(0)];
-    match folder.len() > home.len() {
-        true => Some(format!("{folder}{location}")),
+    let directory = &path[..=path.rfind('/').filter(|end| *end >= home.len()).unwrap_or(0)];
+    match directory.len() > home.len() {
+        true => Some(format!("{directory}{location}")),
         false => Some(format!("{home}/{location}")),
     }
 }

@@ -2,8 +2,9 @@
 
 use anyhow::Result;
 
-use super::{Opened, answer, now};
+use super::{Opened, answer};
 use crate::cli::{Config, Exit, Global, Require};
+use crate::clock::now;
 use crate::config::Reboot;
 use crate::esp::Access;
 use crate::reboot::{CalendarError, Opening, opening};

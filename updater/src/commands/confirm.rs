@@ -5,10 +5,12 @@ use protocol::grubenv::BootState;
 use serde_json::json;
 
 use super::{need_esp, tell};
-use crate::bootstate::Grubenv;
 use crate::cli::{Exit, Global};
-use crate::confirm::{Confirmed, Open, booted, confirm as make_good, is_marked, remember, why_not};
+use crate::confirm::{
+    Confirmed, Open, booted, confirm as make_good, has_confirmed_mark, remember, why_not,
+};
 use crate::esp::{Access, Esp};
+use crate::grubenv_file::GrubenvFile;
 use crate::host::Host;
 
 /// No configuration is read: an operator's typing error must not undo an update.
@@ -23,8 +25,8 @@ pub(super) fn confirm(global: &Global) -> Result<Exit> {
     // write does not wait for it.
     let reader = open(Access::Read)?;
     let esp = need_esp(reader.as_ref())?;
-    let grubenv = Grubenv::read(esp, running);
-    if let Some(why) = why_not(&grubenv.state, booted, is_marked(esp, running)) {
+    let grubenv = GrubenvFile::read(esp, running);
+    if let Some(why) = why_not(&grubenv.state, booted, has_confirmed_mark(esp, running)) {
         return no(global, &grubenv.state, why);
     }
     let what = Open::of(esp, &grubenv, running);

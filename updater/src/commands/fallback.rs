@@ -8,14 +8,14 @@ use serde_json::json;
 
 use super::health::{configured, left};
 use super::tell;
-use crate::bootstate::Grubenv;
 use crate::cli::{Exit, Fallback, Global};
 use crate::config::Health;
 use crate::confirm::is_remembered;
 use crate::esp::{Access, Esp, EspError};
+use crate::grubenv_file::GrubenvFile;
 use crate::host::Host;
 use crate::reboot::{self, within};
-use crate::trial::is_tried;
+use crate::trial::is_on_trial;
 
 /// Between two attempts to read the configuration. The disk may not be there yet.
 const PAUSE: Duration = Duration::from_secs(5);
@@ -82,13 +82,13 @@ fn is_confirmed(global: &Global, host: &Host, running: Slot) -> bool {
     if is_remembered(host, running) {
         return true;
     }
-    let (folder, asked) = (global.esp.clone(), host.clone());
+    let (directory, asked) = (global.esp.clone(), host.clone());
     let read = move || -> Result<bool, EspError> {
-        let Some(esp) = Esp::open(&asked, folder.as_deref(), Access::Read)? else {
+        let Some(esp) = Esp::open(&asked, directory.as_deref(), Access::Read)? else {
             return Ok(false);
         };
-        let grubenv = Grubenv::read(&esp, running);
-        Ok(grubenv.problem.is_none() && !is_tried(&grubenv.state, running))
+        let grubenv = GrubenvFile::read(&esp, running);
+        Ok(grubenv.problem.is_none() && !is_on_trial(&grubenv.state, running))
     };
     match within(DISK_MAX, read) {
         Some(Ok(is_confirmed)) => return is_confirmed,

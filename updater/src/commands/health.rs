@@ -5,8 +5,9 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use serde_json::json;
 
-use super::{answer, apart, now};
+use super::{answer, apart};
 use crate::cli::{Exit, Global, Health as Arguments};
+use crate::clock::now;
 use crate::config::{ConfigError, Health, Settings, load};
 use crate::esp::{Access, Esp};
 use crate::health::{Complaint, ask, wait};
@@ -85,16 +86,16 @@ mod tests {
     #[test]
     #[ignore = "needs root"]
     fn checks_see_the_mounts_of_the_host() {
-        let folder = tempfile::tempdir().unwrap();
+        let directory = tempfile::tempdir().unwrap();
         for (path, text) in [
             ("proc/cmdline", "etchaos.slot=b etchaos.esp=ABCD-1234"),
             ("dev/disk/by-uuid/ABCD-1234", "no disk"),
         ] {
-            let path = folder.path().join(path);
+            let path = directory.path().join(path);
             std::fs::create_dir_all(path.parent().unwrap()).unwrap();
             std::fs::write(path, text).unwrap();
         }
-        let root = folder.path().to_str().unwrap();
+        let root = directory.path().to_str().unwrap();
         let cli = crate::cli::Cli::parse_from(["x", "--host-root", root, "health"]);
         let namespace = || std::fs::read_link("/proc/thread-self/ns/mnt").unwrap();
         let before = namespace();

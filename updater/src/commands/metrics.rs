@@ -5,7 +5,7 @@ use crate::cli::Global;
 use crate::config::Settings;
 use crate::esp::Access;
 use crate::metrics::text;
-use crate::record::{make_folder, replace};
+use crate::record::{create_directory, replace};
 use crate::status::Status;
 
 /// Replaces it after a command that opened the ESP.
@@ -27,11 +27,11 @@ pub(super) fn after_error(global: &Global) {
     }
 }
 
-/// Replaces it, and makes its folder. A host without metrics is still a host.
+/// Replaces it, and makes its directory. A host without metrics is still a host.
 pub(super) fn write(settings: &Settings, status: &Status) {
     let Some(path) = &settings.metrics else { return };
-    let folder = path.parent().map_or(Ok(()), make_folder);
-    if let Err(why) = folder.and_then(|()| replace(path, text(status).as_bytes())) {
+    let directory = path.parent().map_or(Ok(()), create_directory);
+    if let Err(why) = directory.and_then(|()| replace(path, text(status).as_bytes())) {
         log::warn!(
             "cannot write the metrics to {}: {why}; our units may write below /run only",
             path.display()

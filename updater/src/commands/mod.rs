@@ -14,17 +14,16 @@ mod rollback;
 mod status;
 mod verify;
 
-use std::time::{SystemTime, UNIX_EPOCH};
-
 use anyhow::{Context as _, Result, anyhow};
 use serde_json::json;
 
 use self::output::{answer, tell};
-use crate::bootstate::Grubenv;
 use crate::cli::{Cli, Command, Exit, Global, Require};
+use crate::clock::now;
 use crate::config::{ConfigError, Merged, Settings, load, of_image};
 use crate::confirm::booted;
 use crate::esp::{Access, Esp, EspError};
+use crate::grubenv_file::GrubenvFile;
 use crate::host::{Booted, Host};
 use crate::plan::Slots;
 use crate::record::{self, Failure};
@@ -145,8 +144,8 @@ impl Opened {
         Ok(Self { booted, merged, settings, esp })
     }
 
-    fn grubenv(&self, slots: &Slots) -> Result<Grubenv> {
-        Ok(Grubenv::of_host(self.esp()?, self.booted, slots))
+    fn grubenv(&self, slots: &Slots) -> Result<GrubenvFile> {
+        Ok(GrubenvFile::of_host(self.esp()?, self.booted, slots))
     }
 
     fn esp(&self) -> Result<&Esp> {
@@ -178,11 +177,6 @@ fn apart<T: Send>(mounts: impl FnOnce() -> Result<T> + Send) -> Result<T> {
 
 fn need_esp(esp: Option<&Esp>) -> Result<&Esp> {
     esp.context(
-        "this system was not booted from an EtchaOS disk (the kernel command line has no etchaos.esp=): give --esp DIR to use a folder",
+        "this system was not booted from an EtchaOS disk (the kernel command line has no etchaos.esp=): give --esp DIR to use a directory",
     )
-}
-
-/// Now, in Unix seconds. A clock before 1970 counts as 1970, when nothing is valid yet.
-pub(crate) fn now() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
 }

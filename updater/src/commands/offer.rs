@@ -1,15 +1,16 @@
 //! What the CDN offers.
 
 use anyhow::{Context, Result, bail};
-use protocol::claims::time_to_judge_by;
+use protocol::claims::effective_time;
 use protocol::esp::Slot;
 use protocol::{Arch, Target};
 
-use super::{Opened, now};
-use crate::bootstate::Grubenv;
+use super::Opened;
 use crate::candidate::{Candidate, Wanted, fetch};
 use crate::cdn::{Cdn, Times};
 use crate::cli::Global;
+use crate::clock::now;
+use crate::grubenv_file::GrubenvFile;
 use crate::host::Host;
 use crate::plan::Permissions;
 
@@ -37,7 +38,7 @@ impl Offer {
             bases: &settings.cdn,
             target: &target,
             keys: &settings.keys,
-            now: time_to_judge_by(now(), host.built()),
+            now: effective_time(now(), host.built()),
             newest,
             cache: Some(&cache),
         };
@@ -67,6 +68,6 @@ fn target(opened: &Opened) -> Result<Target> {
 /// The newest build of this target that was ever offered.
 fn newest(opened: &Opened, target: &Target) -> Result<Option<u64>> {
     // Which slot is good does not matter here.
-    let state = Grubenv::read(opened.esp()?, Slot::A).state;
+    let state = GrubenvFile::read(opened.esp()?, Slot::A).state;
     Ok(state.newest.filter(|newest| newest.target == *target).map(|newest| newest.build))
 }

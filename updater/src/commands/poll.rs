@@ -8,8 +8,9 @@ use serde_json::{Value, json};
 
 use super::offer::Offer;
 use super::report::{self, step_name};
-use super::{Opened, answer, metrics, now, tell};
+use super::{Opened, answer, metrics, tell};
 use crate::cli::{Exit, Global, Update as Arguments};
+use crate::clock::now;
 use crate::esp::Access;
 use crate::host::Host;
 use crate::install::Source;

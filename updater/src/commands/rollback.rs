@@ -6,14 +6,14 @@ use anyhow::{Context, Result};
 use serde_json::json;
 
 use super::{Opened, metrics, tell};
-use crate::cli::{Exit, Global, Rollback};
+use crate::cli::{self, Exit, Global};
 use crate::config::Reboot;
 use crate::esp::Access;
 use crate::reboot;
 use crate::slots::inspect;
-use crate::trial::{Back, rolled_back};
+use crate::trial::{Rollback, roll_back};
 
-pub(super) fn rollback(global: &Global, arguments: &Rollback) -> Result<Exit> {
+pub(super) fn rollback(global: &Global, arguments: &cli::Rollback) -> Result<Exit> {
     let opened = Opened::new(global, Access::Write { wait: Duration::ZERO })?;
     let running = opened.booted.slot.context(
         "the running slot is not known: the kernel command line has no etchaos.slot=a or b, so this system was not booted from this ESP, and cannot go back on it",
@@ -21,9 +21,9 @@ pub(super) fn rollback(global: &Global, arguments: &Rollback) -> Result<Exit> {
     let esp = opened.esp()?;
     let slots = inspect(esp, &opened.settings.keys);
     let mut grubenv = opened.grubenv(&slots)?;
-    let (state, slot) = match rolled_back(&grubenv.state, running, &slots, opened.booted.id)? {
-        Back::Stay(state) => (state, None),
-        Back::Reboot(state, slot) => (state, Some(slot)),
+    let (state, slot) = match roll_back(&grubenv.state, running, &slots, opened.booted.id)? {
+        Rollback::Stay(state) => (state, None),
+        Rollback::Reboot(state, slot) => (state, Some(slot)),
     };
     if let (Some(slot), Some(release)) = (slot, slot.and_then(|slot| slots.get(slot).release())) {
         grubenv.show_version(slot, &release.version);

@@ -3,8 +3,9 @@
 use anyhow::{Context, Result};
 use serde_json::{Value, json};
 
-use super::{Opened, answer, metrics, now};
+use super::{Opened, answer, metrics};
 use crate::cli::{Exit, Global};
+use crate::clock::now;
 use crate::config::ConfigError;
 use crate::esp::EspError;
 use crate::host::Host;

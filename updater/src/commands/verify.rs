@@ -4,8 +4,9 @@ use anyhow::Result;
 use protocol::esp::Slot;
 use serde_json::json;
 
-use super::{Opened, answer, metrics, now};
+use super::{Opened, answer, metrics};
 use crate::cli::{Exit, Global};
+use crate::clock::now;
 use crate::host::Host;
 use crate::plan::{Content, Slots};
 use crate::progress::Progress;

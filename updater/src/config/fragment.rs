@@ -17,7 +17,7 @@ use super::{Quantity, RebootFragment};
 #[serde(rename_all = "camelCase", deny_unknown_fields, expecting = "an object")]
 pub struct Fragment {
     /// Where releases are, mirrors in the order in which they are asked: `https://` or `http://` URLs, or
-    /// absolute folders. Manifests are signed, so `http` is as safe against forgery as `https`; it only
+    /// absolute directories. Manifests are signed, so `http` is as safe against forgery as `https`; it only
     /// lets others see and delay.
     pub cdn: Option<Strings>,
     /// The variant to follow, if not the one that runs.

@@ -24,7 +24,7 @@ const CHECK_MAX: usize = 4096;
 #[derive(Debug, Clone)]
 pub struct Settings {
     /// Where releases are, mirrors in the order in which they are asked: http(s) URLs, or absolute
-    /// folders; without a slash at the end. None: it is not configured.
+    /// directories; without a slash at the end. None: it is not configured.
     pub cdn: Vec<String>,
     /// The variant to follow.
     pub variant: Option<Variant>,
@@ -74,11 +74,11 @@ impl TryFrom<&Merged> for Settings {
 fn cdn(merged: &Merged) -> Result<Vec<String>, ConfigError> {
     let Some(cdn) = &merged.cdn else { return Ok(Vec::new()) };
     // The value is not shown: it may hold a password, and that may be why we are here.
-    let why = "expected https://host/path or http://host/path, or with a port from 1 to 65535 after the host, without credentials, query or fragment; or an absolute folder; or a list of these";
+    let why = "expected https://host/path or http://host/path, or with a port from 1 to 65535 after the host, without credentials, query or fragment; or an absolute directory; or a list of these";
     each(&cdn.value.0, |one| base(one).ok_or_else(|| value("cdn", &cdn.from, why)))
 }
 
-/// An http(s) URL or an absolute folder, without a slash at the end.
+/// An http(s) URL or an absolute directory, without a slash at the end.
 fn base(text: &str) -> Option<String> {
     let bare = text.trim_end_matches('/');
     let path = bare.strip_prefix("file://").unwrap_or(bare);
@@ -225,7 +225,7 @@ fn reboot(merged: &Merged) -> Result<Reboot, ConfigError> {
 
 fn metrics(merged: &Merged) -> Result<Option<PathBuf>, ConfigError> {
     let Some(Sourced { value: path, from }) = &merged.metrics else { return Ok(None) };
-    let why = "expected the absolute path of a file that ends with .prom, in the folder of node-exporter's textfile collector";
+    let why = "expected the absolute path of a file that ends with .prom, in the directory of node-exporter's textfile collector";
     // The name's first letter: the collector's pattern leaves out hidden files.
     let is_good = |path: &&PathBuf| {
         let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();

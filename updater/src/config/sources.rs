@@ -13,7 +13,7 @@ use super::{
 use super::{Health, span_text};
 use crate::esp::{Esp, EspError, mount_volume};
 use crate::files::parent;
-use crate::host::{Host, read_if_there};
+use crate::host::{Host, read_limited};
 
 /// What the image says.
 pub(super) const IMAGE_CONFIG: &str = "/usr/lib/etchaos/updater.json";
@@ -96,12 +96,12 @@ fn add_file(merged: &mut Merged, from: Source, path: &Path) -> Result<bool, Conf
     Ok(true)
 }
 
-/// Of a file in the place of our folder, the system says only that it is none.
+/// Of a file in the place of our directory, the system says only that it is none.
 fn in_the_way(error: ConfigError) -> ConfigError {
     match error {
         ConfigError::Read { from, why } if why.kind() == io::ErrorKind::NotADirectory => {
             let why = format!(
-                "{} on the ESP is a file, and a folder is expected there: it may be removed",
+                "{} on the ESP is a file, and a directory is expected there: it may be removed",
                 parent(esp::CONFIG)
             );
             let why = io::Error::new(io::ErrorKind::NotADirectory, why);
@@ -130,7 +130,7 @@ fn add_cmdline(merged: &mut Merged, host: &Host) -> Result<(), ConfigError> {
 }
 
 fn add_smbios(merged: &mut Merged, host: &Host) -> Result<(), ConfigError> {
-    let table = match read_if_there(&host.path(DMI), DMI_MAX) {
+    let table = match read_limited(&host.path(DMI), DMI_MAX) {
         Ok(table) => table.unwrap_or_default(),
         // The table is root's alone. Who is not root sees the other sources.
         Err(why) if why.kind() == io::ErrorKind::PermissionDenied => {
@@ -206,7 +206,7 @@ fn user_data(text: &[u8]) -> UserData<'_> {
 }
 
 fn read(from: &Source, path: &Path, max: u64) -> Result<Option<Vec<u8>>, ConfigError> {
-    read_if_there(path, max).map_err(|why| ConfigError::Read { from: from.clone(), why })
+    read_limited(path, max).map_err(|why| ConfigError::Read { from: from.clone(), why })
 }
 
 fn add(

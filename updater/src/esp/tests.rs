@@ -1,7 +1,7 @@
 use super::*;
 
 #[test]
-fn a_uuid_stays_in_its_folder() {
+fn a_uuid_stays_in_its_directory() {
     assert_eq!(fat_uuid("ab12-cd34").unwrap(), "AB12-CD34");
     for bad in ["", "..", "../x", "ABCD1234", "ABCD-123/", "ABCDE-123"] {
         assert!(fat_uuid(bad).is_err(), "{bad}");
@@ -10,9 +10,9 @@ fn a_uuid_stays_in_its_folder() {
 
 #[test]
 fn there_is_one_writer_and_readers_do_not_mind() {
-    let folder = tempfile::tempdir().unwrap();
+    let directory = tempfile::tempdir().unwrap();
     let host = Host::new("/nonexistent");
-    let open = |access| Esp::open(&host, Some(folder.path()), access);
+    let open = |access| Esp::open(&host, Some(directory.path()), access);
     let write = Access::Write { wait: Duration::ZERO };
     let first = open(write).unwrap();
     assert!(matches!(open(write), Err(EspError::Busy(_))));
@@ -36,23 +36,23 @@ fn run(program: &str, arguments: &[&str]) -> String {
 
 /// A loop device with an image of this type, detached when dropped.
 struct Device {
-    folder: tempfile::TempDir,
+    directory: tempfile::TempDir,
     path: PathBuf,
 }
 
 impl Device {
     fn new(mkfs: &[&str]) -> Self {
-        let folder = tempfile::tempdir().unwrap();
-        let image = folder.path().join("image");
+        let directory = tempfile::tempdir().unwrap();
+        let image = directory.path().join("image");
         File::create(&image).unwrap().set_len(40 << 20).unwrap();
         let image = image.to_str().unwrap();
         run(mkfs[0], &[&mkfs[1..], &[image]].concat());
         let path = run("losetup", &["--find", "--show", image]).into();
-        Self { folder, path }
+        Self { directory, path }
     }
 
     fn open(&self, name: &str, access: Access) -> Result<Volume, EspError> {
-        let (target, types) = (self.folder.path().join(name), ["vfat", "ext4"]);
+        let (target, types) = (self.directory.path().join(name), ["vfat", "ext4"]);
         mount(&self.path, &target, &types, access, Duration::from_secs(20))
     }
 }
@@ -97,7 +97,7 @@ fn readers_and_a_writer_share_a_disk_and_leave_nothing_behind() {
         waits.join().unwrap();
     });
     let mounts = std::fs::read_to_string("/proc/self/mounts").unwrap();
-    assert!(!mounts.contains(device.folder.path().to_str().unwrap()), "{mounts}");
+    assert!(!mounts.contains(device.directory.path().to_str().unwrap()), "{mounts}");
 }
 
 /// As `confirm` once did: it looked, and then wanted to write.
@@ -108,7 +108,7 @@ fn who_reads_must_let_go_before_it_writes() {
     std::thread::scope(|scope| {
         let thread = scope.spawn(|| {
             let reader = device.open("reader", Access::Read).unwrap();
-            let target = device.folder.path().join("writer");
+            let target = device.directory.path().join("writer");
             let soon = Duration::from_millis(300);
             let error = mount(&device.path, &target, &["ext4"], WRITE, soon).unwrap_err();
             let EspError::Io { why, .. } = &error else { panic!("{error}") };

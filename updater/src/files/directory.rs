@@ -12,11 +12,11 @@ use super::{Capacity, Entry, FileError, FileSystem, OpenFile, at};
 use crate::esp::Esp;
 
 impl FileSystem for Esp {
-    fn look(&self, path: &str) -> Result<Option<Entry>, FileError> {
+    fn metadata(&self, path: &str) -> Result<Option<Entry>, FileError> {
         let path = self.path(path);
         match std::fs::symlink_metadata(&path) {
             Ok(data) if data.is_file() => Ok(Some(Entry::File { size: data.len() })),
-            Ok(data) if data.is_dir() => Ok(Some(Entry::Folder)),
+            Ok(data) if data.is_dir() => Ok(Some(Entry::Directory)),
             Ok(_) => Ok(Some(Entry::Other)),
             Err(error)
                 if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) =>
@@ -27,11 +27,11 @@ impl FileSystem for Esp {
         }
     }
 
-    fn list(&self, folder: &str) -> Result<Vec<String>, FileError> {
-        let folder = self.path(folder);
+    fn list(&self, directory: &str) -> Result<Vec<String>, FileError> {
+        let directory = self.path(directory);
         let mut names = Vec::new();
-        for entry in std::fs::read_dir(&folder).map_err(at("list", &folder))? {
-            let name = entry.map_err(at("list", &folder))?.file_name();
+        for entry in std::fs::read_dir(&directory).map_err(at("list", &directory))? {
+            let name = entry.map_err(at("list", &directory))?.file_name();
             // FAT's names are Unicode. Others are not ours.
             names.extend(name.into_string());
         }
@@ -66,9 +66,9 @@ impl FileSystem for Esp {
         Ok(Box::new(file.map_err(at("open", &path))?))
     }
 
-    fn make_folder(&self, path: &str) -> Result<(), FileError> {
+    fn create_directory(&self, path: &str) -> Result<(), FileError> {
         let path = self.path(path);
-        std::fs::create_dir(&path).map_err(at("make the folder", path))
+        std::fs::create_dir(&path).map_err(at("make the directory", path))
     }
 
     fn remove_file(&self, path: &str) -> Result<(), FileError> {
@@ -76,15 +76,15 @@ impl FileSystem for Esp {
         std::fs::remove_file(&path).map_err(at("remove", path))
     }
 
-    fn remove_folder(&self, path: &str) -> Result<(), FileError> {
+    fn remove_directory(&self, path: &str) -> Result<(), FileError> {
         let path = self.path(path);
-        std::fs::remove_dir_all(&path).map_err(at("remove the folder", path))
+        std::fs::remove_dir_all(&path).map_err(at("remove the directory", path))
     }
 
-    fn sync_folder(&self, folder: &str) -> Result<(), FileError> {
-        let folder = self.path(folder);
-        let synced = File::open(&folder).and_then(|file| file.sync_all());
-        synced.map_err(at("flush the folder", folder))
+    fn sync_directory(&self, directory: &str) -> Result<(), FileError> {
+        let directory = self.path(directory);
+        let synced = File::open(&directory).and_then(|file| file.sync_all());
+        synced.map_err(at("flush the directory", directory))
     }
 
     fn capacity(&self) -> Result<Capacity, FileError> {
@@ -118,19 +118,19 @@ fn make_writable(path: &Path) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use crate::esp::Access;
-    use crate::files::{measure, overwrite, read_if_there, remove_whatever};
+    use crate::files::{measure, overwrite, read_limited, remove_if_exists};
     use crate::host::Host;
 
     use super::*;
 
-    fn esp(folder: &Path) -> Esp {
-        Esp::open(&Host::new("/nonexistent"), Some(folder), Access::Read).unwrap().unwrap()
+    fn esp(directory: &Path) -> Esp {
+        Esp::open(&Host::new("/nonexistent"), Some(directory), Access::Read).unwrap().unwrap()
     }
 
     #[test]
     fn a_file_is_overwritten_made_and_cut() {
-        let folder = tempfile::tempdir().unwrap();
-        let (path, esp) = (folder.path().join("x"), esp(folder.path()));
+        let directory = tempfile::tempdir().unwrap();
+        let (path, esp) = (directory.path().join("x"), esp(directory.path()));
         for before in [None, Some("12345678"), Some("1")] {
             let _ = before.map(|text| std::fs::write(&path, text));
             overwrite(&esp, "x", b"abcd").unwrap();
@@ -142,48 +142,48 @@ mod tests {
     }
 
     #[test]
-    fn a_file_is_made_with_its_folders() {
-        let folder = tempfile::tempdir().unwrap();
-        let esp = esp(folder.path());
+    fn a_file_is_made_with_its_directories() {
+        let directory = tempfile::tempdir().unwrap();
+        let esp = esp(directory.path());
         overwrite(&esp, "a/b/x", b"abcd").unwrap();
-        assert_eq!(std::fs::read(folder.path().join("a/b/x")).unwrap(), b"abcd");
-        std::fs::write(folder.path().join("file"), "").unwrap();
+        assert_eq!(std::fs::read(directory.path().join("a/b/x")).unwrap(), b"abcd");
+        std::fs::write(directory.path().join("file"), "").unwrap();
         let error = overwrite(&esp, "file/x", b"").unwrap_err().to_string();
-        assert!(error.contains("cannot make the folder"), "{error}");
+        assert!(error.contains("cannot make the directory"), "{error}");
     }
 
     #[test]
     fn links_are_removed_and_not_followed() {
-        let folder = tempfile::tempdir().unwrap();
-        let (at, esp) = (|name: &str| folder.path().join(name), esp(folder.path()));
+        let directory = tempfile::tempdir().unwrap();
+        let (at, esp) = (|name: &str| directory.path().join(name), esp(directory.path()));
         std::fs::create_dir_all(at("kept/in")).unwrap();
         std::fs::create_dir_all(at("gone/in")).unwrap();
         std::fs::write(at("kept/x"), "").unwrap();
         for link in ["gone/link", "gone/in/link", "link"] {
             std::os::unix::fs::symlink(at("kept"), at(link)).unwrap();
         }
-        assert!(remove_whatever(&esp, "gone").unwrap());
-        assert!(remove_whatever(&esp, "link").unwrap());
-        assert!(!remove_whatever(&esp, "link").unwrap());
+        assert!(remove_if_exists(&esp, "gone").unwrap());
+        assert!(remove_if_exists(&esp, "link").unwrap());
+        assert!(!remove_if_exists(&esp, "link").unwrap());
         assert!(!at("gone").exists() && at("kept/x").exists() && at("kept/in").exists());
     }
 
     #[test]
-    fn a_folder_in_the_place_of_a_file_goes() {
-        let folder = tempfile::tempdir().unwrap();
-        let esp = esp(folder.path());
-        std::fs::create_dir_all(folder.path().join("x/deep")).unwrap();
-        assert!(read_if_there(&esp, "x", 9).unwrap_err().to_string().contains("not a file"));
+    fn a_directory_in_the_place_of_a_file_goes() {
+        let directory = tempfile::tempdir().unwrap();
+        let esp = esp(directory.path());
+        std::fs::create_dir_all(directory.path().join("x/deep")).unwrap();
+        assert!(read_limited(&esp, "x", 9).unwrap_err().to_string().contains("not a file"));
         overwrite(&esp, "x", b"1").unwrap();
-        assert_eq!(read_if_there(&esp, "x", 1).unwrap().unwrap(), b"1");
-        assert!(read_if_there(&esp, "x", 0).unwrap_err().to_string().contains("longer than"));
+        assert_eq!(read_limited(&esp, "x", 1).unwrap().unwrap(), b"1");
+        assert!(read_limited(&esp, "x", 0).unwrap_err().to_string().contains("longer than"));
     }
 
     #[test]
     fn an_error_says_what_and_where_and_the_way_out() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("no/x");
-        let error = measure(&esp(folder.path()), "no/x", 1).unwrap_err().to_string();
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("no/x");
+        let error = measure(&esp(directory.path()), "no/x", 1).unwrap_err().to_string();
         assert!(error.starts_with(&format!("cannot open {}: ", path.display())), "{error}");
         let error = at("write", "x")(nix::errno::Errno::EROFS.into()).to_string();
         assert!(error.contains("write-protected") && error.contains("fsck.vfat -a"), "{error}");

@@ -26,9 +26,9 @@ pub enum Entry {
         /// In bytes.
         size: u64,
     },
-    /// A folder.
-    Folder,
-    /// Something that FAT does not have: a link, a pipe. A folder that stands for an ESP may.
+    /// A directory.
+    Directory,
+    /// Something that FAT does not have: a link, a pipe. A directory that stands for an ESP may.
     Other,
 }
 
@@ -44,14 +44,14 @@ pub struct Capacity {
 /// A file system. Paths are relative to its root; the root is the empty path.
 ///
 /// Nothing is on the disk before it is flushed: the content and the size of a file by
-/// [`OpenFile::sync`], what was made in a folder and removed from it by [`FileSystem::sync_folder`].
+/// [`OpenFile::sync`], what was made in a directory and removed from it by [`FileSystem::sync_directory`].
 /// What is not flushed may be there after a power cut or not, in any combination, torn at 512 bytes.
 /// There is no rename: on FAT it is not atomic, and a cut may leave both names for the same clusters.
 pub trait FileSystem {
     /// What is there, if anything.
-    fn look(&self, path: &str) -> Result<Option<Entry>, FileError>;
-    /// The names in a folder, sorted.
-    fn list(&self, folder: &str) -> Result<Vec<String>, FileError>;
+    fn metadata(&self, path: &str) -> Result<Option<Entry>, FileError>;
+    /// The names in a directory, sorted.
+    fn list(&self, directory: &str) -> Result<Vec<String>, FileError>;
     /// A file to be read as the disk has it: what a cache holds is dropped first, as far as it is on
     /// the disk.
     fn open(&self, path: &str) -> Result<Box<dyn Read + '_>, FileError>;
@@ -59,14 +59,14 @@ pub trait FileSystem {
     fn create(&self, path: &str) -> Result<Box<dyn OpenFile + '_>, FileError>;
     /// A file to be written in place.
     fn edit(&self, path: &str) -> Result<Box<dyn OpenFile + '_>, FileError>;
-    /// Makes one folder.
-    fn make_folder(&self, path: &str) -> Result<(), FileError>;
+    /// Makes one directory.
+    fn create_directory(&self, path: &str) -> Result<(), FileError>;
     /// Removes a file, or a link.
     fn remove_file(&self, path: &str) -> Result<(), FileError>;
-    /// Removes a folder with everything in it. Links in it are removed and never followed.
-    fn remove_folder(&self, path: &str) -> Result<(), FileError>;
-    /// Flushes a folder.
-    fn sync_folder(&self, folder: &str) -> Result<(), FileError>;
+    /// Removes a directory with everything in it. Links in it are removed and never followed.
+    fn remove_directory(&self, path: &str) -> Result<(), FileError>;
+    /// Flushes a directory.
+    fn sync_directory(&self, directory: &str) -> Result<(), FileError>;
     /// What is free.
     fn capacity(&self) -> Result<Capacity, FileError>;
     /// After so many bytes a long file is flushed: a power cut does not cost more of a download.
@@ -87,7 +87,7 @@ pub trait OpenFile {
 
 /// A file that the system refused.
 #[derive(Debug, thiserror::Error)]
-#[error("cannot {doing} {}: {why}{}", path.display(), way_out(why))]
+#[error("cannot {doing} {}: {why}{}", path.display(), hint(why))]
 pub struct FileError {
     /// What was tried.
     pub doing: &'static str,
@@ -98,7 +98,7 @@ pub struct FileError {
 }
 
 /// What to do about errors that do not say it.
-pub(crate) fn way_out(why: &io::Error) -> &'static str {
+pub(crate) fn hint(why: &io::Error) -> &'static str {
     match why.raw_os_error().map(Errno::from_raw) {
         Some(Errno::EROFS) => {
             "; Linux makes a FAT read-only when it finds it damaged (see dmesg), or the disk is write-protected: the next update repairs it if fsck.vfat is installed, or run \"fsck.vfat -a\" on the device while it is not mounted"
@@ -115,41 +115,41 @@ pub fn at(doing: &'static str, path: impl AsRef<Path>) -> impl FnOnce(io::Error)
     move |why| FileError { doing, path: path.as_ref().to_owned(), why }
 }
 
-/// The folder that a path is in.
+/// The directory that a path is in.
 pub fn parent(path: &str) -> &str {
-    path.rsplit_once('/').map_or("", |(folder, _)| folder)
+    path.rsplit_once('/').map_or("", |(directory, _)| directory)
 }
 
-/// Makes a folder and those above it, flushed one by one, if it is not there.
-pub fn make_folders(fs: &dyn FileSystem, folder: &str) -> Result<(), FileError> {
-    if folder.is_empty() || fs.look(folder)? == Some(Entry::Folder) {
+/// Makes a directory and those above it, flushed one by one, if it is not there.
+pub fn create_directories(fs: &dyn FileSystem, directory: &str) -> Result<(), FileError> {
+    if directory.is_empty() || fs.metadata(directory)? == Some(Entry::Directory) {
         return Ok(());
     }
-    make_folders(fs, parent(folder))?;
-    fs.make_folder(folder)?;
-    fs.sync_folder(folder)?;
-    fs.sync_folder(parent(folder))
+    create_directories(fs, parent(directory))?;
+    fs.create_directory(directory)?;
+    fs.sync_directory(directory)?;
+    fs.sync_directory(parent(directory))
 }
 
-/// Removes a file, or a folder with everything in it, if it is there. Says whether it was.
-pub fn remove_whatever(fs: &dyn FileSystem, path: &str) -> Result<bool, FileError> {
-    match fs.look(path)? {
+/// Removes a file, or a directory with everything in it, if it is there. Says whether it was.
+pub fn remove_if_exists(fs: &dyn FileSystem, path: &str) -> Result<bool, FileError> {
+    match fs.metadata(path)? {
         None => return Ok(false),
-        Some(Entry::Folder) => fs.remove_folder(path)?,
+        Some(Entry::Directory) => fs.remove_directory(path)?,
         Some(Entry::File { .. } | Entry::Other) => fs.remove_file(path)?,
     }
     Ok(true)
 }
 
-/// The files in a folder, by their paths; none if there is no such folder. Folders in it are not ours.
-pub fn files_in(fs: &dyn FileSystem, folder: &str) -> Result<Vec<String>, FileError> {
-    if !folder.is_empty() && fs.look(folder)? != Some(Entry::Folder) {
+/// The files in a directory, by their paths; none if there is no such directory. Directories in it are not ours.
+pub fn files_in(fs: &dyn FileSystem, directory: &str) -> Result<Vec<String>, FileError> {
+    if !directory.is_empty() && fs.metadata(directory)? != Some(Entry::Directory) {
         return Ok(Vec::new());
     }
     let mut found = Vec::new();
-    for name in fs.list(folder)? {
-        let path = if folder.is_empty() { name } else { format!("{folder}/{name}") };
-        if fs.look(&path)? != Some(Entry::Folder) {
+    for name in fs.list(directory)? {
+        let path = if directory.is_empty() { name } else { format!("{directory}/{name}") };
+        if fs.metadata(&path)? != Some(Entry::Directory) {
             found.push(path);
         }
     }
@@ -157,13 +157,13 @@ pub fn files_in(fs: &dyn FileSystem, folder: &str) -> Result<Vec<String>, FileEr
 }
 
 /// A whole file of at most `max` bytes; `None` if there is no such file.
-pub fn read_if_there(
+pub fn read_limited(
     fs: &dyn FileSystem,
     path: &str,
     max: u64,
 ) -> Result<Option<Vec<u8>>, FileError> {
     let refused = |kind, why: String| Err(at("read", path)(io::Error::new(kind, why)));
-    match fs.look(path)? {
+    match fs.metadata(path)? {
         None => return Ok(None),
         Some(Entry::File { .. }) => {}
         Some(_) => return refused(io::ErrorKind::Other, "it is not a file".into()),
@@ -227,19 +227,19 @@ pub fn hex(digest: Sha256) -> String {
     digest.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-/// Overwrites a file in place and flushes it; makes it, and its folder, if it is not there. What is
+/// Overwrites a file in place and flushes it; makes it, and its directory, if it is not there. What is
 /// in its place and is no file goes.
 ///
 /// It does not promise that the file is whole after a power cut. It is, if the file was there, had
 /// this length, and the bytes that change lie in one sector: then no metadata is written, and a disk
 /// writes a sector whole. GRUB writes grubenv in the same way.
 pub fn overwrite(fs: &dyn FileSystem, path: &str, bytes: &[u8]) -> Result<(), FileError> {
-    let (length, folder) = (bytes.len() as u64, parent(path));
-    let found = match fs.look(path)? {
+    let (length, directory) = (bytes.len() as u64, parent(path));
+    let found = match fs.metadata(path)? {
         Some(Entry::File { size }) => Some(size),
         Some(_) => {
-            remove_whatever(fs, path)?;
-            fs.sync_folder(folder)?;
+            remove_if_exists(fs, path)?;
+            fs.sync_directory(directory)?;
             None
         }
         None => None,
@@ -247,7 +247,7 @@ pub fn overwrite(fs: &dyn FileSystem, path: &str, bytes: &[u8]) -> Result<(), Fi
     let mut file = match found {
         Some(_) => fs.edit(path)?,
         None => {
-            make_folders(fs, folder)?;
+            create_directories(fs, directory)?;
             fs.create(path)?
         }
     };
@@ -262,6 +262,6 @@ pub fn overwrite(fs: &dyn FileSystem, path: &str, bytes: &[u8]) -> Result<(), Fi
     file.sync().map_err(at("flush", path))?;
     match found {
         Some(_) => Ok(()),
-        None => fs.sync_folder(folder),
+        None => fs.sync_directory(directory),
     }
 }

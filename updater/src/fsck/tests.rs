@@ -5,13 +5,13 @@ use tempfile::TempDir;
 use super::*;
 
 struct Image {
-    folder: TempDir,
+    directory: TempDir,
 }
 
 impl Image {
     /// A FAT image, or a loud skip.
     fn new(bits: &str) -> Option<Self> {
-        let image = Self { folder: tempfile::tempdir().unwrap() };
+        let image = Self { directory: tempfile::tempdir().unwrap() };
         File::create(image.path()).unwrap().set_len(40 << 20).unwrap();
         let mut mkfs = Command::new("mkfs.vfat");
         let mkfs = mkfs.args(["-F", bits]).arg(image.path()).env("PATH", path()).output();
@@ -27,7 +27,7 @@ impl Image {
     }
 
     fn path(&self) -> PathBuf {
-        self.folder.path().join("image")
+        self.directory.path().join("image")
     }
 
     fn file(&self) -> File {
@@ -47,8 +47,8 @@ fn path() -> String {
 }
 
 fn program() -> String {
-    let folders = path();
-    let mut found = folders.split(':').map(|folder| format!("{folder}/{PROGRAM}"));
+    let directories = path();
+    let mut found = directories.split(':').map(|directory| format!("{directory}/{PROGRAM}"));
     found.find(|path| Path::new(path).exists()).unwrap()
 }
 
@@ -88,7 +88,7 @@ fn what_is_no_fat_has_no_mark() {
 #[test]
 fn chains_and_sizes_are_made_to_fit() {
     let Some(image) = Image::new("32") else { return };
-    let content = image.folder.path().join("content");
+    let content = image.directory.path().join("content");
     std::fs::write(&content, vec![7; 100_000]).unwrap();
     for name in ["::LONG", "::SHORT"] {
         let mut copy = Command::new("mcopy");
@@ -115,8 +115,8 @@ fn chains_and_sizes_are_made_to_fit() {
 
 #[test]
 fn what_a_program_says_is_bounded_and_so_is_its_time() {
-    let folder = tempfile::tempdir().unwrap();
-    let program = folder.path().join("program");
+    let directory = tempfile::tempdir().unwrap();
+    let program = directory.path().join("program");
     let script = "#!/bin/sh\necho \"$1\"\nhead -c 1000000 /dev/zero | tr '\\0' x\nexit 3\n";
     std::fs::write(&program, script).unwrap();
     let executable = std::os::unix::fs::PermissionsExt::from_mode(0o755);

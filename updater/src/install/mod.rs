@@ -1,6 +1,6 @@
 //! Puts a release into a slot, in the one order that survives a power cut on FAT. It was found by
-//! replaying every write of a disk: what is written to the slot is flushed, file by file and folder by
-//! folder, before grubenv points to it, and grubenv is overwritten in place, never renamed.
+//! replaying every write of a disk: what is written to the slot is flushed, file by file and directory by
+//! directory, before grubenv points to it, and grubenv is overwritten in place, never renamed.
 //!
 //! Each stage returns what the next one needs, so that none can be skipped:
 //! [`Space`] → `Claimed` → `Staged` → [`Installed`], and only what is installed can be pointed to.
@@ -20,12 +20,13 @@ use sha2::{Digest, Sha256};
 
 use self::partial::{Filling, Found, Watched};
 pub use self::space::{Space, SpaceError};
-use crate::bootstate::Grubenv;
 use crate::candidate::Candidate;
 use crate::cdn::{Cdn, CdnError, FetchError, Partial as _};
 use crate::files::{
-    Entry, FileError, FileSystem, at, files_in, hex, make_folders, measure, parent, remove_whatever,
+    Entry, FileError, FileSystem, at, create_directories, files_in, hex, measure, parent,
+    remove_if_exists,
 };
+use crate::grubenv_file::GrubenvFile;
 use crate::interrupt;
 use crate::plan::{Content, Slots};
 use crate::progress::Progress;
@@ -134,7 +135,7 @@ impl Installed {
 ///
 /// What was in the slot is gone, also if this fails; then the slot holds a beginning of this release.
 /// Everything that can be known before is checked before.
-pub fn install(job: Job<'_>, grubenv: &mut Grubenv) -> Result<Installed, InstallError> {
+pub fn install(job: Job<'_>, grubenv: &mut GrubenvFile) -> Result<Installed, InstallError> {
     ask_for_artifacts(job)?;
     let space = Space::check(job.esp, job.slot, job.source.candidate)?;
     let claimed = claim(job, space, grubenv)?;
@@ -150,12 +151,12 @@ pub fn install(job: Job<'_>, grubenv: &mut Grubenv) -> Result<Installed, Install
 pub fn put_on_trial(
     esp: &dyn FileSystem,
     installed: &Installed,
-    grubenv: &mut Grubenv,
+    grubenv: &mut GrubenvFile,
     boot: Option<BootId>,
 ) -> Result<(), FileError> {
     let Installed { slot, release } = installed;
     grubenv.show_version(*slot, &release.version);
-    grubenv.write(esp, trial::begun(&grubenv.state, *slot, release, boot))
+    grubenv.write(esp, trial::start_trial(&grubenv.state, *slot, release, boot))
 }
 
 /// A missing artifact should cost nothing: what is in the slot may be the only other release.
@@ -194,17 +195,21 @@ fn check_length(artifact: &Artifact, found: Option<u64>) -> Result<(), InstallEr
 /// disk the word that it is so.
 struct Claimed<'a>(Job<'a>);
 
-fn claim<'a>(job: Job<'a>, _: Space, grubenv: &mut Grubenv) -> Result<Claimed<'a>, InstallError> {
+fn claim<'a>(
+    job: Job<'a>,
+    _: Space,
+    grubenv: &mut GrubenvFile,
+) -> Result<Claimed<'a>, InstallError> {
     let Job { esp, slot, source: Source { candidate, keys, .. }, .. } = job;
     if grubenv.state.trial.is_some_and(|trial| trial.slot == slot) {
-        grubenv.write(esp, trial::called_off(&grubenv.state))?;
+        grubenv.write(esp, trial::cancel_trial(&grubenv.state))?;
     }
     let left_by_fsck = space::fsck_files(esp)?;
     for path in &left_by_fsck {
         esp.remove_file(path)?;
     }
     if !left_by_fsck.is_empty() {
-        esp.sync_folder("")?;
+        esp.sync_directory("")?;
     }
     let owner = slots::partial(esp, slot, keys).map(|release| release.id());
     if owner == Some(candidate.release().id()) {
@@ -212,7 +217,7 @@ fn claim<'a>(job: Job<'a>, _: Space, grubenv: &mut Grubenv) -> Result<Claimed<'a
         return Ok(Claimed(job));
     }
     clear(job, false)?;
-    make_folders(esp, &slot.folder())?;
+    create_directories(esp, &slot.directory())?;
     write(esp, &path_of(slot, PARTIAL), candidate.token())?;
     Ok(Claimed(job))
 }
@@ -220,29 +225,29 @@ fn claim<'a>(job: Job<'a>, _: Space, grubenv: &mut Grubenv) -> Result<Claimed<'a
 /// Removes the files of a slot, or those that are not the beginnings of a release. The manifest goes
 /// first and for good: without it the rest is never taken for a release.
 ///
-/// A folder in the place of one of the slot's files goes with what is in it; other folders are not
-/// ours. So does whatever is in the place of the slot's folder and is none.
+/// A directory in the place of one of the slot's files goes with what is in it; other directories are not
+/// ours. So does whatever is in the place of the slot's directory and is none.
 fn clear(Job { esp, slot, .. }: Job<'_>, keep_partial: bool) -> Result<(), FileError> {
-    let folder = slot.folder();
-    if esp.look(&folder)? != Some(Entry::Folder) {
-        // A file below which the folder should be, or a link: neither is looked into.
-        return match remove_whatever(esp, &folder)? {
-            true => esp.sync_folder(parent(&folder)),
+    let directory = slot.directory();
+    if esp.metadata(&directory)? != Some(Entry::Directory) {
+        // A file below which the directory should be, or a link: neither is looked into.
+        return match remove_if_exists(esp, &directory)? {
+            true => esp.sync_directory(parent(&directory)),
             false => Ok(()),
         };
     }
-    if remove_whatever(esp, &path_of(slot, MANIFEST))? {
-        esp.sync_folder(&folder)?;
+    if remove_if_exists(esp, &path_of(slot, MANIFEST))? {
+        esp.sync_directory(&directory)?;
     }
     let partial = Role::BOOT.into_iter().filter_map(slot_file).chain([PARTIAL]);
     let partial: Vec<String> = partial.map(|name| path_of(slot, name)).collect();
     let kept = if keep_partial { &partial[..] } else { &[] };
-    for path in partial.iter().cloned().chain(files_in(esp, &folder)?) {
+    for path in partial.iter().cloned().chain(files_in(esp, &directory)?) {
         if !kept.contains(&path) {
-            remove_whatever(esp, &path)?;
+            remove_if_exists(esp, &path)?;
         }
     }
-    esp.sync_folder(&folder)
+    esp.sync_directory(&directory)
 }
 
 /// A slot with artifacts that are whole and on the disk, and no manifest.
@@ -306,7 +311,7 @@ fn seal(Staged(job): Staged<'_>) -> Result<Installed, InstallError> {
     let Job { esp, slot, source: Source { candidate, .. }, .. } = job;
     write(esp, &path_of(slot, MANIFEST), candidate.token())?;
     esp.remove_file(&path_of(slot, PARTIAL))?;
-    esp.sync_folder(&slot.folder())?;
+    esp.sync_directory(&slot.directory())?;
     Ok(Installed { slot, release: candidate.release().clone() })
 }
 
@@ -316,7 +321,7 @@ fn write(esp: &dyn FileSystem, path: &str, text: &str) -> Result<(), InstallErro
     flushed(esp, path, text.len() as u64, &hex(Sha256::new_with_prefix(text)))
 }
 
-/// Flushes a file and its folder, and reads it back from the disk.
+/// Flushes a file and its directory, and reads it back from the disk.
 fn flushed(
     esp: &dyn FileSystem,
     path: &str,
@@ -324,7 +329,7 @@ fn flushed(
     expected: &str,
 ) -> Result<(), InstallError> {
     esp.edit(path)?.sync().map_err(at("flush", path))?;
-    esp.sync_folder(parent(path))?;
+    esp.sync_directory(parent(path))?;
     match measure(esp, path, size)? {
         found if found == expected => Ok(()),
         found => {
@@ -335,5 +340,5 @@ fn flushed(
 }
 
 fn path_of(slot: Slot, name: &str) -> String {
-    format!("{}/{name}", slot.folder())
+    format!("{}/{name}", slot.directory())
 }

@@ -7,7 +7,7 @@ use sha2::{Digest, Sha256};
 
 use crate::cdn::{Partial, Sink};
 use crate::files::{
-    Entry, FileError, FileSystem, OpenFile, at, hash, hex, parent, remove_whatever,
+    Entry, FileError, FileSystem, OpenFile, at, hash, hex, parent, remove_if_exists,
 };
 use crate::interrupt;
 
@@ -41,15 +41,15 @@ impl<'a> Filling<'a> {
         artifact: &Artifact,
     ) -> Result<Found<'a>, FileError> {
         let flush_every = fs.flush_every();
-        let found = match fs.look(path)? {
+        let found = match fs.metadata(path)? {
             Some(Entry::File { size }) => size,
             other => {
                 if other.is_some() {
-                    remove_whatever(fs, path)?;
-                    fs.sync_folder(parent(path))?;
+                    remove_if_exists(fs, path)?;
+                    fs.sync_directory(parent(path))?;
                 }
                 let file = fs.create(path)?;
-                fs.sync_folder(parent(path))?;
+                fs.sync_directory(parent(path))?;
                 let digest = Sha256::new();
                 return Ok(Found::Begun(Self { file, length: 0, digest, flush_every }));
             }

@@ -5,7 +5,7 @@ use protocol::esp::Slot;
 use crate::candidate::Candidate;
 use crate::files::{Capacity, Entry, FileError, FileSystem, files_in};
 
-/// Clusters for the folder of a slot that is new, and to be on the safe side.
+/// Clusters for the directory of a slot that is new, and to be on the safe side.
 const SPARE_CLUSTERS: u64 = 4;
 
 /// Proof that the release fits.
@@ -51,7 +51,7 @@ impl Space {
         let manifest = candidate.token().len() as u64;
         let needed = clusters(artifacts.chain([manifest, manifest]), cluster)
             .saturating_add(SPARE_CLUSTERS * cluster);
-        let freed = taken(esp, files_in(esp, &slot.folder())?, cluster)?;
+        let freed = taken(esp, files_in(esp, &slot.directory())?, cluster)?;
         let fsck = taken(esp, fsck_files(esp)?, cluster)?;
         let free = free.saturating_add(freed).saturating_add(fsck);
         match needed <= free {
@@ -72,7 +72,7 @@ fn left_by_fsck(bytes: u64) -> String {
 fn taken(esp: &dyn FileSystem, paths: Vec<String>, cluster: u64) -> Result<u64, FileError> {
     let mut sizes = Vec::new();
     for path in paths {
-        if let Some(Entry::File { size }) = esp.look(&path)? {
+        if let Some(Entry::File { size }) = esp.metadata(&path)? {
             sizes.push(size);
         }
     }

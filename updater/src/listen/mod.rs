@@ -88,7 +88,7 @@ pub fn serve(listen: Listen, host: &Host) -> io::Result<()> {
 
 /// The time now and that of the boot, by the same clock.
 fn clock(host: &Host) -> io::Result<Clock> {
-    let now = crate::commands::now();
+    let now = crate::clock::now();
     Ok(Clock { now, booted: now.saturating_sub(host.uptime()?.as_secs()) })
 }
 

@@ -106,7 +106,7 @@ impl PushError {
             Self::BeforeBoot => StatusCode::TOO_EARLY,
             Self::Seen(SeenError::File { .. }) => StatusCode::INTERNAL_SERVER_ERROR,
             Self::Seen(SeenError::Full) => StatusCode::SERVICE_UNAVAILABLE,
-            Self::Token(error) if error.is_trusted() => StatusCode::BAD_REQUEST,
+            Self::Token(error) if error.has_valid_signature() => StatusCode::BAD_REQUEST,
             Self::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
             Self::Token(_) | Self::Time(_) | Self::Claims(_) | Self::Seen(SeenError::Again) => {
                 StatusCode::UNAUTHORIZED

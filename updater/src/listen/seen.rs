@@ -12,7 +12,7 @@ use std::path::PathBuf;
 use protocol::json;
 use sha2::{Digest, Sha256};
 
-use crate::host::read_if_there;
+use crate::host::read_limited;
 
 /// More pushes than anybody sends within a token's hour: about one a second.
 const SEEN_MAX: usize = 4096;
@@ -48,7 +48,7 @@ pub enum SeenError {
 impl Seen {
     /// Reads what this boot has taken so far.
     pub fn open(path: PathBuf) -> Result<Self, SeenError> {
-        let read = read_if_there(&path, FILE_MAX).and_then(|bytes| match bytes {
+        let read = read_limited(&path, FILE_MAX).and_then(|bytes| match bytes {
             None => Ok(BTreeMap::new()),
             Some(bytes) => json::from_slice(&bytes).map_err(io::Error::from),
         });
@@ -78,8 +78,8 @@ impl Seen {
 
     /// By a new file and a rename, which is atomic in `/run`. Not flushed: it is memory.
     fn write(&self) -> io::Result<()> {
-        if let Some(folder) = self.path.parent() {
-            std::fs::create_dir_all(folder)?;
+        if let Some(directory) = self.path.parent() {
+            std::fs::create_dir_all(directory)?;
         }
         let new = self.path.with_extension("new");
         let mut options = std::fs::OpenOptions::new();
@@ -101,8 +101,8 @@ mod tests {
 
     #[test]
     fn a_token_is_taken_once_whoever_asks() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("run/etchaos/pushed");
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("run/etchaos/pushed");
         let mut seen = Seen::open(path.clone()).unwrap();
         seen.take("k", "1", 100, 0).unwrap();
         seen.take("k", "2", 100, 0).unwrap();
@@ -117,16 +117,16 @@ mod tests {
 
     #[test]
     fn what_cannot_be_noted_is_not_taken() {
-        let folder = tempfile::tempdir().unwrap();
-        std::fs::write(folder.path().join("run"), "a file").unwrap();
-        let mut seen = Seen { path: folder.path().join("run/pushed"), taken: BTreeMap::new() };
+        let directory = tempfile::tempdir().unwrap();
+        std::fs::write(directory.path().join("run"), "a file").unwrap();
+        let mut seen = Seen { path: directory.path().join("run/pushed"), taken: BTreeMap::new() };
         assert!(matches!(seen.take("k", "1", 100, 0), Err(SeenError::File { .. })));
     }
 
     #[test]
     fn room_is_made_of_expired_ones_alone() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("pushed");
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("pushed");
         let taken = (0..SEEN_MAX).map(|n| (digest("k", &n.to_string()), 100)).collect();
         let mut seen = Seen { path: path.clone(), taken };
         assert!(matches!(seen.take("k", "more", 200, 99), Err(SeenError::Full)));

@@ -22,10 +22,10 @@ fn limits() -> Limits {
 fn listener(limits: Limits) -> u16 {
     let (send, port) = std::sync::mpsc::channel();
     std::thread::spawn(move || {
-        let folder = tempfile::tempdir().unwrap();
-        std::fs::create_dir(folder.path().join("proc")).unwrap();
-        std::fs::write(folder.path().join("proc/uptime"), "1000.00 1.00\n").unwrap();
-        let host = Host::new(folder.path());
+        let directory = tempfile::tempdir().unwrap();
+        std::fs::create_dir(directory.path().join("proc")).unwrap();
+        std::fs::write(directory.path().join("proc/uptime"), "1000.00 1.00\n").unwrap();
+        let host = Host::new(directory.path());
         let ring = PrivateKey::generate().public().clone().into();
         let push =
             Push::new([("ci".to_owned(), ring)].into(), Seen::open(host.path(SEEN)).unwrap());

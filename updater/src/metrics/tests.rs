@@ -41,7 +41,7 @@ fn everything() -> Status {
         image: Some("13\\\"1\n".into()),
         disk: Ok(Disk {
             slots: Slots { a: Content::Empty, b: Content::Empty },
-            boot: BootState { trial: trial(Slot::B, 2), ..BootState::settled(Slot::A) },
+            boot: BootState { trial: trial(Slot::B, 2), ..BootState::with_good(Slot::A) },
             grubenv_problem: None,
         }),
         records: Records {

@@ -4,7 +4,7 @@ use protocol::release::SCHEMA;
 use protocol::{Arch, Artifact, Role};
 
 use super::*;
-use crate::trial::{adopted, leave, settled};
+use crate::trial::{abandon, expire_trial, promote};
 
 /// A release whose bytes are a function of `content`.
 pub(crate) fn release(build: u64, content: u8) -> Release {
@@ -45,17 +45,17 @@ fn partial(n: u8) -> Content {
 fn trial(good: Slot, slot: Slot, tries: u8) -> BootState {
     let release = Some(release(0, 99).id());
     let trial = Trial { slot, tries, release, since: Some(THEN) };
-    BootState { trial: Some(trial), ..BootState::settled(good) }
+    BootState { trial: Some(trial), ..BootState::with_good(good) }
 }
 
 /// The release of this content is known to have failed.
 fn failed(good: Slot, content: u8) -> BootState {
-    BootState { failed: Some(release(0, content).id()), ..BootState::settled(good) }
+    BootState { failed: Some(release(0, content).id()), ..BootState::with_good(good) }
 }
 
 /// The other slot runs this, on trial, and was rolled back.
 fn left(good: Slot, content: u8) -> BootState {
-    leave(&failed(good, content), good.other(), Some(THEN))
+    abandon(&failed(good, content), good.other(), Some(THEN))
 }
 
 /// The boot in which trials begin.
@@ -67,15 +67,15 @@ const B: Slot = Slot::B;
 /// As GRUB booted it: by this state.
 fn booted(slot: Option<Slot>, state: &BootState, id: Option<BootId>) -> Booted {
     let counted = state.trial.filter(|trial| trial.slot != state.good && trial.tries < TRIES);
-    let is_tried = |slot| counted.is_some_and(|trial| trial.slot == slot);
-    Booted { slot, on_trial: slot.is_some_and(is_tried), id }
+    let is_on_trial = |slot| counted.is_some_and(|trial| trial.slot == slot);
+    Booted { slot, on_trial: slot.is_some_and(is_on_trial), id }
 }
 
 /// Running slot, grubenv, slot a, slot b, candidate → step.
 #[test]
 fn the_table() {
     use Content::Empty;
-    let settled = BootState::settled;
+    let settled = BootState::with_good;
     let rows = [
         // The ordinary way.
         ("same", Some(A), settled(A), complete(5), Empty, 5, Step::UpToDate),
@@ -304,17 +304,25 @@ fn the_table() {
             5,
             Step::Repair(B),
         ),
-        // A plain folder.
-        ("folder, newer", None, settled(A), complete(5), Empty, 6, Step::Install(B)),
-        ("folder, same", None, settled(B), Empty, complete(5), 5, Step::UpToDate),
-        ("folder, on trial", None, trial(A, B, 3), complete(5), complete(6), 6, Step::Pending(B)),
+        // A plain directory.
+        ("directory, newer", None, settled(A), complete(5), Empty, 6, Step::Install(B)),
+        ("directory, same", None, settled(B), Empty, complete(5), 5, Step::UpToDate),
+        (
+            "directory, on trial",
+            None,
+            trial(A, B, 3),
+            complete(5),
+            complete(6),
+            6,
+            Step::Pending(B),
+        ),
         // Nonsense: the good slot on trial is not on trial.
         ("good on trial", Some(A), trial(A, A, 0), complete(5), Empty, 6, Step::Install(B)),
     ];
     for (name, running, state, a, b, candidate, expected) in rows {
         let (slots, candidate) = (Slots { a, b }, release(candidate, candidate as u8));
         let (allow, booted) = (Permissions::default(), booted(running, &state, Some(THEN)));
-        let state = &adopted(&state, booted, &slots, true);
+        let state = &promote(&state, booted, &slots, true);
         let facts = Facts { booted, state, slots: &slots, candidate: &candidate, allow };
         assert_eq!(next(&facts), expected, "{name}");
     }
@@ -330,8 +338,8 @@ fn the_operator_may_allow_more() {
     };
     let downgrade = Permissions { downgrade: true, ..Permissions::default() };
     let retry = Permissions { retry_failed: true, ..Permissions::default() };
-    assert_eq!(step(4, BootState::settled(A), downgrade), Step::Install(B));
-    assert_eq!(step(4, BootState::settled(A), retry), Step::Downgrade);
+    assert_eq!(step(4, BootState::with_good(A), downgrade), Step::Install(B));
+    assert_eq!(step(4, BootState::with_good(A), retry), Step::Downgrade);
     assert_eq!(step(6, failed(A, 6), retry), Step::Activate(B));
     assert_eq!(step(6, failed(A, 6), downgrade), Step::FailedBefore);
 }
@@ -341,11 +349,11 @@ fn what_alone_is_whole_and_was_never_confirmed_is_tried() {
     let slots = Slots { a: damaged(Some(5)), b: complete(6) };
     let step = |state: BootState, candidate: u8| {
         let booted = Booted { slot: Some(A), on_trial: false, id: Some(THEN) };
-        let state = &adopted(&state, booted, &slots, false);
+        let state = &promote(&state, booted, &slots, false);
         let (candidate, allow) = (release(candidate.into(), candidate), Permissions::default());
         next(&Facts { booted, state, slots: &slots, candidate: &candidate, allow })
     };
-    assert_eq!(step(BootState::settled(A), 7), Step::Activate(B));
+    assert_eq!(step(BootState::with_good(A), 7), Step::Activate(B));
     assert_eq!(step(trial(A, B, 3), 7), Step::Pending(B));
     assert_eq!(step(failed(A, 6), 7), Step::Install(B));
 }
@@ -374,7 +382,7 @@ fn what_grub_did_not_try_is_not_rebooted_into_again_and_again() {
 fn another_variant_is_neither_older_nor_newer() {
     let slots = Slots { a: complete(5), b: Content::Empty };
     let candidate = Release { variant: "ubu".parse().unwrap(), ..release(1, 1) };
-    let (state, allow) = (&BootState::settled(A), Permissions::default());
+    let (state, allow) = (&BootState::with_good(A), Permissions::default());
     let booted = booted(Some(A), state, Some(THEN));
     let facts = Facts { booted, state, slots: &slots, candidate: &candidate, allow };
     assert_eq!(next(&facts), Step::Install(B));
@@ -386,7 +394,7 @@ fn the_same_bytes_under_an_older_number_are_no_downgrade() {
     let candidate = release(4, 5);
     let facts = Facts {
         booted: Booted { slot: Some(A), on_trial: false, id: Some(THEN) },
-        state: &BootState::settled(A),
+        state: &BootState::with_good(A),
         slots: &slots,
         candidate: &candidate,
         allow: Permissions::default(),
@@ -414,7 +422,7 @@ proptest! {
     fn the_good_slot_and_what_is_whole_are_never_touched(
         running in proptest::option::of(any_slot()),
         on_trial: bool,
-        is_marked: bool,
+        has_confirmed_mark: bool,
         good in any_slot(),
         tried in proptest::option::of((any_slot(), 0u8..=3)),
         was_failed in proptest::option::of(0u8..4),
@@ -426,12 +434,12 @@ proptest! {
     ) {
         let state = match tried {
             Some((slot, tries)) => trial(good, slot, tries),
-            None => BootState::settled(good),
+            None => BootState::with_good(good),
         };
         let state = BootState { failed: was_failed.map(|n| release(0, n).id()), ..state };
         let booted = Booted { slot: running, on_trial, id: Some(BootId(boot)) };
         let (slots, candidate) = (Slots { a, b }, release(candidate.into(), candidate));
-        let state = &adopted(&settled(&state, running), booted, &slots, is_marked);
+        let state = &promote(&expire_trial(&state, running), booted, &slots, has_confirmed_mark);
         let good = state.good;
         let allow = Permissions { downgrade, retry_failed };
         let facts = Facts { booted, state, slots: &slots, candidate: &candidate, allow };

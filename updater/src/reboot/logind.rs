@@ -8,7 +8,7 @@
 use std::path::Path;
 
 use super::Busy;
-use crate::host::{Host, read_if_there};
+use crate::host::{Host, read_limited};
 
 const SESSIONS: &str = "/run/systemd/sessions";
 const INHIBITORS: &str = "/run/systemd/inhibit";
@@ -55,10 +55,10 @@ fn inhibitor(text: &str) -> Option<Busy> {
     })
 }
 
-/// The texts of the files in a folder, in the order of their names. Beside them lie pipes, on which
+/// The texts of the files in a directory, in the order of their names. Beside them lie pipes, on which
 /// opening would wait; and a file may go away while we look.
-fn files(folder: &Path) -> Vec<String> {
-    let Ok(entries) = std::fs::read_dir(folder) else { return Vec::new() };
+fn files(directory: &Path) -> Vec<String> {
+    let Ok(entries) = std::fs::read_dir(directory) else { return Vec::new() };
     let mut paths: Vec<_> = entries
         .flatten()
         .filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_file()))
@@ -66,7 +66,7 @@ fn files(folder: &Path) -> Vec<String> {
         .take(FILES_MAX)
         .collect();
     paths.sort();
-    let texts = paths.iter().filter_map(|path| read_if_there(path, FILE_MAX).ok().flatten());
+    let texts = paths.iter().filter_map(|path| read_limited(path, FILE_MAX).ok().flatten());
     texts.map(|text| String::from_utf8_lossy(&text).into_owned()).collect()
 }
 
@@ -90,24 +90,24 @@ mod tests {
     const INHIBITOR: &str = "# This is private data. Do not parse.\nWHAT=shutdown:sleep\nMODE=block\nUID=0\nPID=777\nWHO=backup\nWHY=nightly \\\"run\\\"\nFIFO=/run/systemd/inhibit/1.ref\n";
 
     fn host(files: &[(&str, &str)]) -> (tempfile::TempDir, Host) {
-        let folder = tempfile::tempdir().unwrap();
+        let directory = tempfile::tempdir().unwrap();
         for (path, text) in files {
-            let path = folder.path().join("run/systemd").join(path);
+            let path = directory.path().join("run/systemd").join(path);
             std::fs::create_dir_all(path.parent().unwrap()).unwrap();
             std::fs::write(path, text).unwrap();
         }
-        let host = Host::new(folder.path());
-        (folder, host)
+        let host = Host::new(directory.path());
+        (directory, host)
     }
 
     #[test]
     fn users_and_inhibitors_are_found() {
-        let (_folder, nobody) = host(&[]);
+        let (_directory, nobody) = host(&[]);
         assert_eq!(busy(&nobody), []);
-        let (folder, two) = host(&[("sessions/1", SESSION), ("inhibit/1", INHIBITOR)]);
+        let (directory, two) = host(&[("sessions/1", SESSION), ("inhibit/1", INHIBITOR)]);
         // Opening one would wait for ever.
         for pipe in ["sessions/1.ref", "inhibit/1.ref"] {
-            let path = folder.path().join("run/systemd").join(pipe);
+            let path = directory.path().join("run/systemd").join(pipe);
             nix::unistd::mkfifo(&path, nix::sys::stat::Mode::S_IRWXU).unwrap();
         }
         let backup = Busy::Inhibitor { who: "backup".into(), why: r#"nightly \"run\""#.into() };
@@ -117,7 +117,7 @@ mod tests {
     #[test]
     fn only_those_who_would_mind_count() {
         let count = |session: &str, inhibitor: &str| {
-            let (_folder, host) = host(&[("sessions/1", session), ("inhibit/1", inhibitor)]);
+            let (_directory, host) = host(&[("sessions/1", session), ("inhibit/1", inhibitor)]);
             busy(&host).len()
         };
         for class in NOBODY {
@@ -144,7 +144,7 @@ mod tests {
     fn hostile_files_are_harmless() {
         let long = format!("WHAT=shutdown\nMODE=block\nWHO={}\nWHY=\x1b[2J\n", "x".repeat(1000));
         let huge = "x".repeat(FILE_MAX as usize + 1);
-        let (_folder, host) =
+        let (_directory, host) =
             host(&[("inhibit/1", &long), ("inhibit/2", &huge), ("inhibit/3", "\0=\n=")]);
         let [Busy::Inhibitor { who, why }] = &busy(&host)[..] else { panic!() };
         assert_eq!((who.len(), why.as_str()), (SHOWN_MAX, "?[2J"));

@@ -204,7 +204,7 @@ pub fn reboot(policy: &Reboot) -> Result<(), CommandError> {
 }
 
 /// Reboots, also where systemd does not: a host that hangs here hangs for ever. Ends with the host; or,
-/// where the host is a folder, when the reboot was asked for.
+/// where the host is a directory, when the reboot was asked for.
 pub fn by_all_means(host: &Host) -> Result<(), CommandError> {
     // systemd itself may be what hangs.
     let asked = within(ORDERLY_MAX, || reboot(&Reboot::Now));

@@ -242,8 +242,8 @@ fn servers_that_are_not_there_or_send_elsewhere() {
     refused(&world, &["cannot get http://127.0.0.1", "is the CDN up"]);
     config("https://no-such-host.invalid/x");
     refused(&world, &["cannot get https://no-such-host.invalid/x/etchaos_deb_"]);
-    config("/no/such/folder");
-    refused(&world, &["cannot read /no/such/folder/etchaos_deb_"]);
+    config("/no/such/directory");
+    refused(&world, &["cannot read /no/such/directory/etchaos_deb_"]);
 
     let other = Server::start();
     let location = format!("Location: {}/x?token=secret", other.url);
@@ -282,8 +282,8 @@ fn a_full_esp_is_found_before_anything_is_touched() {
         "$@"; code=$?
         cp -a "$0/small/." "$0/after/"
         exit $code"#;
-    for folder in ["small", "after"] {
-        fs::create_dir(world.path(folder)).unwrap();
+    for directory in ["small", "after"] {
+        fs::create_dir(world.path(directory)).unwrap();
     }
     let mut updater = Command::new("unshare");
     updater.args(["--map-root-user", "--mount", "sh", "-c", script]).arg(world.path("")).arg("");
@@ -305,9 +305,9 @@ fn a_full_esp_is_found_before_anything_is_touched() {
         assert_eq!(said.matches(part).count(), 2, "{part}: {said}");
     }
     assert!(said.contains("the dry run ends with 1"), "{said}");
-    let names = |folder: &str| {
-        let tree = crate::world::tree(&world.path(folder));
-        let root = world.path(folder);
+    let names = |directory: &str| {
+        let tree = crate::world::tree(&world.path(directory));
+        let root = world.path(directory);
         tree.into_iter()
             .map(|(path, digest)| (path.strip_prefix(&root).unwrap().to_owned(), digest))
             .filter(|(path, _)| !path.ends_with("grubenv"))

@@ -150,11 +150,11 @@ fn broken_sources_are_named() {
 }
 
 #[test]
-fn a_file_in_the_way_of_our_folder_is_told_with_the_way_out() {
+fn a_file_in_the_way_of_our_directory_is_told_with_the_way_out() {
     let world = World::new();
     fs::remove_dir_all(world.esp("etchaos")).unwrap();
     fs::write(world.esp("etchaos"), "").unwrap();
-    let said = "etchaos on the ESP is a file, and a folder is expected there: it may be removed";
+    let said = "etchaos on the ESP is a file, and a directory is expected there: it may be removed";
     for command in ["config", "check", "update", "status", "verify"] {
         world.run(&[command]).failed(&[said]);
     }

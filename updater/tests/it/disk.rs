@@ -233,7 +233,7 @@ fn a_beginning_in_the_spare_slot_is_removed_by_a_repair_when_the_release_is_with
 }
 
 #[test]
-fn a_folder_named_grubenv_goes() {
+fn a_directory_named_grubenv_goes() {
     let world = World::new();
     fs::remove_file(world.esp("etchaos/grubenv")).unwrap();
     world.write("esp/etchaos/grubenv/deep/x", "");

@@ -176,9 +176,10 @@ fn differences_look_as_documented() {
     assert_eq!(kinds(&found["differences"]), all);
 }
 
-/// All files of these folders, one after the other.
-fn sources(folders: &[&str]) -> String {
-    let files = folders.iter().flat_map(|folder| crate::world::tree(&root().join(folder)));
+/// All files of these directories, one after the other.
+fn sources(directories: &[&str]) -> String {
+    let files =
+        directories.iter().flat_map(|directory| crate::world::tree(&root().join(directory)));
     files.map(|(path, _)| fs::read_to_string(path).unwrap()).collect()
 }
 
@@ -187,7 +188,7 @@ fn every_test_of_the_threat_model_is_there() {
     let sources = sources(&["updater/src", "updater/tests", "protocol/src", "protocol/tests"]);
     let page = page("THREATMODEL.md");
     let section = page.split("## Where it is shown").nth(1).unwrap();
-    // What stands in backticks: `file.rs: name, name`, or a file or folder alone.
+    // What stands in backticks: `file.rs: name, name`, or a file or directory alone.
     let named = section.split('`').skip(1).step_by(2).filter_map(|text| text.split_once(": "));
     let names: Vec<&str> = named.flat_map(|(_, names)| names.split(", ")).collect();
     assert!(names.len() >= 20, "{names:?}");

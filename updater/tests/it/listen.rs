@@ -14,7 +14,7 @@ use crate::world::{World, now};
 struct Listener {
     child: Running,
     address: String,
-    // With the temporary folder of the host.
+    // With the temporary directory of the host.
     world: World,
 }
 

@@ -1,4 +1,4 @@
-//! The real binary, against ESP folders and servers on loopback.
+//! The real binary, against ESP directories and servers on loopback.
 
 mod bad_input;
 mod config;

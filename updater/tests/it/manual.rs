@@ -20,9 +20,9 @@ fn options(command: &Command) -> Vec<String> {
 
 #[test]
 fn every_command_and_option_is_in_the_manual() {
-    let folder = tempfile::tempdir().unwrap();
-    pages::write(folder.path()).unwrap();
-    let read = |name: &str| fs::read_to_string(folder.path().join(name)).unwrap();
+    let directory = tempfile::tempdir().unwrap();
+    pages::write(directory.path()).unwrap();
+    let read = |name: &str| fs::read_to_string(directory.path().join(name)).unwrap();
     let shells = ["etchaos-updater.bash", "_etchaos-updater", "etchaos-updater.fish"]
         .map(|name| (name, read(name)));
 
@@ -71,11 +71,11 @@ fn every_command_and_option_is_in_the_manual() {
             }
         }
     }
-    let files = fs::read_dir(folder.path()).unwrap().count();
+    let files = fs::read_dir(directory.path()).unwrap().count();
     assert_eq!(files, 1 + documented + 3);
     let checked = std::process::Command::new("bash")
         .arg("-n")
-        .arg(folder.path().join("etchaos-updater.bash"))
+        .arg(directory.path().join("etchaos-updater.bash"))
         .status();
     assert!(checked.unwrap().success());
 }

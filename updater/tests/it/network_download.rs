@@ -368,9 +368,9 @@ fn not_faster_than_allowed() {
 }
 
 #[test]
-fn a_folder_is_resumed_too() {
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("x");
+fn a_directory_is_resumed_too() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("x");
     std::fs::write(&path, bytes(SIZE)).unwrap();
     let fetch = |from: usize, sink: &mut Memory| {
         plain().fetch(path.to_str().unwrap(), from as u64, SIZE as u64, sink)
@@ -385,7 +385,7 @@ fn a_folder_is_resumed_too() {
     assert!(error.contains("499999"), "{error}");
     std::fs::remove_file(&path).unwrap();
     let error = fetch(5, &mut Memory::default()).unwrap_err().to_string();
-    assert!(error.contains("copied to the CDN's folder"), "{error}");
+    assert!(error.contains("copied to the CDN's directory"), "{error}");
 }
 
 #[test]

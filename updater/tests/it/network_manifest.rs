@@ -22,12 +22,12 @@ fn path() -> String {
 /// A key that is trusted, and manifests that it signs.
 struct Signer {
     key: PrivateKey,
-    folder: tempfile::TempDir,
+    directory: tempfile::TempDir,
 }
 
 impl Signer {
     fn new() -> Self {
-        Self { key: PrivateKey::generate(), folder: tempfile::tempdir().unwrap() }
+        Self { key: PrivateKey::generate(), directory: tempfile::tempdir().unwrap() }
     }
 
     fn token(&self, build: u64) -> String {
@@ -53,7 +53,7 @@ impl Signer {
     }
 
     fn cache(&self) -> std::path::PathBuf {
-        self.folder.path().join("run/etchaos/manifests")
+        self.directory.path().join("run/etchaos/manifests")
     }
 }
 

@@ -23,24 +23,24 @@ const SIZE: usize = 300_000;
 
 /// An authority that nobody knows.
 pub struct Authority {
-    folder: TempDir,
+    directory: TempDir,
     issuer: Issuer<'static, KeyPair>,
 }
 
 impl Authority {
     pub fn new() -> Self {
-        let folder = tempfile::tempdir().unwrap();
+        let directory = tempfile::tempdir().unwrap();
         let mut params = CertificateParams::new(Vec::new()).unwrap();
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         let key = KeyPair::generate().unwrap();
         let certificate = params.self_signed(&key).unwrap();
         let pem = format!("# Our own\n{}", certificate.pem());
-        fs::write(folder.path().join("ca.pem"), pem).unwrap();
-        Self { folder, issuer: Issuer::new(params, key) }
+        fs::write(directory.path().join("ca.pem"), pem).unwrap();
+        Self { directory, issuer: Issuer::new(params, key) }
     }
 
     fn path(&self) -> PathBuf {
-        self.folder.path().join("ca.pem")
+        self.directory.path().join("ca.pem")
     }
 
     pub fn network(&self) -> Network {
@@ -147,7 +147,7 @@ fn what_breaks_under_tls_is_resumed_too() {
 
 /// A proxy that was not written by us.
 struct Tinyproxy {
-    folder: TempDir,
+    directory: TempDir,
     child: Child,
     port: u16,
 }
@@ -161,20 +161,20 @@ impl Tinyproxy {
             eprintln!("SKIPPED: there is no tinyproxy here");
             return None;
         }
-        let folder = tempfile::tempdir().unwrap();
+        let directory = tempfile::tempdir().unwrap();
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let port = listener.local_addr().unwrap().port();
         drop(listener);
-        let at = |name: &str| folder.path().join(name).display().to_string();
+        let at = |name: &str| directory.path().join(name).display().to_string();
         let config = format!(
             "Listen 127.0.0.1\nPort {port}\nTimeout 60\nLogLevel Connect\nLogFile \"{}\"\nPidFile \"{}\"\n{more}\n",
             at("log"),
             at("pid")
         );
-        fs::write(folder.path().join("conf"), config).unwrap();
+        fs::write(directory.path().join("conf"), config).unwrap();
         let mut command = Command::new("tinyproxy");
         command.args(["-d", "-c", &at("conf")]).stdout(Stdio::null()).stderr(Stdio::null());
-        let mut proxy = Self { child: command.spawn().unwrap(), folder, port };
+        let mut proxy = Self { child: command.spawn().unwrap(), directory, port };
         let since = Instant::now();
         while TcpStream::connect(("127.0.0.1", port)).is_err() {
             assert!(proxy.child.try_wait().unwrap().is_none(), "tinyproxy has ended");
@@ -191,7 +191,7 @@ impl Tinyproxy {
 
     /// The request lines that it has seen.
     fn seen(&self) -> Vec<String> {
-        let log = fs::read_to_string(self.folder.path().join("log")).unwrap();
+        let log = fs::read_to_string(self.directory.path().join("log")).unwrap();
         let line = |line: &str| Some(line.split_once("Request (file descriptor")?.1.to_owned());
         let lines = log.lines().filter_map(line);
         lines.filter_map(|line| Some(line.split_once("): ")?.1.to_owned())).collect()

@@ -22,7 +22,7 @@ fn publish(world: &World, n: u64, key: &PrivateKey) {
 fn run_on(world: &World, slot: Slot, keys: &[&PrivateKey]) {
     assert!(world.rebooted());
     world.boot(slot);
-    world.set_state(BootState::settled(slot));
+    world.set_state(BootState::with_good(slot));
     trust(world, keys);
 }
 

@@ -13,11 +13,13 @@ use std::sync::LazyLock;
 use protocol::Release;
 use protocol::esp::Slot;
 use protocol::grubenv::{BootId, BootState, Trial};
-use updater::bootstate::good_without_grubenv;
 use updater::confirm::why_not;
+use updater::grubenv_file::good_without_grubenv;
 use updater::host::Booted;
 use updater::plan::{Content, Facts, Permissions, Slots, Step, next};
-use updater::trial::{Back, adopted, begun, called_off, confirmed, rolled_back, settled};
+use updater::trial::{
+    Rollback, cancel_trial, expire_trial, mark_confirmed, promote, roll_back, start_trial,
+};
 use updater::update::memory;
 
 /// What the CDN offers, one after the other.
@@ -102,7 +104,7 @@ struct Host {
 impl Host {
     fn new(offers: Offers, faults: Faults) -> Self {
         let slots = Slots { a: Content::Complete(release((First, 0))), b: Content::Empty };
-        let grubenv = Some(BootState::settled(Slot::A));
+        let grubenv = Some(BootState::with_good(Slot::A));
         let (marked, running) = (vec![Slot::A], Slot::A);
         Self {
             offers,
@@ -144,7 +146,7 @@ impl Host {
     }
 
     fn state(&self) -> BootState {
-        let otherwise = || BootState::settled(good_without_grubenv(self.booted(), &self.slots));
+        let otherwise = || BootState::with_good(good_without_grubenv(self.booted(), &self.slots));
         self.grubenv.clone().unwrap_or_else(otherwise)
     }
 
@@ -205,7 +207,7 @@ impl Host {
 
     /// Whether there is anything healthy that could be booted, and is not taken for bad.
     fn has_something(&self) -> bool {
-        let failed = settled(&self.state(), Some(self.running)).failed;
+        let failed = expire_trial(&self.state(), Some(self.running)).failed;
         Slot::ALL.into_iter().any(|slot| match self.slots.get(slot) {
             Content::Complete(release) => {
                 let is_taken_for_bad = failed == Some(release.id());
@@ -216,14 +218,14 @@ impl Host {
     }
 
     fn confirm(&mut self) {
-        let state = self.grubenv.clone().unwrap_or(BootState::settled(self.running));
-        let is_marked = self.marked.contains(&self.running);
-        if why_not(&state, self.booted(), is_marked).is_none() {
-            if self.slots.get(self.running).release().is_some() && !is_marked {
+        let state = self.grubenv.clone().unwrap_or(BootState::with_good(self.running));
+        let has_confirmed_mark = self.marked.contains(&self.running);
+        if why_not(&state, self.booted(), has_confirmed_mark).is_none() {
+            if self.slots.get(self.running).release().is_some() && !has_confirmed_mark {
                 self.marked.push(self.running);
                 self.marked.sort();
             }
-            self.grubenv = Some(confirmed(&state, self.running));
+            self.grubenv = Some(mark_confirmed(&state, self.running));
             self.on_trial = false;
         }
     }
@@ -231,9 +233,9 @@ impl Host {
     /// `update`, ended after some of its steps, or not. Says whether a reboot is wanted.
     fn update(&mut self, ended_after: Option<u8>) -> bool {
         let (booted, candidate) = (self.booted(), self.offered());
-        let settled = settled(&self.state(), booted.slot);
-        let is_marked = self.marked.contains(&settled.good.other());
-        let known = adopted(&settled, booted, &self.slots, is_marked);
+        let settled = expire_trial(&self.state(), booted.slot);
+        let has_confirmed_mark = self.marked.contains(&settled.good.other());
+        let known = promote(&settled, booted, &self.slots, has_confirmed_mark);
         let facts = Facts {
             booted,
             state: &known,
@@ -255,7 +257,7 @@ impl Host {
         }
         match step {
             Step::Pending(_) | Step::Return(_) => return true,
-            Step::Withdraw(_) => self.grubenv = Some(called_off(&state)),
+            Step::Withdraw(_) => self.grubenv = Some(cancel_trial(&state)),
             Step::Install(slot) | Step::Repair(slot) | Step::Activate(slot) => {
                 if step.writes().is_some() {
                     state.trial = state.trial.filter(|trial| trial.slot != slot);
@@ -269,7 +271,7 @@ impl Host {
                 assert_ne!(slot, state.good);
                 if ended_after != Some(2) && !matches!(step, Step::Repair(_)) {
                     let release = self.slots.get(slot).release().unwrap();
-                    self.grubenv = Some(begun(&state, slot, release, booted.id));
+                    self.grubenv = Some(start_trial(&state, slot, release, booted.id));
                     return true;
                 }
             }
@@ -311,8 +313,8 @@ impl Host {
         if self.faults.rollbacks > 0 {
             may("rollback", &|host| {
                 host.faults.rollbacks -= 1;
-                let back = rolled_back(&host.state(), host.running, &host.slots, Some(NOW));
-                if let Ok(Back::Stay(state) | Back::Reboot(state, _)) = back {
+                let back = roll_back(&host.state(), host.running, &host.slots, Some(NOW));
+                if let Ok(Rollback::Stay(state) | Rollback::Reboot(state, _)) = back {
                     host.grubenv = Some(state);
                 }
                 Ok(())
@@ -325,7 +327,7 @@ impl Host {
                 Ok(())
             });
         }
-        let failed = settled(&self.state(), Some(self.running)).failed;
+        let failed = expire_trial(&self.state(), Some(self.running)).failed;
         let has_way_back = |slot: &Slot| match self.slots.get(slot.other()) {
             Content::Complete(release) => {
                 kind(release).is_healthy() && failed != Some(release.id())

@@ -329,13 +329,13 @@ fn who_is_refused_because_another_one_is_at_work_is_no_last_error() {
 #[test]
 fn metrics_are_written_if_asked_for() {
     let world = World::new();
-    let folder = world.path("textfiles");
-    let path = folder.join("etchaos.prom");
+    let directory = world.path("textfiles");
+    let path = directory.join("etchaos.prom");
     let config = json!({"metrics": path, "reboot": "never"}).to_string();
     world.write("esp/etchaos/config.json", config);
     let has = |sample: &str| {
         let text = fs::read_to_string(&path).unwrap();
-        assert_eq!(fs::read_dir(&folder).unwrap().count(), 1);
+        assert_eq!(fs::read_dir(&directory).unwrap().count(), 1);
         assert!(text.lines().any(|line| line == sample), "{sample}: {text}");
     };
     world.run(&["status"]).ended(0);
@@ -368,9 +368,9 @@ fn metrics_are_written_if_asked_for() {
     has("etchaos_reboot_outstanding 0");
     assert!(!fs::read_to_string(&path).unwrap().contains("etchaos_trial_tries_left"));
 
-    // A folder that cannot be made does not stop an update.
-    fs::remove_dir_all(&folder).unwrap();
-    fs::write(&folder, "a file").unwrap();
+    // A directory that cannot be made does not stop an update.
+    fs::remove_dir_all(&directory).unwrap();
+    fs::write(&directory, "a file").unwrap();
     let ran = world.run(&["update"]).ended(0);
     assert!(ran.stderr.contains("cannot write the metrics"), "{}", ran.stderr);
 }

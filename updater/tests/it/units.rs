@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-fn folder() -> PathBuf {
+fn directory() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("systemd")
 }
 
@@ -15,7 +15,7 @@ fn image_files() -> PathBuf {
 /// systemd-analyze with these arguments: all that it says. Without it these tests prove nothing.
 fn analyze(arguments: &[&str]) -> Option<String> {
     let mut command = Command::new("systemd-analyze");
-    let ran = command.arg("--no-pager").args(arguments).current_dir(folder()).output();
+    let ran = command.arg("--no-pager").args(arguments).current_dir(directory()).output();
     let Ok(output) = ran else {
         assert!(std::env::var("CI").is_err(), "systemd-analyze is needed for this test");
         eprintln!("SKIPPED: there is no systemd-analyze here");
@@ -38,7 +38,7 @@ fn the_update_service_is_in_a_sandbox() {
 
 #[test]
 fn systemd_knows_every_line_of_the_units() {
-    let mut units: Vec<String> = std::fs::read_dir(folder())
+    let mut units: Vec<String> = std::fs::read_dir(directory())
         .unwrap()
         .map(|entry| entry.unwrap().file_name().into_string().unwrap())
         .filter(|name| name.ends_with(".service") || name.ends_with(".timer"))
@@ -60,7 +60,7 @@ fn systemd_knows_every_line_of_the_units() {
 #[test]
 fn what_watches_over_the_boot_waits_for_nothing() {
     for unit in ["etchaos-deadline.service", "etchaos-fallback.service"] {
-        let text = std::fs::read_to_string(folder().join(unit)).unwrap();
+        let text = std::fs::read_to_string(directory().join(unit)).unwrap();
         assert!(text.lines().any(|line| line == "DefaultDependencies=no"), "{unit}");
         for setting in
             ["PrivateTmp=", "StateDirectory=", "RequiresMountsFor=", "Requires=", "After="]
@@ -75,7 +75,7 @@ fn what_watches_over_the_boot_waits_for_nothing() {
 /// that counts as success goes on with ExecStart=, so it must not be one of `config --require`.
 #[test]
 fn who_listens_is_tried_again_and_never_fails() {
-    let text = std::fs::read_to_string(folder().join("etchaos-listen.service")).unwrap();
+    let text = std::fs::read_to_string(directory().join("etchaos-listen.service")).unwrap();
     for line in [
         "ExecCondition=/usr/bin/etchaos-updater config --require listen",
         "Restart=on-failure",
@@ -104,8 +104,8 @@ fn a_host_that_gives_up_reboots_soon_only_on_trial() {
     // systemd would read these before the shell does.
     assert!(!script.contains(['$', '%', '\\', '\'']), "{script}");
 
-    let folder = tempfile::tempdir().unwrap();
-    let cmdline = folder.path().join("cmdline");
+    let directory = tempfile::tempdir().unwrap();
+    let cmdline = directory.path().join("cmdline");
     let script = script.replace("/proc/cmdline", &cmdline.display().to_string());
     // It says how long it would sleep, in place of sleeping.
     let script = format!("sleep() {{ echo \"$@\"; exit; }}\n{script}");

@@ -127,7 +127,7 @@ fn a_running_slot_that_is_lost_is_healed_and_the_other_one_stays() {
     let world = World::new();
     world.fill(B, 2, 2);
     world.write("esp/etchaos/a/good", "");
-    world.set_state(BootState::settled(B));
+    world.set_state(BootState::with_good(B));
     world.boot(B);
     fs::remove_file(world.esp("etchaos/b/initrd")).unwrap();
     world.publish(2);
@@ -184,7 +184,7 @@ fn what_runs_beside_a_good_slot_that_is_whole_goes_back_to_it() {
     again();
     assert_eq!(world.run(&["update", "--json"]).ended(0).json()["step"], "install");
     assert_eq!(world.boots(), (B, Some((A, 3))));
-    world.set_state(BootState::settled(A));
+    world.set_state(BootState::with_good(A));
     again();
     // What was confirmed before is as good, and takes its place.
     world.write("esp/etchaos/b/good", "");
@@ -310,7 +310,7 @@ fn a_broken_grubenv_is_made_anew() {
 }
 
 #[test]
-fn a_deleted_folder_is_made_anew() {
+fn a_deleted_directory_is_made_anew() {
     let world = World::new();
     fs::remove_dir_all(world.esp("etchaos")).unwrap();
     world.run(&["update"]).ended(0);
@@ -332,9 +332,9 @@ fn what_is_in_the_way_in_the_spare_slot_is_removed() {
     type Damage<'a> = &'a dyn Fn(&World);
     let damages: [Damage<'_>; 6] = [
         &|world| world.write("esp/etchaos/b", "a file"),
-        &|world| world.write("esp/etchaos/b/vmlinuz/deep/er", "below a folder"),
-        &|world| world.write("esp/etchaos/b/release.jwt/x", "below a folder"),
-        &|world| world.write("esp/etchaos/b/initrd/x", "below a folder"),
+        &|world| world.write("esp/etchaos/b/vmlinuz/deep/er", "below a directory"),
+        &|world| world.write("esp/etchaos/b/release.jwt/x", "below a directory"),
+        &|world| world.write("esp/etchaos/b/initrd/x", "below a directory"),
         &|world| symlink(others(world), world.esp("etchaos/b")).unwrap(),
         &|world| {
             fs::create_dir_all(world.esp("etchaos/b/vmlinuz")).unwrap();
@@ -372,7 +372,7 @@ fn reboot_is_as_configured() {
 }
 
 #[test]
-fn a_cdn_may_be_a_folder() {
+fn a_cdn_may_be_a_directory() {
     let world = World::new();
     let token = sign(&world.key, &claims(&release(2))).unwrap();
     world.write(&format!("cdn/{}", target().manifest_name()), token);
@@ -388,7 +388,7 @@ fn a_cdn_may_be_a_folder() {
 }
 
 #[test]
-fn a_folder_without_a_running_slot_is_updated_and_not_rebooted() {
+fn a_directory_without_a_running_slot_is_updated_and_not_rebooted() {
     let world = World::new();
     world.write("host/proc/cmdline", "quiet\n");
     world.publish(2);

@@ -1,4 +1,4 @@
-//! A host, its ESP and a CDN, in a temporary folder.
+//! A host, its ESP and a CDN, in a temporary directory.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -19,7 +19,7 @@ use tempfile::TempDir;
 use crate::server::{Reply, Server};
 
 pub struct World {
-    folder: TempDir,
+    directory: TempDir,
     pub key: PrivateKey,
     pub cdn: Server,
 }
@@ -108,7 +108,7 @@ impl World {
     /// Slot a runs release 1 as from a disk image, slot b is empty, the CDN has release 1.
     pub fn new() -> Self {
         let world = Self {
-            folder: tempfile::tempdir().unwrap(),
+            directory: tempfile::tempdir().unwrap(),
             key: PrivateKey::generate(),
             cdn: Server::start(),
         };
@@ -121,7 +121,7 @@ impl World {
         fs::create_dir(world.path("host/run")).unwrap();
         world.boot(Slot::A);
         world.fill(Slot::A, 1, 0);
-        world.set_state(BootState::settled(Slot::A));
+        world.set_state(BootState::with_good(Slot::A));
         for program in ["systemctl", "systemd-run"] {
             let log = world.path("commands");
             let script = format!("#!/bin/sh\necho {program} \"$@\" >>{}\n", log.display());
@@ -133,7 +133,7 @@ impl World {
     }
 
     pub fn path(&self, relative: &str) -> PathBuf {
-        self.folder.path().join(relative)
+        self.directory.path().join(relative)
     }
 
     pub fn esp(&self, relative: &str) -> PathBuf {
@@ -159,12 +159,12 @@ impl World {
 
     /// Puts the n-th release into a slot.
     pub fn fill(&self, slot: Slot, n: u64, build: u64) {
-        let folder = format!("esp/etchaos/{slot}");
+        let directory = format!("esp/etchaos/{slot}");
         for role in Role::BOOT {
-            self.write(&format!("{folder}/{}", slot_file(role).unwrap()), content(role, n));
+            self.write(&format!("{directory}/{}", slot_file(role).unwrap()), content(role, n));
         }
         let claims = Claims { iat: None, exp: None, ..claims(&Release { build, ..release(n) }) };
-        self.write(&format!("{folder}/release.jwt"), sign(&self.key, &claims).unwrap());
+        self.write(&format!("{directory}/release.jwt"), sign(&self.key, &claims).unwrap());
     }
 
     pub fn set_state(&self, state: BootState) {
@@ -282,14 +282,14 @@ pub fn peak(child: &mut Child) -> u64 {
     peak
 }
 
-pub fn tree(folder: &Path) -> BTreeMap<PathBuf, String> {
+pub fn tree(directory: &Path) -> BTreeMap<PathBuf, String> {
     let mut found = BTreeMap::new();
-    let mut folders = vec![folder.to_owned()];
-    while let Some(folder) = folders.pop() {
-        for entry in fs::read_dir(folder).unwrap() {
+    let mut directories = vec![directory.to_owned()];
+    while let Some(directory) = directories.pop() {
+        for entry in fs::read_dir(directory).unwrap() {
             let path = entry.unwrap().path();
             if path.is_dir() {
-                folders.push(path);
+                directories.push(path);
             } else {
                 let digest = sha256(&fs::read(&path).unwrap());
                 found.insert(path, digest);

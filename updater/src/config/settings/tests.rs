@@ -15,7 +15,7 @@ fn settings(json: &str) -> Result<Settings, ConfigError> {
 }
 
 #[test]
-fn a_cdn_is_a_url_or_a_folder() {
+fn a_cdn_is_a_url_or_a_directory() {
     let cdn = |text: &str| settings(&format!(r#"{{"cdn": "{text}"}}"#)).map(|s| s.cdn[0].clone());
     assert_eq!(cdn("https://x.example/os/").unwrap(), "https://x.example/os");
     assert_eq!(cdn("http://[::1]:8080").unwrap(), "http://[::1]:8080");

@@ -21,7 +21,7 @@ const ROOT: Id = 0;
 
 #[derive(Clone, Default, Hash)]
 struct Node {
-    is_folder: bool,
+    is_directory: bool,
     names: BTreeMap<String, Id>,
     chain: Vec<usize>,
     size: usize,
@@ -36,7 +36,7 @@ struct Image {
 
 #[derive(Clone)]
 enum Write {
-    Name { folder: Id, name: String, to: Option<Id> },
+    Name { directory: Id, name: String, to: Option<Id> },
     Chain { file: Id, chain: Vec<usize> },
     Size { file: Id, size: usize },
     Data { sector: usize, bytes: Vec<u8> },
@@ -45,11 +45,11 @@ enum Write {
 impl Image {
     fn apply(&mut self, write: &Write) {
         match write {
-            Write::Name { folder, name, to: Some(to) } => {
-                self.nodes[*folder].names.insert(name.clone(), *to);
+            Write::Name { directory, name, to: Some(to) } => {
+                self.nodes[*directory].names.insert(name.clone(), *to);
             }
-            Write::Name { folder, name, to: None } => {
-                self.nodes[*folder].names.remove(name);
+            Write::Name { directory, name, to: None } => {
+                self.nodes[*directory].names.remove(name);
             }
             Write::Chain { file, chain } => self.nodes[*file].chain = chain.clone(),
             Write::Size { file, size } => self.nodes[*file].size = *size,
@@ -68,10 +68,10 @@ impl Image {
     /// Every file that has a name.
     fn files(&self) -> Vec<Id> {
         let mut found = Vec::new();
-        let mut folders = vec![ROOT];
-        while let Some(folder) = folders.pop() {
-            for id in self.nodes[folder].names.values() {
-                if self.nodes[*id].is_folder { folders.push(*id) } else { found.push(*id) }
+        let mut directories = vec![ROOT];
+        while let Some(directory) = directories.pop() {
+            for id in self.nodes[directory].names.values() {
+                if self.nodes[*id].is_directory { directories.push(*id) } else { found.push(*id) }
             }
         }
         found
@@ -89,8 +89,8 @@ pub enum Fault {
     None,
     /// A flush of a file does nothing, but grubenv's does.
     FilesAreNotFlushed,
-    /// A flush of a folder does nothing.
-    FoldersAreNotFlushed,
+    /// A flush of a directory does nothing.
+    DirectoriesAreNotFlushed,
 }
 
 /// A disk that is mounted.
@@ -111,7 +111,7 @@ pub struct Disk {
 
 impl Disk {
     pub fn new() -> Self {
-        let root = Node { is_folder: true, ..Node::default() };
+        let root = Node { is_directory: true, ..Node::default() };
         Self::of(Image { nodes: vec![root], ..Image::default() })
     }
 
@@ -190,8 +190,8 @@ impl Disk {
 
     /// Puts a file there, flushed, without any care. For the beginning of a test, and for GRUB.
     pub fn put(&self, path: &str, bytes: &[u8]) {
-        let (folder, _) = path.rsplit_once('/').unwrap_or_default();
-        updater::files::make_folders(self, folder).unwrap();
+        let (directory, _) = path.rsplit_once('/').unwrap_or_default();
+        updater::files::create_directories(self, directory).unwrap();
         updater::files::overwrite(self, path, bytes).unwrap();
         let now = self.now.borrow().clone();
         *self.flushed.borrow_mut() = now;
@@ -243,17 +243,17 @@ impl Disk {
         self.now.borrow().find(path).ok_or_else(missing)
     }
 
-    fn new_node(&self, path: &str, is_folder: bool) -> Result<Id, FileError> {
-        let (folder, name) = path.rsplit_once('/').unwrap_or(("", path));
-        let folder = self.node(folder)?;
+    fn new_node(&self, path: &str, is_directory: bool) -> Result<Id, FileError> {
+        let (directory, name) = path.rsplit_once('/').unwrap_or(("", path));
+        let directory = self.node(directory)?;
         self.operation().map_err(|why| error(path, why))?;
         assert!(self.now.borrow().find(path).is_none(), "{path} is there");
         let id = self.now.borrow().nodes.len();
         // That a node is known is no write: without a name nobody finds it.
         for image in [&self.now, &self.flushed] {
-            image.borrow_mut().nodes.push(Node { is_folder, ..Node::default() });
+            image.borrow_mut().nodes.push(Node { is_directory, ..Node::default() });
         }
-        self.write(Write::Name { folder, name: name.to_owned(), to: Some(id) });
+        self.write(Write::Name { directory, name: name.to_owned(), to: Some(id) });
         Ok(id)
     }
 
@@ -270,9 +270,9 @@ impl Disk {
         if self.now.borrow().is_short(id) {
             return Err(error(path, self.set_trap(format!("{path} removed, its chain is short"))));
         }
-        let (folder, name) = path.rsplit_once('/').unwrap_or(("", path));
-        let folder = self.node(folder)?;
-        self.write(Write::Name { folder, name: name.to_owned(), to: None });
+        let (directory, name) = path.rsplit_once('/').unwrap_or(("", path));
+        let directory = self.node(directory)?;
+        self.write(Write::Name { directory, name: name.to_owned(), to: None });
         self.write(Write::Chain { file: id, chain: Vec::new() });
         Ok(())
     }
@@ -283,16 +283,16 @@ fn error(path: &str, why: io::Error) -> FileError {
 }
 
 impl FileSystem for Disk {
-    fn look(&self, path: &str) -> Result<Option<Entry>, FileError> {
+    fn metadata(&self, path: &str) -> Result<Option<Entry>, FileError> {
         let image = self.now.borrow();
         Ok(image.find(path).map(|id| match &image.nodes[id] {
-            Node { is_folder: true, .. } => Entry::Folder,
+            Node { is_directory: true, .. } => Entry::Directory,
             Node { size, .. } => Entry::File { size: *size as u64 },
         }))
     }
 
-    fn list(&self, folder: &str) -> Result<Vec<String>, FileError> {
-        let id = self.node(folder)?;
+    fn list(&self, directory: &str) -> Result<Vec<String>, FileError> {
+        let id = self.node(directory)?;
         Ok(self.now.borrow().nodes[id].names.keys().cloned().collect())
     }
 
@@ -321,7 +321,7 @@ impl FileSystem for Disk {
         Ok(Box::new(Opened { disk: self, id, path: path.to_owned() }))
     }
 
-    fn make_folder(&self, path: &str) -> Result<(), FileError> {
+    fn create_directory(&self, path: &str) -> Result<(), FileError> {
         self.new_node(path, true).map(|_| ())
     }
 
@@ -329,23 +329,23 @@ impl FileSystem for Disk {
         self.remove(path)
     }
 
-    fn remove_folder(&self, path: &str) -> Result<(), FileError> {
+    fn remove_directory(&self, path: &str) -> Result<(), FileError> {
         for name in self.list(path)? {
             let path = format!("{path}/{name}");
-            match self.look(&path)? {
-                Some(Entry::Folder) => self.remove_folder(&path)?,
+            match self.metadata(&path)? {
+                Some(Entry::Directory) => self.remove_directory(&path)?,
                 _ => self.remove(&path)?,
             }
         }
         self.remove(path)
     }
 
-    fn sync_folder(&self, folder: &str) -> Result<(), FileError> {
-        let id = self.node(folder)?;
-        self.operation().map_err(|why| error(folder, why))?;
-        if self.fault.get() != Fault::FoldersAreNotFlushed {
+    fn sync_directory(&self, directory: &str) -> Result<(), FileError> {
+        let id = self.node(directory)?;
+        self.operation().map_err(|why| error(directory, why))?;
+        if self.fault.get() != Fault::DirectoriesAreNotFlushed {
             self.flush(|write| match write {
-                Write::Name { folder, .. } => *folder == id,
+                Write::Name { directory, .. } => *directory == id,
                 Write::Chain { .. } => true,
                 _ => false,
             });

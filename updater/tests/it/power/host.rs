@@ -1,21 +1,21 @@
-//! A host with such a disk: its boot loader, its updater, and a CDN in a folder.
+//! A host with such a disk: its boot loader, its updater, and a CDN in a directory.
 
 use protocol::esp::{GRUBENV, Slot, slot_file};
 use protocol::grubenv::{Block, BootId, BootState, TRIES};
 use protocol::token::sign;
 use protocol::{Artifact, KeyRing, PrivateKey, Release, Role};
 use tempfile::TempDir;
-use updater::bootstate::Grubenv;
 use updater::candidate::{Candidate, Wanted, fetch};
 use updater::cdn::{Cdn, Times};
 use updater::config::Network;
 use updater::confirm::confirm;
+use updater::grubenv_file::GrubenvFile;
 use updater::host::Booted;
 use updater::install::Source;
 use updater::plan::{Content, Permissions, Step};
 use updater::progress::{Progress, Show};
 use updater::slots::inspect;
-use updater::trial::{Back, rolled_back};
+use updater::trial::{Rollback, roll_back};
 use updater::update::{Request, Update};
 
 use super::disk::{Disk, SECTOR};
@@ -23,7 +23,7 @@ use crate::world::{claims, now, sha256, target};
 
 /// What does not change: keys, and a CDN with some releases.
 pub struct Place {
-    folder: TempDir,
+    directory: TempDir,
     key: PrivateKey,
     pub keys: KeyRing,
     cdn: Cdn,
@@ -58,11 +58,11 @@ impl Place {
     pub fn new() -> Self {
         let key = PrivateKey::generate();
         let keys = KeyRing::from(key.public().clone());
-        let folder = tempfile::tempdir().unwrap();
+        let directory = tempfile::tempdir().unwrap();
         let cdn = Cdn::new(&Network::default(), &[], Times::default()).unwrap();
-        let place = Self { folder, key, keys, cdn };
+        let place = Self { directory, key, keys, cdn };
         for n in 1..=3 {
-            let base = place.folder.path().join(n.to_string());
+            let base = place.directory.path().join(n.to_string());
             std::fs::create_dir(&base).unwrap();
             std::fs::write(base.join(target().manifest_name()), place.token(n)).unwrap();
             for role in Role::BOOT {
@@ -79,7 +79,7 @@ impl Place {
 
     /// What the CDN offers when it is at the n-th release.
     pub fn candidate(&self, n: u64) -> Candidate {
-        let base = self.folder.path().join(n.to_string()).to_str().unwrap().to_owned();
+        let base = self.directory.path().join(n.to_string()).to_str().unwrap().to_owned();
         let wanted = Wanted {
             bases: &[base],
             target: &target(),
@@ -96,16 +96,19 @@ impl Place {
         let disk = Disk::new();
         disk.put("EFI/BOOT/BOOTX64.EFI", &[1; 700]);
         disk.put("etchaos/grub.cfg", &[2; 700]);
-        disk.put(GRUBENV, &BootState::settled(Slot::A).to_bytes());
+        disk.put(GRUBENV, &BootState::with_good(Slot::A).to_bytes());
         self.fill(&disk, Slot::A, n);
         disk
     }
 
     pub fn fill(&self, disk: &Disk, slot: Slot, n: u64) {
         for role in Role::BOOT {
-            disk.put(&format!("{}/{}", slot.folder(), slot_file(role).unwrap()), &content(role, n));
+            disk.put(
+                &format!("{}/{}", slot.directory(), slot_file(role).unwrap()),
+                &content(role, n),
+            );
         }
-        disk.put(&format!("{}/release.jwt", slot.folder()), self.token(n).as_bytes());
+        disk.put(&format!("{}/release.jwt", slot.directory()), self.token(n).as_bytes());
     }
 
     /// What `update` does, from its look at the slots to its last write.
@@ -132,7 +135,7 @@ impl Place {
 
     /// What `confirm` does, after a boot that was on trial if GRUB counted.
     pub fn confirm(&self, disk: &Disk, running: Slot) -> Result<(), String> {
-        let state = Grubenv::read(disk, running).state;
+        let state = GrubenvFile::read(disk, running).state;
         let on_trial =
             state.trial.is_some_and(|trial| trial.slot == running && trial.tries < TRIES);
         let booted = Booted { slot: Some(running), on_trial, id: None };
@@ -142,9 +145,10 @@ impl Place {
     /// Going back by hand.
     pub fn roll_back(&self, disk: &Disk, running: Slot) -> Result<(), String> {
         let slots = inspect(disk, &self.keys);
-        let mut grubenv = Grubenv::read(disk, running);
-        let back = rolled_back(&grubenv.state, running, &slots, Some(BootId(9)));
-        let (Back::Stay(state) | Back::Reboot(state, _)) = back.map_err(|e| e.to_string())?;
+        let mut grubenv = GrubenvFile::read(disk, running);
+        let back = roll_back(&grubenv.state, running, &slots, Some(BootId(9)));
+        let (Rollback::Stay(state) | Rollback::Reboot(state, _)) =
+            back.map_err(|e| e.to_string())?;
         grubenv.write(disk, state).map_err(|error| error.to_string())
     }
 
@@ -171,7 +175,9 @@ impl Place {
         };
         let is_there = |slot: &Slot| {
             let names = Role::BOOT.into_iter().filter_map(slot_file);
-            names.into_iter().all(|name| disk.read(&format!("{}/{name}", slot.folder())).is_some())
+            names
+                .into_iter()
+                .all(|name| disk.read(&format!("{}/{name}", slot.directory())).is_some())
         };
         let order = tried.into_iter().chain([good, good.other()]);
         let slot = order.into_iter().find(is_there).ok_or("nothing boots")?;

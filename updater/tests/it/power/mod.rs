@@ -295,15 +295,15 @@ fn wrong_orders_are_found() {
     let flip_first = |disk: &Disk| {
         let release = Some(release(2).id());
         let trial = Trial { slot: Slot::B, tries: 3, release, since: None };
-        let state = BootState { trial: Some(trial), ..BootState::settled(Slot::A) };
+        let state = BootState { trial: Some(trial), ..BootState::with_good(Slot::A) };
         let written = || -> Result<(), Box<dyn std::error::Error>> {
             updater::files::overwrite(disk, GRUBENV, &state.to_bytes())?;
-            updater::files::make_folders(disk, "etchaos/b")?;
+            updater::files::create_directories(disk, "etchaos/b")?;
             for role in Role::BOOT {
                 let mut file = disk.create(&format!("etchaos/b/{}", slot_file(role).unwrap()))?;
                 file.write_at(&content(role, 2), 0)?;
                 file.sync()?;
-                disk.sync_folder("etchaos/b")?;
+                disk.sync_directory("etchaos/b")?;
             }
             Ok(())
         };
@@ -311,7 +311,7 @@ fn wrong_orders_are_found() {
     };
     let wrong: [(&str, Fault, Action<'_>); 4] = [
         ("files are not flushed", Fault::FilesAreNotFlushed, &update),
-        ("folders are not flushed", Fault::FoldersAreNotFlushed, &update),
+        ("directories are not flushed", Fault::DirectoriesAreNotFlushed, &update),
         ("the running slot is overwritten", Fault::None, &in_place),
         ("grubenv first", Fault::None, &flip_first),
     ];

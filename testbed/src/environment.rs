@@ -25,10 +25,10 @@ pub fn verify(options: &Options) -> Outcome<Artifacts> {
 }
 
 /// Everything that outlives a single VM.
-pub struct Bench<'a> {
+pub struct TestEnvironment<'a> {
     /// What the scenario was told.
     pub options: &'a Options,
-    /// The folder of the run.
+    /// The directory of the run.
     pub work: Work,
     /// The disk that is booted: a copy.
     pub disk: PathBuf,
@@ -43,21 +43,21 @@ pub struct Bench<'a> {
     say: &'a dyn Fn(&str),
 }
 
-impl<'a> Bench<'a> {
+impl<'a> TestEnvironment<'a> {
     /// Copies the disk, and serves the artifacts.
     pub fn prepare(
         options: &'a Options,
         artifacts: &Artifacts,
         say: &'a dyn Fn(&str),
     ) -> Outcome<Self> {
-        let work = Self::folders(options)?;
+        let work = Self::directories(options)?;
         Self::with(options, artifacts, (work, &artifacts.served), KeyRing::default(), say)
     }
 
-    /// Makes the folders of a run.
-    pub fn folders(options: &Options) -> Result<Work, ScenarioError> {
+    /// Makes the directories of a run.
+    pub fn directories(options: &Options) -> Result<Work, ScenarioError> {
         std::fs::create_dir_all(&options.logs).map_err(|source| ScenarioError::File {
-            doing: "make the folder for logs",
+            doing: "make the directory for logs",
             path: options.logs.clone(),
             source,
         })?;

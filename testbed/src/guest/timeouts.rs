@@ -8,7 +8,7 @@ use crate::accel::Accel;
 
 /// How long things may take, by accelerator.
 #[derive(Debug, Clone, Copy)]
-pub struct Patience {
+pub struct Timeouts {
     /// From power to the first answer.
     pub boot: Duration,
     /// Without a word on the console and without an answer.
@@ -21,7 +21,7 @@ pub struct Patience {
     pub power_off: Duration,
 }
 
-impl Patience {
+impl Timeouts {
     /// Boots take 60 to 90 s under TCG on two free cores, and 10 s under KVM; a host that builds
     /// something else meanwhile takes several times that.
     pub fn with(accel: Accel) -> Self {

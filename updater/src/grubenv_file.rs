@@ -3,13 +3,13 @@
 use protocol::esp::{GRUBENV, Slot};
 use protocol::grubenv::{Block, BootState, SIZE};
 
-use crate::files::{FileError, FileSystem, overwrite, read_if_there};
+use crate::files::{FileError, FileSystem, overwrite, read_limited};
 use crate::host::Booted;
 use crate::plan::Slots;
 
 /// grubenv.
 #[derive(Debug, Clone)]
-pub struct Grubenv {
+pub struct GrubenvFile {
     /// What GRUB goes by.
     pub state: BootState,
     /// Why `state` is not what the file says, if it is missing or damaged.
@@ -17,16 +17,16 @@ pub struct Grubenv {
     block: Block,
 }
 
-impl Grubenv {
+impl GrubenvFile {
     /// Reads it. One that is missing, damaged or unreadable never stops anybody: in its place comes
     /// a state in which `otherwise` is good.
     pub fn read(esp: &dyn FileSystem, otherwise: Slot) -> Self {
         let recreated = |problem: String, block: Block| Self {
-            state: BootState::settled(otherwise),
+            state: BootState::with_good(otherwise),
             problem: Some(problem),
             block,
         };
-        let bytes = match read_if_there(esp, GRUBENV, SIZE as u64) {
+        let bytes = match read_limited(esp, GRUBENV, SIZE as u64) {
             Ok(Some(bytes)) => bytes,
             Ok(None) => return recreated("grubenv is missing".into(), Block::default()),
             Err(error) => {

@@ -1,4 +1,4 @@
-//! A CDN that is a folder, or a mounted volume.
+//! A CDN that is a directory, or a mounted volume.
 
 use std::fs::File;
 use std::io::{self, Seek, SeekFrom};
