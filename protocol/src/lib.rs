@@ -9,6 +9,7 @@
 //! - [`claims`], [`release`]: what a manifest says
 //! - [`url`]: which URLs of a manifest a host may follow
 //! - [`compare`]: is this the same release, and if not, what differs
+//! - [`digest`]: SHA-256 as manifests write it
 //! - [`date`]: Unix seconds as dates that people read
 //! - [`pattern`]: Etcha's Commands and the order they run in
 //! - [`esp`], [`grubenv`]: the layout of the EFI system partition and GRUB's environment block
@@ -16,6 +17,7 @@
 pub mod claims;
 pub mod compare;
 pub mod date;
+pub mod digest;
 pub mod esp;
 pub mod grubenv;
 pub mod json;
