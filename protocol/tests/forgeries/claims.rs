@@ -122,7 +122,7 @@ fn times_that_are_not_now_are_told() {
     for late in ["iat", "nbf"] {
         for from in [now + 61, now + 86_400, u64::MAX] {
             let error = check(format!(r#"{{"{late}":{from},"exp":{}}}"#, u64::MAX));
-            assert!(matches!(error, Err(TimeError::NotYet { .. })), "{late} {from}");
+            assert!(matches!(error, Err(TimeError::NotYetValid { .. })), "{late} {from}");
         }
     }
     for exp in [0, 1, now - 60] {

@@ -10,7 +10,7 @@ const SHA256: &str = "0123456789abcdef0123456789abcdef0123456789abcdef0123456789
 impl Signer {
     fn read(&self, claims: &str) -> Result<Verified<Manifest>, String> {
         let claims = verify(&self.token(claims), &self.ring).map_err(|error| error.to_string())?;
-        claims.try_into().map_err(|error: protocol::claims::ManifestError| error.to_string())
+        claims.try_into().map_err(|error: protocol::manifest::ManifestError| error.to_string())
     }
 }
 

@@ -5,7 +5,7 @@
 
 use fuzz::{RING, SIGNER, with_claims};
 use libfuzzer_sys::fuzz_target;
-use protocol::compare::{differences, same_release};
+use protocol::compare::{differences, is_same_release};
 use protocol::token::{sign, verify};
 use protocol::url::{artifact_url, origin};
 use protocol::{Manifest, Role, Verified};
@@ -34,7 +34,7 @@ fuzz_target!(|claims: &[u8]| {
     let valid: Vec<bool> = times.iter().map(|now| manifest.check_time(*now).is_ok()).collect();
     // From the beginning to the end, and not now and then.
     assert!(valid.windows(2).filter(|pair| pair[0] != pair[1]).count() <= 2);
-    assert!(same_release(release, release) && differences(release, release).is_empty());
+    assert!(is_same_release(release, release) && differences(release, release).is_empty());
     assert!(!release.is_older_than(release));
 
     // Without the variables, which may hold fractions: those are read to the last digit but one.
