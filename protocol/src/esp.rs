@@ -7,8 +7,6 @@ use serde::{Deserialize, Serialize};
 
 use crate::role::Role;
 
-/// The file system label of the partition. FAT allows at most 11 upper-case characters.
-pub const LABEL: &str = "ETCHAOS";
 /// The directory of EtchaOS.
 pub const DIRECTORY: &str = "etchaos";
 /// The boot script of GRUB for UEFI and BIOS. The updater never writes it.
