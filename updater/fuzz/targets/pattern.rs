@@ -21,7 +21,7 @@ impl Shell for FakeShell {
     fn run(&mut self, text: &str, env: &BTreeMap<String, String>) -> Result<Output, Infallible> {
         self.ran.push(text.to_owned());
         let code = i32::from((text.len() + env.len()) % 3 == 0);
-        Ok(Output { code, text: text.chars().take(8).collect_checks() })
+        Ok(Output { code, text: text.chars().take(8).collect() })
     }
 }
 
@@ -56,7 +56,7 @@ fn run_build(pattern: &Pattern) {
     let _ = run(&pattern.build, Mode::Change, &mut FakeShell::default());
 }
 
-fn collect<'a>(entries: &'a [Entry], checks: &mut BTreeSet<&'a str>) {
+fn collect_checks<'a>(entries: &'a [Entry], checks: &mut BTreeSet<&'a str>) {
     for entry in entries {
         match entry {
             Entry::List(list) => collect_checks(list, checks),
