@@ -106,6 +106,8 @@ pub enum UrlError {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use ::url::Url;
+    use proptest::prelude::*;
 
     #[test]
     fn accepts_only_urls_of_the_cdn_and_allowed_origins() {
@@ -178,6 +180,18 @@ mod tests {
                 assert!(!text.contains("SECRET"), "{text}");
             }
             assert!(error.to_string().contains(shown), "{error}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn agrees_with_the_url_crate_about_origins(
+            url in "https?://[a-zA-Z0-9.:@/?#%\\[\\]\\\\_~+\t \u{e9}-]{0,20}",
+        ) {
+            if let (Some(origin), Ok(parsed)) = (origin(&url), Url::parse(&url)) {
+                prop_assert_eq!(parsed.origin(), Url::parse(origin).unwrap().origin());
+                prop_assert!(parsed.username().is_empty() && parsed.password().is_none());
+            }
         }
     }
 }
