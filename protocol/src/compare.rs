@@ -1,13 +1,14 @@
-//! Is this the same release, and if not, what differs.
+//! The differences between two releases.
 
 use std::collections::BTreeMap;
 use std::fmt;
 
 use serde::Serialize;
 
-use crate::release::{Package, Release, Role};
+use crate::release::{Package, Release};
+use crate::role::Role;
 
-/// One thing in which two releases differ.
+/// A difference between an old and a new release.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase", tag = "kind")]
 pub enum Difference {
@@ -21,7 +22,7 @@ pub enum Difference {
         /// The package.
         package: Package,
     },
-    /// A package with another version.
+    /// A package whose version has changed.
     Changed {
         /// Its name.
         name: String,
@@ -30,18 +31,18 @@ pub enum Difference {
         /// The version in the new release.
         to: String,
     },
-    /// Variant or architecture.
+    /// The variant or architecture.
     Target {
         /// The old target.
         from: String,
         /// The new target.
         to: String,
     },
-    /// The recipe, by its digest.
+    /// The recipe, which is compared by its digest.
     Recipe,
     /// The bytes of an artifact.
     Artifact {
-        /// Which one.
+        /// The role of the artifact.
         role: Role,
     },
 }
@@ -59,11 +60,11 @@ impl fmt::Display for Difference {
     }
 }
 
-/// What differs between two releases; nothing, if they are the same release.
+/// Returns the differences between two releases. The list is empty if they are the same release.
 ///
-/// Identity is variant, architecture, packages, recipe and artifact digests. Build number, version,
-/// names and URLs do not count. An artifact counts where both sides have it: a host's manifest
-/// names no disk image.
+/// Variant, architecture, packages, recipe and artifact digests are compared; build number, version,
+/// names and URLs are not. An artifact is compared only if both releases have it, because the manifest
+/// of a host has no disk image.
 pub fn differences(old: &Release, new: &Release) -> Vec<Difference> {
     let mut found = Vec::new();
     if old.target() != new.target() {
@@ -72,8 +73,8 @@ pub fn differences(old: &Release, new: &Release) -> Vec<Difference> {
             to: new.target().to_string(),
         });
     }
-    packages(&old.packages, &new.packages, &mut found);
-    packages(&old.bootloader, &new.bootloader, &mut found);
+    compare_packages(&old.packages, &new.packages, &mut found);
+    compare_packages(&old.bootloader, &new.bootloader, &mut found);
     if old.recipe != new.recipe {
         found.push(Difference::Recipe);
     }
@@ -85,13 +86,13 @@ pub fn differences(old: &Release, new: &Release) -> Vec<Difference> {
     found
 }
 
-/// Whether two manifests say the same release.
-pub fn same_release(a: &Release, b: &Release) -> bool {
+/// Returns whether [`differences`] finds none.
+pub fn is_same_release(a: &Release, b: &Release) -> bool {
     differences(a, b).is_empty()
 }
 
-fn packages(old: &[Package], new: &[Package], found: &mut Vec<Difference>) {
-    // A name can be there for two architectures (multiarch).
+fn compare_packages(old: &[Package], new: &[Package], found: &mut Vec<Difference>) {
+    // With multiarch, a name can be installed for two architectures.
     let by_name = |list: &[Package]| -> BTreeMap<(String, String), Package> {
         list.iter().map(|p| ((p.name.clone(), p.arch.clone()), p.clone())).collect()
     };
@@ -115,27 +116,26 @@ fn packages(old: &[Package], new: &[Package], found: &mut Vec<Difference>) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::release::tests::example;
 
     #[test]
-    fn build_version_and_urls_do_not_count() {
-        let old = example();
+    fn ignores_build_version_epoch_and_urls() {
+        let old = Release::example();
         let mut new = Release { build: 99, version: "else".into(), epoch: 1, ..old.clone() };
         new.artifacts[0].url = "elsewhere/x".into();
         assert_eq!(differences(&old, &new), []);
     }
 
     #[test]
-    fn a_manifest_without_a_disk_is_the_same_release() {
-        let old = example();
+    fn ignores_a_disk_image_that_one_release_lacks() {
+        let old = Release::example();
         let mut new = old.clone();
         new.artifacts.retain(|artifact| artifact.role != Role::Disk);
-        assert!(same_release(&old, &new) && same_release(&new, &old));
+        assert!(is_same_release(&old, &new) && is_same_release(&new, &old));
     }
 
     #[test]
-    fn every_kind_of_change_is_named() {
-        let old = example();
+    fn names_every_kind_of_change() {
+        let old = Release::example();
         let mut new = old.clone();
         new.packages = Package::parse_list("bash 5.3-1 amd64\nzlib1g 1.3 amd64").unwrap();
         new.recipe = "ef".repeat(32);

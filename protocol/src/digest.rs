@@ -69,7 +69,7 @@ mod tests {
     const ABC: &str = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
 
     #[test]
-    fn matches_the_example_of_the_standard() {
+    fn matches_the_example_of_fips_180() {
         assert_eq!(of_bytes(b"abc"), ABC);
         assert_eq!(of_reader(&b"abc"[..]).unwrap(), (3, ABC.to_owned()));
         let mut hasher = Hasher::default();

@@ -1,39 +1,37 @@
-//! The layout of the EFI system partition. Paths are relative to its root.
+//! The layout of the EFI system partition (ESP). Paths are relative to its root.
 
 use std::fmt;
 use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
-use crate::release::Role;
+use crate::role::Role;
 
-/// The file system label of the partition: 11 characters at most, upper case (FAT).
-pub const LABEL: &str = "ETCHAOS";
-/// The directory that is ours.
+/// The directory of EtchaOS.
 pub const DIRECTORY: &str = "etchaos";
-/// The boot script for UEFI and BIOS. The updater never writes it.
+/// The boot script of GRUB for UEFI and BIOS. The updater never writes it.
 pub const GRUB_CFG: &str = "etchaos/grub.cfg";
 /// GRUB's environment block; see [`crate::grubenv`].
 pub const GRUBENV: &str = "etchaos/grubenv";
-/// The operator's configuration of the updater, if any.
+/// The configuration of the updater that an operator can provide.
 pub const CONFIG: &str = "etchaos/config.json";
-/// The name of the manifest in a slot's directory.
+/// The name of the manifest in the directory of a slot.
 pub const MANIFEST: &str = "release.jwt";
-/// The name of the manifest in a slot's directory while its release is being downloaded: it says what the
-/// other files there are the beginnings of.
+/// The name of the manifest in the directory of a slot while its release is being downloaded. It
+/// describes the release that the partial files belong to.
 pub const PARTIAL: &str = "partial.jwt";
-/// The name of an empty file in a slot's directory: what is there was confirmed once. By it the boot loader
-/// chooses where it has no [`GRUBENV`].
+/// The name of an empty file in the directory of a slot whose release was confirmed. The boot loader
+/// uses it to choose a slot if there is no [`GRUBENV`].
 pub const CONFIRMED: &str = "good";
 
-/// The kernel's argument that says which slot was booted: `etchaos.slot=a`.
-pub const ARG_SLOT: &str = "etchaos.slot";
-/// The kernel's argument that says from which file system: `etchaos.esp=ABCD-1234`.
+/// The kernel argument that names the booted slot, such as `etchaos.slot=a`.
+const ARG_SLOT: &str = "etchaos.slot";
+/// The kernel argument that names the ESP by its volume id, such as `etchaos.esp=ABCD-1234`.
 pub const ARG_ESP: &str = "etchaos.esp";
-/// The kernel's argument that says that the slot is on trial: `etchaos.trial=2`, with the tries that are
-/// left. A host that cannot read its ESP must know it, too.
+/// The kernel argument that says that the slot is on trial and how many tries are left, such as
+/// `etchaos.trial=2`. A host needs it if it cannot read the ESP.
 pub const ARG_TRIAL: &str = "etchaos.trial";
-/// The kernel's argument that carries configuration for the updater.
+/// The kernel argument that contains configuration for the updater.
 pub const ARG_CONFIG: &str = "etchaos.config";
 
 /// One of the two directories on the ESP that hold a bootable release.
@@ -47,10 +45,10 @@ pub enum Slot {
 }
 
 impl Slot {
-    /// Both.
+    /// Both slots.
     pub const ALL: [Self; 2] = [Self::A, Self::B];
 
-    /// The other one.
+    /// Returns the other slot.
     pub fn other(self) -> Self {
         match self {
             Self::A => Self::B,
@@ -58,12 +56,12 @@ impl Slot {
         }
     }
 
-    /// Its directory.
+    /// Returns the path of the slot's directory.
     pub fn directory(self) -> String {
         format!("{DIRECTORY}/{self}")
     }
 
-    /// The slot that the kernel's command line says was booted.
+    /// Returns the slot that was booted, according to the kernel command line.
     pub fn from_cmdline(cmdline: &str) -> Option<Self> {
         argument(cmdline, ARG_SLOT)?.parse().ok()
     }
@@ -86,13 +84,13 @@ impl FromStr for Slot {
     }
 }
 
-/// The script at the prefix that is built into a distribution's signed GRUB (`debian`, say); it
-/// sources [`GRUB_CFG`].
+/// Returns the path of the script that the signed GRUB of a distribution, such as `debian`, reads
+/// first. The path is built into that GRUB; the script sources [`GRUB_CFG`].
 pub fn grub_stub(vendor: &str) -> String {
     format!("EFI/{vendor}/grub.cfg")
 }
 
-/// The name of an artifact in a slot's directory; none, if it is not installed there.
+/// Returns the name of an artifact in the directory of a slot, or `None` if hosts do not install it.
 pub fn slot_file(role: Role) -> Option<&'static str> {
     match role {
         Role::Kernel => Some("vmlinuz"),
@@ -101,7 +99,7 @@ pub fn slot_file(role: Role) -> Option<&'static str> {
     }
 }
 
-/// The value of the last `name=value` on a kernel command line.
+/// Returns the value of the last `name=value` on a kernel command line.
 pub fn argument<'a>(cmdline: &'a str, name: &str) -> Option<&'a str> {
     cmdline
         .split_ascii_whitespace()
@@ -114,7 +112,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_command_line_says_the_slot() {
+    fn reads_arguments_of_the_command_line() {
         let cmdline = "BOOT_IMAGE=/x etchaos.slot=b etchaos.esp=AB12-CD34 console=ttyS0\n";
         assert_eq!(Slot::from_cmdline(cmdline), Some(Slot::B));
         assert_eq!(argument(cmdline, ARG_ESP), Some("AB12-CD34"));

@@ -1,8 +1,8 @@
-//! JSON that can be read in one way only.
+//! A strict JSON reader, which refuses ambiguous text.
 //!
 //! RFC 8259 section 4 lets a reader of `{"a": 1, "a": 2}` take either value, so two readers of one
-//! signed text may disagree on what was signed. RFC 7515 section 4 and RFC 7519 section 4 leave a
-//! strict reader the right to refuse such a text, and this one does, on every level.
+//! signed text may disagree about its meaning. RFC 7515 section 4 and RFC 7519 section 4 allow a
+//! reader to refuse such a text. This reader does so on every level.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -14,17 +14,17 @@ use serde::de::{
     DeserializeSeed, Deserializer, Error, IntoDeserializer, MapAccess, SeqAccess, Visitor,
 };
 
-use crate::target::shortened;
+use crate::excerpt::excerpt;
 
-/// How deep objects and lists may nest. A manifest needs four levels, a Pattern in groups about
-/// twenty.
+/// The maximum nesting depth of objects and lists. A manifest needs four levels, a Pattern with
+/// nested groups about twenty.
 const DEPTH_MAX: usize = 32;
 
-/// Reads a JSON text in which no object has two members of one name, after unescaping, and which
-/// nests 32 levels at most.
+/// Reads a JSON text.
 ///
 /// # Errors
-/// Those of `serde_json`; a name that is there twice is a ``duplicate field `name` ``.
+/// Fails as `serde_json` does, and also with ``duplicate field `name` `` if an object has two members
+/// with the same name after unescaping, or if the text nests more than 32 levels deep.
 pub fn from_slice<'a, T: Deserialize<'a>>(json: &'a [u8]) -> serde_json::Result<T> {
     let mut reader = serde_json::Deserializer::from_slice(json);
     Unambiguous { levels: DEPTH_MAX }.deserialize(&mut reader)?;
@@ -32,15 +32,15 @@ pub fn from_slice<'a, T: Deserialize<'a>>(json: &'a [u8]) -> serde_json::Result<
     serde_json::from_slice(json)
 }
 
-/// Any value, looked at and dropped.
+/// Checks any value and discards it.
 #[derive(Clone, Copy)]
 struct Unambiguous {
-    /// How many more levels may open.
+    /// The number of levels that may still be opened.
     levels: usize,
 }
 
 impl Unambiguous {
-    fn deeper<E: Error>(self) -> Result<Self, E> {
+    fn descend<E: Error>(self) -> Result<Self, E> {
         let levels = self.levels.checked_sub(1);
         let levels = levels
             .ok_or_else(|| E::custom(format_args!("nested deeper than {DEPTH_MAX} levels")))?;
@@ -88,17 +88,17 @@ impl<'de> Visitor<'de> for Unambiguous {
     }
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<(), A::Error> {
-        let inside = self.deeper()?;
+        let inside = self.descend()?;
         while list.next_element_seed(inside)?.is_some() {}
         Ok(())
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut object: A) -> Result<(), A::Error> {
-        let inside = self.deeper()?;
+        let inside = self.descend()?;
         let mut names = BTreeSet::new();
         while let Some(name) = object.next_key::<String>()? {
             if let Some(name) = names.replace(name) {
-                let name = shortened(&name).escape_debug().to_string();
+                let name = excerpt(&name).escape_debug().to_string();
                 return Err(A::Error::custom(format_args!("duplicate field `{name}`")));
             }
             object.next_value_seed(inside)?;
@@ -107,18 +107,18 @@ impl<'de> Visitor<'de> for Unambiguous {
     }
 }
 
-/// What is written as an object. serde would read a list of its values as well.
+/// A value that is written as an object. For a struct, serde also reads a list of the field values.
 struct Object<T>(T);
 
 impl<'de, T: Deserialize<'de>> Deserialize<'de> for Object<T> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_map(OfObject(PhantomData))
+        deserializer.deserialize_map(ObjectVisitor(PhantomData))
     }
 }
 
-struct OfObject<T>(PhantomData<T>);
+struct ObjectVisitor<T>(PhantomData<T>);
 
-impl<'de, T: Deserialize<'de>> Visitor<'de> for OfObject<T> {
+impl<'de, T: Deserialize<'de>> Visitor<'de> for ObjectVisitor<T> {
     type Value = Object<T>;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -130,14 +130,15 @@ impl<'de, T: Deserialize<'de>> Visitor<'de> for OfObject<T> {
     }
 }
 
-/// For `deserialize_with`: an object, and no list of its values; never `null`.
+/// For `deserialize_with`: reads a field that must be an object if it is present. Lists and `null` are
+/// errors.
 pub(crate) fn object<'de, D: Deserializer<'de>, T: Deserialize<'de>>(
     deserializer: D,
 ) -> Result<Option<T>, D::Error> {
     Object::deserialize(deserializer).map(|Object(value)| Some(value))
 }
 
-/// For `deserialize_with`: a list of objects.
+/// For `deserialize_with`: reads a list whose elements must be objects.
 pub(crate) fn objects<'de, D: Deserializer<'de>, T: Deserialize<'de>>(
     deserializer: D,
 ) -> Result<Vec<T>, D::Error> {
@@ -145,8 +146,9 @@ pub(crate) fn objects<'de, D: Deserializer<'de>, T: Deserialize<'de>>(
     Ok(objects.into_iter().map(|Object(value)| value).collect())
 }
 
-/// For `deserialize_with`: one word of several. serde would read `{"word": null}` as well.
-pub(crate) fn word<'de, D: Deserializer<'de>, T: Deserialize<'de>>(
+/// For `deserialize_with`: reads a unit variant of an enum, which must be a string. serde also reads
+/// `{"variant": null}`.
+pub(crate) fn unit_variant<'de, D: Deserializer<'de>, T: Deserialize<'de>>(
     deserializer: D,
 ) -> Result<T, D::Error> {
     T::deserialize(String::deserialize(deserializer)?.into_deserializer())
@@ -158,39 +160,39 @@ mod tests {
     use proptest::prelude::*;
     use serde_json::Value;
 
-    fn refused(json: &str) -> String {
+    fn error_of(json: &str) -> String {
         from_slice::<Value>(json.as_bytes()).unwrap_err().to_string()
     }
 
     #[test]
-    fn a_name_that_is_there_twice_is_refused_on_every_level() {
+    fn refuses_duplicate_names_on_every_level() {
         for json in [
             r#"{"a":1,"a":1}"#,
             r#"{"a":1,"\u0061":2}"#,
             r#"{"x":{"a":1,"b":2,"a":3}}"#,
             r#"[{"x":[[{"a":{},"a":[]}]]}]"#,
         ] {
-            assert!(refused(json).contains("duplicate field `a`"), "{json}");
+            assert!(error_of(json).contains("duplicate field `a`"), "{json}");
         }
         assert!(from_slice::<Value>(br#"[{"a":1},{"a":1,"A":{"a":1}}]"#).is_ok());
     }
 
     #[test]
-    fn depth_is_bounded_and_nothing_may_follow() {
+    fn refuses_deep_nesting_and_trailing_text() {
         let nested = |open: &str, close: &str, n: usize| open.repeat(n) + "1" + &close.repeat(n);
         for (open, close) in [("[", "]"), (r#"{"a":"#, "}")] {
             assert!(from_slice::<Value>(nested(open, close, DEPTH_MAX).as_bytes()).is_ok());
-            assert!(refused(&nested(open, close, DEPTH_MAX + 1)).contains("nested deeper"));
-            // Neither the closing brackets nor a stack are needed to refuse a million of them.
-            assert!(refused(&open.repeat(1 << 20)).contains("nested deeper"));
+            assert!(error_of(&nested(open, close, DEPTH_MAX + 1)).contains("nested deeper"));
+            // A million opening brackets are refused without reading to the end or overflowing the stack.
+            assert!(error_of(&open.repeat(1 << 20)).contains("nested deeper"));
         }
-        assert!(refused("{} {}").contains("trailing"));
-        assert!(refused("\u{feff}{}").contains("expected value"));
+        assert!(error_of("{} {}").contains("trailing"));
+        assert!(error_of("\u{feff}{}").contains("expected value"));
     }
 
     proptest! {
         #[test]
-        fn what_is_unambiguous_is_read_as_serde_reads_it(json in "[\\[\\]{}\":,a\\\\u01 .e-]{0,40}") {
+        fn reads_accepted_text_as_serde_json_does(json in "[\\[\\]{}\":,a\\\\u01 .e-]{0,40}") {
             if let Ok(value) = from_slice::<Value>(json.as_bytes()) {
                 prop_assert_eq!(value, serde_json::from_str::<Value>(&json).unwrap());
             }

@@ -1,35 +1,41 @@
-//! What the builder and the updater of EtchaOS must agree on.
+//! The definitions that the builder and the updater of EtchaOS share.
 //!
-//! No I/O and no clock: bytes, keys and time come in as arguments, decisions come out. The one
-//! exception is [`keys::PrivateKey::generate`], which asks the operating system for randomness.
+//! This crate does no I/O and reads no clock: bytes, keys and times are arguments, and decisions are
+//! results. The only exception is [`keys::PrivateKey::generate`], which reads random bytes from the
+//! operating system.
 //!
-//! - [`target`]: variant and architecture, and the file names that follow from them
-//! - [`keys`], [`token`]: key strings, signing and verifying compact JWS
-//! - [`json`]: JSON that can be read in one way only
-//! - [`claims`], [`release`]: what a manifest says
-//! - [`url`]: which URLs of a manifest a host may follow
-//! - [`compare`]: is this the same release, and if not, what differs
-//! - [`digest`]: SHA-256 as manifests write it
-//! - [`date`]: Unix seconds as dates that people read
-//! - [`pattern`]: Etcha's Commands and the order they run in
-//! - [`esp`], [`grubenv`]: the layout of the EFI system partition and GRUB's environment block
+//! - [`target`], [`role`]: variants, architectures, and the names of a release's files
+//! - [`keys`], [`token`]: key strings, signing and verifying tokens (compact JWS)
+//! - [`json`]: a strict JSON reader
+//! - [`claims`], [`release`], [`manifest`]: the content of a manifest
+//! - [`url`]: the URLs of a manifest that a host may fetch
+//! - [`compare`]: the differences between two releases
+//! - [`digest`]: SHA-256 in the form that manifests use
+//! - [`date`]: Unix seconds as dates in UTC
+//! - [`pattern`]: Etcha's Commands and the order in which they run
+//! - [`esp`], [`grubenv`]: the layout of the EFI system partition, and GRUB's environment block
 
 pub mod claims;
 pub mod compare;
 pub mod date;
 pub mod digest;
 pub mod esp;
+mod excerpt;
 pub mod grubenv;
 pub mod json;
 pub mod keys;
+pub mod manifest;
 pub mod pattern;
 pub mod release;
+pub mod role;
 pub mod target;
 pub mod token;
 pub mod url;
 
-pub use claims::{Claims, Manifest};
+pub use claims::Claims;
 pub use keys::{KeyRing, PrivateKey, PublicKey};
-pub use release::{Artifact, Package, Release, Role};
+pub use manifest::Manifest;
+pub use release::{Artifact, Package, Release};
+pub use role::Role;
 pub use target::{Arch, Target, Variant};
 pub use token::Verified;

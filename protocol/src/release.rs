@@ -1,70 +1,37 @@
-//! What a release is: the claim `etchaosRelease` of a manifest.
+//! Releases: the claim `etchaosRelease` of a manifest.
 
 use std::collections::BTreeSet;
 use std::fmt;
 use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
-use sha2::{Digest, Sha256};
 
+use crate::digest::Hasher;
+use crate::excerpt::excerpt;
 use crate::json;
-use crate::target::{Arch, Target, Variant, shortened};
+use crate::role::Role;
+use crate::target::{Arch, Target, Variant};
 
-/// The schema of the claim that this code reads and writes.
+/// The version of the claim's schema that this code reads and writes.
 pub const SCHEMA: u32 = 1;
-/// No artifact is larger. A release that a host could not hold in memory is a mistake or an attack.
-pub const ARTIFACT_SIZE_MAX: u64 = 8 << 30;
-/// What a host boots is on its ESP, and a FAT has 32 bits for a file's size.
+/// The maximum size of a disk image. A larger one is a mistake or an attack.
+const DISK_SIZE_MAX: u64 = 8 << 30;
+/// The maximum size of a kernel or initrd. Hosts keep them on the ESP, and FAT stores the size of a
+/// file in 32 bits.
 const BOOT_SIZE_MAX: u64 = u32::MAX as u64;
-const EXPECTED_ON_FAT: &str = "expected 1 to 4294967295 bytes, the most that a file on a FAT has";
-/// More packages than any distribution installs on a minimal server.
+const EXPECTED_ON_FAT: &str = "expected 1 to 4294967295 bytes, the maximum for a file on FAT";
+/// The maximum number of packages, far above that of a minimal server.
 const PACKAGES_MAX: usize = 10_000;
-/// Longest version, kernel release or package name.
-const WORD_MAX: usize = 256;
-/// Longest URL of an artifact.
+/// The maximum length of a version, kernel release or package name.
+const IDENTIFIER_MAX: usize = 256;
+/// The maximum length of the URL of an artifact.
 const URL_MAX: usize = 2048;
-
-/// What an artifact is for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Role {
-    /// The kernel, signed by its distribution.
-    Kernel,
-    /// The initrd: early init, root skeleton and `/usr`.
-    Initrd,
-    /// The raw disk image for a first installation. Hosts do not download it.
-    Disk,
-}
-
-impl Role {
-    /// What a host needs to boot, in the order in which it is installed.
-    pub const BOOT: [Self; 2] = [Self::Kernel, Self::Initrd];
-
-    /// The extension of the file on the CDN.
-    pub fn extension(self) -> &'static str {
-        match self {
-            Self::Kernel => "vmlinuz",
-            Self::Initrd => "initrd",
-            Self::Disk => "raw",
-        }
-    }
-}
-
-impl fmt::Display for Role {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Kernel => "kernel",
-            Self::Initrd => "initrd",
-            Self::Disk => "disk",
-        })
-    }
-}
 
 /// A file of a release.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Artifact {
-    /// What it is for.
-    #[serde(deserialize_with = "json::word")]
+    /// Its role.
+    #[serde(deserialize_with = "json::unit_variant")]
     pub role: Role,
     /// Its file name.
     pub name: String,
@@ -72,7 +39,7 @@ pub struct Artifact {
     pub size: u64,
     /// Its SHA-256 in lower-case hexadecimal.
     pub sha256: String,
-    /// Where it is: relative to the manifest's URL, or absolute.
+    /// Its URL, absolute or relative to the URL of the manifest.
     pub url: String,
 }
 
@@ -88,13 +55,17 @@ pub struct Package {
 }
 
 impl Package {
-    /// Reads a text of one `name version arch` a line, as in `etchaBuildManifest`.
+    /// Reads a list with one `name version arch` per line, as in `etchaBuildManifest`, and returns it
+    /// sorted and without duplicates.
+    ///
+    /// # Errors
+    /// Fails if a line does not have three words.
     pub fn parse_list(text: &str) -> Result<Vec<Self>, ReleaseError> {
         let mut packages = Vec::new();
         for line in text.lines().filter(|line| !line.trim().is_empty()) {
             let words: Vec<&str> = line.split_whitespace().collect();
             let [name, version, arch] = words[..] else {
-                return Err(ReleaseError::PackageLine(shortened(line)));
+                return Err(ReleaseError::PackageLine(excerpt(line)));
             };
             packages.push(Self {
                 name: name.to_owned(),
@@ -114,44 +85,45 @@ impl fmt::Display for Package {
     }
 }
 
-/// What a release is.
+/// A release.
 ///
-/// Everything but `build` is a function of the content, so that building the same packages by the
+/// All fields except `build` are determined by the content, so building the same packages with the
 /// same recipe again gives the same release.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Release {
-    /// [`SCHEMA`].
+    /// The version of the schema: [`SCHEMA`].
     pub schema: u32,
     /// The source distribution.
     pub variant: Variant,
     /// The processor architecture.
-    #[serde(deserialize_with = "json::word")]
+    #[serde(deserialize_with = "json::unit_variant")]
     pub arch: Arch,
-    /// `IMAGE_VERSION` of os-release, for people.
+    /// `IMAGE_VERSION` of os-release, for display.
     pub version: String,
-    /// A number that only grows from one publication to the next. 0 in the manifest inside a disk
-    /// image, which must not say as which build it was made; see [`Release::is_older_than`].
+    /// The build number, which increases with each publication. It is 0 in the manifest inside a disk
+    /// image, because the image must not depend on the number; see [`Release::is_older_than`].
     pub build: u64,
-    /// The date of the newest package, in Unix seconds: the timestamp of everything in the image.
+    /// The date of the newest package in Unix seconds. All timestamps in the image have this value.
     pub epoch: u64,
-    /// What `uname -r` says.
+    /// The kernel release, as `uname -r` prints it.
     pub kernel: String,
     /// SHA-256 of the recipe: the rendered variant and the files that go into the image.
     pub recipe: String,
-    /// The files of the release. One of each role at most.
+    /// The files of the release, at most one of each role.
     #[serde(deserialize_with = "json::objects")]
     pub artifacts: Vec<Artifact>,
     /// The packages of the image, sorted.
     #[serde(deserialize_with = "json::objects")]
     pub packages: Vec<Package>,
-    /// The packages that the boot loader on the disk image comes from, sorted.
+    /// The packages that the boot loader on the disk image is built from, sorted.
     #[serde(default, deserialize_with = "json::objects")]
     pub bootloader: Vec<Package>,
 }
 
-/// What a host boots with a release: its target, kernel and initrd. Two releases with the same id boot
-/// the same bytes, even if packages of the boot loader differ. 64 bits of a SHA-256 as 16 hexadecimal
-/// digits, short enough for grubenv.
+/// The identity of what a host boots: a digest of the target, kernel and initrd.
+///
+/// Releases with the same id boot the same bytes, even if the packages of their boot loaders differ.
+/// An id is the first 64 bits of a SHA-256, written as 16 hexadecimal digits to fit into grubenv.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ReleaseId(u64);
 
@@ -171,63 +143,64 @@ impl FromStr for ReleaseId {
     }
 }
 
-/// A release that does not make sense.
+/// Why a release is not valid.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ReleaseError {
-    /// Written for another program.
+    /// The schema is not [`SCHEMA`].
     #[error("the release has schema {0}, this program knows {SCHEMA}; update the program")]
     Schema(u64),
-    /// A field with an unusable value.
+    /// A field has an invalid value.
     #[error("the release's {field} is {found:?}: {expected}")]
     Field {
-        /// Which field.
+        /// The name of the field.
         field: &'static str,
-        /// The value, shortened.
+        /// An excerpt of the value.
         found: String,
-        /// What it should have been.
+        /// The values that are valid.
         expected: &'static str,
     },
-    /// Two artifacts have one role.
+    /// Two artifacts have the same role.
     #[error("the release has two artifacts with the role {0}")]
     DuplicateRole(Role),
-    /// No artifact has a role that is needed.
+    /// The kernel or the initrd is missing.
     #[error("the release has no {0}")]
     MissingRole(Role),
-    /// A line that is not `name version arch`.
+    /// A line of a package list is not `name version arch`.
     #[error("not a package: {0:?}, expected \"name version arch\"")]
     PackageLine(String),
 }
 
 impl Release {
-    /// Variant and architecture.
+    /// Returns the variant and architecture.
     pub fn target(&self) -> Target {
         Target { variant: self.variant.clone(), arch: self.arch }
     }
 
-    /// What a host would boot.
+    /// Returns the id of what a host boots with this release.
     pub fn id(&self) -> ReleaseId {
-        let mut digest = Sha256::new_with_prefix(self.target().to_string());
+        let mut hasher = Hasher::default();
+        hasher.update(self.target().to_string().as_bytes());
         for artifact in self.boot_artifacts() {
-            digest.update(format!(" {}={}", artifact.role, artifact.sha256));
+            hasher.update(format!(" {}={}", artifact.role, artifact.sha256).as_bytes());
         }
-        let bytes: [u8; 32] = digest.finalize().into();
-        ReleaseId(bytes[..8].iter().fold(0, |id, byte| id << 8 | u64::from(*byte)))
+        hasher.finish()[..16].parse().expect("a SHA-256 has 64 hexadecimal digits")
     }
 
-    /// The artifact with this role.
+    /// Returns the artifact with this role.
     pub fn artifact(&self, role: Role) -> Option<&Artifact> {
         self.artifacts.iter().find(|artifact| artifact.role == role)
     }
 
-    /// Kernel and initrd, in the order of [`Role::BOOT`].
+    /// Returns the kernel and the initrd, in the order of [`Role::BOOT`].
     pub fn boot_artifacts(&self) -> impl Iterator<Item = &Artifact> {
         Role::BOOT.into_iter().filter_map(|role| self.artifact(role))
     }
 
-    /// Whether this release came before `other`.
+    /// Returns whether this release was published before `other`.
     ///
-    /// By build number; or, where one side was installed from a disk image and so has none, by the
-    /// date of the newest package. Releases of different targets have no order.
+    /// Build numbers are compared. If one of them is 0, because the release was installed from a disk
+    /// image, the dates of the newest packages are compared instead. Releases of different targets
+    /// have no order.
     pub fn is_older_than(&self, other: &Self) -> bool {
         if self.target() != other.target() {
             false
@@ -238,22 +211,26 @@ impl Release {
         }
     }
 
-    /// Checks every field, as if it came from a stranger.
+    /// Checks every field.
+    ///
+    /// # Errors
+    /// Fails with the first field that has an invalid value.
     pub fn validate(&self) -> Result<(), ReleaseError> {
         if self.schema != SCHEMA {
             return Err(ReleaseError::Schema(u64::from(self.schema)));
         }
-        word("version", &self.version)?;
-        word("kernel", &self.kernel)?;
-        sha256("recipe", &self.recipe)?;
+        check_identifier("version", &self.version)?;
+        check_identifier("kernel", &self.kernel)?;
+        check_digest("recipe", &self.recipe)?;
         if self.packages.len() > PACKAGES_MAX {
             let found = self.packages.len().to_string();
-            return Err(ReleaseError::Field { field: "packages", found, expected: "too many" });
+            let expected = "expected at most 10000";
+            return Err(ReleaseError::Field { field: "number of packages", found, expected });
         }
         for package in self.packages.iter().chain(&self.bootloader) {
-            word("package name", &package.name)?;
-            word("package version", &package.version)?;
-            word("package architecture", &package.arch)?;
+            check_identifier("package name", &package.name)?;
+            check_identifier("package version", &package.version)?;
+            check_identifier("package architecture", &package.arch)?;
         }
         let mut roles = BTreeSet::new();
         for artifact in &self.artifacts {
@@ -271,54 +248,63 @@ impl Release {
 
 impl Artifact {
     fn validate(&self) -> Result<(), ReleaseError> {
-        sha256("artifact digest", &self.sha256)?;
+        check_digest("artifact digest", &self.sha256)?;
         if !is_file_name(&self.name) {
-            return Err(field("artifact name", &self.name, "expected a plain file name"));
+            return Err(invalid("artifact name", &self.name, "expected a plain file name"));
         }
         let (name, max, expected) = match self.role {
             Role::Kernel => ("kernel size", BOOT_SIZE_MAX, EXPECTED_ON_FAT),
             Role::Initrd => ("initrd size", BOOT_SIZE_MAX, EXPECTED_ON_FAT),
-            Role::Disk => ("disk size", ARTIFACT_SIZE_MAX, "expected 1 byte to 8 GiB"),
+            Role::Disk => ("disk size", DISK_SIZE_MAX, "expected 1 byte to 8 GiB"),
         };
         if self.size == 0 || self.size > max {
-            return Err(field(name, &self.size.to_string(), expected));
+            return Err(invalid(name, &self.size.to_string(), expected));
         }
         if self.url.is_empty() || self.url.len() > URL_MAX {
             let found = format!("{} characters long", self.url.len());
-            return Err(field("artifact url", &found, "expected 1 to 2048 characters"));
+            return Err(invalid("artifact url", &found, "expected 1 to 2048 characters"));
         }
         Ok(())
     }
 }
 
-/// Letters, digits and `._~+-`, not starting with a dot: safe as a file name and as a segment of a
-/// URL's path without any escaping.
+/// Returns whether `name` has 1 to 128 letters, digits and `._~+-` and does not start with a dot. Such
+/// a name needs no escaping as a file name or as a path segment of a URL.
 pub fn is_file_name(name: &str) -> bool {
     let plain = |b: u8| b.is_ascii_alphanumeric() || b"._~+-".contains(&b);
     (1..=128).contains(&name.len()) && !name.starts_with('.') && name.bytes().all(plain)
 }
 
-fn field(field: &'static str, found: &str, expected: &'static str) -> ReleaseError {
-    ReleaseError::Field { field, found: shortened(found), expected }
+fn invalid(field: &'static str, found: &str, expected: &'static str) -> ReleaseError {
+    ReleaseError::Field { field, found: excerpt(found), expected }
 }
 
-/// One word of printable ASCII: it goes into lines, shell words and file names.
-fn word(name: &'static str, text: &str) -> Result<(), ReleaseError> {
-    let good = (1..=WORD_MAX).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_graphic());
-    if good { Ok(()) } else { Err(field(name, text, "expected one word of printable ASCII")) }
+/// Checks that `text` is printable ASCII without spaces, because it becomes part of lines, shell words
+/// and file names.
+fn check_identifier(name: &'static str, text: &str) -> Result<(), ReleaseError> {
+    let good =
+        (1..=IDENTIFIER_MAX).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_graphic());
+    if good {
+        Ok(())
+    } else {
+        Err(invalid(name, text, "expected 1 to 256 printable ASCII characters without spaces"))
+    }
 }
 
-fn sha256(name: &'static str, text: &str) -> Result<(), ReleaseError> {
+fn check_digest(name: &'static str, text: &str) -> Result<(), ReleaseError> {
     let hex = |b: u8| b.is_ascii_digit() || (b'a'..=b'f').contains(&b);
     let good = text.len() == 64 && text.bytes().all(hex);
-    if good { Ok(()) } else { Err(field(name, text, "expected 64 lower-case hexadecimal digits")) }
+    if good {
+        Ok(())
+    } else {
+        Err(invalid(name, text, "expected 64 lower-case hexadecimal digits"))
+    }
 }
 
 #[cfg(test)]
-pub(crate) mod tests {
-    use super::*;
-
-    pub(crate) fn example() -> Release {
+impl Release {
+    /// Returns a valid release for the tests of this crate.
+    pub(crate) fn example() -> Self {
         let artifact = |role: Role| Artifact {
             role,
             name: format!("etchaos_deb_amd64.{}", role.extension()),
@@ -326,7 +312,7 @@ pub(crate) mod tests {
             sha256: "ab".repeat(32),
             url: format!("etchaos_deb_amd64.{}", role.extension()),
         };
-        Release {
+        Self {
             schema: SCHEMA,
             variant: "deb".parse().unwrap(),
             arch: Arch::Amd64,
@@ -340,17 +326,22 @@ pub(crate) mod tests {
             bootloader: Vec::new(),
         }
     }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
 
     #[test]
-    fn the_example_is_valid_and_its_packages_are_sorted() {
-        assert_eq!(example().validate(), Ok(()));
-        assert_eq!(example().packages[0].name, "adduser");
+    fn accepts_the_example_and_sorts_packages() {
+        assert_eq!(Release::example().validate(), Ok(()));
+        assert_eq!(Release::example().packages[0].name, "adduser");
     }
 
     type Change = fn(&mut Release);
 
     #[test]
-    fn what_a_stranger_might_write_is_refused() {
+    fn refuses_invalid_fields() {
         let changes: [Change; 11] = [
             |r| r.schema = 2,
             |r| r.version = "two words".into(),
@@ -365,16 +356,16 @@ pub(crate) mod tests {
             |r| r.packages[0].version = "1\n2".into(),
         ];
         for (index, change) in changes.into_iter().enumerate() {
-            let mut release = example();
+            let mut release = Release::example();
             change(&mut release);
             assert!(release.validate().is_err(), "change {index}");
         }
     }
 
     #[test]
-    fn what_a_host_boots_fits_on_a_fat() {
+    fn limits_boot_artifacts_to_the_file_size_of_fat() {
         let sized = |index: usize, size| {
-            let mut release = example();
+            let mut release = Release::example();
             release.artifacts[index].size = size;
             release.validate().map_err(|error| error.to_string())
         };
@@ -383,19 +374,19 @@ pub(crate) mod tests {
             for size in [4_u64 << 30, 8 << 30] {
                 let error = sized(index, size).unwrap_err();
                 let found = format!("{name} size is \"{size}\"");
-                for said in [&found, "4294967295", "FAT"] {
-                    assert!(error.contains(said), "no {said:?} in: {error}");
+                for expected in [&found, "4294967295", "FAT"] {
+                    assert!(error.contains(expected), "no {expected:?} in: {error}");
                 }
             }
         }
-        // No host writes the disk image to its ESP.
+        // Hosts do not write the disk image to the ESP.
         assert_eq!(sized(2, 8 << 30), Ok(()));
         assert!(sized(2, (8 << 30) + 1).is_err());
     }
 
     #[test]
-    fn age_goes_by_build_or_without_one_by_epoch() {
-        let old = example();
+    fn compares_age_by_build_or_epoch() {
+        let old = Release::example();
         let new = Release { build: 8, epoch: old.epoch - 1, ..old.clone() };
         assert!(old.is_older_than(&new) && !new.is_older_than(&old));
         let unnumbered = Release { build: 0, ..old.clone() };
@@ -404,8 +395,8 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn an_id_is_of_what_is_booted_and_of_nothing_else() {
-        let old = example();
+    fn id_depends_only_on_boot_artifacts_and_target() {
+        let old = Release::example();
         let mut same = Release { build: 8, version: "else".into(), ..old.clone() };
         same.artifacts.retain(|artifact| artifact.role != Role::Disk);
         same.bootloader = Package::parse_list("grub 2.12 amd64").unwrap();
@@ -418,8 +409,8 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn a_url_that_is_too_long_is_not_shown() {
-        let mut release = example();
+    fn does_not_show_a_url_that_is_too_long() {
+        let mut release = Release::example();
         release.artifacts[0].url = "SECRET".repeat(1000);
         let error = release.validate().unwrap_err().to_string();
         assert!(error.contains("6000 characters") && !error.contains("SECRET"), "{error}");

@@ -1,27 +1,29 @@
-//! Variant and architecture, and the names of the files that a target has.
+//! Variants, architectures and targets, and the names of the files of a target.
 
 use std::fmt;
 use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
-use crate::release::Role;
+use crate::excerpt::excerpt;
+use crate::role::Role;
 
-/// Longest name of a variant. Names end up in file names, URLs and shell variables.
+/// The maximum length of the name of a variant. The names become parts of file names, URLs and shell
+/// variables.
 const VARIANT_MAX: usize = 16;
 
-/// A name of a variant, architecture or target that is not one.
+/// Why a text is not the name of a variant, architecture or target.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum TargetError {
-    /// Not 1 to 16 lower-case letters and digits.
+    /// The text is not 1 to 16 lower-case letters and digits.
     #[error(
         "{0:?} is not the name of a variant: expected 1 to 16 lower-case letters and digits, such as \"deb\""
     )]
     Variant(String),
-    /// An architecture that EtchaOS is not built for.
+    /// EtchaOS is not built for this architecture.
     #[error("unknown architecture {0:?}: expected amd64 or arm64")]
     Arch(String),
-    /// Not `<variant>_<arch>`.
+    /// The text is not `<variant>_<arch>`.
     #[error("{0:?} is not a target: expected <variant>_<arch>, such as \"deb_amd64\"")]
     Target(String),
 }
@@ -32,7 +34,7 @@ pub enum TargetError {
 pub struct Variant(String);
 
 impl Variant {
-    /// The name.
+    /// Returns the name.
     pub fn as_str(&self) -> &str {
         &self.0
     }
@@ -44,7 +46,7 @@ impl FromStr for Variant {
     fn from_str(name: &str) -> Result<Self, TargetError> {
         let plain = name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit());
         if name.is_empty() || name.len() > VARIANT_MAX || !plain {
-            return Err(TargetError::Variant(shortened(name)));
+            return Err(TargetError::Variant(excerpt(name)));
         }
         Ok(Self(name.to_owned()))
     }
@@ -70,7 +72,7 @@ impl fmt::Display for Variant {
     }
 }
 
-/// A processor architecture, by Debian's names.
+/// A processor architecture. The names are Debian's.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Arch {
@@ -81,7 +83,7 @@ pub enum Arch {
 }
 
 impl Arch {
-    /// The architecture that this program was compiled for, if EtchaOS knows it.
+    /// Returns the architecture that this program was compiled for, if EtchaOS supports it.
     pub fn native() -> Option<Self> {
         match std::env::consts::ARCH {
             "x86_64" => Some(Self::Amd64),
@@ -98,7 +100,7 @@ impl FromStr for Arch {
         match name {
             "amd64" => Ok(Self::Amd64),
             "arm64" => Ok(Self::Arm64),
-            _ => Err(TargetError::Arch(shortened(name))),
+            _ => Err(TargetError::Arch(excerpt(name))),
         }
     }
 }
@@ -112,7 +114,7 @@ impl fmt::Display for Arch {
     }
 }
 
-/// A variant for an architecture, written `deb_amd64`.
+/// A variant for an architecture, written as `deb_amd64`.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Target {
     /// The source distribution.
@@ -122,12 +124,12 @@ pub struct Target {
 }
 
 impl Target {
-    /// The file name of the manifest: `etchaos_deb_amd64.jwt`.
+    /// Returns the file name of the manifest, such as `etchaos_deb_amd64.jwt`.
     pub fn manifest_name(&self) -> String {
         format!("etchaos_{self}.jwt")
     }
 
-    /// The file name of an artifact: `etchaos_deb_amd64.initrd` and so on.
+    /// Returns the file name of an artifact, such as `etchaos_deb_amd64.initrd`.
     pub fn artifact_name(&self, role: Role) -> String {
         format!("etchaos_{self}.{}", role.extension())
     }
@@ -138,7 +140,7 @@ impl FromStr for Target {
 
     fn from_str(name: &str) -> Result<Self, TargetError> {
         let (variant, arch) =
-            name.split_once('_').ok_or_else(|| TargetError::Target(shortened(name)))?;
+            name.split_once('_').ok_or_else(|| TargetError::Target(excerpt(name)))?;
         Ok(Self { variant: variant.parse()?, arch: arch.parse()? })
     }
 }
@@ -149,21 +151,12 @@ impl fmt::Display for Target {
     }
 }
 
-/// Hostile text for an error message: at most 32 characters of it.
-pub(crate) fn shortened(text: &str) -> String {
-    const SHOWN: usize = 32;
-    match text.char_indices().nth(SHOWN) {
-        Some((end, _)) => format!("{}…", &text[..end]),
-        None => text.to_owned(),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn a_target_round_trips_and_names_its_files() {
+    fn round_trips_and_names_files() {
         let target: Target = "deb_amd64".parse().unwrap();
         assert_eq!(target.to_string(), "deb_amd64");
         assert_eq!(target.manifest_name(), "etchaos_deb_amd64.jwt");
@@ -171,7 +164,7 @@ mod tests {
     }
 
     #[test]
-    fn names_that_could_leave_a_directory_are_refused() {
+    fn refuses_names_that_are_unsafe_in_paths() {
         for name in ["", "../x", "Deb", "d/b", "deb\n", "aaaaaaaaaaaaaaaaa"] {
             assert!(name.parse::<Variant>().is_err(), "{name:?}");
         }

@@ -1,11 +1,16 @@
-//! Compact JWS (RFC 7515): signing, and verifying what strangers send.
+//! Compact JWS (RFC 7515): signing tokens, and verifying tokens from untrusted sources.
 //!
-//! A verifier may be stricter than the RFC, and this one is: one form of a token, no more. Of a
-//! header it takes `alg`, which must be the key's (section 4.1.1), `kid`, which must be there and
-//! name a trusted key (4.1.4), and `typ`, which must be `JWT` if it is there (4.1.9). It refuses a
-//! header that brings a key along or names one in another way, `jku`, `jwk`, `x5u`, `x5c`, `x5t`,
-//! `x5t#S256` (4.1.2, 4.1.3, 4.1.5 to 4.1.8), `crit`, for it understands no extension (4.1.11), and
-//! `b64`, which is one (RFC 7797). Other members are ignored (section 4).
+//! The RFC allows a verifier to be stricter than it requires. This one accepts exactly one form of a
+//! token:
+//!
+//! - `alg` must be the algorithm of the key (section 4.1.1).
+//! - `kid` must be present and name a trusted key (4.1.4).
+//! - `typ` must be `JWT` if it is present (4.1.9).
+//! - `jku`, `jwk`, `x5u`, `x5c`, `x5t` and `x5t#S256` are refused, because they carry a key or name
+//!   one in another way (4.1.2, 4.1.3, 4.1.5 to 4.1.8).
+//! - `crit` is refused, because no extension is supported (4.1.11), and so is the extension `b64`
+//!   (RFC 7797).
+//! - Other header members are ignored (section 4).
 
 use std::ops::Deref;
 
@@ -15,19 +20,40 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use crate::claims::Claims;
+use crate::excerpt::excerpt;
 use crate::json;
 use crate::keys::{KeyRing, PrivateKey};
+use crate::manifest::{Manifest, ManifestError};
 use crate::release::{ReleaseError, SCHEMA};
-use crate::target::shortened;
 
-/// Longest token that is looked at. A manifest of 300 packages takes about 60 kB.
+/// The maximum length of a token in bytes. A manifest of 300 packages takes about 60 kB.
 pub const TOKEN_MAX: usize = 1 << 20;
-/// Longest header: three short strings.
+/// The maximum length of an encoded header, which holds three short strings.
 const HEADER_MAX: usize = 1024;
-/// Members that no header of ours has, and that others have been led astray by.
+/// Header members that are refused; see the documentation of this module.
 const REFUSED: [&str; 8] = ["crit", "b64", "jku", "jwk", "x5u", "x5c", "x5t", "x5t#S256"];
 
-/// A value from a token whose signature was found good. It is made by [`verify`] alone.
+/// A value from a token whose signature is valid.
+///
+/// [`verify`] makes a `Verified<Claims>`, and `TryFrom` makes a `Verified<Manifest>` from it. There
+/// is no other way to make one, so a function that takes a `Verified` cannot be called with a value
+/// that was not verified:
+///
+/// ```compile_fail,E0451
+/// use protocol::{Claims, Verified};
+///
+/// let forged = Verified { value: Claims::default(), key_id: String::new() };
+/// ```
+///
+/// The value cannot be replaced either:
+///
+/// ```compile_fail,E0594
+/// use protocol::{Claims, Verified};
+///
+/// fn extend(mut claims: Verified<Claims>) {
+///     claims.exp = Some(u64::MAX);
+/// }
+/// ```
 #[derive(Debug, Clone, PartialEq)]
 pub struct Verified<T> {
     value: T,
@@ -35,19 +61,14 @@ pub struct Verified<T> {
 }
 
 impl<T> Verified<T> {
-    /// The id of the key that signed it.
+    /// Returns the id of the key that signed the token.
     pub fn key_id(&self) -> &str {
         &self.key_id
     }
 
-    /// The value, on its own.
+    /// Returns the value without the proof that it was verified.
     pub fn into_inner(self) -> T {
         self.value
-    }
-
-    /// Reads something out of the value; what comes from verified bytes is verified.
-    pub fn try_map<U, E>(self, f: impl FnOnce(T) -> Result<U, E>) -> Result<Verified<U>, E> {
-        Ok(Verified { value: f(self.value)?, key_id: self.key_id })
     }
 }
 
@@ -59,57 +80,67 @@ impl<T> Deref for Verified<T> {
     }
 }
 
-/// A token that cannot be used: for most of these reasons because it is not to be trusted; see
-/// [`TokenError::has_valid_signature`].
+impl TryFrom<Verified<Claims>> for Verified<Manifest> {
+    type Error = ManifestError;
+
+    fn try_from(token: Verified<Claims>) -> Result<Self, ManifestError> {
+        Ok(Self { value: token.value.try_into()?, key_id: token.key_id })
+    }
+}
+
+/// Why a token cannot be used. [`TokenError::has_valid_signature`] tells whether it was signed by a
+/// trusted key.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum TokenError {
-    /// More bytes than any honest token has.
+    /// The token is longer than [`TOKEN_MAX`].
     #[error("the token has {0} bytes, more than {TOKEN_MAX}")]
     TooLong(usize),
-    /// Not `header.claims.signature`.
+    /// The token is not of the form `header.claims.signature`.
     #[error(
-        "not a JWT: expected three parts of base64url with dots between, found {0}; is it truncated, or another kind of file?"
+        "not a JWT: expected three parts of base64url separated by dots, found {0}; is it truncated, or a file of another kind?"
     )]
     Shape(&'static str),
-    /// The header is not one that we read.
+    /// The header has a wrong or missing member.
     #[error("the token's header is not acceptable: {0}")]
     Header(String),
-    /// Signed with a key that is not trusted here.
+    /// The token is signed with a key that is not trusted.
     #[error(
         "the token is signed with the key {kid:?}, which is not trusted here; trusted: {trusted}"
     )]
     UnknownKey {
-        /// The id that the token names.
+        /// The key id in the token.
         kid: String,
-        /// The ids that are trusted.
+        /// The ids of the trusted keys.
         trusted: String,
     },
-    /// The header's algorithm is not the key's.
-    #[error("the token says it uses {found:?}, but the key {kid:?} is for {expected:?}")]
+    /// The algorithm in the header is not the algorithm of the key.
+    #[error("the token has the algorithm {found:?}, but the key {kid:?} is for {expected:?}")]
     Algorithm {
         /// The id of the key.
         kid: String,
         /// The algorithm of the key.
         expected: String,
-        /// What the token says.
+        /// The algorithm in the token.
         found: String,
     },
     /// The signature does not match.
-    #[error("the token's signature is not good: it was changed, or the key {kid:?} is another one")]
+    #[error(
+        "the token's signature does not match: the token was changed, or signed with another key than {kid:?}"
+    )]
     Signature {
         /// The id of the key.
         kid: String,
     },
-    /// The signature is good, the claims are not.
+    /// The signature is valid, but the claims are not.
     #[error("the token's claims cannot be read: {0}")]
     Claims(String),
-    /// The signature is good, and the release is of another schema than ours.
+    /// The signature is valid, but the release has another schema.
     #[error(transparent)]
     Schema(ReleaseError),
 }
 
 impl TokenError {
-    /// Whether the token was signed by a key that is trusted, and only what it says is unusable.
+    /// Returns whether the token was signed by a trusted key, so that only its content is unusable.
     pub fn has_valid_signature(&self) -> bool {
         match self {
             Self::Claims(_) | Self::Schema(_) => true,
@@ -123,7 +154,7 @@ impl TokenError {
     }
 }
 
-/// The members of a header that are written, in this order, and understood.
+/// The header members that are written, in this order, and read.
 #[derive(Serialize)]
 struct Header {
     typ: Option<String>,
@@ -131,14 +162,18 @@ struct Header {
     kid: String,
 }
 
-/// Signs claims: header `{typ, alg, kid}`, compact form.
+/// Signs claims and returns the token in compact form, with the header `{typ, alg, kid}`.
+///
+/// # Errors
+/// Fails if the token would be longer than [`TOKEN_MAX`], or if the system has no randomness for the
+/// signature.
 pub fn sign(key: &PrivateKey, claims: &Claims) -> Result<String, TokenError> {
     let header = Header {
         typ: Some("JWT".into()),
         alg: key.kind().algorithm().into(),
         kid: key.id().into(),
     };
-    let message = format!("{}.{}", encoded(&header)?, encoded(claims)?);
+    let message = format!("{}.{}", encode(&header)?, encode(claims)?);
     let signature = key.sign(message.as_bytes());
     let signature = signature.ok_or_else(|| TokenError::Claims("they cannot be signed".into()))?;
     let token = format!("{message}.{signature}");
@@ -148,13 +183,18 @@ pub fn sign(key: &PrivateKey, claims: &Claims) -> Result<String, TokenError> {
     }
 }
 
-fn encoded(part: &impl Serialize) -> Result<String, TokenError> {
+fn encode(part: &impl Serialize) -> Result<String, TokenError> {
     let json = serde_json::to_vec(part).map_err(|error| TokenError::Claims(error.to_string()))?;
     Ok(URL_SAFE_NO_PAD.encode(json))
 }
 
-/// Verifies a token against the keys that are trusted. One line end after it is that of the file it
-/// came in. Time is not looked at: see [`Claims::check_time`].
+/// Verifies the signature of a token with the trusted keys and reads its claims.
+///
+/// One line end after the token is ignored, because files end with one. Times are not checked; see
+/// [`Claims::check_time`].
+///
+/// # Errors
+/// Fails if the token is malformed, is not signed by a trusted key, or has unreadable claims.
 pub fn verify(token: &str, trusted: &KeyRing) -> Result<Verified<Claims>, TokenError> {
     if token.len() > TOKEN_MAX {
         return Err(TokenError::TooLong(token.len()));
@@ -170,21 +210,20 @@ pub fn verify(token: &str, trusted: &KeyRing) -> Result<Verified<Claims>, TokenE
     }
     let Header { alg, kid, .. } = read_header(header)?;
     let key = trusted.get(&kid).ok_or_else(|| TokenError::UnknownKey {
-        kid: shortened(&kid),
+        kid: excerpt(&kid),
         trusted: trusted.ids().collect::<Vec<_>>().join(", "),
     })?;
     let expected = key.kind().algorithm();
     if alg != expected {
-        let (expected, found) = (expected.to_owned(), shortened(&alg));
+        let (expected, found) = (expected.to_owned(), excerpt(&alg));
         return Err(TokenError::Algorithm { kid, expected, found });
     }
-    // The signature alone, and before a byte of the claims is read: the clock is not ours to read,
-    // the claims are checked by type, and what is wrong with them is only worth telling of a token
-    // that somebody trusted has signed.
+    // The signature is checked before the claims are read, so that no unsigned byte reaches the JSON
+    // reader and problems with claims are only reported for tokens that a trusted key has signed.
     let message = &token[..header.len() + 1 + claims.len()];
-    // One text for one signature: jsonwebtoken reads it more freely.
-    decoded(signature, "a signature that is not base64url")?;
-    match key.has_signed(message.as_bytes(), signature) {
+    // jsonwebtoken accepts other encodings of a signature; a signature must have only one.
+    decode(signature, "a signature that is not base64url")?;
+    match key.verify(message.as_bytes(), signature) {
         true => Ok(Verified { value: read_claims(claims)?, key_id: kid }),
         false => Err(TokenError::Signature { kid }),
     }
@@ -194,40 +233,40 @@ fn read_header(encoded: &str) -> Result<Header, TokenError> {
     if encoded.len() > HEADER_MAX {
         return Err(TokenError::Shape("a header that is too long"));
     }
-    let bytes = decoded(encoded, "a header that is not base64url")?;
+    let bytes = decode(encoded, "a header that is not base64url")?;
     let members: Map<String, Value> =
         json::from_slice(&bytes).map_err(|error| TokenError::Header(error.to_string()))?;
     if let Some(name) = REFUSED.into_iter().find(|name| members.contains_key(*name)) {
-        return Err(TokenError::Header(format!("it has {name:?}, which is not understood here")));
+        return Err(TokenError::Header(format!("it has {name:?}, which is not supported")));
     }
     let text = |name: &str| match members.get(name) {
         None => Ok(None),
         Some(Value::String(text)) => Ok(Some(text.clone())),
-        Some(_) => Err(TokenError::Header(format!("its {name:?} is no string"))),
+        Some(_) => Err(TokenError::Header(format!("its {name:?} is not a string"))),
     };
-    let needed =
+    let required =
         |name: &str| text(name)?.ok_or_else(|| TokenError::Header(format!("it has no {name:?}")));
     match text("typ")? {
         Some(other) if other != "JWT" => {
-            Err(TokenError::Header(format!("its type is {:?}, not JWT", shortened(&other))))
+            Err(TokenError::Header(format!("its type is {:?}, not \"JWT\"", excerpt(&other))))
         }
-        typ => Ok(Header { typ, alg: needed("alg")?, kid: needed("kid")? }),
+        typ => Ok(Header { typ, alg: required("alg")?, kid: required("kid")? }),
     }
 }
 
-/// Bytes have one form in base64url: no padding, no white space, no bits left over (RFC 7515
-/// section 2, RFC 4648 section 3.5).
-fn decoded(part: &str, otherwise: &'static str) -> Result<Vec<u8>, TokenError> {
-    URL_SAFE_NO_PAD.decode(part).map_err(|_| TokenError::Shape(otherwise))
+/// Decodes base64url, and accepts one encoding of the bytes only: no padding, no white space, and no
+/// trailing bits that are not zero (RFC 7515 section 2, RFC 4648 section 3.5).
+fn decode(part: &str, found: &'static str) -> Result<Vec<u8>, TokenError> {
+    URL_SAFE_NO_PAD.decode(part).map_err(|_| TokenError::Shape(found))
 }
 
-/// Reads claims whose signature was found good. The schema first: a release of another one has other
-/// fields, and what is missing among them does not matter.
+/// Reads claims whose signature is valid. The schema is checked first, because a release with
+/// another schema has other fields, and errors about those would mislead.
 fn read_claims(encoded: &str) -> Result<Claims, TokenError> {
     let bytes = URL_SAFE_NO_PAD
         .decode(encoded)
         .map_err(|_| TokenError::Claims("they are not base64url".into()))?;
-    // serde would read a list as the values of a struct's fields.
+    // serde also reads a list of the values of a struct's fields.
     if bytes.trim_ascii_start().first() != Some(&b'{') {
         return Err(TokenError::Claims("they are not a JSON object".into()));
     }
@@ -235,12 +274,12 @@ fn read_claims(encoded: &str) -> Result<Claims, TokenError> {
         Ok(Outline { etchaos_release: Some(Schema { schema }) }) if schema != u64::from(SCHEMA) => {
             Err(TokenError::Schema(ReleaseError::Schema(schema)))
         }
-        // Whatever else is wrong, the strict reader says better.
+        // Reading all claims gives a better message for any other error.
         _ => json::from_slice(&bytes).map_err(|error| TokenError::Claims(error.to_string())),
     }
 }
 
-/// As much of the claims as every schema has.
+/// The part of the claims that is common to all schemas.
 #[derive(Deserialize)]
 struct Outline {
     #[serde(default, rename = "etchaosRelease")]
@@ -268,7 +307,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_signed_verifies() {
+    fn verifies_a_signed_token() {
         let key = PrivateKey::generate();
         let token = sign(&key, &claims()).unwrap();
         let verified = verify(&format!("{token}\n"), &key.public().clone().into()).unwrap();
@@ -278,16 +317,16 @@ mod tests {
     }
 
     #[test]
-    fn strangers_and_liars_are_refused() {
-        let (key, stranger) = (PrivateKey::generate(), PrivateKey::generate());
+    fn refuses_tokens_of_untrusted_keys() {
+        let (key, other) = (PrivateKey::generate(), PrivateKey::generate());
         let ring: KeyRing = key.public().clone().into();
-        let by_stranger = sign(&stranger, &claims()).unwrap();
-        assert!(matches!(verify(&by_stranger, &ring), Err(TokenError::UnknownKey { .. })));
+        let by_other = sign(&other, &claims()).unwrap();
+        assert!(matches!(verify(&by_other, &ring), Err(TokenError::UnknownKey { .. })));
 
-        // The stranger names our key.
-        let text = stranger.reveal().replace(stranger.id(), key.id());
-        let lying = sign(&text.parse().unwrap(), &claims()).unwrap();
-        assert!(matches!(verify(&lying, &ring), Err(TokenError::Signature { .. })));
+        // The untrusted key takes the id of the trusted one.
+        let text = other.reveal().replace(other.id(), key.id());
+        let impostor = sign(&text.parse().unwrap(), &claims()).unwrap();
+        assert!(matches!(verify(&impostor, &ring), Err(TokenError::Signature { .. })));
     }
 
     fn signed(key: &PrivateKey, claims: &serde_json::Value) -> String {
@@ -299,31 +338,31 @@ mod tests {
     }
 
     #[test]
-    fn a_release_of_another_schema_says_so_whatever_its_fields_are() {
+    fn reports_another_schema_before_other_errors() {
         let key = PrivateKey::generate();
         let ring: KeyRing = key.public().clone().into();
         let error = |release: serde_json::Value| {
             verify(&signed(&key, &json!({"etchaosRelease": release})), &ring).unwrap_err()
         };
-        let other = error(json!({"schema": 2, "images": []}));
+        let other_schema = error(json!({"schema": 2, "images": []}));
         assert_eq!(
-            other.to_string(),
+            other_schema.to_string(),
             "the release has schema 2, this program knows 1; update the program"
         );
-        assert!(other.has_valid_signature());
-        for (release, said) in [
+        assert!(other_schema.has_valid_signature());
+        for (release, expected) in [
             (json!({"schema": 1, "images": []}), "missing field"),
             (json!({"images": []}), "missing field `schema`"),
             (json!({"schema": "1"}), "invalid type"),
         ] {
             let error = error(release);
-            assert!(error.has_valid_signature() && error.to_string().contains(said), "{error}");
+            assert!(error.has_valid_signature() && error.to_string().contains(expected), "{error}");
         }
     }
 
     #[test]
-    fn unusable_claims_are_told_of_signed_tokens_alone() {
-        let (key, stranger) = (PrivateKey::generate(), PrivateKey::generate());
+    fn reports_unusable_claims_only_if_the_signature_is_valid() {
+        let (key, other) = (PrivateKey::generate(), PrivateKey::generate());
         let ring: KeyRing = key.public().clone().into();
         for claims in [json!({"exp": "soon"}), json!(5), json!("x"), json!({"aud": 5})] {
             let token = signed(&key, &claims);
@@ -332,15 +371,15 @@ mod tests {
                 matches!(error, TokenError::Claims(_)) && error.has_valid_signature(),
                 "{claims}"
             );
-            let lying = stranger.reveal().replace(stranger.id(), key.id());
-            let error = verify(&signed(&lying.parse().unwrap(), &claims), &ring).unwrap_err();
+            let impostor = other.reveal().replace(other.id(), key.id());
+            let error = verify(&signed(&impostor.parse().unwrap(), &claims), &ring).unwrap_err();
             assert!(matches!(error, TokenError::Signature { .. }), "{claims}: {error}");
             assert!(!error.has_valid_signature());
         }
     }
 
     #[test]
-    fn truncated_tokens_are_refused_at_every_length() {
+    fn refuses_tokens_truncated_at_any_length() {
         let key = PrivateKey::generate();
         let ring: KeyRing = key.public().clone().into();
         let token = sign(&key, &claims()).unwrap();
@@ -352,7 +391,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn no_text_panics_and_no_flip_survives(at in 0usize..200, with in "[A-Za-z0-9_.-]", text in ".{0,200}") {
+        fn refuses_random_text_and_changed_characters(at in 0usize..200, with in "[A-Za-z0-9_.-]", text in ".{0,200}") {
             let key = PrivateKey::generate();
             let ring: KeyRing = key.public().clone().into();
             prop_assert!(verify(&text, &ring).is_err());

@@ -1,94 +1,104 @@
-//! URLs in manifests: which of them a host may follow, and what may be shown of the others.
+//! The URLs in manifests: which of them a host may fetch, and what errors may show of the others.
+//!
+//! Origins are slices of the URL and are compared as text. A parser that normalizes, such as the
+//! `url` crate, accepts and rewrites upper case, empty ports, tabs, backslashes and unusual IPv4
+//! addresses, so every check here would still be needed in front of it.
 
+use crate::excerpt::excerpt;
 use crate::release::is_file_name;
-use crate::target::shortened;
 
-/// As much of a host as is shown: a DNS name has 253 characters at most, with scheme and port.
+/// The maximum length of a host that errors show: 253 characters of a DNS name, with scheme and port.
 pub const HOST_MAX: usize = 270;
 
-/// The URL of an artifact that the manifest at `manifest_url` names as `url`, if it stays at home.
+/// Returns the absolute URL of an artifact whose URL is `url` in the manifest at `manifest_url`.
 ///
-/// A relative `url` is a path of plain file names below the manifest's directory; an absolute one must
-/// have the scheme and host of the manifest, or begin with one of `allowed` (`https://host[:port]`).
+/// A relative `url` is a path of plain file names below the directory of the manifest. An absolute
+/// `url` must have the origin of the manifest or one of the `allowed` origins, each of which is
+/// written as `https://host[:port]`.
+///
+/// # Errors
+/// Fails if the URL is malformed or has another origin.
 pub fn artifact_url(manifest_url: &str, url: &str, allowed: &[String]) -> Result<String, UrlError> {
     if url.contains("://") {
-        let origin = origin(url).ok_or_else(|| UrlError::Malformed(place(url)))?;
-        let home = self::origin(manifest_url);
-        if home != Some(origin) && !allowed.iter().any(|other| other == origin) {
-            return Err(UrlError::Foreign { origin: origin.chars().take(HOST_MAX).collect() });
+        let origin = origin(url).ok_or_else(|| UrlError::Malformed(redacted(url)))?;
+        let own = self::origin(manifest_url);
+        if own != Some(origin) && !allowed.iter().any(|other| other == origin) {
+            return Err(UrlError::ForeignOrigin {
+                origin: origin.chars().take(HOST_MAX).collect(),
+            });
         }
         return Ok(url.to_owned());
     }
     if !url.split('/').all(is_file_name) {
-        return Err(UrlError::Malformed(place(url)));
+        return Err(UrlError::Malformed(redacted(url)));
     }
     let directory = manifest_url.rfind('/').map_or("", |end| &manifest_url[..=end]);
     Ok(format!("{directory}{url}"))
 }
 
-/// Scheme, host and port of an `http` or `https` URL without credentials.
+/// Returns the origin (scheme, host and port) of a URL, as it is written there. Returns `None` if the
+/// URL is not an `http` or `https` URL without credentials, or has a character that RFC 3986 does not
+/// allow.
 pub fn origin(url: &str) -> Option<&str> {
     let scheme = ["https://", "http://"].into_iter().find(|scheme| url.starts_with(scheme))?;
-    let plain = |b: u8| b.is_ascii_graphic() && !b"\\\"<>^`{|}".contains(&b);
+    let is_allowed = |b: u8| b.is_ascii_graphic() && !b"\\\"<>^`{|}".contains(&b);
     let host = url[scheme.len()..].split(['/', '?', '#']).next().unwrap_or_default();
-    let good =
-        !host.is_empty() && !host.contains('@') && has_sane_port(host) && url.bytes().all(plain);
-    good.then(|| &url[..scheme.len() + host.len()])
+    let is_valid = !host.is_empty()
+        && !host.contains('@')
+        && has_valid_port(host)
+        && url.bytes().all(is_allowed);
+    is_valid.then(|| &url[..scheme.len() + host.len()])
 }
 
-/// Whether what comes after the host's colon is a port, from 1 to 65535. What is no number is most
-/// likely a password with a slash in it, and of a number that is too large who connects takes none,
-/// and goes to the scheme's own.
-fn has_sane_port(host: &str) -> bool {
-    // The colons of an IPv6 address are in brackets.
-    let after = host.rsplit(']').next().unwrap_or_default();
-    let port = after.split_once(':').map(|(_, port)| port);
-    let is_one = |port: &str| {
-        // Or a sign in front of it would do.
+/// Returns whether a host has no port, or a port from 1 to 65535.
+///
+/// Text after the colon that is not a number is probably a password with a slash in it. An HTTP client
+/// may ignore a number that is too large and connect to the default port.
+fn has_valid_port(host: &str) -> bool {
+    // The colons of an IPv6 address are inside brackets.
+    let after_address = host.rsplit(']').next().unwrap_or_default();
+    let port = after_address.split_once(':').map(|(_, port)| port);
+    let is_valid = |port: &str| {
+        // `parse` alone would accept a plus sign.
         port.bytes().all(|b| b.is_ascii_digit()) && port.parse().is_ok_and(|port: u16| port > 0)
     };
-    port.is_none_or(is_one)
+    port.is_none_or(is_valid)
 }
 
-/// What may be shown of a URL that is not followed: scheme and host. Credentials and query may be
-/// secrets, and a path may hold either where the URL is not well formed.
-fn place(url: &str) -> String {
+/// Returns the part of a malformed URL that an error may show: scheme and host. Credentials and query
+/// may be secrets, and the path of a malformed URL may contain either.
+fn redacted(url: &str) -> String {
     let Some((scheme, rest)) = url.split_once("://") else { return "a relative one".to_owned() };
-    let plain = |b: u8| b.is_ascii_alphanumeric() || b"+-.".contains(&b);
-    if scheme.is_empty() || !scheme.bytes().all(plain) {
-        return "with a scheme that is none".to_owned();
+    let is_allowed = |b: u8| b.is_ascii_alphanumeric() || b"+-.".contains(&b);
+    if scheme.is_empty() || !scheme.bytes().all(is_allowed) {
+        return "with an invalid scheme".to_owned();
     }
-    let scheme = shortened(scheme);
+    let scheme = excerpt(scheme);
     let authority = rest.split(['/', '?', '#', '\\']).next().unwrap_or_default();
-    let (host, after) = match authority.rsplit_once('@') {
-        Some((_, host)) => (host, &rest[authority.len()..]),
-        None => (authority, &rest[authority.len()..]),
-    };
-    // An `@` further on: what looks like the host may be the beginning of a password.
-    let is_known = !host.is_empty() && !after.contains('@') && has_sane_port(host);
-    match is_known {
-        true => format!(
-            "{:?}",
-            format!("{scheme}://{}", host.chars().take(HOST_MAX).collect::<String>())
-        ),
-        false => format!("with the scheme {scheme:?}"),
+    let after = &rest[authority.len()..];
+    let host = authority.rsplit_once('@').map_or(authority, |(_, host)| host);
+    // If an `@` follows, the apparent host may be the beginning of a password.
+    if host.is_empty() || after.contains('@') || !has_valid_port(host) {
+        return format!("with the scheme {scheme:?}");
     }
+    let host: String = host.chars().take(HOST_MAX).collect();
+    format!("{:?}", format!("{scheme}://{host}"))
 }
 
-/// A URL in a manifest that a host must not follow. No more than scheme and host of it are shown.
+/// Why a host must not fetch a URL of a manifest. Errors show at most the scheme and host of the URL.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum UrlError {
-    /// Neither a plain relative path nor an http(s) URL.
+    /// The URL is neither a plain relative path nor an http(s) URL without credentials.
     #[error(
         "the artifact's URL ({0}) is neither a path of plain file names nor an http(s) URL without credentials"
     )]
     Malformed(String),
-    /// Another scheme or host than the manifest's.
+    /// The URL has another origin than the manifest.
     #[error(
-        "the artifact's URL leaves the CDN for {origin}; if that is meant, name it in \"allowedOrigins\""
+        "the artifact's URL points to another origin, {origin}; to allow it, add it to \"allowedOrigins\""
     )]
-    Foreign {
-        /// Its scheme, host and port.
+    ForeignOrigin {
+        /// The origin of the URL.
         origin: String,
     },
 }
@@ -96,11 +106,13 @@ pub enum UrlError {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use ::url::Url;
+    use proptest::prelude::*;
 
     #[test]
-    fn urls_stay_at_home() {
-        let at = "https://cdn.example/os/etchaos_deb_amd64.jwt";
-        let join = |url: &str| artifact_url(at, url, &["https://mirror.example:8443".into()]);
+    fn accepts_only_urls_of_the_cdn_and_allowed_origins() {
+        let manifest = "https://cdn.example/os/etchaos_deb_amd64.jwt";
+        let join = |url: &str| artifact_url(manifest, url, &["https://mirror.example:8443".into()]);
         assert_eq!(join("x.raw").unwrap(), "https://cdn.example/os/x.raw");
         assert_eq!(join("7/x.raw").unwrap(), "https://cdn.example/os/7/x.raw");
         assert!(join("https://cdn.example/else/x").is_ok());
@@ -131,7 +143,7 @@ mod tests {
     }
 
     #[test]
-    fn a_port_is_one_that_can_be_connected_to() {
+    fn accepts_only_valid_ports() {
         for host in ["x", "x:1", "x:80", "x:65535", "[::1]", "[::1]:443", "192.0.2.1:8080"] {
             let url = format!("http://{host}");
             assert_eq!(origin(&url), Some(url.as_str()));
@@ -150,8 +162,8 @@ mod tests {
     }
 
     #[test]
-    fn no_more_of_a_refused_url_is_shown_than_scheme_and_host() {
-        let at = "https://cdn.example/etchaos_deb_amd64.jwt";
+    fn shows_at_most_scheme_and_host_of_a_refused_url() {
+        let manifest = "https://cdn.example/etchaos_deb_amd64.jwt";
         for (url, shown) in [
             ("https://user:SECRET@host.example/x", "\"https://host.example\""),
             ("https://user:SECRET/word@host.example/x", "the scheme \"https\""),
@@ -159,15 +171,27 @@ mod tests {
             ("https://other.example/x?token=SECRET", "https://other.example;"),
             ("https://other.example/SECRET#SECRET", "https://other.example;"),
             ("ftp://SECRET@host.example", "\"ftp://host.example\""),
-            ("SECRET:SECRET@host://x", "a scheme that is none"),
+            ("SECRET:SECRET@host://x", "an invalid scheme"),
             ("x?token=SECRET", "a relative one"),
             ("SECRET:SECRET@host.example/x", "a relative one"),
         ] {
-            let error = artifact_url(at, url, &[]).unwrap_err();
+            let error = artifact_url(manifest, url, &[]).unwrap_err();
             for text in [error.to_string(), format!("{error:?}")] {
                 assert!(!text.contains("SECRET"), "{text}");
             }
             assert!(error.to_string().contains(shown), "{error}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn agrees_with_the_url_crate_about_origins(
+            url in "https?://[a-zA-Z0-9.:@/?#%\\[\\]\\\\_~+\t \u{e9}-]{0,20}",
+        ) {
+            if let (Some(origin), Ok(parsed)) = (origin(&url), Url::parse(&url)) {
+                prop_assert_eq!(parsed.origin(), Url::parse(origin).unwrap().origin());
+                prop_assert!(parsed.username().is_empty() && parsed.password().is_none());
+            }
         }
     }
 }

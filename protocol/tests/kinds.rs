@@ -1,4 +1,4 @@
-//! Every kind of key signs and verifies; the keys were made by OpenSSL, for this test alone.
+//! Keys of every kind sign and verify. The keys were made with OpenSSL and are used only in this test.
 
 use protocol::keys::KeyKind;
 use protocol::token::{TokenError, sign, verify};
@@ -43,14 +43,14 @@ fn claims() -> Claims {
 }
 
 #[test]
-fn keys_of_openssl_sign_and_verify() {
+fn signs_and_verifies_with_keys_of_openssl() {
     for (private, public, kind, alg) in [
         (RSA_PRIVATE, RSA_PUBLIC, KeyKind::Rsa2048, "RS256"),
         (EC_PRIVATE, EC_PUBLIC, KeyKind::Ecp256, "ES256"),
     ] {
         let key: PrivateKey = private.parse().unwrap();
         let public: PublicKey = public.parse().unwrap();
-        assert_eq!(key.public(), &public, "{alg}: the public half is OpenSSL's");
+        assert_eq!(key.public(), &public, "{alg}: the public key is the one that OpenSSL derived");
         assert_eq!(key.kind(), kind);
         let token = sign(&key, &claims()).unwrap();
         assert_eq!(*verify(&token, &public.into()).unwrap(), claims(), "{alg}");
@@ -60,7 +60,7 @@ fn keys_of_openssl_sign_and_verify() {
 }
 
 #[test]
-fn a_key_of_one_kind_is_no_key_of_another() {
+fn refuses_a_key_with_the_type_of_another_kind() {
     for text in [RSA_PUBLIC, EC_PUBLIC] {
         for kind in ["rsa2048public", "ecp256public", "ed25519public"] {
             let (name, rest) = text.split_once(':').unwrap();
@@ -71,7 +71,7 @@ fn a_key_of_one_kind_is_no_key_of_another() {
 }
 
 #[test]
-fn a_token_of_one_kind_does_not_verify_with_another() {
+fn refuses_a_token_whose_key_has_another_kind() {
     let rsa: PrivateKey = RSA_PRIVATE.parse().unwrap();
     let token = sign(&rsa, &claims()).unwrap();
     let ring: KeyRing = EC_PUBLIC.parse::<PublicKey>().unwrap().into();

@@ -5,7 +5,8 @@ use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use protocol::claims::{ManifestError, TimeError};
+use protocol::claims::TimeError;
+use protocol::manifest::ManifestError;
 use protocol::release::{Artifact, ReleaseError};
 use protocol::token::{self, TOKEN_MAX, TokenError};
 use protocol::url::{UrlError, artifact_url};

@@ -67,7 +67,7 @@ impl GrubenvFile {
 
     /// Sets the version that GRUB shows for a slot. Written with the next state.
     pub fn show_version(&mut self, slot: Slot, version: &str) {
-        self.block.show_version(slot, version);
+        self.block.set_displayed_version(slot, version);
     }
 }
 

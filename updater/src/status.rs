@@ -289,7 +289,7 @@ impl Status {
 
     /// A time, and how far away it is.
     fn at(&self, time: u64) -> String {
-        let shown = date::text(time);
+        let shown = date::format_utc(time);
         match time.checked_sub(self.now) {
             Some(0) | None => format!("{shown} ({} ago)", rough(self.now - time)),
             Some(left) => format!("{shown} (in {})", rough(left)),

@@ -142,7 +142,7 @@ impl Packaging<'_> {
         fs::write(esp.join(&slot).join(esp::CONFIRMED), "")?;
         let mut grubenv = Block::default();
         BootState::with_good(Slot::A).write(&mut grubenv);
-        grubenv.show_version(Slot::A, &self.image.version);
+        grubenv.set_displayed_version(Slot::A, &self.image.version);
         fs::write(esp.join(esp::GRUBENV), grubenv.to_bytes()?)?;
         Ok(())
     }

@@ -2,49 +2,53 @@
 
 use std::collections::BTreeMap;
 
-use crate::target::shortened;
+use crate::excerpt::excerpt;
 
-/// The size that GRUB demands.
+/// The size of the block, which GRUB requires.
 pub const SIZE: usize = 1024;
-/// The part that a disk writes as a whole.
+/// The number of bytes that a disk writes atomically.
 const SECTOR: usize = 512;
-/// The first line.
+/// The first line of the block.
 const SIGNATURE: &str = "# GRUB Environment Block\n";
-/// A block that GRUB or we cannot use.
+
+/// Why an environment block cannot be used.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum GrubenvError {
-    /// Another size than GRUB's.
+    /// The size is not [`SIZE`].
     #[error("grubenv has {0} bytes, expected {SIZE}")]
     Size(usize),
-    /// The first line is missing.
-    #[error("grubenv does not begin with GRUB's first line")]
+    /// The first line is not the one that GRUB requires.
+    #[error("grubenv does not begin with the line \"# GRUB Environment Block\"")]
     Signature,
-    /// A line that is not `name=value`, or bytes that are not UTF-8.
+    /// A line is not `name=value`, or the bytes are not UTF-8.
     #[error("grubenv has a damaged line {0:?}")]
     Line(String),
-    /// A variable that does not say what it should.
-    #[error("grubenv says {name}={value:?}, expected {expected}")]
+    /// A variable has an invalid value.
+    #[error("grubenv has {name}={value:?}, expected {expected}")]
     Value {
-        /// The variable.
+        /// The name of the variable.
         name: &'static str,
         /// Its value.
         value: String,
-        /// What it should have been.
+        /// The values that are valid.
         expected: &'static str,
     },
-    /// The variables would not fit into one sector.
+    /// The variables do not fit into one sector.
     #[error(
-        "the variables of grubenv take {0} bytes, more than the {SECTOR} that a disk writes at once"
+        "the variables of grubenv take {0} bytes, more than the {SECTOR} that a disk writes atomically"
     )]
     TooLong(usize),
 }
 
-/// The variables of a block. Those that are not ours are kept.
+/// The variables of a block, including those of other programs.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Block(BTreeMap<String, String>);
 
 impl Block {
-    /// Reads a block.
+    /// Parses a block.
+    ///
+    /// # Errors
+    /// Fails if the bytes are not a block in GRUB's format.
     pub fn parse(bytes: &[u8]) -> Result<Self, GrubenvError> {
         if bytes.len() != SIZE {
             return Err(GrubenvError::Size(bytes.len()));
@@ -57,14 +61,14 @@ impl Block {
             let (name, value) = line
                 .split_once('=')
                 .filter(|(name, _)| is_name(name))
-                .ok_or_else(|| GrubenvError::Line(shortened(&line)))?;
+                .ok_or_else(|| GrubenvError::Line(excerpt(&line)))?;
             variables.insert(name.to_owned(), value.to_owned());
             rest = after;
         }
         Ok(Self(variables))
     }
 
-    /// The value of a variable.
+    /// Returns the value of a variable.
     pub fn get(&self, name: &str) -> Option<&str> {
         self.0.get(name).map(String::as_str)
     }
@@ -74,8 +78,11 @@ impl Block {
         self.0.insert(name.to_owned(), value.to_owned());
     }
 
-    /// The block as it is written. Ours come first in the alphabet's order, so the same variables
-    /// always give the same bytes.
+    /// Returns the block in GRUB's format, with the variables sorted by name, so that the same
+    /// variables always give the same bytes.
+    ///
+    /// # Errors
+    /// Fails if the variables do not fit into the first 512 bytes.
     pub fn to_bytes(&self) -> Result<[u8; SIZE], GrubenvError> {
         let mut text = SIGNATURE.to_owned();
         for (name, value) in &self.0 {
@@ -91,13 +98,13 @@ impl Block {
     }
 }
 
-/// Whether a line that begins with this name is read as it was written: only values are escaped, and
-/// a `#` is the end.
+/// Returns whether a variable with this name is read as it was written. GRUB escapes values only, and
+/// a line that starts with `#` ends the variables.
 fn is_name(name: &str) -> bool {
     !name.is_empty() && !name.starts_with('#') && !name.contains(['\\', '\n'])
 }
 
-/// The first line without its escapes, and what comes after it.
+/// Returns the first line with its escapes resolved, and the text after it.
 fn unescaped_line(text: &str) -> (String, &str) {
     let mut line = String::new();
     let mut characters = text.char_indices();
@@ -117,8 +124,8 @@ mod tests {
     use proptest::prelude::*;
 
     #[test]
-    fn what_grub_writes_is_read_and_foreign_variables_stay() {
-        // As written by grub-editenv: variables in the order they were set.
+    fn reads_blocks_of_grub_and_keeps_other_variables() {
+        // Like a block of grub-editenv, which keeps the order in which variables were set.
         let mut bytes = b"# GRUB Environment Block\nsaved_entry=x\\\\y\netchaos_good=a\n".to_vec();
         bytes.resize(SIZE, b'#');
         let mut block = Block::parse(&bytes).unwrap();
@@ -130,11 +137,11 @@ mod tests {
     }
 
     #[test]
-    fn damage_is_an_error_that_says_what() {
+    fn reports_the_kind_of_damage() {
         let good = Block::default().to_bytes().unwrap();
         assert_eq!(Block::parse(&good[..1000]), Err(GrubenvError::Size(1000)));
         assert_eq!(Block::parse(&[0; SIZE]), Err(GrubenvError::Signature));
-        // Names that would be read otherwise once they are written.
+        // These names would change if they were written and read again.
         for line in ["\\#x=1\n", "x\\\ny=1\n", "x\\\\=1\n"] {
             let mut bytes = [SIGNATURE.as_bytes(), line.as_bytes()].concat();
             bytes.resize(SIZE, b'#');
@@ -147,7 +154,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn no_bytes_panic(bytes in proptest::collection::vec(any::<u8>(), SIZE)) {
+        fn does_not_panic_on_any_bytes(bytes in proptest::collection::vec(any::<u8>(), SIZE)) {
             let _ = Block::parse(&bytes);
             let mut signed = bytes;
             signed[..SIGNATURE.len()].copy_from_slice(SIGNATURE.as_bytes());
@@ -155,7 +162,7 @@ mod tests {
         }
 
         #[test]
-        fn any_variables_round_trip(values in proptest::collection::btree_map("[a-z_]{1,8}", "[ -~\n]{0,20}", 0..8)) {
+        fn round_trips_variables(values in proptest::collection::btree_map("[a-z_]{1,8}", "[ -~\n]{0,20}", 0..8)) {
             let block = Block(values);
             prop_assert_eq!(Block::parse(&block.to_bytes().unwrap()), Ok(block));
         }

@@ -1,10 +1,11 @@
-//! GRUB's environment block: 1024 bytes that say which slot is good and which is on trial, and what
-//! must not be forgotten.
+//! GRUB's environment block: 1024 bytes that record which slot is good, which slot is on trial, and
+//! what the updater must remember across reboots.
 //!
-//! The format is GRUB's (manual, "Environment block"): a fixed first line, `name=value` lines, and
-//! `#` up to the end. GRUB overwrites the block in place and so do we, because a rename on FAT is
-//! not atomic. What is read back after a power cut is whole only because every variable lies within
-//! the first 512 bytes, which a disk writes as one sector; [`Block::to_bytes`] refuses more.
+//! The format is defined by GRUB (manual, "Environment block"): a fixed first line, `name=value`
+//! lines, and `#` up to the end. GRUB overwrites the block in place. The updater does the same,
+//! because a rename on FAT is not atomic. The block stays consistent after a power cut only if all
+//! variables lie within the first 512 bytes, which a disk writes as one sector; [`Block::to_bytes`]
+//! refuses a longer text.
 
 mod block;
 mod state;

@@ -1,31 +1,32 @@
-//! Our variables in the block.
+//! The variables of EtchaOS in the block.
 
 use std::fmt;
 use std::str::FromStr;
 
-use super::{Block, GrubenvError, SIZE};
+use super::block::{Block, GrubenvError, SIZE};
 use crate::esp::Slot;
+use crate::excerpt::excerpt;
 use crate::release::ReleaseId;
-use crate::target::{Target, shortened};
+use crate::target::Target;
 
-/// How often a new release may try to boot before GRUB gives up on it.
+/// How often GRUB tries to boot a new release before it falls back to the good slot.
 pub const TRIES: u8 = 3;
 
-/// A version that is longer is not shown: two of them have to fit into the sector, with our other
-/// variables and what others put there.
-const SHOWN_VERSION_MAX: usize = 64;
+/// The maximum length of a version that GRUB displays. Two versions have to fit into the sector, beside
+/// the other variables of EtchaOS and those of other programs.
+const DISPLAYED_VERSION_MAX: usize = 64;
 
-// GRUB reads these three, and writes the third.
+// GRUB reads these three variables and writes the third.
 const GOOD: &str = "etchaos_good";
 const TRIAL: &str = "etchaos_trial";
 const TRIES_LEFT: &str = "etchaos_tries";
-// GRUB keeps these as they are.
+// GRUB does not use these variables, but preserves them.
 const TRIAL_RELEASE: &str = "etchaos_trial_release";
 const TRIAL_SINCE: &str = "etchaos_trial_since";
 const FAILED: &str = "etchaos_failed";
 const NEWEST: &str = "etchaos_newest";
 
-/// One run of the kernel, by the first 32 bits of `/proc/sys/kernel/random/boot_id`.
+/// The identity of a boot: the first 32 bits of `/proc/sys/kernel/random/boot_id`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct BootId(pub u32);
 
@@ -38,57 +39,60 @@ impl fmt::Display for BootId {
 impl FromStr for BootId {
     type Err = ();
 
-    /// Reads eight hexadecimal digits, or a whole UUID that begins with them.
+    /// Parses eight hexadecimal digits, or a UUID, whose first eight digits are used.
     fn from_str(text: &str) -> Result<Self, ()> {
         let digits = text.get(..8).filter(|digits| digits.bytes().all(|b| b.is_ascii_hexdigit()));
         u32::from_str_radix(digits.ok_or(())?, 16).map(Self).map_err(|_| ())
     }
 }
 
-/// A slot on trial.
+/// The trial of a slot.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Trial {
-    /// The slot.
+    /// The slot on trial.
     pub slot: Slot,
-    /// How often GRUB will still boot it. At 0 the trial has failed, unless it is running.
+    /// How often GRUB may still try to boot the slot. At 0 the trial has failed, unless the slot is
+    /// running.
     pub tries: u8,
-    /// What is tried, to be remembered if it fails.
+    /// The release on trial, which is recorded as failed if the trial fails.
     pub release: Option<ReleaseId>,
-    /// The boot in which the trial was asked for. With all tries left in a later boot, GRUB did not
-    /// try.
+    /// The boot in which the trial was requested. If all tries are left in a later boot, GRUB has
+    /// ignored the trial.
     pub since: Option<BootId>,
 }
 
-/// The newest build that was ever offered by a CDN, of one target.
+/// The newest build of a target that a CDN has offered.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Newest {
-    /// Builds of different targets cannot be compared.
+    /// The target. Builds of different targets cannot be compared.
     pub target: Target,
-    /// Its number.
+    /// The build number.
     pub build: u64,
 }
 
-/// What GRUB decides by, and what must not be forgotten.
+/// The state that decides which slot GRUB boots, and what the updater must remember.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct BootState {
-    /// The last slot that was confirmed; what GRUB boots without a trial, and falls back to.
+    /// The slot that was confirmed last. GRUB boots it without a trial and falls back to it.
     pub good: Slot,
     /// The slot that GRUB tries first, if any.
     pub trial: Option<Trial>,
-    /// The release that failed its trial, or that the operator went back from.
+    /// The release that failed its trial, or that the operator rolled back from.
     pub failed: Option<ReleaseId>,
-    /// An older manifest is not news.
+    /// The newest build that a CDN has offered. The updater does not install an older one.
     pub newest: Option<Newest>,
 }
 
 impl BootState {
-    /// One good slot and no trial.
+    /// Returns the state with a good slot and no trial.
     pub fn with_good(good: Slot) -> Self {
         Self { good, trial: None, failed: None, newest: None }
     }
 
-    /// Reads our variables out of a block. What GRUB goes by must make sense; the rest is forgotten
-    /// where it does not.
+    /// Reads the state from a block.
+    ///
+    /// # Errors
+    /// Fails if a variable that GRUB uses has an invalid value. Other invalid variables are ignored.
     pub fn read(block: &Block) -> Result<Self, GrubenvError> {
         let good = slot(block, GOOD)?;
         let trial = match block.get(TRIAL).unwrap_or_default() {
@@ -96,18 +100,18 @@ impl BootState {
             _ => Some(Trial {
                 slot: slot(block, TRIAL)?,
                 tries: tries(block)?,
-                release: remembered(block, TRIAL_RELEASE),
-                since: remembered(block, TRIAL_SINCE),
+                release: parse_or_none(block, TRIAL_RELEASE),
+                since: parse_or_none(block, TRIAL_SINCE),
             }),
         };
         let newest = block.get(NEWEST).and_then(|text| {
             let (target, build) = text.split_once(':')?;
             Some(Newest { target: target.parse().ok()?, build: build.parse().ok()? })
         });
-        Ok(Self { good, trial, failed: remembered(block, FAILED), newest })
+        Ok(Self { good, trial, failed: parse_or_none(block, FAILED), newest })
     }
 
-    /// Writes our variables into a block.
+    /// Sets the variables of the state in a block.
     pub fn write(&self, block: &mut Block) {
         let Self { good, trial, failed, newest } = self;
         let tries = trial.map_or(0, |trial| trial.tries);
@@ -125,7 +129,7 @@ impl BootState {
         }
     }
 
-    /// A block with these variables alone.
+    /// Returns a block with the variables of the state only.
     pub fn to_bytes(&self) -> [u8; SIZE] {
         let mut block = Block::default();
         self.write(&mut block);
@@ -134,10 +138,11 @@ impl BootState {
 }
 
 impl Block {
-    /// Sets the version that GRUB shows when it boots a slot.
-    pub fn show_version(&mut self, slot: Slot, version: &str) {
-        let shown = if version.len() > SHOWN_VERSION_MAX { "" } else { version };
-        self.set(&format!("etchaos_version_{slot}"), shown);
+    /// Sets the version that GRUB displays when it boots a slot. A version longer than 64 bytes is not
+    /// displayed.
+    pub fn set_displayed_version(&mut self, slot: Slot, version: &str) {
+        let displayed = if version.len() > DISPLAYED_VERSION_MAX { "" } else { version };
+        self.set(&format!("etchaos_version_{slot}"), displayed);
     }
 }
 
@@ -145,7 +150,7 @@ fn text(value: Option<impl fmt::Display>) -> String {
     value.map_or_else(String::new, |value| value.to_string())
 }
 
-fn remembered<T: FromStr>(block: &Block, name: &str) -> Option<T> {
+fn parse_or_none<T: FromStr>(block: &Block, name: &str) -> Option<T> {
     block.get(name)?.parse().ok()
 }
 
@@ -161,27 +166,27 @@ fn tries(block: &Block) -> Result<u8, GrubenvError> {
 }
 
 fn unexpected(name: &'static str, value: &str, expected: &'static str) -> GrubenvError {
-    GrubenvError::Value { name, value: shortened(value), expected }
+    GrubenvError::Value { name, value: excerpt(value), expected }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::release::tests::example;
+    use crate::release::Release;
 
     fn on_trial(tries: u8) -> BootState {
-        let release = Some(example().id());
+        let release = Some(Release::example().id());
         let trial = Trial { slot: Slot::B, tries, release, since: Some(BootId(0x0a0b_0c0d)) };
         BootState { trial: Some(trial), ..BootState::with_good(Slot::A) }
     }
 
     #[test]
-    fn a_state_round_trips() {
+    fn round_trips_a_state() {
         let newest = Newest { target: "deb_amd64".parse().unwrap(), build: 2_026_112_301 };
         for state in [
             BootState::with_good(Slot::A),
             on_trial(3),
-            BootState { good: Slot::B, failed: Some(example().id()), ..on_trial(0) },
+            BootState { good: Slot::B, failed: Some(Release::example().id()), ..on_trial(0) },
             BootState { newest: Some(newest), ..BootState::with_good(Slot::B) },
         ] {
             let block = Block::parse(&state.to_bytes()).unwrap();
@@ -190,21 +195,21 @@ mod tests {
     }
 
     #[test]
-    fn the_longest_state_leaves_room_for_others() {
+    fn longest_state_leaves_room_for_other_variables() {
         let target = "abcdefghijklmnop_amd64".parse().unwrap();
         let newest = Some(Newest { target, build: u64::MAX });
-        let state = BootState { newest, failed: Some(example().id()), ..on_trial(3) };
+        let state = BootState { newest, failed: Some(Release::example().id()), ..on_trial(3) };
         let mut block = Block::default();
         state.write(&mut block);
         for slot in Slot::ALL {
-            block.show_version(slot, &"9".repeat(SHOWN_VERSION_MAX));
+            block.set_displayed_version(slot, &"9".repeat(DISPLAYED_VERSION_MAX));
         }
         block.set("saved_entry", &"x".repeat(32));
         assert!(block.to_bytes().is_ok());
     }
 
     #[test]
-    fn what_grub_goes_by_must_make_sense() {
+    fn refuses_invalid_values_of_variables_that_grub_uses() {
         let set = |name: &str, value: &str| {
             let mut block = Block::parse(&on_trial(1).to_bytes()).unwrap();
             block.set(name, value);
@@ -226,7 +231,7 @@ mod tests {
     }
 
     #[test]
-    fn a_boot_is_known_by_the_beginning_of_its_uuid() {
+    fn reads_a_boot_id_from_a_uuid() {
         let id: BootId = "0a0b0c0d-1111-4222-8333-444444444444\n".parse().unwrap();
         assert_eq!(id, BootId(0x0a0b_0c0d));
         assert_eq!(id.to_string().parse(), Ok(id));

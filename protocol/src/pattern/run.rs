@@ -1,90 +1,86 @@
-//! Runs Commands in order, with somebody's [`Shell`].
+//! Runs Commands in order.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
-use super::{Command, Entry, PatternError};
+use super::command::{COMMANDS_MAX, Command, DEPTH_MAX, Entry, PatternError};
 
-/// How deep groups may nest.
-pub(super) const DEPTH_MAX: usize = 8;
-/// How many Commands a Pattern may have.
-pub(super) const COMMANDS_MAX: usize = 1000;
-/// `onChange` of a build: adds the output to the claim `etchaBuildManifest`.
+/// The id in `onChange` that adds the output of a build's Command to the claim `etchaBuildManifest`.
 const BUILD_MANIFEST: &str = "etcha:buildManifest";
-/// `onChange` of a build: sets `etchaRunVars.NAME` to the output.
+/// The prefix of an id in `onChange` that sets `etchaRunVars.NAME` to the output of a build's Command.
 const RUN_VAR: &str = "etcha:runVar_";
 
-/// What came of running a text.
+/// The result of running a text.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Output {
-    /// The exit code; 0 is success.
+    /// The exit code; 0 means success.
     pub code: i32,
-    /// Standard output and error.
+    /// Standard output and standard error.
     pub text: String,
 }
 
-/// Runs the text of a Command with these environment variables.
+/// Runs the texts of Commands.
 pub trait Shell {
-    /// Why a text could not be run at all.
+    /// Why a text could not be run.
     type Error;
 
-    /// Runs `text` and waits for its end.
+    /// Runs `text` with these environment variables and waits for it to exit.
     fn run(&mut self, text: &str, env: &BTreeMap<String, String>) -> Result<Output, Self::Error>;
 }
 
-/// Whether Commands may change something.
+/// Whether Commands may make changes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Mode {
-    /// Run `check` alone.
+    /// Run `check` only.
     Check,
-    /// Run `check`, and `change` where it is needed.
+    /// Run `check`, and `change` if it is needed.
     Change,
 }
 
-/// What became of a Command.
+/// The outcome of a Command.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Outcome {
-    /// Its check succeeded; nothing to do.
+    /// Its check succeeded, so no change was needed.
     Ok,
     /// Its change ran.
     Changed,
     /// Its change failed, or its check failed and there is no change to run.
     Failed,
-    /// It had no reason to run.
+    /// Nothing required it to run.
     Skipped,
 }
 
-/// A Command's id, what became of it, and the output of what decided that.
+/// The result of a Command.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CommandResult {
-    /// The id.
+    /// The id of the Command.
     pub id: String,
-    /// What became of it.
+    /// The outcome.
     pub outcome: Outcome,
-    /// The output of its change, or else of its check.
+    /// The output of its change, or of its check if the change did not run.
     pub output: String,
 }
 
-/// What a run did.
+/// The results of a run.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct Report {
-    /// In the order of the Pattern. In [`Mode::Change`] a run ends at the first failure and what it
-    /// triggers.
+    /// The results in the order of the Pattern. In [`Mode::Change`] they end with the first failure
+    /// and the Commands that it triggers.
     pub results: Vec<CommandResult>,
-    /// What Commands with `onChange: ["etcha:buildManifest"]` printed.
+    /// The output of Commands with `onChange: ["etcha:buildManifest"]`.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub build_manifest: String,
-    /// What Commands with `onChange: ["etcha:runVar_NAME"]` printed, by NAME.
+    /// The output of Commands with `onChange: ["etcha:runVar_NAME"]`, by NAME.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub run_vars: BTreeMap<String, String>,
 }
 
 impl Report {
-    /// The Commands that failed.
+    /// Returns the results of the Commands that failed.
     pub fn failures(&self) -> impl Iterator<Item = &CommandResult> {
         self.results.iter().filter(|result| result.outcome == Outcome::Failed)
     }
@@ -92,8 +88,12 @@ impl Report {
 
 /// Runs Commands in order.
 ///
-/// After a failure in [`Mode::Change`], only Commands that a failed one named in `onFail` still
-/// run; in [`Mode::Check`] all checks run.
+/// After a failure in [`Mode::Change`], only Commands run that a failed Command names in `onFail`. In
+/// [`Mode::Check`] all checks run.
+///
+/// # Errors
+/// Fails if the Pattern is not valid or if the shell cannot run a text. The failure of a Command is
+/// part of the report instead.
 pub fn run<S: Shell>(
     commands: &[Entry],
     mode: Mode,
@@ -113,38 +113,38 @@ pub fn run<S: Shell>(
     Ok(run.report)
 }
 
-/// Why a run ended before its end.
+/// Why a run was aborted.
 #[derive(Debug, thiserror::Error)]
 pub enum RunError<E> {
-    /// The Pattern itself.
+    /// The Pattern is not valid.
     #[error(transparent)]
     Pattern(#[from] PatternError),
-    /// A text could not be run.
+    /// The shell could not run a text.
     #[error("the Command {id:?} could not be run")]
     Shell {
-        /// The Command's id.
+        /// The id of the Command.
         id: String,
-        /// Why.
+        /// The error of the shell.
         source: E,
     },
 }
 
-/// A Command without groups around it, and what its groups trigger.
+/// A Command and the triggers of the groups that contain it.
 struct Step<'a> {
     command: &'a Command,
     on_change: Vec<&'a str>,
     on_fail: Vec<&'a str>,
-    /// The ids that start it: its own and its groups'.
+    /// The ids that trigger it: its own and those of its groups.
     ids: Vec<&'a str>,
 }
 
 fn flatten(entries: &[Entry]) -> Result<Vec<Step<'_>>, PatternError> {
     let mut steps = Vec::new();
-    descend(entries, &mut Vec::new(), &mut steps, 0)?;
+    collect_steps(entries, &mut Vec::new(), &mut steps, 0)?;
     Ok(steps)
 }
 
-fn descend<'a>(
+fn collect_steps<'a>(
     entries: &'a [Entry],
     groups: &mut Vec<&'a Command>,
     steps: &mut Vec<Step<'a>>,
@@ -155,22 +155,25 @@ fn descend<'a>(
     }
     for entry in entries {
         match entry {
-            Entry::List(list) => descend(list, groups, steps, depth + 1)?,
+            Entry::List(list) => collect_steps(list, groups, steps, depth + 1)?,
             Entry::Command(group) if !group.commands.is_empty() => {
                 if group.check.is_some() || group.change.is_some() || group.always {
                     return Err(PatternError::GroupWithAction(group.id.clone()));
                 }
                 groups.push(group);
-                descend(&group.commands, groups, steps, depth + 1)?;
+                collect_steps(&group.commands, groups, steps, depth + 1)?;
                 groups.pop();
             }
             Entry::Command(command) => {
-                let all = || groups.iter().copied().chain([&**command]);
+                let with_groups = || groups.iter().copied().chain([&**command]);
                 steps.push(Step {
                     command,
-                    on_change: all().flat_map(|c| &c.on_change).map(String::as_str).collect(),
-                    on_fail: all().flat_map(|c| &c.on_fail).map(String::as_str).collect(),
-                    ids: all().map(|c| c.id.as_str()).collect(),
+                    on_change: with_groups()
+                        .flat_map(|c| &c.on_change)
+                        .map(String::as_str)
+                        .collect(),
+                    on_fail: with_groups().flat_map(|c| &c.on_fail).map(String::as_str).collect(),
+                    ids: with_groups().map(|c| c.id.as_str()).collect(),
                 });
                 if steps.len() > COMMANDS_MAX {
                     return Err(PatternError::TooMany);
@@ -199,7 +202,7 @@ impl<S: Shell> Run<'_, S> {
         }
         let (outcome, output) = self.outcome(command, triggered)?;
         match outcome {
-            Outcome::Changed => self.changed(step, &output),
+            Outcome::Changed => self.apply_on_change(step, &output),
             Outcome::Failed => {
                 self.failed = true;
                 self.triggered.extend(step.on_fail.iter().map(ToString::to_string));
@@ -216,32 +219,32 @@ impl<S: Shell> Run<'_, S> {
         triggered: bool,
     ) -> Result<(Outcome, String), RunError<S::Error>> {
         let mut needed = command.always || triggered;
-        let mut shown = String::new();
+        let mut check_output = String::new();
         if let Some(check) = &command.check
             && !needed
         {
             let output = self.shell(command, check)?;
-            self.hand_on(command, "CHECK", &output.code.to_string());
+            self.export(command, "CHECK", &output.code.to_string());
             if output.code == 0 {
                 return Ok((Outcome::Ok, output.text));
             }
             needed = true;
-            shown = output.text;
+            check_output = output.text;
         }
         match &command.change {
             _ if !needed => Ok((Outcome::Skipped, String::new())),
-            // A check that only needed to be asked has been answered: with no.
+            // Without a check, check mode cannot tell whether the change is needed.
             _ if self.mode == Mode::Check && command.check.is_none() => {
                 Ok((Outcome::Skipped, String::new()))
             }
             Some(change) if self.mode == Mode::Change => {
                 let output = self.shell(command, change)?;
-                self.hand_on(command, "CHANGE", &output.code.to_string());
-                self.hand_on(command, "CHANGE_OUT", &output.text);
+                self.export(command, "CHANGE", &output.code.to_string());
+                self.export(command, "CHANGE_OUT", &output.text);
                 let failed = output.code != 0;
                 Ok((if failed { Outcome::Failed } else { Outcome::Changed }, output.text))
             }
-            _ => Ok((Outcome::Failed, shown)),
+            _ => Ok((Outcome::Failed, check_output)),
         }
     }
 
@@ -251,13 +254,13 @@ impl<S: Shell> Run<'_, S> {
             .map_err(|source| RunError::Shell { id: command.id.clone(), source })
     }
 
-    fn hand_on(&mut self, command: &Command, what: &str, value: &str) {
+    fn export(&mut self, command: &Command, what: &str, value: &str) {
         if let Some(prefix) = &command.env_prefix {
             self.env.insert(format!("{prefix}_{what}"), value.to_owned());
         }
     }
 
-    fn changed(&mut self, step: &Step<'_>, output: &str) {
+    fn apply_on_change(&mut self, step: &Step<'_>, output: &str) {
         for target in &step.on_change {
             if *target == BUILD_MANIFEST {
                 self.report.build_manifest.push_str(output);

@@ -1,4 +1,4 @@
-//! Claims: signed by a key that is trusted, so this is about what can be read in two ways.
+//! Malformed and ambiguous claims, signed by a trusted key.
 
 use protocol::claims::TimeError;
 use protocol::token::{TokenError, verify};
@@ -13,7 +13,7 @@ impl Signer {
 }
 
 #[test]
-fn what_claims_may_look_like() {
+fn accepts_valid_claims() {
     let signer = Signer::new();
     for good in [
         "{}",
@@ -21,7 +21,7 @@ fn what_claims_may_look_like() {
         r#"{"iat":0,"nbf":1,"exp":18446744073709551615}"#,
         r#"{"aud":"a"}"#,
         r#"{"aud":["a","b"]}"#,
-        // RFC 7519 section 4: claims that are not understood are ignored.
+        // RFC 7519 section 4: unknown claims are ignored.
         r#"{"x":null,"y":[{"a":1},{"a":1}],"z":-1.5e3}"#,
     ] {
         signer.verify(good).unwrap_or_else(|error| panic!("{error}: {good}"));
@@ -29,14 +29,14 @@ fn what_claims_may_look_like() {
 }
 
 #[test]
-fn claims_that_can_be_read_in_two_ways_are_refused() {
+fn refuses_malformed_and_ambiguous_claims() {
     let signer = Signer::new();
     let deep =
         |open: &str, close: &str| format!(r#"{{"x":{}1{}}}"#, open.repeat(200), close.repeat(200));
     let bomb = format!(r#"{{"x":{}"#, "[".repeat(500_000));
     let (lists, objects) = (deep("[", "]"), deep(r#"{"a":"#, "}"));
     for bad in [
-        // Twice.
+        // Duplicate names.
         r#"{"exp":1,"exp":2}"#,
         r#"{"exp":1,"\u0065xp":2}"#,
         r#"{"exp":1,"e\u0078\u0070":1}"#,
@@ -65,7 +65,7 @@ fn claims_that_can_be_read_in_two_ways_are_refused() {
         r#"{"exp":010}"#,
         r#"{"exp":Infinity}"#,
         r#"{"exp":NaN}"#,
-        // null is neither "for ever" nor "for everybody".
+        // A null must not mean "no expiry time" or "any audience".
         r#"{"exp":null}"#,
         r#"{"nbf":null}"#,
         r#"{"iat":null}"#,
@@ -114,15 +114,15 @@ fn claims_that_can_be_read_in_two_ways_are_refused() {
 }
 
 #[test]
-fn times_that_are_not_now_are_told() {
+fn reports_times_outside_the_validity() {
     let signer = Signer::new();
     let now = 1_800_000_000;
     let check = |claims: String| signer.verify(claims).unwrap().check_time(now);
     assert_eq!(check(format!(r#"{{"iat":{now},"nbf":{now},"exp":{}}}"#, now + 1)), Ok(()));
-    for late in ["iat", "nbf"] {
+    for claim in ["iat", "nbf"] {
         for from in [now + 61, now + 86_400, u64::MAX] {
-            let error = check(format!(r#"{{"{late}":{from},"exp":{}}}"#, u64::MAX));
-            assert!(matches!(error, Err(TimeError::NotYet { .. })), "{late} {from}");
+            let error = check(format!(r#"{{"{claim}":{from},"exp":{}}}"#, u64::MAX));
+            assert!(matches!(error, Err(TimeError::NotYetValid { .. })), "{claim} {from}");
         }
     }
     for exp in [0, 1, now - 60] {

@@ -5,8 +5,8 @@ use protocol::keys::KeyError;
 use protocol::{KeyRing, PrivateKey, PublicKey};
 
 use crate::{
-    CLAIMS, accepted, der, flips, header, key_text, lengths, message, none_verifies, sum, unsigned,
-    with_signature,
+    CLAIMS, accepted, der, flipped_bits, header, key_text, message, refused_signature,
+    refused_signatures, sum, with_signature, wrong_lengths,
 };
 
 /// The order of the base point, big-endian.
@@ -14,20 +14,21 @@ const L: [u8; 32] = [
     0x10, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0x14, 0xde, 0xf9, 0xde, 0xa2, 0xf7, 0x9c,
     0xd6, 0x58, 0x12, 0x63, 0x1a, 0x5c, 0xf5, 0xd3, 0xed,
 ];
-/// The y of a point of order 8, little-endian; the other is p minus it.
+/// The y of a point of order 8, little-endian.
 const ORDER_8: [u8; 32] = [
     0x26, 0xe8, 0x95, 0x8f, 0xc2, 0xb2, 0x27, 0xb0, 0x45, 0xc3, 0xf4, 0x89, 0xf2, 0xef, 0x98, 0xf0,
     0xd5, 0xdf, 0xac, 0x05, 0xd3, 0xc6, 0x33, 0x39, 0xb1, 0x38, 0x02, 0x88, 0x6d, 0x53, 0xfc, 0x05,
 ];
+/// p minus the y above, which also has points of order 8.
 const OTHER_ORDER_8: [u8; 32] = [
     0xc7, 0x17, 0x6a, 0x70, 0x3d, 0x4d, 0xd8, 0x4f, 0xba, 0x3c, 0x0b, 0x76, 0x0d, 0x10, 0x67, 0x0f,
     0x2a, 0x20, 0x53, 0xfa, 0x2c, 0x39, 0xcc, 0xc6, 0x4e, 0xc7, 0xfd, 0x77, 0x92, 0xac, 0x03, 0x7a,
 ];
 
-/// p + `more`, little-endian: a second encoding of `more`.
-fn p_plus(more: i16) -> [u8; 32] {
+/// Returns p + `offset`, little-endian, which is a non-canonical encoding of `offset`.
+fn p_plus(offset: i16) -> [u8; 32] {
     let mut y = [0xff; 32];
-    y[0] = u8::try_from(0xed + more).unwrap();
+    y[0] = u8::try_from(0xed + offset).unwrap();
     y[31] = 0x7f;
     y
 }
@@ -38,7 +39,7 @@ fn small(y: u8) -> [u8; 32] {
     point
 }
 
-/// Points of small order, in every encoding that some library takes.
+/// Returns the points of small order, in every encoding that some library accepts.
 fn small_order() -> Vec<[u8; 32]> {
     let y = [small(0), small(1), p_plus(-1), ORDER_8, OTHER_ORDER_8, p_plus(0), p_plus(1)];
     y.into_iter().flat_map(|y| [y, with_sign(y)]).collect()
@@ -72,28 +73,28 @@ fn good() -> Good {
     Good { pair, ring, message, signature }
 }
 
-/// `S + n * L`, as the 32 bytes hold it, for every n that fits.
-fn moved_by_the_order(signature: &[u8]) -> Vec<Vec<u8>> {
+/// Returns the signatures with `S + n * L` in place of S, for every n from 1 to 14.
+fn add_multiples_of_order(signature: &[u8]) -> Vec<Vec<u8>> {
     let (r, s) = signature.split_at(32);
     let mut s: Vec<u8> = s.iter().rev().copied().collect();
-    let mut moved = Vec::new();
-    // S is less than L, and 2^256 more than 15 times L.
+    let mut changed = Vec::new();
+    // S is less than L, and 15 * L is less than 2^256, so the sums fit into 32 bytes.
     for _ in 0..14 {
         s = sum(&s, &L);
-        moved.push([r, &s.iter().rev().copied().collect::<Vec<u8>>()].concat());
+        changed.push([r, &s.iter().rev().copied().collect::<Vec<u8>>()].concat());
     }
-    moved
+    changed
 }
 
 #[test]
-fn signatures_cannot_be_moved_by_the_groups_order() {
+fn refuses_signatures_with_a_multiple_of_the_order_added() {
     let good = good();
-    let moved = moved_by_the_order(&good.signature).into_iter().map(|s| ("S + n L", s));
-    none_verifies(&good.message, &good.ring, moved);
+    let forged = add_multiples_of_order(&good.signature).into_iter().map(|s| ("S + n L", s));
+    refused_signatures(&good.message, &good.ring, forged);
 }
 
 #[test]
-fn other_signatures_do_not_verify() {
+fn refuses_forged_signatures() {
     let good = good();
     let (r, s) = good.signature.split_at(32);
     let both = |r: &[u8], s: &[u8]| [r, s].concat();
@@ -105,7 +106,7 @@ fn other_signatures_do_not_verify() {
         high[63] |= bits;
         high
     };
-    none_verifies(
+    refused_signatures(
         &good.message,
         &good.ring,
         [
@@ -121,18 +122,21 @@ fn other_signatures_do_not_verify() {
             ("S with bit 253", high_bits(0x20)),
             ("S with bit 254", high_bits(0x40)),
             ("S with bit 255", high_bits(0x80)),
-            ("R = 2, on no curve", both(&small(2), s)),
+            ("R = 2, not on the curve", both(&small(2), s)),
             ("R with the other sign", both(&with_sign_flipped(r), s)),
-            ("of a prefix", good.pair.sign(&good.message.as_bytes()[1..]).as_ref().to_vec()),
-            ("of the claims alone", good.pair.sign(CLAIMS.as_bytes()).as_ref().to_vec()),
             (
-                "of the message with its dot",
+                "of the message without its first byte",
+                good.pair.sign(&good.message.as_bytes()[1..]).as_ref().to_vec(),
+            ),
+            ("of the claims only", good.pair.sign(CLAIMS.as_bytes()).as_ref().to_vec()),
+            (
+                "of the message with a dot",
                 good.pair.sign(format!("{}.", good.message).as_bytes()).as_ref().to_vec(),
             ),
         ],
     );
-    none_verifies(&good.message, &good.ring, lengths(&good.signature));
-    none_verifies(&good.message, &good.ring, flips(&good.signature));
+    refused_signatures(&good.message, &good.ring, wrong_lengths(&good.signature));
+    refused_signatures(&good.message, &good.ring, flipped_bits(&good.signature));
 }
 
 fn with_sign_flipped(r: &[u8]) -> Vec<u8> {
@@ -142,66 +146,66 @@ fn with_sign_flipped(r: &[u8]) -> Vec<u8> {
 }
 
 #[test]
-fn an_r_of_small_order_signs_nothing() {
+fn refuses_an_r_of_small_order() {
     let good = good();
     let s = &good.signature[32..];
     for r in small_order() {
         let forged = [&[0; 32][..], s].map(|s| ("R of small order", [&r[..], s].concat()));
-        none_verifies(&good.message, &good.ring, forged);
+        refused_signatures(&good.message, &good.ring, forged);
     }
 }
 
 #[test]
-fn a_signature_is_good_for_its_own_message_alone() {
+fn refuses_a_signature_of_another_message() {
     let good = good();
     for claims in ["{}", r#"{"iss":"etchaoS"}"#, r#"{"iss":"etchaos" }"#] {
         let kid = good.ring.ids().next().unwrap();
         let other = message(header("EdDSA", kid), claims);
-        unsigned("another message", &with_signature(&other, &good.signature), &good.ring);
+        refused_signature("another message", &with_signature(&other, &good.signature), &good.ring);
     }
 }
 
-/// Under the key 1, the neutral point, R = 1 and S = 0 would be a signature for every message.
+/// With the neutral point as key, R = 1 and S = 0 would be a signature of every message.
 #[test]
-fn keys_of_small_order_or_with_two_encodings_are_no_keys() {
-    let honest = PrivateKey::generate().public().to_string();
-    assert!(public_key(&der(&honest)[12..]).is_ok());
+fn refuses_keys_of_small_order_or_in_non_canonical_encoding() {
+    let valid = PrivateKey::generate().public().to_string();
+    assert!(public_key(&der(&valid)[12..]).is_ok());
     for point in small_order() {
         assert!(public_key(&point).is_err(), "{point:02x?}");
     }
-    // All numbers from p on that have 255 bits.
-    for more in 0..19 {
-        let point = p_plus(more);
+    // All numbers of 255 bits that are not less than p.
+    for offset in 0..19 {
+        let point = p_plus(offset);
         assert!(
             public_key(&point).is_err() && public_key(&with_sign(point)).is_err(),
-            "p + {more}"
+            "p + {offset}"
         );
     }
     assert!(public_key(&[0xff; 32]).is_err());
 }
 
 #[test]
-fn a_key_has_one_der() {
-    let honest = der(&PrivateKey::generate().public().to_string());
-    let point = &honest[12..];
+fn refuses_other_encodings_of_a_key() {
+    let valid = der(&PrivateKey::generate().public().to_string());
+    let point = &valid[12..];
     let refused = |der: &[u8]| key_text("ed25519public", der, "x").parse::<PublicKey>().is_err();
-    assert!(!refused(&honest));
-    let long_form = [&[0x30, 0x81, 0x2a][..], &honest[2..]].concat();
+    assert!(!refused(&valid));
+    let long_form = [&[0x30, 0x81, 0x2a][..], &valid[2..]].concat();
     let with_null = [
         &[0x30, 0x2c, 0x30, 0x07, 0x06, 0x03, 0x2b, 0x65, 0x70, 0x05, 0x00, 0x03, 0x21, 0x00][..],
         point,
     ]
     .concat();
-    let mut x25519 = honest.clone();
+    let mut x25519 = valid.clone();
     x25519[8] = 0x6e;
-    let longer = [&honest[..], &[0]].concat();
+    let extra_byte = [&valid[..], &[0]].concat();
     for (kind, der) in [
         ("a bare point", point),
         ("a length in long form", &long_form),
-        ("parameters that should not be there", &with_null),
+        ("parameters, which Ed25519 does not have", &with_null),
         ("an X25519 key", &x25519),
-        ("a byte more", &longer),
-        ("a byte less", &honest[..honest.len() - 1]),
+        ("an extra byte", &extra_byte),
+        ("a missing byte", &valid[..valid.len() - 1]),
         ("nothing", &[]),
     ] {
         assert!(refused(der), "{kind}");

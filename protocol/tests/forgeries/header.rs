@@ -1,4 +1,4 @@
-//! Headers: signed by a key that is trusted, and still not to be taken.
+//! Malformed and unacceptable headers, signed by a trusted key.
 
 use aws_lc_rs::hmac;
 use aws_lc_rs::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, Ed25519KeyPair};
@@ -8,7 +8,8 @@ use protocol::token::TokenError;
 use protocol::{KeyRing, PrivateKey};
 
 use crate::{
-    CLAIMS, accepted, der, header, key_text, message, refused, trusted, unsigned, with_signature,
+    CLAIMS, accepted, der, header, key_text, message, refused, refused_signature, trusted,
+    with_signature,
 };
 
 struct Signer {
@@ -30,19 +31,19 @@ impl Signer {
     }
 }
 
-/// A header of ours with more members.
-fn with(more: &str) -> String {
-    format!(r#"{{"alg":"EdDSA","kid":"k1",{more}}}"#)
+/// Returns a valid header with additional members.
+fn with(members: &str) -> String {
+    format!(r#"{{"alg":"EdDSA","kid":"k1",{members}}}"#)
 }
 
 #[test]
-fn what_a_header_of_ours_may_look_like() {
+fn accepts_valid_headers() {
     let signer = Signer::new();
     for good in [
         header("EdDSA", "k1"),
         r#"{"kid":"k1","alg":"EdDSA"}"#.to_owned(),
         " {\"alg\" : \"EdDSA\",\n\"kid\":\"k1\"}\n".to_owned(),
-        // RFC 7515 section 4: what is not understood is ignored, unless crit names it.
+        // RFC 7515 section 4: unknown members are ignored unless crit names them.
         with(r#""cty":"x","zip":"DEF","x":{"y":[1,null]}"#),
         with(r#""CRIT":["exp"],"Jwk":{}"#),
     ] {
@@ -51,11 +52,11 @@ fn what_a_header_of_ours_may_look_like() {
 }
 
 #[test]
-fn headers_with_members_that_lead_astray_are_refused() {
+fn refuses_unsafe_and_duplicate_members() {
     let signer = Signer::new();
     let jwk = r#"{"kty":"OKP","crv":"Ed25519","x":"11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"}"#;
-    for more in [
-        // Section 4.1.11, RFC 7797, and what is no list of names.
+    for members in [
+        // Section 4.1.11 and RFC 7797, also with values that are not lists of names.
         r#""crit":["exp"],"exp":1"#,
         r#""crit":["b64"],"b64":false"#,
         r#""crit":["b64"],"b64":true"#,
@@ -68,7 +69,7 @@ fn headers_with_members_that_lead_astray_are_refused() {
         r#""b64":false"#,
         r#""b64":null"#,
         r#""\u0063rit":["exp"]"#,
-        // Sections 4.1.2 to 4.1.8: other ways to name a key, or to bring one.
+        // Sections 4.1.2 to 4.1.8: other ways to name a key, or a key inside the token.
         r#""jku":"https://x.example/keys""#,
         &format!(r#""jwk":{jwk}"#),
         r#""jwk":null"#,
@@ -85,7 +86,7 @@ fn headers_with_members_that_lead_astray_are_refused() {
         r#""typ":"""#,
         r#""typ":null"#,
         r#""typ":["JWT"]"#,
-        // A name that is there twice, in any spelling, on any level, understood or not.
+        // Duplicate names: escaped, nested, known and unknown.
         r#""alg":"EdDSA""#,
         r#""alg":"none""#,
         r#""kid":"k1""#,
@@ -97,13 +98,13 @@ fn headers_with_members_that_lead_astray_are_refused() {
         r#""x":{"y":1,"y":1}"#,
         r#""x":[[{"\u0079":1,"y":1}]]"#,
     ] {
-        let error = refused(more, &signer.token(with(more)), &signer.ring);
-        assert!(matches!(error, TokenError::Header(_)), "{more}: {error}");
+        let error = refused(members, &signer.token(with(members)), &signer.ring);
+        assert!(matches!(error, TokenError::Header(_)), "{members}: {error}");
     }
 }
 
 #[test]
-fn what_is_no_header_is_refused() {
+fn refuses_malformed_headers() {
     let signer = Signer::new();
     let good = header("EdDSA", "k1");
     let deep = with(&format!(r#""x":{}{}"#, "[".repeat(100), "]".repeat(100)));
@@ -153,7 +154,7 @@ fn what_is_no_header_is_refused() {
 }
 
 #[test]
-fn the_key_decides_the_algorithm() {
+fn refuses_any_algorithm_but_that_of_the_key() {
     let signer = Signer::new();
     for alg in [
         "none",
@@ -191,14 +192,14 @@ fn the_key_decides_the_algorithm() {
         let text = header(alg, "k1").replace('\0', "\\u0000");
         let error = refused(alg, &signer.token(&text), &signer.ring);
         assert!(matches!(error, TokenError::Algorithm { .. }), "{alg}: {error}");
-        // The signature that goes with "none".
+        // An refused_signature token, as with "none".
         refused(alg, &with_signature(&message(&text, CLAIMS), []), &signer.ring);
     }
 }
 
-/// The classic: what everybody knows of the key, as a secret for HMAC.
+/// An attacker who knows the public key uses it as the secret of an HMAC.
 #[test]
-fn a_public_key_is_no_secret() {
+fn refuses_an_hmac_with_the_public_key_as_secret() {
     let signer = Signer::new();
     let public = signer.key.public().to_string();
     let der = der(&public);
@@ -223,20 +224,20 @@ fn a_public_key_is_no_secret() {
         };
         let error = refused(kind, &tagged("HS256"), &signer.ring);
         assert!(matches!(error, TokenError::Algorithm { .. }), "{kind}: {error}");
-        unsigned(kind, &tagged("EdDSA"), &signer.ring);
+        refused_signature(kind, &tagged("EdDSA"), &signer.ring);
     }
 }
 
 #[test]
-fn key_ids_that_lie_are_found_out() {
+fn refuses_wrong_key_ids() {
     let (one, mut both) = (Signer::new(), KeyRing::default());
     let other = PrivateKey::generate();
     both.add(one.key.public().clone()).unwrap();
     both.add(other.public().clone()).unwrap();
     accepted(&one.token(header("EdDSA", "k1")), &both);
-    // Signed by one trusted key, in the name of the other.
-    unsigned("another's", &one.token(header("EdDSA", other.id())), &both);
-    // Two names for one key: a token is good under the name that it was signed with.
+    // Signed by one trusted key, with the id of the other.
+    refused_signature("the id of another key", &one.token(header("EdDSA", other.id())), &both);
+    // The same key under another id: a token verifies only with the id in its header.
     let renamed = one.key.public().to_string().replace(":k1", ":k2");
     let renamed: KeyRing = renamed.parse::<protocol::PublicKey>().unwrap().into();
     let unknown = |kid: &str, ring: &KeyRing| {
@@ -254,7 +255,7 @@ fn key_ids_that_lie_are_found_out() {
 }
 
 #[test]
-fn a_key_of_another_kind_under_the_same_name_does_not_help() {
+fn refuses_a_key_of_another_kind_with_the_same_id() {
     let one = Signer::new();
     let (ec, ec_ring) =
         trusted("ecp256", crate::p256::pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING), "k1");
@@ -263,7 +264,7 @@ fn a_key_of_another_kind_under_the_same_name_does_not_help() {
         let signed = protocol::token::sign(&ec, &protocol::Claims::default()).unwrap();
         refused(alg, &signed, &one.ring);
     }
-    // One ring cannot have both, and a key cannot be of a kind that it is not.
+    // A ring cannot contain both keys, and a key cannot have the type of another kind.
     let mut ring = one.ring.clone();
     assert!(ring.add(ec.public().clone()).is_err());
     let wrong = key_text("ed25519public", der(&ec.public().to_string()), "k1");

@@ -1,6 +1,6 @@
-//! Every kind of forgery that the public test groups for JWS, Ed25519, ECDSA and RSA PKCS#1 v1.5
-//! know, made here with keys of our own. Each table begins with what is good, so that a token is
-//! never refused for another reason than the one it is in the table for.
+//! The kinds of forgeries in the public test vectors for JWS, Ed25519, ECDSA and RSA PKCS#1 v1.5, made
+//! here with generated keys. Each test first checks that the unchanged token is accepted, so that a
+//! forgery is refused for the change and for no other reason.
 
 mod claims;
 mod ed25519;
@@ -16,47 +16,47 @@ use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use protocol::token::{TokenError, verify};
 use protocol::{Claims, KeyRing, PrivateKey, Verified};
 
-/// What a token of these tests says, unless it says something else.
+/// The default claims of a token.
 pub const CLAIMS: &str = r#"{"iss":"etchaos"}"#;
 
-/// As the parts of a token are written.
+/// Encodes a part of a token.
 pub fn base64url(bytes: impl AsRef<[u8]>) -> String {
     URL_SAFE_NO_PAD.encode(bytes)
 }
 
-/// A header of ours.
+/// Returns a valid header.
 pub fn header(alg: &str, kid: &str) -> String {
     format!(r#"{{"typ":"JWT","alg":"{alg}","kid":"{kid}"}}"#)
 }
 
-/// What is signed.
+/// Returns the text that is signed: the encoded header and claims.
 pub fn message(header: impl AsRef<[u8]>, claims: impl AsRef<[u8]>) -> String {
     format!("{}.{}", base64url(header), base64url(claims))
 }
 
-/// A whole token.
+/// Returns a token.
 pub fn with_signature(message: &str, signature: impl AsRef<[u8]>) -> String {
     format!("{message}.{}", base64url(signature))
 }
 
-/// The DER of a key string.
+/// Returns the DER in a key string.
 pub fn der(key: &str) -> Vec<u8> {
     STANDARD.decode(key.split(':').nth(1).unwrap()).unwrap()
 }
 
-/// A key string.
+/// Returns a key string.
 pub fn key_text(kind: &str, der: impl AsRef<[u8]>, id: &str) -> String {
     format!("{kind}:{}:{id}", STANDARD.encode(der))
 }
 
-/// A key of this kind and the ring that trusts it.
+/// Returns a key of this kind and a ring that contains it.
 pub fn trusted(kind: &str, pkcs8: impl AsRef<[u8]>, id: &str) -> (PrivateKey, KeyRing) {
     let key: PrivateKey = key_text(&format!("{kind}private"), pkcs8, id).parse().unwrap();
     let ring = key.public().clone().into();
     (key, ring)
 }
 
-/// Signs claims with a key that is trusted.
+/// Signs claims with a trusted key.
 struct Signer {
     key: Ed25519KeyPair,
     ring: KeyRing,
@@ -74,7 +74,7 @@ impl Signer {
     }
 }
 
-/// It verifies, and says [`CLAIMS`].
+/// Asserts that the token verifies and has the claims [`CLAIMS`].
 #[track_caller]
 pub fn accepted(token: &str, ring: &KeyRing) -> Verified<Claims> {
     let claims = verify(token, ring).unwrap_or_else(|error| panic!("{error}: {token}"));
@@ -82,7 +82,7 @@ pub fn accepted(token: &str, ring: &KeyRing) -> Verified<Claims> {
     claims
 }
 
-/// It does not, and nobody that is trusted is said to have signed it.
+/// Asserts that the token is refused and is not reported as signed by a trusted key.
 #[track_caller]
 pub fn refused(kind: &str, token: &str, ring: &KeyRing) -> TokenError {
     match verify(token, ring) {
@@ -94,48 +94,48 @@ pub fn refused(kind: &str, token: &str, ring: &KeyRing) -> TokenError {
     }
 }
 
-/// It is refused for its signature.
+/// Asserts that the token is refused because of its signature.
 #[track_caller]
-pub fn unsigned(kind: &str, token: &str, ring: &KeyRing) {
+pub fn refused_signature(kind: &str, token: &str, ring: &KeyRing) {
     let error = refused(kind, token, ring);
     assert!(matches!(error, TokenError::Signature { .. }), "{kind}: {error}");
 }
 
-/// Forged signatures of a message, each under its name.
+/// Asserts that the message is refused with each of these named signatures.
 #[track_caller]
-pub fn none_verifies<S: AsRef<[u8]>>(
+pub fn refused_signatures<S: AsRef<[u8]>>(
     message: &str,
     ring: &KeyRing,
     forged: impl IntoIterator<Item = (&'static str, S)>,
 ) {
     for (kind, signature) in forged {
         match signature.as_ref() {
-            // Not even the shape of a token.
+            // Without a signature the text does not have the form of a token.
             [] => _ = refused(kind, &with_signature(message, []), ring),
-            some => unsigned(kind, &with_signature(message, some), ring),
+            some => refused_signature(kind, &with_signature(message, some), ring),
         }
     }
 }
 
-/// Signatures that are another length than they should be.
-pub fn lengths(good: &[u8]) -> [(&'static str, Vec<u8>); 10] {
-    let of = |before: &[u8], kept: &[u8], after: &[u8]| [before, kept, after].concat();
+/// Returns signatures of wrong lengths.
+pub fn wrong_lengths(good: &[u8]) -> [(&'static str, Vec<u8>); 10] {
+    let join = |before: &[u8], kept: &[u8], after: &[u8]| [before, kept, after].concat();
     [
         ("empty", Vec::new()),
         ("one byte", vec![0]),
-        ("half of it", good[..good.len() / 2].to_vec()),
+        ("the first half", good[..good.len() / 2].to_vec()),
         ("without its last byte", good[..good.len() - 1].to_vec()),
         ("without its first byte", good[1..].to_vec()),
-        ("with a zero after", of(&[], good, &[0])),
-        ("with garbage after", of(&[], good, &[0xaa; 4])),
-        ("with a zero before", of(&[0], good, &[])),
-        ("with garbage before", of(&[0xaa; 4], good, &[])),
-        ("twice", of(good, good, &[])),
+        ("followed by a zero", join(&[], good, &[0])),
+        ("followed by garbage", join(&[], good, &[0xaa; 4])),
+        ("preceded by a zero", join(&[0], good, &[])),
+        ("preceded by garbage", join(&[0xaa; 4], good, &[])),
+        ("twice", join(good, good, &[])),
     ]
 }
 
-/// Signatures with one bit changed.
-pub fn flips(good: &[u8]) -> impl Iterator<Item = (&'static str, Vec<u8>)> {
+/// Returns the signatures that differ in one bit.
+pub fn flipped_bits(good: &[u8]) -> impl Iterator<Item = (&'static str, Vec<u8>)> {
     (0..good.len() * 8).map(|bit| {
         let mut bad = good.to_vec();
         bad[bit / 8] ^= 1 << (bit % 8);
@@ -143,7 +143,7 @@ pub fn flips(good: &[u8]) -> impl Iterator<Item = (&'static str, Vec<u8>)> {
     })
 }
 
-/// `a + b` of big-endian numbers of one length, without the carry out of it.
+/// Returns `a + b` of big-endian numbers of the same length, without the final carry.
 pub fn sum(a: &[u8], b: &[u8]) -> Vec<u8> {
     let mut carry = 0;
     let digits = a.iter().zip(b).rev().map(|(a, b)| {
@@ -156,14 +156,14 @@ pub fn sum(a: &[u8], b: &[u8]) -> Vec<u8> {
     sum
 }
 
-/// `a - b`, the same way.
+/// Returns `a - b` of big-endian numbers of the same length, without the final borrow.
 pub fn difference(a: &[u8], b: &[u8]) -> Vec<u8> {
     let one = [vec![0; b.len() - 1], vec![1]].concat();
     let complement: Vec<u8> = b.iter().map(|byte| !byte).collect();
     sum(&sum(a, &complement), &one)
 }
 
-/// A DER element.
+/// Returns a DER element.
 pub fn tlv(tag: u8, content: &[u8]) -> Vec<u8> {
     let length = content.len();
     let mut element = match length {

@@ -1,4 +1,4 @@
-//! Manifests: the release in signed claims, one detail of it changed.
+//! Manifests with one invalid detail, signed by a trusted key.
 
 use protocol::token::verify;
 use protocol::{Manifest, Verified};
@@ -10,11 +10,11 @@ const SHA256: &str = "0123456789abcdef0123456789abcdef0123456789abcdef0123456789
 impl Signer {
     fn read(&self, claims: &str) -> Result<Verified<Manifest>, String> {
         let claims = verify(&self.token(claims), &self.ring).map_err(|error| error.to_string())?;
-        claims.try_into().map_err(|error: protocol::claims::ManifestError| error.to_string())
+        claims.try_into().map_err(|error: protocol::manifest::ManifestError| error.to_string())
     }
 }
 
-/// As it is written, in one line.
+/// Returns the claims of a valid manifest.
 fn good() -> String {
     let artifact = |role: &str| {
         format!(
@@ -29,7 +29,7 @@ fn good() -> String {
 }
 
 #[test]
-fn one_detail_makes_a_manifest_useless() {
+fn refuses_a_manifest_with_one_invalid_detail() {
     let (signer, good) = (Signer::new(), good());
     assert_eq!(signer.read(&good).unwrap().release.build, 7);
     let upper = SHA256.to_uppercase();
@@ -57,7 +57,7 @@ fn one_detail_makes_a_manifest_useless() {
         (r#""schema":1,"#, r#""schema":true,"#),
         (r#""schema":1,"#, r#""schema":4294967297,"#),
         (r#""schema":1,"#, ""),
-        // Names that are there twice.
+        // Duplicate names.
         (r#""size":1000"#, r#""size":1000,"size":1000"#),
         (r#""size":1000"#, r#""size":1000,"siz\u0065":2000"#),
         (r#""url":"1.kernel""#, r#""url":"1.kernel","url":"2.kernel""#),
@@ -84,7 +84,7 @@ fn one_detail_makes_a_manifest_useless() {
         (SHA256, &format!("{} ", &SHA256[1..])),
         (SHA256, &format!("0x{}", &SHA256[2..])),
         (SHA256, ""),
-        // What goes into names, lines and URLs.
+        // Texts that become parts of file names, lines and URLs.
         (r#""name":"1.kernel""#, r#""name":"../kernel""#),
         (r#""name":"1.kernel""#, r#""name":"..""#),
         (r#""name":"1.kernel""#, r#""name":".kernel""#),
@@ -102,7 +102,7 @@ fn one_detail_makes_a_manifest_useless() {
         (r#""version":"13.1""#, r#""version":"\u202e1.31""#),
         (r#""kernel":"6.12""#, r#""kernel":"6.12 x""#),
         (r#""name":"bash""#, r#""name":"bash\n""#),
-        // For whom.
+        // The target.
         (r#""variant":"deb""#, r#""variant":"../deb""#),
         (r#""variant":"deb""#, r#""variant":"DEB""#),
         (r#""variant":"deb""#, r#""variant":"""#),
@@ -112,14 +112,14 @@ fn one_detail_makes_a_manifest_useless() {
         let bad = good.replacen(from, to, 1);
         assert_ne!(bad, good, "{from}");
         if let Ok(read) = signer.read(&bad) {
-            panic!("{to} was read: {:?}", read.release);
+            panic!("accepted: {to}: {:?}", read.release);
         }
     }
 }
 
-/// A list of the values of an object is none, though serde would read one for the other.
+/// serde reads a list of the field values as a struct, which must not be possible in a manifest.
 #[test]
-fn a_list_is_no_object() {
+fn refuses_a_list_in_place_of_an_object() {
     let (signer, good) = (Signer::new(), good());
     let part = |from: &str, to: &str| {
         let start = good.find(from).unwrap() + from.len();
@@ -141,7 +141,7 @@ fn a_list_is_no_object() {
     ] {
         let bad = good.replacen(object, &list, 1);
         assert_ne!(bad, good, "{object}");
-        let error = signer.read(&bad).err().unwrap_or_else(|| panic!("it was read: {list}"));
+        let error = signer.read(&bad).err().unwrap_or_else(|| panic!("accepted: {list}"));
         assert!(error.contains("expected an object"), "{error}");
     }
 }

@@ -9,8 +9,8 @@ use aws_lc_rs::signature::{
 use protocol::{KeyRing, PublicKey};
 
 use crate::{
-    CLAIMS, accepted, der, difference, flips, header, key_text, lengths, message, none_verifies,
-    sum, tlv, trusted, with_signature,
+    CLAIMS, accepted, der, difference, flipped_bits, header, key_text, message, refused_signatures,
+    sum, tlv, trusted, with_signature, wrong_lengths,
 };
 
 /// The order of the group.
@@ -58,7 +58,7 @@ fn number(last: u8) -> [u8; 32] {
 }
 
 #[test]
-fn numbers_out_of_range_do_not_verify() {
+fn refuses_numbers_out_of_range() {
     let good = good();
     let (r, s) = good.signature.split_at(32);
     let n_less_one = difference(&N, &number(1));
@@ -71,47 +71,55 @@ fn numbers_out_of_range_do_not_verify() {
         ("n + 1", &n_more_one),
         ("p", &P),
         ("2^256 - 1", &[0xff; 32]),
-        ("the good one", r),
+        ("valid", r),
     ];
     for (name, r) in numbers {
         for (other, s) in &numbers[..7] {
             let kind = format!("r = {name}, s = {other}");
-            crate::unsigned(&kind, &with_signature(&good.message, [r, s].concat()), &good.ring);
+            crate::refused_signature(
+                &kind,
+                &with_signature(&good.message, [r, s].concat()),
+                &good.ring,
+            );
         }
     }
     for (name, r) in &numbers[..7] {
-        let kind = format!("r = {name}, s is good");
-        crate::unsigned(&kind, &with_signature(&good.message, [r, s].concat()), &good.ring);
+        let kind = format!("r = {name}, s is valid");
+        crate::refused_signature(
+            &kind,
+            &with_signature(&good.message, [r, s].concat()),
+            &good.ring,
+        );
     }
 }
 
 #[test]
-fn other_signatures_do_not_verify() {
+fn refuses_forged_signatures() {
     let good = good();
     let (r, s) = good.signature.split_at(32);
     let both = |r: &[u8], s: &[u8]| [r, s].concat();
     let asn1 = sign(&ECDSA_P256_SHA256_ASN1_SIGNING, &good.pkcs8, good.message.as_bytes());
     let of = |text: &[u8]| sign(&ECDSA_P256_SHA256_FIXED_SIGNING, &good.pkcs8, text);
     let integer = |number: &[u8]| tlv(2, &[&[0][..], number].concat());
-    let stranger = pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING);
+    let other = pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING);
     let p384 = pkcs8(&ECDSA_P384_SHA384_FIXED_SIGNING);
-    none_verifies(
+    refused_signatures(
         &good.message,
         &good.ring,
         [
             ("DER", asn1),
-            ("DER of the good one", tlv(0x30, &both(&integer(r), &integer(s)))),
+            ("DER of the valid signature", tlv(0x30, &both(&integer(r), &integer(s)))),
             ("r and s swapped", both(s, r)),
             ("-r", both(&difference(&N, r), s)),
             ("-r and -s", both(&difference(&N, r), &difference(&N, s))),
-            ("one zero before each", both(&both(&[0], r), &both(&[0], s))),
-            ("as wide as P-384's", both(&both(&[0; 16], r), &both(&[0; 16], s))),
-            ("as wide as P-521's", both(&both(&[0; 34], r), &both(&[0; 34], s))),
+            ("a zero before each number", both(&both(&[0], r), &both(&[0], s))),
+            ("as long as with P-384", both(&both(&[0; 16], r), &both(&[0; 16], s))),
+            ("as long as with P-521", both(&both(&[0; 34], r), &both(&[0; 34], s))),
             ("of another message", of(b"x")),
-            ("of the message's claims", of(CLAIMS.as_bytes())),
+            ("of the claims only", of(CLAIMS.as_bytes())),
             (
-                "a stranger's",
-                sign(&ECDSA_P256_SHA256_FIXED_SIGNING, &stranger, good.message.as_bytes()),
+                "of another key",
+                sign(&ECDSA_P256_SHA256_FIXED_SIGNING, &other, good.message.as_bytes()),
             ),
             (
                 "of a P-384 key",
@@ -119,14 +127,15 @@ fn other_signatures_do_not_verify() {
             ),
         ],
     );
-    none_verifies(&good.message, &good.ring, lengths(&good.signature));
-    none_verifies(&good.message, &good.ring, flips(&good.signature));
+    refused_signatures(&good.message, &good.ring, wrong_lengths(&good.signature));
+    refused_signatures(&good.message, &good.ring, flipped_bits(&good.signature));
 }
 
-/// RFC 7518 does not ask for the smaller of s and n - s, and Go's signers do not give it. Nothing
-/// here goes by the bytes of a signature: releases are told apart by their claims, pushes by `jti`.
+/// RFC 7518 does not require the smaller of s and n - s, and the signers of Go do not choose it. That is
+/// safe here because a signature never serves as an identifier: releases are identified by their
+/// claims, and pushes by `jti`.
 #[test]
-fn the_second_signature_of_ecdsa_says_the_same() {
+fn accepts_the_negated_s_with_the_same_claims() {
     let good = good();
     let (r, s) = good.signature.split_at(32);
     let second = with_signature(&good.message, [r, &difference(&N, s)].concat());
@@ -137,7 +146,7 @@ fn the_second_signature_of_ecdsa_says_the_same() {
 }
 
 #[test]
-fn what_is_no_point_of_this_curve_is_no_key() {
+fn refuses_invalid_points_as_keys() {
     let good = good();
     let refused = |der: &[u8]| key_text("ecp256public", der, "x").parse::<PublicKey>().is_err();
     assert!(!refused(&good.public));
@@ -162,7 +171,7 @@ fn what_is_no_point_of_this_curve_is_no_key() {
         ("x and y of 0", with_point(&[&[4][..], &[0; 64]].concat())),
         ("x of p", with_point(&[&[4][..], &P, &point[33..]].concat())),
         ("a bare point", point.to_vec()),
-        ("a byte more", [&good.public[..], &[0]].concat()),
+        ("an extra byte", [&good.public[..], &[0]].concat()),
         ("a P-384 key", p384.as_ref().to_vec()),
     ] {
         assert!(refused(&der), "{kind}");

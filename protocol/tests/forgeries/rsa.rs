@@ -11,13 +11,13 @@ use protocol::{KeyRing, PublicKey};
 use sha2::{Digest, Sha256};
 
 use crate::{
-    CLAIMS, accepted, header, key_text, lengths, message, none_verifies, sum, tlv, trusted,
-    with_signature,
+    CLAIMS, accepted, header, key_text, message, refused_signatures, sum, tlv, trusted,
+    with_signature, wrong_lengths,
 };
 
-/// Bytes of a modulus of 2048 bits.
+/// The length of a modulus of 2048 bits in bytes.
 const SIZE: usize = 256;
-/// The DER before a SHA-256 digest (RFC 8017 section 9.2, note 1).
+/// The DER in front of a SHA-256 digest (RFC 8017 section 9.2, note 1).
 const DIGEST_INFO: [u8; 19] = [
     0x30, 0x31, 0x30, 0x0d, 0x06, 0x09, 0x60, 0x86, 0x48, 0x01, 0x65, 0x03, 0x04, 0x02, 0x01, 0x05,
     0x00, 0x04, 0x20,
@@ -28,7 +28,7 @@ struct Good {
     ring: KeyRing,
     message: String,
     signature: Vec<u8>,
-    /// The modulus and the secret exponent.
+    /// The modulus and the private exponent.
     n: Vec<u8>,
     d: BigUint,
 }
@@ -40,7 +40,7 @@ fn good() -> Good {
     let message = message(header("RS256", "rsa"), CLAIMS);
     let signature = sign(&pair, &RSA_PKCS1_SHA256, message.as_bytes());
     accepted(&with_signature(&message, &signature), &ring);
-    // PKCS#8: version, algorithm, and in an octet string: version, n, e, d and more.
+    // PKCS#8 has a version, an algorithm and an octet string, which contains version, n, e, d and more.
     let key = elements(&elements(pkcs8.as_ref())[0])[2].clone();
     let numbers = elements(&elements(&key)[0]);
     let n = numbers[1][numbers[1].len() - SIZE..].to_vec();
@@ -48,7 +48,7 @@ fn good() -> Good {
     Good { pair, ring, message, signature, n, d }
 }
 
-/// The contents of the DER elements that follow each other here.
+/// Returns the contents of consecutive DER elements.
 fn elements(mut der: &[u8]) -> Vec<Vec<u8>> {
     let mut found = Vec::new();
     while let [_, first, rest @ ..] = der {
@@ -70,8 +70,8 @@ fn sign(pair: &RsaKeyPair, padding: &'static dyn RsaEncoding, message: &[u8]) ->
 }
 
 impl Good {
-    /// What only the key's owner can make: the block under the signature, filled at will.
-    fn sealed(&self, block: &[u8]) -> Vec<u8> {
+    /// Returns the signature whose padded block is `block`. Only the owner of the key can make it.
+    fn sign_block(&self, block: &[u8]) -> Vec<u8> {
         assert_eq!(block.len(), SIZE);
         let n = BigUint::from_bytes_be(&self.n);
         let power = BigUint::from_bytes_be(block).modpow(&self.d, &n).to_bytes_be();
@@ -79,19 +79,19 @@ impl Good {
     }
 }
 
-/// `00 01 ff … 00` and this content.
+/// Returns the block `00 01 ff … 00` followed by `content`.
 fn padded(content: &[u8]) -> Vec<u8> {
     let ones = vec![0xff; SIZE - 3 - content.len()];
     [&[0, 1][..], &ones, &[0], content].concat()
 }
 
 #[test]
-fn blocks_that_are_not_padded_to_the_letter_do_not_verify() {
+fn refuses_blocks_without_exact_padding() {
     let good = good();
     let digest = Sha256::digest(good.message.as_bytes()).to_vec();
     let info = [&DIGEST_INFO[..], &digest].concat();
     let block = padded(&info);
-    assert_eq!(good.sealed(&block), good.signature, "the block is the real one");
+    assert_eq!(good.sign_block(&block), good.signature, "the block is that of the valid signature");
 
     let algorithm = &DIGEST_INFO[4..15];
     let rebuilt = |algorithm: &[u8], digest: &[u8]| {
@@ -108,7 +108,7 @@ fn blocks_that_are_not_padded_to_the_letter_do_not_verify() {
         changed
     };
     let long_length = {
-        // The same length in two bytes where one is enough: BER, not DER.
+        // The length takes two bytes where one is enough, which is BER but not DER.
         let inner = [tlv(0x30, &[algorithm, &[5, 0]].concat()), tlv(4, &digest)].concat();
         padded(&[&[0x30, 0x81, 0x31][..], &inner].concat())
     };
@@ -119,27 +119,27 @@ fn blocks_that_are_not_padded_to_the_letter_do_not_verify() {
         ("garbage in the parameters", garbage_in_parameters),
         ("a long-form length", long_length),
         (
-            "a digest with a byte more",
+            "a digest with an extra byte",
             rebuilt(&[algorithm, &[5, 0]].concat(), &[&digest[..], &[0]].concat()),
         ),
-        ("a digest with a byte less", rebuilt(&[algorithm, &[5, 0]].concat(), &digest[1..])),
-        ("no padding, garbage after", short(0)),
-        ("eight bytes of padding, garbage after", short(8)),
-        ("all padding but one byte, garbage after", short(SIZE - 4 - info.len())),
+        ("a digest with a missing byte", rebuilt(&[algorithm, &[5, 0]].concat(), &digest[1..])),
+        ("no padding, followed by garbage", short(0)),
+        ("eight bytes of padding, followed by garbage", short(8)),
+        ("padding shorter by one byte, followed by garbage", short(SIZE - 4 - info.len())),
         ("garbage in the padding", changed(100, 0xfe)),
         ("a zero in the padding", changed(100, 0)),
         ("block type 0", changed(1, 0)),
-        ("block type 2, encryption's", changed(1, 2)),
-        ("no zero before the digest", changed(SIZE - info.len() - 1, 0xff)),
-        ("SHA-1's name", changed(SIZE - 32 - 6, 0x1a)),
+        ("block type 2, which is for encryption", changed(1, 2)),
+        ("no zero after the padding", changed(SIZE - info.len() - 1, 0xff)),
+        ("another algorithm identifier", changed(SIZE - 32 - 6, 0x1a)),
         ("another digest", changed(SIZE - 1, !block[SIZE - 1])),
     ];
-    let forged = forged.map(|(kind, block)| (kind, good.sealed(&block)));
-    none_verifies(&good.message, &good.ring, forged);
+    let forged = forged.map(|(kind, block)| (kind, good.sign_block(&block)));
+    refused_signatures(&good.message, &good.ring, forged);
 }
 
 #[test]
-fn other_signatures_do_not_verify() {
+fn refuses_forged_signatures() {
     let good = good();
     let number = |last: u8| [vec![0; SIZE - 1], vec![last]].concat();
     let mut flipped = Vec::new();
@@ -148,10 +148,10 @@ fn other_signatures_do_not_verify() {
         bad[bit / 8] ^= 1 << (bit % 8);
         flipped.push(("one bit changed", bad));
     }
-    let moved = sum(&good.signature, &good.n);
-    let wraps = moved < good.n;
-    let with_carry = [&[u8::from(wraps)][..], &moved].concat();
-    none_verifies(
+    let increased = sum(&good.signature, &good.n);
+    let wraps = increased < good.n;
+    let with_carry = [&[u8::from(wraps)][..], &increased].concat();
+    refused_signatures(
         &good.message,
         &good.ring,
         [
@@ -162,7 +162,7 @@ fn other_signatures_do_not_verify() {
             ("n - 1", crate::difference(&good.n, &number(1))),
             ("all ones", vec![0xff; SIZE]),
             ("-s", crate::difference(&good.n, &good.signature)),
-            ("s + n", if wraps { with_carry } else { moved }),
+            ("s + n", if wraps { with_carry } else { increased }),
             ("with SHA-384", sign(&good.pair, &RSA_PKCS1_SHA384, good.message.as_bytes())),
             ("with SHA-512", sign(&good.pair, &RSA_PKCS1_SHA512, good.message.as_bytes())),
             ("PSS", sign(&good.pair, &RSA_PSS_SHA256, good.message.as_bytes())),
@@ -170,12 +170,12 @@ fn other_signatures_do_not_verify() {
             ("bytes reversed", good.signature.iter().rev().copied().collect()),
         ],
     );
-    none_verifies(&good.message, &good.ring, lengths(&good.signature));
-    none_verifies(&good.message, &good.ring, flipped);
+    refused_signatures(&good.message, &good.ring, wrong_lengths(&good.signature));
+    refused_signatures(&good.message, &good.ring, flipped);
 }
 
 #[test]
-fn small_keys_and_small_exponents_are_no_keys() {
+fn refuses_small_keys_and_other_exponents() {
     let good = good();
     let key = |n: &[u8], e: &[u8]| {
         let unsigned = |number: &[u8]| {
@@ -203,7 +203,7 @@ fn small_keys_and_small_exponents_are_no_keys() {
         ("2040 bits", small(2040)),
         ("an even modulus", key(&even, &[1, 0, 1]).1),
         ("PKCS#1, not PKIX", pkcs1),
-        ("a byte more", [&spki[..], &[0]].concat()),
+        ("an extra byte", [&spki[..], &[0]].concat()),
     ] {
         assert!(refused(&der), "{kind}");
     }

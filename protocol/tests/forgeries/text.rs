@@ -1,4 +1,4 @@
-//! The text of a token has one form.
+//! Other encodings of a token, and other texts.
 
 use aws_lc_rs::signature::Ed25519KeyPair;
 use protocol::token::{TOKEN_MAX, TokenError, verify};
@@ -19,7 +19,7 @@ fn good() -> (KeyRing, [String; 3]) {
 }
 
 #[test]
-fn base64url_has_one_form() {
+fn refuses_other_encodings_of_a_part() {
     let (ring, parts) = good();
     let middle = |part: &str, with: &str| format!("{}{with}{}", &part[..8], &part[8..]);
     for index in 0..3 {
@@ -30,13 +30,13 @@ fn base64url_has_one_form() {
         {
             forms.push((format!("{with:?} inside"), middle(part, with)));
             forms.push((format!("{with:?} before"), format!("{with}{part}")));
-            // The file's line end is no part of the token.
+            // A line end after the token is allowed.
             if index < 2 || !["\n", "\r\n"].contains(&with) {
                 forms.push((format!("{with:?} after"), format!("{part}{with}")));
             }
         }
-        forms.push(("a character less".into(), part[..part.len() - 1].to_owned()));
-        forms.push(("a character more".into(), format!("{part}A")));
+        forms.push(("a missing character".into(), part[..part.len() - 1].to_owned()));
+        forms.push(("an extra character".into(), format!("{part}A")));
         forms.push(("twice".into(), format!("{part}{part}")));
         forms.push(("empty".into(), String::new()));
         forms.push(("in hexadecimal".into(), part.bytes().map(|b| format!("{b:02x}")).collect()));
@@ -48,9 +48,9 @@ fn base64url_has_one_form() {
     }
 }
 
-/// 64 bytes are 86 characters, and four bits of the last one are left over.
+/// 64 bytes take 86 characters, and the last character has four unused bits.
 #[test]
-fn bits_that_are_left_over_are_zero() {
+fn refuses_unused_bits_that_are_not_zero() {
     let (ring, [header, claims, signature]) = good();
     let alphabet = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
     let (start, last) = signature.split_at(85);
@@ -64,7 +64,7 @@ fn bits_that_are_left_over_are_zero() {
 }
 
 #[test]
-fn other_texts_are_no_tokens() {
+fn refuses_texts_that_are_not_tokens() {
     let (ring, [header, claims, signature]) = good();
     let token = format!("{header}.{claims}.{signature}");
     let flattened = json!({"protected": header, "payload": claims, "signature": signature});
@@ -78,42 +78,42 @@ fn other_texts_are_no_tokens() {
         ("two dots", "..".into()),
         ("three dots", "...".into()),
         ("no signature", format!("{header}.{claims}.")),
-        ("no signature and no dot", format!("{header}.{claims}")),
+        ("no signature and no second dot", format!("{header}.{claims}")),
         ("detached claims", format!("{header}..{signature}")),
         ("no header", format!(".{claims}.{signature}")),
-        ("a dot more", format!("{token}.")),
+        ("an extra dot", format!("{token}.")),
         ("a dot before", format!(".{token}")),
         ("four parts", format!("{token}.{signature}")),
-        ("five parts, as encryption has", format!("{token}.AAAA.AAAA")),
+        ("five parts, as in JWE", format!("{token}.AAAA.AAAA")),
         ("two tokens", format!("{token}\n{token}")),
-        ("two tokens in one", format!("{token}{token}")),
-        ("claims in the clear", format!("{header}.{CLAIMS}.{signature}")),
+        ("two tokens without a separator", format!("{token}{token}")),
+        ("claims that are not encoded", format!("{header}.{CLAIMS}.{signature}")),
         ("claims and header swapped", format!("{claims}.{header}.{signature}")),
         ("JSON serialization", flattened.to_string()),
         ("general JSON serialization", general.to_string()),
         ("in quotes", format!("\"{token}\"")),
-        ("as in HTTP", format!("Bearer {token}")),
+        ("as in an HTTP header", format!("Bearer {token}")),
         ("two line ends", format!("{token}\n\n")),
         ("a space after", format!("{token} ")),
         ("a byte order mark", format!("\u{feff}{token}")),
         ("HTML", "<!doctype html><title>502</title>".into()),
-        ("dots alone", ".".repeat(TOKEN_MAX)),
+        ("only dots", ".".repeat(TOKEN_MAX)),
     ] {
         refused(kind, &text, &ring);
     }
-    // As editors and web servers leave it.
+    // Editors and web servers add a line end.
     for end in ["\n", "\r\n"] {
         accepted(&format!("{token}{end}"), &ring);
     }
 }
 
 #[test]
-fn a_token_is_bounded() {
+fn limits_the_length_of_a_token() {
     let (ring, [header, _, signature]) = good();
     let frame = header.len() + signature.len() + 2;
-    let of = |length: usize| format!("{header}.{}.{signature}", "A".repeat(length - frame));
-    let error = refused("the longest", &of(TOKEN_MAX), &ring);
+    let token = |length: usize| format!("{header}.{}.{signature}", "A".repeat(length - frame));
+    let error = refused("the maximum length", &token(TOKEN_MAX), &ring);
     assert!(matches!(error, TokenError::Signature { .. }), "{error}");
-    let error = refused("longer", &of(TOKEN_MAX + 1), &ring);
+    let error = refused("above the maximum length", &token(TOKEN_MAX + 1), &ring);
     assert!(matches!(error, TokenError::TooLong(_)), "{error}");
 }

@@ -1,7 +1,8 @@
 //! The checks against made-up guests: a directory of files, and programs that say what a test wants.
 
 use super::*;
-use protocol::release::{Artifact, Package, Role};
+use protocol::release::{Artifact, Package};
+use protocol::role::Role;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;

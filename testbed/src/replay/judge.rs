@@ -273,7 +273,7 @@ fn verify<S: Sectors>(
     let text = String::from_utf8(bytes).map_err(|_| "it is no text".to_owned())?;
     let claims = token::verify(&text, keys).map_err(|error| error.to_string())?;
     let manifest: Verified<Manifest> =
-        claims.try_into().map_err(|error: protocol::claims::ManifestError| error.to_string())?;
+        claims.try_into().map_err(|error: protocol::manifest::ManifestError| error.to_string())?;
     Ok(Rc::new(manifest.into_inner().release))
 }
 

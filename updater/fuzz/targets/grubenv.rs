@@ -1,5 +1,5 @@
-//! GRUB's environment block. What can be read can be written, unless it is too long for a sector, and
-//! reads the same again; and whatever stood there, our variables can be put over it.
+//! GRUB's environment block. A block that can be read can be written, unless it is too long for a
+//! sector, and is the same when it is read again. The variables of EtchaOS can be set in any block.
 
 #![no_main]
 
@@ -7,30 +7,30 @@ use libfuzzer_sys::fuzz_target;
 use protocol::esp::Slot;
 use protocol::grubenv::{Block, BootId, BootState, Newest, SIZE, Trial};
 
-/// What a disk writes at once.
+/// The number of bytes that a disk writes atomically.
 const SECTOR: usize = 512;
-const FIRST: &[u8] = b"# GRUB Environment Block\n";
+const FIRST_LINE: &[u8] = b"# GRUB Environment Block\n";
 
 fuzz_target!(|data: &[u8]| {
-    read(data);
-    // As long as it should be, which no input is by chance.
-    let mut block = FIRST.to_vec();
-    block.extend(data.iter().take(SIZE - FIRST.len()));
+    check(data);
+    // Few inputs have the required length and first line, so they are added here.
+    let mut block = FIRST_LINE.to_vec();
+    block.extend(data.iter().take(SIZE - FIRST_LINE.len()));
     block.resize(SIZE, b'#');
-    read(&block);
+    check(&block);
 });
 
-fn read(bytes: &[u8]) {
+fn check(bytes: &[u8]) {
     let Ok(mut block) = Block::parse(bytes) else { return };
     assert_eq!(bytes.len(), SIZE);
-    write(&block);
+    assert_round_trips(&block);
     if let Ok(state) = BootState::read(&block) {
         state.write(&mut block);
         assert_eq!(BootState::read(&block), Ok(state));
-        write(&block);
+        assert_round_trips(&block);
     }
     let trial = Trial { slot: Slot::B, tries: 3, release: None, since: Some(BootId(u32::MAX)) };
-    let target = "deb_amd64".parse().expect("a target");
+    let target = "deb_amd64".parse().expect("the target is valid");
     for state in [
         BootState::with_good(Slot::B),
         BootState { trial: Some(trial), ..BootState::with_good(Slot::A) },
@@ -41,11 +41,11 @@ fn read(bytes: &[u8]) {
     ] {
         state.write(&mut block);
         assert_eq!(BootState::read(&block), Ok(state));
-        write(&block);
+        assert_round_trips(&block);
     }
 }
 
-fn write(block: &Block) {
+fn assert_round_trips(block: &Block) {
     let Ok(bytes) = block.to_bytes() else { return };
     assert!(bytes[SECTOR..].iter().all(|byte| *byte == b'#'));
     assert_eq!(Block::parse(&bytes).as_ref(), Ok(block));

@@ -1,8 +1,7 @@
-//! Tokens. A text that verifies is one that was signed, to the byte; and whatever was signed, header
-//! and claims are read in one way only.
+//! Tokens. Only texts that were signed verify, and a signed header and claims have one reading only.
 //!
-//! The input is a token as it is; or, after a first byte of 0, a header and claims with a line end
-//! between, which are signed here.
+//! The input is a token. If its first byte is 0, it is a header and claims separated by a line end,
+//! which the target signs.
 
 #![no_main]
 
@@ -14,10 +13,10 @@ use protocol::Claims;
 use protocol::token::{sign, verify};
 use serde_json::{Map, Value};
 
-/// All that was ever signed for this target.
+/// All tokens that were signed for this target.
 static SIGNED: LazyLock<[String; 2]> = LazyLock::new(|| {
     [include_str!("../corpus/jwt/token"), include_str!("../corpus/jwt/push")].map(|token| {
-        verify(token, &RING).expect("it was signed with this key");
+        verify(token, &RING).expect("the token was signed with this key");
         token.to_owned()
     })
 });
@@ -27,37 +26,37 @@ fuzz_target!(|data: &[u8]| {
         [0, rest @ ..] => {
             let mut halves = rest.splitn(2, |byte| *byte == b'\n');
             let (header, claims) = (halves.next(), halves.next());
-            read_in_one_way(header.unwrap_or_default(), claims.unwrap_or_default());
+            check_signed(header.unwrap_or_default(), claims.unwrap_or_default());
         }
-        _ => only_what_was_signed(data),
+        _ => check_token(data),
     }
 });
 
-fn only_what_was_signed(text: &[u8]) {
+fn check_token(text: &[u8]) {
     let signed = &*SIGNED;
     let Ok(text) = str::from_utf8(text) else { return };
     if verify(text, &RING).is_ok() {
         let text = text.strip_suffix('\n').unwrap_or(text);
         let text = text.strip_suffix('\r').unwrap_or(text);
-        assert!(signed.iter().any(|token| token == text), "a forgery: {text}");
+        assert!(signed.iter().any(|token| token == text), "accepted a forgery: {text}");
     }
 }
 
-fn read_in_one_way(header: &[u8], claims: &[u8]) {
+fn check_signed(header: &[u8], claims: &[u8]) {
     let Ok(verified) = verify(&signed(header, claims), &RING) else { return };
-    let members: Map<String, Value> = serde_json::from_slice(header).expect("it was read");
+    let members: Map<String, Value> = serde_json::from_slice(header).expect("verify has read it");
     assert_eq!(members["alg"], "EdDSA");
     assert_eq!(members["kid"], "fuzz");
     for member in ["crit", "b64", "jku", "jwk", "x5u", "x5c"] {
-        assert!(!members.contains_key(member), "{member} was overlooked");
+        assert!(!members.contains_key(member), "{member} was ignored");
     }
-    let plain: Map<String, Value> = serde_json::from_slice(claims).expect("it was read");
+    let plain: Map<String, Value> = serde_json::from_slice(claims).expect("verify has read it");
     for (name, value) in [("exp", verified.exp), ("nbf", verified.nbf), ("iat", verified.iat)] {
-        assert_eq!(plain.contains_key(name), value.is_some(), "{name} was overlooked");
+        assert_eq!(plain.contains_key(name), value.is_some(), "{name} was ignored");
         assert_eq!(plain.get(name).and_then(Value::as_u64), value, "{name}");
     }
-    // Without the variables, which may hold fractions: those are read to the last digit but one.
+    // The variables are removed because fractions in them may change in the last digit.
     let again = Claims { etcha_run_vars: Map::new(), ..verified.into_inner() };
-    let token = sign(&SIGNER, &again).expect("what was read can be written");
-    assert_eq!(*verify(&token, &RING).expect("and read again"), again);
+    let token = sign(&SIGNER, &again).expect("claims that were read can be signed");
+    assert_eq!(*verify(&token, &RING).expect("the new token verifies"), again);
 }

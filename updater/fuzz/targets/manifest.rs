@@ -1,11 +1,11 @@
-//! Manifests. The input is the claims, which are signed here. Of what passes, names are safe as file
-//! names, and what is fetched is below the manifest's directory, or from an origin that was allowed.
+//! Manifests. The input is the claims, which the target signs. In every accepted manifest, names are
+//! safe as file names, and URLs are below the directory of the manifest or have an allowed origin.
 
 #![no_main]
 
 use fuzz::{RING, SIGNER, with_claims};
 use libfuzzer_sys::fuzz_target;
-use protocol::compare::{differences, same_release};
+use protocol::compare::{differences, is_same_release};
 use protocol::token::{sign, verify};
 use protocol::url::{artifact_url, origin};
 use protocol::{Manifest, Role, Verified};
@@ -17,7 +17,7 @@ fuzz_target!(|claims: &[u8]| {
     let Ok(verified) = verify(&with_claims(claims), &RING) else { return };
     let Ok(manifest) = Verified::<Manifest>::try_from(verified) else { return };
     let release = &manifest.release;
-    release.validate().expect("it was validated");
+    release.validate().expect("a manifest has a valid release");
     assert_eq!(release.boot_artifacts().count(), Role::BOOT.len());
     for artifact in &release.artifacts {
         let name = artifact.name.as_bytes();
@@ -27,29 +27,34 @@ fuzz_target!(|claims: &[u8]| {
         assert!(artifact.size > 0);
         let allowed = [ALLOWED.to_owned()];
         if let Ok(url) = artifact_url(&format!("{DIRECTORY}x.jwt"), &artifact.url, &allowed) {
-            stays_at_home(&url);
+            assert_allowed(&url);
         }
     }
     let times = [0, 1, 1_700_000_000, 1_800_000_000, u64::MAX];
     let valid: Vec<bool> = times.iter().map(|now| manifest.check_time(*now).is_ok()).collect();
-    // From the beginning to the end, and not now and then.
+    // A manifest is valid during one continuous period.
     assert!(valid.windows(2).filter(|pair| pair[0] != pair[1]).count() <= 2);
-    assert!(same_release(release, release) && differences(release, release).is_empty());
+    assert!(is_same_release(release, release) && differences(release, release).is_empty());
     assert!(!release.is_older_than(release));
 
-    // Without the variables, which may hold fractions: those are read to the last digit but one.
+    // The variables are removed because fractions in them may change in the last digit.
     let mut manifest = manifest.into_inner();
     manifest.claims.etcha_run_vars.clear();
-    let token = sign(&SIGNER, &manifest.claims).expect("what was read can be written");
-    let again = verify(&token, &RING).expect("and read again");
-    assert_eq!(Verified::<Manifest>::try_from(again).expect("it is one").into_inner(), manifest);
+    let token = sign(&SIGNER, &manifest.claims).expect("claims that were read can be signed");
+    let again = verify(&token, &RING).expect("the new token verifies");
+    assert_eq!(
+        Verified::<Manifest>::try_from(again)
+            .expect("the claims are those of a manifest")
+            .into_inner(),
+        manifest
+    );
 });
 
-fn stays_at_home(url: &str) {
-    let origin = origin(url).expect("it has an origin");
+fn assert_allowed(url: &str) {
+    let origin = origin(url).expect("an accepted URL has an origin");
     assert!(["https://cdn.example", ALLOWED].contains(&origin), "{url}");
     assert!(url.bytes().all(|byte| byte.is_ascii_graphic()), "{url:?}");
-    // A relative one has no way up. An absolute one is followed as it was signed.
+    // A relative URL must not leave the directory. An absolute URL is used as it was signed.
     if let Some(path) = url.strip_prefix(DIRECTORY) {
         let is_relative = !path.contains(['?', '#', '%']);
         assert!(!is_relative || path.split('/').all(|part| part != ".."), "{url}");

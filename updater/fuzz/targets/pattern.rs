@@ -1,4 +1,5 @@
-//! Patterns. What can be read can be written and reads the same again, and a check changes nothing.
+//! Patterns. A Pattern that can be read is the same when it is written and read again, and a check makes
+//! no changes.
 
 #![no_main]
 
@@ -8,13 +9,13 @@ use std::convert::Infallible;
 use libfuzzer_sys::fuzz_target;
 use protocol::pattern::{Entry, Mode, Outcome, Output, Pattern, PatternFiles, Shell, run};
 
-/// Every third text fails.
+/// A shell that runs nothing. About every third text fails.
 #[derive(Default)]
-struct Pretended {
+struct FakeShell {
     ran: Vec<String>,
 }
 
-impl Shell for Pretended {
+impl Shell for FakeShell {
     type Error = Infallible;
 
     fn run(&mut self, text: &str, env: &BTreeMap<String, String>) -> Result<Output, Infallible> {
@@ -32,33 +33,36 @@ fuzz_target!(|data: &[u8]| {
     assert_eq!(again.as_ref(), Ok(&pattern));
 
     let mut checks = BTreeSet::new();
-    collect(&pattern.run, &mut checks);
-    let mut shell = Pretended::default();
+    collect_checks(&pattern.run, &mut checks);
+    let mut shell = FakeShell::default();
     if let Ok(report) = run(&pattern.run, Mode::Check, &mut shell) {
         assert!(report.results.iter().all(|result| result.outcome != Outcome::Changed));
         assert!(report.build_manifest.is_empty() && report.run_vars.is_empty());
     }
-    assert!(shell.ran.iter().all(|text| checks.contains(text.as_str())), "a check made a change");
+    assert!(
+        shell.ran.iter().all(|text| checks.contains(text.as_str())),
+        "a text that is not a check ran in check mode"
+    );
 
-    let mut shell = Pretended::default();
+    let mut shell = FakeShell::default();
     if let Ok(report) = run(&pattern.run, Mode::Change, &mut shell) {
-        // A check and a change at most, for each.
+        // Each Command runs at most a check and a change.
         assert!(shell.ran.len() <= 2 * report.results.len());
     }
-    build(&pattern);
+    run_build(&pattern);
 });
 
-fn build(pattern: &Pattern) {
-    let _ = run(&pattern.build, Mode::Change, &mut Pretended::default());
+fn run_build(pattern: &Pattern) {
+    let _ = run(&pattern.build, Mode::Change, &mut FakeShell::default());
 }
 
-fn collect<'a>(entries: &'a [Entry], checks: &mut BTreeSet<&'a str>) {
+fn collect_checks<'a>(entries: &'a [Entry], checks: &mut BTreeSet<&'a str>) {
     for entry in entries {
         match entry {
-            Entry::List(list) => collect(list, checks),
+            Entry::List(list) => collect_checks(list, checks),
             Entry::Command(command) => {
                 checks.extend(command.check.as_deref());
-                collect(&command.commands, checks);
+                collect_checks(&command.commands, checks);
             }
         }
     }

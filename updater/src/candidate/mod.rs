@@ -4,7 +4,8 @@ mod cache;
 
 use std::path::Path;
 
-use protocol::claims::{ManifestError, TimeError};
+use protocol::claims::TimeError;
+use protocol::manifest::ManifestError;
 use protocol::release::Artifact;
 use protocol::token::{TOKEN_MAX, TokenError, verify};
 use protocol::url::{UrlError, artifact_url};
@@ -133,7 +134,7 @@ fn renewal(url: &str, why: &TimeError) -> &'static str {
             ": copy the publisher's newest manifest into this directory (for the same release it is all that is needed); what is installed goes on"
         }
         TimeError::Expired { .. } => "; what is installed goes on",
-        TimeError::Endless | TimeError::NotYet { .. } => "",
+        TimeError::NoExpiry | TimeError::NotYetValid { .. } => "",
     }
 }
 

@@ -173,7 +173,7 @@ fn arrange(global: &Global, decision: Option<&Decision>) -> Result<Option<String
         Some(Decision::Later { why, wake }) => {
             wake.arrange()
                 .context("everything is written, and its reboot could not be arranged")?;
-            let again = date::text(wake.at);
+            let again = date::format_utc(wake.at);
             Some(format!("the reboot has to wait: {why}; it is decided again at {again}"))
         }
     })

@@ -86,7 +86,7 @@ fn unix(text: &str) -> Option<u64> {
     if words.next() != Some("UTC") {
         return None;
     }
-    date::unix(day, time)
+    date::parse_utc(day, time)
 }
 
 #[cfg(test)]

@@ -58,7 +58,7 @@ fn manifests_that_are_not_signed_by_a_trusted_key() {
     let liar: PrivateKey =
         stranger.reveal().replace(stranger.id(), world.key.id()).parse().unwrap();
     world.publish_token(sign(&liar, &claims).unwrap());
-    refused(&world, &["signature is not good"]);
+    refused(&world, &["signature does not match"]);
 
     for alg in ["none", "HS256"] {
         let header = json!({"alg": alg, "kid": world.key.id(), "typ": "JWT"});

@@ -2,30 +2,30 @@ use super::*;
 use crate::pattern::{Pattern, PatternFiles};
 use serde_json::json;
 
-/// Fails on texts that begin with `no`; prints every text and `$X_CHANGE_OUT`.
-struct Fake(Vec<String>);
+/// Fails if a text starts with `no`, and prints the text and `$X_CHANGE_OUT`.
+struct FakeShell(Vec<String>);
 
-impl Shell for Fake {
+impl Shell for FakeShell {
     type Error = std::convert::Infallible;
 
     fn run(&mut self, text: &str, env: &BTreeMap<String, String>) -> Result<Output, Self::Error> {
         self.0.push(text.to_owned());
-        let handed = env.get("X_CHANGE_OUT").cloned().unwrap_or_default();
+        let exported = env.get("X_CHANGE_OUT").cloned().unwrap_or_default();
         let code = i32::from(text.starts_with("no"));
-        Ok(Output { code, text: format!("{text}{handed}\n") })
+        Ok(Output { code, text: format!("{text}{exported}\n") })
     }
 }
 
-fn play(mode: Mode, commands: serde_json::Value) -> (Report, Vec<String>) {
+fn run_json(mode: Mode, commands: serde_json::Value) -> (Report, Vec<String>) {
     let entries: Vec<Entry> = serde_json::from_value(commands).unwrap();
-    let mut shell = Fake(Vec::new());
+    let mut shell = FakeShell(Vec::new());
     let report = run(&entries, mode, &mut shell).unwrap();
     (report, shell.0)
 }
 
 #[test]
-fn a_failing_check_runs_the_change_and_what_it_triggers() {
-    let (report, ran) = play(
+fn runs_a_change_after_a_failing_check_and_triggers_commands() {
+    let (report, ran) = run_json(
         Mode::Change,
         json!([
             {"id": "fine", "check": "yes", "change": "never"},
@@ -40,8 +40,8 @@ fn a_failing_check_runs_the_change_and_what_it_triggers() {
 }
 
 #[test]
-fn a_failure_ends_the_run_but_for_on_fail() {
-    let (report, ran) = play(
+fn stops_after_a_failure_except_for_on_fail() {
+    let (report, ran) = run_json(
         Mode::Change,
         json!([
             {"id": "bad", "always": true, "change": "no way", "onFail": ["clean"]},
@@ -54,8 +54,8 @@ fn a_failure_ends_the_run_but_for_on_fail() {
 }
 
 #[test]
-fn check_mode_changes_nothing_and_asks_everything() {
-    let (report, ran) = play(
+fn check_mode_runs_all_checks_and_no_changes() {
+    let (report, ran) = run_json(
         Mode::Check,
         json!([
             {"id": "a", "check": "no", "change": "never"},
@@ -68,15 +68,15 @@ fn check_mode_changes_nothing_and_asks_everything() {
 }
 
 #[test]
-fn a_check_without_a_change_that_fails_is_a_failure() {
-    let (report, _) = play(Mode::Change, json!([{"id": "a", "check": "no"}]));
+fn reports_a_failing_check_without_a_change_as_failure() {
+    let (report, _) = run_json(Mode::Change, json!([{"id": "a", "check": "no"}]));
     assert_eq!(report.results[0].outcome, Outcome::Failed);
     assert_eq!(report.results[0].output, "no\n");
 }
 
 #[test]
-fn groups_trigger_and_are_triggered_and_outputs_are_handed_on() {
-    let (report, ran) = play(
+fn groups_trigger_commands_and_outputs_are_exported() {
+    let (report, ran) = run_json(
         Mode::Change,
         json!([
             {"id": "group", "onChange": ["after"], "commands": [
@@ -92,22 +92,22 @@ fn groups_trigger_and_are_triggered_and_outputs_are_handed_on() {
 }
 
 #[test]
-fn hostile_patterns_are_refused() {
+fn refuses_invalid_patterns() {
     let mut deep = json!([]);
     for _ in 0..20 {
         deep = json!([deep]);
     }
     let entries: Vec<Entry> = serde_json::from_value(deep).unwrap();
-    assert!(run(&entries, Mode::Check, &mut Fake(Vec::new())).is_err());
+    assert!(run(&entries, Mode::Check, &mut FakeShell(Vec::new())).is_err());
     let group = json!([{"id": "g", "always": true, "commands": [{"id": "x"}]}]);
     let entries: Vec<Entry> = serde_json::from_value(group).unwrap();
-    assert!(run(&entries, Mode::Check, &mut Fake(Vec::new())).is_err());
+    assert!(run(&entries, Mode::Check, &mut FakeShell(Vec::new())).is_err());
     let missing = PatternFiles { entrypoint: "x".into(), files: BTreeMap::new() };
     assert!(missing.pattern().is_err());
 }
 
 #[test]
-fn a_pattern_round_trips_through_its_files() {
+fn round_trips_a_pattern_through_its_files() {
     let pattern: Pattern =
         serde_json::from_value(json!({"run": [{"id": "a", "check": "true"}]})).unwrap();
     assert_eq!(PatternFiles::from(&pattern).pattern(), Ok(pattern));

@@ -1,7 +1,4 @@
-//! Etcha's Patterns: lists of Commands, and the order they run in.
-//!
-//! A Pattern is written in Jsonnet and rendered by the builder; a host reads rendered JSON alone.
-//! How a Command's text is run is the caller's: a [`Shell`].
+//! Patterns and their Commands.
 
 use std::collections::BTreeMap;
 
@@ -9,53 +6,54 @@ use serde::{Deserialize, Serialize};
 
 use crate::json;
 
-pub use self::run::{CommandResult, Mode, Outcome, Output, Report, RunError, Shell, run};
+/// The maximum nesting depth of groups and lists.
+pub(super) const DEPTH_MAX: usize = 8;
+/// The maximum number of Commands in a Pattern.
+pub(super) const COMMANDS_MAX: usize = 1000;
 
-mod run;
-
-/// The claim `etchaPattern`: Jsonnet files and the one to begin with. What the builder writes is
-/// rendered JSON, which is also Jsonnet.
+/// The claim `etchaPattern`: Jsonnet files and the name of the main file. The builder writes rendered
+/// JSON, which is also valid Jsonnet.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PatternFiles {
-    /// The name of the file to begin with.
+    /// The name of the main file.
     pub entrypoint: String,
-    /// Contents by name.
+    /// The contents of the files by their names.
     pub files: BTreeMap<String, String>,
 }
 
-/// A Pattern, rendered.
+/// A rendered Pattern.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct Pattern {
-    /// Whom the token is for.
+    /// The audience of the token.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub audience: Vec<String>,
-    /// Who issues it.
+    /// The issuer of the token.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub issuer: Option<String>,
-    /// What it is about.
+    /// The subject of the token.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub subject: Option<String>,
-    /// For how many seconds the token is valid.
+    /// The validity of the token in seconds.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub expires_in: Option<u64>,
-    /// How texts are run.
+    /// The program that runs Commands.
     pub exec: Exec,
-    /// What a build runs.
+    /// The Commands of a build.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub build: Vec<Entry>,
-    /// What a host runs.
+    /// The Commands of a host.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub run: Vec<Entry>,
 }
 
-/// The program that runs a Command's text, as its last argument.
+/// The program that runs the text of a Command, which is its last argument.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Exec {
-    /// The program's path.
+    /// The path of the program.
     pub command: String,
-    /// Its arguments, separated by spaces.
+    /// The other arguments, separated by spaces.
     pub flags: String,
 }
 
@@ -65,76 +63,79 @@ impl Default for Exec {
     }
 }
 
-/// A Command, or a list of them that is flattened.
+/// A Command or a nested list, which is flattened.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(untagged)]
 pub enum Entry {
-    /// One Command.
+    /// A Command.
     Command(Box<Command>),
     /// A nested list.
     List(Vec<Entry>),
 }
 
-/// A Command: `check` failing, or `always`, runs `change`. Without either it runs only when another
-/// names its id in `onChange` or `onFail`.
+/// A Command. Its `change` runs if its `check` fails or if `always` is set. A Command with neither
+/// runs only if another Command names its id in `onChange` or `onFail`.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Command {
-    /// Its name; need not be unique.
+    /// The name of the Command, which need not be unique.
     pub id: String,
-    /// Succeeds when nothing is to be done.
+    /// The text that succeeds if no change is needed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub check: Option<String>,
-    /// Does it.
+    /// The text that makes the change.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub change: Option<String>,
-    /// Run `change` without asking `check`.
+    /// Whether `change` runs without running `check`.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub always: bool,
-    /// Ids of later Commands to run after a change.
+    /// The ids of later Commands that run after a change of this one.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub on_change: Vec<String>,
-    /// Ids of later Commands to run after a failure.
+    /// The ids of later Commands that run after a failure of this one.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub on_fail: Vec<String>,
-    /// Hands `<PREFIX>_CHECK`, `<PREFIX>_CHANGE` (exit codes) and `<PREFIX>_CHANGE_OUT` to later
-    /// Commands.
+    /// The prefix of environment variables for later Commands: `<PREFIX>_CHECK` and
+    /// `<PREFIX>_CHANGE` are exit codes, and `<PREFIX>_CHANGE_OUT` is the output of `change`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub env_prefix: Option<String>,
-    /// Makes this a group: its Commands run in its place.
+    /// The Commands that run in place of this one, which makes this Command a group.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub commands: Vec<Entry>,
 }
 
-/// A Pattern that cannot be run.
+/// Why a Pattern cannot be run.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum PatternError {
-    /// The entry point is not among the files.
-    #[error("the Pattern's entrypoint {0:?} is not among its files")]
+    /// The main file is missing.
+    #[error("the Pattern has no file {0:?}, which is its entrypoint")]
     Entrypoint(String),
-    /// Not rendered, or not a Pattern.
+    /// The main file is not rendered, or not a Pattern.
     #[error("the Pattern's file {file:?} is not a rendered Pattern: {why}")]
     Format {
-        /// The file's name.
+        /// The name of the file.
         file: String,
-        /// What the parser says.
+        /// The error of the JSON reader.
         why: String,
     },
-    /// Groups in groups in groups.
-    #[error("the Pattern nests its Commands deeper than {} levels", run::DEPTH_MAX)]
+    /// Groups and lists are nested too deep.
+    #[error("the Pattern nests its Commands more than {DEPTH_MAX} levels deep")]
     TooDeep,
-    /// Too many Commands.
-    #[error("the Pattern has more than {} Commands", run::COMMANDS_MAX)]
+    /// The Pattern has too many Commands.
+    #[error("the Pattern has more than {COMMANDS_MAX} Commands")]
     TooMany,
-    /// A group that also does something itself.
+    /// A group also has a check or change of its own.
     #[error(
-        "the Command {0:?} has both \"commands\" and its own check, change or always: put those into a Command of the group"
+        "the Command {0:?} has \"commands\" and also its own check, change or always: move those into a Command of the group"
     )]
     GroupWithAction(String),
 }
 
 impl PatternFiles {
-    /// Reads a rendered Pattern.
+    /// Reads the rendered Pattern in the main file.
+    ///
+    /// # Errors
+    /// Fails if the main file is missing or is not a rendered Pattern.
     pub fn pattern(&self) -> Result<Pattern, PatternError> {
         let text = self
             .files
@@ -147,7 +148,7 @@ impl PatternFiles {
 
 impl From<&Pattern> for PatternFiles {
     fn from(pattern: &Pattern) -> Self {
-        let text = serde_json::to_string_pretty(pattern).expect("a Pattern has string keys only");
+        let text = serde_json::to_string_pretty(pattern).expect("a Pattern has only string keys");
         let entrypoint = "main.jsonnet".to_owned();
         Self { files: BTreeMap::from([(entrypoint.clone(), text)]), entrypoint }
     }
