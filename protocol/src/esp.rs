@@ -104,7 +104,7 @@ pub fn argument<'a>(cmdline: &'a str, name: &str) -> Option<&'a str> {
     cmdline
         .split_ascii_whitespace()
         .rev()
-        .find_map(|word| word.strip_prefix(name)?.strip_prefix('='))
+        .find_map(|argument| argument.strip_prefix(name)?.strip_prefix('='))
 }
 
 #[cfg(test)]

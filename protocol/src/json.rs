@@ -32,7 +32,7 @@ pub fn from_slice<'a, T: Deserialize<'a>>(json: &'a [u8]) -> serde_json::Result<
     serde_json::from_slice(json)
 }
 
-/// Checks any value and discards it.
+/// A visitor that checks any value for duplicate names and depth, and discards it.
 #[derive(Clone, Copy)]
 struct Unambiguous {
     /// The number of levels that may still be opened.

@@ -137,8 +137,8 @@ impl FromStr for ReleaseId {
     type Err = ();
 
     fn from_str(text: &str) -> Result<Self, ()> {
-        let good = text.len() == 16 && text.bytes().all(|b| b.is_ascii_hexdigit());
-        let number = good.then(|| u64::from_str_radix(text, 16).ok()).flatten();
+        let is_valid = text.len() == 16 && text.bytes().all(|b| b.is_ascii_hexdigit());
+        let number = is_valid.then(|| u64::from_str_radix(text, 16).ok()).flatten();
         number.map(Self).ok_or(())
     }
 }
@@ -271,8 +271,8 @@ impl Artifact {
 /// Returns whether `name` has 1 to 128 letters, digits and `._~+-` and does not start with a dot. Such
 /// a name needs no escaping as a file name or as a path segment of a URL.
 pub fn is_file_name(name: &str) -> bool {
-    let plain = |b: u8| b.is_ascii_alphanumeric() || b"._~+-".contains(&b);
-    (1..=128).contains(&name.len()) && !name.starts_with('.') && name.bytes().all(plain)
+    let is_allowed = |b: u8| b.is_ascii_alphanumeric() || b"._~+-".contains(&b);
+    (1..=128).contains(&name.len()) && !name.starts_with('.') && name.bytes().all(is_allowed)
 }
 
 fn invalid(field: &'static str, found: &str, expected: &'static str) -> ReleaseError {
@@ -282,9 +282,9 @@ fn invalid(field: &'static str, found: &str, expected: &'static str) -> ReleaseE
 /// Checks that `text` is printable ASCII without spaces, because it becomes part of lines, shell words
 /// and file names.
 fn check_identifier(name: &'static str, text: &str) -> Result<(), ReleaseError> {
-    let good =
+    let is_valid =
         (1..=IDENTIFIER_MAX).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_graphic());
-    if good {
+    if is_valid {
         Ok(())
     } else {
         Err(invalid(name, text, "expected 1 to 256 printable ASCII characters without spaces"))
@@ -292,9 +292,9 @@ fn check_identifier(name: &'static str, text: &str) -> Result<(), ReleaseError> 
 }
 
 fn check_digest(name: &'static str, text: &str) -> Result<(), ReleaseError> {
-    let hex = |b: u8| b.is_ascii_digit() || (b'a'..=b'f').contains(&b);
-    let good = text.len() == 64 && text.bytes().all(hex);
-    if good {
+    let is_hex = |b: u8| b.is_ascii_digit() || (b'a'..=b'f').contains(&b);
+    let is_valid = text.len() == 64 && text.bytes().all(is_hex);
+    if is_valid {
         Ok(())
     } else {
         Err(invalid(name, text, "expected 64 lower-case hexadecimal digits"))

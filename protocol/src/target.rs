@@ -44,8 +44,8 @@ impl FromStr for Variant {
     type Err = TargetError;
 
     fn from_str(name: &str) -> Result<Self, TargetError> {
-        let plain = name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit());
-        if name.is_empty() || name.len() > VARIANT_MAX || !plain {
+        let is_allowed = name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit());
+        if name.is_empty() || name.len() > VARIANT_MAX || !is_allowed {
             return Err(TargetError::Variant(excerpt(name)));
         }
         Ok(Self(name.to_owned()))

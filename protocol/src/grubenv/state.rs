@@ -9,7 +9,7 @@ use crate::excerpt::excerpt;
 use crate::release::ReleaseId;
 use crate::target::Target;
 
-/// How often GRUB tries to boot a new release before it falls back to the good slot.
+/// How many times GRUB tries to boot a new release before it falls back to the good slot.
 pub const TRIES: u8 = 3;
 
 /// The maximum length of a version that GRUB displays. Two versions have to fit into the sector, beside
@@ -51,7 +51,7 @@ impl FromStr for BootId {
 pub struct Trial {
     /// The slot on trial.
     pub slot: Slot,
-    /// How often GRUB may still try to boot the slot. At 0 the trial has failed, unless the slot is
+    /// How many times GRUB may still try to boot the slot. At 0 the trial has failed, unless the slot is
     /// running.
     pub tries: u8,
     /// The release on trial, which is recorded as failed if the trial fails.

@@ -47,7 +47,7 @@ pub struct Pattern {
     pub run: Vec<Entry>,
 }
 
-/// The program that runs the text of a Command, which is its last argument.
+/// The program that runs the scripts of Commands. It gets a script as its last argument.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Exec {
@@ -80,10 +80,10 @@ pub enum Entry {
 pub struct Command {
     /// The name of the Command, which need not be unique.
     pub id: String,
-    /// The text that succeeds if no change is needed.
+    /// A script that succeeds if no change is needed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub check: Option<String>,
-    /// The text that makes the change.
+    /// A script that makes the change.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub change: Option<String>,
     /// Whether `change` runs without running `check`.

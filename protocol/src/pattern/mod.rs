@@ -1,7 +1,7 @@
 //! Etcha's Patterns: lists of Commands, and the order in which they run.
 //!
 //! A Pattern is written in Jsonnet and rendered by the builder. A host reads only the rendered JSON.
-//! The caller of [`run`] decides how the text of a Command is executed, by its [`Shell`].
+//! The caller of [`run`] provides a [`Shell`], which executes the scripts of Commands.
 
 mod command;
 mod run;

@@ -11,7 +11,7 @@ const BUILD_MANIFEST: &str = "etcha:buildManifest";
 /// The prefix of an id in `onChange` that sets `etchaRunVars.NAME` to the output of a build's Command.
 const RUN_VAR: &str = "etcha:runVar_";
 
-/// The result of running a text.
+/// The result of a script.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Output {
     /// The exit code; 0 means success.
@@ -20,13 +20,16 @@ pub struct Output {
     pub text: String,
 }
 
-/// Runs the texts of Commands.
+/// Runs the scripts of Commands.
 pub trait Shell {
-    /// Why a text could not be run.
+    /// Why a script could not be run.
     type Error;
 
-    /// Runs `text` with these environment variables and waits for it to exit.
-    fn run(&mut self, text: &str, env: &BTreeMap<String, String>) -> Result<Output, Self::Error>;
+    /// Runs `script` with these environment variables and waits for it to exit.
+    ///
+    /// # Errors
+    /// Fails if the script could not be run. A script that exits with a non-zero code is not an error.
+    fn run(&mut self, script: &str, env: &BTreeMap<String, String>) -> Result<Output, Self::Error>;
 }
 
 /// Whether Commands may make changes.
@@ -92,7 +95,7 @@ impl Report {
 /// [`Mode::Check`] all checks run.
 ///
 /// # Errors
-/// Fails if the Pattern is not valid or if the shell cannot run a text. The failure of a Command is
+/// Fails if the Pattern is not valid or if the shell cannot run a script. The failure of a Command is
 /// part of the report instead.
 pub fn run<S: Shell>(
     commands: &[Entry],
@@ -119,7 +122,7 @@ pub enum RunError<E> {
     /// The Pattern is not valid.
     #[error(transparent)]
     Pattern(#[from] PatternError),
-    /// The shell could not run a text.
+    /// The shell could not run a script.
     #[error("the Command {id:?} could not be run")]
     Shell {
         /// The id of the Command.
@@ -248,9 +251,9 @@ impl<S: Shell> Run<'_, S> {
         }
     }
 
-    fn shell(&mut self, command: &Command, text: &str) -> Result<Output, RunError<S::Error>> {
+    fn shell(&mut self, command: &Command, script: &str) -> Result<Output, RunError<S::Error>> {
         self.shell
-            .run(text, &self.env)
+            .run(script, &self.env)
             .map_err(|source| RunError::Shell { id: command.id.clone(), source })
     }
 

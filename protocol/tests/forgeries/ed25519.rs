@@ -55,7 +55,7 @@ fn public_key(point: &[u8]) -> Result<PublicKey, KeyError> {
     key_text("ed25519public", [&prefix[..], point].concat(), "ed").parse()
 }
 
-struct Good {
+struct Fixture {
     pair: Ed25519KeyPair,
     ring: KeyRing,
     message: String,
@@ -63,14 +63,14 @@ struct Good {
     signature: Vec<u8>,
 }
 
-fn good() -> Good {
+fn fixture() -> Fixture {
     let key = PrivateKey::generate();
     let pair = Ed25519KeyPair::from_pkcs8_maybe_unchecked(&der(&key.reveal())).unwrap();
     let message = message(header("EdDSA", key.id()), CLAIMS);
     let signature = pair.sign(message.as_bytes()).as_ref().to_vec();
     let ring = key.public().clone().into();
     accepted(&with_signature(&message, &signature), &ring);
-    Good { pair, ring, message, signature }
+    Fixture { pair, ring, message, signature }
 }
 
 /// Returns the signatures with `S + n * L` in place of S, for every n from 1 to 14.
@@ -88,27 +88,27 @@ fn add_multiples_of_order(signature: &[u8]) -> Vec<Vec<u8>> {
 
 #[test]
 fn refuses_signatures_with_a_multiple_of_the_order_added() {
-    let good = good();
-    let forged = add_multiples_of_order(&good.signature).into_iter().map(|s| ("S + n L", s));
-    refused_signatures(&good.message, &good.ring, forged);
+    let fixture = fixture();
+    let forged = add_multiples_of_order(&fixture.signature).into_iter().map(|s| ("S + n L", s));
+    refused_signatures(&fixture.message, &fixture.ring, forged);
 }
 
 #[test]
 fn refuses_forged_signatures() {
-    let good = good();
-    let (r, s) = good.signature.split_at(32);
+    let fixture = fixture();
+    let (r, s) = fixture.signature.split_at(32);
     let both = |r: &[u8], s: &[u8]| [r, s].concat();
     let l: Vec<u8> = L.iter().rev().copied().collect();
     let mut l_less_one = l.clone();
     l_less_one[0] -= 1;
     let high_bits = |bits: u8| {
-        let mut high = good.signature.clone();
+        let mut high = fixture.signature.clone();
         high[63] |= bits;
         high
     };
     refused_signatures(
-        &good.message,
-        &good.ring,
+        &fixture.message,
+        &fixture.ring,
         [
             ("all zeros", vec![0; 64]),
             ("all ones", vec![0xff; 64]),
@@ -126,17 +126,17 @@ fn refuses_forged_signatures() {
             ("R with the other sign", both(&with_sign_flipped(r), s)),
             (
                 "of the message without its first byte",
-                good.pair.sign(&good.message.as_bytes()[1..]).as_ref().to_vec(),
+                fixture.pair.sign(&fixture.message.as_bytes()[1..]).as_ref().to_vec(),
             ),
-            ("of the claims only", good.pair.sign(CLAIMS.as_bytes()).as_ref().to_vec()),
+            ("of the claims only", fixture.pair.sign(CLAIMS.as_bytes()).as_ref().to_vec()),
             (
                 "of the message with a dot",
-                good.pair.sign(format!("{}.", good.message).as_bytes()).as_ref().to_vec(),
+                fixture.pair.sign(format!("{}.", fixture.message).as_bytes()).as_ref().to_vec(),
             ),
         ],
     );
-    refused_signatures(&good.message, &good.ring, wrong_lengths(&good.signature));
-    refused_signatures(&good.message, &good.ring, flipped_bits(&good.signature));
+    refused_signatures(&fixture.message, &fixture.ring, wrong_lengths(&fixture.signature));
+    refused_signatures(&fixture.message, &fixture.ring, flipped_bits(&fixture.signature));
 }
 
 fn with_sign_flipped(r: &[u8]) -> Vec<u8> {
@@ -147,21 +147,25 @@ fn with_sign_flipped(r: &[u8]) -> Vec<u8> {
 
 #[test]
 fn refuses_an_r_of_small_order() {
-    let good = good();
-    let s = &good.signature[32..];
+    let fixture = fixture();
+    let s = &fixture.signature[32..];
     for r in small_order() {
         let forged = [&[0; 32][..], s].map(|s| ("R of small order", [&r[..], s].concat()));
-        refused_signatures(&good.message, &good.ring, forged);
+        refused_signatures(&fixture.message, &fixture.ring, forged);
     }
 }
 
 #[test]
 fn refuses_a_signature_of_another_message() {
-    let good = good();
+    let fixture = fixture();
     for claims in ["{}", r#"{"iss":"etchaoS"}"#, r#"{"iss":"etchaos" }"#] {
-        let kid = good.ring.ids().next().unwrap();
+        let kid = fixture.ring.ids().next().unwrap();
         let other = message(header("EdDSA", kid), claims);
-        refused_signature("another message", &with_signature(&other, &good.signature), &good.ring);
+        refused_signature(
+            "another message",
+            &with_signature(&other, &fixture.signature),
+            &fixture.ring,
+        );
     }
 }
 

@@ -192,7 +192,7 @@ fn refuses_any_algorithm_but_that_of_the_key() {
         let text = header(alg, "k1").replace('\0', "\\u0000");
         let error = refused(alg, &signer.token(&text), &signer.ring);
         assert!(matches!(error, TokenError::Algorithm { .. }), "{alg}: {error}");
-        // An refused_signature token, as with "none".
+        // An unsigned token, as with "none".
         refused(alg, &with_signature(&message(&text, CLAIMS), []), &signer.ring);
     }
 }

@@ -1,6 +1,6 @@
 //! The kinds of forgeries in the public test vectors for JWS, Ed25519, ECDSA and RSA PKCS#1 v1.5, made
-//! here with generated keys. Each test first checks that the unchanged token is accepted, so that a
-//! forgery is refused for the change and for no other reason.
+//! here with generated keys. The unchanged tokens are checked to be accepted, so that a forgery is
+//! refused for the change and for no other reason.
 
 mod claims;
 mod ed25519;
@@ -118,26 +118,26 @@ pub fn refused_signatures<S: AsRef<[u8]>>(
 }
 
 /// Returns signatures of wrong lengths.
-pub fn wrong_lengths(good: &[u8]) -> [(&'static str, Vec<u8>); 10] {
+pub fn wrong_lengths(valid: &[u8]) -> [(&'static str, Vec<u8>); 10] {
     let join = |before: &[u8], kept: &[u8], after: &[u8]| [before, kept, after].concat();
     [
         ("empty", Vec::new()),
         ("one byte", vec![0]),
-        ("the first half", good[..good.len() / 2].to_vec()),
-        ("without its last byte", good[..good.len() - 1].to_vec()),
-        ("without its first byte", good[1..].to_vec()),
-        ("followed by a zero", join(&[], good, &[0])),
-        ("followed by garbage", join(&[], good, &[0xaa; 4])),
-        ("preceded by a zero", join(&[0], good, &[])),
-        ("preceded by garbage", join(&[0xaa; 4], good, &[])),
-        ("twice", join(good, good, &[])),
+        ("the first half", valid[..valid.len() / 2].to_vec()),
+        ("without its last byte", valid[..valid.len() - 1].to_vec()),
+        ("without its first byte", valid[1..].to_vec()),
+        ("followed by a zero", join(&[], valid, &[0])),
+        ("followed by garbage", join(&[], valid, &[0xaa; 4])),
+        ("preceded by a zero", join(&[0], valid, &[])),
+        ("preceded by garbage", join(&[0xaa; 4], valid, &[])),
+        ("twice", join(valid, valid, &[])),
     ]
 }
 
 /// Returns the signatures that differ in one bit.
-pub fn flipped_bits(good: &[u8]) -> impl Iterator<Item = (&'static str, Vec<u8>)> {
-    (0..good.len() * 8).map(|bit| {
-        let mut bad = good.to_vec();
+pub fn flipped_bits(valid: &[u8]) -> impl Iterator<Item = (&'static str, Vec<u8>)> {
+    (0..valid.len() * 8).map(|bit| {
+        let mut bad = valid.to_vec();
         bad[bit / 8] ^= 1 << (bit % 8);
         ("one bit changed", bad)
     })

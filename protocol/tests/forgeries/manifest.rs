@@ -15,7 +15,7 @@ impl Signer {
 }
 
 /// Returns the claims of a valid manifest.
-fn good() -> String {
+fn valid_claims() -> String {
     let artifact = |role: &str| {
         format!(
             r#"{{"role":"{role}","name":"1.{role}","size":1000,"sha256":"{SHA256}","url":"1.{role}"}}"#
@@ -30,8 +30,8 @@ fn good() -> String {
 
 #[test]
 fn refuses_a_manifest_with_one_invalid_detail() {
-    let (signer, good) = (Signer::new(), good());
-    assert_eq!(signer.read(&good).unwrap().release.build, 7);
+    let (signer, valid) = (Signer::new(), valid_claims());
+    assert_eq!(signer.read(&valid).unwrap().release.build, 7);
     let upper = SHA256.to_uppercase();
     for (from, to) in [
         // Sizes and other numbers.
@@ -109,8 +109,8 @@ fn refuses_a_manifest_with_one_invalid_detail() {
         (r#""arch":"amd64","version":"13.1""#, r#""arch":"AMD64","version":"13.1""#),
         (r#""arch":"amd64","version":"13.1""#, r#""arch":"","version":"13.1""#),
     ] {
-        let bad = good.replacen(from, to, 1);
-        assert_ne!(bad, good, "{from}");
+        let bad = valid.replacen(from, to, 1);
+        assert_ne!(bad, valid, "{from}");
         if let Ok(read) = signer.read(&bad) {
             panic!("accepted: {to}: {:?}", read.release);
         }
@@ -120,10 +120,10 @@ fn refuses_a_manifest_with_one_invalid_detail() {
 /// serde reads a list of the field values as a struct, which must not be possible in a manifest.
 #[test]
 fn refuses_a_list_in_place_of_an_object() {
-    let (signer, good) = (Signer::new(), good());
+    let (signer, valid) = (Signer::new(), valid_claims());
     let part = |from: &str, to: &str| {
-        let start = good.find(from).unwrap() + from.len();
-        &good[start..start + good[start..].find(to).unwrap()]
+        let start = valid.find(from).unwrap() + from.len();
+        &valid[start..start + valid[start..].find(to).unwrap()]
     };
     let release = format!(r#"{{"schema"{}}}]}}"#, part(r#"{"schema""#, "}]}}"));
     let package = part(r#""packages":["#, "]");
@@ -139,8 +139,8 @@ fn refuses_a_list_in_place_of_an_object() {
             ),
         ),
     ] {
-        let bad = good.replacen(object, &list, 1);
-        assert_ne!(bad, good, "{object}");
+        let bad = valid.replacen(object, &list, 1);
+        assert_ne!(bad, valid, "{object}");
         let error = signer.read(&bad).err().unwrap_or_else(|| panic!("accepted: {list}"));
         assert!(error.contains("expected an object"), "{error}");
     }

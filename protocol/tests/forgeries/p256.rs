@@ -24,7 +24,7 @@ const P: [u8; 32] = [
     0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff,
 ];
 
-struct Good {
+struct Fixture {
     pkcs8: Vec<u8>,
     public: Vec<u8>,
     ring: KeyRing,
@@ -42,13 +42,13 @@ pub fn pkcs8(algorithm: &'static EcdsaSigningAlgorithm) -> Vec<u8> {
     EcdsaKeyPair::generate_pkcs8(algorithm, &SystemRandom::new()).unwrap().as_ref().to_vec()
 }
 
-fn good() -> Good {
+fn fixture() -> Fixture {
     let pkcs8 = pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING);
     let (key, ring) = trusted("ecp256", &pkcs8, "ec");
     let message = message(header("ES256", "ec"), CLAIMS);
     let signature = sign(&ECDSA_P256_SHA256_FIXED_SIGNING, &pkcs8, message.as_bytes());
     accepted(&with_signature(&message, &signature), &ring);
-    Good { pkcs8, public: der(&key.public().to_string()), ring, message, signature }
+    Fixture { pkcs8, public: der(&key.public().to_string()), ring, message, signature }
 }
 
 fn number(last: u8) -> [u8; 32] {
@@ -59,8 +59,8 @@ fn number(last: u8) -> [u8; 32] {
 
 #[test]
 fn refuses_numbers_out_of_range() {
-    let good = good();
-    let (r, s) = good.signature.split_at(32);
+    let fixture = fixture();
+    let (r, s) = fixture.signature.split_at(32);
     let n_less_one = difference(&N, &number(1));
     let n_more_one = sum(&N, &number(1));
     let numbers: [(&str, &[u8]); 8] = [
@@ -78,8 +78,8 @@ fn refuses_numbers_out_of_range() {
             let kind = format!("r = {name}, s = {other}");
             crate::refused_signature(
                 &kind,
-                &with_signature(&good.message, [r, s].concat()),
-                &good.ring,
+                &with_signature(&fixture.message, [r, s].concat()),
+                &fixture.ring,
             );
         }
     }
@@ -87,25 +87,25 @@ fn refuses_numbers_out_of_range() {
         let kind = format!("r = {name}, s is valid");
         crate::refused_signature(
             &kind,
-            &with_signature(&good.message, [r, s].concat()),
-            &good.ring,
+            &with_signature(&fixture.message, [r, s].concat()),
+            &fixture.ring,
         );
     }
 }
 
 #[test]
 fn refuses_forged_signatures() {
-    let good = good();
-    let (r, s) = good.signature.split_at(32);
+    let fixture = fixture();
+    let (r, s) = fixture.signature.split_at(32);
     let both = |r: &[u8], s: &[u8]| [r, s].concat();
-    let asn1 = sign(&ECDSA_P256_SHA256_ASN1_SIGNING, &good.pkcs8, good.message.as_bytes());
-    let of = |text: &[u8]| sign(&ECDSA_P256_SHA256_FIXED_SIGNING, &good.pkcs8, text);
+    let asn1 = sign(&ECDSA_P256_SHA256_ASN1_SIGNING, &fixture.pkcs8, fixture.message.as_bytes());
+    let of = |text: &[u8]| sign(&ECDSA_P256_SHA256_FIXED_SIGNING, &fixture.pkcs8, text);
     let integer = |number: &[u8]| tlv(2, &[&[0][..], number].concat());
     let other = pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING);
     let p384 = pkcs8(&ECDSA_P384_SHA384_FIXED_SIGNING);
     refused_signatures(
-        &good.message,
-        &good.ring,
+        &fixture.message,
+        &fixture.ring,
         [
             ("DER", asn1),
             ("DER of the valid signature", tlv(0x30, &both(&integer(r), &integer(s)))),
@@ -119,16 +119,16 @@ fn refuses_forged_signatures() {
             ("of the claims only", of(CLAIMS.as_bytes())),
             (
                 "of another key",
-                sign(&ECDSA_P256_SHA256_FIXED_SIGNING, &other, good.message.as_bytes()),
+                sign(&ECDSA_P256_SHA256_FIXED_SIGNING, &other, fixture.message.as_bytes()),
             ),
             (
                 "of a P-384 key",
-                sign(&ECDSA_P384_SHA384_FIXED_SIGNING, &p384, good.message.as_bytes()),
+                sign(&ECDSA_P384_SHA384_FIXED_SIGNING, &p384, fixture.message.as_bytes()),
             ),
         ],
     );
-    refused_signatures(&good.message, &good.ring, wrong_lengths(&good.signature));
-    refused_signatures(&good.message, &good.ring, flipped_bits(&good.signature));
+    refused_signatures(&fixture.message, &fixture.ring, wrong_lengths(&fixture.signature));
+    refused_signatures(&fixture.message, &fixture.ring, flipped_bits(&fixture.signature));
 }
 
 /// RFC 7518 does not require the smaller of s and n - s, and the signers of Go do not choose it. That is
@@ -136,25 +136,25 @@ fn refuses_forged_signatures() {
 /// claims, and pushes by `jti`.
 #[test]
 fn accepts_the_negated_s_with_the_same_claims() {
-    let good = good();
-    let (r, s) = good.signature.split_at(32);
-    let second = with_signature(&good.message, [r, &difference(&N, s)].concat());
+    let fixture = fixture();
+    let (r, s) = fixture.signature.split_at(32);
+    let second = with_signature(&fixture.message, [r, &difference(&N, s)].concat());
     assert_eq!(
-        accepted(&second, &good.ring),
-        accepted(&with_signature(&good.message, &good.signature), &good.ring)
+        accepted(&second, &fixture.ring),
+        accepted(&with_signature(&fixture.message, &fixture.signature), &fixture.ring)
     );
 }
 
 #[test]
 fn refuses_invalid_points_as_keys() {
-    let good = good();
+    let fixture = fixture();
     let refused = |der: &[u8]| key_text("ecp256public", der, "x").parse::<PublicKey>().is_err();
-    assert!(!refused(&good.public));
-    let (prefix, point) = good.public.split_at(good.public.len() - 65);
+    assert!(!refused(&fixture.public));
+    let (prefix, point) = fixture.public.split_at(fixture.public.len() - 65);
     let algorithm = &prefix[2..prefix.len() - 3];
     let with_point =
         |point: &[u8]| tlv(0x30, &[algorithm, &tlv(3, &[&[0][..], point].concat())].concat());
-    assert_eq!(with_point(point), good.public);
+    assert_eq!(with_point(point), fixture.public);
     let mut off_curve = point.to_vec();
     off_curve[64] ^= 1;
     let compressed = [&[2 + (point[64] & 1)][..], &point[1..33]].concat();
@@ -171,7 +171,7 @@ fn refuses_invalid_points_as_keys() {
         ("x and y of 0", with_point(&[&[4][..], &[0; 64]].concat())),
         ("x of p", with_point(&[&[4][..], &P, &point[33..]].concat())),
         ("a bare point", point.to_vec()),
-        ("an extra byte", [&good.public[..], &[0]].concat()),
+        ("an extra byte", [&fixture.public[..], &[0]].concat()),
         ("a P-384 key", p384.as_ref().to_vec()),
     ] {
         assert!(refused(&der), "{kind}");

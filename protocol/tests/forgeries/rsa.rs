@@ -23,7 +23,7 @@ const DIGEST_INFO: [u8; 19] = [
     0x00, 0x04, 0x20,
 ];
 
-struct Good {
+struct Fixture {
     pair: RsaKeyPair,
     ring: KeyRing,
     message: String,
@@ -33,7 +33,7 @@ struct Good {
     d: BigUint,
 }
 
-fn good() -> Good {
+fn fixture() -> Fixture {
     let pair = RsaKeyPair::generate(KeySize::Rsa2048).unwrap();
     let pkcs8: aws_lc_rs::encoding::Pkcs8V1Der<'_> = pair.as_der().unwrap();
     let (_, ring) = trusted("rsa2048", pkcs8.as_ref(), "rsa");
@@ -45,7 +45,7 @@ fn good() -> Good {
     let numbers = elements(&elements(&key)[0]);
     let n = numbers[1][numbers[1].len() - SIZE..].to_vec();
     let d = BigUint::from_bytes_be(&numbers[3]);
-    Good { pair, ring, message, signature, n, d }
+    Fixture { pair, ring, message, signature, n, d }
 }
 
 /// Returns the contents of consecutive DER elements.
@@ -69,7 +69,7 @@ fn sign(pair: &RsaKeyPair, padding: &'static dyn RsaEncoding, message: &[u8]) ->
     signature
 }
 
-impl Good {
+impl Fixture {
     /// Returns the signature whose padded block is `block`. Only the owner of the key can make it.
     fn sign_block(&self, block: &[u8]) -> Vec<u8> {
         assert_eq!(block.len(), SIZE);
@@ -87,11 +87,15 @@ fn padded(content: &[u8]) -> Vec<u8> {
 
 #[test]
 fn refuses_blocks_without_exact_padding() {
-    let good = good();
-    let digest = Sha256::digest(good.message.as_bytes()).to_vec();
+    let fixture = fixture();
+    let digest = Sha256::digest(fixture.message.as_bytes()).to_vec();
     let info = [&DIGEST_INFO[..], &digest].concat();
     let block = padded(&info);
-    assert_eq!(good.sign_block(&block), good.signature, "the block is that of the valid signature");
+    assert_eq!(
+        fixture.sign_block(&block),
+        fixture.signature,
+        "the block is that of the valid signature"
+    );
 
     let algorithm = &DIGEST_INFO[4..15];
     let rebuilt = |algorithm: &[u8], digest: &[u8]| {
@@ -134,49 +138,49 @@ fn refuses_blocks_without_exact_padding() {
         ("another algorithm identifier", changed(SIZE - 32 - 6, 0x1a)),
         ("another digest", changed(SIZE - 1, !block[SIZE - 1])),
     ];
-    let forged = forged.map(|(kind, block)| (kind, good.sign_block(&block)));
-    refused_signatures(&good.message, &good.ring, forged);
+    let forged = forged.map(|(kind, block)| (kind, fixture.sign_block(&block)));
+    refused_signatures(&fixture.message, &fixture.ring, forged);
 }
 
 #[test]
 fn refuses_forged_signatures() {
-    let good = good();
+    let fixture = fixture();
     let number = |last: u8| [vec![0; SIZE - 1], vec![last]].concat();
     let mut flipped = Vec::new();
     for bit in (0..SIZE * 8).step_by(37) {
-        let mut bad = good.signature.clone();
+        let mut bad = fixture.signature.clone();
         bad[bit / 8] ^= 1 << (bit % 8);
         flipped.push(("one bit changed", bad));
     }
-    let increased = sum(&good.signature, &good.n);
-    let wraps = increased < good.n;
+    let increased = sum(&fixture.signature, &fixture.n);
+    let wraps = increased < fixture.n;
     let with_carry = [&[u8::from(wraps)][..], &increased].concat();
     refused_signatures(
-        &good.message,
-        &good.ring,
+        &fixture.message,
+        &fixture.ring,
         [
             ("0", number(0)),
             ("1", number(1)),
             ("2", number(2)),
-            ("n", good.n.clone()),
-            ("n - 1", crate::difference(&good.n, &number(1))),
+            ("n", fixture.n.clone()),
+            ("n - 1", crate::difference(&fixture.n, &number(1))),
             ("all ones", vec![0xff; SIZE]),
-            ("-s", crate::difference(&good.n, &good.signature)),
+            ("-s", crate::difference(&fixture.n, &fixture.signature)),
             ("s + n", if wraps { with_carry } else { increased }),
-            ("with SHA-384", sign(&good.pair, &RSA_PKCS1_SHA384, good.message.as_bytes())),
-            ("with SHA-512", sign(&good.pair, &RSA_PKCS1_SHA512, good.message.as_bytes())),
-            ("PSS", sign(&good.pair, &RSA_PSS_SHA256, good.message.as_bytes())),
-            ("of another message", sign(&good.pair, &RSA_PKCS1_SHA256, b"x")),
-            ("bytes reversed", good.signature.iter().rev().copied().collect()),
+            ("with SHA-384", sign(&fixture.pair, &RSA_PKCS1_SHA384, fixture.message.as_bytes())),
+            ("with SHA-512", sign(&fixture.pair, &RSA_PKCS1_SHA512, fixture.message.as_bytes())),
+            ("PSS", sign(&fixture.pair, &RSA_PSS_SHA256, fixture.message.as_bytes())),
+            ("of another message", sign(&fixture.pair, &RSA_PKCS1_SHA256, b"x")),
+            ("bytes reversed", fixture.signature.iter().rev().copied().collect()),
         ],
     );
-    refused_signatures(&good.message, &good.ring, wrong_lengths(&good.signature));
-    refused_signatures(&good.message, &good.ring, flipped);
+    refused_signatures(&fixture.message, &fixture.ring, wrong_lengths(&fixture.signature));
+    refused_signatures(&fixture.message, &fixture.ring, flipped);
 }
 
 #[test]
 fn refuses_small_keys_and_other_exponents() {
-    let good = good();
+    let fixture = fixture();
     let key = |n: &[u8], e: &[u8]| {
         let unsigned = |number: &[u8]| {
             tlv(2, &[if number[0] < 0x80 { &[] } else { &[0][..] }, number].concat())
@@ -186,18 +190,18 @@ fn refuses_small_keys_and_other_exponents() {
         (numbers.clone(), tlv(0x30, &[algorithm, tlv(3, &[&[0][..], &numbers].concat())].concat()))
     };
     let refused = |der: &[u8]| key_text("rsa2048public", der, "x").parse::<PublicKey>().is_err();
-    let (pkcs1, spki) = key(&good.n, &[1, 0, 1]);
+    let (pkcs1, spki) = key(&fixture.n, &[1, 0, 1]);
     assert!(!refused(&spki));
-    let small = |bits: usize| key(&good.n[SIZE - bits / 8..], &[1, 0, 1]).1;
-    let mut even = good.n.clone();
+    let small = |bits: usize| key(&fixture.n[SIZE - bits / 8..], &[1, 0, 1]).1;
+    let mut even = fixture.n.clone();
     even[SIZE - 1] &= 0xfe;
     for (kind, der) in [
-        ("exponent 1", key(&good.n, &[1]).1),
-        ("exponent 2", key(&good.n, &[2]).1),
-        ("exponent 3", key(&good.n, &[3]).1),
-        ("exponent 17", key(&good.n, &[17]).1),
-        ("exponent 65536", key(&good.n, &[1, 0, 0]).1),
-        ("exponent that ends like 65537", key(&good.n, &[2, 3, 1, 0, 1]).1),
+        ("exponent 1", key(&fixture.n, &[1]).1),
+        ("exponent 2", key(&fixture.n, &[2]).1),
+        ("exponent 3", key(&fixture.n, &[3]).1),
+        ("exponent 17", key(&fixture.n, &[17]).1),
+        ("exponent 65536", key(&fixture.n, &[1, 0, 0]).1),
+        ("exponent that ends like 65537", key(&fixture.n, &[2, 3, 1, 0, 1]).1),
         ("512 bits", small(512)),
         ("1024 bits", small(1024)),
         ("2040 bits", small(2040)),

@@ -7,7 +7,7 @@ use serde_json::json;
 
 use crate::{CLAIMS, accepted, der, header, message, refused, trusted, with_signature};
 
-fn good() -> (KeyRing, [String; 3]) {
+fn valid_parts() -> (KeyRing, [String; 3]) {
     let (key, ring) = trusted("ed25519", der(&PrivateKey::generate().reveal()), "k1");
     let pair = Ed25519KeyPair::from_pkcs8_maybe_unchecked(&der(&key.reveal())).unwrap();
     let message = message(header("EdDSA", "k1"), CLAIMS);
@@ -20,7 +20,7 @@ fn good() -> (KeyRing, [String; 3]) {
 
 #[test]
 fn refuses_other_encodings_of_a_part() {
-    let (ring, parts) = good();
+    let (ring, parts) = valid_parts();
     let middle = |part: &str, with: &str| format!("{}{with}{}", &part[..8], &part[8..]);
     for index in 0..3 {
         let part = &parts[index];
@@ -51,7 +51,7 @@ fn refuses_other_encodings_of_a_part() {
 /// 64 bytes take 86 characters, and the last character has four unused bits.
 #[test]
 fn refuses_unused_bits_that_are_not_zero() {
-    let (ring, [header, claims, signature]) = good();
+    let (ring, [header, claims, signature]) = valid_parts();
     let alphabet = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
     let (start, last) = signature.split_at(85);
     let mut accepted = Vec::new();
@@ -65,7 +65,7 @@ fn refuses_unused_bits_that_are_not_zero() {
 
 #[test]
 fn refuses_texts_that_are_not_tokens() {
-    let (ring, [header, claims, signature]) = good();
+    let (ring, [header, claims, signature]) = valid_parts();
     let token = format!("{header}.{claims}.{signature}");
     let flattened = json!({"protected": header, "payload": claims, "signature": signature});
     let general = json!({
@@ -109,7 +109,7 @@ fn refuses_texts_that_are_not_tokens() {
 
 #[test]
 fn limits_the_length_of_a_token() {
-    let (ring, [header, _, signature]) = good();
+    let (ring, [header, _, signature]) = valid_parts();
     let frame = header.len() + signature.len() + 2;
     let token = |length: usize| format!("{header}.{}.{signature}", "A".repeat(length - frame));
     let error = refused("the maximum length", &token(TOKEN_MAX), &ring);

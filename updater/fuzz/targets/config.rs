@@ -11,11 +11,11 @@ const SECRET: &str = "SECRET";
 
 fuzz_target!(|data: &[u8]| {
     check(Fragment::from_json(data), data);
-    if let Ok(word) = str::from_utf8(data) {
+    if let Ok(argument) = str::from_utf8(data) {
         // In base64 the input does not contain the secret as text, so the error cannot be checked.
-        let trimmed = word.trim();
+        let trimmed = argument.trim();
         let json = if trimmed.starts_with('{') { trimmed } else { SECRET };
-        check(Fragment::from_word(word), json.as_bytes());
+        check(Fragment::from_word(argument), json.as_bytes());
     }
 });
 

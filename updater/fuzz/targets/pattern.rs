@@ -9,7 +9,7 @@ use std::convert::Infallible;
 use libfuzzer_sys::fuzz_target;
 use protocol::pattern::{Entry, Mode, Outcome, Output, Pattern, PatternFiles, Shell, run};
 
-/// A shell that runs nothing. About every third text fails.
+/// A shell that runs nothing. About one in three scripts fails.
 #[derive(Default)]
 struct FakeShell {
     ran: Vec<String>,
@@ -41,7 +41,7 @@ fuzz_target!(|data: &[u8]| {
     }
     assert!(
         shell.ran.iter().all(|text| checks.contains(text.as_str())),
-        "a text that is not a check ran in check mode"
+        "a script that is not a check ran in check mode"
     );
 
     let mut shell = FakeShell::default();

@@ -2,17 +2,17 @@ use super::*;
 use crate::pattern::{Pattern, PatternFiles};
 use serde_json::json;
 
-/// Fails if a text starts with `no`, and prints the text and `$X_CHANGE_OUT`.
+/// Prints a script and `$X_CHANGE_OUT`. Scripts that start with `no` fail.
 struct FakeShell(Vec<String>);
 
 impl Shell for FakeShell {
     type Error = std::convert::Infallible;
 
-    fn run(&mut self, text: &str, env: &BTreeMap<String, String>) -> Result<Output, Self::Error> {
-        self.0.push(text.to_owned());
+    fn run(&mut self, script: &str, env: &BTreeMap<String, String>) -> Result<Output, Self::Error> {
+        self.0.push(script.to_owned());
         let exported = env.get("X_CHANGE_OUT").cloned().unwrap_or_default();
-        let code = i32::from(text.starts_with("no"));
-        Ok(Output { code, text: format!("{text}{exported}\n") })
+        let code = i32::from(script.starts_with("no"));
+        Ok(Output { code, text: format!("{script}{exported}\n") })
     }
 }
 
