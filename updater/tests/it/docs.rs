@@ -217,7 +217,7 @@ fn every_step_is_documented() {
 fn every_message_is_one_of_ours() {
     let sources = sources(&["updater/src", "protocol/src"]).replace("\\\"", "\"");
     let page = page("docs/operators.md");
-    let section = page.split("## What an error means").nth(1).unwrap();
+    let section = page.split("## Troubleshooting").nth(1).unwrap();
     let rows = section.lines().filter_map(|line| line.strip_prefix("| `"));
     let messages: Vec<&str> = rows.map(|row| row.split("` |").next().unwrap()).collect();
     assert!(messages.len() >= 25, "{messages:?}");
