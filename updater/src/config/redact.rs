@@ -13,8 +13,7 @@ pub(super) fn describe_error(json: &[u8], error: &serde_json::Error) -> String {
     let text = error.to_string();
     let is_syntax = error.classify() != serde_json::error::Category::Data;
     if is_syntax || text.starts_with("nested deeper than ") {
-        // This message has line and column and quotes nothing. The text may not be JSON, so no path is
-        // added.
+        // The message has line and column, and quotes nothing. Text that is not JSON has no path.
         return text;
     }
     let (line, column) = (error.line(), error.column());
@@ -27,7 +26,7 @@ pub(super) fn describe_error(json: &[u8], error: &serde_json::Error) -> String {
     // Splits at the last occurrence, because a quoted value may contain the separator. The text after
     // it comes from our types.
     let (found, expected) = match text.rsplit_once(", expected ") {
-        // JSON calls it a list.
+        // serde calls a JSON list a sequence.
         Some((found, "a sequence")) => (found, ", expected a list, such as [\"…\"]".to_owned()),
         Some((found, expected)) => (found, format!(", expected {expected}")),
         None => (text, String::new()),
@@ -36,7 +35,7 @@ pub(super) fn describe_error(json: &[u8], error: &serde_json::Error) -> String {
         Some((kind @ ("unknown" | "missing" | "duplicate"), name)) => {
             format!("{kind} field `{}`", shorten(name.strip_suffix('`').unwrap_or(name)))
         }
-        _ => "wrong type of value".to_owned(),
+        _ => "invalid value".to_owned(),
     };
     format!("{what}{expected}, {at}")
 }

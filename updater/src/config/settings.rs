@@ -77,7 +77,7 @@ impl TryFrom<&Merged> for Settings {
 
 fn cdn(merged: &Merged) -> Result<Vec<String>, ConfigError> {
     let Some(cdn) = &merged.cdn else { return Ok(Vec::new()) };
-    // The message omits the value, which may be invalid just because it contains a password.
+    // The message omits the value, which may be invalid because it contains a password.
     let why = "expected https://host/path or http://host/path, or with a port from 1 to 65535 after the host, without credentials, query or fragment; or an absolute directory; or a list of these";
     validate_each(&cdn.value.0, |text| {
         base_url(text).ok_or_else(|| invalid("cdn", &cdn.source, why))
@@ -107,12 +107,13 @@ fn allowed_origins(merged: &Merged) -> Result<Vec<String>, ConfigError> {
     let why = "expected https://host[:port], the port from 1 to 65535, with nothing after it";
     // Without this rule, an https CDN could redirect its hosts to plain http.
     let http = "expected https://host[:port]: http is not accepted here, so serve these files by https, or set \"cdn\" to the http address that serves them";
-    validate_each(&origins.value, |text| match text {
-        text if origin(text) != Some(text) => Err(invalid("allowedOrigins", &origins.source, why)),
-        text if text.starts_with("http://") => {
-            Err(invalid("allowedOrigins", &origins.source, http))
+    validate_each(&origins.value, |text| {
+        let is_origin = origin(text) == Some(text);
+        if is_origin && text.starts_with("https://") {
+            return Ok(text.to_owned());
         }
-        text => Ok(text.to_owned()),
+        let why = if is_origin { http } else { why };
+        Err(invalid("allowedOrigins", &origins.source, why))
     })
 }
 
