@@ -6,237 +6,336 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
-/// Keeps an EtchaOS host up to date.
+/// Keeps an EtchaOS host up to date
 ///
-/// A host has two slots, a and b. An update goes into the one that is not needed, gets three tries to
-/// boot, and is confirmed when a boot was healthy; else the host reboots by itself, the boot loader
-/// falls back to the other slot, and the release is not installed again until there is a newer one.
+/// A host has two slots, a and b, on its EFI system partition (ESP). An update installs a release into
+/// the slot that is not needed, the spare slot, and puts it on trial: the boot loader tries it up to
+/// three times. After a healthy boot the release is confirmed, and its slot becomes the good slot.
+/// Otherwise the host reboots, the boot loader falls back to the good slot, and the failed release is
+/// not installed again.
 #[derive(Debug, Parser)]
 #[command(name = "etchaos-updater", bin_name = "etchaos-updater", version, after_help = AFTER_HELP)]
 pub struct Cli {
-    /// What to do.
+    /// The command to run.
     #[command(subcommand)]
-    pub command: Command,
-    /// What holds for every command.
+    pub(crate) command: Command,
+    /// Options of every command.
     #[command(flatten)]
-    pub global: Global,
+    pub(crate) global: Global,
 }
 
 const AFTER_HELP: &str = "\
-Configuration is JSON, merged in this order, the later over the earlier: built-in defaults,
-/usr/lib/etchaos/updater.json, etchaos/config.json on the ESP, etchaos.config= on the kernel command
-line, SMBIOS type 11 strings that begin with etchaos=, user-data on a volume labelled cidata, --config.
-The command line and SMBIOS also take base64 of it. For example:
+Configuration:
+  The configuration is a JSON object, merged from the following sources. A later source replaces
+  the value, or the whole list, of an earlier one; only keys and listen.sources are added together.
+
+    1. built-in defaults
+    2. /usr/lib/etchaos/updater.json
+    3. etchaos/config.json on the ESP
+    4. etchaos.config= on the kernel command line
+    5. SMBIOS type 11 strings that begin with etchaos=
+    6. user-data on a volume labelled cidata
+    7. files given with --config
+
+  The kernel command line and SMBIOS also accept base64 of the JSON. Keys:
+
+  cdn             URL (https://… or, because releases are signed, http://…) or absolute directory
+                  with the releases, or a list of mirrors in the order in which to try them
+  variant         variant to follow; default: the running one
+  keys            public keys to trust in addition to those in /usr/lib/etchaos/keys
+  allowedOrigins  list of https://host[:port] to which redirects and artifact URLs may lead in
+                  addition to the CDN's origin
+  proxy           http://[user:password@]host:port; default: https_proxy and http_proxy of the
+                  environment
+  noProxy         hosts to connect to without the proxy: names, .suffixes or *
+  ca              PEM files with certificate authorities to trust in addition to the public ones
+  rateLimit       maximum download rate in bytes per second, or with a unit: \"500K\", \"2M\"
+  health.units    units that must be active before a new release is confirmed
+  health.checks   shell commands that must exit with 0 before a new release is confirmed
+  health.deadline time after boot within which a host must become healthy; default: 15min
+  reboot          when to boot a new release: idle (default: as soon as no user is logged in and no
+                  inhibitor is held), now, never, or a window: {\"window\": \"Sat 02:00\",
+                  \"duration\": \"2h\"}, where window is a calendar expression of systemd, and
+                  \"idle\": false ignores users and inhibitors
+  metrics         file that ends with .prom, for the textfile collector of node-exporter
+  listen          accepts Patterns pushed by the configured sources, on address (default:
+                  0.0.0.0:4000)
+
+Examples:
+  A configuration with two mirrors, without automatic reboots, and with a source that may push:
 
   {\"cdn\": [\"https://cdn.example/etchaos\", \"/mnt/mirror\"], \"reboot\": \"never\",
    \"listen\": {\"sources\": {\"ci\": {\"keys\": [\"ed25519public:…\"]}}}}
 
-  cdn             where releases are: https://…, http://… (they are signed) or an absolute directory; or
-                  a list of these, mirrors in the order in which they are asked
-  variant         the variant to follow; default: the one that runs
-  keys            whom to trust, besides /usr/lib/etchaos/keys of the image; all sources add up
-  allowedOrigins  https://host[:port] that a manifest may name besides the CDN's
-  proxy           http://[user:password@]host:port; default: as https_proxy and http_proxy say
-  noProxy         hosts that are reached without it: names, .suffixes or *
-  ca              PEM files of certificates to trust besides the public ones
-  rateLimit       bytes per second, or such as \"500K\", \"2M\"
-  health.units    units that have to be active before a new release is confirmed
-  health.checks   shell commands that have to end with 0 before that
-  health.deadline how long after the boot that may take; default: 15min
-  reboot          when to boot what was installed: idle (default: nobody is logged in or holds an
-                  inhibitor), now, never, or {\"window\": \"Sat 02:00\", \"duration\": \"2h\"}, in which
-                  the window is a calendar expression of systemd, and \"idle\": false does not wait
-  metrics         a file that ends with .prom, for node-exporter's textfile collector
-  listen          answers pushed Patterns, on address (default 0.0.0.0:4000), from sources
+  Show the state of the host:                   etchaos-updater status
+  Show what an update would do:                 etchaos-updater update --dry-run
+  Update from a USB stick:                      etchaos-updater update --config /mnt/stick.json
+  Return to the previous release:               etchaos-updater rollback
 
-A later source replaces a value of an earlier one, and a list as a whole; only keys add up.
+Exit codes:
+  0    success, or nothing to do
+  1    error; verify: something is damaged; health: the host is not healthy; rollback: the other
+       slot cannot be booted; config --require: the value is not set
+  2    invalid usage
+  3    nothing was done, for a reason that is not an error: the running release is not confirmed,
+       the offered release failed its trial or was rolled back, or no source may push
+  10   check: an action is outstanding (install, repair, reboot, or cancel a trial)
+  129, 130, 143
+       ended by SIGHUP, SIGINT or SIGTERM; the next update resumes
+  255  config --require: the value cannot be determined";
 
-Exit codes: 0 done, or nothing to do; 1 error; 2 wrong usage; 3 nothing was done for a reason that is
-not an error (the running release is not confirmed, the offered one failed its trial or was rolled
-back, listening is off); 10 check only: there is something to do (install, repair, reboot).
-verify: 0 whole, 1 damaged. health: 0 healthy, 1 not. rollback: 1 also if there is no way back.
-config --require: 0 it is set, 1 it is not, 255 it cannot be read (the unit fails, or is tried again);
-a broken configuration is 255 for cdn, and 1 for listen (it is skipped). SIGINT, SIGTERM and
-SIGHUP end an update in order; the next one goes on.";
+const CHECK_HELP: &str = "\
+Examples:
+  etchaos-updater check
+  etchaos-updater check --json
 
-// For each command those that it has.
-const CHECK_EXITS: &str = "\
-Exit codes: 0 the host is up to date; 1 error; 2 wrong usage; 3 what is offered has to wait (the
-running release is not confirmed, or the offered one failed its trial or was rolled back); 10 there is
-something to do (install, repair, reboot, or call a trial off).";
-const UPDATE_EXITS: &str = "\
-Exit codes: 0 done, or nothing to do; 1 error, and what runs is as it was; 2 wrong usage; 3 what is
-offered has to wait (the running release is not confirmed, or the offered one failed its trial or was
-rolled back); 129, 130, 143 ended by SIGHUP, SIGINT or SIGTERM, and the next update goes on.";
-const STATUS_EXITS: &str =
-    "Exit codes: 0 it is shown; 1 error, or the configuration is broken; 2 wrong usage.";
-const VERIFY_EXITS: &str = "\
-Exit codes: 0 everything is whole; 1 something is damaged, the configuration is broken, or another
-error; 2 wrong usage.";
-const CONFIRM_EXITS: &str =
-    "Exit codes: 0 the running slot is good, or was rolled back; 1 error; 2 wrong usage.";
-const HEALTH_EXITS: &str = "Exit codes: 0 healthy; 1 not healthy, or error; 2 wrong usage.";
-const ROLLBACK_EXITS: &str = "\
-Exit codes: 0 the way back is set, or a trial that had not begun is called off; 1 there is no way back,
-or error; 2 wrong usage.";
-const LISTEN_EXITS: &str = "\
-Exit codes: 1 error; 2 wrong usage; 3 nobody may push, since no source with a key is configured. Else it
-does not end by itself.";
-const CONFIG_EXITS: &str = "\
-Exit codes: 0 it is shown; 1 error; 2 wrong usage. With --require: 0 it is set; 1 it is not, or the
-configuration is broken (listen); 255 it cannot be read, or the configuration is broken (cdn).";
+Exit codes:
+  0    the host is up to date
+  1    error
+  2    invalid usage
+  3    the offered release has to wait: the running release is not confirmed, or the offered one
+       failed its trial or was rolled back
+  10   an action is outstanding: install, repair, reboot, or cancel a trial";
+const UPDATE_HELP: &str = "\
+Examples:
+  etchaos-updater update --dry-run
+  etchaos-updater update --no-reboot
+  etchaos-updater update --config /mnt/stick.json
 
-/// What holds for every command.
+Exit codes:
+  0    success, or nothing to do
+  1    error; the running release is unchanged
+  2    invalid usage
+  3    the offered release has to wait: the running release is not confirmed, or the offered one
+       failed its trial or was rolled back
+  129, 130, 143
+       ended by SIGHUP, SIGINT or SIGTERM; the next update resumes";
+const STATUS_HELP: &str = "\
+Examples:
+  etchaos-updater status
+  etchaos-updater status --json
+
+Exit codes:
+  0    the status was shown
+  1    error, or the configuration is broken
+  2    invalid usage";
+const VERIFY_HELP: &str = "\
+Examples:
+  etchaos-updater verify
+  etchaos-updater --esp /mnt/esp --config rescue.json verify
+
+Exit codes:
+  0    both slots are whole
+  1    a slot is damaged, the configuration is broken, or another error
+  2    invalid usage";
+const CONFIRM_HELP: &str = "\
+Examples:
+  etchaos-updater confirm
+
+Exit codes:
+  0    the running slot is the good slot, or was rolled back
+  1    error
+  2    invalid usage";
+const HEALTH_HELP: &str = "\
+Examples:
+  etchaos-updater health
+  etchaos-updater health --wait
+
+Exit codes:
+  0    the host is healthy
+  1    the host is not healthy, or error
+  2    invalid usage";
+const ROLLBACK_HELP: &str = "\
+Examples:
+  etchaos-updater rollback
+  etchaos-updater rollback --no-reboot
+
+Exit codes:
+  0    the next boot uses the other slot, or a trial was canceled before its first boot
+  1    the other slot cannot be booted, or error
+  2    invalid usage";
+const LISTEN_HELP: &str = "\
+Examples:
+  etchaos-updater listen
+
+Exit codes:
+  1    error
+  2    invalid usage
+  3    no source with a key is configured, so no source may push";
+const CONFIG_HELP: &str = "\
+Examples:
+  etchaos-updater config
+  etchaos-updater config --json
+  etchaos-updater config --require cdn
+
+Exit codes:
+  0    the configuration was shown; with --require: the value is set
+  1    error; with --require: the value is not set, or listen is required and the configuration is
+       broken
+  2    invalid usage
+  255  with --require: the configuration cannot be read, or cdn is required and the configuration
+       is broken";
+
+/// Options of every command.
 #[derive(Debug, Clone, Args)]
-pub struct Global {
-    /// Use this directory as ESP instead of mounting the one that was booted from
+pub(crate) struct Global {
+    /// Use this directory as the ESP instead of mounting the ESP that the host was booted from
     #[arg(long, global = true, value_name = "DIR")]
-    pub esp: Option<PathBuf>,
-    /// One more source of configuration, over all others; may be given again
+    pub(crate) esp: Option<PathBuf>,
+    /// Read one more configuration file, which overrides all other sources; may be repeated
     #[arg(long = "config", global = true, value_name = "FILE")]
-    pub configs: Vec<PathBuf>,
-    /// Answer in JSON
+    pub(crate) configs: Vec<PathBuf>,
+    /// Print the result as JSON
     #[arg(long, global = true)]
-    pub json: bool,
+    pub(crate) json: bool,
     /// Look for /proc, /etc, /usr, /sys, /dev and /run below this directory
     #[arg(long, global = true, hide = true, value_name = "DIR", default_value = "/")]
-    pub host_root: PathBuf,
-    /// Pause no longer than this between two attempts to reach the CDN, unless it asks for it
+    pub(crate) host_root: PathBuf,
+    /// Wait at most this long between two attempts to reach the CDN, unless the CDN asks for more
     #[arg(long, global = true, hide = true, value_name = "MILLISECONDS")]
-    pub longest_pause: Option<u64>,
+    longest_pause: Option<u64>,
 }
 
 impl Global {
-    /// See [`Global::longest_pause`].
-    pub fn longest_pause(&self) -> Duration {
+    /// Returns the maximum wait between two attempts to reach the CDN.
+    pub(crate) fn longest_pause(&self) -> Duration {
         self.longest_pause.map_or(Duration::MAX, Duration::from_millis)
     }
 }
 
-/// What to do.
+/// The commands.
 #[derive(Debug, Subcommand)]
-pub enum Command {
-    /// Say whether the CDN has another release, and what differs
+pub(crate) enum Command {
+    /// Show whether the CDN offers another release, and how it differs
     ///
-    /// The ESP is not written to.
-    #[command(after_help = CHECK_EXITS)]
+    /// Downloads the manifest from the CDN and compares it with the running release. Does not write to
+    /// the ESP.
+    #[command(after_help = CHECK_HELP)]
     Check,
-    /// Install the CDN's release if it is another one, heal what is damaged, and reboot
+    /// Install the release that the CDN offers, repair damaged slots, and reboot
     ///
-    /// The release is downloaded into the slot that is not needed, verified, and put on trial. A download
-    /// that was cut is gone on with. The host reboots when "reboot" of the configuration allows.
-    #[command(after_help = UPDATE_EXITS)]
+    /// Downloads the release into the spare slot, verifies it, and puts it on trial. Resumes a download
+    /// that was interrupted. Reboots the host when the configured reboot policy allows. Does nothing if
+    /// the host is up to date.
+    #[command(after_help = UPDATE_HELP)]
     Update(Update),
-    /// Show what runs, both slots, health, the last and the next poll, and what is outstanding
+    /// Show the running release, both slots, health, polls, errors and outstanding actions
     ///
-    /// It is quick: of the slots it looks at manifests and sizes. `verify` reads and hashes them. Who is
-    /// not root sees what can be seen without mounting the ESP.
-    #[command(after_help = STATUS_EXITS)]
+    /// Reads only the manifests and file sizes of the slots, which is fast; `verify` also hashes the
+    /// files. Without root, shows only what does not require mounting the ESP.
+    #[command(after_help = STATUS_HELP)]
     Status,
-    /// Read both slots, and compare every byte with the manifests by its hash
+    /// Check the files of both slots against the hashes in their manifests
     ///
-    /// `update` repairs what is damaged.
-    #[command(after_help = VERIFY_EXITS)]
+    /// Reads both slots completely. Use `update` to repair damaged files.
+    #[command(after_help = VERIFY_HELP)]
     Verify,
-    /// After a healthy boot: make the running slot the good one
+    /// Make the running slot the good slot, after a healthy boot
     ///
-    /// etchaos-confirm.service does it. It asks nobody whether the host is healthy: that was `health`.
-    #[command(after_help = CONFIRM_EXITS)]
+    /// etchaos-confirm.service runs this command after `health` has succeeded. The command itself does
+    /// not check the health of the host.
+    #[command(after_help = CONFIRM_HELP)]
     Confirm,
-    /// Say whether the host is healthy, as the configuration has it
+    /// Check whether the host is healthy according to its configuration
     ///
-    /// Asks health.units and health.checks once.
-    #[command(after_help = HEALTH_EXITS)]
+    /// Checks once that all units in health.units are active and that all commands in health.checks
+    /// exit with 0.
+    #[command(after_help = HEALTH_HELP)]
     Health(Health),
-    /// Go back to the release in the other slot, and remember this one as failed
+    /// Return to the release in the other slot, and record the running one as failed
     ///
-    /// The other release is tried like a new one: if it is not healthy, the host returns to this one. Where
-    /// a trial runs, it is ended, and the host reboots into the good slot. Where one has not begun, it is
-    /// called off, and nothing is rebooted. The reboot waits for nobody.
-    #[command(after_help = ROLLBACK_EXITS)]
+    /// Puts the other slot on trial and reboots: if that release is not healthy, the host returns to the
+    /// current one. If the running release is on trial, ends the trial and reboots into the good slot.
+    /// If a trial has not been booted yet, cancels it without a reboot. The reboot does not wait for
+    /// windows, users or inhibitors.
+    #[command(after_help = ROLLBACK_HELP)]
     Rollback(Rollback),
-    /// Reboot, if the running slot is on trial and not confirmed
+    /// Reboot if the running slot is on trial and not confirmed
     #[command(hide = true)]
     Fallback(Fallback),
-    /// Run Patterns that are pushed by the configured sources
-    #[command(after_help = LISTEN_EXITS)]
+    /// Accept Patterns from the configured sources, and run them
+    ///
+    /// Runs until it is stopped. Exits immediately if no source may push.
+    #[command(after_help = LISTEN_HELP)]
     Listen,
-    /// Show every value of the configuration and where it comes from
-    #[command(after_help = CONFIG_EXITS)]
+    /// Show every value of the configuration and its source
+    ///
+    /// Shows keys by their ID, and a proxy without its password.
+    #[command(after_help = CONFIG_HELP)]
     Config(Config),
 }
 
 /// Arguments of `update`.
 #[derive(Debug, Args)]
-pub struct Update {
-    /// Do not reboot, whatever the configuration says
+pub(crate) struct Update {
+    /// Do not reboot, regardless of the configuration
     #[arg(long)]
-    pub no_reboot: bool,
-    /// Install also a release that is older than the running one, or than one that was offered before
+    pub(crate) no_reboot: bool,
+    /// Also install a release that is older than the running one, or than one offered before
     #[arg(long)]
-    pub allow_downgrade: bool,
-    /// Install also a release that failed its trial on this host, or that was rolled back
+    pub(crate) allow_downgrade: bool,
+    /// Also install a release that failed its trial on this host, or that was rolled back
     #[arg(long)]
-    pub retry_failed: bool,
-    /// Say what would be done: nothing but the manifest is downloaded, and nothing is written
+    pub(crate) retry_failed: bool,
+    /// Show what would be done: download only the manifest, and write nothing
     #[arg(long)]
-    pub dry_run: bool,
+    pub(crate) dry_run: bool,
 }
 
 /// Arguments of `health`.
 #[derive(Debug, Args)]
-pub struct Health {
-    /// Ask again until it is, or until health.deadline after the start of the kernel
+pub(crate) struct Health {
+    /// Repeat the checks until the host is healthy, or until health.deadline after the kernel started
     #[arg(long)]
-    pub wait: bool,
+    pub(crate) wait: bool,
 }
 
 /// Arguments of `rollback`.
 #[derive(Debug, Args)]
-pub struct Rollback {
-    /// Do not reboot: somebody has to, before the next update
+pub(crate) struct Rollback {
+    /// Do not reboot: reboot the host yourself, before the next update
     #[arg(long)]
-    pub no_reboot: bool,
+    pub(crate) no_reboot: bool,
 }
 
 /// Arguments of `fallback`.
 #[derive(Debug, Args)]
-pub struct Fallback {
+pub(crate) struct Fallback {
     /// Wait until the configured deadline after the boot
     #[arg(long)]
-    pub at_deadline: bool,
+    pub(crate) at_deadline: bool,
 }
 
 /// Arguments of `config`.
 #[derive(Debug, Args)]
-pub struct Config {
-    /// Say by the exit code alone whether this is configured
+pub(crate) struct Config {
+    /// Show nothing, and report by the exit code whether this is configured
     #[arg(long, value_name = "WHAT")]
-    pub require: Option<Require>,
+    pub(crate) require: Option<Require>,
 }
 
-/// What can be asked for.
+/// What `config --require` can check for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum Require {
+pub(crate) enum Require {
     /// A CDN to update from
     Cdn,
-    /// Somebody who may push
+    /// A source that may push
     Listen,
 }
 
-/// How this program ends.
+/// The result of a command, as an exit code.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Exit {
-    /// Done, or nothing to do.
+    /// Success, or nothing to do.
     Ok,
-    /// It did not work.
+    /// An error.
     Error,
     /// Nothing was done, for a reason that is not an error.
     NotNow,
-    /// `check`: there is something to install, or to reboot into.
+    /// `check`: an action is outstanding.
     Available,
-    /// `config --require`: it is not known whether this is configured. systemd takes codes from 1 to
-    /// 254 of an ExecCondition for "skip".
+    /// `config --require`: the value cannot be determined. The code is 255, because systemd skips a unit
+    /// without an error if its ExecCondition exits with 1 to 254.
     Unknown,
 }
 
@@ -258,7 +357,7 @@ mod tests {
     use clap::CommandFactory;
 
     #[test]
-    fn the_command_line_is_consistent() {
+    fn command_line_definition_is_valid() {
         Cli::command().debug_assert();
     }
 }

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use protocol::pattern::{Exec, Shell};
 
-use crate::config::Health;
+use crate::config::HealthPolicy;
 use crate::shell::{Bounded, TIMED_OUT};
 
 /// A unit or a check that takes longer has failed. It is asked again until the deadline.
@@ -65,7 +65,7 @@ impl fmt::Display for Complaint {
 /// Asks until nothing is complained about or no time is left; then says what it was. Everything is
 /// asked once at least. `meanwhile` is told what it is that is waited for.
 pub fn wait(
-    health: &Health,
+    health: &HealthPolicy,
     left: impl Fn() -> Duration,
     meanwhile: impl Fn(&[Complaint]),
 ) -> Result<(), Vec<Complaint>> {
@@ -83,13 +83,13 @@ pub fn wait(
 }
 
 /// Asks once.
-pub fn ask(health: &Health) -> Result<(), Vec<Complaint>> {
+pub fn ask(health: &HealthPolicy) -> Result<(), Vec<Complaint>> {
     let complaints = ask_within(health, || CHECK_MAX);
     if complaints.is_empty() { Ok(()) } else { Err(complaints) }
 }
 
 /// Every unit and every check has the time that is left when it is asked.
-fn ask_within(health: &Health, time_max: impl Fn() -> Duration) -> Vec<Complaint> {
+fn ask_within(health: &HealthPolicy, time_max: impl Fn() -> Duration) -> Vec<Complaint> {
     let units = health.units.iter().filter_map(|name| unit(name, time_max()));
     let checks = health.checks.iter().enumerate();
     let checks = checks.filter_map(|(index, text)| check(index + 1, text, time_max()));
@@ -139,8 +139,8 @@ mod tests {
     use super::*;
     use std::time::Instant;
 
-    fn health(checks: &[String]) -> Health {
-        Health { checks: checks.to_vec(), ..Health::default() }
+    fn health(checks: &[String]) -> HealthPolicy {
+        HealthPolicy { checks: checks.to_vec(), ..HealthPolicy::default() }
     }
 
     #[test]

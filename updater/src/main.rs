@@ -1,4 +1,4 @@
-//! `etchaos-updater`: see the library for how it works, and `--help` for what it does.
+//! `etchaos-updater`: the library crate describes how it works, `--help` what it does.
 
 use std::process::ExitCode;
 
@@ -9,7 +9,7 @@ fn main() -> ExitCode {
     let cli = Cli::parse();
     journal::init();
     let exit = commands::run(&cli);
-    // Only now: everything is flushed and unmounted.
+    // Ends the process if a signal was received. Everything is flushed and unmounted by now.
     interrupt::end();
     exit.into()
 }

@@ -1,7 +1,7 @@
-//! Writes the man pages and the shells' completions into a directory:
+//! Writes the man pages and the shell completions to a directory:
 //! `cargo run -p updater --example manual -- DIR`
 //!
-//! An example, so that what makes them is not in the program that hosts run.
+//! This is an example so that its dependencies are not part of the program on the hosts.
 
 mod pages;
 
@@ -10,7 +10,7 @@ use std::process::ExitCode;
 
 fn main() -> ExitCode {
     let Some(directory) = std::env::args_os().nth(1).map(PathBuf::from) else {
-        eprintln!("expected the directory to write to");
+        eprintln!("usage: manual DIR");
         return ExitCode::from(2);
     };
     match pages::write(&directory) {

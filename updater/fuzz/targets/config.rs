@@ -15,7 +15,7 @@ fuzz_target!(|data: &[u8]| {
         // In base64 the input does not contain the secret as text, so the error cannot be checked.
         let trimmed = argument.trim();
         let json = if trimmed.starts_with('{') { trimmed } else { SECRET };
-        check(Fragment::from_word(argument), json.as_bytes());
+        check(Fragment::from_json_or_base64(argument), json.as_bytes());
     }
 });
 

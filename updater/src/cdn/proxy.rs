@@ -7,7 +7,7 @@ use protocol::url::origin;
 use ureq::ProxyProtocol;
 
 use super::SetupError;
-use crate::config::{Environment, Network, Variable, proxy_place};
+use crate::config::{Environment, Network, Variable, proxy_origin};
 
 /// An HTTP proxy.
 #[derive(Clone, PartialEq, Eq)]
@@ -18,7 +18,7 @@ impl Proxy {
     /// was found: what stands there is never shown.
     fn parse(text: &str, from: &str) -> Result<Self, SetupError> {
         // Of a port that is none, ureq says that there is none.
-        let proxy = proxy_place(text).and_then(|_| ureq::Proxy::new(text).ok());
+        let proxy = proxy_origin(text).and_then(|_| ureq::Proxy::new(text).ok());
         match proxy.filter(|proxy| proxy.protocol() == ProxyProtocol::Http) {
             Some(proxy) => Ok(Self(proxy)),
             None => Err(SetupError::Proxy { from: from.to_owned() }),

@@ -9,7 +9,7 @@ use serde_json::json;
 use super::health::{configured, left};
 use super::tell;
 use crate::cli::{Exit, Fallback, Global};
-use crate::config::Health;
+use crate::config::HealthPolicy;
 use crate::confirm::is_remembered;
 use crate::esp::{Access, Esp, EspError};
 use crate::grubenv_file::GrubenvFile;
@@ -54,7 +54,7 @@ fn stay(global: &Global, why: &str) -> Result<Exit> {
 /// then. A kernel that does not know the disk is a reason to go back, too, or one under which it hangs.
 fn wait(global: &Global, host: &Host) {
     let deadline = loop {
-        let left = left(host, Health::DEADLINE);
+        let left = left(host, HealthPolicy::DEADLINE);
         let (global, asked) = (global.clone(), host.clone());
         match within(left.max(DISK_MAX), move || configured(&global, &asked)) {
             Some(Ok(health)) => break health.deadline,

@@ -8,7 +8,7 @@ use serde_json::json;
 use super::{answer, apart};
 use crate::cli::{Exit, Global, Health as Arguments};
 use crate::clock::now;
-use crate::config::{ConfigError, Health, Settings, load};
+use crate::config::{ConfigError, HealthPolicy, Settings, load};
 use crate::esp::{Access, Esp};
 use crate::health::{Complaint, ask, wait};
 use crate::host::Host;
@@ -21,7 +21,7 @@ pub(super) fn health(global: &Global, arguments: &Arguments) -> Result<Exit> {
     let health = match apart(|| configured(global, &host)) {
         Err(error) if arguments.wait && error.is::<ConfigError>() => {
             log::error!("{error}; only systemd's view of the host's health counts");
-            Health::default()
+            HealthPolicy::default()
         }
         health => health?,
     };
@@ -58,7 +58,7 @@ fn lines(complaints: &[Complaint]) -> Vec<String> {
 }
 
 /// What the configuration says, from all its sources. This mounts: see [`apart`].
-pub(super) fn configured(global: &Global, host: &Host) -> Result<Health> {
+pub(super) fn configured(global: &Global, host: &Host) -> Result<HealthPolicy> {
     let esp = Esp::open(host, global.esp.as_deref(), Access::Read)?;
     let merged = load(host, esp.as_ref(), &global.configs)?;
     Ok(Settings::try_from(&merged)?.health)
@@ -69,7 +69,7 @@ pub(super) fn left(host: &Host, deadline: Duration) -> Duration {
     host.uptime().map_or(Duration::ZERO, |uptime| deadline.saturating_sub(uptime))
 }
 
-fn asked(health: &Health) -> String {
+fn asked(health: &HealthPolicy) -> String {
     match (health.units.len(), health.checks.len()) {
         (0, 0) => "no units and no checks are configured".into(),
         (units, checks) => format!("units active: {units}, checks passed: {checks}"),

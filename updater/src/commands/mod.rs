@@ -1,6 +1,5 @@
 //! The subcommands.
 
-mod config;
 mod confirm;
 mod fallback;
 mod health;
@@ -11,6 +10,7 @@ mod output;
 mod poll;
 mod report;
 mod rollback;
+mod show_config;
 mod status;
 mod verify;
 
@@ -20,7 +20,7 @@ use serde_json::json;
 use self::output::{answer, tell};
 use crate::cli::{Cli, Command, Exit, Global, Require};
 use crate::clock::now;
-use crate::config::{ConfigError, Merged, Settings, load, of_image};
+use crate::config::{ConfigError, Merged, Settings, load, load_built_in};
 use crate::confirm::booted;
 use crate::esp::{Access, Esp, EspError};
 use crate::grubenv_file::GrubenvFile;
@@ -41,7 +41,7 @@ pub fn run(cli: &Cli) -> Exit {
         Command::Rollback(arguments) => rollback::rollback(global, arguments),
         Command::Fallback(arguments) => fallback::fallback(global, arguments),
         Command::Listen => listen::listen(global),
-        Command::Config(arguments) => config::config(global, arguments),
+        Command::Config(arguments) => show_config::config(global, arguments),
     };
     result.unwrap_or_else(|error| {
         let text = format!("{error:#}");
@@ -92,7 +92,7 @@ fn came_second(command: &Command, error: &anyhow::Error) -> bool {
 /// not be healthy, and an operator's typing error would undo an update. So of that it is skipped, and
 /// the error is in the journal. Of what may pass, such as a disk that comes late, it is tried again.
 fn unknown(require: Option<Require>, error: &anyhow::Error) -> Exit {
-    let is_broken = error.downcast_ref().is_some_and(ConfigError::is_lasting);
+    let is_broken = error.downcast_ref().is_some_and(ConfigError::is_permanent);
     match require {
         Some(Require::Listen) if is_broken => Exit::Error,
         Some(Require::Cdn | Require::Listen) => Exit::Unknown,
@@ -121,7 +121,7 @@ impl Opened {
         match Self::new(global, Access::Read) {
             Ok(opened) => Ok((opened, None)),
             Err(error) if error.downcast_ref().is_some_and(is_broken) => {
-                match Self::with(global, Access::Read, |host, _| of_image(host)) {
+                match Self::with(global, Access::Read, |host, _| load_built_in(host)) {
                     Ok(opened) => Ok((opened, Some(format!("{error:#}")))),
                     // The first error is the one to be told.
                     Err(_) => Err(error),

@@ -1,4 +1,4 @@
-//! What one source says.
+//! The configuration of one source.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -8,120 +8,122 @@ use base64::engine::general_purpose::{STANDARD_NO_PAD, URL_SAFE_NO_PAD};
 use serde::de::{self, Deserializer, SeqAccess, Visitor};
 use serde::{Deserialize, Serialize};
 
-use super::complaint::complaint;
-use super::{Quantity, RebootFragment};
+use super::quantity::Quantity;
+use super::reboot_policy::RebootFragment;
+use super::redact::describe_error;
 
-/// The configuration as it is written, in JSON. Everything may be left out; what is not known is an
-/// error.
+/// The configuration of one source, as written in JSON. Every member is optional; an unknown member is
+/// an error.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, expecting = "an object")]
 pub struct Fragment {
-    /// Where releases are, mirrors in the order in which they are asked: `https://` or `http://` URLs, or
-    /// absolute directories. Manifests are signed, so `http` is as safe against forgery as `https`; it only
-    /// lets others see and delay.
-    pub cdn: Option<Strings>,
-    /// The variant to follow, if not the one that runs.
-    pub variant: Option<String>,
-    /// Keys to trust besides the image's.
-    pub keys: Option<Vec<String>>,
-    /// `https://host[:port]` that a manifest may name besides the CDN's.
-    pub allowed_origins: Option<Vec<String>>,
+    /// The mirrors of the CDN in the order in which they are tried: `https://` or `http://` URLs, or
+    /// absolute directories. Manifests are signed, so `http` protects as well against forgery as
+    /// `https`; it only allows others to observe and delay downloads.
+    pub(super) cdn: Option<StringList>,
+    /// The variant to follow; by default the running one.
+    pub(super) variant: Option<String>,
+    /// Keys to trust in addition to those of the image.
+    pub(super) keys: Option<Vec<String>>,
+    /// Origins, `https://host[:port]`, to which redirects and artifact URLs may lead in addition to the
+    /// origin of the CDN.
+    pub(super) allowed_origins: Option<Vec<String>>,
     /// The proxy: `http://[user:password@]host:port`.
-    pub proxy: Option<String>,
-    /// Hosts that are reached without it.
-    pub no_proxy: Option<Vec<String>>,
-    /// Files of PEM certificates to trust besides the public ones.
-    pub ca: Option<Vec<String>>,
-    /// Bytes per second at most.
-    pub rate_limit: Option<Quantity>,
-    /// What has to hold before a new release is confirmed.
-    pub health: Option<HealthFragment>,
+    pub(super) proxy: Option<String>,
+    /// Hosts to connect to without the proxy.
+    pub(super) no_proxy: Option<Vec<String>>,
+    /// PEM files with certificate authorities to trust in addition to the public ones.
+    pub(super) ca: Option<Vec<String>>,
+    /// The maximum download rate, in bytes per second.
+    pub(super) rate_limit: Option<Quantity>,
+    /// The conditions for confirming a new release.
+    pub(super) health: Option<HealthFragment>,
     /// When to reboot into a new release.
-    pub reboot: Option<RebootFragment>,
-    /// A file for node-exporter's textfile collector.
-    pub metrics: Option<String>,
-    /// Answering pushed Patterns.
-    pub listen: Option<ListenFragment>,
+    pub(super) reboot: Option<RebootFragment>,
+    /// A file for the textfile collector of node-exporter.
+    pub(super) metrics: Option<String>,
+    /// The server for pushed Patterns.
+    pub(super) listen: Option<ListenFragment>,
 }
 
-/// What has to hold before a new release is confirmed.
+/// The conditions for confirming a new release.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, expecting = "an object")]
-pub struct HealthFragment {
-    /// Units that have to be active.
-    pub units: Option<Vec<String>>,
-    /// Commands for `/bin/sh -c` that have to end with 0.
-    pub checks: Option<Vec<String>>,
-    /// How long after the boot all of it may take.
-    pub deadline: Option<Quantity>,
+pub(crate) struct HealthFragment {
+    /// Units that must be active.
+    pub(super) units: Option<Vec<String>>,
+    /// Commands for `/bin/sh -c` that must exit with 0.
+    pub(super) checks: Option<Vec<String>>,
+    /// The time after boot within which the conditions must be met.
+    pub(super) deadline: Option<Quantity>,
 }
 
-/// One text, or a list of them.
+/// A list of strings that JSON may also write as a single string.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 #[serde(transparent)]
-pub struct Strings(pub Vec<String>);
+pub(crate) struct StringList(pub(super) Vec<String>);
 
-impl<'de> Deserialize<'de> for Strings {
+impl<'de> Deserialize<'de> for StringList {
     fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
-        struct Either;
-        impl<'de> Visitor<'de> for Either {
-            type Value = Strings;
+        struct StringOrList;
+        impl<'de> Visitor<'de> for StringOrList {
+            type Value = StringList;
 
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
                 f.write_str("a string or a list of strings")
             }
 
-            fn visit_str<E: de::Error>(self, one: &str) -> Result<Strings, E> {
-                Ok(Strings(vec![one.to_owned()]))
+            fn visit_str<E: de::Error>(self, string: &str) -> Result<StringList, E> {
+                Ok(StringList(vec![string.to_owned()]))
             }
 
-            fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Strings, A::Error> {
-                let mut all = Vec::new();
-                while let Some(one) = list.next_element()? {
-                    all.push(one);
+            fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<StringList, A::Error> {
+                let mut strings = Vec::new();
+                while let Some(string) = list.next_element()? {
+                    strings.push(string);
                 }
-                Ok(Strings(all))
+                Ok(StringList(strings))
             }
         }
-        from.deserialize_any(Either)
+        from.deserialize_any(StringOrList)
     }
 }
 
-/// Answering pushed Patterns.
+/// The server for pushed Patterns.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, expecting = "an object")]
-pub struct ListenFragment {
-    /// `address:port`
-    pub address: Option<String>,
-    /// Who may push, by the name in the URL.
-    pub sources: Option<BTreeMap<String, SourceFragment>>,
+pub(crate) struct ListenFragment {
+    /// The address to listen on: `address:port`.
+    pub(super) address: Option<String>,
+    /// The sources that may push, by the name in the URL.
+    pub(super) sources: Option<BTreeMap<String, PushSourceFragment>>,
 }
 
-/// Somebody who may push.
+/// A source that may push Patterns.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, expecting = "an object")]
-pub struct SourceFragment {
-    /// The keys that sign what this source pushes.
-    pub keys: Vec<String>,
+pub(crate) struct PushSourceFragment {
+    /// The keys that sign the pushes of this source.
+    pub(super) keys: Vec<String>,
 }
 
 impl Fragment {
-    /// Reads JSON. An error names keys and shows no values.
+    /// Parses JSON. The error message names keys and contains no values.
     pub fn from_json(json: &[u8]) -> Result<Self, String> {
-        protocol::json::from_slice(json).map_err(|error| complaint(json, &error))
+        protocol::json::from_slice(json).map_err(|error| describe_error(json, &error))
     }
 
-    /// Reads JSON, or base64 (either alphabet, padded or not) of it.
-    pub fn from_word(word: &str) -> Result<Self, String> {
-        let word = word.trim();
-        if word.starts_with('{') {
-            return Self::from_json(word.as_bytes());
+    /// Parses JSON, or base64 of JSON (standard or URL-safe alphabet, with or without padding).
+    pub fn from_json_or_base64(text: &str) -> Result<Self, String> {
+        let text = text.trim();
+        if text.starts_with('{') {
+            return Self::from_json(text.as_bytes());
         }
-        let bare = word.trim_end_matches('=');
+        let unpadded = text.trim_end_matches('=');
         let json = STANDARD_NO_PAD
-            .decode(bare)
-            .or_else(|_| URL_SAFE_NO_PAD.decode(bare))
-            .map_err(|_| "it is neither JSON nor base64 of JSON".to_owned())?;
+            .decode(unpadded)
+            .or_else(|_| URL_SAFE_NO_PAD.decode(unpadded))
+            .map_err(|_| "expected JSON, or base64 of JSON".to_owned())?;
         Self::from_json(&json)
     }
 }
@@ -133,17 +135,17 @@ mod tests {
     use proptest::prelude::*;
 
     #[test]
-    fn json_and_base64_are_read() {
+    fn parses_json_and_base64() {
         let json = r#"{"cdn":"https://x.example/?>","reboot":"never"}"#;
         let expected = Fragment::from_json(json.as_bytes()).unwrap();
         assert_eq!(expected.reboot, Some(RebootFragment::Never));
-        for word in [json.to_owned(), STANDARD.encode(json), URL_SAFE.encode(json)] {
-            assert_eq!(Fragment::from_word(&word), Ok(expected.clone()), "{word}");
+        for text in [json.to_owned(), STANDARD.encode(json), URL_SAFE.encode(json)] {
+            assert_eq!(Fragment::from_json_or_base64(&text), Ok(expected.clone()), "{text}");
         }
     }
 
     #[test]
-    fn unknown_keys_are_named() {
+    fn names_unknown_keys() {
         for (json, key) in [
             (r#"{"cnd": "x"}"#, "cnd"),
             (r#"{"listen": {"adress": "x"}}"#, "adress"),
@@ -155,7 +157,7 @@ mod tests {
     }
 
     #[test]
-    fn a_key_that_is_there_twice_is_refused() {
+    fn rejects_duplicate_keys() {
         for json in [
             r#"{"cdn": "a", "cdn": "b"}"#,
             r#"{"cdn": "a", "\u0063dn": "b"}"#,
@@ -168,8 +170,8 @@ mod tests {
 
     proptest! {
         #[test]
-        fn no_word_panics(word in "\\PC{0,64}") {
-            let _ = Fragment::from_word(&word);
+        fn does_not_panic_on_any_text(text in "\\PC{0,64}") {
+            let _ = Fragment::from_json_or_base64(&text);
         }
     }
 }

@@ -1,67 +1,54 @@
-//! All sources merged, with who said what.
+//! All sources merged, with the source of each value.
 
 use std::collections::BTreeMap;
 
 use protocol::PublicKey;
 use serde_json::{Value, json};
 
-use super::network::{shown_variable, without_credentials};
-use super::{
-    Environment, Fragment, HealthFragment, ListenFragment, Quantity, RebootFragment, Source,
-    SourceFragment, Strings, Variable,
-};
+use super::fragment::{Fragment, HealthFragment, ListenFragment, PushSourceFragment, StringList};
+use super::network::{Environment, Variable, redact_url, redact_variable};
+use super::quantity::Quantity;
+use super::reboot_policy::RebootFragment;
+use super::source::Source;
 
-/// A value and where it came from.
+/// A value and its source.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Sourced<T> {
+pub(crate) struct Sourced<T> {
     /// The value.
-    pub value: T,
-    /// Its origin.
-    pub from: Source,
+    pub(super) value: T,
+    /// Where the value came from.
+    pub(super) source: Source,
 }
 
-/// All sources merged: a later one wins, lists included; keys add up; pushing sources are merged by
-/// name.
+/// All sources merged. A value of a later source, lists included, replaces that of an earlier one; keys
+/// are added together, and push sources are merged by name.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Merged {
-    /// See [`Fragment::cdn`]; this and the others.
-    pub cdn: Option<Sourced<Strings>>,
-    /// The variant.
-    pub variant: Option<Sourced<String>>,
-    /// The keys, each with its own origin.
-    pub keys: Vec<Sourced<String>>,
-    /// The allowed origins.
-    pub allowed_origins: Option<Sourced<Vec<String>>>,
-    /// The proxy.
-    pub proxy: Option<Sourced<String>>,
-    /// Hosts without it.
-    pub no_proxy: Option<Sourced<Vec<String>>>,
-    /// Files of certificates.
-    pub ca: Option<Sourced<Vec<String>>>,
-    /// Bytes per second at most.
-    pub rate_limit: Option<Sourced<Quantity>>,
-    /// Units that have to be active.
-    pub health_units: Option<Sourced<Vec<String>>>,
-    /// Commands that have to end with 0.
-    pub health_checks: Option<Sourced<Vec<String>>>,
-    /// How long it may take.
-    pub health_deadline: Option<Sourced<Quantity>>,
-    /// When to reboot.
-    pub reboot: Option<Sourced<RebootFragment>>,
-    /// The textfile for node-exporter.
-    pub metrics: Option<Sourced<String>>,
-    /// The address to listen on.
-    pub address: Option<Sourced<String>>,
-    /// Who may push.
-    pub sources: BTreeMap<String, Sourced<SourceFragment>>,
-    /// What the environment says of proxies.
-    pub environment: Environment,
+    /// See [`Fragment::cdn`]; the other members correspond to those of [`Fragment`] too.
+    pub(super) cdn: Option<Sourced<StringList>>,
+    pub(super) variant: Option<Sourced<String>>,
+    /// The keys, each with its own source.
+    pub(super) keys: Vec<Sourced<String>>,
+    pub(super) allowed_origins: Option<Sourced<Vec<String>>>,
+    pub(super) proxy: Option<Sourced<String>>,
+    pub(super) no_proxy: Option<Sourced<Vec<String>>>,
+    pub(super) ca: Option<Sourced<Vec<String>>>,
+    pub(super) rate_limit: Option<Sourced<Quantity>>,
+    pub(super) health_units: Option<Sourced<Vec<String>>>,
+    pub(super) health_checks: Option<Sourced<Vec<String>>>,
+    pub(super) health_deadline: Option<Sourced<Quantity>>,
+    pub(super) reboot: Option<Sourced<RebootFragment>>,
+    pub(super) metrics: Option<Sourced<String>>,
+    pub(super) listen_address: Option<Sourced<String>>,
+    pub(super) push_sources: BTreeMap<String, Sourced<PushSourceFragment>>,
+    /// The proxy variables of the environment.
+    pub(super) environment: Environment,
 }
 
 impl Merged {
-    /// Puts what a source says over what is there.
-    pub fn add(&mut self, from: &Source, fragment: Fragment) {
-        // Taken apart, so that a new key cannot be forgotten here.
+    /// Merges the values of a source over the values that earlier sources set.
+    pub fn add(&mut self, source: &Source, fragment: Fragment) {
+        // Destructured, so that the compiler rejects a new key that is not merged.
         let Fragment {
             cdn,
             variant,
@@ -76,70 +63,70 @@ impl Merged {
             metrics,
             listen,
         } = fragment;
-        over(&mut self.cdn, cdn, from);
-        over(&mut self.variant, variant, from);
+        replace(&mut self.cdn, cdn, source);
+        replace(&mut self.variant, variant, source);
         for value in keys.into_iter().flatten() {
-            self.keys.push(Sourced { value, from: from.clone() });
+            self.keys.push(Sourced { value, source: source.clone() });
         }
-        over(&mut self.allowed_origins, allowed_origins, from);
-        over(&mut self.proxy, proxy, from);
-        over(&mut self.no_proxy, no_proxy, from);
-        over(&mut self.ca, ca, from);
-        over(&mut self.rate_limit, rate_limit, from);
+        replace(&mut self.allowed_origins, allowed_origins, source);
+        replace(&mut self.proxy, proxy, source);
+        replace(&mut self.no_proxy, no_proxy, source);
+        replace(&mut self.ca, ca, source);
+        replace(&mut self.rate_limit, rate_limit, source);
         let HealthFragment { units, checks, deadline } = health.unwrap_or_default();
-        over(&mut self.health_units, units, from);
-        over(&mut self.health_checks, checks, from);
-        over(&mut self.health_deadline, deadline, from);
-        over(&mut self.reboot, reboot, from);
-        over(&mut self.metrics, metrics, from);
+        replace(&mut self.health_units, units, source);
+        replace(&mut self.health_checks, checks, source);
+        replace(&mut self.health_deadline, deadline, source);
+        replace(&mut self.reboot, reboot, source);
+        replace(&mut self.metrics, metrics, source);
         let ListenFragment { address, sources } = listen.unwrap_or_default();
-        over(&mut self.address, address, from);
+        replace(&mut self.listen_address, address, source);
         for (name, value) in sources.into_iter().flatten() {
-            self.sources.insert(name, Sourced { value, from: from.clone() });
+            self.push_sources.insert(name, Sourced { value, source: source.clone() });
         }
     }
 
-    /// Every value and its source, by its key. Keys are shown by their id, the proxy without
+    /// Returns every value and its source, by key. Shows keys by their ID, and the proxy without
     /// credentials.
     pub fn to_json(&self) -> Value {
         let sources: BTreeMap<&String, Value> = self
-            .sources
+            .push_sources
             .iter()
             .map(|(name, source)| {
                 let ids: Vec<String> = source.value.keys.iter().map(|key| key_id(key)).collect();
-                (name, json!({"value": ids, "source": source.from.to_string()}))
+                (name, json!({"value": ids, "source": source.source.to_string()}))
             })
             .collect();
         let keys: Vec<Value> = self
             .keys
             .iter()
-            .map(|key| json!({"value": key_id(&key.value), "source": key.from.to_string()}))
+            .map(|key| json!({"value": key_id(&key.value), "source": key.source.to_string()}))
             .collect();
         json!({
-            "cdn": shown(self.cdn.as_ref()),
-            "variant": shown(self.variant.as_ref()),
+            "cdn": with_source(self.cdn.as_ref()),
+            "variant": with_source(self.variant.as_ref()),
             "keys": keys,
-            "allowedOrigins": shown(self.allowed_origins.as_ref()),
-            "proxy": self.shown_proxy(),
-            "noProxy": self.shown_no_proxy(),
-            "ca": shown(self.ca.as_ref()),
-            "rateLimit": shown(self.rate_limit.as_ref()),
+            "allowedOrigins": with_source(self.allowed_origins.as_ref()),
+            "proxy": self.proxy_json(),
+            "noProxy": self.no_proxy_json(),
+            "ca": with_source(self.ca.as_ref()),
+            "rateLimit": with_source(self.rate_limit.as_ref()),
             "health": {
-                "units": shown(self.health_units.as_ref()),
-                "checks": shown(self.health_checks.as_ref()),
-                "deadline": shown(self.health_deadline.as_ref()),
+                "units": with_source(self.health_units.as_ref()),
+                "checks": with_source(self.health_checks.as_ref()),
+                "deadline": with_source(self.health_deadline.as_ref()),
             },
-            "reboot": shown(self.reboot.as_ref()),
-            "metrics": shown(self.metrics.as_ref()),
-            "listen": {"address": shown(self.address.as_ref()), "sources": sources},
+            "reboot": with_source(self.reboot.as_ref()),
+            "metrics": with_source(self.metrics.as_ref()),
+            "listen": {"address": with_source(self.listen_address.as_ref()), "sources": sources},
         })
     }
 
-    /// Lines of key, value and source: a line for each value of a list, and one for each key that is
-    /// not set.
+    /// Returns rows of key, value and source: one row for each value of a list, and one for each key
+    /// that is not set.
     pub fn rows(&self) -> Vec<[String; 3]> {
         let Value::Object(config) = self.to_json() else { return Vec::new() };
-        // In the order of the documentation, which is not the alphabet's.
+        // The order of the documentation, because the JSON object is sorted by name.
         const ORDER: [&str; 12] = [
             "cdn",
             "variant",
@@ -161,71 +148,75 @@ impl Merged {
         rows
     }
 
-    /// Of the environment each variable that counts.
-    fn shown_proxy(&self) -> Value {
-        let Some(Sourced { value, from }) = &self.proxy else {
-            let one = |variable| of_variable(variable, json!(shown_variable(variable)));
-            return list(self.environment.proxies().map(one).collect());
+    /// Returns the configured proxy, or else every proxy variable of the environment that applies.
+    fn proxy_json(&self) -> Value {
+        let Some(Sourced { value, source }) = &self.proxy else {
+            let entry = |variable| with_variable(variable, json!(redact_variable(variable)));
+            return list(self.environment.proxies().map(entry).collect());
         };
-        json!({"value": without_credentials(value), "source": from.to_string()})
+        json!({"value": redact_url(value), "source": source.to_string()})
     }
 
-    /// That of the environment is added, but to a proxy that is configured.
-    fn shown_no_proxy(&self) -> Value {
-        let own = shown(self.no_proxy.as_ref());
+    /// Returns the configured hosts, and those of the environment, which apply unless a proxy is
+    /// configured.
+    fn no_proxy_json(&self) -> Value {
+        let own = with_source(self.no_proxy.as_ref());
         let variable = self.environment.no_proxy.as_ref().filter(|_| self.proxy.is_none());
         let Some(variable) = variable else { return own };
         let hosts: Vec<&str> = self.environment.bypass().collect();
         let own = Some(own).filter(|own| !own.is_null());
-        list(own.into_iter().chain([of_variable(variable, json!(hosts))]).collect())
+        list(own.into_iter().chain([with_variable(variable, json!(hosts))]).collect())
     }
 }
 
-/// The lines of what [`Merged::to_json`] says for a key: `null`, `{value, source}`, a list of these, or
-/// more keys.
-fn add_rows(rows: &mut Vec<[String; 3]>, key: &str, shown: &Value) {
-    let mut row = |value: String, from: &str| rows.push([key.to_owned(), value, from.to_owned()]);
-    match shown {
+/// Adds the rows for what [`Merged::to_json`] returns for a key: `null`, `{value, source}`, a list of
+/// these, or an object with more keys.
+fn add_rows(rows: &mut Vec<[String; 3]>, key: &str, json: &Value) {
+    let mut row =
+        |value: String, source: &str| rows.push([key.to_owned(), value, source.to_owned()]);
+    match json {
         Value::Array(list) if !list.is_empty() => {
-            list.iter().for_each(|one| add_rows(rows, key, one));
+            list.iter().for_each(|item| add_rows(rows, key, item));
         }
         Value::Object(map) => match (map.get("value"), map.get("source").and_then(Value::as_str)) {
-            (Some(Value::Array(list)), Some(from)) if list.is_empty() => row("(none)".into(), from),
-            (Some(Value::Array(list)), Some(from)) => {
-                list.iter().for_each(|one| row(plain(one), from));
+            (Some(Value::Array(list)), Some(source)) if list.is_empty() => {
+                row("(none)".into(), source);
             }
-            (Some(value), Some(from)) => row(plain(value), from),
-            _ => map.iter().for_each(|(name, one)| add_rows(rows, &format!("{key}.{name}"), one)),
+            (Some(Value::Array(list)), Some(source)) => {
+                list.iter().for_each(|item| row(to_line(item), source));
+            }
+            (Some(value), Some(source)) => row(to_line(value), source),
+            _ => map.iter().for_each(|(name, json)| add_rows(rows, &format!("{key}.{name}"), json)),
         },
         _ => row("(not set)".into(), ""),
     }
 }
 
-/// A value without quotes, on one line.
-fn plain(value: &Value) -> String {
+/// Formats a value without quotes, on one line.
+fn to_line(value: &Value) -> String {
     match value {
         Value::String(text) => text.escape_debug().to_string(),
         other => other.to_string(),
     }
 }
 
-fn over<T>(slot: &mut Option<Sourced<T>>, value: Option<T>, from: &Source) {
+fn replace<T>(old: &mut Option<Sourced<T>>, value: Option<T>, source: &Source) {
     if let Some(value) = value {
-        *slot = Some(Sourced { value, from: from.clone() });
+        *old = Some(Sourced { value, source: source.clone() });
     }
 }
 
-fn shown<T: serde::Serialize>(value: Option<&Sourced<T>>) -> Value {
-    value.map_or(Value::Null, |v| json!({"value": v.value, "source": v.from.to_string()}))
+fn with_source<T: serde::Serialize>(value: Option<&Sourced<T>>) -> Value {
+    value.map_or(Value::Null, |v| json!({"value": v.value, "source": v.source.to_string()}))
 }
 
-fn of_variable(variable: &Variable, value: Value) -> Value {
+fn with_variable(variable: &Variable, value: Value) -> Value {
     json!({"value": value, "source": Source::Variable(variable.name).to_string()})
 }
 
-/// `null` if there is nothing in it.
-fn list(shown: Vec<Value>) -> Value {
-    if shown.is_empty() { Value::Null } else { Value::Array(shown) }
+/// Returns the list, or `null` if it is empty.
+fn list(items: Vec<Value>) -> Value {
+    if items.is_empty() { Value::Null } else { Value::Array(items) }
 }
 
 fn key_id(text: &str) -> String {
@@ -237,7 +228,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn later_sources_win_and_keys_add_up() {
+    fn later_sources_replace_values_and_add_keys() {
         let fragment = |json: &str| Fragment::from_json(json.as_bytes()).unwrap();
         let mut merged = Merged::default();
         merged.add(&Source::Image, fragment(r#"{"cdn": "https://a", "keys": ["1"]}"#));
@@ -247,14 +238,14 @@ mod tests {
             fragment(r#"{"keys": ["2"], "listen": {"sources": {"ci": {"keys": []}}}}"#),
         );
         let cdn = merged.cdn.clone().unwrap();
-        assert_eq!((cdn.value.0, cdn.from), (vec!["https://b".to_owned()], Source::Cmdline));
+        assert_eq!((cdn.value.0, cdn.source), (vec!["https://b".to_owned()], Source::Cmdline));
         assert_eq!(merged.keys.len(), 2);
         assert_eq!(merged.to_json()["listen"]["sources"]["ci"]["source"], "cidata user-data");
         assert_eq!(merged.to_json()["cdn"]["value"], json!(["https://b"]));
     }
 
     #[test]
-    fn lists_replace_and_health_is_merged_by_key() {
+    fn replaces_lists_and_merges_health_by_key() {
         let fragment = |json: &str| Fragment::from_json(json.as_bytes()).unwrap();
         let mut merged = Merged::default();
         merged.add(
@@ -277,7 +268,7 @@ mod tests {
     }
 
     #[test]
-    fn every_key_has_a_line_and_the_proxys_password_has_none() {
+    fn rows_show_every_key_and_no_password() {
         let mut merged = Merged::default();
         let json =
             r#"{"cdn": ["/a", "/b"], "proxy": "http://me:SECRET@proxy:3128", "noProxy": []}"#;

@@ -1,4 +1,4 @@
-//! How the CDN is reached.
+//! Settings for connections to the CDN.
 
 use std::fmt;
 use std::num::NonZeroU64;
@@ -6,49 +6,49 @@ use std::path::PathBuf;
 
 use protocol::url::origin;
 
-/// How the CDN is reached.
+/// Settings for connections to the CDN.
 #[derive(Clone, Default, PartialEq, Eq)]
 pub struct Network {
-    /// `http://[user:password@]host:port`, for both schemes; `None`: as the environment says
-    /// (`https_proxy`, `http_proxy`, `no_proxy`).
+    /// The proxy for both schemes, `http://[user:password@]host:port`. If `None`, the environment
+    /// applies (`https_proxy`, `http_proxy`, `no_proxy`).
     pub proxy: Option<String>,
-    /// Hosts that are reached without the proxy: names, `.suffixes`, or `*`.
+    /// Hosts to connect to without the proxy: names, `.suffixes`, or `*`.
     pub no_proxy: Vec<String>,
-    /// Files of PEM certificates that are trusted besides the public ones.
+    /// PEM files with certificate authorities that are trusted in addition to the public ones.
     pub authorities: Vec<PathBuf>,
-    /// Bytes per second at most.
+    /// The maximum download rate, in bytes per second.
     pub rate_limit: Option<NonZeroU64>,
 }
 
-/// A variable of the environment.
+/// An environment variable.
 #[derive(Clone, PartialEq, Eq)]
-pub struct Variable {
-    /// Its name.
+pub(crate) struct Variable {
+    /// The name.
     pub name: &'static str,
-    /// What it says. It may hold a password.
+    /// The value, which may contain a password.
     pub value: String,
 }
 
-/// Its value is not shown.
+/// Omits the value.
 impl fmt::Debug for Variable {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.name)
     }
 }
 
-/// What the environment says of proxies, as curl reads it. It counts where no proxy is configured.
+/// The proxy variables of the environment, as curl interprets them. They apply if no proxy is configured.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Environment {
+pub(crate) struct Environment {
     /// The proxy for `http://`.
     pub http: Option<Variable>,
     /// The proxy for `https://`.
     pub https: Option<Variable>,
-    /// Hosts that are reached without it.
+    /// Hosts to connect to without a proxy.
     pub no_proxy: Option<Variable>,
 }
 
 impl Environment {
-    /// Of several variables the first that is not empty counts.
+    /// Reads the variables. For each purpose, the first variable that is not empty applies.
     pub fn read(get: &dyn Fn(&str) -> Option<String>) -> Self {
         let first = |names: &[&'static str]| {
             let set = |name: &&'static str| Some(Variable { name, value: get(name)? });
@@ -61,7 +61,7 @@ impl Environment {
         }
     }
 
-    /// The variables with proxies, one for both schemes once.
+    /// Returns the variables that name a proxy. A variable that applies to both schemes is returned once.
     pub fn proxies(&self) -> impl Iterator<Item = &Variable> {
         self.http.iter().chain(self.https.iter().filter(|https| Some(*https) != self.http.as_ref()))
     }
@@ -73,31 +73,31 @@ impl Environment {
     }
 }
 
-/// `http://host[:port]` of a proxy as the environment may name it, with or without scheme and
-/// credentials; `None` if it is not one that can be used.
-pub fn proxy_place(text: &str) -> Option<String> {
+/// Returns the `http://host[:port]` of a proxy that is given with or without scheme and credentials, or
+/// `None` if the proxy cannot be used.
+pub(crate) fn proxy_origin(text: &str) -> Option<String> {
     let text = text.trim();
     let (scheme, rest) = text.split_once("://").unwrap_or(("http", text));
     let host = rest.rsplit_once('@').map_or(rest, |(_, host)| host);
-    let place = format!("http://{}", host.split('/').next()?);
+    let proxy = format!("http://{}", host.split('/').next()?);
     let is_http = scheme.eq_ignore_ascii_case("http");
-    (is_http && origin(&place) == Some(&place)).then_some(place)
+    (is_http && origin(&proxy) == Some(&proxy)).then_some(proxy)
 }
 
-/// A proxy of the environment, without its credentials.
-pub fn shown_variable(variable: &Variable) -> String {
-    match proxy_place(&variable.value) {
-        Some(place) if variable.value.contains('@') => format!("{place} (with credentials)"),
-        Some(place) => place,
+/// Formats a proxy from the environment without its credentials.
+pub(super) fn redact_variable(variable: &Variable) -> String {
+    match proxy_origin(&variable.value) {
+        Some(proxy) if variable.value.contains('@') => format!("{proxy} (with credentials)"),
+        Some(proxy) => proxy,
         None => "(not usable: expected http://[user:password@]host[:port])".to_owned(),
     }
 }
 
-/// The proxy's password is not shown.
+/// Omits the credentials of the proxy.
 impl fmt::Debug for Network {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Network")
-            .field("proxy", &self.proxy.as_deref().map(without_credentials))
+            .field("proxy", &self.proxy.as_deref().map(redact_url))
             .field("no_proxy", &self.no_proxy)
             .field("authorities", &self.authorities)
             .field("rate_limit", &self.rate_limit)
@@ -105,8 +105,8 @@ impl fmt::Debug for Network {
     }
 }
 
-/// A URL without what stands before its last `@`. What is no URL is not shown at all.
-pub fn without_credentials(url: &str) -> String {
+/// Formats a URL without its credentials, which end at the last `@`. Other text is not shown at all.
+pub(super) fn redact_url(url: &str) -> String {
     let Some((scheme, rest)) = url.split_once("://") else { return "(not a URL)".to_owned() };
     match rest.rsplit_once('@') {
         Some((_, host)) => format!("{scheme}://{host} (with credentials)"),
@@ -119,11 +119,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn credentials_are_not_shown() {
+    fn omits_credentials() {
         let proxy = "http://user:p@SECRET@proxy.example:3128".to_owned();
-        assert_eq!(without_credentials(&proxy), "http://proxy.example:3128 (with credentials)");
-        assert_eq!(without_credentials("http://proxy:80"), "http://proxy:80");
-        assert!(!without_credentials("SECRET").contains("SECRET"));
+        assert_eq!(redact_url(&proxy), "http://proxy.example:3128 (with credentials)");
+        assert_eq!(redact_url("http://proxy:80"), "http://proxy:80");
+        assert!(!redact_url("SECRET").contains("SECRET"));
         let network = Network { proxy: Some(proxy), ..Network::default() };
         assert!(!format!("{network:?}").contains("SECRET"));
     }

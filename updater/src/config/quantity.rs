@@ -1,4 +1,4 @@
-//! Spans of time and rates, as people write them.
+//! Durations and rates in human-readable form.
 
 use std::fmt;
 use std::num::NonZeroU64;
@@ -6,23 +6,23 @@ use std::time::Duration;
 
 use serde::de::{self, Deserialize, Deserializer, Visitor};
 
-/// A number, or a text that says one with its unit. What it means, its key says.
+/// A number, or a text with a number and its unit. The key that has the value determines its meaning.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Quantity {
-    /// Without a unit.
+pub(crate) enum Quantity {
+    /// A number without a unit.
     Number(u64),
-    /// Most likely with one.
+    /// A text, usually with a unit.
     Text(String),
 }
 
 impl<'de> Deserialize<'de> for Quantity {
     fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
-        struct Either;
-        impl Visitor<'_> for Either {
+        struct NumberOrText;
+        impl Visitor<'_> for NumberOrText {
             type Value = Quantity;
 
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a whole number or a text")
+                f.write_str("a whole number or a string")
             }
 
             fn visit_u64<E: de::Error>(self, number: u64) -> Result<Quantity, E> {
@@ -33,14 +33,15 @@ impl<'de> Deserialize<'de> for Quantity {
                 Ok(Quantity::Text(text.to_owned()))
             }
         }
-        from.deserialize_any(Either)
+        from.deserialize_any(NumberOrText)
     }
 }
 
 impl Quantity {
-    /// A span of time: seconds, or such as `90s`, `15min`, `1h 30min` (systemd.time(7), from seconds to
-    /// days, whole numbers only).
-    pub fn span(&self) -> Option<Duration> {
+    /// Returns the value as a duration: a number of seconds, or a text such as `90s`, `15min` or
+    /// `1h 30min`. This is the syntax of systemd.time(7), limited to whole numbers and to units from
+    /// seconds to days.
+    pub(super) fn duration(&self) -> Option<Duration> {
         let text = match self {
             Self::Number(seconds) => return Some(Duration::from_secs(*seconds)),
             Self::Text(text) => text,
@@ -59,8 +60,9 @@ impl Quantity {
         seconds.map(Duration::from_secs)
     }
 
-    /// Bytes, or such as `500K`, `2M`, `1G`, each 1024 of the one before.
-    pub fn bytes(&self) -> Option<NonZeroU64> {
+    /// Returns the value in bytes: a number, or a text such as `500K`, `2M` or `1G` with multiples of
+    /// 1024.
+    pub(super) fn bytes(&self) -> Option<NonZeroU64> {
         let text = match self {
             Self::Number(bytes) => return NonZeroU64::new(*bytes),
             Self::Text(text) => text,
@@ -111,9 +113,9 @@ fn unit_seconds(unit: &str) -> Option<u64> {
     }
 }
 
-/// A span as [`Quantity::span`] reads it.
-pub fn span_text(span: Duration) -> String {
-    let mut rest = span.as_secs();
+/// Formats a duration in the syntax that [`Quantity::duration`] parses.
+pub(crate) fn format_duration(duration: Duration) -> String {
+    let mut rest = duration.as_secs();
     let mut parts = Vec::new();
     for (unit, seconds) in [("d", 24 * 3600), ("h", 3600), ("min", 60), ("s", 1)] {
         if rest >= seconds {
@@ -134,7 +136,7 @@ mod tests {
     }
 
     #[test]
-    fn spans_are_read_as_systemd_reads_them() {
+    fn parses_durations_like_systemd() {
         for (written, seconds) in [
             ("90s", 90),
             ("90", 90),
@@ -145,17 +147,17 @@ mod tests {
             (" 2 hours ", 7200),
             ("1d", 86400),
         ] {
-            assert_eq!(text(written).span(), Some(Duration::from_secs(seconds)), "{written}");
+            assert_eq!(text(written).duration(), Some(Duration::from_secs(seconds)), "{written}");
         }
-        assert_eq!(Quantity::Number(60).span(), Some(Duration::from_secs(60)));
+        assert_eq!(Quantity::Number(60).duration(), Some(Duration::from_secs(60)));
         for bad in ["", " ", "min", "1.5h", "-1h", "1week", "1h x", "99999999999999999999s"] {
-            assert_eq!(text(bad).span(), None, "{bad}");
+            assert_eq!(text(bad).duration(), None, "{bad}");
         }
-        assert_eq!(text(&format!("{}d", u64::MAX)).span(), None);
+        assert_eq!(text(&format!("{}d", u64::MAX)).duration(), None);
     }
 
     #[test]
-    fn rates_are_read() {
+    fn parses_rates() {
         let bytes = |quantity: Quantity| quantity.bytes().map(NonZeroU64::get);
         assert_eq!(bytes(Quantity::Number(5000)), Some(5000));
         assert_eq!(bytes(text("500K")), Some(500 << 10));
@@ -169,14 +171,14 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_is_shown_is_read_again(seconds in 0_u64..10_000_000) {
-            let span = Duration::from_secs(seconds);
-            prop_assert_eq!(text(&span_text(span)).span(), Some(span));
+        fn parses_formatted_durations(seconds in 0_u64..10_000_000) {
+            let duration = Duration::from_secs(seconds);
+            prop_assert_eq!(text(&format_duration(duration)).duration(), Some(duration));
         }
 
         #[test]
-        fn no_text_panics(written in "[0-9a-z .]{0,24}") {
-            let _ = (text(&written).span(), text(&written).bytes());
+        fn does_not_panic_on_any_text(written in "[0-9a-z .]{0,24}") {
+            let _ = (text(&written).duration(), text(&written).bytes());
         }
     }
 }

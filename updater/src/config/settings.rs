@@ -1,4 +1,4 @@
-//! Configuration that makes sense.
+//! The validated configuration.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -8,48 +8,52 @@ use protocol::release::is_file_name;
 use protocol::url::origin;
 use protocol::{KeyRing, Variant};
 
-use super::complaint::shown;
-use super::{
-    ConfigError, Health, Merged, Network, Reboot, RebootFragment, Source, Sourced, Window,
-};
+use super::error::ConfigError;
+use super::health_policy::HealthPolicy;
+use super::merged::{Merged, Sourced};
+use super::network::Network;
+use super::reboot_policy::{Reboot, RebootFragment, Window};
+use super::redact::shorten;
+use super::source::Source;
 
-/// A download that is slower takes days, and is stalled to all who watch it.
+/// The lowest download rate, in bytes per second. A slower download takes days, and appears to hang.
 const RATE_MIN: u64 = 1024;
-/// Longest name of a unit (systemd.unit(5)).
+/// The maximum length of a unit name (systemd.unit(5)).
 const UNIT_MAX: usize = 255;
-/// Longest check. What is longer belongs into a file.
+/// The maximum length of a check. Longer commands belong into a script.
 const CHECK_MAX: usize = 4096;
 
-/// Configuration that makes sense.
+/// The validated configuration.
 #[derive(Debug, Clone)]
 pub struct Settings {
-    /// Where releases are, mirrors in the order in which they are asked: http(s) URLs, or absolute
-    /// directories; without a slash at the end. None: it is not configured.
+    /// The mirrors of the CDN in the order in which they are tried: http(s) URLs or absolute directories,
+    /// without a trailing slash. Empty if no CDN is configured.
     pub cdn: Vec<String>,
     /// The variant to follow.
     pub variant: Option<Variant>,
-    /// Whose manifests are trusted.
+    /// The keys whose manifests are trusted.
     pub keys: KeyRing,
-    /// Where a manifest may point besides the CDN.
+    /// Origins, `https://host[:port]`, to which redirects and artifact URLs may lead in addition to the
+    /// origin of the CDN.
     pub allowed_origins: Vec<String>,
-    /// How the CDN is reached.
+    /// Settings for connections to the CDN.
     pub network: Network,
-    /// What has to hold before a new release is confirmed.
-    pub health: Health,
-    /// When to reboot.
+    /// The conditions for confirming a new release.
+    pub health: HealthPolicy,
+    /// When to reboot into a new release.
     pub reboot: Reboot,
-    /// A file for node-exporter's textfile collector.
+    /// A file for the textfile collector of node-exporter.
     pub metrics: Option<PathBuf>,
-    /// Answering pushed Patterns; `None` if nobody may push.
+    /// The server for pushed Patterns; `None` if no source may push.
     pub listen: Option<Listen>,
 }
 
-/// Answering pushed Patterns.
+/// The settings of the server for pushed Patterns.
 #[derive(Debug, Clone)]
 pub struct Listen {
-    /// Where.
+    /// The address to listen on.
     pub address: SocketAddr,
-    /// The keys of those who may push, by the name in the URL.
+    /// The keys of the sources that may push, by the name in the URL.
     pub sources: BTreeMap<String, KeyRing>,
 }
 
@@ -60,7 +64,7 @@ impl TryFrom<&Merged> for Settings {
         Ok(Self {
             cdn: cdn(merged)?,
             variant: merged.variant.as_ref().map(variant).transpose()?,
-            keys: ring("keys", merged.keys.iter().map(|key| (&key.value, &key.from)))?,
+            keys: key_ring("keys", merged.keys.iter().map(|key| (&key.value, &key.source)))?,
             allowed_origins: allowed_origins(merged)?,
             network: network(merged)?,
             health: health(merged)?,
@@ -73,78 +77,85 @@ impl TryFrom<&Merged> for Settings {
 
 fn cdn(merged: &Merged) -> Result<Vec<String>, ConfigError> {
     let Some(cdn) = &merged.cdn else { return Ok(Vec::new()) };
-    // The value is not shown: it may hold a password, and that may be why we are here.
+    // The message omits the value, which may be invalid because it contains a password.
     let why = "expected https://host/path or http://host/path, or with a port from 1 to 65535 after the host, without credentials, query or fragment; or an absolute directory; or a list of these";
-    each(&cdn.value.0, |one| base(one).ok_or_else(|| value("cdn", &cdn.from, why)))
+    validate_each(&cdn.value.0, |text| {
+        base_url(text).ok_or_else(|| invalid("cdn", &cdn.source, why))
+    })
 }
 
-/// An http(s) URL or an absolute directory, without a slash at the end.
-fn base(text: &str) -> Option<String> {
-    let bare = text.trim_end_matches('/');
-    let path = bare.strip_prefix("file://").unwrap_or(bare);
-    let is_url = origin(bare).is_some() && !bare.contains(['?', '#']);
+/// Returns an http(s) URL or an absolute directory without its trailing slash.
+fn base_url(text: &str) -> Option<String> {
+    let trimmed = text.trim_end_matches('/');
+    let path = trimmed.strip_prefix("file://").unwrap_or(trimmed);
+    let is_url = origin(trimmed).is_some() && !trimmed.contains(['?', '#']);
     match is_url {
-        true => Some(bare.to_owned()),
+        true => Some(trimmed.to_owned()),
         false if path.starts_with('/') => Some(path.to_owned()),
         false => None,
     }
 }
 
 fn variant(variant: &Sourced<String>) -> Result<Variant, ConfigError> {
-    // Neither this value is shown: nobody knows what stands there by mistake.
+    // The message omits this value too: it may be a misplaced secret.
     let why = "expected 1 to 16 lower-case letters and digits, such as \"deb\"";
-    variant.value.parse().map_err(|_| value("variant", &variant.from, why))
+    variant.value.parse().map_err(|_| invalid("variant", &variant.source, why))
 }
 
 fn allowed_origins(merged: &Merged) -> Result<Vec<String>, ConfigError> {
     let Some(origins) = &merged.allowed_origins else { return Ok(Vec::new()) };
-    for one in &origins.value {
-        if origin(one) != Some(one) {
-            let why =
-                "expected https://host[:port], the port from 1 to 65535, with nothing after it";
-            return Err(value("allowedOrigins", &origins.from, why));
+    let why = "expected https://host[:port], the port from 1 to 65535, with nothing after it";
+    // Without this rule, an https CDN could redirect its hosts to plain http.
+    let http = "expected https://host[:port]: http is not accepted here, so serve these files by https, or set \"cdn\" to the http address that serves them";
+    validate_each(&origins.value, |text| {
+        let is_origin = origin(text) == Some(text);
+        if is_origin && text.starts_with("https://") {
+            return Ok(text.to_owned());
         }
-    }
-    Ok(origins.value.clone())
+        let why = if is_origin { http } else { why };
+        Err(invalid("allowedOrigins", &origins.source, why))
+    })
 }
 
 fn network(merged: &Merged) -> Result<Network, ConfigError> {
     let mut network = Network::default();
-    if let Some(Sourced { value: proxy, from }) = &merged.proxy {
+    if let Some(Sourced { value: proxy, source }) = &merged.proxy {
         let why = "expected http://[user:password@]host:port, the port from 1 to 65535, with /, @, : and # in user and password percent-encoded";
-        network.proxy = Some(proxy_url(proxy).ok_or_else(|| value("proxy", from, why))?);
+        network.proxy = Some(proxy_url(proxy).ok_or_else(|| invalid("proxy", source, why))?);
     }
-    if let Some(Sourced { value: hosts, from }) = &merged.no_proxy {
+    if let Some(Sourced { value: hosts, source }) = &merged.no_proxy {
         let why = "expected a list of host names, .suffixes, or *";
         let host = |host: &str| is_host_pattern(host).then(|| host.to_owned());
-        network.no_proxy = each(hosts, |one| host(one).ok_or_else(|| value("noProxy", from, why)))?;
+        network.no_proxy =
+            validate_each(hosts, |text| host(text).ok_or_else(|| invalid("noProxy", source, why)))?;
     }
-    if let Some(Sourced { value: files, from }) = &merged.ca {
+    if let Some(Sourced { value: files, source }) = &merged.ca {
         let why = "expected a list of absolute paths of PEM files";
-        network.authorities =
-            each(files, |one| absolute(one).ok_or_else(|| value("ca", from, why)))?;
+        network.authorities = validate_each(files, |text| {
+            absolute_path(text).ok_or_else(|| invalid("ca", source, why))
+        })?;
     }
-    if let Some(Sourced { value: rate, from }) = &merged.rate_limit {
+    if let Some(Sourced { value: rate, source }) = &merged.rate_limit {
         let why = "expected bytes per second, at least 1K: a number, or one with K, M or G, such as \"2M\"";
         let limit = rate.bytes().filter(|limit| limit.get() >= RATE_MIN);
-        network.rate_limit = Some(limit.ok_or_else(|| value("rateLimit", from, why))?);
+        network.rate_limit = Some(limit.ok_or_else(|| invalid("rateLimit", source, why))?);
     }
     Ok(network)
 }
 
 fn proxy_url(url: &str) -> Option<String> {
-    let bare = url.strip_suffix('/').unwrap_or(url);
-    let rest = bare.strip_prefix("http://")?;
+    let trimmed = url.strip_suffix('/').unwrap_or(url);
+    let rest = trimmed.strip_prefix("http://")?;
     let (credentials, host) = rest.rsplit_once('@').unwrap_or(("", rest));
     let is_plain = |b: u8| b.is_ascii_graphic() && !b"/@#?\\\"<>^`{|}".contains(&b);
-    let place = format!("http://{host}");
+    let proxy = format!("http://{host}");
     let has_port = host.rsplit(']').next().is_some_and(|after| after.contains(':'));
-    let is_good = credentials.bytes().all(is_plain)
+    let is_valid = credentials.bytes().all(is_plain)
         && credentials.matches(':').count() <= 1
-        && origin(&place) == Some(&place)
+        && origin(&proxy) == Some(&proxy)
         && has_port
         && !host.starts_with(':');
-    is_good.then(|| bare.to_owned())
+    is_valid.then(|| trimmed.to_owned())
 }
 
 fn is_host_pattern(host: &str) -> bool {
@@ -152,37 +163,40 @@ fn is_host_pattern(host: &str) -> bool {
     host == "*" || (!host.is_empty() && host.len() <= 253 && host.bytes().all(plain))
 }
 
-fn absolute(path: &str) -> Option<PathBuf> {
-    let is_good = path.starts_with('/') && !path.contains('\0') && !path.ends_with('/');
-    is_good.then(|| PathBuf::from(path))
+fn absolute_path(path: &str) -> Option<PathBuf> {
+    let is_valid = path.starts_with('/') && !path.contains('\0') && !path.ends_with('/');
+    is_valid.then(|| PathBuf::from(path))
 }
 
-fn health(merged: &Merged) -> Result<Health, ConfigError> {
-    let mut health = Health::default();
-    if let Some(Sourced { value: units, from }) = &merged.health_units {
+fn health(merged: &Merged) -> Result<HealthPolicy, ConfigError> {
+    let mut health = HealthPolicy::default();
+    if let Some(Sourced { value: units, source }) = &merged.health_units {
         let why = "expected a list of units with their type, such as \"docker.service\"";
         let unit = |name: &str| is_unit(name).then(|| name.to_owned());
-        health.units =
-            each(units, |one| unit(one).ok_or_else(|| value("health.units", from, why)))?;
+        health.units = validate_each(units, |text| {
+            unit(text).ok_or_else(|| invalid("health.units", source, why))
+        })?;
     }
-    if let Some(Sourced { value: checks, from }) = &merged.health_checks {
+    if let Some(Sourced { value: checks, source }) = &merged.health_checks {
         let why = "expected a list of shell commands of at most 4096 bytes";
-        let is_good = |check: &str| {
+        let is_valid = |check: &str| {
             !check.trim().is_empty() && check.len() <= CHECK_MAX && !check.contains('\0')
         };
-        let check = |check: &str| is_good(check).then(|| check.to_owned());
-        health.checks =
-            each(checks, |one| check(one).ok_or_else(|| value("health.checks", from, why)))?;
+        let check = |check: &str| is_valid(check).then(|| check.to_owned());
+        health.checks = validate_each(checks, |text| {
+            check(text).ok_or_else(|| invalid("health.checks", source, why))
+        })?;
     }
-    if let Some(Sourced { value: deadline, from }) = &merged.health_deadline {
-        let why = "expected a span of 1min to 24h, such as \"15min\", or seconds";
-        let span = deadline.span().filter(|span| Health::DEADLINES.contains(span));
-        health.deadline = span.ok_or_else(|| value("health.deadline", from, why))?;
+    if let Some(Sourced { value: deadline, source }) = &merged.health_deadline {
+        let why = "expected a duration from 1min to 24h, such as \"15min\", or seconds";
+        let duration =
+            deadline.duration().filter(|duration| HealthPolicy::DEADLINES.contains(duration));
+        health.deadline = duration.ok_or_else(|| invalid("health.deadline", source, why))?;
     }
     Ok(health)
 }
 
-/// The name of a unit that can be active, by systemd.unit(5).
+/// Whether the text is the name of a unit that can be active (systemd.unit(5)).
 fn is_unit(name: &str) -> bool {
     const TYPES: [&str; 11] = [
         "service",
@@ -202,15 +216,15 @@ fn is_unit(name: &str) -> bool {
     !stem.is_empty()
         && TYPES.contains(&kind)
         && name.len() <= UNIT_MAX
-        // An argument that begins with a dash would be an option of systemctl. A template is not active,
-        // its instances are.
+        // systemctl would take a name that begins with a dash for an option. Templates are never active;
+        // their instances are.
         && !name.starts_with(['-', '@'])
         && !stem.ends_with('@')
         && name.bytes().all(plain)
 }
 
 fn reboot(merged: &Merged) -> Result<Reboot, ConfigError> {
-    let Some(Sourced { value: reboot, from }) = &merged.reboot else {
+    let Some(Sourced { value: reboot, source }) = &merged.reboot else {
         return Ok(Reboot::default());
     };
     Ok(match reboot {
@@ -218,66 +232,66 @@ fn reboot(merged: &Merged) -> Result<Reboot, ConfigError> {
         RebootFragment::Idle => Reboot::Idle,
         RebootFragment::Never => Reboot::Never,
         RebootFragment::Window(window) => {
-            Reboot::Window(Window::new(window).map_err(|why| value("reboot", from, why))?)
+            Reboot::Window(Window::new(window).map_err(|why| invalid("reboot", source, why))?)
         }
     })
 }
 
 fn metrics(merged: &Merged) -> Result<Option<PathBuf>, ConfigError> {
-    let Some(Sourced { value: path, from }) = &merged.metrics else { return Ok(None) };
+    let Some(Sourced { value: path, source }) = &merged.metrics else { return Ok(None) };
     let why = "expected the absolute path of a file that ends with .prom, in the directory of node-exporter's textfile collector";
-    // The name's first letter: the collector's pattern leaves out hidden files.
-    let is_good = |path: &&PathBuf| {
+    // `is_file_name` also rejects hidden files, which the collector ignores.
+    let is_valid = |path: &&PathBuf| {
         let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
         name.ends_with(".prom") && is_file_name(name)
     };
-    let path = absolute(path).filter(|path| is_good(&path));
-    path.map(Some).ok_or_else(|| value("metrics", from, why))
+    let path = absolute_path(path).filter(|path| is_valid(&path));
+    path.map(Some).ok_or_else(|| invalid("metrics", source, why))
 }
 
-fn each<T>(
+fn validate_each<T>(
     list: &[String],
-    one: impl Fn(&str) -> Result<T, ConfigError>,
+    validate: impl Fn(&str) -> Result<T, ConfigError>,
 ) -> Result<Vec<T>, ConfigError> {
-    list.iter().map(|text| one(text)).collect()
+    list.iter().map(|text| validate(text)).collect()
 }
 
 fn listen(merged: &Merged) -> Result<Option<Listen>, ConfigError> {
     let mut sources = BTreeMap::new();
-    for (name, source) in &merged.sources {
-        let key = format!("listen.sources.{}", shown(name));
+    for (name, source) in &merged.push_sources {
+        let key = format!("listen.sources.{}", shorten(name));
         if !is_file_name(name) {
             let why = "a source's name is part of a URL: expected letters, digits and ._~+-";
-            return Err(value("listen.sources", &source.from, why));
+            return Err(invalid("listen.sources", &source.source, why));
         }
-        let keys = ring(&key, source.value.keys.iter().map(|key| (key, &source.from)))?;
+        let keys = key_ring(&key, source.value.keys.iter().map(|key| (key, &source.source)))?;
         if !keys.is_empty() {
             sources.insert(name.clone(), keys);
         }
     }
-    let Some(address) = merged.address.as_ref().filter(|_| !sources.is_empty()) else {
+    let Some(address) = merged.listen_address.as_ref().filter(|_| !sources.is_empty()) else {
         return Ok(None);
     };
     let parsed = address.value.parse().map_err(|_| {
-        value("listen.address", &address.from, "expected address:port, such as 0.0.0.0:4000")
+        invalid("listen.address", &address.source, "expected address:port, such as 0.0.0.0:4000")
     })?;
     Ok(Some(Listen { address: parsed, sources }))
 }
 
-fn ring<'a>(
-    name: &str,
+fn key_ring<'a>(
+    setting: &str,
     keys: impl Iterator<Item = (&'a String, &'a Source)>,
 ) -> Result<KeyRing, ConfigError> {
     let mut ring = KeyRing::default();
-    for (key, from) in keys {
-        let key = key.parse().map_err(|error| value(name, from, error))?;
-        ring.add(key).map_err(|error| value(name, from, error))?;
+    for (key, source) in keys {
+        let key = key.parse().map_err(|error| invalid(setting, source, error))?;
+        ring.add(key).map_err(|error| invalid(setting, source, error))?;
     }
     Ok(ring)
 }
 
-fn value(key: &str, from: &Source, why: impl std::fmt::Display) -> ConfigError {
-    ConfigError::Value { key: key.to_owned(), from: from.clone(), why: why.to_string() }
+fn invalid(key: &str, source: &Source, why: impl std::fmt::Display) -> ConfigError {
+    ConfigError::Value { key: key.to_owned(), from: source.clone(), why: why.to_string() }
 }
 
 #[cfg(test)]

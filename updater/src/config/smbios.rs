@@ -1,15 +1,15 @@
-//! The OEM strings of the firmware's tables (DMTF DSP0134, structure type 11), by which a
-//! hypervisor hands configuration to a guest.
+//! The OEM strings in the SMBIOS tables (DMTF DSP0134, structure type 11), through which a
+//! hypervisor passes configuration to a guest.
 
-/// The type of the structure with OEM strings.
+/// The structure type of OEM strings.
 const OEM_STRINGS: u8 = 11;
-/// The type that ends the table.
+/// The structure type that ends the table.
 const END: u8 = 127;
-/// Type, length and handle.
-const HEADER: usize = 4;
+/// The length of type, length and handle.
+const HEADER_LEN: usize = 4;
 
-/// The OEM strings in a table, in order. A table that is damaged ends where it is damaged.
-pub fn oem_strings(table: &[u8]) -> Vec<String> {
+/// Returns the OEM strings in a table, in order, up to the first damaged structure.
+pub(super) fn oem_strings(table: &[u8]) -> Vec<String> {
     let mut found = Vec::new();
     let mut rest = table;
     while let Some((kind, strings, after)) = structure(rest) {
@@ -25,14 +25,15 @@ pub fn oem_strings(table: &[u8]) -> Vec<String> {
     found
 }
 
-/// The type of the first structure, its strings with a zero between, and what comes after it.
+/// Splits off the first structure: returns its type, its strings separated by zero bytes, and the rest
+/// of the table.
 fn structure(table: &[u8]) -> Option<(u8, &[u8], &[u8])> {
     let (kind, length) = (*table.first()?, usize::from(*table.get(1)?));
-    if length < HEADER {
+    if length < HEADER_LEN {
         return None;
     }
     let strings = table.get(length..)?;
-    // Two zeros end it, also if there are no strings.
+    // Two zero bytes end a structure, even if it has no strings.
     let end = strings.windows(2).position(|pair| pair == [0, 0])?;
     Some((kind, &strings[..end], &strings[end + 2..]))
 }
@@ -53,12 +54,12 @@ mod tests {
     }
 
     #[test]
-    fn oem_strings_are_found() {
+    fn finds_oem_strings() {
         assert_eq!(oem_strings(&table()), ["etchaos={}", "other"]);
     }
 
     #[test]
-    fn a_cut_table_gives_what_is_whole() {
+    fn reads_complete_structures_of_a_truncated_table() {
         for end in 0..table().len() {
             assert!(oem_strings(&table()[..end]).len() <= 2);
         }
@@ -67,7 +68,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn no_table_panics_or_hangs(table in proptest::collection::vec(any::<u8>(), 0..512)) {
+        fn does_not_panic_or_hang_on_any_table(table in proptest::collection::vec(any::<u8>(), 0..512)) {
             let _ = oem_strings(&table);
         }
     }

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 
 use crate::world::World;
 
-/// An SMBIOS table with these OEM strings.
+/// Returns an SMBIOS table with these OEM strings.
 fn smbios(strings: &[&str]) -> Vec<u8> {
     let mut table = vec![11, 5, 0, 0, strings.len() as u8];
     for text in strings {
@@ -23,7 +23,7 @@ fn smbios(strings: &[&str]) -> Vec<u8> {
 }
 
 #[test]
-fn every_source_is_read_in_order() {
+fn reads_every_source_in_order() {
     let world = World::new();
     let source = |world: &World, key: &str| {
         world.run(&["config", "--json"]).ended(0).json()[key]["source"].as_str().unwrap().to_owned()
@@ -54,17 +54,17 @@ fn every_source_is_read_in_order() {
     assert!(shown.contains("https://7.example"), "{shown}");
 }
 
-/// What is used without being configured is shown, too.
+/// A proxy applies without configuration if the environment has one.
 #[test]
-fn a_proxy_of_the_environment_is_shown_with_its_variable() {
+fn config_shows_proxies_of_the_environment() {
     let world = World::new();
-    let run = |words: &[&str], variables: &[(&str, &str)]| -> String {
-        let mut command = world.command(words);
+    let run = |arguments: &[&str], variables: &[(&str, &str)]| -> String {
+        let mut command = world.command(arguments);
         let output = command.envs(variables.iter().copied()).output().unwrap();
         assert!(output.status.success(), "{output:?}");
-        let said = String::from_utf8([output.stdout, output.stderr].concat()).unwrap();
-        assert!(!said.contains("SECRET") && !said.contains("ann"), "{said}");
-        said
+        let printed = String::from_utf8([output.stdout, output.stderr].concat()).unwrap();
+        assert!(!printed.contains("SECRET") && !printed.contains("ann"), "{printed}");
+        printed
     };
     let json = |variables: &[(&str, &str)]| -> Value {
         serde_json::from_str(&run(&["config", "--json"], variables)).unwrap()
@@ -83,14 +83,15 @@ fn a_proxy_of_the_environment_is_shown_with_its_variable() {
     let bypass = of("NO_PROXY", json!(["a.example", ".b.example"]));
     assert_eq!(shown["noProxy"], json!([bypass]));
     let table = run(&["config"], &variables);
-    let words: Vec<Vec<&str>> =
+    let cells: Vec<Vec<&str>> =
         table.lines().map(|line| line.split_whitespace().collect()).collect();
     let row = ["proxy", "http://127.0.0.1:18431", "environment", "variable", "http_proxy"];
-    assert!(words.contains(&row.to_vec()), "{table}");
+    assert!(cells.contains(&row.to_vec()), "{table}");
     let status: Value = serde_json::from_str(&run(&["status", "--json"], &variables)).unwrap();
     assert_eq!(status["config"]["proxy"], shown["proxy"]);
 
-    // The small letters count first, one variable may be for both, and what is no proxy is not shown.
+    // Lower-case names take precedence, one variable may apply to both schemes, and a value that is not
+    // a proxy is not shown.
     let all = [("all_proxy", "http://x:1"), ("ALL_PROXY", "http://y:1"), ("no_proxy", " ")];
     let shown = json(&all);
     assert_eq!(shown["proxy"], json!([of("all_proxy", "http://x:1".into())]));
@@ -100,7 +101,7 @@ fn a_proxy_of_the_environment_is_shown_with_its_variable() {
         assert!(shown["proxy"][0]["value"].as_str().unwrap().starts_with("(not usable"), "{shown}");
     }
 
-    // Both lists count, unless the proxy itself is configured: then the environment does not.
+    // Both lists apply, unless a proxy is configured: then the environment is ignored.
     world.write("esp/etchaos/config.json", r#"{"noProxy": ["c.example"]}"#);
     let own = json!({"value": ["c.example"], "source": "ESP etchaos/config.json"});
     assert_eq!(json(&variables)["noProxy"], json!([own, bypass]));
@@ -112,8 +113,8 @@ fn a_proxy_of_the_environment_is_shown_with_its_variable() {
 }
 
 #[test]
-fn broken_sources_are_named() {
-    for (file, text, said) in [
+fn errors_name_the_broken_source() {
+    for (file, text, messages) in [
         ("host/usr/lib/etchaos/updater.json", r#"{"cnd": "x"}"#, ["updater.json", "`cnd`"]),
         ("esp/etchaos/config.json", "{", ["ESP", "EOF"]),
         ("host/proc/cmdline", "etchaos.config=%%%", ["kernel command line", "base64"]),
@@ -133,38 +134,38 @@ fn broken_sources_are_named() {
         let world = World::new();
         world.write(file, text);
         for command in ["config", "check", "update", "status"] {
-            world.run(&[command]).failed(&said);
+            world.run(&[command]).failed(&messages);
         }
-        // systemd shall not take a broken configuration for "skip",
+        // systemd must not skip the update unit because of a broken configuration.
         assert_eq!(world.run(&["config", "--require", "cdn"]).code, 255);
-        // but for the unit that is part of the boot: it is skipped, and the journal says why.
-        world.run(&["config", "--require", "listen"]).failed(&said);
-        // Nor shall it undo an update.
+        // The listening unit is part of the boot, so it is skipped, and the journal has the reason.
+        world.run(&["config", "--require", "listen"]).failed(&messages);
+        // A broken configuration must not undo an update.
         if !file.ends_with("cmdline") {
             world.run(&["confirm"]).ended(0);
         }
     }
     let world = World::new();
-    let said = ["/nonexistent/x.json", "there is no such file", "leave --config out"];
-    world.run(&["check", "--config", "/nonexistent/x.json"]).failed(&said);
+    let messages = ["/nonexistent/x.json", "there is no such file", "omit --config"];
+    world.run(&["check", "--config", "/nonexistent/x.json"]).failed(&messages);
 }
 
 #[test]
-fn a_file_in_the_way_of_our_directory_is_told_with_the_way_out() {
+fn reports_a_file_in_place_of_the_directory_with_a_hint() {
     let world = World::new();
     fs::remove_dir_all(world.esp("etchaos")).unwrap();
     fs::write(world.esp("etchaos"), "").unwrap();
-    let said = "etchaos on the ESP is a file, and a directory is expected there: it may be removed";
+    let message = "etchaos on the ESP is a file, expected a directory: remove the file";
     for command in ["config", "check", "update", "status", "verify"] {
-        world.run(&[command]).failed(&[said]);
+        world.run(&[command]).failed(&[message]);
     }
-    // It reads no configuration.
+    // `confirm` does not read the configuration.
     let path = world.esp("etchaos").display().to_string();
     world.run(&["confirm"]).failed(&[&path, "it is in the way, and may be removed"]);
 }
 
 #[test]
-fn user_data_of_somebody_else_is_ignored_and_told() {
+fn ignores_foreign_user_data_with_a_message() {
     for text in ["", "\n", "#cloud-config\npackages: [vim]\n", "#!/bin/sh\necho hello\n"] {
         let world = World::new();
         world.write("host/dev/disk/by-label/cidata/user-data", text);
@@ -173,14 +174,14 @@ fn user_data_of_somebody_else_is_ignored_and_told() {
             let lines: Vec<&str> =
                 ran.stderr.lines().filter(|line| line.contains("cidata")).collect();
             let [line] = lines[..] else { panic!("{text:?}: {}", ran.stderr) };
-            assert!(line.starts_with("info: ") && line.contains("ignored"), "{line}");
+            assert!(line.starts_with("info: ") && line.contains("ignoring"), "{line}");
             assert!(line.contains("JSON object"), "{line}");
         }
     }
 }
 
 #[test]
-fn values_of_a_configuration_are_never_shown() {
+fn errors_do_not_show_configured_values() {
     for json in [
         r#"{"keys": "ed25519private:SECRET:x"}"#,
         r#"{"reboot": "SECRET"}"#,
@@ -197,17 +198,18 @@ fn values_of_a_configuration_are_never_shown() {
 }
 
 #[test]
-fn confirm_waits_for_nobody_if_there_is_nothing_to_write() {
+fn confirm_does_not_wait_for_the_lock_if_there_is_nothing_to_write() {
     let world = World::new();
     let other = fs::File::open(world.esp("")).unwrap();
     other.lock().unwrap();
     let since = std::time::Instant::now();
     assert!(world.run(&["confirm"]).ended(0).stdout.contains("already"));
-    // What failed its trial in the other slot can be written down another time.
+    // Recording the failed trial of the other slot can wait until the next time.
     world.on_trial(A, B, 0);
     assert!(world.run(&["confirm"]).ended(0).stdout.contains("already"));
     assert_eq!(world.boots(), (A, Some((B, 0))));
-    // Not dropped: what other tests fork just now has it open, too, until it is another program.
+    // Unlocked, not just dropped: a child that another test forks holds a copy of the descriptor until
+    // it calls exec.
     other.unlock().unwrap();
     world.run(&["confirm"]).ended(0);
     assert_eq!(world.boots(), (A, None));
@@ -215,7 +217,7 @@ fn confirm_waits_for_nobody_if_there_is_nothing_to_write() {
 }
 
 #[test]
-fn what_is_missing_is_said() {
+fn errors_name_missing_values() {
     let world = World::new();
     let without = |path: &str| {
         let world = World::new();
@@ -233,7 +235,7 @@ fn what_is_missing_is_said() {
 }
 
 #[test]
-fn units_are_skipped_where_nothing_is_configured() {
+fn require_skips_units_without_configuration() {
     let world = World::new();
     world.run(&["config", "--require", "cdn"]).ended(0);
     let ran = world.run(&["config", "--require", "listen"]).ended(1);
@@ -246,12 +248,13 @@ fn units_are_skipped_where_nothing_is_configured() {
     world.run(&["config", "--require", "listen"]).ended(0);
 }
 
-/// Of 1 systemd skips a unit for the whole boot, of 255 it tries it again (systemd.service(5)).
+/// systemd skips a unit for the whole boot if its condition exits with 1, and tries it again after 255
+/// (systemd.service(5)).
 #[test]
-fn what_may_pass_is_not_taken_for_a_broken_configuration() {
+fn require_distinguishes_temporary_errors_from_a_broken_configuration() {
     let world = World::new();
     let require = |world: &World, what: &str| world.run(&["config", "--require", what]).code;
-    // Something that cannot be read, and a disk that is not there.
+    // A configuration file that cannot be read, and a missing disk.
     fs::create_dir(world.esp("etchaos/config.json")).unwrap();
     assert_eq!((require(&world, "listen"), require(&world, "cdn")), (255, 255));
     fs::remove_dir(world.esp("etchaos/config.json")).unwrap();
@@ -263,7 +266,7 @@ fn what_may_pass_is_not_taken_for_a_broken_configuration() {
     assert_eq!((require(&world, "listen"), require(&world, "cdn")), (255, 255));
     fs::remove_file(world.path("host/dev/disk/by-label/cidata")).unwrap();
     assert_eq!((require(&world, "listen"), require(&world, "cdn")), (1, 0));
-    // What is no configuration will be none the next time, either.
+    // A configuration that cannot be parsed stays broken.
     for broken in ["{", r#"{"reboot": "soon"}"#, &" ".repeat(300_000)] {
         world.write("esp/etchaos/config.json", broken);
         assert_eq!((require(&world, "listen"), require(&world, "cdn")), (1, 255));

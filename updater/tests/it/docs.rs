@@ -1,5 +1,5 @@
-//! What `docs/` says holds: commands parse, configurations are read, answers look like this, and the
-//! messages are those of the sources.
+//! Keeps `docs/` consistent with the code: commands and configurations parse, JSON output has the
+//! documented keys, and the quoted messages occur in the sources.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -23,15 +23,16 @@ fn page(name: &str) -> String {
     fs::read_to_string(root().join(name)).unwrap()
 }
 
-/// The code blocks of a page that begin with this word, each with what stands after it.
-fn blocks(page: &str, kind: &str) -> Vec<(String, String)> {
+/// Returns the code blocks of a page that have this language, each with the name that follows the
+/// language.
+fn blocks(page: &str, language: &str) -> Vec<(String, String)> {
     let mut found: Vec<(String, String)> = Vec::new();
     let mut lines = page.lines();
     while let Some(line) = lines.next() {
         let Some(info) = line.strip_prefix("```") else { continue };
         let block: Vec<&str> = lines.by_ref().take_while(|line| *line != "```").collect();
-        let (word, name) = info.split_once(' ').unwrap_or((info, ""));
-        if word == kind {
+        let (found_language, name) = info.split_once(' ').unwrap_or((info, ""));
+        if found_language == language {
             found.push((name.to_owned(), block.join("\n")));
         }
     }
@@ -39,12 +40,12 @@ fn blocks(page: &str, kind: &str) -> Vec<(String, String)> {
 }
 
 #[test]
-fn every_command_parses() {
+fn documented_commands_parse() {
     let mut count = 0;
     for name in ["docs/operators.md", "README.md"] {
         for (_, block) in blocks(&page(name), "sh") {
             for line in block.lines().filter(|line| line.starts_with("etchaos-updater")) {
-                // The first word is the program's name. None of our commands needs quotes.
+                // None of the documented commands contains quotes.
                 let parsed = Cli::try_parse_from(line.split_whitespace());
                 assert!(parsed.is_ok(), "{name}: {line}: {}", parsed.unwrap_err());
                 count += 1;
@@ -55,7 +56,7 @@ fn every_command_parses() {
 }
 
 #[test]
-fn every_configuration_is_read() {
+fn documented_configurations_are_valid() {
     let blocks = blocks(&page("docs/operators.md"), "json");
     assert!(blocks.len() >= 8, "only {} were found", blocks.len());
     for (_, json) in blocks {
@@ -68,7 +69,7 @@ fn every_configuration_is_read() {
 }
 
 #[test]
-fn every_key_is_documented() {
+fn configuration_keys_are_documented() {
     let world = World::new();
     let config = world.run(&["config", "--json"]).ended(0).json();
     let help = world.run(&["--help"]).ended(0).stdout;
@@ -82,7 +83,7 @@ fn every_key_is_documented() {
     }
 }
 
-/// The keys of objects in objects, down to what is none. Lists are not looked into.
+/// Returns the paths to all members of nested objects that are not objects. Does not descend into lists.
 fn paths(json: &Value) -> BTreeSet<String> {
     let Value::Object(map) = json else { return BTreeSet::new() };
     let mut found = BTreeSet::new();
@@ -100,7 +101,7 @@ fn keys(json: &Value) -> BTreeSet<String> {
     json.as_object().unwrap_or_else(|| panic!("{json}")).keys().cloned().collect()
 }
 
-/// The example of this name in docs/json.md.
+/// Returns the example of this name in docs/json.md.
 fn documented(name: &str) -> Value {
     let blocks = blocks(&page("docs/json.md"), "json");
     let (_, json) = blocks.iter().find(|(found, _)| found == name).unwrap();
@@ -108,7 +109,7 @@ fn documented(name: &str) -> Value {
 }
 
 #[test]
-fn answers_look_as_documented() {
+fn json_output_has_the_documented_keys() {
     let world = World::new();
     world.publish(2);
     for (name, arguments, code) in [
@@ -125,7 +126,7 @@ fn answers_look_as_documented() {
         let found = world.run(arguments).ended(code).json();
         assert_eq!(keys(&found), keys(&documented(name)), "{name}");
     }
-    // Below the top: what is always there.
+    // Nested objects that are always present.
     world.write("host/run/systemd/sessions/1", "USER=ann\nCLASS=user\n");
     world.run(&["update"]).ended(0);
     fs::remove_file(world.esp("etchaos/b/initrd")).unwrap();
@@ -146,14 +147,14 @@ fn answers_look_as_documented() {
     assert_eq!(keys(&status["failed"]), keys(&documented("failed")));
 }
 
-/// The kinds of differences in this list, each with its keys.
+/// Returns the kinds of differences in this list, each with its keys.
 fn kinds(differences: &Value) -> BTreeSet<(String, BTreeSet<String>)> {
     let list = differences.as_array().unwrap_or_else(|| panic!("{differences}"));
     list.iter().map(|one| (one["kind"].as_str().unwrap().to_owned(), paths(one))).collect()
 }
 
 #[test]
-fn differences_look_as_documented() {
+fn differences_have_the_documented_keys() {
     let all = kinds(&documented("differences"));
     for name in ["check", "update"] {
         let shown = kinds(&documented(name)["differences"]);
@@ -176,7 +177,7 @@ fn differences_look_as_documented() {
     assert_eq!(kinds(&found["differences"]), all);
 }
 
-/// All files of these directories, one after the other.
+/// Returns the text of all files in these directories.
 fn sources(directories: &[&str]) -> String {
     let files =
         directories.iter().flat_map(|directory| crate::world::tree(&root().join(directory)));
@@ -184,11 +185,11 @@ fn sources(directories: &[&str]) -> String {
 }
 
 #[test]
-fn every_test_of_the_threat_model_is_there() {
+fn tests_named_in_the_threat_model_exist() {
     let sources = sources(&["updater/src", "updater/tests", "protocol/src", "protocol/tests"]);
     let page = page("THREATMODEL.md");
     let section = page.split("## Where it is shown").nth(1).unwrap();
-    // What stands in backticks: `file.rs: name, name`, or a file or directory alone.
+    // Text in backticks is `file.rs: name, name`, or only a file or directory.
     let named = section.split('`').skip(1).step_by(2).filter_map(|text| text.split_once(": "));
     let names: Vec<&str> = named.flat_map(|(_, names)| names.split(", ")).collect();
     assert!(names.len() >= 20, "{names:?}");
@@ -198,13 +199,13 @@ fn every_test_of_the_threat_model_is_there() {
 }
 
 #[test]
-fn every_step_is_documented() {
+fn steps_are_documented() {
     let source = page("updater/src/commands/report.rs");
     let names = source.split("fn step_name").nth(1).unwrap();
     let names: Vec<&str> = names.lines().filter_map(|line| line.split('"').nth(1)).collect();
     assert!(names.len() >= 10, "{names:?}");
     let page = page("docs/json.md");
-    // Which is an error, and no answer.
+    // A downgrade is reported as an error, not as a step.
     for name in names.into_iter().filter(|name| *name != "downgrade") {
         assert!(page.contains(&format!("| `{name}` |")), "{name} is not in docs/json.md");
     }
@@ -214,10 +215,10 @@ fn every_step_is_documented() {
 }
 
 #[test]
-fn every_message_is_one_of_ours() {
+fn documented_messages_occur_in_the_sources() {
     let sources = sources(&["updater/src", "protocol/src"]).replace("\\\"", "\"");
     let page = page("docs/operators.md");
-    let section = page.split("## What an error means").nth(1).unwrap();
+    let section = page.split("## Troubleshooting").nth(1).unwrap();
     let rows = section.lines().filter_map(|line| line.strip_prefix("| `"));
     let messages: Vec<&str> = rows.map(|row| row.split("` |").next().unwrap()).collect();
     assert!(messages.len() >= 25, "{messages:?}");

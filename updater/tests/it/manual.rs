@@ -1,4 +1,4 @@
-//! The man pages and completions that the example "manual" writes.
+//! Man pages and completions, which the example `manual` writes.
 
 #[path = "../../examples/manual/pages.rs"]
 mod pages;
@@ -8,7 +8,7 @@ use std::fs;
 use clap::{Command, CommandFactory};
 use updater::cli::Cli;
 
-/// What is written with a dash in a man page.
+/// Escapes dashes as in a man page.
 fn roff(name: &str) -> String {
     name.replace('-', "\\-")
 }
@@ -19,7 +19,7 @@ fn options(command: &Command) -> Vec<String> {
 }
 
 #[test]
-fn every_command_and_option_is_in_the_manual() {
+fn manual_describes_every_command_and_option() {
     let directory = tempfile::tempdir().unwrap();
     pages::write(directory.path()).unwrap();
     let read = |name: &str| fs::read_to_string(directory.path().join(name)).unwrap();
@@ -30,7 +30,7 @@ fn every_command_and_option_is_in_the_manual() {
     cli.build();
     let main = read("etchaos-updater.1");
     assert!(
-        main.contains(".nf\n") && main.contains("health.deadline") && main.contains("Exit codes")
+        main.contains(".nf\n") && main.contains("health.deadline") && main.contains("EXIT CODES")
     );
     let commands: Vec<&Command> = cli
         .get_subcommands()
@@ -42,20 +42,22 @@ fn every_command_and_option_is_in_the_manual() {
         let name = command.get_name();
         assert!(main.contains(&roff(&format!("etchaos-updater-{name}"))), "{name}");
         let page = read(&format!("etchaos-updater-{name}.1"));
-        // Each has its own. `check` alone knows 10, and who changes nothing knows no 3.
-        let codes =
-            page.split(".SH \"EXIT CODES\"\n").nth(1).unwrap_or_else(|| panic!("{name} has none"));
+        // Each page lists only the exit codes of its command.
+        let codes = page
+            .split(".SH \"EXIT CODES\"\n")
+            .nth(1)
+            .unwrap_or_else(|| panic!("no exit codes for {name}"));
         for (code, commands) in [
             ("10", &["check"][..]),
             ("3", &["check", "update", "listen"]),
             ("255", &["config"]),
             ("143", &["update"]),
         ] {
-            let is_told = codes.split(|c: char| !c.is_ascii_digit()).any(|word| word == code);
-            assert_eq!(is_told, commands.contains(&name), "{name}: {code} in {codes}");
+            let is_listed = codes.split(|c: char| !c.is_ascii_digit()).any(|word| word == code);
+            assert_eq!(is_listed, commands.contains(&name), "{name}: {code} in {codes}");
         }
-        for word in ["1 ", "2 wrong usage"] {
-            assert!(codes.contains(word), "{name}: no {word} in {codes}");
+        for row in ["\n  1    ", "\n  2    invalid usage\n"] {
+            assert!(codes.contains(row), "{name}: no {row:?} in {codes}");
         }
         let options = options(command);
         assert!(options.len() >= 3, "{options:?}");
@@ -65,9 +67,9 @@ fn every_command_and_option_is_in_the_manual() {
         for (shell, text) in &shells {
             assert!(text.contains(name), "{name} is not in {shell}");
             for option in &options {
-                // fish leaves out the dashes.
-                let word = if shell.ends_with("fish") { &option[2..] } else { option };
-                assert!(text.contains(word), "{option} is not in {shell}");
+                // The completions for fish omit the dashes.
+                let pattern = if shell.ends_with("fish") { &option[2..] } else { option };
+                assert!(text.contains(pattern), "{option} is not in {shell}");
             }
         }
     }

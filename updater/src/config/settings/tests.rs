@@ -1,6 +1,6 @@
-//! Values that make sense, and values that do not.
+//! Validation of values.
 
-use super::super::Fragment;
+use super::super::fragment::Fragment;
 use super::*;
 use protocol::PrivateKey;
 
@@ -15,7 +15,7 @@ fn settings(json: &str) -> Result<Settings, ConfigError> {
 }
 
 #[test]
-fn a_cdn_is_a_url_or_a_directory() {
+fn cdn_is_a_url_or_a_directory() {
     let cdn = |text: &str| settings(&format!(r#"{{"cdn": "{text}"}}"#)).map(|s| s.cdn[0].clone());
     assert_eq!(cdn("https://x.example/os/").unwrap(), "https://x.example/os");
     assert_eq!(cdn("http://[::1]:8080").unwrap(), "http://[::1]:8080");
@@ -29,7 +29,7 @@ fn a_cdn_is_a_url_or_a_directory() {
 }
 
 #[test]
-fn nobody_may_push_unless_named_with_a_key() {
+fn only_sources_with_a_key_may_push() {
     assert!(settings("{}").unwrap().listen.is_none());
     let empty = r#"{"listen": {"sources": {"ci": {"keys": []}}}}"#;
     assert!(settings(empty).unwrap().listen.is_none());
@@ -41,14 +41,14 @@ fn nobody_may_push_unless_named_with_a_key() {
 }
 
 #[test]
-fn a_secret_key_in_the_wrong_place_is_not_shown() {
+fn errors_do_not_show_a_misplaced_private_key() {
     let key = PrivateKey::generate().reveal();
     let error = settings(&format!(r#"{{"keys": ["{key}"]}}"#)).unwrap_err().to_string();
     assert!(!error.contains(key.split(':').nth(1).unwrap()), "{error}");
 }
 
 #[test]
-fn no_value_is_shown() {
+fn errors_do_not_show_values() {
     for json in [
         r#"{"variant": "SECRET"}"#,
         r#"{"allowedOrigins": ["SECRET"]}"#,
@@ -74,7 +74,7 @@ fn no_value_is_shown() {
 }
 
 #[test]
-fn values_that_make_no_sense_name_key_and_source() {
+fn errors_name_key_and_source() {
     for (json, key) in [
         (r#"{"variant": "../x"}"#, "variant"),
         (r#"{"cdn": "http://127.0.0.1:70000"}"#, "cdn"),
@@ -105,7 +105,24 @@ fn values_that_make_no_sense_name_key_and_source() {
 }
 
 #[test]
-fn the_network_is_read() {
+fn allowed_origins_must_be_https() {
+    let origins = |cdn: &str, origin: &str| {
+        settings(&format!(r#"{{"cdn": "{cdn}", "allowedOrigins": ["https://a", "{origin}"]}}"#))
+            .map(|settings| settings.allowed_origins)
+    };
+    for cdn in ["https://x", "http://x", "/mnt/usb"] {
+        assert_eq!(origins(cdn, "https://b:8443").unwrap(), ["https://a", "https://b:8443"]);
+        for http in ["http://b", "http://b:8080", "http://127.0.0.1:8000"] {
+            let error = origins(cdn, http).unwrap_err().to_string();
+            for part in ["\"allowedOrigins\" from ESP", "http is not accepted", "set \"cdn\""] {
+                assert!(error.contains(part), "{part}: {error}");
+            }
+        }
+    }
+}
+
+#[test]
+fn reads_network_settings() {
     let network = settings(
         r#"{"cdn": ["https://a/", "/mnt/usb"], "proxy": "http://u:p%40@proxy:3128/", "noProxy": [".lan", "10.0.0.1", "*"], "ca": ["/etc/ca.pem"], "rateLimit": "2M"}"#,
     );
@@ -123,8 +140,8 @@ fn the_network_is_read() {
 }
 
 #[test]
-fn health_is_read() {
-    assert_eq!(settings("{}").unwrap().health, Health::default());
+fn reads_health_settings() {
+    assert_eq!(settings("{}").unwrap().health, HealthPolicy::default());
     let json = r#"{"health": {"units": ["docker.service", "a@b-\\x2d.timer"], "checks": ["true"], "deadline": "1h 30min"}}"#;
     let health = settings(json).unwrap().health;
     assert_eq!(health.units, ["docker.service", "a@b-\\x2d.timer"]);
@@ -139,7 +156,7 @@ fn health_is_read() {
 }
 
 #[test]
-fn reboot_is_a_word_or_a_window() {
+fn reboot_is_a_name_or_a_window() {
     let reboot = |json: &str| settings(&format!(r#"{{"reboot": {json}}}"#)).map(|s| s.reboot);
     assert_eq!(settings("{}").unwrap().reboot, Reboot::Idle);
     for (json, expected) in
@@ -152,11 +169,11 @@ fn reboot_is_a_word_or_a_window() {
     assert!(window.is_idle_only());
     let any = reboot(r#"{"window": "Sat 02:00", "duration": 7200, "idle": false}"#).unwrap();
     assert!(!any.is_idle_only());
-    for (json, said) in [
+    for (json, message) in [
         (r#"{"window": "Sat 02:00", "duration": "9min"}"#, "10min to 7d"),
         (r#"{"window": "Sat 02:00", "duration": "8d"}"#, "10min to 7d"),
     ] {
         let error = reboot(json).unwrap_err().to_string();
-        assert!(error.contains(said), "{error}");
+        assert!(error.contains(message), "{error}");
     }
 }

@@ -1,4 +1,4 @@
-//! `config`
+//! `config`: shows the configuration.
 
 use anyhow::Result;
 
@@ -21,15 +21,16 @@ pub(super) fn config(global: &Global, arguments: &Config) -> Result<Exit> {
             true
         }
     };
-    // As systemd's ExecCondition wants it: 1 skips the unit.
+    // systemd skips a unit whose ExecCondition exits with 1.
     Ok(if is_set { Exit::Ok } else { Exit::Error })
 }
 
-/// A window is only understood by systemd, which is not there where an image is built.
+/// Returns an error if systemd rejects the reboot window. Only systemd can parse it, so the check is
+/// skipped with a warning if systemd is not available, for example while an image is built.
 fn check_window(policy: &Reboot) -> Result<()> {
     let Reboot::Window(window) = policy else { return Ok(()) };
     match opening(window, now()) {
-        Err(CalendarError::Ask(error)) => log::warn!("the reboot window is not checked: {error}"),
+        Err(CalendarError::Ask(error)) => log::warn!("cannot check the reboot window: {error}"),
         Err(error) => return Err(error.into()),
         Ok(Opening::Never) => log::warn!("the reboot window never opens again"),
         Ok(Opening::Open | Opening::At(_)) => {}
@@ -39,7 +40,9 @@ fn check_window(policy: &Reboot) -> Result<()> {
 
 fn table(rows: &[[String; 3]]) -> String {
     let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max();
-    let (key, value) = (width(0).unwrap_or(0), width(1).unwrap_or(0));
-    let lines = rows.iter().map(|[k, v, from]| format!("{k:key$}  {v:value$}  {from}"));
-    lines.map(|line| line.trim_end().to_owned()).collect::<Vec<_>>().join("\n")
+    let (key_width, value_width) = (width(0).unwrap_or(0), width(1).unwrap_or(0));
+    let lines = rows.iter().map(|[key, value, source]| {
+        format!("{key:key_width$}  {value:value_width$}  {source}").trim_end().to_owned()
+    });
+    lines.collect::<Vec<_>>().join("\n")
 }

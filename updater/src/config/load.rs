@@ -1,43 +1,47 @@
-//! Reading every source, in order.
+//! Reads every source of configuration, in order.
 
 use std::io;
 use std::path::{Path, PathBuf};
 
 use protocol::esp;
 
+use super::error::ConfigError;
+use super::fragment::{Fragment, HealthFragment, ListenFragment};
+use super::health_policy::HealthPolicy;
+use super::merged::Merged;
+use super::network::Environment;
+use super::quantity::{Quantity, format_duration};
+use super::reboot_policy::RebootFragment;
 use super::smbios::oem_strings;
-use super::{
-    ConfigError, Environment, Fragment, HealthFragment, ListenFragment, Merged, Quantity,
-    RebootFragment, Source,
-};
-use super::{Health, span_text};
+use super::source::{IMAGE_CONFIG, IMAGE_KEYS, Source};
 use crate::esp::{Esp, EspError, mount_volume};
 use crate::files::parent;
 use crate::host::{Host, read_limited};
 
-/// What the image says.
-pub(super) const IMAGE_CONFIG: &str = "/usr/lib/etchaos/updater.json";
-/// The keys that the image trusts, one a line.
-pub(super) const IMAGE_KEYS: &str = "/usr/lib/etchaos/keys";
-/// The firmware's tables, as the kernel copies them.
+/// The kernel's copy of the SMBIOS tables.
 const DMI: &str = "/sys/firmware/dmi/tables/DMI";
-/// The volume that clouds and hypervisors attach. Some tools write FAT labels in capitals only.
+/// The volume that clouds and hypervisors attach. Some tools write FAT labels only in upper case.
 const CIDATA: [&str; 2] = ["/dev/disk/by-label/cidata", "/dev/disk/by-label/CIDATA"];
-/// The file on it.
+/// The name of the file on the `cidata` volume.
 const USER_DATA: &str = "user-data";
-/// How an SMBIOS string begins that is meant for us.
+/// The prefix of the SMBIOS strings that contain a configuration.
 const SMBIOS_PREFIX: &str = "etchaos=";
 
-/// A key string takes 100 bytes to 600; a configuration with a thousand is no longer one.
+/// The maximum size of a file. A key takes 100 to 600 bytes, so this is enough for hundreds of keys.
 const FILE_MAX: u64 = 256 * 1024;
-/// The tables of a large server take some tens of kB. The entry point cannot say more than 4 GiB.
+/// The maximum size of the SMBIOS tables. Those of a large server take tens of kB; the format allows
+/// 4 GiB.
 const DMI_MAX: u64 = 1024 * 1024;
-/// Any TCP port that is free and easy to remember; it is Etcha's.
+/// The default address for pushes. The port is the one that Etcha uses.
 const LISTEN_ADDRESS: &str = "0.0.0.0:4000";
 
-/// Reads and merges every source. One that is not there is fine, one that is broken is an error.
-/// `files` come last.
-pub fn load(host: &Host, esp: Option<&Esp>, files: &[PathBuf]) -> Result<Merged, ConfigError> {
+/// Reads and merges every source, `files` last. A missing source is ignored, except for `files`; a
+/// source that cannot be read or parsed is an error.
+pub(crate) fn load(
+    host: &Host,
+    esp: Option<&Esp>,
+    files: &[PathBuf],
+) -> Result<Merged, ConfigError> {
     let variable = |name: &str| std::env::var(name).ok();
     let mut merged = Merged { environment: Environment::read(&variable), ..Merged::default() };
     merged.add(&Source::Default, defaults());
@@ -45,24 +49,26 @@ pub fn load(host: &Host, esp: Option<&Esp>, files: &[PathBuf]) -> Result<Merged,
     add_file(&mut merged, Source::Image, &host.path(IMAGE_CONFIG))?;
     add_image_keys(&mut merged, host)?;
     if let Some(esp) = esp {
-        add_file(&mut merged, Source::Esp, &esp.path(esp::CONFIG)).map_err(in_the_way)?;
+        add_file(&mut merged, Source::Esp, &esp.path(esp::CONFIG))
+            .map_err(explain_not_a_directory)?;
     }
     add_cmdline(&mut merged, host)?;
     add_smbios(&mut merged, host)?;
     add_cidata(&mut merged, host)?;
     for path in files {
-        let from = Source::File(path.clone());
-        if !add_file(&mut merged, from.clone(), path)? {
-            let why = "there is no such file: put it there, or leave --config out";
+        let source = Source::File(path.clone());
+        if !add_file(&mut merged, source.clone(), path)? {
+            let why = "there is no such file: create it, or omit --config";
             let why = io::Error::new(io::ErrorKind::NotFound, why);
-            return Err(ConfigError::Read { from, why });
+            return Err(ConfigError::Read { from: source, why });
         }
     }
     Ok(merged)
 }
 
-/// What nobody configured: the defaults, the variant that runs, and the keys of the image.
-pub fn of_image(host: &Host) -> Result<Merged, ConfigError> {
+/// Returns what applies without any configuration: the defaults, the running variant and the keys of
+/// the image. Commands that only show the state of the host use it if the configuration is broken.
+pub(crate) fn load_built_in(host: &Host) -> Result<Merged, ConfigError> {
     let mut merged = Merged::default();
     merged.add(&Source::Default, defaults());
     add_os_release(&mut merged, host)?;
@@ -74,7 +80,7 @@ fn defaults() -> Fragment {
     Fragment {
         reboot: Some(RebootFragment::Idle),
         health: Some(HealthFragment {
-            deadline: Some(Quantity::Text(span_text(Health::DEADLINE))),
+            deadline: Some(Quantity::Text(format_duration(HealthPolicy::DEADLINE))),
             ..HealthFragment::default()
         }),
         listen: Some(ListenFragment { address: Some(LISTEN_ADDRESS.into()), sources: None }),
@@ -96,12 +102,13 @@ fn add_file(merged: &mut Merged, from: Source, path: &Path) -> Result<bool, Conf
     Ok(true)
 }
 
-/// Of a file in the place of our directory, the system says only that it is none.
-fn in_the_way(error: ConfigError) -> ConfigError {
+/// Adds an explanation to the error for a file at the path of the `etchaos` directory, for which the
+/// system only reports "not a directory".
+fn explain_not_a_directory(error: ConfigError) -> ConfigError {
     match error {
         ConfigError::Read { from, why } if why.kind() == io::ErrorKind::NotADirectory => {
             let why = format!(
-                "{} on the ESP is a file, and a directory is expected there: it may be removed",
+                "{} on the ESP is a file, expected a directory: remove the file",
                 parent(esp::CONFIG)
             );
             let why = io::Error::new(io::ErrorKind::NotADirectory, why);
@@ -124,7 +131,7 @@ fn add_image_keys(merged: &mut Merged, host: &Host) -> Result<(), ConfigError> {
 fn add_cmdline(merged: &mut Merged, host: &Host) -> Result<(), ConfigError> {
     let cmdline = host.cmdline().map_err(|why| ConfigError::Read { from: Source::Cmdline, why })?;
     match esp::argument(&cmdline, esp::ARG_CONFIG) {
-        Some(word) => add(merged, Source::Cmdline, Fragment::from_word(word)),
+        Some(text) => add(merged, Source::Cmdline, Fragment::from_json_or_base64(text)),
         None => Ok(()),
     }
 }
@@ -132,17 +139,17 @@ fn add_cmdline(merged: &mut Merged, host: &Host) -> Result<(), ConfigError> {
 fn add_smbios(merged: &mut Merged, host: &Host) -> Result<(), ConfigError> {
     let table = match read_limited(&host.path(DMI), DMI_MAX) {
         Ok(table) => table.unwrap_or_default(),
-        // The table is root's alone. Who is not root sees the other sources.
+        // Only root can read the table. Other users still see the other sources.
         Err(why) if why.kind() == io::ErrorKind::PermissionDenied => {
-            log::warn!("SMBIOS is not looked at: reading {DMI} needs root");
+            log::warn!("ignoring SMBIOS strings: reading {DMI} needs root");
             return Ok(());
         }
         Err(why) => return Err(ConfigError::Read { from: Source::Smbios(1), why }),
     };
     let strings = oem_strings(&table);
     let ours = strings.iter().filter_map(|text| text.strip_prefix(SMBIOS_PREFIX));
-    for (index, word) in ours.enumerate() {
-        add(merged, Source::Smbios(index + 1), Fragment::from_word(word))?;
+    for (index, text) in ours.enumerate() {
+        add(merged, Source::Smbios(index + 1), Fragment::from_json_or_base64(text))?;
     }
     Ok(())
 }
@@ -154,21 +161,21 @@ fn add_cidata(merged: &mut Merged, host: &Host) -> Result<(), ConfigError> {
         return Ok(());
     };
     let volume = mount_volume(host, &device, &["vfat", "iso9660"])
-        .map_err(|error| not_mounted(from.clone(), &error))?;
+        .map_err(|error| mount_error(from.clone(), &error))?;
     let text = read(&from, &volume.path(USER_DATA), FILE_MAX)?;
     let Some(text) = text else { return Ok(()) };
     match user_data(&text) {
-        UserData::Ours(json) => add(merged, from, Fragment::from_json(json)),
+        UserData::Config(json) => add(merged, from, Fragment::from_json(json)),
         UserData::Foreign(why) => {
             log::info!(
-                "{from} is ignored: {why}; a configuration is a JSON object, with or without a first line #etchaos"
+                "ignoring {from}: {why}; a configuration is a JSON object, optionally after a first line #etchaos"
             );
             Ok(())
         }
     }
 }
 
-fn not_mounted(from: Source, error: &EspError) -> ConfigError {
+fn mount_error(from: Source, error: &EspError) -> ConfigError {
     let why = error.to_string();
     match error {
         EspError::NotRoot(_) => ConfigError::NotRoot { from, why },
@@ -176,13 +183,13 @@ fn not_mounted(from: Source, error: &EspError) -> ConfigError {
     }
 }
 
-/// A volume labelled `cidata` may be there for others: clouds and hypervisors attach one to every
-/// machine.
+/// The contents of `user-data`. Clouds and hypervisors attach a `cidata` volume to every machine, so the
+/// file may be meant for another program.
 #[derive(Debug, PartialEq, Eq)]
 enum UserData<'a> {
-    /// JSON, which may be broken.
-    Ours(&'a [u8]),
-    /// Somebody else's, and why.
+    /// A configuration, possibly with syntax errors.
+    Config(&'a [u8]),
+    /// A file for another program, and the reason for that conclusion.
     Foreign(&'static str),
 }
 
@@ -192,16 +199,16 @@ fn user_data(text: &[u8]) -> UserData<'_> {
         return UserData::Foreign("it is empty");
     }
     if !text.starts_with(b"#") {
-        return UserData::Ours(text);
+        return UserData::Config(text);
     }
     let end = text.iter().position(|byte| *byte == b'\n').unwrap_or(text.len());
     let (first, rest) = (text[..end].trim_ascii(), text[end..].trim_ascii());
-    // A typing error in what says that it is ours must be told.
-    let is_ours = first == b"#etchaos"
+    // With the line #etchaos, a syntax error is reported instead of ignoring the file.
+    let is_config = first == b"#etchaos"
         || serde_json::from_slice::<serde_json::Map<String, serde_json::Value>>(rest).is_ok();
-    match is_ours {
-        true => UserData::Ours(rest),
-        false => UserData::Foreign("it begins with # and no JSON object follows"),
+    match is_config {
+        true => UserData::Config(rest),
+        false => UserData::Foreign("it begins with # and is not followed by a JSON object"),
     }
 }
 
@@ -224,7 +231,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn user_data_of_others_is_told_from_ours() {
+    fn distinguishes_configurations_from_foreign_user_data() {
         for foreign in [
             "",
             " \n",
@@ -237,14 +244,18 @@ mod tests {
         ] {
             assert!(matches!(user_data(foreign.as_bytes()), UserData::Foreign(_)), "{foreign:?}");
         }
-        for (ours, json) in [
+        for (config, json) in [
             ("{", "{"),
             ("{\"cdn\": \"x\"}\n", "{\"cdn\": \"x\"}"),
             ("#anything\r\n{}", "{}"),
             ("#etchaos\r\n{\"cdn\":", "{\"cdn\":"),
             ("cdn: x", "cdn: x"),
         ] {
-            assert_eq!(user_data(ours.as_bytes()), UserData::Ours(json.as_bytes()), "{ours:?}");
+            assert_eq!(
+                user_data(config.as_bytes()),
+                UserData::Config(json.as_bytes()),
+                "{config:?}"
+            );
         }
     }
 }

@@ -1,19 +1,19 @@
-//! What is wrong with a JSON text, without a value of it: a value may be a secret in the wrong place.
+//! Error messages for JSON that do not contain its values: a value may be a misplaced secret.
 
-/// As much of a member's name as is shown.
+/// The number of characters of a member's name that a message shows.
 const NAME_MAX: usize = 32;
-/// As many levels as the configuration has, and some more.
+/// The number of levels of a path that a message shows: more than a valid configuration has.
 const DEPTH_MAX: usize = 8;
 
-/// Says which key at which line and column is wrong, and what was expected there.
+/// Returns a message with the key, line and column of the error, and what was expected there.
 ///
-/// serde's own text quotes what it found. Of that text nothing is taken but what comes from our own
-/// types, and the name of a member that is not known.
-pub(super) fn complaint(json: &[u8], error: &serde_json::Error) -> String {
+/// serde's own message quotes the value that it found. This function keeps only the parts that come
+/// from our own types, and the name of an unknown member.
+pub(super) fn describe_error(json: &[u8], error: &serde_json::Error) -> String {
     let text = error.to_string();
     let is_syntax = error.classify() != serde_json::error::Category::Data;
     if is_syntax || text.starts_with("nested deeper than ") {
-        // It has line and column, and quotes nothing. What is before that place may be no JSON.
+        // The message has line and column, and quotes nothing. Text that is not JSON has no path.
         return text;
     }
     let (line, column) = (error.line(), error.column());
@@ -23,36 +23,37 @@ pub(super) fn complaint(json: &[u8], error: &serde_json::Error) -> String {
     };
     let place = format!(" at line {line} column {column}");
     let text = text.strip_suffix(&place).unwrap_or(&text);
-    // The last one: what is quoted before it may hold these words, what comes after is ours.
+    // Splits at the last occurrence, because a quoted value may contain the separator. The text after
+    // it comes from our types.
     let (found, expected) = match text.rsplit_once(", expected ") {
-        // Who writes JSON knows this by another name.
+        // serde calls a JSON list a sequence.
         Some((found, "a sequence")) => (found, ", expected a list, such as [\"…\"]".to_owned()),
         Some((found, expected)) => (found, format!(", expected {expected}")),
         None => (text, String::new()),
     };
     let what = match found.split_once(" field `") {
         Some((kind @ ("unknown" | "missing" | "duplicate"), name)) => {
-            format!("{kind} field `{}`", shown(name.strip_suffix('`').unwrap_or(name)))
+            format!("{kind} field `{}`", shorten(name.strip_suffix('`').unwrap_or(name)))
         }
-        _ => "a value of another kind".to_owned(),
+        _ => "invalid value".to_owned(),
     };
     format!("{what}{expected}, {at}")
 }
 
-/// A name, shortened, on one line.
-pub(super) fn shown(name: &str) -> String {
+/// Returns a name shortened and escaped, so that it fits on one line.
+pub(super) fn shorten(name: &str) -> String {
     let start: String = name.chars().take(NAME_MAX).collect();
     let dots = if start.len() < name.len() { "…" } else { "" };
     format!("{}{dots}", start.escape_debug())
 }
 
-/// The keys that lead to a place, with dots between. Lines and columns are counted from 1, columns
-/// in bytes, as serde_json does.
+/// Returns the keys that lead to a position, separated by dots. Lines and columns are counted from 1,
+/// columns in bytes, as in serde_json.
 fn path(json: &[u8], line: usize, column: usize) -> String {
     let before: usize =
         json.split_inclusive(|b| *b == b'\n').take(line.saturating_sub(1)).map(<[u8]>::len).sum();
     let json = &json[..json.len().min(before + column)];
-    // For every object or list that is open: the key that was read last.
+    // For every open object or list, the key that was read last.
     let mut open: Vec<Option<String>> = Vec::new();
     let mut at = 0;
     let mut text = None;
@@ -77,7 +78,7 @@ fn path(json: &[u8], line: usize, column: usize) -> String {
             _ => {}
         }
     }
-    let keys = open.iter().flatten().take(DEPTH_MAX).map(|key| shown(key));
+    let keys = open.iter().flatten().take(DEPTH_MAX).map(|key| shorten(key));
     keys.collect::<Vec<_>>().join(".")
 }
 
@@ -85,16 +86,16 @@ fn path(json: &[u8], line: usize, column: usize) -> String {
 mod tests {
     use proptest::prelude::*;
 
-    use super::super::Fragment;
+    use super::super::fragment::Fragment;
 
-    fn complaint(json: &str) -> String {
+    fn error_for(json: &str) -> String {
         let error = Fragment::from_json(json.as_bytes()).unwrap_err();
         assert!(!error.contains("SECRET"), "{error}");
         error
     }
 
     #[test]
-    fn values_are_not_shown_and_their_keys_are() {
+    fn shows_keys_and_no_values() {
         for (json, key, expected) in [
             (r#"{"keys":"ed25519private:SECRET:x"}"#, "\"keys\"", "a list, such as [\"…\"]"),
             (r#"{"keys":["x", {"SECRET": 1}]}"#, "\"keys\"", "a string"),
@@ -106,10 +107,14 @@ mod tests {
             (r#"{"reboot":{"window":"SECRET"}}"#, "\"reboot\"", "`duration`"),
             (r#"{"cdn":["x",{"SECRET":1}]}"#, "\"cdn\"", "a string"),
             (r#"{"cdn":{"SECRET":1}}"#, "\"cdn\"", "a list of strings"),
-            (r#"{"rateLimit":["SECRET"]}"#, "\"rateLimit\"", "a whole number or a text"),
-            (r#"{"rateLimit":-1.5}"#, "\"rateLimit\"", "a whole number or a text"),
+            (r#"{"rateLimit":["SECRET"]}"#, "\"rateLimit\"", "a whole number or a string"),
+            (r#"{"rateLimit":-1.5}"#, "\"rateLimit\"", "a whole number or a string"),
             (r#"{"health":{"checks":"SECRET"}}"#, "\"health.checks\"", "a list, such as"),
-            (r#"{"health":{"deadline":{"SECRET":1}}}"#, "\"health.deadline\"", "a text"),
+            (
+                r#"{"health":{"deadline":{"SECRET":1}}}"#,
+                "\"health.deadline\"",
+                "a whole number or a string",
+            ),
             (r#"{"variant":["SECRET"]}"#, "\"variant\"", "a string"),
             (r#"{"listen":"SECRET"}"#, "\"listen\"", "an object"),
             (r#"{"listen":{"sources":"SECRET"}}"#, "\"listen.sources\"", "a map"),
@@ -118,34 +123,34 @@ mod tests {
             (r#"{"listen":{"sources":{"ci":{}}}}"#, "\"listen.sources.ci\"", "`keys`"),
             (r#""SECRET""#, "at line 1 column", "an object"),
         ] {
-            let error = complaint(json);
+            let error = error_for(json);
             assert!(error.contains(key) && error.contains(expected), "{json}: {error}");
         }
-        // Found before the text is known to be whole, so what is a name is not known.
-        let error = complaint(&format!(r#"{{"cdn":[{{"SECRET":{}"#, "[".repeat(40)));
+        // The parser fails before the text is known to be JSON, so the message has no path.
+        let error = error_for(&format!(r#"{{"cdn":[{{"SECRET":{}"#, "[".repeat(40)));
         assert!(error.contains("nested deeper than 32 levels at line 1"), "{error}");
-        let error = complaint("{\n  \"cdn\": \"a\",\n  \"keys\": \"SECRET\"\n}");
+        let error = error_for("{\n  \"cdn\": \"a\",\n  \"keys\": \"SECRET\"\n}");
         assert!(error.contains("in \"keys\" at line 3 column"), "{error}");
     }
 
     proptest! {
         #[test]
-        fn no_place_in_no_text_panics(json in "[\\[\\]{}\":,a\\\\é\n]{0,40}", line in 0usize..4, column in 0usize..50) {
+        fn path_does_not_panic_on_any_position(json in "[\\[\\]{}\":,a\\\\é\n]{0,40}", line in 0usize..4, column in 0usize..50) {
             super::path(json.as_bytes(), line, column);
         }
     }
 
     #[test]
-    fn unknown_names_are_shown_shortened() {
-        let error = complaint(&format!(r#"{{"{}SECRET": 1}}"#, "x".repeat(32)));
+    fn shortens_unknown_names() {
+        let error = error_for(&format!(r#"{{"{}SECRET": 1}}"#, "x".repeat(32)));
         assert!(
             error.contains(&format!("unknown field `{}…`, expected", "x".repeat(32))),
             "{error}"
         );
-        let error = complaint(r#"{"cdn": "a", "cdn": "b"}"#);
+        let error = error_for(r#"{"cdn": "a", "cdn": "b"}"#);
         assert!(error.contains("duplicate field `cdn`"), "{error}");
         let error =
-            complaint(&format!(r#"{{"listen":{{"sources":{{"{}SECRET":1}}}}}}"#, "x".repeat(32)));
+            error_for(&format!(r#"{{"listen":{{"sources":{{"{}SECRET":1}}}}}}"#, "x".repeat(32)));
         assert!(error.contains("listen.sources.xxx"), "{error}");
     }
 }

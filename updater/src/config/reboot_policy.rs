@@ -7,11 +7,11 @@ use serde::de::value::MapAccessDeserializer;
 use serde::de::{self, Deserialize, Deserializer, MapAccess, Visitor};
 use serde::{Serialize, Serializer};
 
-use super::quantity::{Quantity, span_text};
+use super::quantity::{Quantity, format_duration};
 
-/// When the host may reboot into a new release, as it is written: a word, or a window.
+/// The `reboot` value as configured: a name, or a window.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum RebootFragment {
+pub(crate) enum RebootFragment {
     /// `now`
     Now,
     /// `idle`
@@ -22,31 +22,32 @@ pub enum RebootFragment {
     Window(WindowFragment),
 }
 
-/// A time in which the host may reboot.
+/// A reboot window as configured.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, serde::Deserialize)]
 #[serde(deny_unknown_fields, expecting = "an object")]
-pub struct WindowFragment {
-    /// When it opens: a calendar expression of systemd.time(7), such as `Sat 02:00`.
-    pub window: String,
-    /// How long it stays open.
-    pub duration: Quantity,
-    /// Whether logged-in users and inhibitors keep it shut. Default: they do.
+pub(crate) struct WindowFragment {
+    /// When the window opens: a calendar expression (systemd.time(7)), such as `Sat 02:00`.
+    pub(super) window: String,
+    /// How long the window stays open.
+    pub(super) duration: Quantity,
+    /// Whether the host reboots only if no user is logged in and no inhibitor is held. The default is
+    /// `true`.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub idle: Option<bool>,
+    pub(super) idle: Option<bool>,
 }
 
 impl<'de> Deserialize<'de> for RebootFragment {
     fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
-        struct Either;
-        impl<'de> Visitor<'de> for Either {
+        struct NameOrWindow;
+        impl<'de> Visitor<'de> for NameOrWindow {
             type Value = RebootFragment;
 
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
                 f.write_str("`now`, `idle`, `never` or an object with `window` and `duration`")
             }
 
-            fn visit_str<E: de::Error>(self, word: &str) -> Result<RebootFragment, E> {
-                match word {
+            fn visit_str<E: de::Error>(self, name: &str) -> Result<RebootFragment, E> {
+                match name {
                     "now" => Ok(RebootFragment::Now),
                     "idle" => Ok(RebootFragment::Idle),
                     "never" => Ok(RebootFragment::Never),
@@ -59,7 +60,7 @@ impl<'de> Deserialize<'de> for RebootFragment {
                     .map(RebootFragment::Window)
             }
         }
-        from.deserialize_any(Either)
+        from.deserialize_any(NameOrWindow)
     }
 }
 
@@ -77,31 +78,31 @@ impl Serialize for RebootFragment {
 /// When the host may reboot into a new release.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub enum Reboot {
-    /// As soon as it is installed, whoever is logged in.
+    /// As soon as the release is installed, regardless of users and inhibitors.
     Now,
-    /// As soon as nobody is logged in and nobody holds an inhibitor against a shutdown.
+    /// As soon as no user is logged in and no inhibitor blocks a shutdown.
     #[default]
     Idle,
-    /// When somebody else reboots.
+    /// Never: only the operator reboots the host.
     Never,
-    /// In a window.
+    /// Within a window.
     Window(Window),
 }
 
-/// A time in which the host may reboot.
+/// A period in which the host may reboot.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Window {
-    /// When it opens, as systemd reads it.
+    /// When the window opens: a calendar expression (systemd.time(7)).
     pub calendar: String,
-    /// How long it stays open.
+    /// How long the window stays open.
     pub duration: Duration,
-    /// Whether logged-in users and inhibitors keep it shut.
+    /// Whether the host reboots only if no user is logged in and no inhibitor is held.
     pub idle: bool,
 }
 
 impl Reboot {
-    /// Whether logged-in users and inhibitors matter.
-    pub fn is_idle_only(&self) -> bool {
+    /// Whether logged-in users and inhibitors delay the reboot.
+    pub(crate) fn is_idle_only(&self) -> bool {
         match self {
             Self::Now | Self::Never => false,
             Self::Idle => true,
@@ -111,26 +112,27 @@ impl Reboot {
 }
 
 impl Window {
-    /// Long enough for a timer that is late to hit it, and for the host to shut down.
+    /// Leaves time for a timer that fires late, and for the host to shut down.
     const DURATION_MIN: Duration = Duration::from_secs(10 * 60);
-    /// What is open for longer is always open.
+    /// A longer window would be open most of the time.
     const DURATION_MAX: Duration = Duration::from_secs(7 * 24 * 3600);
-    /// The longest expressions that make sense have half of this.
+    /// Twice the length of the longest useful expressions.
     const CALENDAR_MAX: usize = 256;
 
-    /// What is wrong with a window is told without its values. Whether systemd can read the calendar
-    /// expression is not asked here: see [`crate::reboot::opening`].
+    /// Validates a window. The error message does not contain values. The syntax of the calendar
+    /// expression is not checked here, because only systemd can parse it: see
+    /// [`crate::reboot::opening`].
     pub(super) fn new(fragment: &WindowFragment) -> Result<Self, String> {
         let WindowFragment { window, duration, idle } = fragment;
         let calendar = window.trim();
         let is_plain = calendar.bytes().all(|b| b.is_ascii_graphic() || b == b' ');
         if calendar.is_empty() || calendar.len() > Self::CALENDAR_MAX || !is_plain {
-            return Err("\"window\": expected a calendar expression of systemd.time(7), such as \"Sat 02:00\"".to_owned());
+            return Err("\"window\": expected a calendar expression (systemd.time(7)), such as \"Sat 02:00\"".to_owned());
         }
         let range = Self::DURATION_MIN..=Self::DURATION_MAX;
-        let duration = duration.span().filter(|span| range.contains(span));
+        let duration = duration.duration().filter(|duration| range.contains(duration));
         let duration =
-            duration.ok_or("\"duration\": expected a span of 10min to 7d, such as \"2h\"")?;
+            duration.ok_or("\"duration\": expected a duration from 10min to 7d, such as \"2h\"")?;
         Ok(Self { calendar: calendar.to_owned(), duration, idle: idle.unwrap_or(true) })
     }
 }
@@ -143,7 +145,7 @@ impl fmt::Display for Reboot {
             Self::Never => f.write_str("never"),
             Self::Window(Window { calendar, duration, idle }) => {
                 let idle = if *idle { ", if idle" } else { "" };
-                write!(f, "window {calendar}, open for {}{idle}", span_text(*duration))
+                write!(f, "window {calendar}, open for {}{idle}", format_duration(*duration))
             }
         }
     }
