@@ -1,7 +1,7 @@
 //! The decisions of `builder/variants/boot/grub.cfg`: which slots GRUB boots, in which order, and what it
 //! writes to the environment block.
 //!
-//! The rules have the same numbers here and in grub.cfg. `builder/tests/grub.rs` runs the script in GRUB
+//! The rules have the same numbers here and in grub.cfg. `builder/tests/grub` runs the script in GRUB
 //! over a table of states and compares the result with this model. The tests of the updater and the
 //! testbed use the model, so that the decision is described once.
 //!
