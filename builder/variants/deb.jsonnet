@@ -1,11 +1,11 @@
-// Debian 13. The kernel and the boot loaders are the ones that Debian signed.
+// Debian 13, with the kernel and the boot loaders that Debian signed.
 local etchaos = import 'lib/etchaos.libsonnet';
 
 local suite = 'trixie';
 
-// What the OS consists of, besides Debian's essential packages.
+// The packages of the OS, in addition to Debian's essential packages.
 local packages = [
-  // The kernel for virtual machines and clouds; linux-image-amd64 knows more hardware and is larger.
+  // The kernel for virtual machines and clouds. linux-image-amd64 supports more hardware and is larger.
   'linux-image-cloud-amd64',
   'systemd-sysv',
   'systemd-resolved',
@@ -23,8 +23,8 @@ local packages = [
   'ca-certificates',
 ];
 
-// What only the installation of packages needs. It is purged, and so is not in the manifest.
-// perl-base comes last: scripts of the others may still call it.
+// Packages that are needed only to install others. They are purged, and so are not in the manifest.
+// perl-base comes last, because scripts of the others may call it.
 local purged = [
   'initramfs-tools',
   'initramfs-tools-core',
@@ -45,7 +45,7 @@ local purged = [
   'perl-base',
 ];
 
-// Files that are not unpacked. /etc/kernel: its hooks would build an initramfs that nobody boots.
+// Files that are not unpacked. The hooks in /etc/kernel would build an initramfs that is not used.
 local excluded = [
   '/etc/kernel/*',
   '/usr/share/doc/*',
@@ -57,7 +57,7 @@ local excluded = [
   '/usr/share/zsh/*',
   '/usr/share/fish/*',
   '/usr/lib/*/gconv/*',
-  // For shells, tests and older Dockers.
+  // Programs for shells, for tests and for older versions of Docker.
   '/usr/bin/ctr',
   '/usr/bin/containerd-stress',
   '/usr/bin/containerd-shim',
@@ -79,7 +79,7 @@ etchaos.variant({
 
   container: {
     image: 'debian:' + suite,
-    // Where no registry answers. The builder appends the output, and the mirror if there is one.
+    // Used if no registry answers. The builder appends the output, and the mirror if there is one.
     bootstrap: ['mmdebstrap', '--variant=apt', suite],
     hostPackages: ['mmdebstrap', 'debian-archive-keyring'],
   },

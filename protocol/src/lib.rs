@@ -14,7 +14,9 @@
 //! - [`date`]: Unix seconds as dates in UTC
 //! - [`pattern`]: Etcha's Commands and the order in which they run
 //! - [`esp`], [`grubenv`]: the layout of the EFI system partition, and GRUB's environment block
+//! - [`boot_order`]: the decisions of grub.cfg
 
+pub mod boot_order;
 pub mod claims;
 pub mod compare;
 pub mod date;

@@ -5,13 +5,13 @@ use std::fmt;
 use std::time::{Duration, Instant};
 
 use fastrand::Rng;
+use protocol::boot_order::{Environment, Save, SlotFiles};
 use protocol::esp::Slot;
 use serde::Serialize;
 
 use crate::derived::Changes;
 use crate::environment::{self, TestEnvironment};
 use crate::firmware::Firmware;
-use crate::replay::grub::Environment;
 use crate::report::{Event, Report, Step, seconds};
 use crate::scenario::{self, Failure, Options, ScenarioError, Steps};
 use crate::updates::{Disk, Host, Offers};
@@ -220,9 +220,11 @@ impl<'a> Series<'a> {
     }
 }
 
-/// Whether GRUB would try this slot.
+/// Returns whether GRUB boots this slot next.
 fn on_trial(environment: &Environment, slot: Slot) -> bool {
-    environment.order().first().is_some_and(|(first, _)| *first == slot)
+    // The files of the slots only matter if grubenv names no good slot.
+    let decision = environment.decide(|_| SlotFiles::default(), Save::Stored);
+    decision.attempts.first().is_some_and(|first| first.slot == slot)
 }
 
 #[cfg(test)]

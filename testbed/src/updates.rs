@@ -4,6 +4,7 @@
 use std::fs::File;
 use std::path::Path;
 
+use protocol::boot_order::Environment;
 use protocol::esp::Slot;
 use protocol::pattern::Mode;
 use protocol::{KeyRing, PrivateKey, Release, Role};
@@ -16,7 +17,6 @@ use crate::environment::TestEnvironment;
 use crate::firmware::Firmware;
 use crate::guest::Guest;
 use crate::replay::disk::find_esp;
-use crate::replay::grub::Environment;
 use crate::replay::judge::{Inspection, Judge, environment};
 use crate::scenario::{Options, Outcome, ScenarioError};
 use crate::work::Work;

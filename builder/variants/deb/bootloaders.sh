@@ -1,6 +1,6 @@
-# The boot loaders and the early init's busybox, unpacked from Debian's packages and not installed.
-# For UEFI the files that Debian signed; for BIOS a GRUB core of our own, with those modules of the
-# signed one that grub.cfg needs.
+# Unpacks the boot loaders, and busybox for the early init, from Debian's packages without installing them.
+# UEFI uses the files that Debian signed. BIOS uses a core image that is built here, with the modules that
+# grub.cfg needs.
 download=$(mktemp -d)
 chmod 755 "$download"
 cd "$download"
@@ -25,8 +25,10 @@ cp "$grub/boot.img" "$OUT/bios/boot.img"
 
 {
   for package in ./*.deb; do
+    # shellcheck disable=SC2016 # dpkg-deb expands the fields
     dpkg-deb --show --showformat='${Package} ${Version} ${Architecture}\n' "$package"
   done
+  # shellcheck disable=SC2016 # dpkg-query expands the fields
   dpkg-query --show --showformat='${Package} ${Version} ${Architecture}\n' grub-pc-bin
 } | LC_ALL=C sort >"$OUT/bootloader"
 cd /

@@ -1,4 +1,5 @@
-# Makes the tree from Debian's packages. apt checks their signatures and stays outside.
+# Creates the tree from Debian's packages. apt runs in the container, verifies their signatures, and is not
+# installed in the tree.
 export DEBIAN_FRONTEND=noninteractive
 
 exclude=()
@@ -8,7 +9,7 @@ for pattern in $EXCLUDED; do
 done
 set +f
 
-# Without an argument mmdebstrap knows its sources; with a mirror, init has written them.
+# Without a mirror, use the default sources of mmdebstrap. With a mirror, init.sh has written the list.
 sources=()
 [ -z "$MIRROR" ] || sources=(/etc/apt/sources.list)
 
@@ -16,10 +17,10 @@ rm -rf "$ROOT"
 mmdebstrap --mode=root --variant=essential --format=directory --components=main \
   --architectures="$ARCH" --include="$PACKAGES" "${exclude[@]}" "$SUITE" "$ROOT" "${sources[@]}"
 
-# mmdebstrap's copies of the build host's own
+# mmdebstrap copies these two from the build host.
 rm -f "$ROOT/etc/hostname" "$ROOT/etc/resolv.conf"
 
-# The container's dpkg, because the tree's own loses its dependencies here.
+# Use dpkg of the container: dpkg in the tree loses its dependencies here.
 for package in $PURGED; do
   dpkg --root="$ROOT" --force-depends --force-remove-essential --force-remove-protected --purge "$package"
 done

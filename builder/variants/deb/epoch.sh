@@ -1,5 +1,8 @@
-# The date of the newest package, in seconds: the newest file that dpkg unpacked, as dpkg keeps the
-# times of the package. Nothing else may decide it: the same packages must give the same image.
+# Prints the date of the newest package in Unix seconds: the newest modification time of a file that dpkg
+# unpacked, because dpkg keeps the times of the package. The date must depend on the packages alone, so that
+# the same packages give the same image.
+# Files of purged packages are missing, so errors of stat are ignored.
+# shellcheck disable=SC2015 # true is meant to run after either failure
 cat "$ROOT"/var/lib/dpkg/info/*.md5sums |
   sed -n 's|^[0-9a-f]*  usr/|usr/|p' |
   { cd "$ROOT" && xargs -d '\n' stat --format='%Y' 2>/dev/null || true; } |

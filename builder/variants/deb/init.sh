@@ -1,29 +1,31 @@
-# Brings the container up to date and installs what the later stages run.
+# Upgrades the container and installs the programs that the later stages run.
 export DEBIAN_FRONTEND=noninteractive
 
 if [ -n "$MIRROR" ]; then
-  # The operator's mirror replaces the image's own sources. By convention a mirror of the security
-  # archive lies beside the main one; where it does not, its packages come with the next point release.
+  # Replace the sources of the image by the operator's mirror. By convention, a mirror of the security
+  # archive is at the same URL with the suffix "-security". Without one, security updates arrive with the
+  # next point release.
   rm -rf /etc/apt/sources.list.d
   mirror=${MIRROR%/}
   printf 'deb %s %s main\n' "$mirror" "$SUITE" "$mirror" "$SUITE-updates" >/etc/apt/sources.list
-  # Only "404" says that it is not there; on anything else it would be wrong to go on without.
+  # Only "404" means that there is no such mirror. After any other error, a build without security updates
+  # would be wrong.
   security="$mirror-security/dists/$SUITE-security/InRelease"
   if answer=$(/usr/lib/apt/apt-helper download-file "$security" /tmp/InRelease 2>&1); then
     printf 'deb %s %s main\n' "$mirror-security" "$SUITE-security" >>/etc/apt/sources.list
   elif [[ $answer == *404* || $answer == *'File not found'* ]]; then
-    echo "there is no $mirror-security: building without the security archive"
+    echo "$mirror-security does not exist: building without the security archive"
   else
-    echo "cannot tell whether there is a $mirror-security: $answer"
+    echo "cannot determine whether $mirror-security exists: $answer"
     exit 1
   fi
   rm -f /tmp/InRelease
 fi
 
 apt_get() { apt-get -q -y -o Dpkg::Use-Pty=0 "$@"; }
-# apt warns about sources that do not answer and goes on with old lists; here that is an error.
+# By default, apt only warns about sources that do not answer, and continues with old lists.
 apt_get -o APT::Update::Error-Mode=any update
 apt_get full-upgrade
-# kmod looks up modules, grub-* make the BIOS boot loader, dosfstools and mtools the ESP.
+# kmod finds the kernel modules, grub-* create the BIOS boot loader, dosfstools and mtools the ESP.
 apt_get install --no-install-recommends \
   mmdebstrap debian-archive-keyring kmod xz-utils squashfs-tools dosfstools mtools grub-common grub-pc-bin

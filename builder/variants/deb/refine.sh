@@ -1,7 +1,7 @@
-# What only Debian needs, before refine.sh.
+# The steps that only Debian needs. They run before lib/refine.sh.
 
-# The database moves to /usr: a running host lists its packages, and nothing is ever installed.
-# dpkg-query needs no more than these; scanners for vulnerable packages look for the same file.
+# Move the package database to /usr, so that dpkg-query can list the packages of a running host. It needs
+# only these files, because nothing is ever installed. Vulnerability scanners read the same "status".
 database="$ROOT/usr/lib/etchaos/dpkg"
 if [ ! -L "$ROOT/var/lib/dpkg" ]; then
   mkdir -p "$database/info" "$database/updates"
@@ -11,7 +11,7 @@ if [ ! -L "$ROOT/var/lib/dpkg" ]; then
   ln -s ../../usr/lib/etchaos/dpkg "$ROOT/var/lib/dpkg"
 fi
 
-# Configuration of what is purged, and of what has no use on a host without logins.
+# Remove the configuration of purged packages, and of programs that have no use on a host without logins.
 cd "$ROOT"
 rm -rf etc/apt etc/dpkg etc/cron.* etc/logrotate.d etc/initramfs-tools etc/init.d etc/rc?.d etc/dhcp \
   etc/default etc/skel etc/update-motd.d etc/motd etc/issue etc/issue.net etc/profile etc/profile.d \

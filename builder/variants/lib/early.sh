@@ -1,12 +1,12 @@
-# The kernel, and the modules that mount /usr: they have to lie outside of it, uncompressed, as
-# busybox knows no .xz. Their number is the order to load them in.
+# Copies the kernel, and the modules that the early init needs to mount /usr. They are decompressed, because
+# insmod of busybox does not read .xz. The number in a name is the order in which they are loaded.
 kernel=$(ls "$ROOT/usr/lib/modules")
 
 rm -rf "$OUT/early/modules"
 mkdir -p "$OUT/early/modules"
 number=10
 for name in $EARLY_MODULES; do
-  # "insmod /path/module.ko.xz" a line, dependencies first; "builtin name" for what the kernel has
+  # modprobe prints "insmod /path/module.ko.xz", dependencies first, or "builtin name".
   while read -r kind file; do
     [ "$kind" = insmod ] || continue
     module=$(basename "${file%%.ko*}")
@@ -21,7 +21,7 @@ for name in $EARLY_MODULES; do
   done < <(modprobe --dirname="$ROOT" --set-version="$kernel" --show-depends "$name")
 done
 
-# One copy of the kernel is enough, and it is the one on the ESP. The build may run twice.
+# Keep only the copy of the kernel for the ESP. If the stage runs again, it has been moved already.
 boot="$ROOT/boot/vmlinuz-$kernel"
 if [ -e "$boot" ]; then
   cp "$boot" "$OUT/vmlinuz"

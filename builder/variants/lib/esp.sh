@@ -1,5 +1,5 @@
-# The EFI system partition from the tree $OUT/esp. FAT notes times in local time and files in the
-# order of their arrival; both are fixed here, so that the same tree gives the same bytes.
+# Creates the EFI system partition from the tree $OUT/esp. FAT stores local times, and files in the order in
+# which they are written. Both are fixed here, so that the same tree gives the same bytes.
 export TZ=UTC LC_ALL=C MTOOLS_SKIP_CHECK=1 MTOOLSRC=/dev/null
 image="$OUT/esp.img"
 

@@ -1,33 +1,32 @@
-// What all variants share. A variant is a file beside this directory that calls `variant()` with what
-// its distribution does differently; what comes out is an Etcha Pattern with the fields that the
-// builder needs besides.
+// The part that all variants share. A variant is a file in the parent directory that calls `variant()` with
+// the settings of its distribution. The result is an Etcha Pattern with additional fields for the builder.
 //
 // The environment of a Command:
-//   ROOT    the tree that becomes the OS            ARCH, VARIANT   what is built
-//   FILES   what is copied over it in refine        MIRROR          the operator's, or empty
-//   OUT     where the pieces of the image go        UNITS_ENABLE, UNITS_DISABLE, UNITS_MASK
-//   from refine on:  SOURCE_DATE_EPOCH, IMAGE_VERSION (both said by Commands of bootstrap)
+//   ROOT    the tree that becomes the OS            ARCH, VARIANT   the target
+//   FILES   files that refine copies into ROOT      MIRROR          the operator's mirror, or empty
+//   OUT     the directory for parts of the image    UNITS_ENABLE, UNITS_DISABLE, UNITS_MASK
+//   from refine on:  SOURCE_DATE_EPOCH, IMAGE_VERSION (the output of Commands of bootstrap)
 //   in package, esp: ESP_UUID (XXXX-XXXX), ESP_MIB
 {
   local etchaos = self,
 
-  // A Command that runs in every build. `onChange` says what becomes of its output.
+  // Returns a Command that runs in every build. `onChange` names the destinations of its output.
   command(id, change, onChange=[]):: {
     id: id,
     always: true,
-    // The builder's umask must not decide the modes of what is made.
+    // The modes of files must not depend on the builder's umask.
     change: 'umask 022\n' + change,
     [if onChange != [] then 'onChange']: onChange,
   },
 
-  // What onChange can name in a build.
+  // The values of onChange that a build knows.
   toManifest:: ['etcha:buildManifest'],
   toRunVar(name):: ['etcha:runVar_' + name],
 
-  // Shell text that writes a file of this directory into the container.
+  // Returns a shell script that writes a file into the container.
   writeFile(path, content, mode='644')::
     assert std.endsWith(content, '\n') : path + ' does not end with a newline';
-    assert std.length(std.findSubstr('\nEND_OF_FILE\n', content)) == 0 : path + ' holds the end mark';
+    assert std.length(std.findSubstr('\nEND_OF_FILE\n', content)) == 0 : path + ' contains the end mark';
     'mkdir -p "$(dirname "%s")"\ncat >"%s" <<\'END_OF_FILE\'\n%sEND_OF_FILE\nchmod %s "%s"\n'
     % [path, path, content, mode, path],
 
@@ -38,7 +37,8 @@
       'systemd-timesyncd.service',
       'containerd.service',
       'docker.service',
-      // boot-complete.target is reached only if no unit failed; the updater confirms a slot by it.
+      // With this unit, boot-complete.target is reached only if no unit failed. The updater confirms a slot
+      // only then.
       'systemd-boot-check-no-failures.service',
       'etchaos-health.service',
       'etchaos-confirm.service',
@@ -47,12 +47,12 @@
       'etchaos-updater.timer',
     ],
     disable: [
-      'fstrim.timer',  // there is no disk to trim
+      'fstrim.timer',  // no file system on a disk needs trimming
       'remote-fs.target',
-      'systemd-pstore.service',  // it would empty the firmware's crash store into a tmpfs
+      'systemd-pstore.service',  // it would move the firmware's crash records into a tmpfs
     ],
     mask: [
-      // Nobody logs in.
+      // There are no logins.
       'getty@.service',
       'serial-getty@.service',
       'container-getty@.service',
@@ -60,22 +60,22 @@
       'getty-static.service',
       'autovt@.service',
       'debug-shell.service',
-      // What these make at boot is in the image already, and /usr is read-only.
+      // The image contains what these would generate, and /usr is read-only.
       'ldconfig.service',
       'systemd-hwdb-update.service',
       'systemd-journal-catalog-update.service',
-      // An image has no first boot to ask about.
+      // The first boot of an image has no questions to ask.
       'systemd-firstboot.service',
-      // /var is memory: there is nothing to write a journal or a seed to.
+      // /var is in memory, so there is no place for a journal or a seed.
       'systemd-journal-flush.service',
       'systemd-random-seed.service',
     ],
   },
 
-  // Kernel modules of the early init, by name; the files they depend on are looked up.
+  // The kernel modules that the early init loads. Their dependencies are added.
   earlyModules:: ['softdog', 'loop', 'squashfs'],
 
-  // Fails on a name that nobody would read: a typing error, then.
+  // Returns the object, or fails if it has a field with an unknown name, such as a misspelled one.
   known(what, object, names)::
     local unknown = std.filter(function(name) !std.member(names, name), std.objectFields(object));
     assert unknown == [] : 'unknown field in %s: %s' % [what, std.join(', ', unknown)];
@@ -100,12 +100,12 @@
     distribution: v.distribution,
     arches: v.arches,
     container: v.container,
-    espVendor: v.espVendor,  // the directory EFI/… at which the signed GRUB looks for its configuration
+    espVendor: v.espVendor,  // the signed GRUB reads its configuration in EFI/<espVendor>
     units: {
       [list]: etchaos.units[list] + (if list in units then units[list] else [])
       for list in ['enable', 'disable', 'mask']
     },
-    // Extra programs, none by default. An entry looks like
+    // Additional programs, none by default. An entry has this form:
     //   { name: 'etcha', url: 'https://…', sha256: '<64 hex digits>', path: '/usr/bin/etcha' }
     binaries: if 'binaries' in v then v.binaries else [],
 

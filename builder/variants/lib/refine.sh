@@ -1,13 +1,13 @@
-# Makes EtchaOS of a distribution's tree, the same for every variant. May run again on its result.
+# Turns the tree of a distribution into EtchaOS, in the same way for every variant. Can run again on its own
+# result.
 cd "$ROOT"
 
-# Removes what is there and says nothing of what is not.
+# Removes files, and ignores those that do not exist.
 remove() { rm -rf -- "$@"; }
 
-# --- Our files
+# --- Files of EtchaOS
 
-# One by one: neither the owners and modes of a checkout nor those of its directories count, only whether
-# a file is executable.
+# Copy file by file. Owners and modes of the checkout are ignored, except whether a file is executable.
 (cd "$FILES" && find . ! -type d) | while read -r file; do
   if [ -L "$FILES/$file" ]; then
     mkdir -p "$(dirname "$file")"
@@ -19,9 +19,9 @@ remove() { rm -rf -- "$@"; }
   fi
 done
 
-# --- Who this is
+# --- Identity
 
-# The distribution's name stays in ID, so that programs which ask for it work.
+# ID remains the distribution's, because programs depend on it.
 release=usr/lib/os-release
 distribution=$(sed -n 's/^PRETTY_NAME="\(.*\)"$/\1/p; s/^ETCHAOS_BASE="\(.*\)"$/\1/p' $release | tail -n 1)
 sed -i -E '/^(PRETTY_NAME|IMAGE_ID|IMAGE_VERSION|VARIANT_ID|VARIANT|DEFAULT_HOSTNAME|ETCHAOS_BASE)=/d' $release
@@ -35,29 +35,31 @@ ETCHAOS_BASE="$distribution"
 EOF
 ln -sfn ../usr/lib/os-release etc/os-release
 
-remove etc/hostname etc/localtime # so: the default of os-release, and UTC
+remove etc/hostname etc/localtime # defaults: the name from os-release, and UTC
 printf '127.0.0.1 localhost\n::1 localhost\n' >etc/hosts
 echo 'LANG=C.UTF-8' >etc/locale.conf
-# Empty: known at boot only. (Absent or "uninitialized" would mean a first boot.)
+# Empty, so that each boot generates an ID. If it were missing or "uninitialized", systemd would treat the
+# boot as the first one.
 : >etc/machine-id
 
-# --- Names
+# --- Name resolution
 
-# Static programs have no other resolver built in.
+# Statically linked programs support no other sources.
 sed -i 's/^hosts:.*/hosts: files dns/' etc/nsswitch.conf
 ln -sfn ../run/systemd/resolve/resolv.conf etc/resolv.conf
 
-# --- Nobody logs in
+# --- No logins
 
-# No password and no shell for any account; no dates either, which would be the build's.
+# Accounts have no password and no shell. Dates are removed, because they would be those of the build.
 sed -i -E 's/^([^:]*):.*/\1:!*:::::::/' etc/shadow
 sed -i -E 's/^([^:]*:[^:]*:[^:]*:[^:]*:[^:]*:[^:]*):.*/\1:\/usr\/sbin\/nologin/' etc/passwd
-# Only a login would need another one's rights.
+# Without logins, setuid and setgid programs have no use.
 find usr -xdev -type f -perm /6000 -exec chmod ug-s {} +
 
 # --- Units
 
-# As lists, whatever the distribution's presets say. In a chroot systemctl works on files alone.
+# Enable and disable units by the lists of the variant; the presets of the distribution are ignored.
+# With SYSTEMD_OFFLINE, systemctl only changes files.
 in_tree() { SYSTEMD_OFFLINE=1 chroot "$ROOT" systemctl "$@" </dev/null; }
 list() { tr ' ' '\n' <<<"$1" | sed '/^$/d'; }
 unit_exists() { [ -e "usr/lib/systemd/system/$1" ] || [ -e "etc/systemd/system/$1" ]; }
@@ -65,7 +67,7 @@ unit_exists() { [ -e "usr/lib/systemd/system/$1" ] || [ -e "etc/systemd/system/$
 list "$UNITS_DISABLE" | while read -r unit; do
   in_tree disable "$unit" || ! unit_exists "$unit"
 done
-# Wants that a distribution ships without asking
+# Some distributions ship these links in their packages.
 remove etc/systemd/system/getty.target.wants usr/lib/systemd/system/getty.target.wants
 list "$UNITS_MASK" | while read -r unit; do
   remove "etc/systemd/system/$unit"
@@ -75,15 +77,15 @@ list "$UNITS_ENABLE" | while read -r unit; do
   in_tree enable "$unit"
 done
 in_tree set-default multi-user.target
-# This generator would start a login on every console of the kernel's command line.
+# This generator would start a login prompt on every console of the kernel's command line.
 mkdir -p etc/systemd/system-generators
 ln -sfn /dev/null etc/systemd/system-generators/systemd-getty-generator
 
-# --- What is not needed, or differs from build to build
+# --- Files that are not needed, or that differ between builds
 
 remove etc/{passwd,group,shadow,gshadow,subuid,subgid}- etc/.pwd.lock etc/ssh
 find etc usr var -type f '(' -name '*.dpkg-old' -o -name '*.dpkg-dist' -o -name '*.dpkg-new' ')' -delete
-# hwdb.bin holds what these say
+# The sources in hwdb.d and catalog are compiled into binary databases.
 remove usr/lib/udev/hwdb.d usr/share/{doc,man,info,locale,lintian,bash-completion,zsh,fish} \
   usr/lib/systemd/catalog usr/share/pixmaps usr/include usr/src usr/games
 find dev proc sys run tmp root home mnt media srv opt -mindepth 1 -delete
@@ -93,8 +95,9 @@ remove var/cache/ldconfig
 
 # --- Times
 
-# systemd rebuilds caches at boot if /usr is newer than these two.
+# systemd rebuilds caches at boot if /usr is newer than these two files.
 touch etc/.updated var/.updated
-# A clock that is behind this one is set to it: no certificate is "not yet valid" on a dead battery.
+# systemd advances the clock to the time of this file. Without it, a clock with an empty battery would make
+# certificates "not yet valid".
 touch usr/lib/clock-epoch
 find . -xdev -newermt "@$SOURCE_DATE_EPOCH" -exec touch --no-dereference --date="@$SOURCE_DATE_EPOCH" {} +

@@ -11,4 +11,4 @@ mod block;
 mod state;
 
 pub use block::{Block, GrubenvError, SIZE};
-pub use state::{BootId, BootState, Newest, TRIES, Trial};
+pub use state::{BootId, BootState, GOOD, Newest, TRIAL, TRIES, TRIES_LEFT, Trial};

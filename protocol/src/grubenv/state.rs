@@ -16,10 +16,12 @@ pub const TRIES: u8 = 3;
 /// the other variables of EtchaOS and those of other programs.
 const DISPLAYED_VERSION_MAX: usize = 64;
 
-// GRUB reads these three variables and writes the third.
-const GOOD: &str = "etchaos_good";
-const TRIAL: &str = "etchaos_trial";
-const TRIES_LEFT: &str = "etchaos_tries";
+/// The variable with the slot that was confirmed last, `a` or `b`.
+pub const GOOD: &str = "etchaos_good";
+/// The variable with the slot on trial, `a` or `b`; empty without a trial.
+pub const TRIAL: &str = "etchaos_trial";
+/// The variable with the tries that are left. GRUB counts it down.
+pub const TRIES_LEFT: &str = "etchaos_tries";
 // GRUB does not use these variables, but preserves them.
 const TRIAL_RELEASE: &str = "etchaos_trial_release";
 const TRIAL_SINCE: &str = "etchaos_trial_since";

@@ -1,31 +1,32 @@
-//! Whether a disk would boot a complete and verified release.
+//! Decides whether a disk boots a complete and verified release.
 
 use std::collections::HashMap;
 use std::fmt;
 use std::rc::Rc;
 
-use protocol::esp::{GRUB_CFG, GRUBENV, MANIFEST, Slot, slot_file};
+use protocol::boot_order::{Attempt, Environment, Reason, Save, SlotFiles};
+use protocol::esp::{CONFIRMED, GRUB_CFG, GRUBENV, MANIFEST, Slot, slot_file};
 use protocol::token::{self, TOKEN_MAX};
 use protocol::{Artifact, KeyRing, Manifest, Release, Role, Verified};
 use sha2::{Digest, Sha256};
 
 use super::disk::{SECTOR, Sectors};
 use super::fat::{Fat, FatError, Node};
-use super::grub::{Environment, Why};
+use super::grub;
 
-/// The largest grubenv that is looked at: GRUB's has 1024 bytes.
+/// The size limit for grubenv. GRUB's has 1024 bytes.
 const GRUBENV_MAX: u64 = 64 << 10;
-/// Where firmware finds the boot loader.
+/// The directory in which firmware finds the boot loader.
 const LOADERS: &str = "EFI";
 
-/// What is in a slot.
+/// The content of a slot.
 #[derive(Debug, Clone)]
 pub enum Held {
-    /// Nothing at all.
+    /// No files.
     Nothing,
-    /// A release whose manifest verifies and whose files are as it says.
+    /// A release whose manifest verifies and whose files match it.
     Complete(Rc<Release>),
-    /// Something else, and why it is none.
+    /// An incomplete or damaged release, and what is wrong with it.
     Broken(String),
 }
 
@@ -34,99 +35,103 @@ impl fmt::Display for Held {
         match self {
             Self::Nothing => f.write_str("empty"),
             Self::Complete(release) => write!(f, "complete, build {}", release.build),
-            Self::Broken(why) => write!(f, "incomplete: {why}"),
+            Self::Broken(problem) => write!(f, "incomplete: {problem}"),
         }
     }
 }
 
-/// What a disk would do.
+/// The result of judging a disk.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Verdict {
-    /// It boots this slot, which is complete and verified, and so is the one to fall back to.
-    Boots(Slot, Why),
-    /// It boots nothing, or something that nobody has verified.
+    /// The disk boots this slot. Its release is complete and verified, and so is the one that GRUB falls
+    /// back to after a trial.
+    Boots(Slot, Reason),
+    /// The disk boots nothing, or a release that is incomplete or not verified.
     Bad(String),
 }
 
-/// Judges disks. What it has hashed once it knows by the numbers of its sectors.
+/// Judges disks. Caches digests by the content numbers of the sectors, so that each file is hashed once.
 pub struct Judge {
     keys: KeyRing,
     esp: u64,
-    /// The files that boot the slots, as they have to stay.
+    /// The files of the boot loader, which must not change.
     loader: Vec<(String, u128)>,
     digests: HashMap<u128, String>,
     manifests: HashMap<u128, Result<Rc<Release>, String>>,
 }
 
 impl Judge {
-    /// A judge of disks whose EFI system partition begins at this sector. Manifests must be signed
-    /// by one of `keys`.
+    /// Creates a judge of disks whose EFI system partition begins at sector `esp`. Manifests must be
+    /// signed by one of `keys`.
     pub fn new(keys: KeyRing, esp: u64) -> Self {
         Self { keys, esp, loader: Vec::new(), digests: HashMap::new(), manifests: HashMap::new() }
     }
 
-    /// From now on, the boot loader's files have to be as they are on this disk.
+    /// Remembers the boot loader's files on this disk. Disks judged later must have the same.
     pub fn remember_loader(&mut self, disk: &impl Sectors) -> Result<(), FatError> {
         let fat = Fat::open(disk, self.esp)?;
         let mut files = fat.files(LOADERS)?;
         files.extend(fat.find(GRUB_CFG)?.map(|node| (GRUB_CFG.to_owned(), node)));
         self.loader = Vec::new();
         for (path, file) in files {
-            let print = print(disk, &fat.sectors(&file)?, file.size);
-            self.loader.extend(print.map(|print| (path, print)));
+            let fingerprint = fingerprint(disk, &fat.sectors(&file)?, file.size);
+            self.loader.extend(fingerprint.map(|fingerprint| (path, fingerprint)));
         }
         Ok(())
     }
 
-    /// What this disk would boot.
+    /// Judges what this disk boots.
     pub fn judge(&mut self, disk: &impl Sectors) -> Verdict {
-        match self.boots(disk) {
-            Ok((slot, why)) => Verdict::Boots(slot, why),
+        match self.booted_slot(disk) {
+            Ok((slot, reason)) => Verdict::Boots(slot, reason),
             Err(problem) => Verdict::Bad(problem),
         }
     }
 
-    fn boots(&mut self, disk: &impl Sectors) -> Result<(Slot, Why), String> {
+    fn booted_slot(&mut self, disk: &impl Sectors) -> Result<(Slot, Reason), String> {
         let fat = Fat::open(disk, self.esp).map_err(|error| error.to_string())?;
         self.check_loader(disk, &fat)?;
-        let environment = read_environment(&fat).completed(|slot, name| has(&fat, slot, name));
-        for (slot, why) in environment.order() {
-            if !grub_sees(&fat, slot) {
+        let environment = read_environment(&fat);
+        let files = |slot| slot_files(&fat, slot);
+        let decision = environment.decide(files, Save::Stored);
+        for Attempt { slot, reason, .. } in decision.attempts {
+            if !files(slot).kernel || !files(slot).initrd {
                 continue;
             }
             let held = self.held_in(disk, &fat, slot);
             if !matches!(held, Held::Complete(_)) {
                 return Err(format!(
-                    "{environment}: it boots slot {slot} ({why}), which is {held}"
+                    "{environment}: GRUB boots slot {slot} ({reason}), which is {held}"
                 ));
             }
-            let good = environment.good();
-            if why == Why::Trial && good != slot {
+            let good = decision.good;
+            if reason == Reason::Trial && good != slot {
                 let held = self.held_in(disk, &fat, good);
                 if !matches!(held, Held::Complete(_)) {
-                    let why = format!("slot {good}, the way back from the trial, is {held}");
-                    return Err(format!("{environment}: {why}"));
+                    return Err(format!(
+                        "{environment}: slot {good}, the fallback of the trial, is {held}"
+                    ));
                 }
             }
-            return Ok((slot, why));
+            return Ok((slot, reason));
         }
         Err(format!("{environment}: no slot has a kernel and an initrd"))
     }
 
     fn check_loader<S: Sectors>(&self, disk: &S, fat: &Fat<'_, S>) -> Result<(), String> {
         for (path, expected) in &self.loader {
-            let broken = |error: FatError| format!("the boot loader's {path}: {error}");
-            let node = fat.find(path).map_err(broken)?;
+            let unreadable = |error: FatError| format!("the boot loader's {path}: {error}");
+            let node = fat.find(path).map_err(unreadable)?;
             let node = node.ok_or_else(|| format!("the boot loader's {path} is missing"))?;
-            let sectors = fat.sectors(&node).map_err(broken)?;
-            if print(disk, &sectors, node.size) != Some(*expected) {
+            let sectors = fat.sectors(&node).map_err(unreadable)?;
+            if fingerprint(disk, &sectors, node.size) != Some(*expected) {
                 return Err(format!("the boot loader's {path} has changed"));
             }
         }
         Ok(())
     }
 
-    /// What grubenv says, and what is in both slots.
+    /// Reads grubenv and both slots.
     pub fn inspect(&mut self, disk: &impl Sectors) -> Result<Inspection, FatError> {
         let fat = Fat::open(disk, self.esp)?;
         let [a, b] = Slot::ALL.map(|slot| self.held_in(disk, &fat, slot));
@@ -137,7 +142,7 @@ impl Judge {
         match self.release_in(disk, fat, slot) {
             Ok(Some(release)) => Held::Complete(release),
             Ok(None) => Held::Nothing,
-            Err(why) => Held::Broken(why),
+            Err(problem) => Held::Broken(problem),
         }
     }
 
@@ -168,13 +173,14 @@ impl Judge {
         file: &Node,
     ) -> Result<Rc<Release>, String> {
         let sectors = fat.sectors(file).map_err(|error| format!("{MANIFEST}: {error}"))?;
-        let print = print(disk, &sectors, file.size);
-        if let Some(known) = print.and_then(|print| self.manifests.get(&print)) {
+        let fingerprint = fingerprint(disk, &sectors, file.size);
+        if let Some(known) = fingerprint.and_then(|key| self.manifests.get(&key)) {
             return known.clone();
         }
-        let release = verify(fat, file, &self.keys).map_err(|why| format!("{MANIFEST}: {why}"));
-        if let Some(print) = print {
-            self.manifests.insert(print, release.clone());
+        let release =
+            verify(fat, file, &self.keys).map_err(|problem| format!("{MANIFEST}: {problem}"));
+        if let Some(key) = fingerprint {
+            self.manifests.insert(key, release.clone());
         }
         release
     }
@@ -193,35 +199,35 @@ impl Judge {
             return Err(format!("{name} has {} bytes, expected {}", file.size, artifact.size));
         }
         let sectors = fat.sectors(&file).map_err(|error| format!("{name}: {error}"))?;
-        let print = print(disk, &sectors, file.size);
-        let known = print.and_then(|print| self.digests.get(&print));
+        let fingerprint = fingerprint(disk, &sectors, file.size);
+        let known = fingerprint.and_then(|key| self.digests.get(&key));
         let digest = match known {
             Some(digest) => digest.clone(),
             None => {
                 digest(disk, &sectors, file.size).map_err(|error| format!("{name}: {error}"))?
             }
         };
-        let is_whole = digest == artifact.sha256;
-        if let Some(print) = print {
-            self.digests.insert(print, digest);
+        let matches = digest == artifact.sha256;
+        if let Some(key) = fingerprint {
+            self.digests.insert(key, digest);
         }
-        if is_whole { Ok(()) } else { Err(format!("{name} is not the one of the manifest")) }
+        if matches { Ok(()) } else { Err(format!("{name} has another SHA-256 than the manifest")) }
     }
 }
 
-/// grubenv and both slots.
+/// The content of grubenv and of both slots.
 #[derive(Debug, Clone)]
 pub struct Inspection {
-    /// What GRUB reads.
+    /// The variables as GRUB reads them.
     pub environment: Environment,
-    /// `etchaos/a`
+    /// The content of `etchaos/a`.
     pub a: Held,
-    /// `etchaos/b`
+    /// The content of `etchaos/b`.
     pub b: Held,
 }
 
 impl Inspection {
-    /// What is in a slot.
+    /// Returns the content of a slot.
     pub fn slot(&self, slot: Slot) -> &Held {
         match slot {
             Slot::A => &self.a,
@@ -236,56 +242,62 @@ impl fmt::Display for Inspection {
     }
 }
 
-/// What GRUB reads on the disk whose EFI system partition begins at sector `esp`.
+/// Reads grubenv on the disk whose EFI system partition begins at sector `esp`.
 pub fn environment(disk: &impl Sectors, esp: u64) -> Result<Environment, FatError> {
     Ok(read_environment(&Fat::open(disk, esp)?))
 }
 
-/// What GRUB reads; a grubenv that is not there or cannot be read has no variables.
+/// Reads grubenv as GRUB does. A grubenv that is missing or cannot be read has no variables.
 fn read_environment<S: Sectors>(fat: &Fat<'_, S>) -> Environment {
     let file = fat.find(GRUBENV).ok().flatten();
     let bytes = file.and_then(|file| fat.content(&file, GRUBENV_MAX).ok());
-    bytes.map_or_else(Environment::default, |bytes| Environment::read(&bytes))
+    bytes.map_or_else(Environment::default, |bytes| grub::read_environment(&bytes))
 }
 
-/// Whether grub.cfg's test for a file of a slot succeeds.
-fn has<S: Sectors>(fat: &Fat<'_, S>, slot: Slot, name: &str) -> bool {
-    let node = fat.find(&format!("{}/{name}", slot.directory())).ok().flatten();
-    node.is_some_and(|node| !node.is_directory)
-}
-
-/// Whether grub.cfg's test for both files succeeds.
-fn grub_sees<S: Sectors>(fat: &Fat<'_, S>, slot: Slot) -> bool {
-    Role::BOOT.into_iter().filter_map(slot_file).all(|name| has(fat, slot, name))
+/// Returns which files GRUB finds in a slot.
+fn slot_files<S: Sectors>(fat: &Fat<'_, S>, slot: Slot) -> SlotFiles {
+    let has = |name: &str| {
+        let node = fat.find(&format!("{}/{name}", slot.directory())).ok().flatten();
+        node.is_some_and(|node| !node.is_directory)
+    };
+    let has_role = |role| slot_file(role).is_some_and(has);
+    SlotFiles {
+        manifest: has(MANIFEST),
+        mark: has(CONFIRMED),
+        kernel: has_role(Role::Kernel),
+        initrd: has_role(Role::Initrd),
+    }
 }
 
 fn find<S: Sectors>(fat: &Fat<'_, S>, path: &str) -> Result<Option<Node>, String> {
     fat.find(path).map_err(|error| format!("{path}: {error}"))
 }
 
-/// Whether it may run does not depend on the time: what is installed does not go bad.
+/// Verifies the manifest in `file`. Its expiry is ignored: it limits downloads, and an installed release
+/// may run without limit.
 fn verify<S: Sectors>(
     fat: &Fat<'_, S>,
     file: &Node,
     keys: &KeyRing,
 ) -> Result<Rc<Release>, String> {
     let bytes = fat.content(file, TOKEN_MAX as u64).map_err(|error| error.to_string())?;
-    let text = String::from_utf8(bytes).map_err(|_| "it is no text".to_owned())?;
+    let text = String::from_utf8(bytes).map_err(|_| "not UTF-8".to_owned())?;
     let claims = token::verify(&text, keys).map_err(|error| error.to_string())?;
     let manifest: Verified<Manifest> =
         claims.try_into().map_err(|error: protocol::manifest::ManifestError| error.to_string())?;
     Ok(Rc::new(manifest.into_inner().release))
 }
 
-/// A number for the content of a file: equal for equal contents, slack of the last sector included.
-fn print(disk: &impl Sectors, sectors: &[u64], size: u64) -> Option<u128> {
+/// Returns a number that is equal for files of equal content. The unused end of the last sector counts as
+/// content. `None` if a sector cannot be identified.
+fn fingerprint(disk: &impl Sectors, sectors: &[u64], size: u64) -> Option<u128> {
     const FACTOR: u128 = 0x0000_0000_0100_0000_0000_0000_0000_013b;
-    let mut print = u128::from(size) ^ 0x6c62_272e_07bb_0142_62b8_2175_6295_c58d;
+    let mut hash = u128::from(size) ^ 0x6c62_272e_07bb_0142_62b8_2175_6295_c58d;
     for sector in sectors {
-        // FNV-1a, a number at a time.
-        print = (print ^ u128::from(disk.id(*sector)?)).wrapping_mul(FACTOR);
+        // FNV-1a over content numbers instead of bytes.
+        hash = (hash ^ u128::from(disk.id(*sector)?)).wrapping_mul(FACTOR);
     }
-    Some(print)
+    Some(hash)
 }
 
 fn digest(disk: &impl Sectors, sectors: &[u64], size: u64) -> std::io::Result<String> {

@@ -6,7 +6,7 @@ use protocol::esp::GRUBENV;
 
 use super::disk::Model;
 use super::fat::{Fat, FatError};
-use super::grub::Environment;
+use super::grub::read_environment;
 use super::log::{Action, Entry};
 
 /// The second part of a step in which a slot was tried.
@@ -50,7 +50,7 @@ fn counts(entry: &Entry, grubenv: Option<u64>, contents: &Model) -> bool {
     let (Action::Write(first, ids), Some(sector)) = (&entry.action, grubenv) else { return false };
     let Some(place) = sector.checked_sub(*first) else { return false };
     let id = ids.get(place as usize);
-    let environment = id.map(|id| Environment::read(contents.content(*id)));
+    let environment = id.map(|id| read_environment(contents.content(*id)));
     environment
         .is_some_and(|found| !found.trial.is_empty() && matches!(&*found.tries, "0" | "1" | "2"))
 }

@@ -253,7 +253,7 @@ fn wrong_orders_are_bad() {
         ("the good slot is overwritten in place", overwrite_good, "slot a (last confirmed)"),
         ("grubenv points to a slot that is not written yet", flip_first, "on trial"),
         ("nothing is flushed between the slot and grubenv", no_flush, "on trial"),
-        ("a slot is confirmed and the way back is removed too early", no_way_back, "the way back"),
+        ("a slot is confirmed and the way back is removed too early", no_way_back, "the fallback"),
         ("the boot loader is replaced", replace_loader, "boot loader"),
     ];
     for (what, order, why) in orders {

@@ -1,18 +1,21 @@
-//! Every state that a host can get into, by boots, confirmations, updates that are cut at every step,
-//! ways back by hand and faults, in every order, while the CDN goes on from release to release. From
-//! each of them it gets by itself to where it should be.
+//! Explores every state that a host can reach by boots, confirmations, updates interrupted at every step,
+//! rollbacks by hand and faults, in every order, while the CDN moves from release to release. From each
+//! state, the host must reach the desired state without help.
 //!
-//! The decisions are the updater's. What surrounds them is retold here: `grub.cfg`, the order in which
-//! [`updater::update`] writes, and units that reboot what is on trial and not healthy. That the order
-//! survives a power cut is tested in `power`.
+//! The decisions are the updater's, and GRUB's are those of [`protocol::boot_order`]. Described here are
+//! the order in which [`updater::update`] writes, and the units that reboot an unhealthy release on trial.
+//! The tests in `power` show that the order survives a power cut.
 
 use std::collections::hash_map::Entry;
 use std::collections::{HashMap, VecDeque};
 use std::sync::LazyLock;
 
 use protocol::Release;
+use protocol::boot_order::{
+    Attempt, Environment, Load, Outcome, Platform, Reason, Save, SlotFiles,
+};
 use protocol::esp::Slot;
-use protocol::grubenv::{BootId, BootState, Trial};
+use protocol::grubenv::{BootId, BootState};
 use updater::confirm::why_not;
 use updater::grubenv_file::good_without_grubenv;
 use updater::host::Booted;
@@ -22,10 +25,10 @@ use updater::trial::{
 };
 use updater::update::memory;
 
-/// What the CDN offers, one after the other.
+/// The releases that the CDN offers, in order, with their build numbers.
 type Offers = &'static [(Kind, u64)];
 
-/// What becomes of a boot, for each of the releases that there are.
+/// The releases, named by how a boot of them ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Kind {
     First,
@@ -42,7 +45,8 @@ impl Kind {
     }
 }
 
-/// Bad ones in both slots, one that is withdrawn, and one that comes again under a newer number.
+/// Bad releases in both slots, one that is withdrawn, and one that is published again with a newer build
+/// number.
 const ALL: Offers =
     &[(First, 1), (Second, 2), (Unhealthy, 3), (Second, 4), (Panics, 5), (Third, 6)];
 
@@ -61,42 +65,42 @@ fn kind(release: &Release) -> Kind {
     kinds.into_iter().find(|kind| format!("{kind:?}") == release.version).unwrap()
 }
 
-/// How often this may still happen.
+/// How often each fault may still happen.
 #[derive(Debug, Clone, Copy, Default)]
 struct Faults {
+    /// The operator rolls back.
     rollbacks: u8,
     /// grubenv is lost.
     losses: u8,
-    /// GRUB cannot load the good slot, once.
-    misreadings: u8,
-    /// GRUB cannot load a slot any more until it is written anew, although it is whole.
-    blindness: u8,
-    /// A file of a slot is lost, while the other slot has something that is healthy, and is not taken
-    /// for bad.
+    /// GRUB cannot load the good slot in one boot.
+    read_errors: u8,
+    /// GRUB cannot load a slot, although it is complete, until the slot is written again.
+    unloadable: u8,
+    /// A file of a slot is lost while the other slot has a healthy release that is not recorded as failed.
     damages: u8,
 }
 
-/// This boot and one before it: no more has to be known of them.
-const NOW: BootId = BootId(2);
-const BEFORE: BootId = BootId(1);
+/// Identifiers of this boot and an earlier one. Two are enough, because only equality counts.
+const CURRENT_BOOT: BootId = BootId(2);
+const EARLIER_BOOT: BootId = BootId(1);
 
 #[derive(Debug, Clone)]
 struct Host {
     offers: Offers,
     offer: usize,
-    /// Lost, if there is none.
+    /// `None` if it is lost.
     grubenv: Option<BootState>,
     slots: Slots,
-    /// By more faults than anybody could know of.
+    /// Whether no healthy release is left, because of more faults than an update can survive.
     is_lost: bool,
-    /// What GRUB cannot load.
-    blind: Option<Slot>,
-    /// Slots with the mark of [`protocol::esp::CONFIRMED`].
+    /// The slot that GRUB cannot load.
+    unloadable: Option<Slot>,
+    /// The slots with the mark [`protocol::esp::CONFIRMED`].
     marked: Vec<Slot>,
     running: Slot,
-    /// What was booted from it. It is in memory, whatever becomes of the slot.
+    /// The release that was booted. It runs from memory, so later changes of the slot do not affect it.
     kind: Kind,
-    /// As the updater knows it: not any more when it was confirmed.
+    /// Whether this boot is on trial and not yet confirmed.
     on_trial: bool,
     faults: Faults,
 }
@@ -111,7 +115,7 @@ impl Host {
             offer: 0,
             grubenv,
             slots,
-            blind: None,
+            unloadable: None,
             is_lost: false,
             marked,
             running,
@@ -121,7 +125,7 @@ impl Host {
         }
     }
 
-    /// Two hosts with the same one are the same.
+    /// Returns a key that is equal for hosts in the same state.
     fn key(&self) -> String {
         let slot = |content: &Content| match content {
             Content::Complete(release) => format!("{} {}", release.version, release.build),
@@ -129,11 +133,20 @@ impl Host {
             Content::Empty | Content::Damaged { .. } => "-".to_owned(),
         };
         let Self {
-            offer, grubenv, is_lost, blind, marked, running, kind, on_trial, faults, ..
+            offer,
+            grubenv,
+            is_lost,
+            unloadable,
+            marked,
+            running,
+            kind,
+            on_trial,
+            faults,
+            ..
         } = self;
         let slots = [&self.slots.a, &self.slots.b].map(slot);
         format!(
-            "{running} {kind:?} {on_trial} {is_lost} {slots:?} {blind:?} {marked:?} {grubenv:?} {offer} {faults:?}"
+            "{running} {kind:?} {on_trial} {is_lost} {slots:?} {unloadable:?} {marked:?} {grubenv:?} {offer} {faults:?}"
         )
     }
 
@@ -142,18 +155,18 @@ impl Host {
     }
 
     fn booted(&self) -> Booted {
-        Booted { slot: Some(self.running), on_trial: self.on_trial, id: Some(NOW) }
+        Booted { slot: Some(self.running), on_trial: self.on_trial, id: Some(CURRENT_BOOT) }
     }
 
     fn state(&self) -> BootState {
-        let otherwise = || BootState::with_good(good_without_grubenv(self.booted(), &self.slots));
-        self.grubenv.clone().unwrap_or_else(otherwise)
+        let fallback = || BootState::with_good(good_without_grubenv(self.booted(), &self.slots));
+        self.grubenv.clone().unwrap_or_else(fallback)
     }
 
     fn put(&mut self, slot: Slot, content: Content) {
         if matches!(content, Content::Partial { .. }) {
             self.marked.retain(|marked| *marked != slot);
-            self.blind = self.blind.filter(|blind| *blind != slot);
+            self.unloadable = self.unloadable.filter(|unloadable| *unloadable != slot);
         }
         match slot {
             Slot::A => self.slots.a = content,
@@ -161,57 +174,67 @@ impl Host {
         }
     }
 
-    /// As in `builder/variants/boot/grub.cfg`, until something runs.
-    fn boot(&mut self, mut misreads_good: bool) -> Result<(), String> {
+    /// Boots until a release runs. With `read_error`, GRUB cannot load the good slot the first time.
+    fn boot(&mut self, mut read_error: bool) -> Result<(), String> {
         if let Some(trial) = self.grubenv.as_mut().and_then(|state| state.trial.as_mut()) {
-            trial.since = trial.since.map(|_| BEFORE);
+            trial.since = trial.since.map(|_| EARLIER_BOOT);
         }
         for _ in 0..5 {
-            let has_manifest = |slot: &Slot| self.slots.get(*slot).release().is_some();
-            let guess = [self.marked.clone(), Slot::ALL.to_vec()].concat();
-            let guess = guess.into_iter().find(has_manifest).unwrap_or(Slot::A);
-            let good = self.grubenv.as_ref().map_or(guess, |state| state.good);
-            let mut order = vec![(good, false), (good.other(), false)];
-            if std::mem::take(&mut misreads_good) {
-                order.remove(0);
-            }
-            let trial = self.grubenv.as_mut().and_then(|state| state.trial.as_mut());
-            if let Some(Trial { slot, tries: tries @ 1.., .. }) = trial {
-                *tries -= 1;
-                order.insert(0, (*slot, true));
-            }
-            let booted = order.into_iter().find_map(|(slot, on_trial)| {
-                let Content::Complete(release) = self.slots.get(slot) else { return None };
-                if self.blind == Some(slot) {
-                    return None;
+            match self.run_grub(std::mem::take(&mut read_error)) {
+                Outcome::Boots(Attempt { slot, reason, .. }) => {
+                    let release = self.slots.get(slot).release().expect("a complete slot");
+                    let kind = kind(release);
+                    // After a panic the kernel reboots.
+                    if kind != Panics {
+                        let on_trial = reason == Reason::Trial;
+                        (self.running, self.on_trial, self.kind) = (slot, on_trial, kind);
+                        return Ok(());
+                    }
                 }
-                Some((slot, on_trial, kind(release)))
-            });
-            match booted {
-                None => return self.no_boot("nothing boots"),
-                // The kernel reboots.
-                Some((_, _, Panics)) => {}
-                Some((running, on_trial, kind)) => {
-                    (self.running, self.on_trial, self.kind) = (running, on_trial, kind);
-                    return Ok(());
-                }
+                Outcome::Reboots(_) => return self.no_boot("GRUB reboots"),
+                Outcome::NothingBoots => return self.no_boot("nothing boots"),
             }
         }
-        self.no_boot("it panics for ever")
+        self.no_boot("every boot ends in a panic")
     }
 
-    fn no_boot(&mut self, why: &str) -> Result<(), String> {
-        self.is_lost = !self.has_something();
-        if self.is_lost { Ok(()) } else { Err(why.into()) }
+    /// Runs grub.cfg: counts a try, and returns what boots.
+    fn run_grub(&mut self, read_error: bool) -> Outcome {
+        let environment = self.grubenv.as_ref().map(Environment::from).unwrap_or_default();
+        let files = |slot: Slot| {
+            let content = self.slots.get(slot);
+            SlotFiles {
+                manifest: content.release().is_some(),
+                mark: self.marked.contains(&slot),
+                kernel: content.is_whole(),
+                initrd: content.is_whole(),
+            }
+        };
+        let decision = environment.decide(files, Save::Stored);
+        let load = |slot: Slot| {
+            let fails = self.unloadable == Some(slot) || (read_error && slot == decision.good);
+            if fails { Load::KernelFails } else { Load::Works }
+        };
+        let outcome = decision.outcome(Platform::Uefi, files, load);
+        let trial = self.grubenv.as_mut().and_then(|state| state.trial.as_mut());
+        if let (Some(trial), Some(tries)) = (trial, decision.saves) {
+            trial.tries = tries;
+        }
+        outcome
     }
 
-    /// Whether there is anything healthy that could be booted, and is not taken for bad.
-    fn has_something(&self) -> bool {
+    fn no_boot(&mut self, problem: &str) -> Result<(), String> {
+        self.is_lost = !self.has_healthy_slot();
+        if self.is_lost { Ok(()) } else { Err(problem.into()) }
+    }
+
+    /// Returns whether a slot has a healthy release that loads and is not recorded as failed.
+    fn has_healthy_slot(&self) -> bool {
         let failed = expire_trial(&self.state(), Some(self.running)).failed;
         Slot::ALL.into_iter().any(|slot| match self.slots.get(slot) {
             Content::Complete(release) => {
-                let is_taken_for_bad = failed == Some(release.id());
-                kind(release).is_healthy() && !is_taken_for_bad && self.blind != Some(slot)
+                let has_failed = failed == Some(release.id());
+                kind(release).is_healthy() && !has_failed && self.unloadable != Some(slot)
             }
             _ => false,
         })
@@ -230,12 +253,13 @@ impl Host {
         }
     }
 
-    /// `update`, ended after some of its steps, or not. Says whether a reboot is wanted.
-    fn update(&mut self, ended_after: Option<u8>) -> bool {
+    /// Runs `update`, interrupted after this number of steps if there is one. Returns whether it asks for a
+    /// reboot.
+    fn update(&mut self, interrupted_after: Option<u8>) -> bool {
         let (booted, candidate) = (self.booted(), self.offered());
-        let settled = expire_trial(&self.state(), booted.slot);
-        let has_confirmed_mark = self.marked.contains(&settled.good.other());
-        let known = promote(&settled, booted, &self.slots, has_confirmed_mark);
+        let expired = expire_trial(&self.state(), booted.slot);
+        let has_confirmed_mark = self.marked.contains(&expired.good.other());
+        let known = promote(&expired, booted, &self.slots, has_confirmed_mark);
         let facts = Facts {
             booted,
             state: &known,
@@ -244,15 +268,15 @@ impl Host {
             allow: Permissions::default(),
         };
         let step = next(&facts);
-        let remembered = memory(&facts, &step, &settled);
-        let mut state = remembered.clone().unwrap_or(known.clone());
-        self.grubenv = remembered.or(self.grubenv.take());
+        let recorded = memory(&facts, &step, &expired);
+        let mut state = recorded.clone().unwrap_or(known.clone());
+        self.grubenv = recorded.or(self.grubenv.take());
         let spare = known.good.other();
         if self.running != spare && self.slots.get(spare).release().map(Release::id) == known.failed
         {
             self.marked.retain(|marked| *marked != spare);
         }
-        if ended_after == Some(0) {
+        if interrupted_after == Some(0) {
             return false;
         }
         match step {
@@ -263,13 +287,13 @@ impl Host {
                     state.trial = state.trial.filter(|trial| trial.slot != slot);
                     self.grubenv = Some(state.clone());
                     self.put(slot, Content::Partial { release: candidate.clone(), bytes: 1 });
-                    if ended_after == Some(1) {
+                    if interrupted_after == Some(1) {
                         return false;
                     }
                     self.put(slot, Content::Complete(candidate.clone()));
                 }
                 assert_ne!(slot, state.good);
-                if ended_after != Some(2) && !matches!(step, Step::Repair(_)) {
+                if interrupted_after != Some(2) && !matches!(step, Step::Repair(_)) {
                     let release = self.slots.get(slot).release().unwrap();
                     self.grubenv = Some(start_trial(&state, slot, release, booted.id));
                     return true;
@@ -280,7 +304,7 @@ impl Host {
         false
     }
 
-    /// What may happen next.
+    /// Returns the events that may happen next, with the host after each.
     fn events(&self) -> Vec<(String, Result<Self, String>)> {
         let mut events = Vec::new();
         if self.is_lost {
@@ -292,9 +316,9 @@ impl Host {
             events.push((name.to_owned(), happened.map(|()| host)));
         };
         may("reboot", &|host| host.boot(false));
-        for ended_after in [None, Some(0), Some(1), Some(2)] {
-            may(&format!("update {ended_after:?}"), &|host| {
-                host.update(ended_after);
+        for interrupted_after in [None, Some(0), Some(1), Some(2)] {
+            may(&format!("update {interrupted_after:?}"), &|host| {
+                host.update(interrupted_after);
                 Ok(())
             });
         }
@@ -305,7 +329,7 @@ impl Host {
             });
         }
         if self.offer + 1 < self.offers.len() {
-            may("the CDN goes on", &|host| {
+            may("the CDN offers the next release", &|host| {
                 host.offer += 1;
                 Ok(())
             });
@@ -313,8 +337,9 @@ impl Host {
         if self.faults.rollbacks > 0 {
             may("rollback", &|host| {
                 host.faults.rollbacks -= 1;
-                let back = roll_back(&host.state(), host.running, &host.slots, Some(NOW));
-                if let Ok(Rollback::Stay(state) | Rollback::Reboot(state, _)) = back {
+                let rollback =
+                    roll_back(&host.state(), host.running, &host.slots, Some(CURRENT_BOOT));
+                if let Ok(Rollback::Stay(state) | Rollback::Reboot(state, _)) = rollback {
                     host.grubenv = Some(state);
                 }
                 Ok(())
@@ -328,14 +353,14 @@ impl Host {
             });
         }
         let failed = expire_trial(&self.state(), Some(self.running)).failed;
-        let has_way_back = |slot: &Slot| match self.slots.get(slot.other()) {
+        let has_fallback = |slot: &Slot| match self.slots.get(slot.other()) {
             Content::Complete(release) => {
                 kind(release).is_healthy() && failed != Some(release.id())
             }
             _ => false,
         };
         if self.faults.damages > 0 {
-            for slot in Slot::ALL.into_iter().filter(has_way_back) {
+            for slot in Slot::ALL.into_iter().filter(has_fallback) {
                 may(&format!("a file of slot {slot} is lost"), &|host| {
                     host.faults.damages -= 1;
                     let release = host.slots.get(slot).release().cloned();
@@ -344,27 +369,28 @@ impl Host {
                 });
             }
         }
-        if self.faults.blindness > 0 && self.blind.is_none() {
-            for slot in Slot::ALL.into_iter().filter(has_way_back) {
-                may(&format!("slot {slot} does not load any more"), &|host| {
-                    host.faults.blindness -= 1;
-                    host.blind = Some(slot);
+        if self.faults.unloadable > 0 && self.unloadable.is_none() {
+            for slot in Slot::ALL.into_iter().filter(has_fallback) {
+                may(&format!("slot {slot} becomes unloadable"), &|host| {
+                    host.faults.unloadable -= 1;
+                    host.unloadable = Some(slot);
                     Ok(())
                 });
             }
         }
         let spare = self.slots.get(self.state().good.other());
-        if self.faults.misreadings > 0 && matches!(spare, Content::Complete(_)) {
-            may("reboot, the good slot is not read", &|host| {
-                host.faults.misreadings -= 1;
+        if self.faults.read_errors > 0 && matches!(spare, Content::Complete(_)) {
+            may("reboot with a read error in the good slot", &|host| {
+                host.faults.read_errors -= 1;
                 host.boot(true)
             });
         }
         events
     }
 
-    /// When nothing happens any more but what units and timers do, and the CDN offers this.
-    fn ends_well(mut self, offer: usize) -> Result<(), String> {
+    /// Checks that units and timers alone bring the host to the desired state, when the CDN offers this
+    /// release.
+    fn recovers(mut self, offer: usize) -> Result<(), String> {
         self.offer = offer;
         let mut quiet = 0;
         for _ in 0..40 {
@@ -381,24 +407,24 @@ impl Host {
             }
             quiet = if self.key() == before { quiet + 1 } else { 0 };
             if quiet == 2 {
-                return self.is_well();
+                return self.check_stable_state();
             }
         }
-        Err("it does not come to rest".into())
+        Err("the host does not reach a stable state".into())
     }
 
-    fn is_well(&self) -> Result<(), String> {
+    fn check_stable_state(&self) -> Result<(), String> {
         let (offered, state) = (self.offered(), self.grubenv.as_ref());
         let was_failed = state.is_some_and(|state| state.failed == Some(offered.id()));
-        let is_news = kind(&offered).is_healthy() && !was_failed;
-        if !self.kind.is_healthy() && !self.has_something() && !is_news {
+        let is_installable = kind(&offered).is_healthy() && !was_failed;
+        if !self.kind.is_healthy() && !self.has_healthy_slot() && !is_installable {
             return Ok(());
         }
         if !self.kind.is_healthy() {
-            return Err(format!("it stays on {:?}", self.kind));
+            return Err(format!("the host stays on {:?}", self.kind));
         }
         if state.is_none_or(|state| state.good != self.running) {
-            return Err("what runs is not confirmed".into());
+            return Err("the running release is not confirmed".into());
         }
         match kind(&offered) {
             kind if kind.is_healthy() && kind != self.kind && !was_failed => {
@@ -409,57 +435,58 @@ impl Host {
     }
 }
 
-/// Goes everywhere. Says how many states there are; or the shortest way to one that is bad.
+/// Explores all states. Returns their number, or the shortest path to a state from which the host does not
+/// recover.
 fn explore(offers: Offers, faults: Faults) -> Result<usize, String> {
     let start = Host::new(offers, faults);
-    let mut ways = HashMap::from([(start.key(), String::new())]);
-    let mut open = VecDeque::from([start]);
-    while let Some(host) = open.pop_front() {
-        let way = ways[&host.key()].clone();
+    let mut paths = HashMap::from([(start.key(), String::new())]);
+    let mut unexplored = VecDeque::from([start]);
+    while let Some(host) = unexplored.pop_front() {
+        let path = paths[&host.key()].clone();
         for (offer, offered) in offers.iter().enumerate().skip(host.offer) {
-            let end = host.clone().ends_well(offer);
-            end.map_err(|why| format!("{way}; then {offered:?} is offered: {why}"))?;
+            let end = host.clone().recovers(offer);
+            end.map_err(|problem| format!("{path}; then the CDN offers {offered:?}: {problem}"))?;
         }
         for (event, happened) in host.events() {
-            let way = format!("{way} > {event}");
-            let host = happened.map_err(|why| format!("{way}: {why}"))?;
-            if let Entry::Vacant(new) = ways.entry(host.key()) {
-                new.insert(way);
-                open.push_back(host);
+            let path = format!("{path} > {event}");
+            let host = happened.map_err(|problem| format!("{path}: {problem}"))?;
+            if let Entry::Vacant(new) = paths.entry(host.key()) {
+                new.insert(path);
+                unexplored.push_back(host);
             }
         }
     }
-    Ok(ways.len())
+    Ok(paths.len())
 }
 
 #[track_caller]
-fn all_end_well(offers: Offers, faults: Faults) {
+fn all_recover(offers: Offers, faults: Faults) {
     let states = explore(offers, faults).unwrap();
     eprintln!("{faults:?}: {states} states");
     assert!(states > 100);
 }
 
 #[test]
-fn bad_releases_and_cuts_and_ways_back_end_well() {
-    all_end_well(ALL, Faults { rollbacks: 1, ..Faults::default() });
+fn recovers_from_bad_releases_interruptions_and_rollbacks() {
+    all_recover(ALL, Faults { rollbacks: 1, ..Faults::default() });
 }
 
 #[test]
-fn a_grubenv_that_is_lost_ends_well() {
-    all_end_well(ALL, Faults { losses: 1, rollbacks: 1, ..Faults::default() });
+fn recovers_from_lost_grubenv() {
+    all_recover(ALL, Faults { losses: 1, rollbacks: 1, ..Faults::default() });
 }
 
 #[test]
-fn a_good_slot_that_is_misread_ends_well() {
-    all_end_well(ALL, Faults { misreadings: 1, ..Faults::default() });
+fn recovers_from_read_error_in_good_slot() {
+    all_recover(ALL, Faults { read_errors: 1, ..Faults::default() });
 }
 
 #[test]
-fn a_slot_that_is_lost_ends_well() {
-    all_end_well(ALL, Faults { damages: 1, rollbacks: 1, ..Faults::default() });
+fn recovers_from_damaged_slot() {
+    all_recover(ALL, Faults { damages: 1, rollbacks: 1, ..Faults::default() });
 }
 
 #[test]
-fn a_slot_that_does_not_load_ends_well() {
-    all_end_well(ALL, Faults { blindness: 1, ..Faults::default() });
+fn recovers_from_unloadable_slot() {
+    all_recover(ALL, Faults { unloadable: 1, ..Faults::default() });
 }

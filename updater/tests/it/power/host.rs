@@ -1,7 +1,8 @@
 //! A host with such a disk: its boot loader, its updater, and a CDN in a directory.
 
-use protocol::esp::{GRUBENV, Slot, slot_file};
-use protocol::grubenv::{Block, BootId, BootState, TRIES};
+use protocol::boot_order::{Attempt, Environment, Load, Outcome, Platform, Save, SlotFiles};
+use protocol::esp::{CONFIRMED, GRUBENV, MANIFEST, Slot, slot_file};
+use protocol::grubenv::{Block, BootId, BootState, TRIES, TRIES_LEFT};
 use protocol::token::sign;
 use protocol::{Artifact, KeyRing, PrivateKey, Release, Role};
 use tempfile::TempDir;
@@ -152,38 +153,33 @@ impl Place {
         grubenv.write(disk, state).map_err(|error| error.to_string())
     }
 
-    /// The slot that the boot loader takes, and the release in it; it must be whole. As in
-    /// `builder/variants/boot/grub.cfg`, with a try counted.
+    /// Returns the slot that GRUB boots and the release in it, which must be complete. Counts a try as
+    /// GRUB does.
     pub fn boot(&self, disk: &Disk) -> Result<(Slot, Release), String> {
-        let state = disk.read(GRUBENV).and_then(|bytes| {
-            let block = Block::parse(&bytes).ok()?;
-            BootState::read(&block).ok().map(|state| (state, block))
-        });
-        let (tried, good) = match state {
-            // load_env fails, and there is nothing to count.
-            None => (None, Slot::A),
-            Some((state, mut block)) => match state.trial {
-                Some(mut trial) if trial.tries > 0 => {
-                    trial.tries -= 1;
-                    let counted = BootState { trial: Some(trial), ..state.clone() };
-                    counted.write(&mut block);
-                    disk.put(GRUBENV, &block.to_bytes().unwrap());
-                    (Some(trial.slot), state.good)
-                }
-                _ => (None, state.good),
-            },
+        let block = disk.read(GRUBENV).and_then(|bytes| Block::parse(&bytes).ok());
+        let environment = block.as_ref().map(Environment::from).unwrap_or_default();
+        let files = |slot: Slot| {
+            let has = |name: &str| disk.read(&format!("{}/{name}", slot.directory())).is_some();
+            let has_role = |role| slot_file(role).is_some_and(has);
+            SlotFiles {
+                manifest: has(MANIFEST),
+                mark: has(CONFIRMED),
+                kernel: has_role(Role::Kernel),
+                initrd: has_role(Role::Initrd),
+            }
         };
-        let is_there = |slot: &Slot| {
-            let names = Role::BOOT.into_iter().filter_map(slot_file);
-            names
-                .into_iter()
-                .all(|name| disk.read(&format!("{}/{name}", slot.directory())).is_some())
+        let decision = environment.decide(files, Save::Stored);
+        if let (Some(tries), Some(mut block)) = (decision.saves, block) {
+            block.set(TRIES_LEFT, &tries.to_string());
+            disk.put(GRUBENV, &block.to_bytes().unwrap());
+        }
+        let outcome = decision.outcome(Platform::Uefi, files, |_| Load::Works);
+        let Outcome::Boots(Attempt { slot, .. }) = outcome else {
+            return Err("nothing boots".into());
         };
-        let order = tried.into_iter().chain([good, good.other()]);
-        let slot = order.into_iter().find(is_there).ok_or("nothing boots")?;
         match inspect(disk, &self.keys).get(slot) {
             Content::Complete(release) => Ok((slot, release.clone())),
-            other => Err(format!("slot {slot} would be booted and holds {other:?}")),
+            other => Err(format!("GRUB would boot slot {slot}, which holds {other:?}")),
         }
     }
 

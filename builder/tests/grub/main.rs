@@ -1,0 +1,135 @@
+//! Runs the real grub.cfg in a real GRUB over a table of states, and compares what GRUB does with the
+//! model in [`protocol::boot_order`].
+//!
+//! QEMU machines with BIOS run dozens of states each: a state is a FAT partition with its own environment
+//! block and slots. `load_env`, `save_env`, `test`, `probe` and the script language are GRUB's. Five commands are
+//! left out of this GRUB, and functions take their place: `linux` and `initrd` fail where the state says
+//! so, `reboot` and a successful `initrd` end a run, and `sleep` does not sleep.
+
+mod disk;
+#[path = "../judge/mod.rs"]
+mod judge;
+mod machine;
+mod table;
+
+use protocol::Role;
+use protocol::boot_order::{Attempt, Outcome, Save, SlotFiles};
+use protocol::esp::{CONFIRMED, MANIFEST, Slot, slot_file};
+use protocol::grubenv::{Block, TRIES_LEFT};
+
+use judge::skip;
+use machine::Run;
+use table::State;
+
+/// How many mismatches a failure shows.
+const MISMATCHES_SHOWN: usize = 12;
+
+/// What happened, or should happen, in one state.
+#[derive(Debug, PartialEq, Eq)]
+struct Behavior {
+    /// The slots that GRUB tries to boot before the outcome.
+    attempts: Vec<Attempt>,
+    outcome: Option<Outcome>,
+    /// The environment block afterwards; `None` if there is none.
+    grubenv: Option<Vec<u8>>,
+}
+
+#[test]
+fn grub_boots_the_slots_that_the_model_says() {
+    let missing = machine::missing_programs();
+    if !missing.is_empty() {
+        skip(&format!("GRUB cannot be run: missing {}", missing.join(", ")));
+        return;
+    }
+    let states = table::states();
+    let runs = machine::run(&states);
+    assert_eq!(runs.len(), states.len());
+    let mismatches: Vec<String> =
+        states.iter().zip(runs).filter_map(|(state, run)| mismatch(state, run)).collect();
+    let shown = mismatches.iter().take(MISMATCHES_SHOWN).cloned().collect::<Vec<_>>().join("\n");
+    let (count, total) = (mismatches.len(), states.len());
+    assert!(count == 0, "GRUB and the model differ in {count} of {total} states:\n{shown}");
+}
+
+/// Returns a description of the difference between a run and the model, if there is one.
+fn mismatch(state: &State, run: Run) -> Option<String> {
+    let expected = model(state);
+    let actual = Behavior { attempts: run.attempts, outcome: run.outcome, grubenv: run.grubenv };
+    (actual != expected).then(|| {
+        let transcript = run.transcript.join("\n    | ");
+        let [actual, expected] = [&actual, &expected].map(describe);
+        format!("{state}\n  GRUB:  {actual}\n  model: {expected}\n  console:\n    | {transcript}")
+    })
+}
+
+/// Returns what the model says about a state.
+fn model(state: &State) -> Behavior {
+    let files = |slot| *state.slot(slot).0;
+    let decision = state.environment.decide(files, state.save);
+    let outcome = decision.outcome(state.platform, files, |slot| *state.slot(slot).1);
+    let is_last = |attempt: &Attempt| match outcome {
+        Outcome::Boots(last) => *attempt == last,
+        Outcome::Reboots(slot) => attempt.slot == slot,
+        Outcome::NothingBoots => false,
+    };
+    let mut attempts = decision.attempts.clone();
+    if let Some(last) = attempts.iter().position(is_last) {
+        attempts.truncate(last + 1);
+    }
+    let grubenv = match (decision.saves, state.save) {
+        (Some(tries), Save::Stored | Save::ReadsBackDifferent) => {
+            state.grubenv.as_deref().map(|bytes| with_tries(bytes, tries))
+        }
+        _ => state.grubenv.clone(),
+    };
+    Behavior { attempts, outcome: Some(outcome), grubenv }
+}
+
+/// Returns a block in which the first value of `etchaos_tries` is replaced.
+fn with_tries(block: &[u8], tries: u8) -> Vec<u8> {
+    let name = format!("\n{TRIES_LEFT}=");
+    let at = block.windows(name.len()).position(|window| window == name.as_bytes()).unwrap();
+    let mut block = block.to_vec();
+    block[at + name.len()] = b'0' + tries;
+    block
+}
+
+fn describe(behavior: &Behavior) -> String {
+    let attempts: Vec<String> = behavior
+        .attempts
+        .iter()
+        .map(|Attempt { slot, reason, trial }| {
+            let trial = trial.map_or(String::new(), |left| format!(", etchaos.trial={left}"));
+            format!("{slot} ({reason}{trial})")
+        })
+        .collect();
+    let outcome = match behavior.outcome {
+        Some(Outcome::Boots(attempt)) => format!("boots slot {}", attempt.slot),
+        Some(Outcome::Reboots(slot)) => format!("reboots because of the initrd of slot {slot}"),
+        Some(Outcome::NothingBoots) => "nothing boots".to_owned(),
+        None => "no outcome".to_owned(),
+    };
+    let grubenv = match &behavior.grubenv {
+        None => "no file".to_owned(),
+        Some(bytes) => match Block::parse(bytes) {
+            Ok(block) => format!("{TRIES_LEFT}={:?}", block.get(TRIES_LEFT)),
+            Err(error) => error.to_string(),
+        },
+    };
+    format!("attempts {}; {outcome}; grubenv: {grubenv}", attempts.join(", "))
+}
+
+/// The files of a slot, each with whether this state has it.
+fn slot_files(files: SlotFiles) -> [(&'static str, bool); 4] {
+    [
+        (MANIFEST, files.manifest),
+        (CONFIRMED, files.mark),
+        (slot_file(Role::Kernel).unwrap(), files.kernel),
+        (slot_file(Role::Initrd).unwrap(), files.initrd),
+    ]
+}
+
+/// The path on the ESP of a file in a slot.
+fn path(slot: Slot, name: &str) -> String {
+    format!("{}/{name}", slot.directory())
+}

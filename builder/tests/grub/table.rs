@@ -1,0 +1,210 @@
+//! The states that GRUB is tested with.
+
+use std::fmt;
+
+use protocol::boot_order::{Environment, Load, Platform, Save, SlotFiles};
+use protocol::esp::Slot;
+use protocol::grubenv::{GOOD, SIZE, TRIAL, TRIES_LEFT};
+
+use crate::slot_files;
+
+const SIGNATURE: &str = "# GRUB Environment Block\n";
+const ALL_FILES: SlotFiles = SlotFiles { manifest: true, mark: true, kernel: true, initrd: true };
+const PLATFORMS: [Platform; 2] = [Platform::Bios, Platform::Uefi];
+
+/// One state of an ESP, and what loads.
+#[derive(Debug, Clone)]
+pub struct State {
+    /// The content of grubenv; `None` without the file.
+    pub grubenv: Option<Vec<u8>>,
+    /// What GRUB reads from it.
+    pub environment: Environment,
+    /// Whether the disk refuses writes.
+    pub is_read_only: bool,
+    /// What follows for `save_env`.
+    pub save: Save,
+    files: [SlotFiles; 2],
+    loads: [Load; 2],
+    pub platform: Platform,
+}
+
+impl State {
+    /// Returns a state in which both slots are complete and load. A variable that is `None` is not in
+    /// grubenv.
+    fn new(good: Option<&str>, trial: Option<&str>, tries: Option<&str>) -> Self {
+        let variables = [(GOOD, good), (TRIAL, trial), (TRIES_LEFT, tries)];
+        let lines = variables
+            .map(|(name, value)| value.map_or(String::new(), |value| format!("{name}={value}\n")));
+        let value = |value: Option<&str>| value.unwrap_or_default().to_owned();
+        Self {
+            grubenv: Some(block(&lines.concat())),
+            environment: Environment {
+                good: value(good),
+                trial: value(trial),
+                tries: value(tries),
+            },
+            is_read_only: false,
+            save: Save::Stored,
+            files: [ALL_FILES; 2],
+            loads: [Load::Works; 2],
+            // Under BIOS, grub.cfg also writes to the screen. That takes most of the time of a run.
+            platform: Platform::Uefi,
+        }
+    }
+
+    /// Returns a state whose grubenv is missing, or holds nothing that GRUB reads.
+    fn unreadable(grubenv: Option<&[u8]>) -> Self {
+        Self { grubenv: grubenv.map(<[u8]>::to_vec), ..Self::new(None, None, None) }
+    }
+
+    /// Returns the files of a slot and what becomes of loading it.
+    pub fn slot(&self, slot: Slot) -> (&SlotFiles, &Load) {
+        let index = usize::from(slot == Slot::B);
+        (&self.files[index], &self.loads[index])
+    }
+}
+
+impl fmt::Display for State {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Environment { good, trial, tries } = &self.environment;
+        write!(f, "state: good {good:?}, trial {trial:?}, tries {tries:?}")?;
+        write!(f, ", save {:?}, {:?}", self.save, self.platform)?;
+        for slot in Slot::ALL {
+            let (files, load) = self.slot(slot);
+            let names =
+                slot_files(*files).map(|(name, is_there)| if is_there { name } else { "-" });
+            write!(f, "; slot {slot}: {} ({load:?})", names.join(" "))?;
+        }
+        Ok(())
+    }
+}
+
+/// Returns all states.
+pub fn states() -> Vec<State> {
+    let mut states = variables();
+    states.extend(damaged());
+    states.extend(files());
+    states.extend(loads());
+    states.extend(saves());
+    states
+}
+
+/// Every combination of valid, missing and invalid variables.
+fn variables() -> Vec<State> {
+    let mut states = Vec::new();
+    for good in [None, Some(""), Some("a"), Some("b"), Some("c")] {
+        for trial in [None, Some(""), Some("a"), Some("b"), Some("c")] {
+            for tries in [None, Some(""), Some("0"), Some("1"), Some("2"), Some("3"), Some("4")] {
+                states.push(State::new(good, trial, tries));
+            }
+        }
+    }
+    for tries in ["x", "03", "1 ", "-1"] {
+        states.push(State::new(Some("a"), Some("b"), Some(tries)));
+    }
+    states
+}
+
+/// Every form of a grubenv that cannot be used, with every combination of manifests and marks.
+fn damaged() -> Vec<State> {
+    let valid = State::new(Some("b"), Some("b"), Some("3")).grubenv.unwrap();
+    let mut no_signature = valid.clone();
+    no_signature[0] = b'X';
+    let blocks = [
+        None,
+        Some(vec![0; SIZE]),
+        Some(vec![b'#'; SIZE]),
+        Some(no_signature),
+        Some(block("")),
+        Some(block("no equals sign")),
+    ];
+    let mut states = Vec::new();
+    for grubenv in blocks {
+        for files in pairs(&manifests_and_marks()) {
+            states.push(State { files, ..State::unreadable(grubenv.as_deref()) });
+        }
+    }
+    states
+}
+
+/// Every combination of files, with and without a named good slot and a trial.
+fn files() -> Vec<State> {
+    let all: Vec<SlotFiles> = (0..16)
+        .map(|bits| SlotFiles {
+            manifest: bits & 1 != 0,
+            mark: bits & 2 != 0,
+            kernel: bits & 4 != 0,
+            initrd: bits & 8 != 0,
+        })
+        .collect();
+    let mut states = Vec::new();
+    for files in pairs(&all) {
+        for state in [State::unreadable(None), State::new(Some("a"), Some("b"), Some("1"))] {
+            states.push(State { files, ..state });
+        }
+    }
+    states
+}
+
+/// Every combination of failures to load a slot.
+fn loads() -> Vec<State> {
+    let mut states = Vec::new();
+    for platform in PLATFORMS {
+        for loads in pairs(&[Load::Works, Load::KernelFails, Load::InitrdFails]) {
+            for (good, trial, tries) in [
+                ("a", "", "0"),
+                ("b", "", "0"),
+                ("a", "b", "3"),
+                ("a", "a", "2"),
+                ("b", "a", "1"),
+                ("b", "b", "0"),
+            ] {
+                let state = State::new(Some(good), Some(trial), Some(tries));
+                states.push(State { loads, platform, ..state });
+            }
+        }
+    }
+    states
+}
+
+/// Counts that cannot be saved, or are not read back.
+fn saves() -> Vec<State> {
+    let mut states = Vec::new();
+    let mut read_only = Vec::new();
+    for good in ["a", "b"] {
+        for trial in ["a", "b", "c"] {
+            for tries in ["0", "1", "2", "3"] {
+                let state = State::new(Some(good), Some(trial), Some(tries));
+                read_only.push(State { is_read_only: true, save: Save::Failed, ..state.clone() });
+                // save_env replaces the first value, and load_env returns the last.
+                let name = TRIES_LEFT;
+                let twice = format!(
+                    "{GOOD}={good}\n{TRIAL}={trial}\n{name}={tries}\nx=1\n{name}={tries}\n"
+                );
+                let grubenv = Some(block(&twice));
+                states.push(State { grubenv, save: Save::ReadsBackDifferent, ..state });
+            }
+        }
+    }
+    states.extend(read_only);
+    states
+}
+
+fn manifests_and_marks() -> [SlotFiles; 4] {
+    [(false, false), (false, true), (true, false), (true, true)].map(|(manifest, mark)| SlotFiles {
+        manifest,
+        mark,
+        ..ALL_FILES
+    })
+}
+
+/// Every pair of two values.
+fn pairs<T: Copy>(values: &[T]) -> Vec<[T; 2]> {
+    values.iter().flat_map(|a| values.iter().map(|b| [*a, *b])).collect()
+}
+
+fn block(lines: &str) -> Vec<u8> {
+    let mut bytes = format!("{SIGNATURE}{lines}").into_bytes();
+    bytes.resize(SIZE, b'#');
+    bytes
+}
