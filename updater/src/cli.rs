@@ -98,6 +98,9 @@ pub struct Global {
     /// Answer in JSON
     #[arg(long, global = true)]
     pub json: bool,
+    /// Log debug messages, as RUST_LOG=debug does
+    #[arg(long, short, global = true)]
+    pub verbose: bool,
     /// Look for /proc, /etc, /usr, /sys, /dev and /run below this directory
     #[arg(long, global = true, hide = true, value_name = "DIR", default_value = "/")]
     pub host_root: PathBuf,

@@ -7,9 +7,9 @@ use updater::{cli::Cli, commands, interrupt, journal};
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
-    journal::init();
+    journal::init(cli.global.verbose);
     let exit = commands::run(&cli);
-    // Only now: everything is flushed and unmounted.
+    // After everything was flushed and unmounted.
     interrupt::end();
     exit.into()
 }

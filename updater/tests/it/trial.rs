@@ -31,11 +31,11 @@ fn units_and_checks_make_a_host_healthy() {
     health(&world, json!({"units": ["app.service"], "checks": ["true", "echo why; exit 4"]}));
     world.program("systemctl", "#!/bin/sh\necho activating\nexit 3\n");
     let ran = world.run(&["health", "--json"]).ended(1);
-    let complaints = json!(["app.service is activating", "check 2 ends with 4 and says \"why\""]);
-    assert_eq!(ran.json(), json!({"healthy": false, "complaints": complaints}));
+    let problems = json!(["app.service is activating", "check 2 ended with exit code 4: \"why\""]);
+    assert_eq!(ran.json(), json!({"healthy": false, "problems": problems}));
     world.program("systemctl", "#!/bin/sh\necho Failed to connect to bus >&2\nexit 1\n");
     let said = "app.service is not known: systemctl says \"Failed to connect to bus\"";
-    assert_eq!(world.run(&["health", "--json"]).ended(1).json()["complaints"][0], said);
+    assert_eq!(world.run(&["health", "--json"]).ended(1).json()["problems"][0], said);
     world.program("systemctl", "#!/bin/sh\ntest \"$*\" = 'is-active -- app.service'\n");
     health(&world, json!({"units": ["app.service"], "checks": ["true"]}));
     world.run(&["health"]).ended(0);
