@@ -98,7 +98,7 @@ pub struct Global {
     /// Answer in JSON
     #[arg(long, global = true)]
     pub json: bool,
-    /// Log debug messages, as RUST_LOG=debug does
+    /// Log debug messages, such as every command that is run; RUST_LOG=debug does the same
     #[arg(long, short, global = true)]
     pub verbose: bool,
     /// Look for /proc, /etc, /usr, /sys, /dev and /run below this directory

@@ -211,7 +211,9 @@ fn acceptable(claims: &Verified<Claims>, clock: Clock) -> Result<Id<'_>, PushErr
     let hostname = nix::unistd::gethostname().unwrap_or_default();
     let is_ours = |aud: &String| aud == AUDIENCE || hostname.to_str() == Some(aud);
     if !claims.aud.is_empty() && !claims.aud.iter().any(is_ours) {
-        return Err(PushError::Claims("its aud is neither \"etchaos\" nor the name of this host"));
+        return Err(PushError::Claims(
+            "its audience (aud) is neither \"etchaos\" nor the name of this host",
+        ));
     }
     if claims.etchaos_release.is_some() {
         return Err(PushError::Claims("it is the manifest of a release and not a push"));

@@ -126,7 +126,7 @@ fn answers_look_as_documented() {
         assert_eq!(keys(&found), keys(&documented(name)), "{name}");
     }
     // Below the top: what is always there.
-    world.write("host/run/systemd/sessions/1", "USER=ann\nCLASS=user\n");
+    world.set_sessions(r#"[{"session":"1","user":"ann","class":"user"}]"#);
     world.run(&["update"]).ended(0);
     fs::remove_file(world.esp("etchaos/b/initrd")).unwrap();
     world.run(&["check", "--config", "/nonexistent"]).failed(&["/nonexistent"]);
