@@ -228,7 +228,7 @@ fn a_download_that_fails_leaves_a_beginning_that_nothing_points_to() {
     let status = world.run(&["status", "--json"]).ended(0).json();
     let b = &status["slots"]["b"];
     assert_eq!((&b["state"], &b["version"]), (&"partial".into(), &"13.3".into()), "{b}");
-    assert!(b["problem"].as_str().unwrap().contains("the next update goes on"), "{b}");
+    assert!(b["problem"].as_str().unwrap().contains("the next update resumes"), "{b}");
 }
 
 #[test]
