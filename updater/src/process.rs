@@ -178,11 +178,11 @@ pub(crate) fn systemd_stdout(
 
 /// Creates a process for a program of systemd.
 pub(crate) fn systemd(command_line: &[impl AsRef<str>], timeout: Duration) -> Process {
-    let mut words = command_line.iter().map(|word| word.as_ref());
-    let program = words.next().unwrap_or_default();
+    let mut arguments = command_line.iter().map(|argument| argument.as_ref());
+    let program = arguments.next().unwrap_or_default();
     // systemctl takes a mount namespace and few capabilities for a chroot, in which it does nothing.
     let variables = [("SYSTEMD_IGNORE_CHROOT", "1")];
-    Process::new(program, timeout).args(words).envs(variables)
+    Process::new(program, timeout).args(arguments).envs(variables)
 }
 
 /// Waits for the end of a process; kills its process group and returns `None` after the timeout.

@@ -136,7 +136,7 @@ impl Push {
 
     /// Verifies a token, runs its Pattern in the mode of the token, and returns the report as JSON.
     ///
-    /// `check` says that the client expects a check, which the token then has to be for.
+    /// If `check` is set, the client expects a check, and a token of another mode is refused.
     pub(super) fn run(
         &self,
         source: &str,

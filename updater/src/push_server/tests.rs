@@ -18,14 +18,21 @@ fn short_limits() -> Limits {
     Limits { head: SHORT, body: SHORT, linger: SHORT, ..LIMITS }
 }
 
-/// Starts a server with the source "ci" and returns its port.
-fn listener(limits: Limits) -> u16 {
+/// A running server. Its directory is removed when the test ends.
+struct TestServer {
+    port: u16,
+    _directory: tempfile::TempDir,
+}
+
+/// Starts a server with the source "ci".
+fn listener(limits: Limits) -> TestServer {
     let (send, port) = std::sync::mpsc::channel();
+    let directory = tempfile::tempdir().unwrap();
+    let host = Host::new(directory.path());
+    std::fs::create_dir(directory.path().join("proc")).unwrap();
+    std::fs::write(directory.path().join("proc/uptime"), "1000.00 1.00\n").unwrap();
+    // The thread runs until the process ends.
     std::thread::spawn(move || {
-        let directory = tempfile::tempdir().unwrap();
-        std::fs::create_dir(directory.path().join("proc")).unwrap();
-        std::fs::write(directory.path().join("proc/uptime"), "1000.00 1.00\n").unwrap();
-        let host = Host::new(directory.path());
         let ring = PrivateKey::generate().public().clone().into();
         let accepted = ReplayGuard::open(host.path(ACCEPTED_FILE)).unwrap();
         let push = Push::new([("ci".to_owned(), ring)].into(), accepted);
@@ -36,7 +43,7 @@ fn listener(limits: Limits) -> u16 {
             Arc::new(Server { push, host, limits }).accept(&listener).await
         })
     });
-    port.recv().unwrap()
+    TestServer { port: port.recv().unwrap(), _directory: directory }
 }
 
 /// Connects from the address 127.0.0.`from`.
@@ -74,7 +81,8 @@ fn head(path: &str, length: usize) -> String {
 
 #[test]
 fn closes_a_connection_with_a_slow_head() {
-    let port = listener(short_limits());
+    let server = listener(short_limits());
+    let port = server.port;
     let client = client(port, 1);
     let since = Instant::now();
     let mut writer = client.try_clone().unwrap();
@@ -91,7 +99,8 @@ fn closes_a_connection_with_a_slow_head() {
 
 #[test]
 fn refuses_a_slow_body() {
-    let port = listener(short_limits());
+    let server = listener(short_limits());
+    let port = server.port;
     let client = client(port, 1);
     send(&client, &head("/etcha/v1/push/ci", 1000));
     let mut writer = client.try_clone().unwrap();
@@ -110,7 +119,8 @@ fn refuses_a_slow_body() {
 #[test]
 fn refuses_other_requests_by_their_head() {
     // The body is never sent, and the server does not wait for it.
-    let port = listener(Limits { body: 10 * LONG, linger: 10 * LONG, ..LIMITS });
+    let server = listener(Limits { body: 10 * LONG, linger: 10 * LONG, ..LIMITS });
+    let port = server.port;
     for (text, status) in [
         (head("/", 10), "404"),
         (head("/etcha/v1/push/", 10), "404"),
@@ -129,7 +139,8 @@ fn refuses_other_requests_by_their_head() {
 
 #[test]
 fn limits_a_body_without_length() {
-    let port = listener(LIMITS);
+    let server = listener(LIMITS);
+    let port = server.port;
     let client = client(port, 1);
     send(
         &client,
@@ -145,7 +156,8 @@ fn limits_a_body_without_length() {
 
 #[test]
 fn limits_the_head() {
-    let port = listener(LIMITS);
+    let server = listener(LIMITS);
+    let port = server.port;
     let client = client(port, 1);
     send(&client, "POST /etcha/v1/push/ci HTTP/1.1\r\nX: ");
     send(&client, &"x".repeat(4 * HEAD_MAX));
@@ -155,7 +167,8 @@ fn limits_the_head() {
 
 #[test]
 fn limits_connections_of_one_peer() {
-    let port = listener(LIMITS);
+    let server = listener(LIMITS);
+    let port = server.port;
     // Each of these has ten seconds to send its head.
     let silent: Vec<Client> = (0..LIMITS.per_peer).map(|_| client(port, 2)).collect();
     // The server closes this one without a response.
@@ -179,7 +192,8 @@ fn limits_connections_of_one_peer() {
 #[test]
 fn serves_waiting_connections_after_others_end() {
     let limits = short_limits();
-    let port = listener(limits);
+    let server = listener(limits);
+    let port = server.port;
     let peers = u8::try_from(limits.connections / limits.per_peer).unwrap();
     let silent: Vec<Client> = (0..peers)
         .flat_map(|peer| (0..limits.per_peer).map(move |_| 10 + peer))
@@ -194,6 +208,7 @@ fn serves_waiting_connections_after_others_end() {
 
 #[test]
 fn test_clients_have_different_addresses() {
-    let address = client(listener(LIMITS), 7).local_addr().unwrap();
+    let server = listener(LIMITS);
+    let address = client(server.port, 7).local_addr().unwrap();
     assert_eq!(address.ip(), IpAddr::V4(Ipv4Addr::new(127, 0, 0, 7)));
 }

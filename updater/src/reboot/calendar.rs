@@ -81,9 +81,9 @@ fn next_elapse(output: &str) -> Option<Option<u64>> {
 /// Converts a time like `Sat 2026-11-28 02:00:00 UTC`, which may have a fraction of a second, to Unix
 /// seconds.
 fn unix(text: &str) -> Option<u64> {
-    let mut words = text.split_whitespace();
-    let (_weekday, day, time) = (words.next()?, words.next()?, words.next()?);
-    if words.next() != Some("UTC") {
+    let mut fields = text.split_whitespace();
+    let (_weekday, day, time) = (fields.next()?, fields.next()?, fields.next()?);
+    if fields.next() != Some("UTC") {
         return None;
     }
     date::unix(day, time)

@@ -88,7 +88,8 @@ pub(crate) fn reboot(policy: &Reboot) -> Result<(), ProcessError> {
 
 /// Reboots through systemd or, if that does not work in time, through the kernel.
 ///
-/// It does not return on success, unless the host is a directory; then it returns after systemd was asked.
+/// It does not return on success, unless the host is only a directory tree; then it returns after the
+/// request to systemd.
 ///
 /// # Errors
 /// Fails if the kernel refuses.
