@@ -2,7 +2,7 @@
 //!
 //! Code that writes checks [`is_requested`] between two pieces and returns an error, so that written data
 //! is flushed and the ESP is unmounted. Code that waits, for a server for example, may not get to that
-//! check; then the process ends after [`GRACE_PERIOD`]. That is safe, too, because the kernel removes the
+//! check; then the process ends after a grace period of 5 s. That is safe, too, because the kernel removes the
 //! mounts of its namespace. In both cases the process ends by the signal: a shell reports 129, 130 or 143,
 //! and systemd does not count it as a failure.
 
