@@ -24,6 +24,13 @@ pub struct Cli {
     pub(crate) global: Global,
 }
 
+impl Cli {
+    /// Whether debug messages are logged.
+    pub fn is_verbose(&self) -> bool {
+        self.global.verbose
+    }
+}
+
 const AFTER_HELP: &str = "\
 Configuration:
   The configuration is a JSON object, merged from the following sources. A later source replaces
@@ -188,6 +195,9 @@ pub(crate) struct Global {
     /// Print the result as JSON
     #[arg(long, global = true)]
     pub(crate) json: bool,
+    /// Log debug messages, such as every command that is run; RUST_LOG=debug does the same
+    #[arg(long, short, global = true)]
+    pub(crate) verbose: bool,
     /// Look for /proc, /etc, /usr, /sys, /dev and /run below this directory
     #[arg(long, global = true, hide = true, value_name = "DIR", default_value = "/")]
     pub(crate) host_root: PathBuf,

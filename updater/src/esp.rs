@@ -24,9 +24,9 @@ const DEVICE_BOOT_WAIT: Duration = Duration::from_secs(300);
 /// A host that is up has seen its disks.
 const DEVICE_WAIT: Duration = Duration::from_secs(10);
 /// A reader that mounted the ESP read-only keeps writers out for as long as it takes to read a
-/// configuration, or to hash two slots; a repair, which is ended after [`fsck::TIME`], keeps everybody
+/// configuration, or to hash two slots; a repair, which is ended after [`fsck::TIMEOUT`], keeps everybody
 /// out.
-const BUSY_WAIT: Duration = fsck::TIME.saturating_add(Duration::from_secs(60));
+const BUSY_WAIT: Duration = fsck::TIMEOUT.saturating_add(Duration::from_secs(60));
 /// Between two attempts.
 const PAUSE: Duration = Duration::from_millis(200);
 

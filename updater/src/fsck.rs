@@ -1,48 +1,49 @@
-//! A FAT that was not unmounted is repaired before it is written to.
+//! Repairs the FAT of an ESP that was not unmounted cleanly, before it is written to.
 //!
-//! Why: after a power cut a directory entry and the file allocation table may not fit together. Linux
-//! does not mind until it walks such a chain, to remove or to extend a file; then it reports "invalid
-//! cluster chain" or "deleting FAT entry beyond EOF" and makes the file system read-only, and so it
-//! would at every later update. fsck.vfat cuts sizes and chains to fit, and clears the mark.
+//! After a power cut a directory entry and the file allocation table may contradict each other. Linux
+//! notices only when it follows such a chain to remove or extend a file. Then it reports "invalid cluster
+//! chain" or "deleting FAT entry beyond EOF" and makes the file system read-only, and it would do so at
+//! every later update. fsck.vfat corrects sizes and chains and clears the dirty bit.
 //!
-//! The mark: Linux sets bit 0 of a byte of the boot sector while the volume is mounted for writing
-//! (`fat_set_state` in fs/fat/inode.c), and leaves it alone if it was set at mount time ("Volume was
-//! not properly unmounted. Some data may be corrupt. Please run fsck."). So it is also set while
-//! somebody else has it mounted: who looks at it must be the only one.
+//! Linux sets the dirty bit, bit 0 of a byte of the boot sector, while the volume is mounted for writing
+//! (`fat_set_state` in fs/fat/inode.c), and leaves it alone if it was set at mount time ("Volume was not
+//! properly unmounted. Some data may be corrupt. Please run fsck."). The bit is therefore also set while
+//! another process has the volume mounted, so it is meaningful only if this process has exclusive access.
 
 use std::fs::{File, OpenOptions};
-use std::io::{self, Read};
+use std::io;
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
 
+use crate::process::{Finished, Process};
+
 const PROGRAM: &str = "fsck.vfat";
-/// A FAT of some GiB on a slow card takes some seconds.
-pub(crate) const TIME: Duration = Duration::from_secs(120);
-const PAUSE: Duration = Duration::from_millis(50);
-/// As much of what it says is logged.
-const OUTPUT_MAX: u64 = 8 * 1024;
+/// Checking a FAT of some GiB on a slow card takes some seconds.
+pub(crate) const TIMEOUT: Duration = Duration::from_secs(120);
+/// How much of the output is logged.
+const OUTPUT_MAX: usize = 8 * 1024;
 const SECTOR: usize = 512;
 
-/// Repairs the volume, if it is a FAT that was not unmounted and nobody has it mounted. Whatever
-/// happens is logged, and no reason not to go on: Linux mounts it all the same.
-pub fn repair(device: &Path) {
-    // Exclusive: nobody has it mounted, and until this is dropped nobody can.
+/// Repairs the volume if it is a FAT that was not unmounted cleanly and is not mounted now.
+///
+/// Problems are logged and not returned, because Linux can mount the volume in any case.
+pub(crate) fn repair(device: &Path) {
+    // O_EXCL on a block device fails if the device is mounted, and prevents mounting until it is closed.
     let flags = (OFlag::O_EXCL | OFlag::O_CLOEXEC).bits();
-    let claim = match OpenOptions::new().read(true).custom_flags(flags).open(device) {
-        Ok(claim) => claim,
+    let file = match OpenOptions::new().read(true).custom_flags(flags).open(device) {
+        Ok(file) => file,
         Err(error) if error.raw_os_error() == Some(Errno::EBUSY as i32) => return,
         Err(error) => return log::warn!("cannot open {}: {error}", device.display()),
     };
-    match is_dirty(&claim) {
+    match is_dirty(&file) {
         Ok(false) => {}
         Ok(true) => {
-            log::warn!("{} was not unmounted in order: it is repaired", device.display());
-            run(PROGRAM, device);
+            log::warn!("{} was not unmounted cleanly: repairing it", device.display());
+            run(PROGRAM, device, TIMEOUT);
         }
         Err(error) => log::warn!("cannot read {}: {error}", device.display()),
     }
@@ -51,13 +52,13 @@ pub fn repair(device: &Path) {
 fn is_dirty(device: &File) -> io::Result<bool> {
     let mut sector = [0; SECTOR];
     device.read_exact_at(&mut sector, 0)?;
-    Ok(has_mark(&sector))
+    Ok(has_dirty_bit(&sector))
 }
 
-/// Whether the boot sector is one of a FAT and says that it was not unmounted: at 0x41 on FAT32, at
-/// 0x25 on FAT12 and FAT16. It is FAT32, as Linux sees it, if the 16 bits for the size of the table
-/// are 0.
-fn has_mark(sector: &[u8; SECTOR]) -> bool {
+/// Returns whether the sector is the boot sector of a FAT whose dirty bit is set. The bit is at 0x41 on
+/// FAT32 and at 0x25 on FAT12 and FAT16. Linux takes a volume for FAT32 if the 16-bit size of the table
+/// is 0.
+fn has_dirty_bit(sector: &[u8; SECTOR]) -> bool {
     let sector_size = u16::from_le_bytes([sector[11], sector[12]]);
     let (tables, table_size) = (sector[16], u16::from_le_bytes([sector[22], sector[23]]));
     let is_fat = sector[510..] == [0x55, 0xaa]
@@ -67,61 +68,34 @@ fn has_mark(sector: &[u8; SECTOR]) -> bool {
     is_fat && state & 1 != 0
 }
 
-/// Runs it, and logs what it says.
-fn run(program: &str, device: &Path) {
-    let device_name = device.display();
-    match output(program, device) {
-        Ok((code, said)) => {
-            for line in said.lines().filter(|line| !line.trim().is_empty()) {
+/// Runs `fsck.vfat -a` and logs its output.
+fn run(program: &str, device: &Path, timeout: Duration) {
+    let arguments = ["-a".as_ref(), device.as_os_str()];
+    let process = Process::new(program, timeout).args(arguments).output_max(OUTPUT_MAX);
+    let device = device.display();
+    match process.run_merged() {
+        Ok(Finished { status, output }) => {
+            for line in output.lines().filter(|line| !line.trim().is_empty()) {
                 log::info!("{program}: {line}");
             }
-            match code {
-                // 1: there was something to correct.
-                Some(0 | 1) => {}
-                Some(code) => log::warn!("{program} -a {device_name} failed ({code})"),
+            match status.map(|status| status.code()) {
+                // Exit code 1: errors were found and corrected.
+                Some(Some(0 | 1)) => {}
+                Some(Some(code)) => {
+                    log::warn!("{program} -a {device} failed with exit code {code}")
+                }
+                Some(None) => log::warn!("{program} -a {device} was killed by a signal"),
                 None => log::warn!(
-                    "{program} -a {device_name} took more than {} s and was ended",
-                    TIME.as_secs()
+                    "{program} -a {device} did not end within {} s and was killed",
+                    timeout.as_secs()
                 ),
             }
         }
         Err(error) if error.kind() == io::ErrorKind::NotFound => log::warn!(
-            "{program} is not installed, so {device_name} is written to as it is: should Linux make it read-only, run \"fsck.vfat -a\" by hand"
+            "{program} is not installed, so {device} is not repaired: if Linux makes it read-only, run \"fsck.vfat -a\" by hand"
         ),
         Err(error) => log::warn!("cannot run {program}: {error}"),
     }
-}
-
-/// Its exit code, none if it was killed, and what it said.
-fn output(program: &str, device: &Path) -> io::Result<(Option<i32>, String)> {
-    let (mut reader, writer) = io::pipe()?;
-    let mut command = Command::new(program);
-    command.arg("-a").arg(device).stdin(Stdio::null());
-    let child = command.stdout(writer.try_clone()?).stderr(writer).spawn()?;
-    // It holds the other end of the pipe.
-    drop(command);
-    let said = std::thread::spawn(move || {
-        let mut said = Vec::new();
-        let read = (&mut reader).take(OUTPUT_MAX).read_to_end(&mut said);
-        // The rest, so that it does not wait for us.
-        let _ = read.and_then(|_| io::copy(&mut reader, &mut io::sink()));
-        String::from_utf8_lossy(&said).into_owned()
-    });
-    let code = wait(child, TIME)?;
-    Ok((code, said.join().unwrap_or_default()))
-}
-
-fn wait(mut child: Child, time: Duration) -> io::Result<Option<i32>> {
-    let since = Instant::now();
-    while since.elapsed() < time {
-        if let Some(status) = child.try_wait()? {
-            return Ok(status.code());
-        }
-        std::thread::sleep(PAUSE);
-    }
-    child.kill()?;
-    child.wait()?;
-    Ok(None)
 }
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! The places on a host that are read.
+//! Facts about the host that are read from its files.
 
 use std::io::{self, Read};
 use std::os::unix::fs::MetadataExt;
@@ -8,94 +8,96 @@ use std::time::Duration;
 use protocol::esp::{ARG_ESP, ARG_TRIAL, Slot, argument};
 use protocol::grubenv::BootId;
 
-/// The kernel's own limit is 4 KiB; os-release and the like are smaller still.
+/// The limit on files such as os-release. The kernel limits its command line to 4 KiB.
 const TEXT_MAX: u64 = 64 * 1024;
 
-/// How the system that runs was booted, as far as it is known.
+/// How the running system was booted, as far as that is known.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Booted {
-    /// The slot; none, if not from this ESP.
+    /// The slot; `None` if the system was not booted from this ESP.
     pub slot: Option<Slot>,
-    /// Whether the boot loader tried it, and it was not confirmed since.
+    /// Whether the boot loader started it as a trial that is not confirmed yet.
     pub on_trial: bool,
-    /// Which boot this is.
+    /// The ID of this boot.
     pub id: Option<BootId>,
 }
 
 impl Booted {
-    /// Whether this is another boot than that one, as far as both are known.
+    /// Returns whether both boots are known and `boot` is another one.
     pub fn is_after(&self, boot: Option<BootId>) -> bool {
         boot.is_some() && self.id.is_some() && boot != self.id
     }
 }
 
-/// Where a host's files are: `/`, or a directory that looks like it.
+/// A host, given by the directory that holds its files: `/`, or a directory tree for tests and builds.
 #[derive(Debug, Clone)]
 pub struct Host {
     root: PathBuf,
 }
 
 impl Host {
-    /// A host below `root`.
+    /// Creates a host whose files are below `root`.
     pub fn new(root: impl Into<PathBuf>) -> Self {
         Self { root: root.into() }
     }
 
-    /// An absolute path of this host.
+    /// Converts an absolute path on the host to a path below its root.
     pub fn path(&self, absolute: &str) -> PathBuf {
         self.root.join(absolute.trim_start_matches('/'))
     }
 
-    /// The kernel's command line; empty where there is none.
+    /// Returns the kernel command line, or an empty text if there is none.
     pub fn cmdline(&self) -> io::Result<String> {
         let bytes = read_limited(&self.path("/proc/cmdline"), TEXT_MAX)?.unwrap_or_default();
         Ok(String::from_utf8_lossy(&bytes).into_owned())
     }
 
-    /// The slot that was booted, if this system was booted from one.
+    /// Returns the slot from which this system was booted, if any.
     pub fn running(&self) -> io::Result<Option<Slot>> {
         Ok(Slot::from_cmdline(&self.cmdline()?))
     }
 
-    /// The UUID of the ESP that was booted from.
+    /// Returns the UUID of the ESP from which this system was booted.
     pub fn esp_uuid(&self) -> io::Result<Option<String>> {
         Ok(argument(&self.cmdline()?, ARG_ESP).map(str::to_owned))
     }
 
-    /// This boot; `None` where the kernel does not say.
+    /// Returns the ID of this boot, or `None` if it cannot be read.
     pub fn boot_id(&self) -> Option<BootId> {
         let bytes = read_limited(&self.path("/proc/sys/kernel/random/boot_id"), TEXT_MAX);
         str::from_utf8(&bytes.ok()??).ok()?.parse().ok()
     }
 
-    /// Whether the boot loader says that the slot is on trial. It is known before any disk is.
+    /// Returns whether the boot loader marked this boot as a trial. This needs no disk.
     pub fn on_trial(&self) -> io::Result<bool> {
         Ok(argument(&self.cmdline()?, ARG_TRIAL).is_some())
     }
 
-    /// The time since the kernel started.
+    /// Returns the time since the kernel started.
     pub fn uptime(&self) -> io::Result<Duration> {
         let bytes = read_limited(&self.path("/proc/uptime"), TEXT_MAX)?.unwrap_or_default();
         // proc_uptime(5): seconds with two decimals, twice.
         let text = String::from_utf8_lossy(&bytes);
         let seconds = text.split_ascii_whitespace().next().and_then(|text| text.parse().ok());
         let uptime = seconds.and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
-        uptime.ok_or_else(|| io::Error::other("/proc/uptime does not begin with seconds"))
+        uptime
+            .ok_or_else(|| io::Error::other("/proc/uptime does not begin with a number of seconds"))
     }
 
-    /// When the newest package of the running image was made, in Unix seconds; 0 where no image says.
-    pub fn built(&self) -> u64 {
-        // systemd's file for the same purpose; the builder gives it the image's time.
+    /// Returns the time of the running image in Unix seconds, which is that of its newest package, or 0 if
+    /// the image has none.
+    pub fn image_epoch(&self) -> u64 {
+        // systemd uses this file for the same purpose. The builder sets its mtime.
         let data = std::fs::metadata(self.path("/usr/lib/clock-epoch"));
         data.map_or(0, |data| u64::try_from(data.mtime()).unwrap_or(0))
     }
 
-    /// Whether this is the host that we run on, and not a directory that looks like one.
-    pub fn is_this_one(&self) -> bool {
+    /// Returns whether this is the host on which this process runs, and not another directory tree.
+    pub fn is_running_host(&self) -> bool {
         self.root == Path::new("/")
     }
 
-    /// A value of os-release, without its quotes (os-release(5)).
+    /// Returns a value of os-release(5) without its quotes.
     pub fn os_release(&self, name: &str) -> io::Result<Option<String>> {
         let bytes = read_limited(&self.path("/etc/os-release"), TEXT_MAX)?.unwrap_or_default();
         let text = String::from_utf8_lossy(&bytes);
@@ -104,7 +106,7 @@ impl Host {
     }
 }
 
-/// A whole file of at most `max` bytes; `None` if there is no such file.
+/// Reads a file of at most `max` bytes. Returns `None` if it does not exist.
 pub fn read_limited(path: &Path, max: u64) -> io::Result<Option<Vec<u8>>> {
     let file = match std::fs::File::open(path) {
         Ok(file) => file,
@@ -116,7 +118,7 @@ pub fn read_limited(path: &Path, max: u64) -> io::Result<Option<Vec<u8>>> {
     if bytes.len() as u64 > max {
         return Err(io::Error::new(
             io::ErrorKind::FileTooLarge,
-            format!("it is longer than the {max} bytes that are read"),
+            format!("the file is larger than the limit of {max} bytes"),
         ));
     }
     Ok(Some(bytes))
@@ -127,7 +129,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_host_is_read_below_its_root() {
+    fn reads_files_below_its_root() {
         let directory = tempfile::tempdir().unwrap();
         let host = Host::new(directory.path());
         assert_eq!(host.running().unwrap(), None);
@@ -146,7 +148,7 @@ mod tests {
     }
 
     #[test]
-    fn long_files_are_refused() {
+    fn refuses_files_above_the_limit() {
         let file = tempfile::NamedTempFile::new().unwrap();
         std::fs::write(file.path(), "12345").unwrap();
         assert_eq!(read_limited(file.path(), 5).unwrap().unwrap(), b"12345");

@@ -1,9 +1,10 @@
-//! An end that is asked for: SIGTERM, SIGINT, and SIGHUP when a terminal goes away.
+//! Handles SIGTERM, SIGINT and SIGHUP.
 //!
-//! Whoever writes looks here between two pieces and ends in order: what was written is flushed, and
-//! the ESP is unmounted. Whoever waits, for a server say, may not get to look, and is ended a moment
-//! later; nothing is lost by that either, since the kernel unmounts what only this process sees. In
-//! both cases the process ends by the signal: 129, 130 or 143 in a shell, and no failure for systemd.
+//! Code that writes checks [`is_requested`] between two pieces and returns an error, so that written data
+//! is flushed and the ESP is unmounted. Code that waits, for a server for example, may not get to that
+//! check; then the process ends after a grace period of 5 s. That is safe, too, because the kernel removes the
+//! mounts of its namespace. In both cases the process ends by the signal: a shell reports 129, 130 or 143,
+//! and systemd does not count it as a failure.
 
 use std::io;
 use std::sync::atomic::{AtomicI32, Ordering};
@@ -13,21 +14,24 @@ use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 use signal_hook::low_level::emulate_default_handler;
 
-/// To flush some MiB and to unmount.
-const GRACE: Duration = Duration::from_secs(5);
+/// The time to flush some MiB and to unmount the ESP.
+const GRACE_PERIOD: Duration = Duration::from_secs(5);
 
 static CAUGHT: AtomicI32 = AtomicI32::new(0);
 
-/// From now on these signals are caught.
+/// Starts to handle the signals.
+///
+/// # Errors
+/// Fails if the handlers or their thread cannot be set up.
 pub fn catch() -> io::Result<()> {
     let hangup = (!is_ignored(SIGHUP)).then_some(SIGHUP);
     let mut signals = Signals::new([SIGINT, SIGTERM].into_iter().chain(hangup))?;
     let wait = move || {
         for signal in signals.forever() {
-            // Who asks twice is in a hurry.
+            // A second signal ends the process at once.
             if CAUGHT.swap(signal, Ordering::SeqCst) == 0 {
                 std::thread::spawn(|| {
-                    std::thread::sleep(GRACE);
+                    std::thread::sleep(GRACE_PERIOD);
                     end();
                 });
             } else {
@@ -38,8 +42,8 @@ pub fn catch() -> io::Result<()> {
     std::thread::Builder::new().name("signals".into()).spawn(wait).map(|_| ())
 }
 
-/// Whether who started this process wants it to overlook the signal, as nohup does. proc_pid_status(5):
-/// the mask has a bit for each signal, from 1 on.
+/// Returns whether the signal is ignored, as nohup(1) arranges for SIGHUP. The mask has one bit for each
+/// signal, from signal 1 on (proc_pid_status(5)).
 fn is_ignored(signal: i32) -> bool {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
@@ -47,16 +51,16 @@ fn is_ignored(signal: i32) -> bool {
     mask.is_some_and(|mask| mask & (1 << (signal - 1)) != 0)
 }
 
-/// Whether the end was asked for.
-pub fn is_asked_for() -> bool {
+/// Returns whether a signal was received.
+pub fn is_requested() -> bool {
     CAUGHT.load(Ordering::SeqCst) != 0
 }
 
-/// Ends this process by the signal that it caught; if there was one.
+/// Ends this process by the signal that was received, if there was one.
 pub fn end() {
     let signal = CAUGHT.load(Ordering::SeqCst);
     if signal != 0 {
-        // It fails for signals that it does not know. It knows these.
+        // This fails only for unknown signals.
         let _ = emulate_default_handler(signal);
     }
 }

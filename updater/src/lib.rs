@@ -2,19 +2,19 @@
 //!
 //! The way of an update, and where it is written:
 //! 1. [`config`]: what the operator wants, from every source, with its origin
-//! 2. [`esp`], [`slots`], [`grubenv_file`]: what is there: the ESP, repaired by [`fsck`], its slots, grubenv
+//! 2. [`esp`], [`slots`], [`grubenv_file`]: what is there: the ESP, repaired by `fsck`, its slots, grubenv
 //! 3. [`cdn`], [`candidate`]: what there could be: the manifest, verified
 //! 4. [`plan`]: the one decision, [`plan::next`], pure
 //! 5. [`install`]: writes a release, in an order that survives a power cut, by way of [`files`]
-//! 6. [`reboot`]: whether the host may be rebooted now, [`reboot::decide`], pure
-//! 7. [`health`], [`confirm`]: after the reboot, if the host is healthy
+//! 6. `reboot`: whether the host may be rebooted now, `reboot::decide`, pure
+//! 7. `health_check`, [`confirm`]: after the reboot, if the host is healthy
 //!
 //! [`update`] is 2 to 5 for one disk. [`trial`] is what all of this does to grubenv, pure.
 //!
-//! What a host tells of itself: [`record`] keeps what the last runs did, [`status`] gathers it with the
-//! rest, [`metrics`] is the same for Prometheus, [`progress`] is for who watches.
+//! Reporting: `record` stores what the last runs did, `host_status` collects it with the rest,
+//! `prometheus` formats it as metrics, and [`progress`] shows downloads.
 //!
-//! [`listen`] is apart: it runs Patterns that are pushed.
+//! `push_server` is separate: it runs Patterns that are pushed to the host.
 
 pub mod candidate;
 pub mod cdn;
@@ -25,21 +25,23 @@ pub mod config;
 pub mod confirm;
 pub mod esp;
 pub mod files;
-pub mod fsck;
+mod fsck;
 pub mod grubenv_file;
-pub mod health;
+mod health_check;
 pub mod host;
+mod host_status;
 pub mod install;
 pub mod interrupt;
 pub mod journal;
-pub mod listen;
-pub mod metrics;
 pub mod plan;
+mod process;
 pub mod progress;
-pub mod reboot;
-pub mod record;
-pub mod shell;
+mod prometheus;
+mod push_server;
+mod reboot;
+mod record;
+mod shell;
 pub mod slots;
-pub mod status;
+mod timeout;
 pub mod trial;
 pub mod update;

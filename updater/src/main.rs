@@ -7,7 +7,7 @@ use updater::{cli::Cli, commands, interrupt, journal};
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
-    journal::init();
+    journal::init(cli.is_verbose());
     let exit = commands::run(&cli);
     // Ends the process if a signal was received. Everything is flushed and unmounted by now.
     interrupt::end();

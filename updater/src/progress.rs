@@ -114,7 +114,7 @@ impl Drop for Progress {
             to(&mut io::stderr().lock(), "\r\x1b[K");
         }
         if let (Some(host), Some(_)) = (&self.records, &*part) {
-            record::forget::<Download>(host);
+            record::remove::<Download>(host);
         }
     }
 }

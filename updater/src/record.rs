@@ -1,10 +1,11 @@
-//! What the last runs did, for `status`: until the next boot, in files that everybody may read.
+//! Records of what the last runs did, for `status`. They are kept until the next boot, in files that every
+//! user may read.
 //!
-//! A file for each kind of record, each replaced whole: runs at the same time cannot undo each other's
-//! records, and nobody needs a lock. They hold no secrets. They lie apart from our other directory in
-//! `/run`, which is a lock and so must not be opened by everybody.
+//! Each kind of record has its own file, which is replaced as a whole, so that concurrent runs need no lock.
+//! Records contain no secrets. They are not in `/run/etchaos`, which also serves as a lock and therefore
+//! must not be accessible to every user.
 //!
-//! Nothing is decided by them: what can be wrong, lost or forged here is what is shown.
+//! Records are only shown; no decision depends on them.
 
 use std::fs::{DirBuilder, OpenOptions, Permissions};
 use std::io::{self, Write};
@@ -17,102 +18,102 @@ use serde::{Deserialize, Serialize};
 
 use crate::host::{Host, read_limited};
 
-/// Where they are.
-pub const DIRECTORY: &str = "/run/etchaos-updater";
-/// They take some hundred bytes.
+/// The directory of the records.
+pub(crate) const DIRECTORY: &str = "/run/etchaos-updater";
+/// The limit on the size of a record. Records have some hundred bytes.
 const FILE_MAX: u64 = 64 * 1024;
-/// As much of an error's text as is kept.
+/// How many characters of the text of an error are kept.
 const TEXT_MAX: usize = 4096;
 
 /// One kind of record. Times are Unix seconds.
-pub trait Record: Serialize + DeserializeOwned {
-    /// The name of its file.
+pub(crate) trait Record: Serialize + DeserializeOwned {
+    /// The name of the file.
     const FILE: &'static str;
 }
 
-/// What the CDN said last, to `check` or `update`.
+/// The last answer of the CDN to `check` or `update`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Poll {
-    /// When.
+pub(crate) struct Poll {
+    /// The time of the event.
     pub time: u64,
-    /// What followed: the step of [`crate::plan`], as `check --json` has it.
+    /// The resulting step of [`crate::plan`], named as in `check --json`.
     pub outcome: String,
-    /// The version of the release that is offered.
+    /// The version of the offered release.
     pub version: String,
-    /// Its build.
+    /// The build of the offered release.
     pub build: u64,
-    /// The CDN that offers it, or its mirror, without credentials and query.
+    /// The URL of the CDN or mirror, without credentials and query.
     pub cdn: String,
 }
 
 /// The last command that ended with an error.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Failure {
-    /// When.
+pub(crate) struct Failure {
+    /// The time of the event.
     pub time: u64,
     /// The command, such as `update`.
     pub command: String,
-    /// What it said.
+    /// The message.
     pub error: String,
 }
 
-/// How healthy the running release was found to be by `health`.
+/// The last result of `health` for the running release.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct HealthFound {
-    /// When.
+pub(crate) struct HealthResult {
+    /// The time of the event.
     pub time: u64,
-    /// The slot that runs.
+    /// The running slot.
     pub slot: Slot,
-    /// What is known.
+    /// The result.
     pub state: HealthState,
-    /// What was not as it should be, a line each.
+    /// The problems, one line each.
     pub problems: Vec<String>,
 }
 
-/// See [`HealthFound`].
+/// The health of a host.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub enum HealthState {
-    /// Not everything is as it should be, and there is time left.
+pub(crate) enum HealthState {
+    /// There are problems, and the deadline has not passed.
     Waiting,
-    /// Everything is.
+    /// There are no problems.
     Healthy,
-    /// The time is over.
+    /// There are problems, and the deadline has passed.
     Unhealthy,
 }
 
-/// A download that is going on.
+/// A running download.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Download {
-    /// When this was so.
+pub(crate) struct Download {
+    /// The time of this record.
     pub time: u64,
     /// `kernel` or `initrd`.
     pub role: String,
-    /// Bytes that came.
+    /// The number of bytes received.
     pub done: u64,
-    /// Bytes in all.
+    /// The total number of bytes.
     pub total: u64,
 }
 
-/// What `verify` found.
+/// The last result of `verify`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Checked {
-    /// When.
+pub(crate) struct Checked {
+    /// The time of the event.
     pub time: u64,
-    /// Whether slot a is whole; unknown, if it is empty.
+    /// Whether slot a is undamaged; `None` if it is empty or partial.
     pub a: Option<bool>,
-    /// The same of slot b.
+    /// Whether slot b is undamaged; `None` if it is empty or partial.
     pub b: Option<bool>,
 }
 
-/// A reboot that is waited for.
+/// A reboot that has to wait.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Waiting {
-    /// Since when.
+pub(crate) struct Waiting {
+    /// The time of the decision.
     pub time: u64,
-    /// What for.
+    /// The reason.
     pub why: String,
-    /// When it is decided again; never, if somebody else has to reboot.
+    /// When it is decided again; `None` if the operator has to reboot.
     pub next: Option<u64>,
 }
 
@@ -122,7 +123,7 @@ impl Record for Poll {
 impl Record for Failure {
     const FILE: &'static str = "error.json";
 }
-impl Record for HealthFound {
+impl Record for HealthResult {
     const FILE: &'static str = "health.json";
 }
 impl Record for Download {
@@ -136,17 +137,17 @@ impl Record for Waiting {
 }
 
 impl Failure {
-    /// An error, cut to what is worth keeping.
-    pub fn new(time: u64, command: &str, error: &str) -> Self {
+    /// Creates a record of an error, with its text cut to [`TEXT_MAX`] characters.
+    pub(crate) fn new(time: u64, command: &str, error: &str) -> Self {
         let error = error.chars().take(TEXT_MAX).collect();
         Self { time, command: command.to_owned(), error }
     }
 }
 
-/// The record of a kind, if there is one that can be read.
-pub fn read<R: Record>(host: &Host) -> Option<R> {
+/// Reads the record of a kind. Returns `None` if there is none or it cannot be read.
+pub(crate) fn read<R: Record>(host: &Host) -> Option<R> {
     let path = host.path(DIRECTORY).join(R::FILE);
-    // Looked at first: opening a pipe would wait for ever.
+    // Opening a named pipe would block.
     if !std::fs::symlink_metadata(&path).is_ok_and(|data| data.is_file()) {
         return None;
     }
@@ -154,10 +155,10 @@ pub fn read<R: Record>(host: &Host) -> Option<R> {
     serde_json::from_slice(&bytes).ok()
 }
 
-/// Replaces the record of a kind. What cannot be recorded stops nobody.
-pub fn write<R: Record>(host: &Host, record: &R) {
+/// Replaces the record of a kind. Errors are logged and not returned.
+pub(crate) fn write<R: Record>(host: &Host, record: &R) {
     let directory = host.path(DIRECTORY);
-    // A tree that is no running system gets no records.
+    // A directory tree that is not a running system gets no records.
     if !host.path("/run").is_dir() {
         return;
     }
@@ -170,7 +171,7 @@ pub fn write<R: Record>(host: &Host, record: &R) {
 }
 
 /// Removes the record of a kind, if there is one.
-pub fn forget<R: Record>(host: &Host) {
+pub(crate) fn remove<R: Record>(host: &Host) {
     let path = host.path(DIRECTORY).join(R::FILE);
     let removed = match std::fs::remove_file(&path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
@@ -182,27 +183,27 @@ pub fn forget<R: Record>(host: &Host) {
 fn report(done: io::Result<()>, doing: &str, path: &Path) {
     match done {
         Ok(()) => {}
-        // `check` may be run by anybody.
+        // Every user may run `check`.
         Err(why) if why.kind() == io::ErrorKind::PermissionDenied => {}
         Err(why) => log::warn!("cannot {doing} {} for \"status\": {why}", path.display()),
     }
 }
 
-/// Makes a directory that everybody may look into, if it is not there.
+/// Creates a directory that every user may read, if it does not exist.
 pub(crate) fn create_directory(directory: &Path) -> io::Result<()> {
     if directory.is_dir() {
         return Ok(());
     }
     DirBuilder::new().recursive(true).mode(0o755).create(directory)?;
-    // The umask of our units is strict.
+    // The units of the updater have a strict umask.
     std::fs::set_permissions(directory, Permissions::from_mode(0o755))
 }
 
-/// Puts a file that everybody may read in the place of another one. Who reads sees the old one or the
-/// new one. It does not promise that either is there after a power cut.
+/// Replaces a file atomically with one that every user may read. The new file is not flushed, so neither
+/// file may exist after a power cut.
 pub(crate) fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
-    // Hidden, so that who collects `*.prom` does not take it.
+    // The name is hidden, so that a collector of `*.prom` does not read the temporary file.
     let new = path.with_file_name(format!(".{name}.{}", std::process::id()));
     match std::fs::remove_file(&new) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
@@ -214,7 +215,7 @@ pub(crate) fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
         .and_then(|()| file.write_all(bytes))
         .and_then(|()| std::fs::rename(&new, path));
     if written.is_err() {
-        // The first error is the one to be told.
+        // The first error is the one to report.
         let _ = std::fs::remove_file(&new);
     }
     written
@@ -238,10 +239,10 @@ mod tests {
     }
 
     #[test]
-    fn records_are_replaced_read_and_forgotten() {
+    fn replaces_reads_and_removes_records() {
         let (directory, host) = host();
         assert_eq!(read::<Poll>(&host), None);
-        forget::<Poll>(&host);
+        remove::<Poll>(&host);
         for time in [1, 2] {
             write(&host, &poll(time));
             assert_eq!(read(&host), Some(poll(time)));
@@ -252,12 +253,12 @@ mod tests {
         let mode = |path: &Path| std::fs::metadata(path).unwrap().permissions().mode() & 0o777;
         assert_eq!((mode(&path), mode(&path.join("poll.json"))), (0o755, 0o644));
         assert_eq!(std::fs::read_dir(&path).unwrap().count(), 2);
-        forget::<Poll>(&host);
+        remove::<Poll>(&host);
         assert_eq!(read::<Poll>(&host), None);
     }
 
     #[test]
-    fn what_is_no_record_counts_as_none() {
+    fn ignores_invalid_records() {
         let (directory, host) = host();
         write(&host, &poll(1));
         let path = directory.path().join("run/etchaos-updater/poll.json");
@@ -268,7 +269,7 @@ mod tests {
         std::fs::remove_file(&path).unwrap();
         nix::unistd::mkfifo(&path, nix::sys::stat::Mode::S_IRWXU).unwrap();
         assert_eq!(read::<Poll>(&host), None);
-        // A later version may say more.
+        // A record of a later version may have more keys.
         std::fs::remove_file(&path).unwrap();
         let mut json = serde_json::to_value(poll(1)).unwrap();
         json["more"] = 1.into();
@@ -277,13 +278,13 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_recorded_stops_nobody() {
+    fn ignores_write_errors() {
         let (directory, host) = host();
         std::fs::write(directory.path().join("run/etchaos-updater"), "a file").unwrap();
         write(&host, &poll(1));
-        forget::<Poll>(&host);
+        remove::<Poll>(&host);
         assert_eq!(read::<Poll>(&host), None);
-        // Where no system runs, nothing is left behind.
+        // Without /run nothing is created.
         let tree = tempfile::tempdir().unwrap();
         write(&Host::new(tree.path().join("x")), &poll(1));
         assert_eq!(std::fs::read_dir(tree.path()).unwrap().count(), 0);
@@ -291,12 +292,12 @@ mod tests {
 
     proptest! {
         #[test]
-        fn no_bytes_panic(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
+        fn reads_arbitrary_bytes_without_panic(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
             let (directory, host) = host();
             let path = directory.path().join("run/etchaos-updater");
             std::fs::create_dir_all(&path).unwrap();
             std::fs::write(path.join("health.json"), &bytes).unwrap();
-            let _ = read::<HealthFound>(&host);
+            let _ = read::<HealthResult>(&host);
         }
     }
 }

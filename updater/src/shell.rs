@@ -1,64 +1,53 @@
-//! Runs a Command's text, with a limit for everything.
+//! Runs the texts of Commands, with a timeout and a limit on the output.
 
 use std::collections::BTreeMap;
-use std::io::{self, PipeReader, Read};
-use std::os::unix::process::{CommandExt, ExitStatusExt};
-use std::process::{Child, Command, ExitStatus, Stdio};
-use std::sync::mpsc::{Receiver, channel};
-use std::time::{Duration, Instant};
+use std::io;
+use std::os::unix::process::ExitStatusExt;
+use std::process::ExitStatus;
+use std::time::Duration;
 
-use nix::sys::signal::{Signal, killpg};
-use nix::unistd::Pid;
 use protocol::pattern::{Exec, Output, Shell};
 
-/// What is kept of a Command's output. A Pattern's answer is read by people.
-const OUTPUT_MAX: usize = 256 * 1024;
-/// Pulling an image over a bad line takes minutes. What takes longer is stuck.
-const TIME_MAX: Duration = Duration::from_secs(600);
-/// A process that a Command leaves behind may hold its output open; it is not waited for.
-const LAST_WORDS: Duration = Duration::from_secs(1);
-/// Between two looks at a process.
-const PAUSE: Duration = Duration::from_millis(10);
-/// The exit code of a Command that was killed for its time, as of timeout(1).
+use crate::process::Process;
+
+/// The default timeout. Pulling a container image over a slow line takes minutes.
+const TIMEOUT: Duration = Duration::from_secs(600);
+/// The exit code that is reported for a Command that timed out, as by timeout(1).
 pub(crate) const TIMED_OUT: i32 = 124;
 
-/// Runs texts by a Pattern's `exec`.
-pub struct Bounded<'a> {
+/// Runs texts with the interpreter of a Pattern, its `exec`.
+pub(crate) struct LimitedShell<'a> {
     exec: &'a Exec,
-    time_max: Duration,
+    timeout: Duration,
 }
 
-impl<'a> Bounded<'a> {
-    /// With the usual limits.
-    pub fn new(exec: &'a Exec) -> Self {
-        Self::within(exec, TIME_MAX)
+impl<'a> LimitedShell<'a> {
+    /// Creates a shell with the default timeout.
+    pub(crate) fn new(exec: &'a Exec) -> Self {
+        Self::with_timeout(exec, TIMEOUT)
     }
 
-    /// With another limit of time for each text.
-    pub fn within(exec: &'a Exec, time_max: Duration) -> Self {
-        Self { exec, time_max }
+    /// Creates a shell that kills each text after `timeout`.
+    pub(crate) fn with_timeout(exec: &'a Exec, timeout: Duration) -> Self {
+        Self { exec, timeout }
     }
 }
 
-impl Shell for Bounded<'_> {
+impl Shell for LimitedShell<'_> {
     type Error = io::Error;
 
     fn run(&mut self, text: &str, env: &BTreeMap<String, String>) -> io::Result<Output> {
-        let (reader, writer) = io::pipe()?;
-        let mut command = Command::new(&self.exec.command);
-        command.args(self.exec.flags.split_whitespace()).arg(text).envs(env);
-        command.stdin(Stdio::null()).stdout(writer.try_clone()?).stderr(writer);
-        // A group of its own, so that a timeout ends what the text started, too.
-        let mut child = command.process_group(0).spawn()?;
-        // The pipe ends only when every writer is closed, and `command` holds two.
-        drop(command);
-        let output = capture(reader);
-        let status = wait(&mut child, self.time_max)?;
-        let mut text = collect(&output);
-        let code = match status {
+        // The text is the operator's and may contain secrets, so it is not logged.
+        let process = Process::new(&self.exec.command, self.timeout)
+            .args(self.exec.flags.split_whitespace())
+            .secret_arg(text)
+            .envs(env);
+        let finished = process.run_merged()?;
+        let mut text = finished.output;
+        let code = match finished.status {
             Some(status) => exit_code(status),
             None => {
-                text.push_str(&format!("\nended after {} s\n", self.time_max.as_secs()));
+                text.push_str(&format!("\nkilled after {} s\n", self.timeout.as_secs()));
                 TIMED_OUT
             }
         };
@@ -66,108 +55,61 @@ impl Shell for Bounded<'_> {
     }
 }
 
-/// Waits for the end of a process, or ends its group.
-fn wait(child: &mut Child, max: Duration) -> io::Result<Option<ExitStatus>> {
-    let since = Instant::now();
-    while since.elapsed() < max {
-        if let Some(status) = child.try_wait()? {
-            return Ok(Some(status));
-        }
-        std::thread::sleep(PAUSE);
-    }
-    // The child was not waited for, so its id, which is the group's, is still its own.
-    let group = Pid::from_raw(child.id().cast_signed());
-    killpg(group, Signal::SIGKILL)?;
-    child.wait()?;
-    Ok(None)
-}
-
-/// As a shell says it: 128 and the signal.
+/// Returns the exit code as a shell reports it: 128 plus the number of the signal, if there was one.
 fn exit_code(status: ExitStatus) -> i32 {
     status.code().unwrap_or_else(|| 128 + status.signal().unwrap_or(0))
 }
 
-/// Reads in a thread: what is not read would block the process.
-fn capture(mut reader: PipeReader) -> Receiver<Vec<u8>> {
-    let (sender, receiver) = channel();
-    std::thread::spawn(move || {
-        let mut buffer = [0; 8 * 1024];
-        let mut left = OUTPUT_MAX;
-        while let Ok(length @ 1..) = reader.read(&mut buffer) {
-            // Beyond the limit it is read and dropped, so that the process can go on. Nobody may
-            // be waiting for it any more.
-            let kept = length.min(left);
-            left -= kept;
-            if kept > 0 && sender.send(buffer[..kept].to_vec()).is_err() {
-                left = 0;
-            }
-        }
-    });
-    receiver
-}
-
-/// What was captured, until the pipe ends or nothing came for a while.
-fn collect(output: &Receiver<Vec<u8>>) -> String {
-    let deadline = Instant::now() + LAST_WORDS;
-    let mut bytes = Vec::new();
-    while let Ok(more) = output.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
-        bytes.extend(more);
-    }
-    let mut text = String::from_utf8_lossy(&bytes).into_owned();
-    if bytes.len() == OUTPUT_MAX {
-        text.push_str("\n(the rest of the output was dropped)\n");
-    }
-    text
-}
-
 #[cfg(test)]
 mod tests {
+    use std::time::Instant;
+
     use super::*;
 
     fn sh() -> Exec {
         Exec { command: "/bin/sh".into(), flags: "-e -c".into() }
     }
 
-    fn play(text: &str, time_max: Duration) -> Output {
-        let env = BTreeMap::from([("X".to_owned(), "handed on".to_owned())]);
-        Bounded { exec: &sh(), time_max }.run(text, &env).unwrap()
+    fn run(text: &str, timeout: Duration) -> Output {
+        let env = BTreeMap::from([("X".to_owned(), "value".to_owned())]);
+        LimitedShell { exec: &sh(), timeout }.run(text, &env).unwrap()
     }
 
     #[test]
-    fn output_and_code_are_those_of_the_text() {
-        let output = play("echo out; echo err >&2; echo $X; exit 3", TIME_MAX);
-        assert_eq!(output, Output { code: 3, text: "out\nerr\nhanded on\n".into() });
-        assert_eq!(play("kill -9 $$", TIME_MAX).code, 137);
+    fn returns_output_and_exit_code() {
+        let output = run("echo out; echo err >&2; echo $X; exit 3", TIMEOUT);
+        assert_eq!(output, Output { code: 3, text: "out\nerr\nvalue\n".into() });
+        assert_eq!(run("kill -9 $$", TIMEOUT).code, 137);
     }
 
     #[test]
-    fn a_text_that_takes_too_long_is_ended_with_what_it_started() {
-        let since = Instant::now();
-        let output = play("echo begun; sleep 60 & sleep 60", Duration::from_millis(200));
+    fn kills_a_text_and_its_children_after_the_timeout() {
+        let start = Instant::now();
+        let output = run("echo started; sleep 60 & sleep 60", Duration::from_millis(200));
         assert_eq!(output.code, TIMED_OUT);
-        assert!(output.text.starts_with("begun\n"), "{}", output.text);
-        assert!(since.elapsed() < Duration::from_secs(30));
+        assert!(output.text.starts_with("started\n"), "{}", output.text);
+        assert!(start.elapsed() < Duration::from_secs(30));
     }
 
     #[test]
-    fn a_process_that_is_left_behind_is_not_waited_for() {
-        let since = Instant::now();
-        assert_eq!(play("sleep 5 & echo started", TIME_MAX).text, "started\n");
-        assert!(since.elapsed() < Duration::from_secs(4));
+    fn does_not_wait_for_background_processes() {
+        let start = Instant::now();
+        assert_eq!(run("sleep 5 & echo started", TIMEOUT).text, "started\n");
+        assert!(start.elapsed() < Duration::from_secs(4));
     }
 
     #[test]
-    fn a_flood_is_cut_and_does_not_block() {
-        let output = play("head -c 3000000 /dev/zero | tr '\\0' x", TIME_MAX);
+    fn truncates_long_output_without_blocking() {
+        let output = run("head -c 3000000 /dev/zero | tr '\\0' x", TIMEOUT);
         assert_eq!(output.code, 0);
-        assert!(output.text.len() < OUTPUT_MAX + 100);
+        assert!(output.text.len() < 256 * 1024 + 100);
         assert!(output.text.contains("dropped"));
     }
 
     #[test]
-    fn a_program_that_is_not_there_is_an_error() {
+    fn fails_if_the_interpreter_cannot_be_started() {
         let exec = Exec { command: "/nonexistent/sh".into(), flags: String::new() };
-        assert!(Bounded::new(&exec).run("true", &BTreeMap::new()).is_err());
-        assert!(Bounded::new(&sh()).run("a\0b", &BTreeMap::new()).is_err());
+        assert!(LimitedShell::new(&exec).run("true", &BTreeMap::new()).is_err());
+        assert!(LimitedShell::new(&sh()).run("a\0b", &BTreeMap::new()).is_err());
     }
 }

@@ -1,4 +1,4 @@
-//! `fallback`: what units call when a boot did not become healthy
+//! The command `fallback`, which systemd units run if a boot did not become healthy.
 
 use std::time::Duration;
 
@@ -6,7 +6,7 @@ use anyhow::{Context, Result};
 use protocol::esp::Slot;
 use serde_json::json;
 
-use super::health::{configured, left};
+use super::health::{read_config, time_left};
 use super::tell;
 use crate::cli::{Exit, Fallback, Global};
 use crate::config::HealthPolicy;
@@ -14,16 +14,19 @@ use crate::confirm::is_remembered;
 use crate::esp::{Access, Esp, EspError};
 use crate::grubenv_file::GrubenvFile;
 use crate::host::Host;
-use crate::reboot::{self, within};
+use crate::reboot::force_reboot;
+use crate::timeout::run_with_timeout;
 use crate::trial::is_on_trial;
 
-/// Between two attempts to read the configuration. The disk may not be there yet.
-const PAUSE: Duration = Duration::from_secs(5);
-/// What reads the ESP waits for others and for repairs, and then ends with an error. After this time the
-/// disk hangs, maybe because of the new kernel's driver.
-const DISK_MAX: Duration = Duration::from_secs(10 * 60);
+/// The time between two attempts to read the configuration. The disk may not be there yet.
+const RETRY_INTERVAL: Duration = Duration::from_secs(5);
+/// The timeout of reading the ESP. Waiting for another process or for a repair ends earlier with an error,
+/// so after this time the disk hangs, perhaps because of the driver in the new kernel.
+const DISK_TIMEOUT: Duration = Duration::from_secs(10 * 60);
 
-/// A host that is not on trial is never rebooted: it would come back to the same slot, for ever.
+/// Reboots the host if the running slot is on trial and not confirmed.
+///
+/// A host that is not on trial is never rebooted: it would boot the same slot again and again.
 pub(super) fn fallback(global: &Global, arguments: &Fallback) -> Result<Exit> {
     let host = Host::new(&global.host_root);
     let running = host.running().context("cannot read the kernel command line")?;
@@ -32,15 +35,15 @@ pub(super) fn fallback(global: &Global, arguments: &Fallback) -> Result<Exit> {
         return stay(global, "the running slot is not on trial");
     };
     if arguments.at_deadline {
-        wait(global, &host);
+        wait_for_deadline(global, &host);
     }
     if is_confirmed(global, &host, slot) {
         return stay(global, &format!("slot {slot} is confirmed"));
     }
     log::error!(slot = slot.to_string().as_str();
-        "slot {slot} is on trial and did not become healthy: rebooting; the boot loader tries it again, or falls back");
+        "slot {slot} is on trial and did not become healthy: rebooting; the boot loader tries it again or falls back");
     tell(global, &json!({"reboot": true}), || format!("slot {slot} is on trial: rebooting"));
-    reboot::by_all_means(&host)?;
+    force_reboot(&host)?;
     Ok(Exit::Ok)
 }
 
@@ -50,51 +53,53 @@ fn stay(global: &Global, why: &str) -> Result<Exit> {
     Ok(Exit::Ok)
 }
 
-/// Waits for the configured deadline; for the default one, if the configuration cannot be read until
-/// then. A kernel that does not know the disk is a reason to go back, too, or one under which it hangs.
-fn wait(global: &Global, host: &Host) {
+/// Waits for the configured deadline, or for the default one if the configuration cannot be read until
+/// then. A kernel that lacks the driver of the disk, or under which the disk hangs, has to be left, too.
+fn wait_for_deadline(global: &Global, host: &Host) {
     let deadline = loop {
-        let left = left(host, HealthPolicy::DEADLINE);
-        let (global, asked) = (global.clone(), host.clone());
-        match within(left.max(DISK_MAX), move || configured(&global, &asked)) {
+        let left = time_left(host, HealthPolicy::DEADLINE);
+        let (global, owned_host) = (global.clone(), host.clone());
+        let read = move || read_config(&global, &owned_host);
+        match run_with_timeout(left.max(DISK_TIMEOUT), read) {
             Some(Ok(health)) => break health.deadline,
             Some(Err(error)) if left.is_zero() => {
                 log::error!("{error:#}");
                 return;
             }
-            Some(Err(_)) => std::thread::sleep(PAUSE.min(left)),
+            Some(Err(_)) => std::thread::sleep(RETRY_INTERVAL.min(left)),
             None => {
-                log::error!("the configuration cannot be read: the disk does not answer");
+                log::error!("cannot read the configuration: the disk does not answer");
                 return;
             }
         }
     };
     loop {
-        match left(host, deadline) {
+        match time_left(host, deadline) {
             Duration::ZERO => return,
             left => std::thread::sleep(left),
         }
     }
 }
 
-/// What cannot be read was not confirmed, unless that was done in this boot.
+/// Returns whether the running slot is confirmed. If grubenv cannot be read, only a confirmation in this
+/// boot counts.
 fn is_confirmed(global: &Global, host: &Host, running: Slot) -> bool {
     if is_remembered(host, running) {
         return true;
     }
-    let (directory, asked) = (global.esp.clone(), host.clone());
+    let (directory, owned_host) = (global.esp.clone(), host.clone());
     let read = move || -> Result<bool, EspError> {
-        let Some(esp) = Esp::open(&asked, directory.as_deref(), Access::Read)? else {
+        let Some(esp) = Esp::open(&owned_host, directory.as_deref(), Access::Read)? else {
             return Ok(false);
         };
         let grubenv = GrubenvFile::read(&esp, running);
         Ok(grubenv.problem.is_none() && !is_on_trial(&grubenv.state, running))
     };
-    match within(DISK_MAX, read) {
+    match run_with_timeout(DISK_TIMEOUT, read) {
         Some(Ok(is_confirmed)) => return is_confirmed,
         Some(Err(error)) => log::error!("{error}"),
-        None => log::error!("the disk does not answer"),
+        None => log::error!("cannot read grubenv: the disk does not answer"),
     }
-    // Meanwhile.
+    // It may have been confirmed while this waited for the disk.
     is_remembered(host, running)
 }

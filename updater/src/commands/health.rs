@@ -1,4 +1,4 @@
-//! `health`
+//! The command `health`.
 
 use std::time::Duration;
 
@@ -10,66 +10,67 @@ use crate::cli::{Exit, Global, Health as Arguments};
 use crate::clock::now;
 use crate::config::{ConfigError, HealthPolicy, Settings, load};
 use crate::esp::{Access, Esp};
-use crate::health::{Complaint, ask, wait};
+use crate::health_check::{Problem, check_once, wait};
 use crate::host::Host;
-use crate::record::{self, HealthFound, HealthState};
+use crate::record::{self, HealthResult, HealthState};
 
-/// The unit waits, and then a configuration that cannot be read counts as an empty one: an operator's
-/// typing error must not undo an update.
+/// Checks the health of the host, and with `--wait` until it is healthy or the deadline has passed.
+///
+/// With `--wait`, as in the unit, a broken configuration counts as an empty one: a typing error of the
+/// operator must not undo an update.
 pub(super) fn health(global: &Global, arguments: &Arguments) -> Result<Exit> {
     let host = Host::new(&global.host_root);
-    let health = match apart(|| configured(global, &host)) {
+    let health = match apart(|| read_config(global, &host)) {
         Err(error) if arguments.wait && error.is::<ConfigError>() => {
-            log::error!("{error}; only systemd's view of the host's health counts");
+            log::error!("{error}; health.units and health.checks are not checked");
             HealthPolicy::default()
         }
         health => health?,
     };
     let running = host.running().context("cannot read the kernel command line")?;
-    let note = |state, complaints: &[Complaint]| {
-        let problems = lines(complaints);
+    let record = |state, problems: &[Problem]| {
+        let problems = lines(problems);
         if let Some(slot) = running {
-            record::write(&host, &HealthFound { time: now(), slot, state, problems });
+            record::write(&host, &HealthResult { time: now(), slot, state, problems });
         }
     };
-    let found = match arguments.wait {
+    let problems = match arguments.wait {
         true => {
-            let left = || left(&host, health.deadline);
-            wait(&health, left, |complaints| note(HealthState::Waiting, complaints))
+            let time_left = || time_left(&host, health.deadline);
+            wait(&health, time_left, |problems| record(HealthState::Waiting, problems))
         }
-        false => ask(&health),
+        false => check_once(&health),
     };
-    let healthy = found.is_ok();
-    let complaints = found.err().unwrap_or_default();
-    note(if healthy { HealthState::Healthy } else { HealthState::Unhealthy }, &complaints);
-    let lines = lines(&complaints);
+    let healthy = problems.is_empty();
+    record(if healthy { HealthState::Healthy } else { HealthState::Unhealthy }, &problems);
+    let lines = lines(&problems);
     for line in &lines {
         log::error!("not healthy: {line}");
     }
-    answer(global, &json!({"healthy": healthy, "complaints": lines}), || match healthy {
-        true => format!("healthy: {}", asked(&health)),
+    answer(global, &json!({"healthy": healthy, "problems": lines}), || match healthy {
+        true => format!("healthy: {}", summary(&health)),
         false => format!("not healthy:\n  {}", lines.join("\n  ")),
     })?;
     Ok(if healthy { Exit::Ok } else { Exit::Error })
 }
 
-fn lines(complaints: &[Complaint]) -> Vec<String> {
-    complaints.iter().map(ToString::to_string).collect()
+fn lines(problems: &[Problem]) -> Vec<String> {
+    problems.iter().map(ToString::to_string).collect()
 }
 
-/// What the configuration says, from all its sources. This mounts: see [`apart`].
-pub(super) fn configured(global: &Global, host: &Host) -> Result<HealthPolicy> {
+/// Reads the health section of the configuration. This mounts the ESP: see [`apart`].
+pub(super) fn read_config(global: &Global, host: &Host) -> Result<HealthPolicy> {
     let esp = Esp::open(host, global.esp.as_deref(), Access::Read)?;
     let merged = load(host, esp.as_ref(), &global.configs)?;
     Ok(Settings::try_from(&merged)?.health)
 }
 
-/// How long it is until a time after the boot. Where the kernel does not say, it has come.
-pub(super) fn left(host: &Host, deadline: Duration) -> Duration {
+/// Returns the time until `deadline` after the start of the kernel, or zero if the uptime cannot be read.
+pub(super) fn time_left(host: &Host, deadline: Duration) -> Duration {
     host.uptime().map_or(Duration::ZERO, |uptime| deadline.saturating_sub(uptime))
 }
 
-fn asked(health: &HealthPolicy) -> String {
+fn summary(health: &HealthPolicy) -> String {
     match (health.units.len(), health.checks.len()) {
         (0, 0) => "no units and no checks are configured".into(),
         (units, checks) => format!("units active: {units}, checks passed: {checks}"),
@@ -81,8 +82,8 @@ mod tests {
     use super::*;
     use clap::Parser;
 
-    /// By hand, as root: `cargo test -p updater -- --ignored`. A check that looks for a mount would
-    /// else look at those of the moment in which the configuration was read.
+    /// Run it by hand as root: `cargo test -p updater -- --ignored`. Checks must see the mounts of the host
+    /// as they are now, and not those of the namespace in which the configuration was read.
     #[test]
     #[ignore = "needs root"]
     fn checks_see_the_mounts_of_the_host() {
@@ -100,7 +101,7 @@ mod tests {
         let namespace = || std::fs::read_link("/proc/thread-self/ns/mnt").unwrap();
         let before = namespace();
         let error = health(&cli.global, &Arguments { wait: false }).unwrap_err();
-        // So far it came.
+        // It got as far as mounting the ESP.
         assert!(error.to_string().contains("cannot mount"), "{error}");
         assert_eq!(namespace(), before);
     }

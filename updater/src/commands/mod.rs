@@ -2,9 +2,10 @@
 
 mod confirm;
 mod fallback;
+mod gather;
 mod health;
 mod listen;
-mod metrics;
+mod metrics_file;
 mod offer;
 mod output;
 mod poll;
@@ -51,7 +52,7 @@ pub fn run(cli: &Cli) -> Exit {
             let host = Host::new(&global.host_root);
             record::write(&host, &Failure::new(now(), command, &text));
             if matches!(&cli.command, Command::Check | Command::Update(_)) {
-                metrics::after_error(global);
+                metrics_file::after_error(global);
             }
         }
         if global.json {

@@ -38,7 +38,7 @@ impl Offer {
             bases: &settings.cdn,
             target: &target,
             keys: &settings.keys,
-            now: effective_time(now(), host.built()),
+            now: effective_time(now(), host.image_epoch()),
             newest,
             cache: Some(&cache),
         };

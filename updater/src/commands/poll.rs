@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use super::offer::Offer;
 use super::report::{self, step_name};
-use super::{Opened, answer, metrics, tell};
+use super::{Opened, answer, metrics_file, tell};
 use crate::cli::{Exit, Global, Update as Arguments};
 use crate::clock::now;
 use crate::esp::Access;
@@ -28,7 +28,7 @@ pub(super) fn check(global: &Global) -> Result<Exit> {
     opened.reopen(global, Access::Read)?;
     let update = Update::decide(request(&opened, &offer, allow)?);
     record_poll(global, &update, &offer);
-    metrics::refresh(global, &opened);
+    metrics_file::refresh(global, &opened);
     update.refuse_downgrade()?;
     answer(global, &report::json(&update), || report::text(&update))?;
     Ok(match update.step {
@@ -43,7 +43,7 @@ pub(super) fn update(global: &Global, arguments: &Arguments) -> Result<Exit> {
         Permissions { downgrade: arguments.allow_downgrade, retry_failed: arguments.retry_failed };
     let mut opened = Opened::new(global, Access::Read)?;
     // A window that systemd cannot read is better told before anything is installed.
-    decide_reboot(&opened, global, arguments)?;
+    decide_reboot(&opened, arguments)?;
     let offer = match Offer::get(global, &mut opened, allow) {
         Ok(offer) => offer,
         Err(error) => {
@@ -72,11 +72,11 @@ pub(super) fn update(global: &Global, arguments: &Arguments) -> Result<Exit> {
     interrupt::catch().context("cannot catch signals")?;
     let progress = Progress::for_update(global.json, &Host::new(&global.host_root));
     let wants_reboot = update.carry_out(&progress)?;
-    let decision = wants_reboot.then(|| decide_reboot(&opened, global, arguments)).transpose()?;
+    let decision = wants_reboot.then(|| decide_reboot(&opened, arguments)).transpose()?;
     let (done, exit) = (report::done(&update), exit(&update.step));
     let next_boot = update.next_boot().clone();
     let json = result(&update, decision == Some(Decision::Now));
-    metrics::refresh(global, &opened);
+    metrics_file::refresh(global, &opened);
     let why_not = arrange(global, decision.as_ref())?;
     // What was put on trial is booted whether anybody reads this or not.
     tell(global, &json, || match &why_not {
@@ -143,15 +143,15 @@ fn record_poll(global: &Global, update: &Update<'_>, offer: &Offer) {
 fn record_waiting(global: &Global, decision: Option<&Decision>) {
     let host = Host::new(&global.host_root);
     let (why, next) = match decision {
-        None | Some(Decision::Now) => return record::forget::<Waiting>(&host),
+        None | Some(Decision::Now) => return record::remove::<Waiting>(&host),
         Some(Decision::Never { why }) => (why.clone(), None),
-        Some(Decision::Later { why, wake }) => (why.clone(), Some(wake.at)),
+        Some(Decision::Later { why, retry }) => (why.clone(), Some(retry.at)),
     };
     record::write(&host, &Waiting { time: now(), why, next });
 }
 
 /// What becomes of the reboot that a trial needs.
-fn decide_reboot(opened: &Opened, global: &Global, arguments: &Arguments) -> Result<Decision> {
+fn decide_reboot(opened: &Opened, arguments: &Arguments) -> Result<Decision> {
     let never = |why: &str| Ok(Decision::Never { why: why.to_owned() });
     if opened.booted.slot.is_none() {
         return never("this system does not run from this ESP, so it is not rebooted");
@@ -160,7 +160,7 @@ fn decide_reboot(opened: &Opened, global: &Global, arguments: &Arguments) -> Res
         return never("--no-reboot was given");
     }
     let policy = &opened.settings.reboot;
-    let facts = reboot::Facts::look(&Host::new(&global.host_root), policy, now())?;
+    let facts = reboot::Facts::collect(policy, now())?;
     Ok(reboot::decide(policy, &facts))
 }
 
@@ -170,10 +170,10 @@ fn arrange(global: &Global, decision: Option<&Decision>) -> Result<Option<String
     Ok(match decision {
         None | Some(Decision::Now) => None,
         Some(Decision::Never { why }) => Some(format!("reboot for it: {why}")),
-        Some(Decision::Later { why, wake }) => {
-            wake.arrange()
+        Some(Decision::Later { why, retry }) => {
+            reboot::schedule(*retry)
                 .context("everything is written, and its reboot could not be arranged")?;
-            let again = date::format_utc(wake.at);
+            let again = date::format_utc(retry.at);
             Some(format!("the reboot has to wait: {why}; it is decided again at {again}"))
         }
     })
@@ -188,7 +188,7 @@ fn reboot_if_outstanding(
     opened.reopen(global, Access::Read)?;
     let release = outstanding(opened.esp()?, opened.booted, &opened.settings.keys);
     let Some(release) = release else { return Ok(()) };
-    let decision = decide_reboot(opened, global, arguments)?;
+    let decision = decide_reboot(opened, arguments)?;
     if let Some(why) = arrange(global, Some(&decision))? {
         log::info!("{} is installed; {why}", named(&release));
     }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use serde_json::json;
 
-use super::{Opened, metrics, tell};
+use super::{Opened, metrics_file, tell};
 use crate::cli::{self, Exit, Global};
 use crate::config::Reboot;
 use crate::esp::Access;
@@ -40,7 +40,7 @@ pub(super) fn rollback(global: &Global, arguments: &cli::Rollback) -> Result<Exi
         }
     };
     log::warn!("{text}");
-    metrics::refresh(global, &opened);
+    metrics_file::refresh(global, &opened);
     tell(global, &json!({"slot": slot, "reboot": reboots}), || text);
     // Unmounted before the reboot, not by it.
     drop(opened);

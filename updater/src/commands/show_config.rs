@@ -30,7 +30,7 @@ pub(super) fn config(global: &Global, arguments: &Config) -> Result<Exit> {
 fn check_window(policy: &Reboot) -> Result<()> {
     let Reboot::Window(window) = policy else { return Ok(()) };
     match opening(window, now()) {
-        Err(CalendarError::Ask(error)) => log::warn!("cannot check the reboot window: {error}"),
+        Err(CalendarError::Run(error)) => log::warn!("the reboot window is not checked: {error}"),
         Err(error) => return Err(error.into()),
         Ok(Opening::Never) => log::warn!("the reboot window never opens again"),
         Ok(Opening::Open | Opening::At(_)) => {}

@@ -4,15 +4,15 @@ use anyhow::Result;
 use protocol::esp::Slot;
 use serde_json::json;
 
-use super::{Opened, answer, metrics};
+use super::{Opened, answer, metrics_file};
 use crate::cli::{Exit, Global};
 use crate::clock::now;
 use crate::host::Host;
+use crate::host_status::slot;
 use crate::plan::{Content, Slots};
 use crate::progress::Progress;
 use crate::record::{self, Checked};
 use crate::slots::inspect_with;
-use crate::status::slot;
 
 pub(super) fn verify(global: &Global) -> Result<Exit> {
     let (opened, config) = Opened::to_look(global)?;
@@ -48,7 +48,7 @@ fn remember(global: &Global, opened: &Opened, slots: &Slots) {
     };
     let (a, b) = (whole(Slot::A), whole(Slot::B));
     record::write(&Host::new(&global.host_root), &Checked { time: now(), a, b });
-    metrics::refresh(global, opened);
+    metrics_file::refresh(global, opened);
 }
 
 /// What is wrong, a line each. An empty slot is fine, unless it is one that the host needs.

@@ -297,7 +297,7 @@ fn fill(
     }
     let (role, size) = (artifact.role, artifact.size);
     Err(match error {
-        _ if interrupt::is_asked_for() => {
+        _ if interrupt::is_requested() => {
             InstallError::Interrupted { role, bytes: filling.length(), size }
         }
         FetchError::Sink(why) => at("write", path)(why).into(),

@@ -122,7 +122,7 @@ impl Sink for Filling<'_> {
 
     fn write(&mut self, mut bytes: &[u8]) -> io::Result<()> {
         while !bytes.is_empty() {
-            if interrupt::is_asked_for() {
+            if interrupt::is_requested() {
                 return Err(io::Error::other("the end was asked for"));
             }
             let room = self.flush_every - self.length % self.flush_every;

@@ -1,26 +1,41 @@
-//! Who would mind a reboot, by what logind wrote below `/run/systemd`.
+//! Lists the users who are logged in and the inhibitors that block a shutdown, by asking logind.
 //!
-//! Of the three ways to ask logind, this is the one that always has an answer. `loginctl` and
-//! `systemd-inhibit` need a bus and a logind that runs, and where either is missing their answer is
-//! neither yes nor no. The files are what sd-login(3) of every version reads, so their keys stay; they
-//! are there while logind is not; and where nobody ever logged in there are none.
+//! The JSON forms differ between versions of systemd, so for each list there are two commands:
+//!
+//! - Sessions: `loginctl list-sessions --json=` exists since 256. Until 255 it was `--output=json`, which
+//!   later versions ignore. Until 255 the list has the state and no class; since 256 it has the class and
+//!   no state. `loginctl show-session` has both in all versions.
+//! - Inhibitors: `systemd-inhibit --list --json=` exists since 260. In earlier versions busctl calls the
+//!   method that systemd-inhibit calls (org.freedesktop.login1(5)), and prints its reply as JSON.
 
-use std::path::Path;
+use std::fmt;
 
-use super::Busy;
-use crate::host::{Host, read_limited};
+use serde_json::Value;
 
-const SESSIONS: &str = "/run/systemd/sessions";
-const INHIBITORS: &str = "/run/systemd/inhibit";
-/// They take some hundred bytes.
-const FILE_MAX: u64 = 64 * 1024;
-/// More than this many do not change the answer.
-const FILES_MAX: usize = 1000;
-/// As much as is shown of what somebody wrote.
+use crate::process::{ProcessError, QUERY_TIMEOUT, systemd_stdout};
+
+const SESSIONS: [&[&str]; 2] = [
+    &["loginctl", "list-sessions", "--no-legend", "--json=short"],
+    &["loginctl", "list-sessions", "--no-legend", "--output=json"],
+];
+const INHIBITORS: [&[&str]; 2] = [
+    &["systemd-inhibit", "--list", "--no-legend", "--json=short"],
+    &[
+        "busctl",
+        "--system",
+        "--json=short",
+        "call",
+        "org.freedesktop.login1",
+        "/org/freedesktop/login1",
+        "org.freedesktop.login1.Manager",
+        "ListInhibitors",
+    ],
+];
+/// How many characters of a text that others chose are shown.
 const SHOWN_MAX: usize = 64;
-/// Sessions in which nobody sits (sd_session_get_class(3)). A class that is not known, or not said,
-/// counts as a user.
-const NOBODY: [&str; 7] = [
+/// Classes of sessions without a user (sd_session_get_class(3)). A session of an unknown class counts as
+/// one of a user.
+const CLASSES_WITHOUT_USER: [&str; 7] = [
     "background",
     "background-light",
     "greeter",
@@ -30,123 +45,257 @@ const NOBODY: [&str; 7] = [
     "none",
 ];
 
-/// Everybody who is logged in, and everybody who holds an inhibitor that blocks a shutdown.
-pub fn busy(host: &Host) -> Vec<Busy> {
-    let users = files(&host.path(SESSIONS)).into_iter().filter_map(|text| user(&text));
-    let inhibitors = files(&host.path(INHIBITORS)).into_iter().filter_map(|text| inhibitor(&text));
-    users.chain(inhibitors).collect()
+/// A reason not to reboot now.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Blocker {
+    /// A user is logged in.
+    User(String),
+    /// A program holds an inhibitor that blocks a shutdown.
+    Inhibitor {
+        /// The name that the program gave.
+        who: String,
+        /// The reason that it gave.
+        why: String,
+    },
+    /// The list could not be read, so there may be a user or an inhibitor.
+    Unknown {
+        /// What could not be listed.
+        what: &'static str,
+        /// The reason.
+        why: String,
+    },
 }
 
-fn user(text: &str) -> Option<Busy> {
-    let class = value(text, "CLASS").unwrap_or_default();
-    let is_closing = value(text, "STATE") == Some("closing");
-    let is_user = !NOBODY.contains(&class) && !is_closing;
-    is_user.then(|| Busy::User(shown(value(text, "USER").unwrap_or("somebody"))))
+impl fmt::Display for Blocker {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::User(name) => write!(f, "{name} is logged in"),
+            Self::Inhibitor { who, why } => write!(f, "{who} inhibits a shutdown ({why})"),
+            Self::Unknown { what, why } => write!(f, "cannot list {what}: {why}"),
+        }
+    }
 }
 
-/// `delay` is not meant for us: systemd itself waits for it.
-fn inhibitor(text: &str) -> Option<Busy> {
-    let of_shutdown =
-        value(text, "WHAT").unwrap_or_default().split(':').any(|what| what == "shutdown");
-    let blocks = matches!(value(text, "MODE"), Some("block" | "block-weak"));
-    (of_shutdown && blocks).then(|| Busy::Inhibitor {
-        who: shown(value(text, "WHO").unwrap_or("somebody")),
-        why: shown(value(text, "WHY").unwrap_or("no reason given")),
-    })
+/// Returns every user who is logged in and every inhibitor that blocks a shutdown. A list that cannot be
+/// read is reported as a blocker, and logged.
+pub(crate) fn blockers() -> Vec<Blocker> {
+    let run = |command: &[&str]| systemd_stdout(command, QUERY_TIMEOUT);
+    let blockers = list_blockers(&run);
+    for blocker in &blockers {
+        if let Blocker::Unknown { .. } = blocker {
+            log::warn!("{blocker}; the host counts as in use");
+        }
+    }
+    blockers
 }
 
-/// The texts of the files in a directory, in the order of their names. Beside them lie pipes, on which
-/// opening would wait; and a file may go away while we look.
-fn files(directory: &Path) -> Vec<String> {
-    let Ok(entries) = std::fs::read_dir(directory) else { return Vec::new() };
-    let mut paths: Vec<_> = entries
-        .flatten()
-        .filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_file()))
-        .map(|entry| entry.path())
-        .take(FILES_MAX)
-        .collect();
-    paths.sort();
-    let texts = paths.iter().filter_map(|path| read_limited(path, FILE_MAX).ok().flatten());
-    texts.map(|text| String::from_utf8_lossy(&text).into_owned()).collect()
+type Run<'a> = &'a dyn Fn(&[&str]) -> Result<String, ProcessError>;
+
+fn list_blockers(run: Run<'_>) -> Vec<Blocker> {
+    let users = query(run, SESSIONS).and_then(|list| users(run, &list));
+    let inhibitors = query(run, INHIBITORS).and_then(|list| inhibitors(&list));
+    let unknown = |what| move |why| vec![Blocker::Unknown { what, why }];
+    let mut blockers = users.unwrap_or_else(unknown("users"));
+    blockers.extend(inhibitors.unwrap_or_else(unknown("inhibitors")));
+    blockers
 }
 
-/// A line `NAME=value`. In values that others chose, logind has escaped what is not plain text.
-fn value<'a>(text: &'a str, name: &str) -> Option<&'a str> {
-    let line = |line: &'a str| line.trim().strip_prefix(name)?.strip_prefix('=');
-    text.lines().find_map(line).filter(|value| !value.is_empty())
+/// Returns the JSON that the first command that succeeds prints, or the error of the last one.
+fn query(run: Run<'_>, commands: [&[&str]; 2]) -> Result<Value, String> {
+    let mut failure = String::new();
+    for command in commands {
+        let name = command.join(" ");
+        match run(command) {
+            Ok(text) => match serde_json::from_str(&text) {
+                Ok(value) => return Ok(value),
+                Err(_) => failure = format!("\"{name}\" did not print JSON"),
+            },
+            // The other command would hang, too.
+            Err(error @ ProcessError::TimedOut { .. }) => return Err(error.to_string()),
+            Err(error) => failure = error.to_string(),
+        }
+    }
+    Err(failure)
+}
+
+/// Reads a list of sessions: objects with `session`, `user`, and `class` or `state`.
+fn users(run: Run<'_>, sessions: &Value) -> Result<Vec<Blocker>, String> {
+    let sessions = sessions.as_array().ok_or("loginctl did not print a list of sessions")?;
+    let in_use = sessions.iter().filter(|session| is_user(run, session));
+    let name = |session: &Value| shown(session["user"].as_str().unwrap_or("an unknown user"));
+    Ok(in_use.map(|session| Blocker::User(name(session))).collect())
+}
+
+/// Returns whether a session is one of a user and not closing. A session about which this cannot be
+/// determined counts as one of a user.
+fn is_user(run: Run<'_>, session: &Value) -> bool {
+    let has_user = |class: Option<&str>, state: Option<&str>| {
+        !class.is_some_and(|class| CLASSES_WITHOUT_USER.contains(&class))
+            && state != Some("closing")
+    };
+    let (class, state) = (session["class"].as_str(), session["state"].as_str());
+    if !has_user(class, state) || (class.is_some() && state.is_some()) {
+        return has_user(class, state);
+    }
+    let Some(id) = session["session"].as_str().filter(|id| !id.starts_with('-')) else {
+        return true;
+    };
+    let show = ["loginctl", "show-session", "--property=Class", "--property=State", id];
+    match run(&show) {
+        Ok(text) => {
+            let value = |name: &str| text.lines().find_map(|line| line.strip_prefix(name));
+            has_user(value("Class="), value("State="))
+        }
+        // The session may have ended since. The next decision will tell.
+        Err(error) => {
+            log::debug!("{error}");
+            true
+        }
+    }
+}
+
+/// Reads a list of inhibitors: objects of systemd-inhibit, or the reply to ListInhibitors, an array of
+/// structures of what, who, why, mode, uid and pid.
+fn inhibitors(list: &Value) -> Result<Vec<Blocker>, String> {
+    let entries = list.as_array().or_else(|| list["data"][0].as_array());
+    let entries = entries.ok_or("logind did not return a list of inhibitors")?;
+    let blocker = |entry: &Value| {
+        let field = |name: &str, index: usize| {
+            let value = if entry.is_array() { &entry[index] } else { &entry[name] };
+            value.as_str().filter(|text| !text.is_empty()).map(str::to_owned)
+        };
+        let what = field("what", 0).unwrap_or_default();
+        // systemd itself waits for inhibitors of the mode "delay".
+        let blocks = matches!(field("mode", 3).as_deref(), Some("block" | "block-weak"));
+        (blocks && what.split(':').any(|what| what == "shutdown")).then(|| Blocker::Inhibitor {
+            who: shown(&field("who", 1).unwrap_or("an unknown program".into())),
+            why: shown(&field("why", 2).unwrap_or("no reason given".into())),
+        })
+    };
+    Ok(entries.iter().filter_map(blocker).collect())
 }
 
 fn shown(text: &str) -> String {
-    let plain = |c: char| if c.is_control() { '?' } else { c };
-    text.chars().take(SHOWN_MAX).map(plain).collect()
+    let printable = |c: char| if c.is_control() { '?' } else { c };
+    text.chars().take(SHOWN_MAX).map(printable).collect()
 }
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+    use std::time::Duration;
+
     use super::*;
 
-    /// As logind of versions 252 and 257 writes them.
-    const SESSION: &str = "# This is private data. Do not parse.\nUID=1000\nUSER=ann\nACTIVE=1\nIS_DISPLAY=1\nSTATE=active\nREMOTE=1\nTYPE=tty\nORIGINAL_TYPE=tty\nCLASS=user\nSCOPE=session-1.scope\nFIFO=/run/systemd/sessions/1.ref\nTTY=pts/0\n";
-    const INHIBITOR: &str = "# This is private data. Do not parse.\nWHAT=shutdown:sleep\nMODE=block\nUID=0\nPID=777\nWHO=backup\nWHY=nightly \\\"run\\\"\nFIFO=/run/systemd/inhibit/1.ref\n";
+    /// `loginctl list-sessions` of systemd 255, which has no class.
+    const SESSIONS_255: &str = r#"[{"session":"1","uid":1000,"user":"ann","seat":null,"tty":"pts/0","state":"active","idle":false,"since":null}]"#;
+    /// The same of systemd 257, which has no state.
+    const SESSIONS_257: &str = r#"[{"session":"1","uid":1000,"user":"ann","seat":null,"leader":7,"class":"user","tty":"pts/0","idle":false,"since":null}]"#;
+    /// `systemd-inhibit --list` of systemd 260.
+    const INHIBITORS_260: &str = r#"[{"who":"backup","uid":0,"user":"root","pid":777,"comm":"sh","what":"shutdown:sleep","why":"nightly \"run\"","mode":"block"}]"#;
+    /// The reply to ListInhibitors, by busctl.
+    const INHIBITORS_BUS: &str = r#"{"type":"a(ssssuu)","data":[[["shutdown:sleep","backup","nightly \"run\"","block",0,777]]]}"#;
 
-    fn host(files: &[(&str, &str)]) -> (tempfile::TempDir, Host) {
-        let directory = tempfile::tempdir().unwrap();
-        for (path, text) in files {
-            let path = directory.path().join("run/systemd").join(path);
-            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
-            std::fs::write(path, text).unwrap();
-        }
-        let host = Host::new(directory.path());
-        (directory, host)
-    }
-
-    #[test]
-    fn users_and_inhibitors_are_found() {
-        let (_directory, nobody) = host(&[]);
-        assert_eq!(busy(&nobody), []);
-        let (directory, two) = host(&[("sessions/1", SESSION), ("inhibit/1", INHIBITOR)]);
-        // Opening one would wait for ever.
-        for pipe in ["sessions/1.ref", "inhibit/1.ref"] {
-            let path = directory.path().join("run/systemd").join(pipe);
-            nix::unistd::mkfifo(&path, nix::sys::stat::Mode::S_IRWXU).unwrap();
-        }
-        let backup = Busy::Inhibitor { who: "backup".into(), why: r#"nightly \"run\""#.into() };
-        assert_eq!(busy(&two), [Busy::User("ann".into()), backup]);
-    }
-
-    #[test]
-    fn only_those_who_would_mind_count() {
-        let count = |session: &str, inhibitor: &str| {
-            let (_directory, host) = host(&[("sessions/1", session), ("inhibit/1", inhibitor)]);
-            busy(&host).len()
+    /// Lists the blockers of a host whose programs print these texts; the others fail.
+    fn list(answers: &[(&[&str], &str)]) -> Vec<Blocker> {
+        let answers: BTreeMap<&[&str], &str> = answers.iter().copied().collect();
+        let run = |command: &[&str]| match answers.get(command) {
+            Some(text) => Ok((*text).to_owned()),
+            None => systemd_stdout(&["false"], Duration::from_secs(60)),
         };
-        for class in NOBODY {
-            assert_eq!(count(&SESSION.replace("CLASS=user", &format!("CLASS={class}")), ""), 0);
+        list_blockers(&run)
+    }
+
+    fn show<'a>() -> &'a [&'a str] {
+        &["loginctl", "show-session", "--property=Class", "--property=State", "1"]
+    }
+
+    #[test]
+    fn reads_the_formats_of_all_supported_versions() {
+        let backup = Blocker::Inhibitor { who: "backup".into(), why: r#"nightly "run""#.into() };
+        let expected = [Blocker::User("ann".into()), backup];
+        let details = (show(), "Class=user\nState=active\n");
+        for (sessions, session_text) in [(1, SESSIONS_255), (0, SESSIONS_257)] {
+            for (inhibitors, inhibitor_text) in [(1, INHIBITORS_BUS), (0, INHIBITORS_260)] {
+                let found = list(&[
+                    (SESSIONS[sessions], session_text),
+                    (INHIBITORS[inhibitors], inhibitor_text),
+                    details,
+                ]);
+                assert_eq!(found, expected, "{sessions} {inhibitors}");
+            }
         }
-        assert_eq!(count(&SESSION.replace("STATE=active", "STATE=closing"), INHIBITOR), 1);
-        assert_eq!(count(&SESSION.replace("STATE=active", "STATE=opening"), ""), 1);
+        let none = r#"{"type":"a(ssssuu)","data":[[]]}"#;
+        assert_eq!(list(&[(SESSIONS[0], "[]"), (INHIBITORS[1], none)]), []);
+    }
+
+    #[test]
+    fn reports_lists_that_cannot_be_read() {
+        let count = |answers: &[(&[&str], &str)]| {
+            let found = list(answers);
+            found.iter().filter(|blocker| matches!(blocker, Blocker::Unknown { .. })).count()
+        };
+        assert_eq!(count(&[]), 2);
+        assert_eq!(count(&[(SESSIONS[0], "[]")]), 1);
+        assert_eq!(count(&[(INHIBITORS[1], INHIBITORS_BUS)]), 1);
+        for bad in ["", "no JSON", "{}", "null", "7"] {
+            assert_eq!(count(&[(SESSIONS[0], bad), (INHIBITORS[0], bad)]), 2, "{bad}");
+        }
+        let text = list(&[])[0].to_string();
+        assert!(text.starts_with("cannot list users: \"false\" failed"), "{text}");
+    }
+
+    #[test]
+    fn counts_only_sessions_of_users() {
+        let count = |sessions: &str, details: Option<&str>| {
+            let mut answers = vec![(SESSIONS[0], sessions), (INHIBITORS[0], "[]")];
+            answers.extend(details.map(|text| (show(), text)));
+            list(&answers).len()
+        };
+        for class in CLASSES_WITHOUT_USER {
+            let sessions = SESSIONS_257.replace("\"user\",\"tty", &format!("\"{class}\",\"tty"));
+            assert_ne!(sessions, SESSIONS_257);
+            assert_eq!(count(&sessions, None), 0, "{class}");
+            let details = format!("Class={class}\nState=active\n");
+            assert_eq!(count(SESSIONS_255, Some(&details)), 0, "{class}");
+        }
         for class in ["user-early", "user-light", "user-incomplete", "of-tomorrow", ""] {
-            assert_eq!(count(&SESSION.replace("CLASS=user", &format!("CLASS={class}")), ""), 1);
+            let details = format!("Class={class}\nState=active\n");
+            assert_eq!(count(SESSIONS_255, Some(&details)), 1, "{class}");
         }
-        let closing = SESSION.replace("STATE=active", "STATE=closing");
+        assert_eq!(count(&SESSIONS_255.replace("active", "closing"), None), 0);
+        assert_eq!(count(SESSIONS_257, Some("Class=user\nState=closing\n")), 0);
+        assert_eq!(count(SESSIONS_257, Some("Class=user\nState=opening\n")), 1);
+        // Without details a session counts, and so does one without an ID.
+        assert_eq!(count(SESSIONS_257, None), 1);
+        assert_eq!(count("[{}, 7]", None), 2);
+    }
+
+    #[test]
+    fn counts_only_inhibitors_that_block_a_shutdown() {
         for (from, to, expected) in [
-            ("MODE=block", "MODE=delay", 0),
-            ("MODE=block", "MODE=block-weak", 1),
+            ("block", "block", 1),
+            ("block", "delay", 0),
+            ("block", "block-weak", 1),
             ("shutdown:sleep", "sleep:idle", 0),
             ("shutdown:sleep", "sleep:shutdown", 1),
             ("shutdown:sleep", "handle-power-key", 0),
         ] {
-            assert_eq!(count(&closing, &INHIBITOR.replace(from, to)), expected, "{to}");
+            for (command, text) in [(0, INHIBITORS_260), (1, INHIBITORS_BUS)] {
+                let text = text.replace(from, to);
+                let found = list(&[(SESSIONS[0], "[]"), (INHIBITORS[command], &text)]);
+                assert_eq!(found.len(), expected, "{to}");
+            }
         }
     }
 
     #[test]
-    fn hostile_files_are_harmless() {
-        let long = format!("WHAT=shutdown\nMODE=block\nWHO={}\nWHY=\x1b[2J\n", "x".repeat(1000));
-        let huge = "x".repeat(FILE_MAX as usize + 1);
-        let (_directory, host) =
-            host(&[("inhibit/1", &long), ("inhibit/2", &huge), ("inhibit/3", "\0=\n=")]);
-        let [Busy::Inhibitor { who, why }] = &busy(&host)[..] else { panic!() };
+    fn shortens_and_escapes_texts() {
+        let text = serde_json::json!([{
+            "what": "shutdown", "mode": "block", "who": "x".repeat(1000), "why": "\u{1b}[2J",
+        }]);
+        let found = list(&[(SESSIONS[0], "[]"), (INHIBITORS[0], &text.to_string())]);
+        let [Blocker::Inhibitor { who, why }] = &found[..] else { panic!("{found:?}") };
         assert_eq!((who.len(), why.as_str()), (SHOWN_MAX, "?[2J"));
     }
 }

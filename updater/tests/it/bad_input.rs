@@ -229,7 +229,7 @@ fn failed_download_leaves_a_partial_slot_that_is_not_booted() {
     let status = world.run(&["status", "--json"]).ended(0).json();
     let b = &status["slots"]["b"];
     assert_eq!((&b["state"], &b["version"]), (&"partial".into(), &"13.3".into()), "{b}");
-    assert!(b["problem"].as_str().unwrap().contains("the next update goes on"), "{b}");
+    assert!(b["problem"].as_str().unwrap().contains("the next update resumes"), "{b}");
 }
 
 #[test]

@@ -1,4 +1,4 @@
-//! Pushing Patterns.
+//! The command `listen`.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
@@ -14,7 +14,7 @@ use crate::world::{World, now};
 struct Listener {
     child: Running,
     address: String,
-    // With the temporary directory of the host.
+    // Keeps the temporary directory of the host.
     world: World,
 }
 
@@ -38,10 +38,10 @@ fn listen(key: &PrivateKey) -> Listener {
 
 fn start(world: World) -> Listener {
     let mut child = world.command(&["listen"]).stderr(Stdio::piped()).spawn().unwrap();
-    // The port is the system's choice, and the log says it.
+    // The operating system chooses the port, and the log has it.
     let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
     let line = lines.find_map(|line| line.ok().filter(|line| line.contains("listening on")));
-    let line = line.expect("it says where it listens");
+    let line = line.expect("the log has no address");
     let address = line.split_whitespace().find(|word| word.starts_with("127.")).unwrap().to_owned();
     std::thread::spawn(move || lines.for_each(drop));
     Listener { child: Running(child), address, world }
@@ -57,13 +57,13 @@ impl Listener {
         let mut stream = TcpStream::connect(&self.address).unwrap();
         let head = format!("{head} HTTP/1.1\r\nHost: x\r\nContent-Length: {}\r\n\r\n", body.len());
         stream.write_all(head.as_bytes()).unwrap();
-        // It may answer and close before it has read everything.
+        // The server may respond and close the connection before it has read everything.
         let _ = stream.write_all(body);
-        let mut answer = Vec::new();
-        let _ = stream.read_to_end(&mut answer);
-        let answer = String::from_utf8(answer).unwrap();
-        let status = answer.split_whitespace().nth(1).unwrap_or("0").parse().unwrap();
-        (status, answer.split_once("\r\n\r\n").unwrap_or_default().1.to_owned())
+        let mut response = Vec::new();
+        let _ = stream.read_to_end(&mut response);
+        let response = String::from_utf8(response).unwrap();
+        let status = response.split_whitespace().nth(1).unwrap_or("0").parse().unwrap();
+        (status, response.split_once("\r\n\r\n").unwrap_or_default().1.to_owned())
     }
 
     fn push(&self, query: &str, token: &str) -> (u16, String) {
@@ -93,14 +93,14 @@ fn example() -> Claims {
 }
 
 #[test]
-fn it_is_off_by_default() {
+fn is_off_by_default() {
     let world = World::new();
     let ran = world.run(&["listen"]).ended(3);
     assert!(ran.stdout.contains("listening is off"), "{}", ran.stdout);
 }
 
 #[test]
-fn a_pushed_pattern_is_run_and_reported() {
+fn runs_a_pattern_and_returns_its_report() {
     let key = PrivateKey::generate();
     let listener = listen(&key);
     let (status, body) = listener.push("", &sign(&key, &example()).unwrap());
@@ -123,12 +123,12 @@ fn a_pushed_pattern_is_run_and_reported() {
 
 /// The script of docs/operators.md.
 #[test]
-fn operators_push_with_a_script() {
+fn accepts_pushes_of_the_documented_script() {
     let programs = ["curl", "jq", "openssl"];
-    let is_here = |name: &&str| Command::new(name).arg("--version").output().is_ok();
-    if !programs.iter().all(is_here) {
+    let is_installed = |name: &&str| Command::new(name).arg("--version").output().is_ok();
+    if !programs.iter().all(is_installed) {
         assert!(std::env::var("CI").is_err(), "{programs:?} are needed for this test");
-        eprintln!("SKIPPED: {programs:?} are not all here");
+        eprintln!("SKIPPED: {programs:?} are not all installed");
         return;
     }
     let key = PrivateKey::generate();
@@ -152,7 +152,7 @@ fn operators_push_with_a_script() {
 }
 
 #[test]
-fn what_is_not_a_good_push_is_refused() {
+fn refuses_invalid_pushes() {
     let key = PrivateKey::generate();
     let listener = listen(&key);
     let refused = |claims: &Claims, key: &PrivateKey, status: u16, said: &str| {
@@ -181,12 +181,12 @@ fn what_is_not_a_good_push_is_refused() {
     assert_eq!(post("PUT /etcha/v1/push/ci"), 405);
     assert_eq!(listener.push("", "not a token").0, 401);
     assert_eq!(listener.push("", &"x".repeat(protocol::token::TOKEN_MAX + 2)).0, 413);
-    // And it is still there.
+    // The server still accepts a valid push.
     assert_eq!(post("POST /etcha/v1/push/ci"), 200);
 }
 
 #[test]
-fn a_push_is_not_taken_again_after_a_restart_or_a_reboot() {
+fn refuses_a_repeated_push_after_a_restart_or_reboot() {
     let key = PrivateKey::generate();
     let listener = listen(&key);
     let token = sign(&key, &example()).unwrap();
@@ -199,7 +199,7 @@ fn a_push_is_not_taken_again_after_a_restart_or_a_reboot() {
     assert!(status == 401 && body.contains("jti was pushed before"), "{status} {body}");
     assert_eq!(listener.push("", &sign(&key, &example()).unwrap()).0, 200);
 
-    // What lived as long as the boot is gone.
+    // A reboot clears /run.
     std::fs::remove_dir_all(listener.world.path("host/run")).unwrap();
     listener.world.write("host/proc/uptime", "1.50 0.10\n");
     let listener = listener.restarted();
@@ -208,7 +208,7 @@ fn a_push_is_not_taken_again_after_a_restart_or_a_reboot() {
 }
 
 #[test]
-fn one_push_runs_at_a_time_and_others_are_told() {
+fn refuses_a_push_while_another_runs() {
     let key = PrivateKey::generate();
     let listener = listen(&key);
     let slow =

@@ -1,12 +1,12 @@
-//! When the host is rebooted into what was installed.
+//! When the host is rebooted into an installed release.
 
 use protocol::esp::Slot;
 use serde_json::json;
 
 use crate::world::{World, now};
 
-const SESSION: &str = "USER=ann\nSTATE=active\nCLASS=user\n";
-const INHIBITOR: &str = "WHAT=shutdown\nMODE=block\nWHO=backup\nWHY=nightly\n";
+const SESSION: &str = r#"[{"session":"1","user":"ann","class":"user"}]"#;
+const INHIBITOR: &str = r#"[{"who":"backup","what":"shutdown","why":"nightly","mode":"block"}]"#;
 
 fn world(reboot: serde_json::Value) -> World {
     let world = World::new();
@@ -15,9 +15,9 @@ fn world(reboot: serde_json::Value) -> World {
     world
 }
 
-/// An update that leaves the reboot to a timer: when it comes, in Unix seconds.
+/// Runs an update that has to schedule the reboot, and returns the time of the timer in Unix seconds.
 #[track_caller]
-fn woken(world: &World, why: &str) -> u64 {
+fn scheduled_time(world: &World, why: &str) -> u64 {
     let ran = world.run(&["update"]).ended(0);
     assert!(ran.stdout.contains("has to wait") && ran.stdout.contains(why), "{}", ran.stdout);
     let commands = world.commands();
@@ -29,45 +29,120 @@ fn woken(world: &World, why: &str) -> u64 {
 }
 
 #[test]
-fn users_and_inhibitors_are_waited_for() {
-    for (path, text, why) in [
-        ("host/run/systemd/sessions/1", SESSION, "ann is logged in"),
-        ("host/run/systemd/inhibit/1", INHIBITOR, "backup inhibits a shutdown (nightly)"),
+fn waits_for_users_and_inhibitors() {
+    for (sessions, inhibitors, why) in [
+        (SESSION, "[]", "ann is logged in"),
+        ("[]", INHIBITOR, "backup inhibits a shutdown (nightly)"),
     ] {
         let world = world(json!("idle"));
-        world.write(path, text);
+        world.set_sessions(sessions);
+        world.set_inhibitors(inhibitors);
         let before = now();
-        let at = woken(&world, why);
+        let at = scheduled_time(&world, why);
         assert!((before + 900..=now() + 900).contains(&at), "{before} {at}");
-        // It is decided anew by every run: nothing is remembered but the trial.
-        std::fs::remove_file(world.path(path)).unwrap();
+        // Every run decides again; only the trial is stored.
+        world.set_sessions("[]");
+        world.set_inhibitors("[]");
         assert_eq!(world.run(&["update", "--json"]).ended(0).json()["step"], "pending");
         assert_eq!(world.commands(), "systemctl reboot\n");
     }
     let world = world(json!("now"));
-    world.write("host/run/systemd/sessions/1", SESSION);
+    world.set_sessions(SESSION);
     world.run(&["update"]).ended(0);
     assert!(world.rebooted());
 }
 
+/// A host on which logind does not answer must not be rebooted while a user may be logged in.
 #[test]
-fn a_reboot_that_is_outstanding_does_not_wait_for_the_cdn() {
+fn waits_if_logind_cannot_be_asked() {
+    let fail = "#!/bin/sh\necho 'Failed to connect to bus' >&2; exit 1\n";
+    for (failing, why) in [
+        (&["loginctl"][..], "cannot list users: \"loginctl list-sessions"),
+        (&["systemd-inhibit", "busctl"], "cannot list inhibitors: \"busctl"),
+    ] {
+        let world = world(json!("idle"));
+        for program in failing {
+            world.program(program, fail);
+        }
+        scheduled_time(&world, why);
+        let ran = world.run(&["update"]).ended(0);
+        assert!(ran.stderr.contains("Failed to connect to bus"), "{}", ran.stderr);
+        assert!(!world.rebooted());
+        let status = world.run(&["status", "--json"]).ended(0).json();
+        let shown = status["reboot"]["waiting"]["why"].as_str().unwrap();
+        assert!(shown.contains(why), "{shown}");
+        // The other policies do not depend on logind.
+        world.write("esp/etchaos/config.json", json!({"reboot": "now"}).to_string());
+        world.run(&["update"]).ended(0);
+        assert!(world.rebooted());
+    }
+}
+
+#[test]
+fn asks_the_system_bus_where_systemd_inhibit_has_no_json() {
     let world = world(json!("idle"));
-    world.write("host/run/systemd/sessions/1", SESSION);
-    woken(&world, "ann is logged in");
+    world.program("systemd-inhibit", "#!/bin/sh\necho 'unrecognized option' >&2; exit 1\n");
+    let reply = r#"{"type":"a(ssssuu)","data":[[["shutdown","backup","nightly","block",0,7]]]}"#;
+    world.program("busctl", &format!("#!/bin/sh\necho '{reply}'\n"));
+    scheduled_time(&world, "backup inhibits a shutdown (nightly)");
+}
+
+#[test]
+fn reports_a_systemctl_that_hangs() {
+    let hang = "#!/bin/sh\nexec sleep 600\n";
+    let start = std::time::Instant::now();
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            let world = world(json!("idle"));
+            world.program("systemctl", hang);
+            world.run(&["update"]).failed(&["\"systemctl reboot\" did not end within 30 s"]);
+        });
+        scope.spawn(|| {
+            let world = World::new();
+            world.program("systemctl", hang);
+            let ran = world.run(&["status", "--json"]).ended(0);
+            assert!(ran.stderr.contains("did not end within 10 s"), "{}", ran.stderr);
+            assert_eq!(ran.json()["nextPoll"], json!(null));
+        });
+        scope.spawn(|| {
+            let world = World::new();
+            world.write(
+                "esp/etchaos/config.json",
+                json!({"health": {"units": ["app.service"]}}).to_string(),
+            );
+            world.program("systemctl", hang);
+            // The host has no uptime here, so the deadline has passed.
+            let ran = world.run(&["health", "--wait", "--json"]).ended(1);
+            let problem = &ran.json()["problems"][0];
+            assert!(problem.as_str().unwrap().contains("systemctl did not answer"), "{problem}");
+        });
+        scope.spawn(|| {
+            let world = world(json!("idle"));
+            world.program("loginctl", hang);
+            scheduled_time(&world, "\"loginctl list-sessions");
+        });
+    });
+    assert!(start.elapsed().as_secs() < 120);
+}
+
+#[test]
+fn reboots_even_if_the_cdn_fails() {
+    let world = world(json!("idle"));
+    world.set_sessions(SESSION);
+    scheduled_time(&world, "ann is logged in");
     world.publish_token("an error page");
-    // It is still put off while it has to be, and still not done where nothing is to be done.
+    // The reboot still waits for users, and commands that must not reboot do not.
     world.run(&["update"]).failed(&["manifest"]);
     assert!(world.commands().contains("--on-calendar=@"));
-    std::fs::remove_file(world.path("host/run/systemd/sessions/1")).unwrap();
-    for refused in [&["update", "--dry-run"][..], &["update", "--no-reboot"], &["check"]] {
-        world.run(refused).failed(&["manifest"]);
-        assert!(!world.rebooted(), "{refused:?}");
+    world.set_sessions("[]");
+    for arguments in [&["update", "--dry-run"][..], &["update", "--no-reboot"], &["check"]] {
+        world.run(arguments).failed(&["manifest"]);
+        assert!(!world.rebooted(), "{arguments:?}");
     }
     let ran = world.run(&["update"]);
     ran.failed(&["manifest", "rebooting into deb_"]);
     assert_eq!(world.commands(), "systemctl reboot\n");
-    // It was tried: that is over, or goes on without us.
+    // The trial has ended or is running.
     world.on_trial(Slot::A, Slot::B, 0);
     world.run(&["update"]).failed(&["manifest"]);
     assert!(!world.rebooted());
@@ -75,7 +150,7 @@ fn a_reboot_that_is_outstanding_does_not_wait_for_the_cdn() {
     world.boot(Slot::B);
     world.run(&["update"]).failed(&["manifest"]);
     assert!(!world.rebooted());
-    // What is not whole is not booted.
+    // A damaged slot is not booted.
     world.boot(Slot::A);
     std::fs::write(world.esp("etchaos/b/initrd"), "short").unwrap();
     world.run(&["update"]).failed(&["manifest"]);
@@ -83,8 +158,8 @@ fn a_reboot_that_is_outstanding_does_not_wait_for_the_cdn() {
 }
 
 #[test]
-fn who_does_not_wait_for_inhibitors_is_not_stopped_by_them() {
-    // As systemd 257 answers, where an inhibitor is held and polkit is not there.
+fn policy_now_reboots_despite_inhibitors() {
+    // systemd 257 answers like this if an inhibitor is held and polkit is not installed.
     let refuses = |world: &World| {
         let log = world.path("commands");
         let script = format!(
@@ -98,30 +173,30 @@ fn who_does_not_wait_for_inhibitors_is_not_stopped_by_them() {
     now.run(&["update"]).ended(0);
     let commands = now.commands();
     assert!(commands.contains("--job-mode=replace-irreversibly reboot.target"), "{commands}");
-    // An inhibitor that was taken since the decision: the next run decides anew.
+    // If an inhibitor was taken after the decision, the next run decides again.
     let idle = world(json!("idle"));
     refuses(&idle);
-    idle.run(&["update"]).failed(&["systemctl reboot failed", "Access denied"]);
+    idle.run(&["update"]).failed(&["\"systemctl reboot\" failed", "Access denied"]);
     assert_eq!(idle.commands(), "systemctl reboot\n");
 }
 
-/// Answers that systemd-analyze gives; that it does give them is tested where it is asked.
+/// Lets systemd-analyze print a time. The unit tests run the real systemd-analyze.
 fn opens_at(world: &World, line: &str) {
     world.program("systemd-analyze", &format!("#!/bin/sh\necho '    Next elapse: {line}'\n"));
 }
 
 #[test]
-fn a_window_is_waited_for() {
+fn waits_for_the_window() {
     let window = json!({"window": "Sat 02:00 UTC", "duration": "2h"});
     let world = world(window);
     opens_at(&world, "Fri 2100-12-31 23:59:59 UTC");
-    assert_eq!(woken(&world, "window is shut"), 4_133_980_799);
-    // Open for as long as it is.
+    assert_eq!(scheduled_time(&world, "window is closed"), 4_133_980_799);
+    // The window is open.
     opens_at(&world, "Sat 2000-01-01 00:00:00 UTC");
     world.run(&["update"]).ended(0);
     assert!(world.rebooted());
-    world.write("host/run/systemd/sessions/1", SESSION);
-    woken(&world, "ann is logged in");
+    world.set_sessions(SESSION);
+    scheduled_time(&world, "ann is logged in");
     opens_at(&world, "never");
     let ran = world.run(&["update"]).ended(0);
     assert!(ran.stdout.contains("never opens again"), "{}", ran.stdout);
@@ -129,7 +204,7 @@ fn a_window_is_waited_for() {
 }
 
 #[test]
-fn a_window_that_is_none_is_found_before_anything_is_installed() {
+fn refuses_an_invalid_window_before_the_download() {
     let world = world(json!({"window": "SECRET", "duration": "2h"}));
     world.program("systemd-analyze", "#!/bin/sh\necho \"Failed to parse '$5'\" >&2; exit 1\n");
     let before = world.tree();
@@ -138,6 +213,6 @@ fn a_window_that_is_none_is_found_before_anything_is_installed() {
     assert!(!ran.stderr.contains("SECRET"), "{}", ran.stderr);
     assert_eq!(world.tree(), before);
     world.run(&["config"]).failed(&["\"window\" that systemd cannot read"]);
-    // Units are skipped or not, whatever the window is.
+    // The condition of the unit does not depend on the window.
     world.run(&["config", "--require", "cdn"]).ended(0);
 }

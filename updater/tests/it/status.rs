@@ -1,9 +1,10 @@
-//! What a host tells of itself: `status`, `verify`, `update --dry-run` and the metrics.
+//! Reports on a host: `status`, `verify`, `update --dry-run` and the metrics.
 
 use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
 
+use protocol::esp::PARTIAL;
 use protocol::esp::Slot::{A, B};
 use serde_json::{Value, json};
 
@@ -38,7 +39,7 @@ fn status_shows_both_slots() {
 }
 
 #[test]
-fn status_tells_of_the_last_runs() {
+fn status_shows_the_last_runs() {
     let world = World::new();
     let before = now();
     let shown = status(&world);
@@ -77,7 +78,7 @@ fn status_tells_of_the_last_runs() {
         assert!(text.contains(part), "{part}: {text}");
     }
 
-    // What runs is on trial, and then it failed.
+    // The running release is on trial, and then it failed.
     world.on_trial(A, B, 2);
     world.boot(B);
     let shown = status(&world);
@@ -87,11 +88,13 @@ fn status_tells_of_the_last_runs() {
     let shown = status(&world);
     let id = crate::world::release(2).id().to_string();
     assert_eq!(shown["failed"], json!({"release": id, "slot": "b", "version": "13.2", "build": 2}));
-    assert!(world.run(&["status"]).stdout.contains("failed      slot b  13.2: not tried again"));
+    assert!(
+        world.run(&["status"]).stdout.contains("failed      slot b  13.2: not installed again")
+    );
 }
 
 #[test]
-fn status_asks_the_timer() {
+fn status_shows_the_next_poll() {
     let world = World::new();
     let at = now() + 7200;
     let timers = json!([{"next": at * 1_000_000, "unit": "etchaos-updater.timer"}]);
@@ -106,7 +109,7 @@ fn status_asks_the_timer() {
 }
 
 #[test]
-fn hostile_records_are_only_shown() {
+fn status_sanitises_records() {
     let world = World::new();
     let error = json!({"time": u64::MAX, "command": "\u{1b}[2J", "error": "a\nb"});
     world.write("host/run/etchaos-updater/error.json", error.to_string());
@@ -118,13 +121,13 @@ fn hostile_records_are_only_shown() {
 }
 
 #[test]
-fn a_broken_configuration_hides_only_itself() {
+fn status_and_verify_work_with_a_broken_configuration() {
     let world = World::new();
     world.run(&["check"]).ended(0);
     world.fill(B, 2, 2);
     fs::remove_file(world.esp("etchaos/b/initrd")).unwrap();
     world.write("esp/etchaos/config.json", r#"{"cnd": "x"}"#);
-    // As the unit does it.
+    // The unit runs this.
     assert_eq!(world.run(&["config", "--require", "cdn"]).code, 255);
     let ran = world.run(&["status", "--json"]);
     let shown = ran.json();
@@ -152,14 +155,14 @@ fn a_broken_configuration_hides_only_itself() {
         shown["problems"].as_array().unwrap().iter().filter_map(Value::as_str).collect();
     let [slot, config] = problems[..] else { panic!("{problems:?}") };
     assert!(slot.contains("slot b is damaged") && config.contains("`cnd`"), "{problems:?}");
-    // By the image's keys alone it is not known for certain, so it is not remembered.
+    // With the keys of the image alone the result is not certain, so it is not recorded.
     assert_eq!(world.run(&["status", "--json"]).json()["verified"], json!(null));
     world.fill(B, 2, 2);
     let text = world.run(&["verify"]).ended(1).stdout;
     assert!(text.contains("slot b  whole") && text.contains("`cnd`"), "{text}");
     assert!(!text.contains("repairs"), "{text}");
 
-    // Where the keys are what is broken, nothing can be said of the slots.
+    // With broken keys the slots cannot be verified.
     world.write("host/usr/lib/etchaos/keys", "x");
     let shown = world.run(&["status", "--json"]).ended(1).json();
     assert_eq!((&shown["slots"], &shown["running"]["slot"]), (&json!(null), &json!("a")));
@@ -168,8 +171,51 @@ fn a_broken_configuration_hides_only_itself() {
     world.run(&["verify"]).failed(&["`cnd`"]);
 }
 
+/// A partial slot has no result of `verify`, as an empty one has none.
 #[test]
-fn a_download_that_was_killed_is_not_shown() {
+fn status_shows_how_much_of_a_partial_slot_is_there() {
+    let world = World::new();
+    world.fill(B, 2, 2);
+    fs::rename(world.esp("etchaos/b/release.jwt"), world.esp("etchaos/b").join(PARTIAL)).unwrap();
+    fs::write(world.esp("etchaos/b/initrd"), "12345").unwrap();
+    world.run(&["verify"]).ended(0);
+    let kernel = content(protocol::Role::Kernel, 2).len();
+    let total = kernel + content(protocol::Role::Initrd, 2).len();
+    let text = world.run(&["status"]).ended(0).stdout;
+    let verified = text.lines().find(|line| line.starts_with("verified")).unwrap();
+    let expected = format!("b partial ({} of {total} bytes)", kernel + 5);
+    assert!(verified.contains("a whole") && verified.contains(&expected), "{verified}");
+    let slot = text.lines().find(|line| line.starts_with("slot b")).unwrap();
+    assert!(
+        slot.contains("partial") && slot.contains(&format!("{} of {total}", kernel + 5)),
+        "{slot}"
+    );
+    fs::remove_dir_all(world.esp("etchaos/b")).unwrap();
+    assert!(world.run(&["status"]).stdout.contains("b empty"));
+}
+
+#[test]
+fn the_log_level_can_be_set() {
+    let world = World::new();
+    let stderr = |filter: Option<&str>, arguments: &[&str]| {
+        let mut command = world.command(arguments);
+        command.env_remove("RUST_LOG").envs(filter.map(|filter| ("RUST_LOG", filter)));
+        String::from_utf8(command.output().unwrap().stderr).unwrap()
+    };
+    let command_line = "debug: running systemctl list-timers";
+    assert_eq!(stderr(None, &["status"]), "");
+    assert!(stderr(None, &["status", "--verbose"]).contains(command_line));
+    for filter in ["debug", "updater=debug", "hyper=off,updater=trace"] {
+        assert!(stderr(Some(filter), &["status"]).contains(command_line), "{filter}");
+    }
+    assert_eq!(stderr(Some("error"), &["status"]), "");
+    let warning = stderr(Some("loud"), &["status"]);
+    assert!(warning.starts_with("warning: ") || warning.starts_with("warn: "), "{warning}");
+    assert!(warning.contains("RUST_LOG=\"loud\" is ignored"), "{warning}");
+}
+
+#[test]
+fn status_hides_a_killed_download() {
     let world = World::new();
     let download = |time: u64| json!({"time": time, "role": "initrd", "done": 5, "total": 9});
     let record = |time: u64| {
@@ -184,15 +230,15 @@ fn a_download_that_was_killed_is_not_shown() {
 }
 
 #[test]
-fn who_is_not_root_sees_what_can_be_seen() {
+fn status_works_without_root() {
     let world = World::new();
     world.run(&["check"]).ended(0);
     world.write("host/proc/cmdline", "quiet etchaos.slot=a etchaos.esp=ABCD-1234\n");
     world.write("host/dev/disk/by-uuid/ABCD-1234", "a disk");
     fs::create_dir_all(world.path("host/run/etchaos")).unwrap();
     fs::set_permissions(world.path(""), Permissions::from_mode(0o755)).unwrap();
-    // Where the program lies, others may not look. Not fs::copy: what other tests fork in that moment
-    // would have the copy open for writing, and then it cannot be run ("Text file busy").
+    // Other users cannot read the build directory. With fs::copy, a process that another test forks at
+    // that moment would keep the copy open for writing, and running it would fail ("Text file busy").
     let mut copy = std::process::Command::new("cp");
     copy.arg(env!("CARGO_BIN_EXE_updater")).arg(world.path("updater"));
     assert!(copy.status().unwrap().success());
@@ -218,7 +264,7 @@ fn who_is_not_root_sees_what_can_be_seen() {
 }
 
 #[test]
-fn verify_finds_what_status_does_not() {
+fn verify_finds_damage_that_status_does_not() {
     let world = World::new();
     world.fill(B, 2, 2);
     let ran = world.run(&["verify"]).ended(0);
@@ -238,16 +284,16 @@ fn verify_finds_what_status_does_not() {
     assert_eq!((&json["whole"], &json["slots"]["b"]["state"]), (&json!(false), &json!("damaged")));
     let verified = &status(&world)["verified"];
     assert_eq!((&verified["a"], &verified["b"]), (&json!(true), &json!(false)));
-    // And it does.
+    // The update repairs it.
     world.run(&["update"]).ended(0);
     world.run(&["verify"]).ended(0);
 }
 
 #[test]
-fn progress_is_for_terminals() {
+fn progress_is_shown_only_on_terminals() {
     let world = World::new();
     assert_eq!(world.run(&["verify"]).ended(0).stderr, "");
-    // It gives the program a terminal.
+    // script(1) runs the program on a terminal.
     let command = world.command(&["verify"]);
     let words = std::iter::once(command.get_program()).chain(command.get_args());
     let line: Vec<String> = words.map(|word| format!("'{}'", word.to_str().unwrap())).collect();
@@ -257,7 +303,7 @@ fn progress_is_for_terminals() {
         .output();
     let Ok(output) = ran else {
         assert!(std::env::var("CI").is_err(), "script is needed for this test");
-        eprintln!("SKIPPED: there is no program \"script\" here");
+        eprintln!("SKIPPED: script is not installed");
         return;
     };
     let shown = String::from_utf8(output.stdout).unwrap();
@@ -268,7 +314,7 @@ fn progress_is_for_terminals() {
 }
 
 #[test]
-fn verify_looks_at_what_the_host_needs() {
+fn verify_requires_the_good_slot_and_grubenv() {
     let world = World::new();
     // The spare slot may be empty; the good one and grubenv may not.
     world.run(&["verify"]).ended(0);
@@ -284,11 +330,11 @@ fn verify_looks_at_what_the_host_needs() {
 }
 
 #[test]
-fn a_dry_run_writes_nothing() {
+fn dry_run_writes_nothing() {
     let world = World::new();
     world.publish(2);
     world.fill(B, 7, 0);
-    // What was polled before is remembered until the next boot.
+    // The record of this poll must not change.
     world.run(&["check"]).ended(10);
     let before = (world.tree(), crate::world::tree(&world.path("host")));
     let ran = world.run(&["update", "--dry-run"]).ended(0);
@@ -298,15 +344,15 @@ fn a_dry_run_writes_nothing() {
     assert_eq!(before, (world.tree(), crate::world::tree(&world.path("host"))));
     assert_eq!(world.commands(), "");
     assert!(world.cdn.requests().iter().all(|request| request.ends_with(".jwt")));
-    // It does not wait for, and does not disturb, who is at work.
+    // It does not need the lock that another process holds.
     let other = fs::File::open(world.esp("")).unwrap();
     other.lock().unwrap();
     world.run(&["update", "--dry-run"]).ended(0);
 }
 
-/// Who came second changed nothing, and says so to who started it. The first one may be doing fine.
+/// A command that found the ESP locked changed nothing. The process that holds the lock may succeed.
 #[test]
-fn who_is_refused_because_another_one_is_at_work_is_no_last_error() {
+fn a_locked_esp_is_not_recorded_as_last_error() {
     let world = World::new();
     let path = world.path("etchaos.prom");
     world.write("esp/etchaos/config.json", json!({"metrics": path}).to_string());
@@ -320,14 +366,14 @@ fn who_is_refused_because_another_one_is_at_work_is_no_last_error() {
     }
     let text = fs::read_to_string(&path).unwrap();
     assert!(!text.contains("etchaos_last_error_timestamp_seconds"), "{text}");
-    // Another error is one.
+    // Other errors are recorded.
     other.unlock().unwrap();
     world.run(&["rollback"]).failed(&["nothing to go back to"]);
     assert_eq!(status(&world)["lastError"]["command"], "rollback");
 }
 
 #[test]
-fn metrics_are_written_if_asked_for() {
+fn writes_metrics_if_configured() {
     let world = World::new();
     let directory = world.path("textfiles");
     let path = directory.join("etchaos.prom");
@@ -351,7 +397,7 @@ fn metrics_are_written_if_asked_for() {
     let mode = fs::metadata(&path).unwrap().permissions().mode();
     assert_eq!(mode & 0o777, 0o644);
 
-    // Who watches sees errors, too.
+    // Metrics also show errors.
     let text = fs::read_to_string(&path).unwrap();
     assert!(!text.contains("etchaos_last_error_timestamp_seconds"), "{text}");
     world.publish(3);
@@ -361,14 +407,14 @@ fn metrics_are_written_if_asked_for() {
     assert!(text.contains("\netchaos_last_error_timestamp_seconds "), "{text}");
     world.publish(3);
 
-    // Nor has it to wait for the next run to see that somebody went back.
+    // A rollback updates the metrics at once.
     has("etchaos_failed_release 0");
     world.run(&["rollback", "--no-reboot"]).ended(0);
     has("etchaos_failed_release 1");
     has("etchaos_reboot_outstanding 0");
     assert!(!fs::read_to_string(&path).unwrap().contains("etchaos_trial_tries_left"));
 
-    // A directory that cannot be made does not stop an update.
+    // An update succeeds even if the directory cannot be created.
     fs::remove_dir_all(&directory).unwrap();
     fs::write(&directory, "a file").unwrap();
     let ran = world.run(&["update"]).ended(0);

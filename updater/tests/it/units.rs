@@ -1,4 +1,4 @@
-//! The units, by systemd's own judgement.
+//! Checks the systemd units with systemd-analyze.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -7,18 +7,18 @@ fn directory() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("systemd")
 }
 
-/// What the builder puts into an image.
+/// Returns the directory of the files that the builder copies into an image.
 fn image_files() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../builder/variants/files")
 }
 
-/// systemd-analyze with these arguments: all that it says. Without it these tests prove nothing.
+/// Runs systemd-analyze and returns its output, or `None` if it is not installed.
 fn analyze(arguments: &[&str]) -> Option<String> {
     let mut command = Command::new("systemd-analyze");
     let ran = command.arg("--no-pager").args(arguments).current_dir(directory()).output();
     let Ok(output) = ran else {
         assert!(std::env::var("CI").is_err(), "systemd-analyze is needed for this test");
-        eprintln!("SKIPPED: there is no systemd-analyze here");
+        eprintln!("SKIPPED: systemd-analyze is not installed");
         return None;
     };
     let text = [output.stdout, output.stderr].concat();
@@ -26,18 +26,18 @@ fn analyze(arguments: &[&str]) -> Option<String> {
 }
 
 #[test]
-fn the_update_service_is_in_a_sandbox() {
-    let Some(said) = analyze(&["security", "--offline=true", "etchaos-updater.service"]) else {
+fn the_update_service_is_sandboxed() {
+    let Some(output) = analyze(&["security", "--offline=true", "etchaos-updater.service"]) else {
         return;
     };
-    let exposure = said.split("exposure level for etchaos-updater.service: ").nth(1);
+    let exposure = output.split("exposure level for etchaos-updater.service: ").nth(1);
     let exposure = exposure.and_then(|rest| rest.split(' ').next()?.parse::<f64>().ok());
-    let exposure = exposure.unwrap_or_else(|| panic!("{said}"));
-    assert!(exposure < 3.0, "{said}");
+    let exposure = exposure.unwrap_or_else(|| panic!("{output}"));
+    assert!(exposure < 3.0, "{output}");
 }
 
 #[test]
-fn systemd_knows_every_line_of_the_units() {
+fn systemd_accepts_the_units() {
     let mut units: Vec<String> = std::fs::read_dir(directory())
         .unwrap()
         .map(|entry| entry.unwrap().file_name().into_string().unwrap())
@@ -47,18 +47,18 @@ fn systemd_knows_every_line_of_the_units() {
     assert!(units.len() >= 4, "{units:?}");
     let mut arguments = vec!["verify", "--man=no"];
     arguments.extend(units.iter().map(String::as_str));
-    let Some(said) = analyze(&arguments) else { return };
-    // The program is not installed here. Of other units here we know nothing.
+    let Some(output) = analyze(&arguments) else { return };
+    // The updater is not installed on the build host, and problems of other units do not matter.
     let is_ours = |line: &&str| line.contains("etchaos") && !line.contains("is not executable");
-    let complaints: Vec<&str> = said.lines().filter(is_ours).collect();
-    assert_eq!(complaints, [""; 0], "{said}");
+    let problems: Vec<&str> = output.lines().filter(is_ours).collect();
+    assert_eq!(problems, [""; 0], "{output}");
 }
 
-/// What ends a boot that hangs must not wait for it. systemd orders a unit with one of these after the
-/// mounts, and the first one after systemd-tmpfiles-setup.service, too (systemd.exec(5), "Implicit
+/// The units that end a boot that hangs must not wait for other units. systemd orders a unit with one of
+/// these settings after the mounts, and one with PrivateTmp= after systemd-tmpfiles-setup.service (systemd.exec(5), "Implicit
 /// dependencies").
 #[test]
-fn what_watches_over_the_boot_waits_for_nothing() {
+fn watchdog_units_have_no_dependencies() {
     for unit in ["etchaos-deadline.service", "etchaos-fallback.service"] {
         let text = std::fs::read_to_string(directory().join(unit)).unwrap();
         assert!(text.lines().any(|line| line == "DefaultDependencies=no"), "{unit}");
@@ -70,11 +70,12 @@ fn what_watches_over_the_boot_waits_for_nothing() {
     }
 }
 
-/// If a disk comes late or a mount fails, `config --require listen` ends with 255, and the unit is tried
-/// again until it works. One that has failed for good would make the boot unhealthy. And an exit code
-/// that counts as success goes on with ExecStart=, so it must not be one of `config --require`.
+/// If a disk appears late or a mount fails, `config --require listen` ends with 255, and systemd restarts
+/// the unit until it works. A unit that failed permanently would make the boot unhealthy. systemd continues
+/// with ExecStart= after an exit code that counts as success, so SuccessExitStatus= must not contain an exit
+/// code of `config --require`.
 #[test]
-fn who_listens_is_tried_again_and_never_fails() {
+fn the_listen_service_is_restarted_and_never_fails() {
     let text = std::fs::read_to_string(directory().join("etchaos-listen.service")).unwrap();
     for line in [
         "ExecCondition=/usr/bin/etchaos-updater config --require listen",
@@ -86,10 +87,11 @@ fn who_listens_is_tried_again_and_never_fails() {
     }
 }
 
-/// Where nobody can log in, emergency and rescue mode end with a reboot: on trial at once, so that the
-/// boot loader falls back. Any other host comes back to the same, and must not go round every 15 seconds.
+/// Because there is no login, emergency and rescue mode end with a reboot. A boot on trial reboots soon, so
+/// that the boot loader falls back. Any other host boots the same slot again, and must not do so every 15
+/// seconds.
 #[test]
-fn a_host_that_gives_up_reboots_soon_only_on_trial() {
+fn emergency_mode_reboots_soon_only_on_trial() {
     let text = |unit: &str| {
         let drop_in = format!("usr/lib/systemd/system/{unit}.service.d/etchaos.conf");
         std::fs::read_to_string(image_files().join(drop_in)).unwrap()
@@ -101,13 +103,13 @@ fn a_host_that_gives_up_reboots_soon_only_on_trial() {
     }
     let start = emergency.lines().rfind(|line| line.starts_with("ExecStart=")).unwrap();
     let script = start.strip_prefix("ExecStart=/bin/sh -c '").unwrap().strip_suffix('\'').unwrap();
-    // systemd would read these before the shell does.
+    // systemd would interpret these characters before the shell does.
     assert!(!script.contains(['$', '%', '\\', '\'']), "{script}");
 
     let directory = tempfile::tempdir().unwrap();
     let cmdline = directory.path().join("cmdline");
     let script = script.replace("/proc/cmdline", &cmdline.display().to_string());
-    // It says how long it would sleep, in place of sleeping.
+    // The script prints the duration instead of sleeping.
     let script = format!("sleep() {{ echo \"$@\"; exit; }}\n{script}");
     for (arguments, seconds) in [
         ("quiet etchaos.slot=b etchaos.trial=2\n", "15\n"),
@@ -121,10 +123,10 @@ fn a_host_that_gives_up_reboots_soon_only_on_trial() {
     }
 }
 
-/// docker.service waits for the network, and a unit that fails makes a boot unhealthy: a host without a
-/// network, such as one that is updated from a stick, would go back from every update.
+/// docker.service waits for the network, and a failed unit makes a boot unhealthy. A host without a network,
+/// such as one that is updated from a USB stick, would roll back every update.
 #[test]
-fn a_boot_without_a_network_is_not_unhealthy() {
+fn a_missing_network_does_not_make_the_boot_unhealthy() {
     let drop_in = "usr/lib/systemd/system/systemd-networkd-wait-online.service.d/etchaos.conf";
     let text = std::fs::read_to_string(image_files().join(drop_in)).unwrap();
     let starts: Vec<&str> =

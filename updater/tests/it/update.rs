@@ -368,7 +368,7 @@ fn reboot_is_as_configured() {
     assert!(!world.rebooted());
     world.program("systemctl", "#!/bin/sh\necho no >&2; exit 1\n");
     let failed = world.run(&["update"]);
-    failed.failed(&["systemctl reboot failed", "reboot by hand", ": no"]);
+    failed.failed(&["\"systemctl reboot\" failed", "reboot by hand", ": no"]);
 }
 
 #[test]

@@ -127,6 +127,8 @@ impl World {
             let script = format!("#!/bin/sh\necho {program} \"$@\" >>{}\n", log.display());
             world.program(program, &script);
         }
+        world.set_sessions("[]");
+        world.set_inhibitors("[]");
         fs::create_dir_all(world.path("host/run")).unwrap();
         world.publish(1);
         world
@@ -235,6 +237,19 @@ impl World {
         let path = format!("bin/{name}");
         self.write(&path, script);
         fs::set_permissions(self.path(&path), fs::Permissions::from_mode(0o755)).unwrap();
+    }
+
+    /// Sets the JSON that loginctl prints as the list of sessions, as in systemd 256 and later.
+    pub fn set_sessions(&self, json: &str) {
+        let script = format!(
+            "#!/bin/sh\ncase $1 in list-sessions) echo '{json}';; *) printf 'Class=user\\nState=active\\n';; esac\n"
+        );
+        self.program("loginctl", &script);
+    }
+
+    /// Sets the JSON that systemd-inhibit prints as the list of inhibitors, as in systemd 260 and later.
+    pub fn set_inhibitors(&self, json: &str) {
+        self.program("systemd-inhibit", &format!("#!/bin/sh\necho '{json}'\n"));
     }
 
     /// What systemd was asked for since the last time, a command a line.

@@ -4,11 +4,11 @@ use protocol::grubenv::{BootState, Trial};
 use serde_json::json;
 
 use super::*;
+use crate::host_status::Disk;
 use crate::plan::{Content, Slots};
-use crate::record::{Checked, Failure, HealthFound, Poll};
-use crate::status::Disk;
+use crate::record::{Checked, Failure, HealthResult, Poll};
 
-fn nothing() -> Status {
+fn unknown_status() -> Status {
     Status {
         now: 1_790_000_000,
         running: None,
@@ -26,7 +26,7 @@ fn trial(slot: Slot, tries: u8) -> Option<Trial> {
     Some(Trial { slot, tries, release: "0123456789abcdef".parse().ok(), since: None })
 }
 
-fn everything() -> Status {
+fn full_status() -> Status {
     let poll = Poll {
         time: 1_789_000_000,
         outcome: "pending".into(),
@@ -35,7 +35,7 @@ fn everything() -> Status {
         cdn: "https://x".into(),
     };
     let health =
-        HealthFound { time: 5, slot: Slot::A, state: HealthState::Healthy, problems: Vec::new() };
+        HealthResult { time: 5, slot: Slot::A, state: HealthState::Healthy, problems: Vec::new() };
     Status {
         running: Some(Slot::A),
         image: Some("13\\\"1\n".into()),
@@ -51,12 +51,12 @@ fn everything() -> Status {
             checked: Some(Checked { time: 9, a: Some(true), b: Some(false) }),
             ..Records::default()
         },
-        ..nothing()
+        ..unknown_status()
     }
 }
 
-/// Reads the text format strictly: every sample after its HELP and TYPE, samples of a metric together,
-/// no sample twice, a line feed at the end.
+/// Parses the text format strictly: HELP and TYPE come before the samples, the samples of a metric are
+/// together, no sample is repeated, and the text ends with a line feed.
 fn samples(text: &str) -> BTreeMap<String, u64> {
     assert!(text.ends_with('\n') && !text.contains("\n\n"));
     let is_name = |name: &str| {
@@ -91,7 +91,7 @@ fn samples(text: &str) -> BTreeMap<String, u64> {
     found
 }
 
-/// `{name="value",…}` where a value has its quotes and backslashes escaped.
+/// Checks labels in the form `{name="value",…}`, with escaped quotes and backslashes.
 fn check_labels(labels: &str) {
     let mut rest = labels.strip_prefix('{').and_then(|rest| rest.strip_suffix('}')).unwrap();
     loop {
@@ -109,8 +109,8 @@ fn check_labels(labels: &str) {
 }
 
 #[test]
-fn what_is_known_is_said() {
-    let found = samples(&text(&everything()));
+fn writes_every_known_value() {
+    let found = samples(&text(&full_status()));
     for (sample, value) in [
         ("etchaos_last_poll_timestamp_seconds", 1_789_000_000),
         ("etchaos_last_error_timestamp_seconds", 7),
@@ -131,48 +131,48 @@ fn what_is_known_is_said() {
 }
 
 #[test]
-fn every_step_says_whether_an_update_is_available() {
+fn maps_every_step_to_update_available() {
     let available = |outcome: &str| {
-        let mut status = everything();
+        let mut status = full_status();
         status.records.poll.as_mut().unwrap().outcome = outcome.into();
         samples(&text(&status)).get("etchaos_update_available").copied()
     };
     let expected = [
         ("upToDate", 0),
-        // Waits until the running one is confirmed, or for a newer one.
+        // The update waits until the running release is confirmed, or for a newer release.
         ("unconfirmed", 0),
         ("failedBefore", 0),
         ("downgrade", 0),
-        // What is offered runs already.
+        // The offered release is running already.
         ("withdraw", 0),
         ("install", 1),
         ("activate", 1),
         ("repair", 1),
         ("pending", 1),
         ("return", 1),
-        // It is there, and waits for a boot that does not come.
+        // The release is installed and waits for a reboot.
         ("notTried", 1),
     ];
     for (outcome, value) in expected {
         assert_eq!(available(outcome), Some(value), "{outcome}");
     }
-    assert_eq!(available("of a newer updater"), None);
-    // These are all.
+    assert_eq!(available("step of a newer version"), None);
+    // The table above is complete.
     let names = include_str!("../commands/report.rs").split("fn step_name").nth(1).unwrap();
     let names: BTreeSet<_> = names.lines().filter_map(|line| line.split('"').nth(1)).collect();
     assert_eq!(names, expected.map(|(outcome, _)| outcome).into());
 }
 
 #[test]
-fn what_is_not_known_is_left_out() {
-    let found = samples(&text(&nothing()));
+fn leaves_out_unknown_values() {
+    let found = samples(&text(&unknown_status()));
     assert_eq!(found.len(), 2, "{found:?}");
     assert_eq!(found["etchaos_written_timestamp_seconds"], 1_790_000_000);
 }
 
 #[test]
-fn a_release_that_failed_is_told_from_one_that_is_on_trial() {
-    let mut status = everything();
+fn distinguishes_failed_release_from_trial() {
+    let mut status = full_status();
     let failed = |status: &Status| samples(&text(status))["etchaos_failed_release"];
     let set = |status: &mut Status, slot, tries| {
         status.disk.as_mut().unwrap().boot.trial = trial(slot, tries);
@@ -180,7 +180,7 @@ fn a_release_that_failed_is_told_from_one_that_is_on_trial() {
     set(&mut status, Slot::B, 0);
     assert_eq!(failed(&status), 1);
     assert_eq!(samples(&text(&status))["etchaos_reboot_outstanding"], 0);
-    // The last try, and it runs.
+    // This is the last try, and it is running.
     set(&mut status, Slot::A, 0);
     assert_eq!(failed(&status), 0);
 }

@@ -6,7 +6,7 @@ use serde_json::json;
 use tempfile::TempDir;
 
 const NOW: u64 = 1_800_000_000;
-/// Up for a day.
+/// The times of a host that has been up for a day.
 const CLOCK: Clock = Clock { now: NOW, booted: NOW - 86_400 };
 
 struct Host {
@@ -19,11 +19,14 @@ impl Host {
         Self { run: tempfile::tempdir().unwrap(), key: PrivateKey::generate() }
     }
 
-    /// A listener that was started now, with two names for one key.
+    /// Returns a new instance in which two sources have the same key.
     fn listener(&self) -> Push {
-        let seen = Seen::open(self.run.path().join("pushed")).unwrap();
+        let accepted = ReplayGuard::open(self.run.path().join("pushed")).unwrap();
         let ring: KeyRing = self.key.public().clone().into();
-        Push::new(BTreeMap::from([("ci".to_owned(), ring.clone()), ("too".to_owned(), ring)]), seen)
+        Push::new(
+            BTreeMap::from([("ci".to_owned(), ring.clone()), ("too".to_owned(), ring)]),
+            accepted,
+        )
     }
 
     fn sign(&self, claims: &Claims) -> String {
@@ -50,37 +53,40 @@ fn claims() -> Claims {
     }
 }
 
-fn is_again(result: Result<String, PushError>) -> bool {
-    matches!(result, Err(PushError::Seen(SeenError::Again)))
+fn is_repeated(result: Result<String, PushError>) -> bool {
+    matches!(result, Err(PushError::Replay(ReplayError::Repeated)))
 }
 
 #[test]
-fn a_push_runs_once() {
+fn runs_a_push_once() {
     let host = Host::new();
     let (listener, token) = (host.listener(), host.sign(&claims()));
     let report = listener.run("ci", &token, false, CLOCK).unwrap();
     assert!(report.contains(r#""outcome":"changed","output":"done\n""#), "{report}");
-    assert!(is_again(listener.run("ci", &token, false, CLOCK)));
-    assert!(is_again(listener.run("too", &token, false, CLOCK)), "another name for the same key");
+    assert!(is_repeated(listener.run("ci", &token, false, CLOCK)));
+    assert!(
+        is_repeated(listener.run("too", &token, false, CLOCK)),
+        "another source with the same key"
+    );
     assert!(matches!(listener.run("cd", &token, false, CLOCK), Err(PushError::Source(_))));
     drop(listener);
-    assert!(is_again(host.listener().run("ci", &token, false, CLOCK)), "after a restart");
+    assert!(is_repeated(host.listener().run("ci", &token, false, CLOCK)), "after a restart");
 }
 
 #[test]
-fn what_was_pushed_before_a_reboot_is_not_taken_after_it() {
-    // Whatever the signer's clock said, within what is taken, and however short the reboot was.
+fn refuses_pushes_from_before_the_reboot() {
+    // This holds for every accepted clock of the signer, and however short the reboot was.
     for skew in -3000..=20_i64 {
         let iat = NOW.checked_add_signed(skew).unwrap();
         let claims = Claims { iat: Some(iat), exp: Some(iat + 3600), ..claims() };
         let claims = verified(&claims);
         acceptable(&claims, CLOCK).unwrap();
         for (now, booted) in [(NOW + 1, NOW), (NOW + 300, NOW + 100), (NOW + 590, NOW + 550)] {
-            let judged = acceptable(&claims, Clock { now, booted });
-            assert!(matches!(judged, Err(PushError::BeforeBoot)), "{skew} {now}");
+            let result = acceptable(&claims, Clock { now, booted });
+            assert!(matches!(result, Err(PushError::BeforeBoot)), "{skew} {now}");
         }
     }
-    // A new one is, as soon as it can be told apart.
+    // A new token is accepted as soon as it can be distinguished.
     let clock = Clock { now: NOW, booted: NOW - AHEAD_MAX - 1 };
     assert!(acceptable(&verified(&claims()), clock).is_ok());
     assert_eq!(PushError::BeforeBoot.status(), 425);
@@ -92,37 +98,37 @@ fn verified(claims: &Claims) -> Verified<Claims> {
 }
 
 #[test]
-fn a_push_that_came_at_a_bad_moment_may_come_again() {
+fn accepts_a_push_again_that_was_refused_while_another_ran() {
     let host = Host::new();
     let (listener, token) = (host.listener(), host.sign(&claims()));
-    let other = listener.alone().unwrap();
-    assert!(matches!(listener.run("ci", &token, false, CLOCK), Err(PushError::Busy)));
+    let other = listener.lock().unwrap();
+    assert!(matches!(listener.run("ci", &token, false, CLOCK), Err(PushError::AnotherRuns)));
     drop(other);
     assert!(listener.run("ci", &token, false, CLOCK).is_ok());
 }
 
 #[test]
-fn whether_something_may_be_changed_is_signed() {
+fn takes_the_mode_from_the_token() {
     let host = Host::new();
-    let of = |mode, jti: &str| {
+    let token = |mode, jti: &str| {
         host.sign(&Claims { etchaos_mode: mode, jti: Some(jti.into()), ..claims() })
     };
     let listener = host.listener();
-    // Somebody on the way takes the query off, or puts it on.
-    for (jti, asked) in [("1", false), ("2", true)] {
-        let report = listener.run("ci", &of(Some(Mode::Check), jti), asked, CLOCK).unwrap();
+    // An attacker on the way may remove or add the query.
+    for (jti, check) in [("1", false), ("2", true)] {
+        let report = listener.run("ci", &token(Some(Mode::Check), jti), check, CLOCK).unwrap();
         assert!(report.contains("failed") && !report.contains("done"), "{report}");
     }
     for (jti, mode) in [("3", None), ("4", Some(Mode::Change))] {
-        let refused = listener.run("ci", &of(mode, jti), true, CLOCK);
+        let refused = listener.run("ci", &token(mode, jti), true, CLOCK);
         assert!(matches!(refused, Err(PushError::UnsignedCheck)));
-        let report = listener.run("ci", &of(mode, jti), false, CLOCK).unwrap();
+        let report = listener.run("ci", &token(mode, jti), false, CLOCK).unwrap();
         assert!(report.contains("done"), "{report}");
     }
 }
 
 #[test]
-fn claims_that_are_not_a_pushs_are_refused() {
+fn refuses_claims_that_are_not_for_a_push() {
     let host = Host::new();
     let changes: [fn(&mut Claims); 10] = [
         |c| c.iat = None,
@@ -133,7 +139,7 @@ fn claims_that_are_not_a_pushs_are_refused() {
         |c| (c.iat, c.exp) = (Some(NOW + AHEAD_MAX + 1), Some(NOW + 60)),
         |c| c.jti = None,
         |c| c.jti = Some(String::new()),
-        |c| c.aud = vec!["somebody.else".into()],
+        |c| c.aud = vec!["another.host".into()],
         |c| c.etcha_pattern = None,
     ];
     for (index, change) in changes.into_iter().enumerate() {

@@ -1,4 +1,4 @@
-//! Clients that mean no good, over loopback.
+//! Slow and hostile clients, over loopback.
 
 use std::io::{Read, Write};
 use std::net::{IpAddr, Ipv4Addr, TcpStream as Client};
@@ -9,26 +9,33 @@ use tokio::net::TcpSocket;
 
 use super::*;
 
-/// Much longer than the limits of these tests, for a machine that is busy.
-const PATIENCE: Duration = Duration::from_secs(60);
+/// Much longer than the limits of these tests, for a busy machine.
+const LONG: Duration = Duration::from_secs(60);
 const SHORT: Duration = Duration::from_millis(300);
 
-/// The usual limits with other times.
-fn limits() -> Limits {
+/// Returns the default limits with short timeouts.
+fn short_limits() -> Limits {
     Limits { head: SHORT, body: SHORT, linger: SHORT, ..LIMITS }
 }
 
-/// A listener that knows the source "ci", and its port.
-fn listener(limits: Limits) -> u16 {
+/// A running server. Its directory is removed when the test ends.
+struct TestServer {
+    port: u16,
+    _directory: tempfile::TempDir,
+}
+
+/// Starts a server with the source "ci".
+fn listener(limits: Limits) -> TestServer {
     let (send, port) = std::sync::mpsc::channel();
+    let directory = tempfile::tempdir().unwrap();
+    let host = Host::new(directory.path());
+    std::fs::create_dir(directory.path().join("proc")).unwrap();
+    std::fs::write(directory.path().join("proc/uptime"), "1000.00 1.00\n").unwrap();
+    // The thread runs until the process ends.
     std::thread::spawn(move || {
-        let directory = tempfile::tempdir().unwrap();
-        std::fs::create_dir(directory.path().join("proc")).unwrap();
-        std::fs::write(directory.path().join("proc/uptime"), "1000.00 1.00\n").unwrap();
-        let host = Host::new(directory.path());
         let ring = PrivateKey::generate().public().clone().into();
-        let push =
-            Push::new([("ci".to_owned(), ring)].into(), Seen::open(host.path(SEEN)).unwrap());
+        let accepted = ReplayGuard::open(host.path(ACCEPTED_FILE)).unwrap();
+        let push = Push::new([("ci".to_owned(), ring)].into(), accepted);
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         runtime.block_on(async {
             let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -36,10 +43,10 @@ fn listener(limits: Limits) -> u16 {
             Arc::new(Server { push, host, limits }).accept(&listener).await
         })
     });
-    port.recv().unwrap()
+    TestServer { port: port.recv().unwrap(), _directory: directory }
 }
 
-/// A connection from the n-th address of loopback.
+/// Connects from the address 127.0.0.`from`.
 fn client(port: u16, from: u8) -> Client {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let client = runtime.block_on(async {
@@ -48,21 +55,23 @@ fn client(port: u16, from: u8) -> Client {
         socket.connect((Ipv4Addr::LOCALHOST, port).into()).await.unwrap().into_std().unwrap()
     });
     client.set_nonblocking(false).unwrap();
-    client.set_read_timeout(Some(PATIENCE)).unwrap();
+    client.set_read_timeout(Some(LONG)).unwrap();
     client
 }
 
 fn send(mut client: &Client, text: &str) {
-    // It may have hung up; what counts is what it answers.
+    // The server may have closed the connection; only its response counts.
     let _ = client.write_all(text.as_bytes());
 }
 
-/// Everything until the other side closes; empty if it did so without a word.
-fn answer(mut client: &Client) -> String {
-    let mut answer = Vec::new();
-    match client.read_to_end(&mut answer) {
-        Err(error) if error.kind() == io::ErrorKind::WouldBlock => panic!("it is still open"),
-        _ => String::from_utf8(answer).unwrap(),
+/// Returns everything that the server sends until it closes the connection.
+fn response(mut client: &Client) -> String {
+    let mut response = Vec::new();
+    match client.read_to_end(&mut response) {
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+            panic!("the connection is still open")
+        }
+        _ => String::from_utf8(response).unwrap(),
     }
 }
 
@@ -71,44 +80,47 @@ fn head(path: &str, length: usize) -> String {
 }
 
 #[test]
-fn a_head_that_trickles_is_given_up() {
-    let port = listener(limits());
+fn closes_a_connection_with_a_slow_head() {
+    let server = listener(short_limits());
+    let port = server.port;
     let client = client(port, 1);
     let since = Instant::now();
     let mut writer = client.try_clone().unwrap();
     let trickle = std::thread::spawn(move || {
         let _ = writer.write_all(b"POST /etcha/v1/push/ci HTTP/1.1\r\n");
-        while since.elapsed() < PATIENCE && writer.write_all(b"X-A: b\r\n").is_ok() {
+        while since.elapsed() < LONG && writer.write_all(b"X-A: b\r\n").is_ok() {
             std::thread::sleep(SHORT / 10);
         }
     });
-    answer(&client);
-    assert!(since.elapsed() < PATIENCE);
+    response(&client);
+    assert!(since.elapsed() < LONG);
     trickle.join().unwrap();
 }
 
 #[test]
-fn a_body_that_trickles_is_given_up() {
-    let port = listener(limits());
+fn refuses_a_slow_body() {
+    let server = listener(short_limits());
+    let port = server.port;
     let client = client(port, 1);
     send(&client, &head("/etcha/v1/push/ci", 1000));
     let mut writer = client.try_clone().unwrap();
     let since = Instant::now();
     let trickle = std::thread::spawn(move || {
-        while since.elapsed() < PATIENCE && writer.write_all(b"x").is_ok() {
+        while since.elapsed() < LONG && writer.write_all(b"x").is_ok() {
             std::thread::sleep(SHORT / 10);
         }
     });
-    let answer = answer(&client);
-    assert!(answer.starts_with("HTTP/1.1 400 ") && answer.contains("too long"), "{answer}");
+    let response = response(&client);
+    assert!(response.starts_with("HTTP/1.1 400 ") && response.contains("in time"), "{response}");
     trickle.join().unwrap();
-    assert!(since.elapsed() < PATIENCE);
+    assert!(since.elapsed() < LONG);
 }
 
 #[test]
-fn what_is_no_push_is_refused_by_its_head() {
-    // The body never comes, and nobody waits for it.
-    let port = listener(Limits { body: 10 * PATIENCE, linger: 10 * PATIENCE, ..LIMITS });
+fn refuses_other_requests_by_their_head() {
+    // The body is never sent, and the server does not wait for it.
+    let server = listener(Limits { body: 10 * LONG, linger: 10 * LONG, ..LIMITS });
+    let port = server.port;
     for (text, status) in [
         (head("/", 10), "404"),
         (head("/etcha/v1/push/", 10), "404"),
@@ -120,14 +132,15 @@ fn what_is_no_push_is_refused_by_its_head() {
     ] {
         let client = client(port, 1);
         send(&client, &text);
-        let answer = answer(&client);
-        assert!(answer.starts_with(&format!("HTTP/1.1 {status} ")), "{text}: {answer}");
+        let response = response(&client);
+        assert!(response.starts_with(&format!("HTTP/1.1 {status} ")), "{text}: {response}");
     }
 }
 
 #[test]
-fn a_body_without_a_length_is_bounded() {
-    let port = listener(LIMITS);
+fn limits_a_body_without_length() {
+    let server = listener(LIMITS);
+    let port = server.port;
     let client = client(port, 1);
     send(
         &client,
@@ -137,47 +150,50 @@ fn a_body_without_a_length_is_bounded() {
     for _ in 0..=TOKEN_MAX / 0x10000 {
         send(&client, &chunk);
     }
-    let answer = answer(&client);
-    assert!(answer.starts_with("HTTP/1.1 413 "), "{answer}");
+    let response = response(&client);
+    assert!(response.starts_with("HTTP/1.1 413 "), "{response}");
 }
 
 #[test]
-fn a_head_without_end_is_bounded() {
-    let port = listener(LIMITS);
+fn limits_the_head() {
+    let server = listener(LIMITS);
+    let port = server.port;
     let client = client(port, 1);
     send(&client, "POST /etcha/v1/push/ci HTTP/1.1\r\nX: ");
     send(&client, &"x".repeat(4 * HEAD_MAX));
-    let answer = answer(&client);
-    assert!(answer.is_empty() || answer.starts_with("HTTP/1.1 4"), "{answer}");
+    let response = response(&client);
+    assert!(response.is_empty() || response.starts_with("HTTP/1.1 4"), "{response}");
 }
 
 #[test]
-fn one_peer_cannot_take_every_place() {
-    let port = listener(LIMITS);
-    // Silent: each has ten seconds for its head.
+fn limits_connections_of_one_peer() {
+    let server = listener(LIMITS);
+    let port = server.port;
+    // Each of these has ten seconds to send its head.
     let silent: Vec<Client> = (0..LIMITS.per_peer).map(|_| client(port, 2)).collect();
-    // Closed without a word.
-    assert_eq!(answer(&client(port, 2)), "");
+    // The server closes this one without a response.
+    assert_eq!(response(&client(port, 2)), "");
     let other = client(port, 3);
     send(&other, &head("/", 0));
-    assert!(answer(&other).starts_with("HTTP/1.1 404 "));
-    // A place that is given back can be taken again.
+    assert!(response(&other).starts_with("HTTP/1.1 404 "));
+    // Closed connections no longer count.
     drop(silent);
     let since = Instant::now();
     loop {
         let again = client(port, 2);
         send(&again, &head("/", 0));
-        if answer(&again).starts_with("HTTP/1.1 404 ") {
+        if response(&again).starts_with("HTTP/1.1 404 ") {
             break;
         }
-        assert!(since.elapsed() < PATIENCE);
+        assert!(since.elapsed() < LONG);
     }
 }
 
 #[test]
-fn when_every_place_is_taken_others_wait_and_are_served() {
-    let limits = limits();
-    let port = listener(limits);
+fn serves_waiting_connections_after_others_end() {
+    let limits = short_limits();
+    let server = listener(limits);
+    let port = server.port;
     let peers = u8::try_from(limits.connections / limits.per_peer).unwrap();
     let silent: Vec<Client> = (0..peers)
         .flat_map(|peer| (0..limits.per_peer).map(move |_| 10 + peer))
@@ -185,13 +201,14 @@ fn when_every_place_is_taken_others_wait_and_are_served() {
         .collect();
     let waiting = client(port, 2);
     send(&waiting, &head("/", 0));
-    // The silent ones run out of time.
-    assert!(answer(&waiting).starts_with("HTTP/1.1 404 "));
+    // The silent connections time out.
+    assert!(response(&waiting).starts_with("HTTP/1.1 404 "));
     drop(silent);
 }
 
 #[test]
-fn loopback_has_more_addresses_than_one() {
-    let address = client(listener(LIMITS), 7).local_addr().unwrap();
+fn test_clients_have_different_addresses() {
+    let server = listener(LIMITS);
+    let address = client(server.port, 7).local_addr().unwrap();
     assert_eq!(address.ip(), IpAddr::V4(Ipv4Addr::new(127, 0, 0, 7)));
 }

@@ -1,39 +1,41 @@
-//! The textfile for node-exporter, if the operator asked for one.
+//! Writes the metrics to the file of the configuration, for the textfile collector of node-exporter.
 
-use super::{Opened, status};
+use super::Opened;
+use super::gather::gather;
 use crate::cli::Global;
 use crate::config::Settings;
 use crate::esp::Access;
-use crate::metrics::text;
+use crate::host_status::Status;
+use crate::prometheus::text;
 use crate::record::{create_directory, replace};
-use crate::status::Status;
 
-/// Replaces it after a command that opened the ESP.
+/// Replaces the file after a command that opened the ESP.
 pub(super) fn refresh(global: &Global, opened: &Opened) {
     if opened.settings.metrics.is_none() {
         return;
     }
-    match status::gather(global, opened) {
+    match gather(global, opened) {
         Ok(status) => write(&opened.settings, &status),
-        Err(error) => log::warn!("no metrics are written: {error:#}"),
+        Err(error) => log::warn!("cannot write metrics: {error:#}"),
     }
 }
 
-/// Replaces it after a command that failed, if the configuration says where it is: who watches it has to
-/// see the error.
+/// Replaces the file after a command that failed, so that the metrics show the error, if the
+/// configuration can be read.
 pub(super) fn after_error(global: &Global) {
     if let Ok(opened) = Opened::new(global, Access::Read) {
         refresh(global, &opened);
     }
 }
 
-/// Replaces it, and makes its directory. A host without metrics is still a host.
+/// Replaces the file and creates its directory if necessary. Errors are logged and not returned, because
+/// the host works without metrics.
 pub(super) fn write(settings: &Settings, status: &Status) {
     let Some(path) = &settings.metrics else { return };
     let directory = path.parent().map_or(Ok(()), create_directory);
     if let Err(why) = directory.and_then(|()| replace(path, text(status).as_bytes())) {
         log::warn!(
-            "cannot write the metrics to {}: {why}; our units may write below /run only",
+            "cannot write the metrics to {}: {why}; the systemd units of the updater may only write below /run",
             path.display()
         );
     }

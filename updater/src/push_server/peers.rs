@@ -1,22 +1,22 @@
-//! How many connections each peer has.
+//! Counts the connections of each peer.
 
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv6Addr};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-/// Connections by network, so that one peer cannot take all there are.
+/// The number of connections of each network, so that one peer cannot use all of them.
 #[derive(Default)]
-pub struct Peers(Mutex<HashMap<IpAddr, usize>>);
+pub(super) struct Peers(Mutex<HashMap<IpAddr, usize>>);
 
-/// One connection of a peer; gives its place back when dropped.
-pub struct Place {
+/// A connection of a peer, which counts until it is dropped.
+pub(super) struct ConnectionSlot {
     peers: Arc<Peers>,
     network: IpAddr,
 }
 
 impl Peers {
-    /// A place for one more connection of `peer`, unless it has `max`.
-    pub fn admit(self: &Arc<Self>, peer: IpAddr, max: usize) -> Option<Place> {
+    /// Counts one more connection of `peer`. Returns `None` if it has `max` already.
+    pub(super) fn acquire(self: &Arc<Self>, peer: IpAddr, max: usize) -> Option<ConnectionSlot> {
         let network = network(peer);
         let mut counts = self.counts();
         let count = counts.entry(network).or_insert(0);
@@ -24,7 +24,7 @@ impl Peers {
             return None;
         }
         *count += 1;
-        Some(Place { peers: self.clone(), network })
+        Some(ConnectionSlot { peers: self.clone(), network })
     }
 
     fn counts(&self) -> MutexGuard<'_, HashMap<IpAddr, usize>> {
@@ -32,7 +32,7 @@ impl Peers {
     }
 }
 
-impl Drop for Place {
+impl Drop for ConnectionSlot {
     fn drop(&mut self) {
         let mut counts = self.peers.counts();
         match counts.get_mut(&self.network) {
@@ -42,7 +42,7 @@ impl Drop for Place {
     }
 }
 
-/// Who has one address of IPv6 has the whole /64.
+/// Returns the address itself for IPv4. For IPv6 it is the /64 network, all of which one peer may have.
 fn network(peer: IpAddr) -> IpAddr {
     match peer.to_canonical() {
         IpAddr::V6(address) => Ipv6Addr::from_bits(address.to_bits() >> 64 << 64).into(),
@@ -55,18 +55,18 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_network_has_so_many_places_and_gives_them_back() {
+    fn limits_connections_of_each_network() {
         let peers = Arc::new(Peers::default());
-        let admit = |peer: &str| peers.admit(peer.parse().unwrap(), 2);
-        let (one, two) = (admit("192.0.2.1"), admit("::ffff:192.0.2.1"));
-        assert!(one.is_some() && two.is_some() && admit("192.0.2.1").is_none());
-        assert!(admit("192.0.2.2").is_some());
+        let acquire = |peer: &str| peers.acquire(peer.parse().unwrap(), 2);
+        let (one, two) = (acquire("192.0.2.1"), acquire("::ffff:192.0.2.1"));
+        assert!(one.is_some() && two.is_some() && acquire("192.0.2.1").is_none());
+        assert!(acquire("192.0.2.2").is_some());
         drop(two);
-        assert!(admit("192.0.2.1").is_some());
+        assert!(acquire("192.0.2.1").is_some());
         drop(one);
         assert!(peers.counts().is_empty());
-        let v6 = (admit("2001:db8::1"), admit("2001:db8::ffff:2"));
+        let v6 = (acquire("2001:db8::1"), acquire("2001:db8::ffff:2"));
         assert!(v6.0.is_some() && v6.1.is_some());
-        assert!(admit("2001:db8::3").is_none() && admit("2001:db8:0:1::1").is_some());
+        assert!(acquire("2001:db8::3").is_none() && acquire("2001:db8:0:1::1").is_some());
     }
 }

@@ -1,14 +1,14 @@
-//! A host's status for Prometheus, in the format of node-exporter's textfile collector.
+//! Formats the status of the host as Prometheus metrics, for the textfile collector of node-exporter.
 
 use std::fmt::Write;
 
 use protocol::esp::Slot;
 
+use crate::host_status::{Records, Status};
 use crate::record::HealthState;
-use crate::status::{Records, Status};
 
-/// The text of the file: what is not known is left out.
-pub fn text(status: &Status) -> String {
+/// Returns the metrics as text. Unknown values are left out.
+pub(crate) fn text(status: &Status) -> String {
     let mut metrics = Metrics::default();
     let Records { poll, error, health, checked, .. } = &status.records;
     let disk = status.disk.as_ref().ok();
@@ -21,8 +21,12 @@ pub fn text(status: &Status) -> String {
         ("slot", status.running.map(|slot| slot.to_string()).unwrap_or_default()),
         ("updater", env!("CARGO_PKG_VERSION").to_owned()),
     ];
-    metrics.gauge("info", "The release that runs.", [(labels.as_slice(), 1)]);
-    metrics.value("written_timestamp_seconds", "When this was written.", Some(status.now));
+    metrics.gauge("info", "The running release.", [(labels.as_slice(), 1)]);
+    metrics.value(
+        "written_timestamp_seconds",
+        "When these metrics were written.",
+        Some(status.now),
+    );
     metrics.value(
         "last_poll_timestamp_seconds",
         "When a CDN last offered a release that verified.",
@@ -35,7 +39,7 @@ pub fn text(status: &Status) -> String {
     );
     metrics.value(
         "update_available",
-        "Whether the last poll found something to install, or to reboot into.",
+        "Whether the last poll found a release to install or to reboot into.",
         poll.as_ref().and_then(|poll| is_available(&poll.outcome)).map(u64::from),
     );
     metrics.value(
@@ -55,19 +59,19 @@ pub fn text(status: &Status) -> String {
     );
     metrics.value(
         "trial_tries_left",
-        "How often the boot loader will still try the release on trial; none is on trial, if absent.",
+        "How often the boot loader will try the release on trial again; absent if none is on trial.",
         disk.and_then(|disk| disk.boot.trial).map(|trial| trial.tries.into()),
     );
     metrics.value(
         "failed_release",
-        "Whether a release failed its trial and is not tried again.",
+        "Whether a release failed its trial or was rolled back and is not installed again.",
         disk.map(|disk| disk.failed(status.running).is_some().into()),
     );
     let of = |slot: Slot| [("slot", slot.to_string())];
     let (a, b) = (of(Slot::A), of(Slot::B));
     let whole = checked.iter().flat_map(|checked| [(&a, checked.a), (&b, checked.b)]);
     let whole = whole.filter_map(|(slot, whole)| Some((slot.as_slice(), u64::from(whole?))));
-    metrics.gauge("slot_whole", "Whether the slot was whole when it was last verified.", whole);
+    metrics.gauge("slot_whole", "Whether the slot was undamaged when it was last verified.", whole);
     metrics.value(
         "verified_timestamp_seconds",
         "When the slots were last verified.",
@@ -76,8 +80,9 @@ pub fn text(status: &Status) -> String {
     metrics.0
 }
 
-/// Whether a step is about something to install, or to reboot into. What an update has to wait with is
-/// not available, and what it calls off even less. A record may be of an updater with other steps.
+/// Returns whether the outcome of a poll means that there is a release to install or to reboot into. A
+/// release that has to wait or is withdrawn is not available. Returns `None` for an outcome of another
+/// version of the updater.
 fn is_available(outcome: &str) -> Option<bool> {
     match outcome {
         "install" | "activate" | "repair" | "pending" | "notTried" | "return" => Some(true),
@@ -89,7 +94,7 @@ fn is_available(outcome: &str) -> Option<bool> {
 #[derive(Default)]
 struct Metrics(String);
 
-/// A sample's labels, and its value.
+/// The labels of a sample, and its value.
 type Sample<'a> = (&'a [(&'a str, String)], u64);
 
 impl Metrics {
@@ -97,7 +102,7 @@ impl Metrics {
         self.gauge(name, help, value.map(|value| (&[][..], value)));
     }
 
-    /// All samples of a metric, which have to come together. None, and it is not named.
+    /// Adds all samples of a metric, with its help and type. Without samples nothing is added.
     fn gauge<'a>(&mut self, name: &str, help: &str, samples: impl IntoIterator<Item = Sample<'a>>) {
         for (index, (labels, value)) in samples.into_iter().enumerate() {
             let mut line = String::new();
@@ -116,7 +121,7 @@ impl Metrics {
     }
 }
 
-/// As the format wants a label's value.
+/// Escapes the value of a label.
 fn escaped(text: &str) -> String {
     text.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n")
 }

@@ -1,5 +1,4 @@
-//! What there is to know about a host: gathered once, shown by `status` as a table or JSON, and by
-//! [`crate::metrics`].
+//! The status of the host, shown by `status` as a table or JSON and by [`crate::prometheus`] as metrics.
 
 use protocol::esp::Slot;
 use protocol::grubenv::{BootState, TRIES};
@@ -10,30 +9,31 @@ use serde_json::{Map, Value, json};
 use crate::config::Reboot;
 use crate::host::Host;
 use crate::plan::{Content, Slots};
-use crate::record::{self, Checked, Download, Failure, HealthFound, HealthState, Poll, Waiting};
+use crate::record::{self, Checked, Download, Failure, HealthResult, HealthState, Poll, Waiting};
 use crate::trial::{expire_trial, is_abandoned};
 
-/// As much of a text that others wrote as a line of a table has room for.
+/// How many characters of a value are shown in a line of the table.
 const SHOWN_MAX: usize = 400;
-/// Seconds. A download is recorded every other second, and a stalled one is given up after a minute.
-const DOWNLOAD_HEARD: u64 = 120;
+/// The age in seconds after which a recorded download is taken for one that was killed. A download is
+/// recorded every other second, and a stalled one times out after a minute.
+const DOWNLOAD_AGE_MAX: u64 = 120;
 
-/// What there is to know about a host.
+/// The status of the host.
 #[derive(Debug)]
-pub struct Status {
+pub(crate) struct Status {
     /// Unix seconds.
     pub now: u64,
-    /// The slot that runs.
+    /// The running slot.
     pub running: Option<Slot>,
     /// `IMAGE_VERSION` of os-release.
     pub image: Option<String>,
-    /// What is on the ESP; or why that is not known.
+    /// The contents of the ESP, or why it was not read.
     pub disk: Result<Disk, String>,
-    /// Why the configuration could not be read, if the disk could be looked at without it.
+    /// Why the configuration could not be read, if the ESP was read without it.
     pub problem: Option<String>,
     /// When the host may reboot, if the configuration could be read.
     pub policy: Option<Reboot>,
-    /// Every value of the configuration; null, if it could not be read.
+    /// Every value of the configuration, or null if it could not be read.
     pub config: Value,
     /// What the last runs did.
     pub records: Records,
@@ -41,69 +41,69 @@ pub struct Status {
     pub next_poll: Option<u64>,
 }
 
-/// What is on the ESP.
+/// The contents of the ESP.
 #[derive(Debug)]
-pub struct Disk {
-    /// Both slots, by manifests and sizes.
+pub(crate) struct Disk {
+    /// The slots, checked by manifests and sizes only.
     pub slots: Slots,
-    /// What GRUB goes by.
+    /// The state from which GRUB decides.
     pub boot: BootState,
-    /// Why grubenv does not say that, if it does not.
+    /// Why grubenv could not be read, if `boot` was derived otherwise.
     pub grubenv_problem: Option<String>,
 }
 
 /// What the last runs did; see [`record`].
 #[derive(Debug, Default)]
-pub struct Records {
+pub(crate) struct Records {
     /// The last poll.
     pub poll: Option<Poll>,
     /// The last error.
     pub error: Option<Failure>,
-    /// The health of what runs.
-    pub health: Option<HealthFound>,
-    /// A download that is going on.
+    /// The health of the running release.
+    pub health: Option<HealthResult>,
+    /// The current download.
     pub download: Option<Download>,
-    /// What `verify` found.
+    /// The last result of `verify`.
     pub checked: Option<Checked>,
-    /// A reboot that is waited for.
+    /// The reboot that has to wait.
     pub waiting: Option<Waiting>,
 }
 
 impl Records {
-    /// Reads them. A download of which nothing was heard for a while was killed.
+    /// Reads the records. A download that was not updated for a while is left out.
     pub fn read(host: &Host, now: u64) -> Self {
-        let goes_on = |download: &Download| now.abs_diff(download.time) <= DOWNLOAD_HEARD;
+        let is_current = |download: &Download| now.abs_diff(download.time) <= DOWNLOAD_AGE_MAX;
         Self {
             poll: record::read(host),
             error: record::read(host),
             health: record::read(host),
-            download: record::read(host).filter(goes_on),
+            download: record::read(host).filter(is_current),
             checked: record::read(host),
             waiting: record::read(host),
         }
     }
 }
 
-/// A release that is not installed again.
+/// A release that failed and is not installed again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Failed {
-    /// What it boots.
+pub(crate) struct Failed {
+    /// Its ID.
     pub id: ReleaseId,
-    /// Where it still lies.
+    /// The slot that still contains it.
     pub slot: Option<Slot>,
 }
 
 impl Disk {
-    /// The release that failed its trial or was rolled back, as grubenv remembers it.
+    /// Returns the release that failed its trial or was rolled back, according to grubenv.
     pub fn failed(&self, running: Option<Slot>) -> Option<Failed> {
         let id = expire_trial(&self.boot, running).failed?;
         let holds = |slot: &Slot| self.slots.get(*slot).release().is_some_and(|r| r.id() == id);
         Some(Failed { id, slot: Slot::ALL.into_iter().find(holds) })
     }
 
-    /// The slot that a reboot is outstanding for: the one that GRUB will try next, or the good one, if what
-    /// runs is left for it. The running slot is it only if it was written anew since, and
-    /// no try was counted: otherwise its trial goes on.
+    /// Returns the slot that the host has to be rebooted into: the one on trial, or the good one if the
+    /// running slot was abandoned. The running slot is returned only if it was overwritten since the boot
+    /// and no try was counted; otherwise its trial is still running.
     pub fn pending(&self, running: Option<Slot>) -> Option<Slot> {
         let trial = self.boot.trial?;
         match trial.tries {
@@ -116,18 +116,18 @@ impl Disk {
 }
 
 impl Status {
-    /// Whether the running release is confirmed; unknown, if it is not known what runs.
+    /// Returns whether the running release is confirmed, or `None` if the running slot is unknown.
     pub fn is_confirmed(&self) -> Option<bool> {
         let (running, disk) = (self.running?, self.disk.as_ref().ok()?);
         Some(disk.boot.good == running)
     }
 
-    /// The release that runs, if its manifest is there.
+    /// Returns the running release, if its manifest is on the ESP.
     pub fn release(&self) -> Option<&Release> {
         self.disk.as_ref().ok()?.slots.get(self.running?).release()
     }
 
-    /// As JSON; docs/json.md has its shape.
+    /// Returns the status as JSON, as described in docs/json.md.
     pub fn to_json(&self) -> Value {
         let disk = self.disk.as_ref().ok();
         let failed = disk.and_then(|disk| {
@@ -166,7 +166,7 @@ impl Status {
         })
     }
 
-    /// What runs: by the slot's manifest, or by the image where that is gone.
+    /// Describes the running release by its manifest, or by the image if the slot has no manifest.
     fn running_json(&self) -> Value {
         let Some(slot) = self.running else { return Value::Null };
         let release = self.release();
@@ -178,7 +178,7 @@ impl Status {
         })
     }
 
-    /// As lines for people.
+    /// Returns the status as text.
     pub fn table(&self) -> String {
         let mut table = Table::default();
         table.add("updater", env!("CARGO_PKG_VERSION"));
@@ -191,7 +191,7 @@ impl Status {
         table.add(
             "running",
             &match self.running {
-                None => "not from this ESP".to_owned(),
+                None => "not booted from this ESP".to_owned(),
                 Some(slot) => format!("slot {slot}  {}{confirmed}", version.unwrap_or("-")),
             },
         );
@@ -208,11 +208,11 @@ impl Status {
     }
 
     fn add_health(&self, table: &mut Table) {
-        let Some(HealthFound { time, slot, state, problems }) = &self.records.health else {
+        let Some(HealthResult { time, slot, state, problems }) = &self.records.health else {
             return;
         };
         let state = match state {
-            HealthState::Waiting => "waiting for",
+            HealthState::Waiting => "waiting",
             HealthState::Healthy => "healthy",
             HealthState::Unhealthy => "not healthy",
         };
@@ -235,21 +235,20 @@ impl Status {
                 Some((slot, release)) => format!("slot {slot}  {}", release.version),
                 None => format!("release {id}"),
             };
-            table.add("failed", &format!("{what}: not tried again until there is a newer one"));
+            table.add(
+                "failed",
+                &format!("{what}: not installed again; waiting for a newer release"),
+            );
         }
         if let Some(problem) = &disk.grubenv_problem {
-            table.add("grubenv", &format!("{problem}; the next update or confirm makes it anew"));
+            table.add("grubenv", &format!("{problem}; the next update or confirm writes it again"));
         }
         for slot in Slot::ALL {
             table.add(&format!("slot {slot}"), &row(disk.slots.get(slot)));
         }
         if let Some(Checked { time, a, b }) = &self.records.checked {
-            let word = |whole: &Option<bool>| match whole {
-                Some(true) => "whole",
-                Some(false) => "damaged",
-                None => "empty",
-            };
-            table.add("verified", &format!("a {}, b {}, {}", word(a), word(b), self.at(*time)));
+            let (a, b) = (verified(*a, &disk.slots.a), verified(*b, &disk.slots.b));
+            table.add("verified", &format!("a {a}, b {b}, {}", self.at(*time)));
         }
     }
 
@@ -264,7 +263,7 @@ impl Status {
         table.add("reboot", &format!("{policy}{outstanding}"));
         if let (Some(_), Some(Waiting { why, next, .. })) = (pending, waiting) {
             let next =
-                next.map_or(String::new(), |next| format!("; to be decided {}", self.at(next)));
+                next.map_or(String::new(), |next| format!("; next decision {}", self.at(next)));
             table.add("", &format!("{why}{next}"));
         }
         if let Some(Download { role, done, total, time }) = download {
@@ -273,7 +272,7 @@ impl Status {
         table.add(
             "last poll",
             &match poll {
-                None => "none since the boot".to_owned(),
+                None => "none since boot".to_owned(),
                 Some(Poll { time, outcome, version, build, cdn }) => {
                     format!("{outcome}, {version} (build {build}) at {cdn}, {}", self.at(*time))
                 }
@@ -282,12 +281,13 @@ impl Status {
         if let Some(Failure { time, command, error }) = error {
             table.add("last error", &format!("{command}: {error}, {}", self.at(*time)));
         }
-        let next =
-            self.next_poll.map_or("not known: does the timer run?".to_owned(), |at| self.at(at));
+        let next = self
+            .next_poll
+            .map_or("not known; check etchaos-updater.timer".to_owned(), |at| self.at(at));
         table.add("next poll", &next);
     }
 
-    /// A time, and how far away it is.
+    /// Formats a time and its distance from now.
     fn at(&self, time: u64) -> String {
         let shown = date::format_utc(time);
         match time.checked_sub(self.now) {
@@ -297,7 +297,7 @@ impl Status {
     }
 }
 
-/// A span with one unit.
+/// Formats a duration with one unit.
 fn rough(seconds: u64) -> String {
     match seconds {
         0..120 => format!("{seconds} s"),
@@ -312,11 +312,29 @@ struct Table(Vec<String>);
 
 impl Table {
     fn add(&mut self, name: &str, text: &str) {
-        // What others wrote must not move the cursor.
+        // Texts from other sources must not control the terminal.
         let plain = |c: char| if c.is_control() { ' ' } else { c };
         let text: String = text.chars().take(SHOWN_MAX).map(plain).collect();
         self.0.push(format!("{name:10}  {text}").trim_end().to_owned());
     }
+}
+
+/// Describes the result of `verify` for a slot. If there is none, it tells a partial slot from an empty one.
+fn verified(whole: Option<bool>, content: &Content) -> String {
+    match (whole, content) {
+        (Some(true), _) => "whole".into(),
+        (Some(false), _) => "damaged".into(),
+        (None, Content::Partial { release, bytes }) => {
+            format!("partial ({bytes} of {} bytes)", boot_size(release))
+        }
+        (None, Content::Empty) => "empty".into(),
+        (None, Content::Complete(_) | Content::Damaged { .. }) => "not verified".into(),
+    }
+}
+
+/// Returns the total size of the files that a slot has for a release.
+fn boot_size(release: &Release) -> u64 {
+    release.boot_artifacts().map(|artifact| artifact.size).sum()
 }
 
 fn row(content: &Content) -> String {
@@ -327,14 +345,14 @@ fn row(content: &Content) -> String {
     format!("{state:8}{release}{problem}")
 }
 
-/// A word for what is in a slot, the release, and what is to be said of it.
+/// Returns the state of a slot, its release, and a note on it.
 fn state(content: &Content) -> (&'static str, Option<&Release>, Option<String>) {
     match content {
         Content::Empty => ("empty", None, None),
         Content::Complete(release) => ("complete", Some(release), None),
         Content::Partial { release, bytes } => {
-            let size: u64 = release.boot_artifacts().map(|artifact| artifact.size).sum();
-            let problem = format!("{bytes} of {size} bytes are there; the next update goes on");
+            let size = boot_size(release);
+            let problem = format!("{bytes} of {size} bytes downloaded; the next update resumes");
             ("partial", Some(release), Some(problem))
         }
         Content::Damaged { release, problem } => {
@@ -343,8 +361,8 @@ fn state(content: &Content) -> (&'static str, Option<&Release>, Option<String>) 
     }
 }
 
-/// A slot, for JSON.
-pub fn slot(content: &Content) -> Value {
+/// Returns a slot as JSON.
+pub(crate) fn slot(content: &Content) -> Value {
     let (state, release, problem) = state(content);
     let mut shown = Map::from_iter([("state".to_owned(), json!(state))]);
     if let Some(Release { version, build, kernel, .. }) = release {

@@ -1,14 +1,14 @@
-//! Runs Patterns that are pushed: `POST /etcha/v1/push/<source>` with a JWT as body.
+//! An HTTP server that runs pushed Patterns: `POST /etcha/v1/push/<source>` with a JWT as body.
 //!
-//! Off unless the configuration names keys. What is pushed is signed; it is not encrypted, and
-//! neither are the answers.
+//! It is off unless the configuration has keys for it. Pushes are signed; neither they nor the responses
+//! are encrypted.
 //!
-//! Strangers may connect. What they cost is bounded by [`Limits`], and of what they send nothing is
-//! read but a request's head until its method, path and source are those of a push.
+//! Anyone may connect. [`Limits`] bounds the resources of a connection, and only the head of a request is
+//! read until its method, path and source are found to be those of a push.
 
 mod peers;
 mod push;
-mod seen;
+mod replay;
 
 use std::io;
 use std::net::SocketAddr;
@@ -32,35 +32,35 @@ use tokio::time::timeout;
 
 use self::peers::Peers;
 use self::push::{Clock, Push, PushError};
-use self::seen::Seen;
+use self::replay::ReplayGuard;
 use crate::config::Listen;
 use crate::host::Host;
 
-/// Where Etcha's clients push to.
-const PUSH: &str = "/etcha/v1/push/";
-/// Which tokens were taken. Lives as long as the boot.
-const SEEN: &str = "/run/etchaos/pushed";
-/// A request line and a dozen headers. hyper takes no less than 8 KiB.
+/// The path to which clients of Etcha push.
+const PUSH_PATH: &str = "/etcha/v1/push/";
+/// The file with the tokens that were accepted during this boot.
+const ACCEPTED_FILE: &str = "/run/etchaos/pushed";
+/// The limit on a request line with a dozen headers. The minimum of hyper is 8 KiB.
 const HEAD_MAX: usize = 16 * 1024;
-/// After a connection could not be taken (too many open files, say), so as not to spin.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
+/// The delay after accept(2) failed, for example because of too many open files.
+const ACCEPT_RETRY_DELAY: Duration = Duration::from_millis(200);
 
-/// What a connection may cost.
+/// The limits of connections.
 #[derive(Clone, Copy)]
 struct Limits {
-    /// Connections at once; each costs a token's size of memory at most.
+    /// Simultaneous connections. Each needs at most the memory of one token.
     connections: usize,
-    /// Connections at once from one address, or from one /64 of IPv6.
+    /// Simultaneous connections from one address, or from one /64 of IPv6.
     per_peer: usize,
-    /// For the head of a request.
+    /// The timeout of reading the head of a request.
     head: Duration,
-    /// For its body.
+    /// The timeout of reading its body.
     body: Duration,
-    /// For what a client still sends after it was answered.
+    /// How long data is still read after the response; see [`linger`].
     linger: Duration,
 }
 
-/// More than a person or a CI job needs; a megabyte in half a minute goes over a bad line.
+/// These are more than a person or a CI job needs. A slow line transfers a megabyte in 30 s.
 const LIMITS: Limits = Limits {
     connections: 16,
     per_peer: 4,
@@ -69,24 +69,27 @@ const LIMITS: Limits = Limits {
     linger: Duration::from_secs(2),
 };
 
-/// Serves for ever.
+/// Serves pushes until the process ends.
+///
+/// # Errors
+/// Fails if the address cannot be bound, or if the accepted tokens or the uptime cannot be read.
 pub fn serve(listen: Listen, host: &Host) -> io::Result<()> {
-    let seen = Seen::open(host.path(SEEN)).map_err(io::Error::other)?;
-    // Known now or not at all.
+    let accepted = ReplayGuard::open(host.path(ACCEPTED_FILE)).map_err(io::Error::other)?;
+    // Without the uptime no push can be accepted, so fail now.
     clock(host)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async move {
         let listener = TcpListener::bind(listen.address).await?;
         let address = listener.local_addr()?;
         let names: Vec<&str> = listen.sources.keys().map(String::as_str).collect();
-        log::info!("listening on {address} for pushes of {}", names.join(", "));
-        let push = Push::new(listen.sources, seen);
+        log::info!("listening on {address} for pushes from {}", names.join(", "));
+        let push = Push::new(listen.sources, accepted);
         let server = Server { push, host: host.clone(), limits: LIMITS };
         Arc::new(server).accept(&listener).await
     })
 }
 
-/// The time now and that of the boot, by the same clock.
+/// Returns the current time and the time of the boot.
 fn clock(host: &Host) -> io::Result<Clock> {
     let now = crate::clock::now();
     Ok(Clock { now, booted: now.saturating_sub(host.uptime()?.as_secs()) })
@@ -106,19 +109,19 @@ impl Server {
             let permit = free.clone().acquire_owned().await.map_err(io::Error::other)?;
             match listener.accept().await {
                 Ok((stream, peer)) => {
-                    let Some(place) = peers.admit(peer.ip(), self.limits.per_peer) else {
-                        log::debug!("{peer} has too many connections");
+                    let Some(slot) = peers.acquire(peer.ip(), self.limits.per_peer) else {
+                        log::debug!("closing a connection from {peer}, which has too many");
                         continue;
                     };
                     let server = self.clone();
                     tokio::spawn(async move {
                         server.connection(stream, peer).await;
-                        drop((place, permit));
+                        drop((slot, permit));
                     });
                 }
                 Err(error) => {
-                    log::warn!("cannot take a connection: {error}");
-                    tokio::time::sleep(ACCEPT_PAUSE).await;
+                    log::warn!("cannot accept a connection: {error}");
+                    tokio::time::sleep(ACCEPT_RETRY_DELAY).await;
                 }
             }
         }
@@ -140,7 +143,7 @@ impl Server {
             .await;
         match served {
             Ok(parts) => linger(parts.io.into_inner(), limits.linger).await,
-            Err(error) => log::debug!("the connection with {peer} broke: {error}"),
+            Err(error) => log::debug!("the connection from {peer} failed: {error}"),
         }
     }
 
@@ -169,41 +172,43 @@ impl Server {
         let check = head.uri.query().is_some_and(|q| q.split('&').any(|p| p == "check=true"));
         let token = body(incoming, self.limits.body).await?;
         let clock = clock(&self.host).map_err(|error| PushError::Run(error.to_string()))?;
-        // Commands block; other connections are still answered meanwhile.
+        // Commands block, and other connections are served meanwhile.
         tokio::task::spawn_blocking(move || self.push.run(&source, &token, check, clock))
             .await
             .map_err(|error| PushError::Run(error.to_string()))?
     }
 
-    /// Whose push this is, by its head.
+    /// Returns the source of a push from the head of the request.
     fn source<'a>(&self, head: &'a Parts) -> Result<&'a str, PushError> {
-        let source = head.uri.path().strip_prefix(PUSH).ok_or(PushError::Path)?;
+        let source = head.uri.path().strip_prefix(PUSH_PATH).ok_or(PushError::Path)?;
         if head.method != Method::POST {
             return Err(PushError::Method);
         }
-        self.push.knows(source)?;
+        self.push.key_ring(source)?;
         Ok(source)
     }
 }
 
-async fn body(incoming: Incoming, patience: Duration) -> Result<String, PushError> {
+/// Reads the body of a request.
+async fn body(incoming: Incoming, timeout_duration: Duration) -> Result<String, PushError> {
     if incoming.size_hint().lower() > TOKEN_MAX as u64 {
         return Err(PushError::TooLarge);
     }
     let limited = Limited::new(incoming, TOKEN_MAX).collect();
-    let collected =
-        timeout(patience, limited).await.map_err(|_| PushError::Body("it took too long".into()))?;
+    let collected = timeout(timeout_duration, limited)
+        .await
+        .map_err(|_| PushError::Body("it was not received in time".into()))?;
     match collected {
         Ok(body) => String::from_utf8(body.to_bytes().to_vec())
-            .map_err(|_| PushError::Body("it is not text".into())),
+            .map_err(|_| PushError::Body("it is not UTF-8 text".into())),
         Err(error) if error.is::<LengthLimitError>() => Err(PushError::TooLarge),
         Err(error) => Err(PushError::Body(error.to_string())),
     }
 }
 
-/// Closes a connection whose client may still be sending: were it closed at once, the answer could
-/// get lost. What comes is dropped, for a while.
-async fn linger(mut stream: TcpStream, patience: Duration) {
+/// Closes a connection whose client may still be sending. Closing it at once would reset it, and the
+/// client could lose the response (RFC 9112 section 9.6). Data that arrives meanwhile is dropped.
+async fn linger(mut stream: TcpStream, timeout_duration: Duration) {
     let drain = async {
         stream.shutdown().await?;
         let mut buffer = [0; 4096];
@@ -216,8 +221,8 @@ async fn linger(mut stream: TcpStream, patience: Duration) {
         }
         Ok::<_, io::Error>(())
     };
-    // Whether it ended well makes no difference any more.
-    let _ = timeout(patience, drain).await;
+    // The response was sent; an error now has no consequence.
+    let _ = timeout(timeout_duration, drain).await;
 }
 
 #[cfg(test)]
