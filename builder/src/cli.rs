@@ -89,7 +89,7 @@ struct RunArgs {
     out: PathBuf,
     /// How the test's virtual machines run
     #[arg(long, value_enum, default_value_t)]
-    accel: testbed::accel::Request,
+    accel: testbed::AccelPreference,
     /// Print the summary as JSON
     #[arg(long)]
     json: bool,

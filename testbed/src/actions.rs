@@ -12,7 +12,7 @@ pub const BOOT_ID: &str = "boot id";
 pub const UPDATE: &str = "etchaos-updater.service";
 
 /// Asks nothing but an answer.
-pub fn greet() -> Pattern {
+pub fn boot_id() -> Pattern {
     commands([check(BOOT_ID, "cat /proc/sys/kernel/random/boot_id")])
 }
 
@@ -136,7 +136,7 @@ mod tests {
     fn every_text_is_a_posix_shell_script() {
         let more = [roll_back(), identify(Slot::A, 1), update_for_one_try(), refuse_again()];
         for pattern in
-            [greet(), damage(), update(), watch_update(), power_off()].into_iter().chain(more)
+            [boot_id(), damage(), update(), watch_update(), power_off()].into_iter().chain(more)
         {
             for entry in &pattern.run {
                 let Entry::Command(command) = entry else { panic!("{entry:?}") };

@@ -6,12 +6,12 @@ use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use protocol::claims::TimeError;
+use protocol::digest;
 use protocol::manifest::ManifestError;
 use protocol::release::{Artifact, ReleaseError};
 use protocol::token::{self, TOKEN_MAX, TokenError};
 use protocol::url::{UrlError, artifact_url};
 use protocol::{Arch, KeyRing, Manifest, Release, Role, Target, Verified};
-use sha2::{Digest, Sha256};
 
 use crate::cdn::Served;
 
@@ -177,26 +177,12 @@ fn content(path: &Path, artifact: &Artifact) -> Result<(), ArtifactError> {
     Ok(())
 }
 
-/// Size and SHA-256 of a file, in lower-case hexadecimal.
+/// Returns the size and the SHA-256 of a file.
+///
+/// # Errors
+/// Fails if the file cannot be read.
 pub fn measure(path: &Path) -> io::Result<(u64, String)> {
-    let mut file = File::open(path)?;
-    let mut size = 0;
-    let mut hasher = Sha256::new();
-    let mut block = vec![0; 1 << 20];
-    loop {
-        match file.read(&mut block) {
-            Ok(0) => {
-                let digest = hasher.finalize();
-                return Ok((size, digest.iter().map(|b| format!("{b:02x}")).collect()));
-            }
-            Ok(count) => {
-                hasher.update(&block[..count]);
-                size += count as u64;
-            }
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => return Err(error),
-        }
-    }
+    digest::of_reader(File::open(path)?)
 }
 
 #[cfg(test)]
@@ -246,8 +232,8 @@ pub(crate) mod tests {
     }
 
     /// The release of [`good`].
-    pub fn verified(bench: &(tempfile::TempDir, PrivateKey)) -> Artifacts {
-        check(bench).unwrap()
+    pub fn verified(release: &(tempfile::TempDir, PrivateKey)) -> Artifacts {
+        check(release).unwrap()
     }
 
     #[test]

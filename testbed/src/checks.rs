@@ -125,7 +125,7 @@ confirmed() {
   case $now in *'"trial":null'*) ;; *) return 1 ;; esac
   case $now in *"\"good\":\"$slot\""*) ;; *) return 1 ;; esac
 }
-if ! eventually "${TESTBED_PATIENCE-90}" confirmed; then
+if ! eventually "${TESTBED_TIMEOUT-90}" confirmed; then
   echo "expected slot $slot to be confirmed, the updater says:"
   etchaos-updater status
   journalctl -b --no-pager -o cat -n 15 -u etchaos-confirm.service
@@ -265,7 +265,7 @@ with=$(grep -rlE -e '-----BEGIN [A-Z ]*PRIVATE KEY-----' $R/etc $R/root $R/home)
 
 const DOCKER_ANSWERS: &str = r#"
 server() { docker version --format '{{.Server.Version}}'; }
-eventually "${TESTBED_PATIENCE-60}" server || {
+eventually "${TESTBED_TIMEOUT-60}" server || {
   journalctl -b --no-pager -o cat -n 15 -u docker.service
   exit 1
 }

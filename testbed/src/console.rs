@@ -15,14 +15,14 @@ use self::clean::Cleaner;
 pub use self::clean::Cleaned;
 
 /// How often the file is looked at.
-const POLL: Duration = Duration::from_millis(100);
+const POLL_INTERVAL: Duration = Duration::from_millis(100);
 /// How many lines are remembered. The file has them all.
 const LINES_MAX: usize = 400;
 /// Longer lines are cut: firmware may print without ever ending a line.
 const LINE_MAX: usize = 500;
 
 /// What a console says when nothing good will come any more, and what it means.
-const TROUBLE: [(&str, &str); 8] = [
+const PROBLEMS: [(&str, &str); 8] = [
     ("Kernel panic - not syncing", "the kernel panicked"),
     ("etchaos: FAILED to", "the early init failed"),
     ("EtchaOS: nothing boots", "the boot loader found no slot that boots"),
@@ -54,7 +54,8 @@ impl Console {
         let follower = thread::Builder::new().name("console".into()).spawn(move || {
             let mut open: Option<File> = None;
             loop {
-                let ending = stopped.recv_timeout(POLL) != Err(mpsc::RecvTimeoutError::Timeout);
+                let ending =
+                    stopped.recv_timeout(POLL_INTERVAL) != Err(mpsc::RecvTimeoutError::Timeout);
                 open = open.or_else(|| File::open(&file).ok());
                 if let Some(file) = &mut open {
                     drain(file, &shared, &mut sink);
@@ -83,20 +84,20 @@ impl Console {
     }
 
     /// For how long nothing was said.
-    pub fn silence(&self) -> Duration {
+    pub fn silent_for(&self) -> Duration {
         self.memory().last_output.elapsed()
     }
 
     /// What was said that cannot end well, since [`Console::expect_boot`]: what it means, and the
     /// line.
-    pub fn trouble(&self) -> Option<String> {
-        self.memory().trouble.clone()
+    pub fn problem(&self) -> Option<String> {
+        self.memory().problem.clone()
     }
 
     /// From here on, another boot speaks.
     pub fn expect_boot(&self) {
         let mut memory = self.memory();
-        memory.trouble = None;
+        memory.problem = None;
         memory.last_output = Instant::now();
     }
 
@@ -142,7 +143,7 @@ struct Memory {
     line: Vec<u8>,
     cleaner: Cleaner,
     last_output: Instant,
-    trouble: Option<String>,
+    problem: Option<String>,
 }
 
 impl Memory {
@@ -152,7 +153,7 @@ impl Memory {
             line: Vec::new(),
             cleaner: Cleaner::default(),
             last_output: Instant::now(),
-            trouble: None,
+            problem: None,
         }
     }
 
@@ -171,11 +172,11 @@ impl Memory {
             }
         }
         // A prompt never ends its line.
-        self.look_for_trouble();
+        self.find_problem();
     }
 
     fn end_line(&mut self) {
-        self.look_for_trouble();
+        self.find_problem();
         let line = text(&self.line);
         self.line.clear();
         if !line.is_empty() {
@@ -190,11 +191,11 @@ impl Memory {
         }
     }
 
-    fn look_for_trouble(&mut self) {
-        if self.trouble.is_none() {
+    fn find_problem(&mut self) {
+        if self.problem.is_none() {
             let line = text(&self.line);
-            let found = TROUBLE.iter().find(|(said, _)| line.contains(said));
-            self.trouble = found.map(|(_, meaning)| format!("{meaning}: {line:?}"));
+            let found = PROBLEMS.iter().find(|(said, _)| line.contains(said));
+            self.problem = found.map(|(_, meaning)| format!("{meaning}: {line:?}"));
         }
     }
 
@@ -263,18 +264,18 @@ mod tests {
     }
 
     #[test]
-    fn trouble_is_seen_and_explained() {
-        for (said, meaning) in TROUBLE {
-            let trouble = memory(format!("[ 1.0] {said} x").as_bytes()).trouble.unwrap();
-            assert!(trouble.starts_with(meaning) && trouble.contains(said), "{trouble}");
+    fn explains_problems_on_the_console() {
+        for (said, meaning) in PROBLEMS {
+            let problem = memory(format!("[ 1.0] {said} x").as_bytes()).problem.unwrap();
+            assert!(problem.starts_with(meaning) && problem.contains(said), "{problem}");
         }
         let split = {
             let mut memory = memory(b"[ 1.0] Kernel pan");
             memory.add(b"ic - not syncing: VFS\n");
-            memory.trouble.unwrap()
+            memory.problem.unwrap()
         };
         assert!(split.ends_with("syncing: VFS\""), "{split}");
-        assert_eq!(memory(b"reboot: panic=10 is set\n").trouble, None);
+        assert_eq!(memory(b"reboot: panic=10 is set\n").problem, None);
     }
 
     #[test]
@@ -289,12 +290,12 @@ mod tests {
         file.write_all(b"one\ntwo").unwrap();
         assert_eq!(received.recv().unwrap(), b"one\ntwo");
         assert_eq!(console.last_line().as_deref(), Some("two"));
-        assert!(console.silence() < Duration::from_secs(60));
+        assert!(console.silent_for() < Duration::from_secs(60));
         file.write_all(b"\nKernel panic - not syncing").unwrap();
         received.recv().unwrap();
-        assert!(console.trouble().is_some());
+        assert!(console.problem().is_some());
         console.expect_boot();
-        assert_eq!(console.trouble(), None);
+        assert_eq!(console.problem(), None);
         file.write_all(b" last words").unwrap();
         drop(console);
         assert_eq!(received.recv().unwrap(), b" last words");

@@ -61,6 +61,7 @@ pub enum Content {
     /// A symbolic link to this.
     Link(String),
     /// A directory with this mode.
+    #[cfg(test)]
     Directory(u32),
 }
 
@@ -183,6 +184,7 @@ fn archive(extra: &[Extra]) -> io::Result<Vec<u8>> {
         let (kind, mode, content) = match content {
             Content::File(bytes, mode) => (ModeFileType::Regular, *mode, bytes.as_slice()),
             Content::Link(to) => (ModeFileType::Symlink, 0o777, to.as_bytes()),
+            #[cfg(test)]
             Content::Directory(mode) => (ModeFileType::Directory, *mode, [].as_slice()),
         };
         let size = u32::try_from(content.len()).map_err(io::Error::other)?;
@@ -224,8 +226,8 @@ mod tests {
 
     #[test]
     fn a_derived_release_is_the_same_and_a_little_more() {
-        let bench = good(|_| {});
-        let base = verified(&bench);
+        let directory = good(|_| {});
+        let base = verified(&directory);
         let extra = vec![
             Extra::file("etc/x", 0o755, "#!/bin/sh\n"),
             Extra::link("etc/y", "x"),
@@ -233,7 +235,7 @@ mod tests {
         ];
         let changes = Changes { extra, ..Changes::default() };
         let key = PrivateKey::generate();
-        let dir = bench.0.path();
+        let dir = directory.0.path();
         let derived = derive(&base, 9, &changes, &key, dir).unwrap();
         let initrd = fs::read(&derived.served[1].file).unwrap();
         let old = fs::read(&base.initrd).unwrap();
@@ -273,19 +275,19 @@ mod tests {
 
     #[test]
     fn a_broken_release_is_broken_as_asked_for() {
-        let bench = good(|_| {});
-        let base = verified(&bench);
+        let directory = good(|_| {});
+        let base = verified(&directory);
         let changes = Changes {
             kernel: Some(b"no kernel".to_vec()),
             initrd_bytes: Some(7),
             ..Changes::default()
         };
         let key = PrivateKey::generate();
-        let derived = derive(&base, 2, &changes, &key, bench.0.path()).unwrap();
+        let derived = derive(&base, 2, &changes, &key, directory.0.path()).unwrap();
         assert_eq!(fs::read(&derived.served[0].file).unwrap(), b"no kernel");
         assert_eq!(fs::read(&derived.served[1].file).unwrap(), b"this is");
         assert_eq!(derived.release.artifact(Role::Initrd).unwrap().size, 7);
         // The same build twice is a mistake.
-        assert!(derive(&base, 2, &changes, &key, bench.0.path()).is_err());
+        assert!(derive(&base, 2, &changes, &key, directory.0.path()).is_err());
     }
 }

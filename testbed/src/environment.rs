@@ -1,10 +1,10 @@
-//! Everything that outlives a single VM: a copy of the disk, a CDN, an accelerator, keys.
+//! The environment of a scenario's VMs: a copy of the disk, a CDN, an accelerator and keys.
 
 use std::path::{Path, PathBuf};
 
 use protocol::{KeyRing, PrivateKey, Role};
 
-use crate::accel::{self, Choice};
+use crate::accel::Selection;
 use crate::artifacts::{self, Artifacts};
 use crate::cdn::{Cdn, Served};
 use crate::disk;
@@ -12,11 +12,12 @@ use crate::firmware::Firmware;
 use crate::guest::Guest;
 use crate::host;
 use crate::machine::{Boot, Machine};
+use crate::probe;
 use crate::push;
 use crate::scenario::{Options, Outcome, ScenarioError};
 use crate::work::Work;
 
-/// Verifies what is to be tested, once this machine has what that needs.
+/// Checks the requirements of this host, then verifies the artifacts.
 pub fn verify(options: &Options) -> Outcome<Artifacts> {
     host::check()?;
     let artifacts = artifacts::verify(&options.artifacts, &options.target, &options.keys)?;
@@ -24,65 +25,67 @@ pub fn verify(options: &Options) -> Outcome<Artifacts> {
     Ok((artifacts, note))
 }
 
-/// Everything that outlives a single VM.
+/// The environment in which a scenario runs its VMs.
 pub struct TestEnvironment<'a> {
-    /// What the scenario was told.
+    /// The options of the scenario.
     pub options: &'a Options,
     /// The directory of the run.
     pub work: Work,
-    /// The disk that is booted: a copy.
+    /// The copy of the disk that is booted.
     pub disk: PathBuf,
     /// The CDN.
     pub cdn: Cdn,
     /// The accelerator.
-    pub accel: Choice,
-    /// What the guest trusts for pushed Patterns: new for each run, and never written down.
+    pub accel: Selection,
+    /// The key that the guest trusts for pushed Patterns. It is new for each run and never stored.
     key: PrivateKey,
-    /// Whose manifests the guest trusts besides those in its image.
+    /// Keys that the guest trusts for manifests, besides those in its image.
     trusted: KeyRing,
-    say: &'a dyn Fn(&str),
+    progress: &'a dyn Fn(&str),
 }
 
 impl<'a> TestEnvironment<'a> {
-    /// Copies the disk, and serves the artifacts.
+    /// Copies the disk and serves the artifacts.
     pub fn prepare(
         options: &'a Options,
         artifacts: &Artifacts,
-        say: &'a dyn Fn(&str),
+        progress: &'a dyn Fn(&str),
     ) -> Outcome<Self> {
         let work = Self::directories(options)?;
-        Self::with(options, artifacts, (work, &artifacts.served), KeyRing::default(), say)
+        Self::with(options, artifacts, (work, &artifacts.served), KeyRing::default(), progress)
     }
 
-    /// Makes the directories of a run.
+    /// Creates the directories of a run.
     pub fn directories(options: &Options) -> Result<Work, ScenarioError> {
         std::fs::create_dir_all(&options.logs).map_err(|source| ScenarioError::File {
-            doing: "make the directory for logs",
+            doing: "create the log directory",
             path: options.logs.clone(),
             source,
         })?;
-        Ok(Work::new(&options.work)?)
+        Ok(Work::new(&options.work, &options.cancel)?)
     }
 
-    /// Copies the disk into `work`, and serves `served` to guests that trust `trusted`, too.
+    /// Copies the disk into `work`, and serves `served` to guests that also trust `trusted`.
     pub fn with(
         options: &'a Options,
         artifacts: &Artifacts,
         (work, served): (Work, &[Served]),
         trusted: KeyRing,
-        say: &'a dyn Fn(&str),
+        progress: &'a dyn Fn(&str),
     ) -> Outcome<Self> {
         let disk = work.path().join("disk.raw");
         disk::copy_sparse(&artifacts.disk, &disk)?;
         let cdn = Cdn::start(served).map_err(ScenarioError::Cdn)?;
-        let accel = accel::choose(options.accel, Some(&artifacts.kernel), work.path());
+        let accel = probe::select(options.accel, Some(&artifacts.kernel), work.path());
         let note = format!("by {}", accel.accel);
         let key = PrivateKey::generate();
-        Ok((Self { options, work, disk, cdn, accel, key, trusted, say }, note))
+        Ok((Self { options, work, disk, cdn, accel, key, trusted, progress }, note))
     }
 
-    /// Boots the disk and waits for the guest's first answer; returns its boot's id, too. `name`
-    /// must be new in this run: logs are called by it. The writes go to `recording`, if there is one.
+    /// Boots the disk, waits for the guest's first answer, and returns the guest and its boot id.
+    ///
+    /// `name` is part of the names of log files and must be new in this run. With `recording`, all
+    /// writes are logged in that file.
     pub fn boot(
         &'a self,
         name: &str,
@@ -107,10 +110,10 @@ impl<'a> TestEnvironment<'a> {
             forward: Some(push::PORT),
         };
         let (dir, logs, key) = (self.work.path().join(name), &self.options.logs, self.key.clone());
-        Ok(Guest::boot(&machine, &dir, logs, key, &self.options.cancel, self.say)?)
+        Ok(Guest::boot(&machine, &dir, logs, key, &self.options.cancel, self.progress)?)
     }
 
-    /// Whether kernel and initrd were fetched from our CDN; says how many bytes.
+    /// Checks that kernel and initrd were downloaded from the CDN, and describes how much.
     pub fn fetched(&self, place: impl Fn(Role) -> String) -> Result<String, ScenarioError> {
         let accesses = self.cdn.accesses();
         let mut bytes = 0;
@@ -120,10 +123,10 @@ impl<'a> TestEnvironment<'a> {
                 .iter()
                 .filter(|a| a.method == "GET" && a.path == path && matches!(a.status, 200 | 206));
             let Some(first) = gets.next() else {
-                let asked =
+                let requests =
                     accesses.iter().map(|a| format!("{} {} {}", a.method, a.path, a.status));
-                let asked = asked.collect::<Vec<_>>().join(", ");
-                return Err(ScenarioError::NotFetched { missing: path, asked });
+                let requests = requests.collect::<Vec<_>>().join(", ");
+                return Err(ScenarioError::NotFetched { missing: path, requests });
             };
             bytes += first.length.unwrap_or_default();
         }

@@ -12,39 +12,40 @@ use protocol::PrivateKey;
 use protocol::pattern::{CommandResult, Mode, Pattern, Report};
 
 use crate::actions;
+use crate::cancel::Cancel;
 use crate::machine::{BOOT_DISK, Machine};
 use crate::push::{PORT, PushClient, PushError};
 use crate::qmp::QmpError;
 use crate::vm::{Vm, VmError};
 
 pub use self::error::GuestError;
-pub use self::timeouts::{Cancel, Timeouts};
+pub use self::timeouts::Timeouts;
 
 /// How many of the console's last lines go into an error.
-const LAST_WORDS: usize = 30;
+const CONSOLE_TAIL_LINES: usize = 30;
 /// How often the VM is looked at while a push is under way.
-const LOOK: Duration = Duration::from_millis(500);
+const VM_POLL_INTERVAL: Duration = Duration::from_millis(500);
 /// How often the VM is looked at for something that is over soon.
-const GLANCE: Duration = Duration::from_millis(50);
+const OUTSIDE_POLL_INTERVAL: Duration = Duration::from_millis(50);
 /// Bytes per second of a disk that is slow: a release takes some 15 s.
-const SLOW: u64 = 8 << 20;
+const SLOW_BYTES_PER_SECOND: u64 = 8 << 20;
 /// Between two attempts to reach the guest.
-const PAUSE: Duration = Duration::from_secs(1);
+const RETRY_INTERVAL: Duration = Duration::from_secs(1);
 /// How long one attempt may take while the guest boots: QEMU takes the connection at once, even if
 /// there is nobody behind it yet.
-const ATTEMPT: Duration = Duration::from_secs(15);
+const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(15);
 /// For the answer to a push that ends the listener. A reboot swallows an answer without hanging up.
-const LAST_ATTEMPT: Duration = Duration::from_secs(60);
+const LAST_PUSH_TIMEOUT: Duration = Duration::from_secs(60);
 /// How long a guest may be busy with something else.
-const BUSY: Duration = Duration::from_secs(60);
+const BUSY_TIMEOUT: Duration = Duration::from_secs(60);
 /// Between two reports of progress.
-const PROGRESS: Duration = Duration::from_secs(5);
+const PROGRESS_INTERVAL: Duration = Duration::from_secs(5);
 
 /// A VM, and how to talk to the updater in it.
 pub struct Guest<'a> {
     vm: Vm,
     client: PushClient,
-    timeout: Timeouts,
+    timeouts: Timeouts,
     cancel: &'a Cancel,
     progress: &'a dyn Fn(&str),
     /// Whether a panic on the console is what is wanted.
@@ -64,10 +65,14 @@ impl<'a> Guest<'a> {
         let machine = Machine { forward: Some(PORT), ..machine.clone() };
         let vm = Vm::start(&machine, dir, logs, None)?;
         let client = PushClient::new(vm.port().unwrap_or(PORT), key);
-        let timeout = Timeouts::with(machine.accel);
-        let mut guest = Self { vm, client, timeout, cancel, progress, panics: false };
-        let boot =
-            guest.wait("waiting for the guest to boot", timeout.boot, actions::greet(), boot_id)?;
+        let timeouts = Timeouts::new(machine.accel);
+        let mut guest = Self { vm, client, timeouts, cancel, progress, panics: false };
+        let boot = guest.wait(
+            "waiting for the guest to boot",
+            timeouts.boot,
+            actions::boot_id(),
+            boot_id,
+        )?;
         Ok((guest, boot))
     }
 
@@ -78,7 +83,7 @@ impl<'a> Guest<'a> {
         pattern: Pattern,
         mode: Mode,
     ) -> Result<Report, GuestError> {
-        self.push_within(waiting, pattern, mode, self.timeout.push)
+        self.push_within(waiting, pattern, mode, self.timeouts.push)
     }
 
     fn push_within(
@@ -93,22 +98,22 @@ impl<'a> Guest<'a> {
             match self.attempt(&watch, pattern.clone(), mode, timeout)? {
                 Ok(report) => break report,
                 // It still runs a Pattern whose answer we no longer waited for.
-                Err(PushError::Unavailable { .. }) if watch.start.elapsed() < BUSY => {
-                    thread::sleep(PAUSE);
+                Err(PushError::Unavailable { .. }) if watch.start.elapsed() < BUSY_TIMEOUT => {
+                    thread::sleep(RETRY_INTERVAL);
                 }
                 Err(source) => {
-                    let console_tail = self.vm.console_tail(LAST_WORDS);
+                    let console_tail = self.vm.console_tail(CONSOLE_TAIL_LINES);
                     return Err(GuestError::Push { waiting, source, console_tail });
                 }
             }
         };
-        self.no_failures(&report)?;
+        self.check_results(&report)?;
         Ok(report)
     }
 
     /// Sends a Pattern that may take the listener down before it has answered.
     pub fn push_last(&mut self, waiting: &'static str, pattern: Pattern) -> Result<(), GuestError> {
-        match self.push_within(waiting, pattern, Mode::Change, LAST_ATTEMPT) {
+        match self.push_within(waiting, pattern, Mode::Change, LAST_PUSH_TIMEOUT) {
             Err(GuestError::Push { source: source @ PushError::NoAnswer(_), .. }) => {
                 log::info!("{waiting}: {source}; that may be so");
                 Ok(())
@@ -122,7 +127,7 @@ impl<'a> Guest<'a> {
         self.vm.console().expect_boot();
         let waiting = "waiting for the update and the reboot";
         let other = |report: &Report| boot_id(report).filter(|boot| boot != before);
-        self.wait(waiting, self.timeout.update, actions::watch_update(), other)
+        self.wait(waiting, self.timeouts.update, actions::watch_update(), other)
     }
 
     /// Waits for another boot than `before`, whatever has caused it, and for its first answer. Returns
@@ -131,25 +136,25 @@ impl<'a> Guest<'a> {
         self.vm.console().expect_boot();
         let other = |report: &Report| boot_id(report).filter(|boot| boot != before);
         let waiting = "waiting for the next boot";
-        self.wait(waiting, self.timeout.boot + self.timeout.update, actions::greet(), other)
+        self.wait(waiting, self.timeouts.boot + self.timeouts.update, actions::boot_id(), other)
     }
 
     /// Waits until `found` finds something from outside of the guest, which is not asked: an update
-    /// takes its time in silence.
+    /// takes its time in inactivity.
     pub fn wait_until<T>(
         &mut self,
         waiting: &'static str,
         mut found: impl FnMut(&mut Vm) -> Result<Option<T>, QmpError>,
     ) -> Result<T, GuestError> {
-        let watch = Watch::new(waiting, self.timeout.update);
+        let watch = Watch::new(waiting, self.timeouts.update);
         loop {
-            self.alive(&watch)?;
+            self.check_alive(&watch)?;
             match found(&mut self.vm).map_err(VmError::from)? {
                 Some(found) => return Ok(found),
                 None if watch.start.elapsed() > watch.timeout => {
-                    return Err(self.gave_up(&watch, watch.limit()));
+                    return Err(self.timed_out(&watch, watch.limit()));
                 }
-                None => thread::sleep(GLANCE),
+                None => thread::sleep(OUTSIDE_POLL_INTERVAL),
             }
         }
     }
@@ -157,7 +162,7 @@ impl<'a> Guest<'a> {
     /// Has the guest write slowly, so that there is a middle in which it can be stopped: what it has
     /// in its memory could else be on the disk within a blink.
     pub fn write_slowly(&mut self) -> Result<(), GuestError> {
-        Ok(self.vm.qmp().limit_writes(BOOT_DISK, SLOW).map_err(VmError::from)?)
+        Ok(self.vm.qmp().limit_writes(BOOT_DISK, SLOW_BYTES_PER_SECOND).map_err(VmError::from)?)
     }
 
     /// Whether the guest may panic from now on.
@@ -185,12 +190,12 @@ impl<'a> Guest<'a> {
             Err(_) if self.vm.wait(Duration::ZERO).is_some() => {}
             other => other?,
         }
-        if self.vm.wait(self.timeout.power_off).is_some() {
+        if self.vm.wait(self.timeouts.power_off).is_some() {
             return Ok("powered off");
         }
-        log::warn!("the guest did not power off; {}", self.vm.console_tail(LAST_WORDS));
+        log::warn!("the guest did not power off; {}", self.vm.console_tail(CONSOLE_TAIL_LINES));
         let pressed = self.vm.qmp().power_button();
-        if pressed.is_ok() && self.vm.wait(self.timeout.power_off).is_some() {
+        if pressed.is_ok() && self.vm.wait(self.timeouts.power_off).is_some() {
             return Ok("powered off, but only by the power button");
         }
         Ok("killed, because it did not power off")
@@ -206,9 +211,9 @@ impl<'a> Guest<'a> {
     ) -> Result<String, GuestError> {
         let mut watch = Watch::new(waiting, timeout);
         loop {
-            match self.attempt(&watch, pattern.clone(), Mode::Check, ATTEMPT)? {
+            match self.attempt(&watch, pattern.clone(), Mode::Check, ATTEMPT_TIMEOUT)? {
                 Ok(report) => {
-                    self.no_failures(&report)?;
+                    self.check_results(&report)?;
                     if let Some(found) = found(&report) {
                         return Ok(found);
                     }
@@ -216,12 +221,12 @@ impl<'a> Guest<'a> {
                 }
                 Err(source) if source.is_temporary() => watch.last_error = source.to_string(),
                 Err(source) => {
-                    let console_tail = self.vm.console_tail(LAST_WORDS);
+                    let console_tail = self.vm.console_tail(CONSOLE_TAIL_LINES);
                     return Err(GuestError::Push { waiting, source, console_tail });
                 }
             }
-            self.still_worth_it(&watch)?;
-            thread::sleep(PAUSE);
+            self.check_limits(&watch)?;
+            thread::sleep(RETRY_INTERVAL);
         }
     }
 
@@ -240,9 +245,9 @@ impl<'a> Guest<'a> {
             let _ = send.send(client.push(&pattern, mode, timeout));
         });
         loop {
-            match answer.recv_timeout(LOOK) {
+            match answer.recv_timeout(VM_POLL_INTERVAL) {
                 Ok(answer) => return Ok(answer),
-                Err(RecvTimeoutError::Timeout) => self.alive(watch)?,
+                Err(RecvTimeoutError::Timeout) => self.check_alive(watch)?,
                 Err(RecvTimeoutError::Disconnected) => {
                     return Ok(Err(PushError::NoAnswer("the push client panicked".into())));
                 }
@@ -250,17 +255,18 @@ impl<'a> Guest<'a> {
         }
     }
 
-    fn alive(&mut self, watch: &Watch) -> Result<(), GuestError> {
+    fn check_alive(&mut self, watch: &Watch) -> Result<(), GuestError> {
         let waiting = watch.waiting;
         if self.cancel.is_cancelled() {
             return Err(GuestError::Cancelled(waiting));
         }
-        let trouble = if self.panics { self.vm.exit_report() } else { self.vm.trouble() };
-        if let Some(what) = trouble {
+        let problem = if self.panics { self.vm.exit_report() } else { self.vm.problem() };
+        if let Some(what) = problem {
             // What the console says after the first bad line explains it.
-            thread::sleep(PAUSE);
-            let (after, console_tail) = (watch.start.elapsed(), self.vm.console_tail(LAST_WORDS));
-            return Err(GuestError::Trouble { waiting, after, what, console_tail });
+            thread::sleep(RETRY_INTERVAL);
+            let (after, console_tail) =
+                (watch.start.elapsed(), self.vm.console_tail(CONSOLE_TAIL_LINES));
+            return Err(GuestError::Failed { waiting, after, what, console_tail });
         }
         if watch.progress_is_due() {
             let line = self.vm.console().last_line().unwrap_or_else(|| "(nothing yet)".into());
@@ -269,39 +275,42 @@ impl<'a> Guest<'a> {
         Ok(())
     }
 
-    fn still_worth_it(&mut self, watch: &Watch) -> Result<(), GuestError> {
-        self.alive(watch)?;
-        let silence = self.vm.console().silence().min(watch.last_answer.elapsed());
+    fn check_limits(&mut self, watch: &Watch) -> Result<(), GuestError> {
+        self.check_alive(watch)?;
+        let inactivity = self.vm.console().silent_for().min(watch.last_answer.elapsed());
         let limit = if watch.start.elapsed() > watch.timeout {
             watch.limit()
-        } else if silence > self.timeout.silence {
+        } else if inactivity > self.timeouts.inactivity {
             format!(
                 "neither the console nor the listener said anything for {} s",
-                silence.as_secs()
+                inactivity.as_secs()
             )
         } else {
             return Ok(());
         };
-        Err(self.gave_up(watch, limit))
+        Err(self.timed_out(watch, limit))
     }
 
-    fn gave_up(&mut self, watch: &Watch, limit: String) -> GuestError {
+    fn timed_out(&mut self, watch: &Watch, limit: String) -> GuestError {
         let state = self.vm.qmp().status().unwrap_or_else(|error| error.to_string());
-        GuestError::GaveUp {
+        GuestError::TimedOut {
             waiting: watch.waiting,
             after: watch.start.elapsed(),
             why: format!("{limit} (QEMU's state of the machine: {state})"),
             last_error: watch.last_error.clone(),
-            console_tail: self.vm.console_tail(LAST_WORDS),
+            console_tail: self.vm.console_tail(CONSOLE_TAIL_LINES),
         }
     }
 
-    fn no_failures(&self, report: &Report) -> Result<(), GuestError> {
+    fn check_results(&self, report: &Report) -> Result<(), GuestError> {
         let commands: Vec<CommandResult> = report.failures().cloned().collect();
         if commands.is_empty() {
             return Ok(());
         }
-        Err(GuestError::Commands { commands, console_tail: self.vm.console_tail(LAST_WORDS) })
+        Err(GuestError::Commands {
+            commands,
+            console_tail: self.vm.console_tail(CONSOLE_TAIL_LINES),
+        })
     }
 }
 
@@ -339,7 +348,7 @@ impl Watch {
     }
 
     fn progress_is_due(&self) -> bool {
-        let due = self.last_progress.get().elapsed() > PROGRESS;
+        let due = self.last_progress.get().elapsed() > PROGRESS_INTERVAL;
         if due {
             self.last_progress.set(Instant::now());
         }

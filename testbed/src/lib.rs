@@ -1,43 +1,51 @@
-//! Boots EtchaOS in a VM, and puts a release through updates: whole ones and ones that are cut off.
+//! Boots EtchaOS in a VM, and takes a release through updates, power cuts and faults.
 //!
-//! The scenarios are [`cycle`] (stage 5 of the builder), [`powercut`] and [`kill`]; each reads as the
-//! list of its steps. Below them, from the guest to the metal:
+//! From the top to the bottom:
 //!
-//! - [`scenario`], [`environment`], [`updates`]: what scenarios have in common
-//! - [`artifacts`], [`derived`], [`work`], [`disk`], [`cdn`]: what a VM is given, and the directory of a run
-//! - [`replay`]: what a power cut could have left of recorded writes, and its judge; needs no VM
-//! - [`guest`]: a VM with an updater in it that answers; [`push`] talks to that
-//! - [`checks`], [`actions`]: what is pushed
-//! - [`vm`]: QEMU with [`console`], [`qmp`] and a TPM; [`machine`] is its command line
-//! - [`firmware`], [`accel`], [`host`], [`process`]: what a VM stands on
+//! - [`scenarios`]: one file per scenario, each the list of its steps; says how to add one
+//! - [`scenario`], [`environment`], [`updates`], [`report`]: what scenarios share
+//! - [`artifacts`], [`derived`], [`work`], [`disk`], [`cdn`]: the releases, the directory of a run, and
+//!   the CDN
+//! - [`replay`]: searches the states that a power cut can leave of recorded writes; needs no VM
+//! - [`inspect`]: reads a disk from outside and predicts what it would boot
+//! - [`guest`]: a VM with a running updater, reached through [`push`]
+//! - [`checks`], [`actions`]: the Patterns that are pushed
+//! - [`vm`]: QEMU with [`console`], [`qmp`] and a TPM; [`machine`] builds its command line
+//! - [`firmware`], [`accel`], [`probe`], [`host`], [`process`]: what a VM depends on
 //!
-//! Nothing listens but on the loopback, and no process survives its owner.
+//! All ports are on the loopback, and no child process outlives the testbed.
 
-pub mod accel;
-pub mod actions;
+mod accel;
+mod actions;
+mod args;
 pub mod artifacts;
-pub mod cdn;
-pub mod checks;
+pub mod cancel;
+mod cdn;
+mod checks;
 pub mod cli;
 pub mod commands;
-pub mod console;
-pub mod cycle;
-pub mod derived;
+mod console;
+mod derived;
 pub mod disk;
-pub mod environment;
-pub mod faults;
-pub mod firmware;
-pub mod guest;
+mod environment;
+mod firmware;
+mod guest;
 pub mod host;
-pub mod kill;
-pub mod machine;
-pub mod powercut;
-pub mod process;
-pub mod push;
-pub mod qmp;
-pub mod replay;
+mod inspect;
+mod machine;
+mod probe;
+mod process;
+mod push;
+mod qmp;
+mod replay;
 pub mod report;
-pub mod scenario;
-pub mod updates;
-pub mod vm;
-pub mod work;
+mod scenario;
+mod scenarios;
+pub mod signals;
+mod updates;
+mod vm;
+mod work;
+
+pub use accel::Preference as AccelPreference;
+pub use scenario::{Failure, Options, ScenarioError};
+pub use scenarios::cycle::run as run_cycle;

@@ -25,7 +25,7 @@ pub enum Boot {
     /// This raw disk image, which it may write.
     Disk(PathBuf),
     /// This raw disk image, and every write to it is logged in this file, which must be there and
-    /// empty; see [`crate::replay::log`].
+    /// empty; see [`crate::replay`].
     Recorded {
         /// The image.
         disk: PathBuf,

@@ -3,23 +3,27 @@
 use std::process::ExitCode;
 
 use clap::Parser;
+use testbed::cancel::Cancel;
 use testbed::cli::Cli;
 use testbed::commands;
-use testbed::guest::Cancel;
+use testbed::signals::Signals;
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
     env_logger::Builder::from_env(env_logger::Env::default().default_filter_or("warn")).init();
     let cancel = Cancel::default();
-    let wish = cancel.clone();
-    if let Err(error) = ctrlc::set_handler(move || wish.cancel()) {
-        log::warn!("Ctrl-C will not clean up: {error}");
-    }
+    let signals = match Signals::install(cancel.clone()) {
+        Ok(signals) => signals,
+        Err(error) => {
+            log::warn!("cannot handle signals, so Ctrl-C does not clean up: {error}");
+            Signals::default()
+        }
+    };
     match commands::dispatch(cli, cancel) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("error: {error}");
-            ExitCode::FAILURE
+            signals.exit_code().map_or(ExitCode::FAILURE, ExitCode::from)
         }
     }
 }

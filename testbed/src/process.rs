@@ -14,7 +14,7 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 /// How often the end of a child is looked for.
-const POLL: Duration = Duration::from_millis(50);
+const POLL_INTERVAL: Duration = Duration::from_millis(50);
 /// How much of a child's own messages goes into an error.
 const LOG_TAIL: usize = 2000;
 
@@ -104,7 +104,7 @@ impl Process {
         let start = Instant::now();
         loop {
             match self.exited() {
-                None if start.elapsed() < timeout => thread::sleep(POLL),
+                None if start.elapsed() < timeout => thread::sleep(POLL_INTERVAL),
                 status => return status,
             }
         }
@@ -147,7 +147,7 @@ fn keep(mut child: Child, stopped: &mpsc::Receiver<()>, status: &Mutex<Option<Ex
             }
             Err(error) => log::error!("cannot ask for the state of {}: {error}", child.id()),
         }
-        if let Ok(()) | Err(RecvTimeoutError::Disconnected) = stopped.recv_timeout(POLL) {
+        if let Ok(()) | Err(RecvTimeoutError::Disconnected) = stopped.recv_timeout(POLL_INTERVAL) {
             // It fails only if the child has ended by itself.
             let _ = child.kill();
             *lock(status) = child.wait().ok();
@@ -189,7 +189,7 @@ mod tests {
         let pid = loop {
             match std::fs::read_to_string(dir.path().join("pid")) {
                 Ok(pid) if pid.ends_with('\n') => break pid,
-                _ => thread::sleep(POLL),
+                _ => thread::sleep(POLL_INTERVAL),
             }
         };
         assert!(child.exited().is_none());

@@ -17,7 +17,7 @@ pub const PORT: u16 = 4000;
 /// How long a token is good for. The updater takes one hour at most.
 const TOKEN_SECONDS: u64 = 1800;
 /// A guest that is up answers the handshake at once.
-const CONNECT_PATIENCE: Duration = Duration::from_secs(5);
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// A report with hundreds of packages in it takes 100 kB.
 const ANSWER_MAX: u64 = 8 << 20;
 /// How much of an answer that is no report is shown.
@@ -77,7 +77,7 @@ impl PushClient {
     /// A client for the listener at this port of our loopback, with the key that it trusts.
     pub fn new(port: u16, key: PrivateKey) -> Self {
         let config = Agent::config_builder()
-            .timeout_connect(Some(CONNECT_PATIENCE))
+            .timeout_connect(Some(CONNECT_TIMEOUT))
             .http_status_as_error(false)
             // A proxy of the environment would be asked for its own loopback.
             .proxy(None)
@@ -176,7 +176,7 @@ mod tests {
     use std::sync::mpsc;
     use std::thread;
 
-    const PATIENCE: Duration = Duration::from_secs(20);
+    const TIMEOUT: Duration = Duration::from_secs(20);
 
     fn pattern() -> Pattern {
         let command = Command { id: "x".into(), check: Some("true".into()), ..Command::default() };
@@ -222,7 +222,7 @@ mod tests {
     fn push(answer: String) -> Result<Report, PushError> {
         let (port, _requests) = guest(vec![answer]);
         let client = PushClient::new(port, PrivateKey::generate());
-        client.push(&pattern(), Mode::Change, PATIENCE)
+        client.push(&pattern(), Mode::Change, TIMEOUT)
     }
 
     #[test]
@@ -231,9 +231,9 @@ mod tests {
         let report = r#"{"results":[{"id":"x","outcome":"failed","output":"no"}],"new":1}"#;
         let (port, requests) = guest(vec![answer("200 OK", report), answer("200 OK", report)]);
         let client = PushClient::new(port, key.clone());
-        let report = client.push(&pattern(), Mode::Check, PATIENCE).unwrap();
+        let report = client.push(&pattern(), Mode::Check, TIMEOUT).unwrap();
         assert_eq!(report.failures().next().unwrap().output, "no");
-        client.push(&pattern(), Mode::Change, PATIENCE).unwrap();
+        client.push(&pattern(), Mode::Change, TIMEOUT).unwrap();
 
         let (first, token) = requests.recv().unwrap();
         assert!(first.starts_with("POST /etcha/v1/push/testbed "), "{first}");
@@ -278,7 +278,7 @@ mod tests {
     fn no_listener_a_hang_up_and_a_cut_answer_are_no_answers() {
         let closed = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
         let client = PushClient::new(closed, PrivateKey::generate());
-        let error = client.push(&pattern(), Mode::Check, PATIENCE).unwrap_err();
+        let error = client.push(&pattern(), Mode::Check, TIMEOUT).unwrap_err();
         assert!(matches!(error, PushError::NoAnswer(_)), "{error}");
         for cut in ["", "HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n{"] {
             let error = push(cut.into()).unwrap_err();
@@ -287,7 +287,7 @@ mod tests {
     }
 
     #[test]
-    fn patience_ends() {
+    fn times_out() {
         // Accepted by the system's queue, answered by nobody.
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let port = listener.local_addr().unwrap().port();

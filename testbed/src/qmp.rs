@@ -7,7 +7,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 /// QEMU answers at once, unless the machine under it is busy.
-const PATIENCE: Duration = Duration::from_secs(30);
+const TIMEOUT: Duration = Duration::from_secs(30);
 /// Longest line that is read.
 const LINE_MAX: u64 = 1 << 20;
 /// Events that may come between a command and its answer. Unknown ones are fine: they are skipped.
@@ -55,8 +55,8 @@ impl Qmp {
     pub fn new(stream: UnixStream) -> Result<Self, QmpError> {
         let command = "qmp_capabilities";
         stream
-            .set_read_timeout(Some(PATIENCE))
-            .and_then(|()| stream.set_write_timeout(Some(PATIENCE)))
+            .set_read_timeout(Some(TIMEOUT))
+            .and_then(|()| stream.set_write_timeout(Some(TIMEOUT)))
             .map_err(|source| QmpError::Io { command: command.into(), source })?;
         let mut qmp = Self { stream: BufReader::new(stream) };
         let greeting = qmp.read(command)?;

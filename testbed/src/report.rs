@@ -1,4 +1,4 @@
-//! What a scenario did, as events while it goes on and as a report at its end.
+//! The progress of a scenario as events, and its result as a report.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -6,96 +6,59 @@ use std::time::Duration;
 
 use serde::{Serialize, Serializer};
 
-use crate::accel::Choice;
+use crate::accel::Selection;
 
-/// The steps of the scenarios.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Step {
-    /// The manifest's signature, the artifacts' digests.
-    VerifyArtifacts,
-    /// Host tools, accelerator, a copy of the disk, the CDN.
-    PrepareBench,
-    /// From power on to the first answer.
-    BootUefi,
-    /// The checks, in slot `a`.
-    ValidateUefi,
-    /// Kernel and initrd of slot `a` are deleted.
-    DeleteSlot,
-    /// The updater fetches the release and reboots.
-    AutoUpdate,
-    /// The checks, in slot `b`.
-    ValidateUpdate,
-    /// From the order to the end of the VM.
-    PowerOff,
-    /// The same disk, by BIOS.
-    BootBios,
-    /// The checks, in slot `b`.
-    ValidateBios,
-    /// From the order to the end of the VM.
-    PowerOffBios,
-    /// Releases that the scenario updates to.
-    DeriveReleases,
-    /// From power on to the first answer.
-    Boot,
-    /// From the order to update to the confirmation of the new release.
-    Update,
-    /// From the order to go back to the confirmation of the release before.
-    RollBack,
-    /// An update, until the machine is reset in the middle of it.
-    CrashUpdate,
-    /// An update after that, until it is confirmed.
-    UpdateAfterCrash,
-    /// The machine is killed in the middle of an update, again and again.
-    Kill,
-    /// A release is offered whose kernel panics.
-    Panic,
-    /// A release is offered whose initrd is cut short.
-    Truncated,
-    /// A release is offered that boots with a failed unit.
-    Unhealthy,
-    /// A release is offered in which systemd stops in the middle of the boot.
-    Hang,
-    /// What a power cut could have left of the recorded writes is judged.
-    Replay,
+/// A step of a scenario.
+///
+/// A scenario defines its own steps; the ones that several scenarios share are constants here.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Step {
+    /// The name in JSON, in kebab case.
+    name: &'static str,
+    /// The name in tables and messages.
+    title: &'static str,
+}
+
+impl Step {
+    /// Checks the manifest's signature and the artifacts' digests.
+    pub(crate) const VERIFY_ARTIFACTS: Self =
+        Self::new("verify-artifacts", "verify manifest and artifacts");
+    /// Derives the newer releases that the scenario offers.
+    pub(crate) const DERIVE_RELEASES: Self = Self::new("derive-releases", "make newer releases");
+    /// Copies the disk, starts the CDN and selects the accelerator.
+    pub(crate) const PREPARE_ENVIRONMENT: Self =
+        Self::new("prepare-environment", "prepare disk copy, CDN, accelerator");
+    /// Boots the disk, from power-on to the first answer.
+    pub(crate) const BOOT: Self = Self::new("boot", "boot");
+    /// Updates the host, from the start of the update to the confirmation of the new release.
+    pub(crate) const UPDATE: Self = Self::new("update", "update, reboot and confirm");
+    /// Powers the guest off, until QEMU ends.
+    pub(crate) const POWER_OFF: Self = Self::new("power-off", "power off");
+
+    /// Defines a step with a name for JSON and a title for tables.
+    pub(crate) const fn new(name: &'static str, title: &'static str) -> Self {
+        Self { name, title }
+    }
 }
 
 impl fmt::Display for Step {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(match self {
-            Self::VerifyArtifacts => "verify manifest and artifacts",
-            Self::PrepareBench => "prepare disk copy, CDN, accelerator",
-            Self::BootUefi => "boot by UEFI Secure Boot",
-            Self::ValidateUefi => "validate slot a",
-            Self::DeleteSlot => "delete kernel and initrd of slot a",
-            Self::AutoUpdate => "auto-update and reboot",
-            Self::ValidateUpdate => "validate slot b",
-            Self::PowerOff => "power off",
-            Self::BootBios => "boot by BIOS",
-            Self::ValidateBios => "validate slot b under BIOS",
-            Self::PowerOffBios => "power off again",
-            Self::DeriveReleases => "make newer releases",
-            Self::Boot => "boot",
-            Self::Update => "update, reboot and confirm",
-            Self::RollBack => "roll back, reboot and confirm",
-            Self::CrashUpdate => "update, crash in the middle",
-            Self::UpdateAfterCrash => "update again, reboot and confirm",
-            Self::Kill => "update and be killed",
-            Self::Panic => "survive a kernel that panics",
-            Self::Truncated => "survive an initrd that is cut short",
-            Self::Unhealthy => "survive a unit that fails",
-            Self::Hang => "survive a systemd that hangs",
-            Self::Replay => "judge crash states",
-        })
+        f.pad(self.title)
     }
 }
 
-/// What happens in a scenario, as it happens.
+impl Serialize for Step {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(self.name)
+    }
+}
+
+/// An event of a running scenario.
 #[derive(Debug, Clone, Copy)]
 pub enum Event<'a> {
     /// A step begins.
     Started(Step),
-    /// A sign of life within a step: the console's last line, say.
+    /// Progress within a step, such as the last line of the console.
     Progress(Step, &'a str),
     /// A step has succeeded.
     Finished(Step, Duration),
@@ -103,38 +66,38 @@ pub enum Event<'a> {
 
 /// A step that has succeeded.
 #[derive(Debug, Clone, Serialize)]
-pub struct Done {
-    /// Which one.
+pub struct CompletedStep {
+    /// The step.
     pub step: Step,
-    /// How long it took.
+    /// Its duration.
     #[serde(serialize_with = "seconds", rename = "seconds")]
     pub took: Duration,
-    /// What is worth knowing about it.
+    /// A note for the table.
     pub note: String,
 }
 
-/// What a scenario did.
+/// The result of a scenario.
 #[derive(Debug, Clone, Default, Serialize)]
 pub struct Report {
-    /// The accelerator, once it is chosen.
-    pub accel: Option<Choice>,
+    /// The accelerator, once it is selected.
+    pub accel: Option<Selection>,
     /// The steps that have succeeded, in order.
-    pub steps: Vec<Done>,
-    /// Where the logs of the VMs are.
+    pub steps: Vec<CompletedStep>,
+    /// The directory with the logs of the VMs.
     pub logs: PathBuf,
 }
 
 impl Report {
-    /// The time of all steps.
+    /// Returns the duration of all steps.
     pub fn total(&self) -> Duration {
-        self.steps.iter().map(|done| done.took).sum()
+        self.steps.iter().map(|step| step.took).sum()
     }
 }
 
-/// A table for people.
+/// Formats the report as a table.
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for Done { step, took, note } in &self.steps {
+        for CompletedStep { step, took, note } in &self.steps {
             writeln!(f, "{step:<36} {:>7.1} s  {note}", took.as_secs_f32())?;
         }
         writeln!(f, "{:<36} {:>7.1} s", "total", self.total().as_secs_f32())?;
@@ -145,7 +108,7 @@ impl fmt::Display for Report {
     }
 }
 
-/// A time as seconds, with one decimal, for serde.
+/// Serializes a duration as seconds with one decimal.
 pub(crate) fn seconds<S: Serializer>(took: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.serialize_f64((took.as_secs_f64() * 10.0).round() / 10.0)
 }
@@ -155,12 +118,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_table_lines_up_and_the_json_has_seconds() {
+    fn aligns_the_table_and_serializes_seconds() {
         let took = Duration::from_millis(61_250);
-        let done = |step| Done { step, took, note: "15 checks".into() };
+        let completed = |step| CompletedStep { step, took, note: "15 checks".into() };
         let report = Report {
             accel: None,
-            steps: vec![done(Step::BootUefi), done(Step::ValidateUefi)],
+            steps: vec![completed(Step::BOOT), completed(Step::POWER_OFF)],
             logs: "logs".into(),
         };
         let table = report.to_string();
@@ -168,7 +131,7 @@ mod tests {
         assert_eq!(lines[0].find(" s  15"), lines[1].find(" s  15"), "{table}");
         assert!(lines[2].contains("122.5 s"), "{table}");
         let json = serde_json::to_value(&report).unwrap();
-        assert_eq!(json["steps"][0]["step"], "boot-uefi");
+        assert_eq!(json["steps"][0]["step"], "boot");
         assert_eq!(json["steps"][0]["seconds"], 61.3);
     }
 }

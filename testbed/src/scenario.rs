@@ -1,4 +1,4 @@
-//! What all scenarios have in common: options, steps that are timed and told about, and failures.
+//! The common parts of scenarios: options, timed steps, and failures.
 
 use std::cell::Cell;
 use std::io;
@@ -7,43 +7,44 @@ use std::time::Instant;
 
 use protocol::{KeyRing, Target};
 
-use crate::accel::Request;
+use crate::accel::Preference;
 use crate::artifacts::ArtifactError;
+use crate::cancel::Cancel;
 use crate::derived::DeriveError;
 use crate::disk::CopyError;
-use crate::guest::{Cancel, GuestError};
+use crate::guest::GuestError;
 use crate::host::Missing;
 use crate::replay::ReplayError;
-use crate::report::{Done, Event, Report, Step};
+use crate::report::{CompletedStep, Event, Report, Step};
 use crate::work::WorkError;
 
-/// What a scenario needs to know.
+/// The options of a scenario.
 #[derive(Debug, Clone)]
 pub struct Options {
     /// The directory with the manifest and the artifacts.
     pub artifacts: PathBuf,
-    /// What they are for.
+    /// The target of the artifacts.
     pub target: Target,
-    /// Who may have signed the manifest.
+    /// The keys that may have signed the manifest.
     pub keys: KeyRing,
-    /// A directory for disk copies and sockets; needs room for one disk image. It may be shared.
+    /// A private directory for disk copies and sockets, with room for one disk image.
     pub work: PathBuf,
-    /// A directory for logs; those of an earlier run are replaced.
+    /// The directory for logs. Logs of an earlier run are replaced.
     pub logs: PathBuf,
     /// The accelerator.
-    pub accel: Request,
+    pub accel: Preference,
     /// Memory of the VM in MiB.
     pub memory: u32,
-    /// Virtual processors; unless told, as many as the accelerator runs well ([`Accel::cpus`](crate::accel::Accel::cpus)).
+    /// Virtual processors; by default [`Accel::cpus`](crate::accel::Accel::cpus).
     pub cpus: Option<u32>,
-    /// What `etchaos-updater --version` must say, without the name.
+    /// The version that `etchaos-updater --version` must print.
     pub updater_version: String,
-    /// How to stop it from outside.
+    /// Stops the scenario.
     pub cancel: Cancel,
 }
 
 impl Options {
-    /// Memory of a VM in MiB, unless told otherwise.
+    /// The default memory of a VM in MiB.
     pub const MEMORY: u32 = 2048;
     /// The version of this workspace, which the updater shares.
     pub const UPDATER_VERSION: &str = env!("CARGO_PKG_VERSION");
@@ -52,97 +53,97 @@ impl Options {
 /// Why a scenario failed.
 #[derive(Debug, thiserror::Error)]
 pub enum ScenarioError {
-    /// Programs or firmware.
+    /// Programs or firmware are not installed.
     #[error(transparent)]
     Missing(#[from] Missing),
-    /// The release.
+    /// The release cannot be tested.
     #[error(transparent)]
     Artifacts(#[from] ArtifactError),
-    /// A release made from it.
+    /// A derived release could not be created.
     #[error(transparent)]
     Derive(#[from] DeriveError),
-    /// The directory of the run.
+    /// The directory of the run could not be created.
     #[error(transparent)]
     Work(#[from] WorkError),
-    /// The copy of the disk.
+    /// The disk could not be copied.
     #[error(transparent)]
     Copy(#[from] CopyError),
-    /// The CDN.
+    /// The CDN could not be started.
     #[error("cannot serve the artifacts on the loopback: {0}")]
     Cdn(io::Error),
-    /// A file or directory of ours.
+    /// A file operation failed.
     #[error("cannot {doing} {}: {source}", path.display())]
     File {
-        /// What was being done.
+        /// The operation.
         doing: &'static str,
-        /// With what.
+        /// The file or directory.
         path: PathBuf,
-        /// What happened.
+        /// The cause.
         source: io::Error,
     },
-    /// The guest.
+    /// The guest failed.
     #[error(transparent)]
     Guest(#[from] GuestError),
-    /// The guest has a release again, but not from us.
+    /// The guest reports an update, but did not download it from the CDN.
     #[error(
-        "the guest says that it updated, but it did not fetch {missing} from the CDN; the CDN was asked for: {asked}"
+        "the guest reports an update, but did not download {missing} from the CDN; requests to the CDN: {requests}"
     )]
     NotFetched {
-        /// The path that was not fetched.
+        /// The path that was not downloaded.
         missing: String,
-        /// Everything that was.
-        asked: String,
+        /// All requests to the CDN.
+        requests: String,
     },
-    /// The recording of a disk, or what it shows.
+    /// The recording could not be replayed.
     #[error(transparent)]
     Replay(#[from] ReplayError),
-    /// The disk is not in the state in which the scenario wanted it.
-    #[error("expected {expected}, but the disk has: {found}")]
+    /// The disk is not in the expected state.
+    #[error("expected {expected}, found on the disk: {found}")]
     Disk {
-        /// What should be there.
+        /// The expected state.
         expected: String,
-        /// What is there.
+        /// The state that was found.
         found: String,
     },
 }
 
-/// The step at which a scenario failed, why, and what succeeded before.
+/// A failed scenario: the step, the cause, and the steps that succeeded.
 #[derive(Debug, thiserror::Error)]
 #[error("{step}: {source}")]
 pub struct Failure {
     /// The step.
     pub step: Step,
-    /// Why.
+    /// The cause.
     pub source: ScenarioError,
-    /// The steps before it.
+    /// The steps that succeeded before it.
     pub report: Report,
 }
 
-/// What a step returns: its value, and a note for the table.
+/// The result of a step: its value, and a note for the table.
 pub type Outcome<T> = Result<(T, String), ScenarioError>;
 
-/// Plays a scenario. `play` gets what runs its steps, and what says a line
-/// about the step that is running.
+/// Runs a scenario. `play` receives the runner for its steps, and a function that reports progress
+/// within the current step.
 pub fn run<T>(
     options: &Options,
     events: &dyn Fn(Event<'_>),
     play: impl FnOnce(&mut Steps<'_>, &dyn Fn(&str)) -> Result<T, ScenarioError>,
 ) -> Result<(T, Report), Box<Failure>> {
-    let step = Cell::new(Step::VerifyArtifacts);
-    let say = |line: &str| events(Event::Progress(step.get(), line));
+    let step = Cell::new(Step::VERIFY_ARTIFACTS);
+    let progress = |line: &str| events(Event::Progress(step.get(), line));
     let report = Report { logs: options.logs.clone(), ..Report::default() };
     let mut steps = Steps { events, step: &step, report };
-    match play(&mut steps, &say) {
+    match play(&mut steps, &progress) {
         Ok(value) => Ok((value, steps.report)),
         Err(source) => Err(Box::new(Failure { step: step.get(), source, report: steps.report })),
     }
 }
 
-/// Runs steps, times them, and tells about them.
+/// Runs and times steps, and emits events for them.
 pub struct Steps<'a> {
     events: &'a dyn Fn(Event<'_>),
     step: &'a Cell<Step>,
-    /// What was done so far.
+    /// The steps that succeeded so far.
     pub report: Report,
 }
 
@@ -158,7 +159,7 @@ impl Steps<'_> {
         let start = Instant::now();
         let (value, note) = action()?;
         let took = start.elapsed();
-        self.report.steps.push(Done { step, took, note });
+        self.report.steps.push(CompletedStep { step, took, note });
         (self.events)(Event::Finished(step, took));
         Ok(value)
     }

@@ -15,11 +15,11 @@ use crate::process::{Process, StartError};
 use crate::qmp::{Qmp, QmpError};
 
 /// QEMU and swtpm open their sockets within a second; a loaded host may take longer.
-const SOCKET_PATIENCE: Duration = Duration::from_secs(30);
+const SOCKET_TIMEOUT: Duration = Duration::from_secs(30);
 /// A QEMU that hung up ends within milliseconds.
-const LAST_WORDS_PATIENCE: Duration = Duration::from_secs(2);
+const EXIT_TIMEOUT: Duration = Duration::from_secs(2);
 /// How often a socket is looked for.
-const POLL: Duration = Duration::from_millis(50);
+const POLL_INTERVAL: Duration = Duration::from_millis(50);
 
 /// A VM that could not be started.
 #[derive(Debug, thiserror::Error)]
@@ -41,7 +41,7 @@ pub enum VmError {
     #[error("{0}")]
     Ended(String),
     /// A program that does not open its socket.
-    #[error("{program} did not open {socket:?} within {} s", SOCKET_PATIENCE.as_secs())]
+    #[error("{program} did not open {socket:?} within {} s", SOCKET_TIMEOUT.as_secs())]
     Socket {
         /// The program.
         program: &'static str,
@@ -92,7 +92,7 @@ impl Vm {
         let stream = connect("QEMU", dir, QMP_SOCKET, &qemu)?;
         let (qmp, port) = monitor(stream, machine).map_err(|error| {
             // QEMU opens its socket before it knows whether the accelerator works.
-            qemu.wait(LAST_WORDS_PATIENCE);
+            qemu.wait(EXIT_TIMEOUT);
             qemu.exit_report().map_or(error.into(), VmError::Ended)
         })?;
         Ok(Self { qemu, _swtpm: swtpm, console, debug_log, qmp, port })
@@ -114,8 +114,8 @@ impl Vm {
     }
 
     /// What went wrong with it, if anything: QEMU ended, or the console says so.
-    pub fn trouble(&self) -> Option<String> {
-        self.qemu.exit_report().or_else(|| self.console.trouble())
+    pub fn problem(&self) -> Option<String> {
+        self.qemu.exit_report().or_else(|| self.console.problem())
     }
 
     /// Waits for QEMU to end; says how it did, if it did. A guest that powers off is a success.
@@ -168,7 +168,7 @@ fn start_tpm(dir: &Path, log: &Path) -> Result<Process, VmError> {
     let swtpm = Process::start("swtpm", &arguments.map(Into::into), dir, log)?;
     let start = Instant::now();
     while !dir.join(TPM_SOCKET).exists() {
-        still_coming("swtpm", TPM_SOCKET, &swtpm, start)?;
+        wait_for_socket("swtpm", TPM_SOCKET, &swtpm, start)?;
     }
     Ok(swtpm)
 }
@@ -187,12 +187,12 @@ fn connect(
     loop {
         match UnixStream::connect(&path) {
             Ok(stream) => return Ok(stream),
-            Err(_) => still_coming(program, socket, process, start)?,
+            Err(_) => wait_for_socket(program, socket, process, start)?,
         }
     }
 }
 
-fn still_coming(
+fn wait_for_socket(
     program: &'static str,
     socket: &'static str,
     process: &Process,
@@ -201,10 +201,10 @@ fn still_coming(
     if let Some(exit_report) = process.exit_report() {
         return Err(VmError::Ended(exit_report));
     }
-    if start.elapsed() > SOCKET_PATIENCE {
+    if start.elapsed() > SOCKET_TIMEOUT {
         return Err(VmError::Socket { program, socket });
     }
-    thread::sleep(POLL);
+    thread::sleep(POLL_INTERVAL);
     Ok(())
 }
 

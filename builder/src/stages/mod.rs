@@ -48,7 +48,7 @@ pub struct Build {
     /// The updater's configuration in the image, if any.
     pub host_config: Option<PathBuf>,
     /// How the testbed's machines are emulated.
-    pub accel: testbed::accel::Request,
+    pub accel: testbed::AccelPreference,
 }
 
 /// The directories of a build, below `out`.

@@ -4,8 +4,8 @@ use std::cell::RefCell;
 
 use anyhow::Result;
 use protocol::Release;
-use testbed::cycle::Options;
-use testbed::guest::Cancel;
+use testbed::Options;
+use testbed::cancel::Cancel;
 use testbed::report::Event;
 
 use super::package::Packaged;
@@ -49,7 +49,7 @@ pub fn run(build: &Build, packaged: Packaged, log: &mut LogFile) -> Result<Teste
         cancel: Cancel::default(),
     };
     let log = RefCell::new(log);
-    let report = testbed::cycle::run(&options, &|event| match event {
+    let report = testbed::run_cycle(&options, &|event| match event {
         Event::Started(step) => log.borrow_mut().step(&step.to_string()),
         Event::Progress(_, line) => log.borrow_mut().line(line),
         Event::Finished(..) => {}

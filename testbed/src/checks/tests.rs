@@ -86,7 +86,7 @@ impl Guest {
         let output = Program::new("/bin/sh")
             .args(["-c", text])
             .env("TESTBED_ROOT", root)
-            .env("TESTBED_PATIENCE", "0")
+            .env("TESTBED_TIMEOUT", "0")
             .env("PATH", path)
             .output()
             .unwrap();

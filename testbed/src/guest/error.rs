@@ -16,7 +16,7 @@ pub enum GuestError {
     Vm(#[from] VmError),
     /// The VM is beyond help.
     #[error("the VM failed while {waiting}, after {} s: {what}\n{console_tail}", after.as_secs())]
-    Trouble {
+    Failed {
         /// What was being waited for.
         waiting: &'static str,
         /// For how long.
@@ -31,7 +31,7 @@ pub enum GuestError {
         "gave up {waiting} after {} s: {why}; {last_error}\n{console_tail}",
         after.as_secs()
     )]
-    GaveUp {
+    TimedOut {
         /// What was being waited for.
         waiting: &'static str,
         /// For how long.

@@ -6,13 +6,12 @@ use std::ops::Range;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
+use protocol::digest::Hasher;
 use protocol::esp::{DIRECTORY, GRUB_CFG, GRUBENV, MANIFEST, Slot};
-use sha2::{Digest, Sha256};
 
-use super::ReplayError;
-use super::disk::{Model, SECTOR, Sectors};
-use super::fat::{Fat, FatError};
 use crate::host::is_there;
+use crate::inspect::disk::{Model, SECTOR, Sectors};
+use crate::inspect::fat::{Fat, FatError};
 
 /// The program of mtools that prints a file.
 const READER: &str = "mtype";
@@ -73,7 +72,7 @@ impl Crosscheck {
     }
 
     /// Reads a state if it is the turn of this one.
-    pub fn visit(&mut self, model: &Model) -> Result<(), ReplayError> {
+    pub fn visit(&mut self, model: &Model) -> Result<(), CrosscheckError> {
         self.visited += 1;
         let is_its_turn = self.every > 0 && self.visited.is_multiple_of(self.every);
         if is_its_turn && self.done < self.count {
@@ -136,13 +135,13 @@ fn ours<S: Sectors>(disk: &S, fat: &Fat<'_, S>, path: &str) -> Seen {
     let file = fat.find(path).ok().flatten().filter(|file| !file.is_directory);
     let Some(file) = file else { return Seen::Nothing };
     let read = || -> Result<Seen, FatError> {
-        let mut hasher = Sha256::new();
+        let mut hasher = Hasher::default();
         let mut left = file.size as usize;
         for sector in fat.sectors(&file)? {
             hasher.update(&disk.read(sector)?[..left.min(SECTOR)]);
             left = left.saturating_sub(SECTOR);
         }
-        Ok(Seen::Whole(file.size, hex(hasher)))
+        Ok(Seen::Whole(file.size, hasher.finish()))
     };
     read().unwrap_or(Seen::Broken(file.size))
 }
@@ -152,29 +151,12 @@ fn theirs(image: &Path, path: &str) -> io::Result<Seen> {
     reader.arg("-i").arg(image).arg(format!("::/{path}"));
     reader.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null());
     let mut reader = reader.spawn()?;
-    let mut hasher = Sha256::new();
+    let mut hasher = Hasher::default();
     let size = match reader.stdout.take() {
-        Some(mut content) => io::copy(&mut content, &mut Hash(&mut hasher)),
+        Some(mut content) => io::copy(&mut content, &mut hasher),
         None => Ok(0),
     };
     let status = reader.wait()?;
     let size = size?;
-    Ok(if status.success() { Seen::Whole(size, hex(hasher)) } else { Seen::Nothing })
-}
-
-struct Hash<'a>(&'a mut Sha256);
-
-impl io::Write for Hash<'_> {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0.update(bytes);
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-}
-
-fn hex(hasher: Sha256) -> String {
-    hasher.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
+    Ok(if status.success() { Seen::Whole(size, hasher.finish()) } else { Seen::Nothing })
 }

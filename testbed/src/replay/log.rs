@@ -17,7 +17,7 @@ use std::fs::File;
 use std::io::{self, BufReader, Read};
 use std::path::Path;
 
-use super::disk::{Contents, SECTOR};
+use crate::inspect::disk::{Contents, SECTOR};
 
 /// `jsfwshr`
 const MAGIC: u64 = 0x6a_7366_7773_6872;

@@ -1,19 +1,14 @@
-//! Power cuts without a machine: the recorded writes of a disk are replayed, and what a cut could
-//! have left of them is judged.
+//! Replays the recorded writes of a disk and judges the states that a power cut could have left.
 //!
-//! [`log`] reads the recording, [`disk`] is the model that goes through the states which [`states`]
-//! finds, [`fat`] reads each of them, [`grub`] says what GRUB would do, [`judge`] whether that is
-//! well. None of them shares code with what wrote the disk, but for the verification of a manifest.
+//! [`log`] reads the recording, [`states`] searches the states and applies each one to a model of the
+//! disk, [`crate::inspect`] judges it, [`crosscheck`] compares the FAT reader with mtools, and
+//! [`tally`] counts the results.
 
-pub mod crosscheck;
-pub mod disk;
-pub mod fat;
-pub mod grub;
-pub mod judge;
-pub mod log;
-pub mod phases;
-pub mod states;
-pub mod tally;
+pub(crate) mod crosscheck;
+pub(crate) mod log;
+pub(crate) mod phases;
+pub(crate) mod states;
+pub(crate) mod tally;
 
 #[cfg(test)]
 mod tests;
@@ -26,107 +21,115 @@ use std::time::Instant;
 use protocol::KeyRing;
 
 use self::crosscheck::{Crosscheck, CrosscheckError};
-use self::disk::{Contents, Model, find_esp};
-use self::fat::FatError;
-use self::judge::{Judge, Verdict};
 use self::log::LogError;
 use self::phases::phases;
 use self::states::{Search, State};
 use self::tally::Tally;
-use crate::guest::Cancel;
+use crate::cancel::Cancel;
+use crate::inspect::disk::{Contents, Model, find_esp};
+use crate::inspect::fat::FatError;
+use crate::inspect::judge::{Judge, Verdict};
 
-/// A replay that could not be done.
+/// A failed replay.
 #[derive(Debug, thiserror::Error)]
 pub enum ReplayError {
-    /// A file.
+    /// A file operation failed.
     #[error("cannot {doing} {}: {source}", path.display())]
     File {
-        /// What was being done.
+        /// The operation.
         doing: &'static str,
-        /// With which file.
+        /// The file.
         path: PathBuf,
-        /// What happened.
+        /// The cause.
         source: io::Error,
     },
-    /// The recording.
-    #[error("the recording {}: {source}", path.display())]
+    /// The recording is invalid.
+    #[error("cannot use the recording {}: {source}", path.display())]
     Log {
-        /// Which one.
+        /// The recording.
         path: PathBuf,
-        /// What is wrong.
+        /// The problem.
         source: LogError,
     },
-    /// No EFI system partition.
-    #[error("{}: there is no GPT with an EFI system partition", .0.display())]
+    /// The disk has no EFI system partition.
+    #[error("{} has no GPT with an EFI system partition", .0.display())]
     NoEsp(PathBuf),
-    /// The file system.
-    #[error("{}: {source}", path.display())]
+    /// The file system is invalid.
+    #[error("cannot read the file system of {}: {source}", path.display())]
     Fat {
-        /// On which disk.
+        /// The disk.
         path: PathBuf,
-        /// What is wrong.
+        /// The problem.
         source: FatError,
     },
-    /// The disk to begin with would not boot.
-    #[error("{} would not boot before anything is written to it: {why}", path.display())]
+    /// The base disk does not boot.
+    #[error("{} does not boot even before anything is written to it: {why}", path.display())]
     Base {
-        /// Which one.
+        /// The disk.
         path: PathBuf,
-        /// Why.
+        /// The reason.
         why: String,
     },
-    /// The recording is not that of the disk.
+    /// The recording does not belong to the disk.
     #[error(
-        "the recording does not lead to {}: sector {sector} is another one; was the disk written past it?",
+        "the recording does not lead to {}: sector {sector} differs; was the disk also written without the recording?",
         path.display()
     )]
     End {
-        /// The disk as the guest left it.
+        /// The disk at the end of the recording.
         path: PathBuf,
         /// The first sector that differs.
         sector: u64,
     },
-    /// Another reader sees something else.
+    /// The FAT reader and mtools disagree.
     #[error(transparent)]
     Crosscheck(#[from] CrosscheckError),
-    /// Somebody asked to stop.
+    /// A stop was requested.
     #[error("stopped while judging crash states")]
     Cancelled,
 }
 
-/// What is replayed, and how.
+/// The input of a replay.
 #[derive(Debug, Clone)]
 pub struct Job<'a> {
     /// The disk before the first write.
     pub base: &'a Path,
     /// The recording.
     pub log: &'a Path,
-    /// The disk after the last write, if it is there to compare.
+    /// The disk after the last write, to compare with.
     pub end: Option<&'a Path>,
-    /// Names of parts of the recording, each with the length of the log at its end.
+    /// The names of the phases, each with the length of the log at its end.
     pub phases: &'a [(String, u64)],
-    /// Who may have signed what boots.
+    /// The keys that may have signed a bootable release.
     pub keys: &'a KeyRing,
-    /// How hard is looked.
-    pub effort: &'a Effort,
-    /// How to stop it from outside.
+    /// How to search.
+    pub search: &'a SearchOptions,
+    /// Stops the replay.
     pub cancel: &'a Cancel,
 }
 
-/// How hard is looked, and what is kept of it.
-#[derive(Debug, Clone)]
-pub struct Effort {
-    /// How many states there shall be at least.
+/// How to search for bad states.
+#[derive(Debug, Clone, clap::Args)]
+pub struct SearchOptions {
+    /// Judge at least this many states
+    #[arg(long, default_value_t = 10_000, value_name = "N")]
     pub states: usize,
-    /// What decides by which tears and subsets.
+    /// Seed for tears and subsets, to repeat a run
+    #[arg(long, default_value_t = 1, value_name = "N")]
     pub seed: u64,
-    /// How many states are read by other readers, too.
+    /// Compare this many of the states with what mtools reads
+    #[arg(long, default_value_t = 5, value_name = "N")]
     pub crosschecks: usize,
-    /// Where the image of the first bad state goes, if it is to be kept.
+    /// Write the disk of the first bad state to this directory
+    #[arg(long, value_name = "DIR")]
     pub keep_bad: Option<PathBuf>,
 }
 
 /// Replays a recording and judges every state.
+///
+/// # Errors
+/// Fails if the recording or the disk cannot be read, if the base disk does not boot, if mtools
+/// disagrees with the FAT reader, or if the recording does not lead to `job.end`.
 pub fn replay(job: &Job<'_>) -> Result<Tally, ReplayError> {
     let start = Instant::now();
     let mut model = Model::load(job.base, Contents::default()).map_err(file("read", job.base))?;
@@ -141,18 +144,18 @@ pub fn replay(job: &Job<'_>) -> Result<Tally, ReplayError> {
     if let Verdict::Bad(why) = judge.judge(&model) {
         return Err(ReplayError::Base { path: job.base.into(), why });
     }
-    let log_bytes = fs::metadata(job.log).map_err(file("look at", job.log))?.len();
-    let mut tally = Tally::new(&entries, phases, log_bytes, job.effort.seed);
-    let Effort { crosschecks, states, .. } = *job.effort;
+    let log_bytes = fs::metadata(job.log).map_err(file("get the size of", job.log))?.len();
+    let mut tally = Tally::new(&entries, phases, log_bytes, job.search.seed);
+    let SearchOptions { crosschecks, states, .. } = *job.search;
     let mut crosscheck = Crosscheck::new(crosschecks, states, esp..esp + esp_sectors)?;
 
-    Search::new(&mut model, &entries, job.effort.seed).run(states, |model, state| {
+    Search::new(&mut model, &entries, job.search.seed).run(states, |model, state| {
         if job.cancel.is_cancelled() {
             return Err(ReplayError::Cancelled);
         }
         let verdict = judge.judge(model);
         crosscheck.visit(model)?;
-        if let (Verdict::Bad(_), 0, Some(dir)) = (&verdict, tally.bad(), &job.effort.keep_bad) {
+        if let (Verdict::Bad(_), 0, Some(dir)) = (&verdict, tally.bad(), &job.search.keep_bad) {
             keep(model, state, dir)?;
         }
         tally.add(state, &verdict);
@@ -166,7 +169,7 @@ pub fn replay(job: &Job<'_>) -> Result<Tally, ReplayError> {
     Ok(tally)
 }
 
-/// Whether the recorded writes make of the base what the disk is now: else the recording lacks some.
+/// Checks that the recorded writes turn the base into the final disk, so that none is missing.
 fn check_end(model: &mut Model, path: &Path) -> Result<(), ReplayError> {
     match model.first_difference(path).map_err(file("read", path))? {
         Some(sector) => Err(ReplayError::End { path: path.into(), sector }),
@@ -175,7 +178,7 @@ fn check_end(model: &mut Model, path: &Path) -> Result<(), ReplayError> {
 }
 
 fn keep(model: &Model, state: &State<'_>, dir: &Path) -> Result<(), ReplayError> {
-    fs::create_dir_all(dir).map_err(file("make the directory", dir))?;
+    fs::create_dir_all(dir).map_err(file("create the directory", dir))?;
     let path = dir.join("bad.raw");
     let _ = fs::remove_file(&path);
     model.save(0..model.len(), &path).map_err(file("write", &path))?;

@@ -4,10 +4,10 @@ use std::ops::Range;
 
 use protocol::esp::GRUBENV;
 
-use super::disk::Model;
-use super::fat::{Fat, FatError};
-use super::grub::read_environment;
 use super::log::{Action, Entry};
+use crate::inspect::disk::Model;
+use crate::inspect::fat::{Fat, FatError};
+use crate::inspect::grub::read_environment;
 
 /// The second part of a step in which a slot was tried.
 const TRIAL: &str = "  trial boot and confirmation";

@@ -15,8 +15,8 @@ use std::ops::Range;
 
 use fastrand::Rng;
 
-use super::disk::Model;
 use super::log::{Action, Entry};
+use crate::inspect::disk::Model;
 
 /// Between two flushes with at most this many writes, all subsets of them are tried.
 const SUBSETS_OF_MAX: usize = 6;
@@ -341,10 +341,10 @@ mod tests {
     use std::collections::BTreeSet;
     use std::convert::Infallible;
 
-    use super::super::disk::{Contents, SECTOR, Sectors};
     use super::super::log;
     use super::super::log::tests::Writer;
     use super::*;
+    use crate::inspect::disk::{Contents, SECTOR, Sectors};
 
     /// Sectors, each of them filled with the number that is given for it.
     fn sectors(numbers: &[u8]) -> Vec<u8> {

@@ -6,9 +6,9 @@ use std::ops::Range;
 
 use serde::Serialize;
 
-use super::judge::Verdict;
 use super::log::{Action, Entry};
 use super::states::{Kind, State, epochs};
+use crate::inspect::judge::Verdict;
 
 /// What a replay found.
 #[derive(Debug, Clone, Serialize)]
@@ -110,7 +110,18 @@ impl Tally {
         }
     }
 
-    /// How many states would not boot as they should.
+    /// Checks that every state boots a complete and verified release.
+    ///
+    /// # Errors
+    /// Fails with the number of bad states.
+    pub fn require_no_bad_states(&self) -> Result<(), String> {
+        match self.bad() {
+            0 => Ok(()),
+            bad => Err(format!("{bad} states would not boot a complete and verified release")),
+        }
+    }
+
+    /// Returns the number of bad states.
     pub fn bad(&self) -> usize {
         self.phases.iter().map(|phase| phase.bad).sum()
     }

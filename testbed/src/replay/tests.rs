@@ -11,14 +11,14 @@ use protocol::grubenv::{BootState, TRIES, Trial};
 use protocol::{Arch, Artifact, Claims, PrivateKey, Release, Role, token};
 use tempfile::TempDir;
 
-use super::disk::{Contents, Model, SECTOR, Sectors, find_esp};
-use super::fat::Fat;
-use super::judge::{Judge, Verdict};
 use super::log::tests::Writer;
 use super::tally::Tally;
-use super::{Effort, Job, ReplayError, crosscheck, replay};
-use crate::guest::Cancel;
+use super::{Job, ReplayError, SearchOptions, crosscheck, replay};
+use crate::cancel::Cancel;
 use crate::host::is_there;
+use crate::inspect::disk::{Contents, Model, SECTOR, Sectors, find_esp};
+use crate::inspect::fat::Fat;
+use crate::inspect::judge::{Judge, Verdict};
 
 /// Where the ESP begins, and how large it is: so many clusters of one sector that it is FAT32.
 const ESP: u64 = 64;
@@ -51,26 +51,26 @@ impl TestEnvironment {
         let file = File::create_new(&disk).unwrap();
         file.set_len((ESP + ESP_SECTORS + 64) * SECTOR as u64).unwrap();
         file.write_all_at(b"EFI PART", SECTOR as u64).unwrap();
-        let esp_type = super::disk::ESP_TYPE;
+        let esp_type = crate::inspect::disk::ESP_TYPE;
         file.write_all_at(&esp_type, 2 * SECTOR as u64 + 128).unwrap();
         let range = [ESP.to_le_bytes(), (ESP + ESP_SECTORS - 1).to_le_bytes()].concat();
         file.write_all_at(&range, 2 * SECTOR as u64 + 128 + 32).unwrap();
 
-        let bench = Self { dir, key: PrivateKey::generate(), disk };
+        let environment = Self { dir, key: PrivateKey::generate(), disk };
         let sectors = (ESP_SECTORS / 2).to_string();
         let offset = ESP.to_string();
-        bench.tool(
+        environment.tool(
             "/usr/sbin/mkfs.vfat",
             &["-F", "32", "-s", "1", "--offset", &offset, "-n", "ETCHAOS", "DISK", &sectors],
         );
         for directory in ["EFI", "EFI/BOOT", "etchaos", "etchaos/a", "etchaos/b"] {
-            bench.tool("mmd", &["-i", "IMAGE", &format!("::{directory}")]);
+            environment.tool("mmd", &["-i", "IMAGE", &format!("::{directory}")]);
         }
-        bench.put("EFI/BOOT/BOOTX64.EFI", &[9; 3000]);
-        bench.put("etchaos/grub.cfg", b"# grub.cfg");
-        bench.put(GRUBENV, &BootState::with_good(Slot::A).to_bytes());
-        bench.install(Slot::A, &bench.release(1));
-        Some(bench)
+        environment.put("EFI/BOOT/BOOTX64.EFI", &[9; 3000]);
+        environment.put("etchaos/grub.cfg", b"# grub.cfg");
+        environment.put(GRUBENV, &BootState::with_good(Slot::A).to_bytes());
+        environment.install(Slot::A, &environment.release(1));
+        Some(environment)
     }
 
     fn path(&self, name: &str) -> PathBuf {
@@ -152,15 +152,19 @@ impl TestEnvironment {
 
     /// Replays `log` on `base`, and demands that it leads to the disk as it is now.
     fn replay(&self, base: &Path, log: &mut Writer) -> Tally {
-        let effort =
-            Effort { states: 300, seed: 1, crosschecks: 4, keep_bad: Some(self.path("bad")) };
+        let search = SearchOptions {
+            states: 300,
+            seed: 1,
+            crosschecks: 4,
+            keep_bad: Some(self.path("bad")),
+        };
         let job = Job {
             base,
             log: &log.save(self.dir.path()),
             end: Some(&self.disk),
             phases: &[("update".to_owned(), 1 << 40)],
             keys: &self.key.public().clone().into(),
-            effort: &effort,
+            search: &search,
             cancel: &Cancel::default(),
         };
         replay(&job).unwrap()
@@ -182,13 +186,13 @@ fn difference(from: &Path, to: &Path, log: &mut Writer) {
 }
 
 /// grubenv in place, as the updater and GRUB write it.
-fn flip(bench: &TestEnvironment, state: BootState, log: &mut Writer) {
-    let sector = bench.first_sector(GRUBENV);
+fn flip(environment: &TestEnvironment, state: BootState, log: &mut Writer) {
+    let sector = environment.first_sector(GRUBENV);
     let bytes = state.to_bytes();
     // mkfs.vfat and mtools give one file neighbouring clusters on an empty disk.
     File::options()
         .write(true)
-        .open(&bench.disk)
+        .open(&environment.disk)
         .unwrap()
         .write_all_at(&bytes, sector * SECTOR as u64)
         .unwrap();
@@ -206,20 +210,20 @@ fn on_trial(tries: u8) -> BootState {
 
 #[test]
 fn a_slot_that_is_flushed_before_anything_points_to_it_is_never_bad() {
-    let Some(bench) = TestEnvironment::new() else { return };
-    let base = bench.snapshot("base");
+    let Some(environment) = TestEnvironment::new() else { return };
+    let base = environment.snapshot("base");
     let mut log = Writer::new();
-    bench.install(Slot::B, &bench.release(2));
-    difference(&base, &bench.disk, &mut log);
+    environment.install(Slot::B, &environment.release(2));
+    difference(&base, &environment.disk, &mut log);
     log.flush();
-    flip(&bench, trial(), &mut log);
+    flip(&environment, trial(), &mut log);
     log.flush();
     // GRUB counts, and flushes nothing.
-    flip(&bench, on_trial(TRIES - 1), &mut log);
-    flip(&bench, BootState::with_good(Slot::B), &mut log);
+    flip(&environment, on_trial(TRIES - 1), &mut log);
+    flip(&environment, BootState::with_good(Slot::B), &mut log);
     log.flush();
 
-    let tally = bench.replay(&base, &mut log);
+    let tally = environment.replay(&base, &mut log);
     assert_eq!((tally.bad(), tally.first_bad.as_ref().map(|bad| &bad.why)), (0, None));
     assert!(tally.states() >= 300, "{tally}");
     let [update, trial] = &tally.phases[..] else { panic!("{tally}") };
@@ -228,18 +232,18 @@ fn a_slot_that_is_flushed_before_anything_points_to_it_is_never_bad() {
     for how in ["slot a, last confirmed", "slot b, on trial", "slot b, last confirmed"] {
         assert!(tally.boots.contains_key(how), "{tally}");
     }
-    assert!(!bench.path("bad").exists());
+    assert!(!environment.path("bad").exists());
 }
 
 #[test]
 fn the_same_seed_finds_the_same_states() {
-    let Some(bench) = TestEnvironment::new() else { return };
-    let base = bench.snapshot("base");
+    let Some(environment) = TestEnvironment::new() else { return };
+    let base = environment.snapshot("base");
     let mut log = Writer::new();
-    bench.install(Slot::B, &bench.release(2));
-    difference(&base, &bench.disk, &mut log);
+    environment.install(Slot::B, &environment.release(2));
+    difference(&base, &environment.disk, &mut log);
     let [first, second] = [(); 2].map(|()| {
-        let tally = Tally { seconds: 0.0, ..bench.replay(&base, &mut log) };
+        let tally = Tally { seconds: 0.0, ..environment.replay(&base, &mut log) };
         serde_json::to_string(&tally).unwrap()
     });
     assert_eq!(first, second);
@@ -257,82 +261,82 @@ fn wrong_orders_are_bad() {
         ("the boot loader is replaced", replace_loader, "boot loader"),
     ];
     for (what, order, why) in orders {
-        let Some(bench) = TestEnvironment::new() else { return };
-        let base = bench.snapshot("base");
+        let Some(environment) = TestEnvironment::new() else { return };
+        let base = environment.snapshot("base");
         let mut log = Writer::new();
-        order(&bench, &base, &mut log);
-        let tally = bench.replay(&base, &mut log);
+        order(&environment, &base, &mut log);
+        let tally = environment.replay(&base, &mut log);
         let bad = tally.first_bad.as_ref().unwrap_or_else(|| panic!("{what}: {tally}"));
         assert!(bad.why.contains(why), "{what}: {bad:?}");
         // What was kept is bad for the same reason. The boot loader is another matter: on its own
         // disk it is as it was.
-        let kept = File::open(bench.path("bad/bad.raw")).unwrap();
-        let verdict = Judge::new(bench.key.public().clone().into(), ESP).judge(&kept);
+        let kept = File::open(environment.path("bad/bad.raw")).unwrap();
+        let verdict = Judge::new(environment.key.public().clone().into(), ESP).judge(&kept);
         if why != "boot loader" {
             assert_eq!(verdict, Verdict::Bad(bad.why.clone()), "{what}");
         }
     }
 }
 
-fn overwrite_good(bench: &TestEnvironment, base: &Path, log: &mut Writer) {
-    let release = bench.release(2);
+fn overwrite_good(environment: &TestEnvironment, base: &Path, log: &mut Writer) {
+    let release = environment.release(2);
     for (name, bytes) in &release {
-        let sector = bench.first_sector(&format!("etchaos/a/{name}"));
-        let file = File::options().write(true).open(&bench.disk).unwrap();
+        let sector = environment.first_sector(&format!("etchaos/a/{name}"));
+        let file = File::options().write(true).open(&environment.disk).unwrap();
         file.write_all_at(bytes, sector * SECTOR as u64).unwrap();
     }
-    difference(base, &bench.disk, log);
+    difference(base, &environment.disk, log);
     log.flush();
 }
 
-fn flip_first(bench: &TestEnvironment, _: &Path, log: &mut Writer) {
-    flip(bench, trial(), log);
+fn flip_first(environment: &TestEnvironment, _: &Path, log: &mut Writer) {
+    flip(environment, trial(), log);
     log.flush();
-    let flipped = bench.snapshot("flipped");
-    bench.install(Slot::B, &bench.release(2));
-    difference(&flipped, &bench.disk, log);
-    log.flush();
-}
-
-fn no_flush(bench: &TestEnvironment, base: &Path, log: &mut Writer) {
-    bench.install(Slot::B, &bench.release(2));
-    difference(base, &bench.disk, log);
-    flip(bench, trial(), log);
+    let flipped = environment.snapshot("flipped");
+    environment.install(Slot::B, &environment.release(2));
+    difference(&flipped, &environment.disk, log);
     log.flush();
 }
 
-fn no_way_back(bench: &TestEnvironment, base: &Path, log: &mut Writer) {
-    bench.install(Slot::B, &bench.release(2));
-    difference(base, &bench.disk, log);
-    log.flush();
-    flip(bench, trial(), log);
-    log.flush();
-    let flipped = bench.snapshot("flipped");
-    bench.tool("mdel", &["-i", "IMAGE", "::etchaos/a/initrd"]);
-    difference(&flipped, &bench.disk, log);
-    log.flush();
-    flip(bench, BootState::with_good(Slot::B), log);
+fn no_flush(environment: &TestEnvironment, base: &Path, log: &mut Writer) {
+    environment.install(Slot::B, &environment.release(2));
+    difference(base, &environment.disk, log);
+    flip(environment, trial(), log);
     log.flush();
 }
 
-fn replace_loader(bench: &TestEnvironment, base: &Path, log: &mut Writer) {
-    bench.put("EFI/BOOT/BOOTX64.EFI", &[8; 3000]);
-    difference(base, &bench.disk, log);
+fn no_way_back(environment: &TestEnvironment, base: &Path, log: &mut Writer) {
+    environment.install(Slot::B, &environment.release(2));
+    difference(base, &environment.disk, log);
+    log.flush();
+    flip(environment, trial(), log);
+    log.flush();
+    let flipped = environment.snapshot("flipped");
+    environment.tool("mdel", &["-i", "IMAGE", "::etchaos/a/initrd"]);
+    difference(&flipped, &environment.disk, log);
+    log.flush();
+    flip(environment, BootState::with_good(Slot::B), log);
+    log.flush();
+}
+
+fn replace_loader(environment: &TestEnvironment, base: &Path, log: &mut Writer) {
+    environment.put("EFI/BOOT/BOOTX64.EFI", &[8; 3000]);
+    difference(base, &environment.disk, log);
 }
 
 #[test]
 fn a_recording_of_another_disk_is_found_out() {
-    let Some(bench) = TestEnvironment::new() else { return };
-    let base = bench.snapshot("base");
-    bench.put("etchaos/config.json", b"{}");
-    let effort = Effort { states: 1, seed: 1, crosschecks: 0, keep_bad: None };
+    let Some(environment) = TestEnvironment::new() else { return };
+    let base = environment.snapshot("base");
+    environment.put("etchaos/config.json", b"{}");
+    let search = SearchOptions { states: 1, seed: 1, crosschecks: 0, keep_bad: None };
     let job = Job {
         base: &base,
-        log: &Writer::new().save(bench.dir.path()),
-        end: Some(&bench.disk),
+        log: &Writer::new().save(environment.dir.path()),
+        end: Some(&environment.disk),
         phases: &[],
-        keys: &bench.key.public().clone().into(),
-        effort: &effort,
+        keys: &environment.key.public().clone().into(),
+        search: &search,
         cancel: &Cancel::default(),
     };
     assert!(matches!(replay(&job), Err(ReplayError::End { .. })));
@@ -343,17 +347,18 @@ fn a_recording_of_another_disk_is_found_out() {
 
 #[test]
 fn mtools_and_our_reader_see_the_same() {
-    let Some(bench) = TestEnvironment::new() else { return };
+    let Some(environment) = TestEnvironment::new() else { return };
     // Fragments, deleted entries, and a name that needs three entries.
     for number in 0..20 {
-        bench.put(&format!("etchaos/a file with a long name, number {number}.txt"), &[1; 600]);
+        environment
+            .put(&format!("etchaos/a file with a long name, number {number}.txt"), &[1; 600]);
     }
     for number in (0..20).step_by(2) {
         let path = format!("::etchaos/a file with a long name, number {number}.txt");
-        bench.tool("mdel", &["-i", "IMAGE", &path]);
+        environment.tool("mdel", &["-i", "IMAGE", &path]);
     }
-    bench.install(Slot::B, &bench.release(2));
-    let model = Model::load(&bench.disk, Contents::default()).unwrap();
+    environment.install(Slot::B, &environment.release(2));
+    let model = Model::load(&environment.disk, Contents::default()).unwrap();
     assert_eq!(find_esp(&model).unwrap(), Some((ESP, ESP_SECTORS)));
     crosscheck::compare(&model, ESP..ESP + ESP_SECTORS).unwrap();
     let fat = Fat::open(&model, ESP).unwrap();
@@ -370,9 +375,9 @@ fn mtools_and_our_reader_see_the_same() {
 
 #[test]
 fn no_damage_makes_the_judge_panic_or_err() {
-    let Some(bench) = TestEnvironment::new() else { return };
-    let mut model = Model::load(&bench.disk, Contents::default()).unwrap();
-    let mut judge = Judge::new(bench.key.public().clone().into(), ESP);
+    let Some(environment) = TestEnvironment::new() else { return };
+    let mut model = Model::load(&environment.disk, Contents::default()).unwrap();
+    let mut judge = Judge::new(environment.key.public().clone().into(), ESP);
     judge.remember_loader(&model).unwrap();
     let healthy = judge.judge(&model);
     assert!(matches!(healthy, Verdict::Boots(Slot::A, _)));

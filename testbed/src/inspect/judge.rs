@@ -226,16 +226,6 @@ pub struct Inspection {
     pub b: Held,
 }
 
-impl Inspection {
-    /// Returns the content of a slot.
-    pub fn slot(&self, slot: Slot) -> &Held {
-        match slot {
-            Slot::A => &self.a,
-            Slot::B => &self.b,
-        }
-    }
-}
-
 impl fmt::Display for Inspection {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}; a {}; b {}", self.environment, self.a, self.b)

@@ -14,7 +14,7 @@ use sha2::{Digest, Sha256};
 pub const SECTOR: usize = 512;
 
 /// The type of an EFI system partition (UEFI specification, section 5.3.3), as it is on the disk.
-pub(super) const ESP_TYPE: [u8; 16] = [
+pub(crate) const ESP_TYPE: [u8; 16] = [
     0x28, 0x73, 0x2a, 0xc1, 0x1f, 0xf8, 0xd2, 0x11, 0xba, 0x4b, 0x00, 0xa0, 0xc9, 0x3e, 0xc9, 0x3b,
 ];
 /// The number of sectors that the entries of a GPT take by default: 128 entries of 128 bytes.
@@ -89,11 +89,6 @@ impl Contents {
             self.bytes.push(*bytes);
         }
         id
-    }
-
-    /// How many there are.
-    pub fn count(&self) -> usize {
-        self.bytes.len()
     }
 }
 
@@ -176,11 +171,6 @@ impl Model {
     /// How many sectors it has.
     pub fn len(&self) -> u64 {
         self.now.len() as u64
-    }
-
-    /// Whether it has none.
-    pub fn is_empty(&self) -> bool {
-        self.now.is_empty()
     }
 
     /// Puts another content into a sector, and returns the one before. A sector that is not there is

@@ -1,0 +1,158 @@
+//! The full update cycle of a release: stage 5 of the builder.
+
+use clap::Args;
+use protocol::esp::Slot;
+use protocol::pattern::Mode;
+
+use super::interface::{Passed, Scenario};
+use crate::actions;
+use crate::args::ScenarioArgs;
+use crate::artifacts::Artifacts;
+use crate::checks::{self, Expected};
+use crate::environment::{self, TestEnvironment};
+use crate::firmware::Firmware;
+use crate::guest::Guest;
+use crate::report::{Event, Report, Step};
+use crate::scenario::{self, Failure, Options, Outcome, ScenarioError, Steps};
+
+const BOOT_UEFI: Step = Step::new("boot-uefi", "boot by UEFI Secure Boot");
+const VALIDATE_UEFI: Step = Step::new("validate-uefi", "validate slot a");
+const DELETE_SLOT: Step = Step::new("delete-slot", "delete kernel and initrd of slot a");
+const AUTO_UPDATE: Step = Step::new("auto-update", "auto-update and reboot");
+const VALIDATE_UPDATE: Step = Step::new("validate-update", "validate slot b");
+const BOOT_BIOS: Step = Step::new("boot-bios", "boot by BIOS");
+const VALIDATE_BIOS: Step = Step::new("validate-bios", "validate slot b under BIOS");
+const POWER_OFF_BIOS: Step = Step::new("power-off-bios", "power off again");
+
+/// Take a release through the full update cycle
+///
+/// Boots the disk image under UEFI Secure Boot with a TPM, checks it from inside, deletes kernel
+/// and initrd, lets it update itself from a CDN on the loopback, checks it again, and boots it by
+/// BIOS. The image is copied first. All ports are on the loopback.
+#[derive(Debug, Args)]
+pub(crate) struct Cycle {
+    /// Options of every scenario
+    #[command(flatten)]
+    pub(crate) common: ScenarioArgs,
+    /// Version that the updater in the image must have
+    #[arg(long, value_name = "VERSION", default_value = Options::UPDATER_VERSION)]
+    updater_version: String,
+}
+
+impl Scenario for Cycle {
+    type Findings = Passed;
+
+    fn common(&self) -> &ScenarioArgs {
+        &self.common
+    }
+
+    fn play(
+        &self,
+        options: &Options,
+        steps: &mut Steps<'_>,
+        progress: &dyn Fn(&str),
+    ) -> Result<Self::Findings, ScenarioError> {
+        let version = self.updater_version.clone();
+        play(&Options { updater_version: version, ..options.clone() }, steps, progress)?;
+        Ok(Passed)
+    }
+}
+
+/// Boots the release, damages it, lets it update itself, and boots it by BIOS.
+///
+/// # Errors
+/// Fails at the first step that fails.
+pub fn run(options: &Options, events: &dyn Fn(Event<'_>)) -> Result<Report, Box<Failure>> {
+    scenario::run(options, events, |steps, progress| play(options, steps, progress))
+        .map(|((), report)| report)
+}
+
+fn play(
+    options: &Options,
+    steps: &mut Steps<'_>,
+    progress: &dyn Fn(&str),
+) -> Result<(), ScenarioError> {
+    let artifacts = steps.run(Step::VERIFY_ARTIFACTS, || environment::verify(options))?;
+    let environment = steps.run(Step::PREPARE_ENVIRONMENT, || {
+        TestEnvironment::prepare(options, &artifacts, progress)
+    })?;
+    steps.report.accel = Some(environment.accel.clone());
+
+    let booted =
+        steps.run(BOOT_UEFI, || boot(&environment, &artifacts, Firmware::UefiSecureboot))?;
+    let healthy = steps.run(VALIDATE_UEFI, || booted.validate(Slot::A))?;
+    let damaged = steps.run(DELETE_SLOT, || healthy.delete_slot())?;
+    let updated = steps.run(AUTO_UPDATE, || damaged.auto_update())?;
+    let healthy = steps.run(VALIDATE_UPDATE, || updated.validate(Slot::B))?;
+    steps.run(Step::POWER_OFF, || healthy.power_off())?;
+
+    let booted = steps.run(BOOT_BIOS, || boot(&environment, &artifacts, Firmware::Bios))?;
+    let healthy = steps.run(VALIDATE_BIOS, || booted.validate(Slot::B))?;
+    steps.run(POWER_OFF_BIOS, || healthy.power_off())
+}
+
+/// Boots the disk of the test environment.
+fn boot<'a>(
+    environment: &'a TestEnvironment<'a>,
+    artifacts: &'a Artifacts,
+    firmware: Firmware,
+) -> Outcome<Booted<'a>> {
+    let name = if firmware == Firmware::Bios { "bios" } else { "uefi" };
+    let tpm = firmware != Firmware::Bios;
+    let (guest, boot) = environment.boot(name, firmware, None)?;
+    let note = format!("{firmware}{}", if tpm { ", TPM 2.0" } else { "" });
+    Ok((Booted { environment, artifacts, guest, boot, firmware, tpm }, note))
+}
+
+/// A guest that answers pushes.
+struct Booted<'a> {
+    environment: &'a TestEnvironment<'a>,
+    artifacts: &'a Artifacts,
+    guest: Guest<'a>,
+    boot: String,
+    firmware: Firmware,
+    tpm: bool,
+}
+
+/// A guest that has passed every check.
+struct Healthy<'a>(Booted<'a>);
+
+/// A guest whose slot `a` no longer boots.
+struct Damaged<'a>(Booted<'a>);
+
+impl<'a> Booted<'a> {
+    fn validate(mut self, slot: Slot) -> Outcome<Healthy<'a>> {
+        let checks = checks::checks(&Expected {
+            release: &self.artifacts.release,
+            slot,
+            firmware: self.firmware,
+            tpm: self.tpm,
+            updater_version: &self.environment.options.updater_version,
+        });
+        self.guest.push("validating the guest", checks::pattern(&checks), Mode::Check)?;
+        Ok((Healthy(self), format!("{} checks", checks.len())))
+    }
+}
+
+impl<'a> Healthy<'a> {
+    fn delete_slot(mut self) -> Outcome<Damaged<'a>> {
+        let activity = "deleting kernel and initrd";
+        self.0.guest.push(activity, actions::damage(), Mode::Change)?;
+        Ok((Damaged(self.0), String::new()))
+    }
+
+    fn power_off(self) -> Outcome<()> {
+        let note = self.0.guest.power_off()?;
+        Ok(((), note.to_owned()))
+    }
+}
+
+impl<'a> Damaged<'a> {
+    fn auto_update(self) -> Outcome<Booted<'a>> {
+        let Self(mut host) = self;
+        host.guest.push_last("starting the update", actions::update())?;
+        host.boot = host.guest.wait_for_reboot(&host.boot)?;
+        let fetched = host.environment.fetched(|role| host.artifacts.place(role).to_owned())?;
+        Ok((host, fetched))
+    }
+}

@@ -1,0 +1,195 @@
+//! Offers faulty releases, one after the other, to a host that trusts their key. Each time the host
+//! must return to its previous release without help, and must refuse the faulty one from then on.
+
+use std::collections::BTreeSet;
+
+use clap::Args;
+use protocol::Role;
+use protocol::esp::Slot;
+use protocol::pattern::Mode;
+
+use super::interface::{Passed, Scenario};
+use crate::actions;
+use crate::args::ScenarioArgs;
+use crate::artifacts::Artifacts;
+use crate::derived::{Changes, Extra};
+use crate::environment::{self, TestEnvironment};
+use crate::firmware::Firmware;
+use crate::guest::GuestError;
+use crate::report::Step;
+use crate::scenario::{Options, Outcome, ScenarioError, Steps};
+use crate::updates::{Disk, Host, ReleaseSeries};
+
+/// The number of tries at the start of a trial.
+const INITIAL_TRIES: &str = "3";
+
+/// A fault of a release.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, clap::ValueEnum)]
+pub enum Fault {
+    /// The kernel panics, because the first process ends
+    Panic,
+    /// The initrd is truncated before the manifest is signed
+    Truncated,
+    /// The system boots, but a unit fails
+    Unhealthy,
+    /// systemd hangs in the middle of the boot
+    Hang,
+}
+
+impl Fault {
+    /// All faults.
+    pub const ALL: [Self; 4] = [Self::Panic, Self::Truncated, Self::Unhealthy, Self::Hang];
+
+    fn step(self) -> Step {
+        match self {
+            Self::Panic => Step::new("panic", "survive a kernel that panics"),
+            Self::Truncated => Step::new("truncated", "survive an initrd that is cut short"),
+            Self::Unhealthy => Step::new("unhealthy", "survive a unit that fails"),
+            Self::Hang => Step::new("hang", "survive a systemd that hangs"),
+        }
+    }
+
+    /// Returns the changes that give a release this fault.
+    fn changes(self, base: &Artifacts) -> Changes {
+        let extra = match self {
+            Self::Panic => {
+                // The kernel runs it as the first process, and panics when it ends.
+                let mut init = Extra::file("", 0o755, "#!/bin/busybox sh\nexit 1\n");
+                init.path = "init".into();
+                vec![init]
+            }
+            Self::Truncated => Vec::new(),
+            Self::Unhealthy => unit("/bin/false"),
+            // Signals cannot stop the first process, but the freezer of its control group can.
+            Self::Hang => unit("/bin/sh -c 'echo 1 >/sys/fs/cgroup/init.scope/cgroup.freeze'"),
+        };
+        let initrd = base.release.artifact(Role::Initrd).map(|initrd| initrd.size);
+        let initrd_bytes = initrd.filter(|_| self == Self::Truncated).map(|size| size / 10 * 6);
+        Changes { extra, initrd_bytes, ..Changes::default() }
+    }
+
+    /// Returns whether the trial has all of its tries. Where one try takes minutes, a single one is
+    /// enough, because the other faults show that tries are counted.
+    fn uses_all_tries(self) -> bool {
+        matches!(self, Self::Panic | Self::Truncated)
+    }
+}
+
+/// Returns a service that runs `command` at boot.
+fn unit(command: &str) -> Vec<Extra> {
+    let text = format!(
+        "[Unit]\nDescription=A fault of the testbed\n\n[Service]\nType=oneshot\nExecStart={command}\n"
+    );
+    vec![
+        Extra::file("etc/systemd/system/testbed-fault.service", 0o644, text),
+        Extra::link(
+            "etc/systemd/system/multi-user.target.wants/testbed-fault.service",
+            "../testbed-fault.service",
+        ),
+    ]
+}
+
+/// Offer faulty releases, one after the other
+///
+/// A kernel that panics, a truncated initrd, a unit that fails, a systemd that hangs. The host must
+/// return to its previous release without help, and must refuse the faulty release afterwards.
+#[derive(Debug, Args)]
+pub(crate) struct Faults {
+    /// Options of every scenario
+    #[command(flatten)]
+    pub(crate) common: ScenarioArgs,
+    /// Firmware that boots the disk
+    #[arg(long, value_enum, default_value = "bios")]
+    pub(crate) firmware: Firmware,
+    /// Only these faults
+    #[arg(long, value_enum, value_delimiter = ',', default_values_t = Fault::ALL)]
+    only: Vec<Fault>,
+}
+
+impl Scenario for Faults {
+    type Findings = Passed;
+
+    fn common(&self) -> &ScenarioArgs {
+        &self.common
+    }
+
+    fn play(
+        &self,
+        options: &Options,
+        steps: &mut Steps<'_>,
+        progress: &dyn Fn(&str),
+    ) -> Result<Self::Findings, ScenarioError> {
+        let artifacts = steps.run(Step::VERIFY_ARTIFACTS, || environment::verify(options))?;
+        let work = TestEnvironment::directories(options)?;
+        let changes: Vec<Changes> = self.only.iter().map(|fault| fault.changes(&artifacts)).collect();
+        let releases = steps.run(Step::DERIVE_RELEASES, || ReleaseSeries::derive(&artifacts, &changes, &work))?;
+        let environment = steps.run(Step::PREPARE_ENVIRONMENT, || releases.environment(options, &artifacts, work, progress))?;
+        steps.report.accel = Some(environment.accel.clone());
+    
+        let mut host = steps.run(Step::BOOT, || {
+            Ok((Host::boot(&environment, "faults", self.firmware, None)?, self.firmware.to_string()))
+        })?;
+        for (number, fault) in self.only.iter().enumerate() {
+            releases.publish(number)?;
+            steps.run(fault.step(), || survive(&mut host, *fault, &environment))?;
+        }
+        steps.run(Step::POWER_OFF, || Ok(((), host.guest.power_off()?.to_owned())))?;
+        Ok(Passed)
+    }
+}
+
+/// Starts the update to the faulty release, waits until the host runs the good release again, and
+/// checks that it refuses another attempt.
+fn survive(host: &mut Host<'_>, fault: Fault, environment: &TestEnvironment<'_>) -> Outcome<()> {
+    let disk = Disk::open(&environment.disk)?;
+    if fault.uses_all_tries() {
+        host.start_update()?;
+    } else {
+        host.guest.push_last("starting the update", actions::update_for_one_try())?;
+    }
+    host.guest.may_panic(true);
+    let tries = wait_for_return(host, &disk)?;
+    host.boot = host.guest.wait_for_boot(&host.boot)?;
+    host.guest.may_panic(false);
+    host.guest.push("identifying the running release", actions::identify(Slot::A, 0), Mode::Check)?;
+    host.guest.push("updating once more", actions::refuse_again(), Mode::Check)?;
+
+    let expected: &[&str] = if fault.uses_all_tries() { &["0", "1", "2"] } else { &["0", "1"] };
+    let found: Vec<&str> = tries.iter().map(String::as_str).collect();
+    if found != expected {
+        return Err(ScenarioError::Disk {
+            expected: format!("these numbers of remaining tries: {}", expected.join(", ")),
+            found: found.join(", "),
+        });
+    }
+    let note = if fault.uses_all_tries() { "after three tries" } else { "after one try" };
+    Ok(((), note.to_owned()))
+}
+
+/// Waits until GRUB has tried the other slot and the host has returned and recorded the failure.
+/// Returns the numbers of remaining tries that were seen, without the initial one.
+fn wait_for_return(host: &mut Host<'_>, disk: &Disk) -> Result<BTreeSet<String>, GuestError> {
+    let mut counted = BTreeSet::new();
+    host.guest.wait_until("waiting for the host to return to the previous release", |_| {
+        let Some(now) = disk.environment() else { return Ok(None) };
+        if now.trial == Slot::B.to_string() {
+            if now.tries != INITIAL_TRIES {
+                counted.insert(now.tries);
+            }
+            return Ok(None);
+        }
+        let over = !counted.is_empty() && now.trial.is_empty() && now.is_confirmed(Slot::A);
+        Ok(over.then(|| counted.clone()))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn gives_every_fault_its_own_step() {
+        let steps: BTreeSet<String> = Fault::ALL.map(|fault| fault.step().to_string()).into();
+        assert_eq!(steps.len(), Fault::ALL.len());
+    }
+}

@@ -1,0 +1,40 @@
+//! The interface of a scenario to the command line.
+
+use std::fmt::{self, Display};
+
+use serde::Serialize;
+
+use crate::args::ScenarioArgs;
+use crate::scenario::{Options, ScenarioError, Steps};
+
+/// A scenario, which is at the same time the options of its subcommand.
+pub(crate) trait Scenario: clap::Args {
+    /// What the scenario finds, besides the report of its steps.
+    type Findings: Display + Serialize;
+
+    /// Returns the options that every scenario has.
+    fn common(&self) -> &ScenarioArgs;
+
+    /// Runs the steps of the scenario. `progress` reports progress within a step.
+    fn play(
+        &self,
+        options: &Options,
+        steps: &mut Steps<'_>,
+        progress: &dyn Fn(&str),
+    ) -> Result<Self::Findings, ScenarioError>;
+
+    /// Decides whether the findings are a success. They are printed in either case.
+    fn judge(_findings: &Self::Findings) -> Result<(), String> {
+        Ok(())
+    }
+}
+
+/// The findings of a scenario whose only result is that all steps succeeded.
+#[derive(Serialize)]
+pub(crate) struct Passed;
+
+impl Display for Passed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("passed\n")
+    }
+}

@@ -1,0 +1,255 @@
+//! Kills the machine repeatedly in the middle of updates and keeps the disk as it is. The host must
+//! boot each time, and must run the newest release at the end.
+
+use std::fmt;
+use std::time::{Duration, Instant};
+
+use clap::Args;
+use fastrand::Rng;
+use protocol::boot_order::{Environment, Save, SlotFiles};
+use protocol::esp::Slot;
+use serde::Serialize;
+
+use super::interface::Scenario;
+use crate::args::ScenarioArgs;
+use crate::derived::Changes;
+use crate::environment::{self, TestEnvironment};
+use crate::firmware::Firmware;
+use crate::report::{Step, seconds};
+use crate::scenario::{Options, ScenarioError, Steps};
+use crate::updates::{Disk, Host, ReleaseSeries};
+
+/// One in this many kills happens during a trial boot.
+const TRIAL_RATIO: usize = 4;
+/// A trial boot is killed within this time. A trial boot takes longer, except under KVM, where the
+/// kill may happen after the confirmation.
+const TRIAL_KILL_MAX: Duration = Duration::from_secs(45);
+
+const KILL: Step = Step::new("kill", "update and be killed");
+
+/// Kill QEMU repeatedly at random moments of updates
+///
+/// The disk stays as it is. The host must boot each time, and must run the newest release, confirmed,
+/// at the end. The work directory needs room for one release more than the number of kills.
+#[derive(Debug, Args)]
+pub(crate) struct Kill {
+    /// Options of every scenario
+    #[command(flatten)]
+    pub(crate) common: ScenarioArgs,
+    /// Firmware that boots the disk
+    #[arg(long, value_enum, default_value = "bios")]
+    pub(crate) firmware: Firmware,
+    /// Number of kills
+    #[arg(long, default_value_t = 10, value_name = "N")]
+    times: usize,
+    /// Seed for the moments of the kills, to repeat a run
+    #[arg(long, default_value_t = 1, value_name = "N")]
+    seed: u64,
+}
+
+/// A kill and the boot after it.
+#[derive(Debug, Clone, Serialize)]
+pub(crate) struct Killed {
+    /// The moment of the kill.
+    moment: String,
+    /// The content of the disk after the kill.
+    disk: String,
+    /// The duration of the next boot.
+    #[serde(serialize_with = "seconds", rename = "bootSeconds")]
+    boot: Duration,
+    /// The slot that was booted.
+    slot: Slot,
+}
+
+/// The kills of a run.
+#[derive(Debug, Clone, Serialize)]
+pub(crate) struct Kills {
+    /// The seed for the moments.
+    seed: u64,
+    /// The kills in order.
+    kills: Vec<Killed>,
+}
+
+/// Formats the kills as a table.
+impl fmt::Display for Kills {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (number, Killed { moment, disk, boot, slot }) in self.kills.iter().enumerate() {
+            let (number, boot) = (number + 1, boot.as_secs_f32());
+            writeln!(f, "{number:>3}  {moment:<28}  booted slot {slot} in {boot:>5.1} s  {disk}")?;
+        }
+        writeln!(f, "killed {} times, seed {}", self.kills.len(), self.seed)
+    }
+}
+
+impl Scenario for Kill {
+    type Findings = Kills;
+
+    fn common(&self) -> &ScenarioArgs {
+        &self.common
+    }
+
+    fn play(
+        &self,
+        options: &Options,
+        steps: &mut Steps<'_>,
+        progress: &dyn Fn(&str),
+    ) -> Result<Self::Findings, ScenarioError> {
+        let artifacts = steps.run(Step::VERIFY_ARTIFACTS, || environment::verify(options))?;
+        let work = TestEnvironment::directories(options)?;
+        let moments = moments(self.seed, self.times);
+        // After a kill that is so late that the next boot confirms the release, the host needs a newer one.
+        let changes = vec![Changes::default(); self.times + 1];
+        let releases = steps.run(Step::DERIVE_RELEASES, || ReleaseSeries::derive(&artifacts, &changes, &work))?;
+        let environment = steps.run(Step::PREPARE_ENVIRONMENT, || releases.environment(options, &artifacts, work, progress))?;
+        steps.report.accel = Some(environment.accel.clone());
+    
+        let mut series = Series {
+            environment: &environment,
+            releases: &releases,
+            firmware: self.firmware,
+            running: Slot::A,
+            published: 0,
+        };
+        releases.publish(0)?;
+        let mut host = steps.run(Step::BOOT, || {
+            Ok((Host::boot(&environment, "kill-0", self.firmware, None)?, self.firmware.to_string()))
+        })?;
+        let mut kills = Kills { seed: self.seed, kills: Vec::new() };
+        for (number, moment) in moments.iter().enumerate() {
+            host = steps.run(KILL, || {
+                let (record, host) = series.kill(host, *moment, &format!("kill-{}", number + 1))?;
+                // The table of kills is printed at the end only. If a kill fails, the notes show the earlier ones.
+                let (moment, boot) = (&record.moment, record.boot.as_secs_f32());
+                let note = format!("{moment}; {}; booted again in {boot:.1} s", record.disk);
+                kills.kills.push(record);
+                Ok((host, note))
+            })?;
+        }
+        steps.run(Step::UPDATE, || {
+            let build = releases.releases[series.published].release.build;
+            host.update(series.running.other(), build)?;
+            Ok(((), format!("build {build}")))
+        })?;
+        steps.run(Step::POWER_OFF, || Ok(((), host.guest.power_off()?.to_owned())))?;
+        Ok(kills)
+    }
+}
+
+/// A moment at which the machine is killed.
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Moment {
+    /// After it has written this part of its download.
+    Written(f64),
+    /// This long after GRUB started the trial.
+    Trial(Duration),
+}
+
+/// Returns the moments of `count` kills. The same seed gives the same moments.
+fn moments(seed: u64, count: usize) -> Vec<Moment> {
+    let mut rng = Rng::with_seed(seed);
+    let moment = |_| match rng.usize(..TRIAL_RATIO) {
+        0 => Moment::Trial(TRIAL_KILL_MAX.mul_f64(rng.f64())),
+        _ => Moment::Written(rng.f64()),
+    };
+    (0..count).map(moment).collect()
+}
+
+/// The state of the scenario from one kill to the next.
+struct Series<'a> {
+    environment: &'a TestEnvironment<'a>,
+    releases: &'a ReleaseSeries,
+    firmware: Firmware,
+    /// The running and confirmed slot.
+    running: Slot,
+    /// The number of the published release.
+    published: usize,
+}
+
+impl<'a> Series<'a> {
+    /// Starts an update, kills the host at `moment`, and boots it again with `name` for its logs.
+    fn kill(
+        &mut self,
+        mut host: Host<'a>,
+        moment: Moment,
+        name: &str,
+    ) -> Result<(Killed, Host<'a>), ScenarioError> {
+        let disk = Disk::open(&self.environment.disk)?;
+        host.start_update()?;
+        let moment = self.wait(&mut host, &disk, moment)?;
+        host.guest.kill();
+        let content = disk.inspect(&self.releases.keys(self.environment.options))?;
+
+        let start = Instant::now();
+        let mut host = Host::boot(self.environment, name, self.firmware, None)?;
+        let boot = start.elapsed();
+        let slot = if on_trial(&content.environment, self.running.other()) {
+            let build = self.releases.releases[self.published].release.build;
+            self.running = self.running.other();
+            host.wait_for_confirmation(self.running, build)?;
+            self.published += 1;
+            self.releases.publish(self.published)?;
+            self.running
+        } else {
+            let build = self.published.checked_sub(1).map(|n| self.releases.releases[n].release.build);
+            host.wait_for_confirmation(self.running, build.unwrap_or_default())?;
+            self.running
+        };
+        Ok((Killed { moment, disk: content.to_string(), boot, slot }, host))
+    }
+
+    /// Waits for the moment and describes it.
+    fn wait(
+        &self,
+        host: &mut Host<'_>,
+        disk: &Disk,
+        moment: Moment,
+    ) -> Result<String, ScenarioError> {
+        let spare = self.running.other();
+        match moment {
+            Moment::Written(part) => {
+                let bytes = (self.releases.size(self.published) as f64 * part) as u64;
+                let mut start = None;
+                let written = host.guest.wait_until("waiting for the update to write", |vm| {
+                    let written = vm.qmp().written()?;
+                    let more = written - *start.get_or_insert(written);
+                    // A resumed download does not write again what is already on the disk.
+                    let done = disk.environment().is_some_and(|env| on_trial(&env, spare));
+                    Ok((more >= bytes || done).then_some(more))
+                })?;
+                Ok(format!("{} MiB written", written >> 20))
+            }
+            Moment::Trial(after) => {
+                let mut start: Option<Instant> = None;
+                host.guest.wait_until("waiting for the trial", |_| {
+                    let has_started = |env: &Environment| on_trial(env, spare) && env.tries != "3";
+                    if start.is_none() && disk.environment().is_some_and(|env| has_started(&env)) {
+                        start = Some(Instant::now());
+                    }
+                    Ok(start.filter(|start| start.elapsed() >= after))
+                })?;
+                Ok(format!("trial boot, after {} s", after.as_secs()))
+            }
+        }
+    }
+}
+
+/// Returns whether GRUB would boot this slot first.
+fn on_trial(environment: &Environment, slot: Slot) -> bool {
+    // The files of the slots only matter if grubenv names no good slot.
+    let decision = environment.decide(|_| SlotFiles::default(), Save::Stored);
+    decision.attempts.first().is_some_and(|first| first.slot == slot)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn repeats_moments_for_a_seed_and_mixes_both_kinds() {
+        assert_eq!(moments(1, 10), moments(1, 10));
+        assert_ne!(moments(1, 10), moments(2, 10));
+        let all: Vec<Moment> = (0..10).flat_map(|seed| moments(seed, 10)).collect();
+        let trials = all.iter().filter(|moment| matches!(moment, Moment::Trial(_))).count();
+        assert!((10..50).contains(&trials), "{trials} of {}", all.len());
+    }
+}
