@@ -240,8 +240,8 @@ pub(crate) enum Command {
     Confirm,
     /// Check whether the host is healthy according to its configuration
     ///
-    /// Checks once that all units in health.units are active and that all commands in health.checks
-    /// exit with 0.
+    /// The host is healthy if all units in health.units are active and all commands in health.checks
+    /// exit with 0. Checks once, unless --wait is given.
     #[command(after_help = HEALTH_HELP)]
     Health(Health),
     /// Return to the release in the other slot, and record the running one as failed
@@ -257,9 +257,9 @@ pub(crate) enum Command {
     Fallback(Fallback),
     /// Listen for pushes, and run their commands as root
     ///
-    /// A push is an HTTP POST request with a token: a Pattern, which is a list of shell commands, signed
-    /// with a key of a source in listen.sources. Runs until it is stopped. Exits immediately if no source
-    /// with a key is configured.
+    /// A push is an HTTP POST request whose body is a signed token with a Pattern, a list of shell
+    /// commands. The signing key must belong to a source in listen.sources. Runs until it is stopped.
+    /// Exits immediately if no source with a key is configured.
     #[command(after_help = LISTEN_HELP)]
     Listen,
     /// Show every value of the configuration and its source
@@ -313,7 +313,7 @@ pub(crate) struct Fallback {
 /// Arguments of `config`.
 #[derive(Debug, Args)]
 pub(crate) struct Config {
-    /// Show nothing, and report by the exit code whether this is configured
+    /// Show nothing, and report by the exit code whether this value is configured
     #[arg(long, value_name = "WHAT")]
     pub(crate) require: Option<Require>,
 }
