@@ -8,7 +8,7 @@ use crate::json;
 use crate::pattern::{Mode, PatternFiles};
 use crate::release::Release;
 
-/// The clocks of hosts and CI may differ by this many seconds.
+/// The tolerance, in seconds, for a difference between the clocks of the signer and the host.
 const LEEWAY: u64 = 60;
 
 /// Returns the time at which to check a manifest, in Unix seconds: the time of the clock, but not
@@ -107,7 +107,7 @@ pub enum TimeError {
     },
     /// The manifest has no `exp`.
     #[error(
-        "it has no \"exp\": a CDN could serve it for ever and keep hosts from updating; sign it with an expiry time"
+        "it has no \"exp\": a CDN could serve it indefinitely and keep hosts from updating; sign it with an expiry time"
     )]
     NoExpiry,
     /// `nbf` or `iat` is in the future.
@@ -125,8 +125,8 @@ pub enum TimeError {
 }
 
 impl Claims {
-    /// Checks that the token is valid at `now`, in Unix seconds, with a tolerance of 60 seconds. A
-    /// claim that is absent sets no limit.
+    /// Checks that the token is valid at `now`, in Unix seconds, with a tolerance of 60 seconds. An
+    /// absent claim sets no limit.
     pub fn check_time(&self, now: u64) -> Result<(), TimeError> {
         if let Some(exp) = self.exp
             && now >= exp.saturating_add(LEEWAY)
@@ -142,7 +142,7 @@ impl Claims {
     }
 }
 
-/// Reads a claim that is present. It must have a value: a `null` would otherwise mean "no limit".
+/// Reads the value of a claim. Rejects `null`, which would otherwise mean "no limit".
 fn present<'de, D: Deserializer<'de>, T: Deserialize<'de>>(d: D) -> Result<Option<T>, D::Error> {
     T::deserialize(d).map(Some)
 }
@@ -200,7 +200,7 @@ mod tests {
         for (clock, expected) in [(0, epoch), (epoch - 1, epoch), (epoch, epoch), (exp, exp)] {
             assert_eq!(effective_time(clock, epoch), expected);
         }
-        // A manifest that expired before the image was built is refused even if the clock is wrong.
+        // A manifest that expired before the image was built is rejected even if the clock is wrong.
         let stale = Claims { iat: Some(epoch - 200), exp: Some(epoch - 100), ..Claims::default() };
         assert_eq!(stale.check_time(epoch - 150), Ok(()));
         let checked = stale.check_time(effective_time(0, epoch));

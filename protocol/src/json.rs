@@ -1,8 +1,8 @@
-//! A strict JSON reader, which refuses ambiguous text.
+//! A strict JSON reader, which rejects ambiguous text.
 //!
 //! RFC 8259 section 4 lets a reader of `{"a": 1, "a": 2}` take either value, so two readers of one
 //! signed text may disagree about its meaning. RFC 7515 section 4 and RFC 7519 section 4 allow a
-//! reader to refuse such a text. This reader does so on every level.
+//! reader to reject such a text. This reader does so on every level.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -107,7 +107,7 @@ impl<'de> Visitor<'de> for Unambiguous {
     }
 }
 
-/// A value that is written as an object. For a struct, serde also reads a list of the field values.
+/// A value that must be an object. For a struct, serde would also accept a list of the field values.
 struct Object<T>(T);
 
 impl<'de, T: Deserialize<'de>> Deserialize<'de> for Object<T> {
@@ -146,8 +146,8 @@ pub(crate) fn objects<'de, D: Deserializer<'de>, T: Deserialize<'de>>(
     Ok(objects.into_iter().map(|Object(value)| value).collect())
 }
 
-/// For `deserialize_with`: reads a unit variant of an enum, which must be a string. serde also reads
-/// `{"variant": null}`.
+/// For `deserialize_with`: reads a unit variant of an enum, which must be a string. serde would also
+/// accept `{"variant": null}`.
 pub(crate) fn unit_variant<'de, D: Deserializer<'de>, T: Deserialize<'de>>(
     deserializer: D,
 ) -> Result<T, D::Error> {
@@ -165,7 +165,7 @@ mod tests {
     }
 
     #[test]
-    fn refuses_duplicate_names_on_every_level() {
+    fn rejects_duplicate_names_on_every_level() {
         for json in [
             r#"{"a":1,"a":1}"#,
             r#"{"a":1,"\u0061":2}"#,
@@ -178,12 +178,12 @@ mod tests {
     }
 
     #[test]
-    fn refuses_deep_nesting_and_trailing_text() {
+    fn rejects_deep_nesting_and_trailing_text() {
         let nested = |open: &str, close: &str, n: usize| open.repeat(n) + "1" + &close.repeat(n);
         for (open, close) in [("[", "]"), (r#"{"a":"#, "}")] {
             assert!(from_slice::<Value>(nested(open, close, DEPTH_MAX).as_bytes()).is_ok());
             assert!(error_of(&nested(open, close, DEPTH_MAX + 1)).contains("nested deeper"));
-            // A million opening brackets are refused without reading to the end or overflowing the stack.
+            // A million opening brackets are rejected without reading to the end or overflowing the stack.
             assert!(error_of(&open.repeat(1 << 20)).contains("nested deeper"));
         }
         assert!(error_of("{} {}").contains("trailing"));

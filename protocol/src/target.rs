@@ -164,7 +164,7 @@ mod tests {
     }
 
     #[test]
-    fn refuses_names_that_are_unsafe_in_paths() {
+    fn rejects_names_that_are_unsafe_in_paths() {
         for name in ["", "../x", "Deb", "d/b", "deb\n", "aaaaaaaaaaaaaaaaa"] {
             assert!(name.parse::<Variant>().is_err(), "{name:?}");
         }

@@ -6,9 +6,9 @@
 //! - `alg` must be the algorithm of the key (section 4.1.1).
 //! - `kid` must be present and name a trusted key (4.1.4).
 //! - `typ` must be `JWT` if it is present (4.1.9).
-//! - `jku`, `jwk`, `x5u`, `x5c`, `x5t` and `x5t#S256` are refused, because they carry a key or name
+//! - `jku`, `jwk`, `x5u`, `x5c`, `x5t` and `x5t#S256` are rejected, because they carry a key or name
 //!   one in another way (4.1.2, 4.1.3, 4.1.5 to 4.1.8).
-//! - `crit` is refused, because no extension is supported (4.1.11), and so is the extension `b64`
+//! - `crit` is rejected, because no extension is supported (4.1.11), and so is the extension `b64`
 //!   (RFC 7797).
 //! - Other header members are ignored (section 4).
 
@@ -30,8 +30,8 @@ use crate::release::{ReleaseError, SCHEMA};
 pub const TOKEN_MAX: usize = 1 << 20;
 /// The maximum length of an encoded header, which holds three short strings.
 const HEADER_MAX: usize = 1024;
-/// Header members that are refused; see the documentation of this module.
-const REFUSED: [&str; 8] = ["crit", "b64", "jku", "jwk", "x5u", "x5c", "x5t", "x5t#S256"];
+/// Header members that are rejected; see the documentation of this module.
+const REJECTED: [&str; 8] = ["crit", "b64", "jku", "jwk", "x5u", "x5c", "x5t", "x5t#S256"];
 
 /// A value from a token whose signature is valid.
 ///
@@ -125,7 +125,7 @@ pub enum TokenError {
     },
     /// The signature does not match.
     #[error(
-        "the token's signature does not match: the token was changed, or signed with another key than {kid:?}"
+        "the token's signature does not match: the token was changed, or signed with a key other than {kid:?}"
     )]
     Signature {
         /// The id of the key.
@@ -165,8 +165,8 @@ struct Header {
 /// Signs claims and returns the token in compact form, with the header `{typ, alg, kid}`.
 ///
 /// # Errors
-/// Fails if the token would be longer than [`TOKEN_MAX`], or if the system has no randomness for the
-/// signature.
+/// Fails if the token would be longer than [`TOKEN_MAX`], or if the system has no random bytes for
+/// the signature.
 pub fn sign(key: &PrivateKey, claims: &Claims) -> Result<String, TokenError> {
     let header = Header {
         typ: Some("JWT".into()),
@@ -203,7 +203,7 @@ pub fn verify(token: &str, trusted: &KeyRing) -> Result<Verified<Claims>, TokenE
     let token = token.strip_suffix('\r').unwrap_or(token);
     let parts: Vec<&str> = token.splitn(4, '.').collect();
     let [header, claims, signature] = parts[..] else {
-        return Err(TokenError::Shape("another number of parts"));
+        return Err(TokenError::Shape("a different number of parts"));
     };
     if header.is_empty() || claims.is_empty() || signature.is_empty() {
         return Err(TokenError::Shape("an empty part"));
@@ -236,7 +236,7 @@ fn read_header(encoded: &str) -> Result<Header, TokenError> {
     let bytes = decode(encoded, "a header that is not base64url")?;
     let members: Map<String, Value> =
         json::from_slice(&bytes).map_err(|error| TokenError::Header(error.to_string()))?;
-    if let Some(name) = REFUSED.into_iter().find(|name| members.contains_key(*name)) {
+    if let Some(name) = REJECTED.into_iter().find(|name| members.contains_key(*name)) {
         return Err(TokenError::Header(format!("it has {name:?}, which is not supported")));
     }
     let text = |name: &str| match members.get(name) {
@@ -254,8 +254,8 @@ fn read_header(encoded: &str) -> Result<Header, TokenError> {
     }
 }
 
-/// Decodes base64url, and accepts one encoding of the bytes only: no padding, no white space, and no
-/// trailing bits that are not zero (RFC 7515 section 2, RFC 4648 section 3.5).
+/// Decodes base64url. Accepts only one encoding of the bytes: without padding or white space, and with
+/// trailing bits of zero (RFC 7515 section 2, RFC 4648 section 3.5).
 fn decode(part: &str, found: &'static str) -> Result<Vec<u8>, TokenError> {
     URL_SAFE_NO_PAD.decode(part).map_err(|_| TokenError::Shape(found))
 }
@@ -317,7 +317,7 @@ mod tests {
     }
 
     #[test]
-    fn refuses_tokens_of_untrusted_keys() {
+    fn rejects_tokens_of_untrusted_keys() {
         let (key, other) = (PrivateKey::generate(), PrivateKey::generate());
         let ring: KeyRing = key.public().clone().into();
         let by_other = sign(&other, &claims()).unwrap();
@@ -347,7 +347,7 @@ mod tests {
         let other_schema = error(json!({"schema": 2, "images": []}));
         assert_eq!(
             other_schema.to_string(),
-            "the release has schema 2, this program knows 1; update the program"
+            "the release has schema 2, but this program supports only schema 1; update the program"
         );
         assert!(other_schema.has_valid_signature());
         for (release, expected) in [
@@ -379,7 +379,7 @@ mod tests {
     }
 
     #[test]
-    fn refuses_tokens_truncated_at_any_length() {
+    fn rejects_tokens_truncated_at_any_length() {
         let key = PrivateKey::generate();
         let ring: KeyRing = key.public().clone().into();
         let token = sign(&key, &claims()).unwrap();
@@ -391,7 +391,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn refuses_random_text_and_changed_characters(at in 0usize..200, with in "[A-Za-z0-9_.-]", text in ".{0,200}") {
+        fn rejects_random_text_and_changed_characters(at in 0usize..200, with in "[A-Za-z0-9_.-]", text in ".{0,200}") {
             let key = PrivateKey::generate();
             let ring: KeyRing = key.public().clone().into();
             prop_assert!(verify(&text, &ring).is_err());

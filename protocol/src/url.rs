@@ -1,4 +1,4 @@
-//! The URLs in manifests: which of them a host may fetch, and what errors may show of the others.
+//! The URLs in manifests: decides which of them a host may fetch, and redacts the others in errors.
 //!
 //! Origins are slices of the URL and are compared as text. A parser that normalizes, such as the
 //! `url` crate, accepts and rewrites upper case, empty ports, tabs, backslashes and unusual IPv4
@@ -162,7 +162,7 @@ mod tests {
     }
 
     #[test]
-    fn shows_at_most_scheme_and_host_of_a_refused_url() {
+    fn shows_at_most_scheme_and_host_of_a_rejected_url() {
         let manifest = "https://cdn.example/etchaos_deb_amd64.jwt";
         for (url, shown) in [
             ("https://user:SECRET@host.example/x", "\"https://host.example\""),

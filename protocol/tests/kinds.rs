@@ -60,7 +60,7 @@ fn signs_and_verifies_with_keys_of_openssl() {
 }
 
 #[test]
-fn refuses_a_key_with_the_type_of_another_kind() {
+fn rejects_a_key_with_the_type_of_another_kind() {
     for text in [RSA_PUBLIC, EC_PUBLIC] {
         for kind in ["rsa2048public", "ecp256public", "ed25519public"] {
             let (name, rest) = text.split_once(':').unwrap();
@@ -71,7 +71,7 @@ fn refuses_a_key_with_the_type_of_another_kind() {
 }
 
 #[test]
-fn refuses_a_token_whose_key_has_another_kind() {
+fn rejects_a_token_whose_key_has_another_kind() {
     let rsa: PrivateKey = RSA_PRIVATE.parse().unwrap();
     let token = sign(&rsa, &claims()).unwrap();
     let ring: KeyRing = EC_PUBLIC.parse::<PublicKey>().unwrap().into();

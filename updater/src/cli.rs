@@ -8,11 +8,11 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 /// Keeps an EtchaOS host up to date
 ///
-/// A host has two slots, a and b, on its EFI system partition (ESP). An update installs a release into
-/// the slot that is not needed, the spare slot, and puts it on trial: the boot loader tries it up to
-/// three times. After a healthy boot the release is confirmed, and its slot becomes the good slot.
-/// Otherwise the host reboots, the boot loader falls back to the good slot, and the failed release is
-/// not installed again.
+/// A host has two slots, a and b, on its EFI system partition (ESP). The good slot holds the release
+/// that was confirmed last; the other one is the spare slot. An update installs a release into the spare
+/// slot and puts that slot on trial: the boot loader tries to boot it, up to three times. After a healthy
+/// boot the release is confirmed, and its slot becomes the good slot. Otherwise the boot loader falls
+/// back to the good slot, and the failed release is not installed again.
 #[derive(Debug, Parser)]
 #[command(name = "etchaos-updater", bin_name = "etchaos-updater", version, after_help = AFTER_HELP)]
 pub struct Cli {
@@ -65,11 +65,12 @@ Configuration:
                   \"duration\": \"2h\"}, where window is a calendar expression of systemd, and
                   \"idle\": false ignores users and inhibitors
   metrics         file that ends with .prom, for the textfile collector of node-exporter
-  listen          accepts Patterns pushed by the configured sources, on address (default:
-                  0.0.0.0:4000)
+  listen          server for pushes: {\"address\": \"0.0.0.0:4000\", \"sources\": {NAME: {\"keys\":
+                  [\"ed25519public:…\"]}}}; a push is a list of shell commands (an Etcha Pattern),
+                  signed with a key of its source; default: no sources, so the server does not run
 
 Examples:
-  A configuration with two mirrors, without automatic reboots, and with a source that may push:
+  A configuration with two mirrors, without automatic reboots, and with a push source:
 
   {\"cdn\": [\"https://cdn.example/etchaos\", \"/mnt/mirror\"], \"reboot\": \"never\",
    \"listen\": {\"sources\": {\"ci\": {\"keys\": [\"ed25519public:…\"]}}}}
@@ -84,8 +85,8 @@ Exit codes:
   1    error; verify: something is damaged; health: the host is not healthy; rollback: the other
        slot cannot be booted; config --require: the value is not set
   2    invalid usage
-  3    nothing was done, for a reason that is not an error: the running release is not confirmed,
-       the offered release failed its trial or was rolled back, or no source may push
+  3    nothing was done, for a reason that is not an error: the running release is not confirmed
+       yet, the offered release failed its trial or was rolled back, or no push source is configured
   10   check: an action is outstanding (install, repair, reboot, or cancel a trial)
   129, 130, 143
        ended by SIGHUP, SIGINT or SIGTERM; the next update resumes
@@ -100,8 +101,8 @@ Exit codes:
   0    the host is up to date
   1    error
   2    invalid usage
-  3    the offered release has to wait: the running release is not confirmed, or the offered one
-       failed its trial or was rolled back
+  3    the offered release is not to be installed: the running release is not confirmed yet, or the
+       offered one failed its trial or was rolled back
   10   an action is outstanding: install, repair, reboot, or cancel a trial";
 const UPDATE_HELP: &str = "\
 Examples:
@@ -113,8 +114,8 @@ Exit codes:
   0    success, or nothing to do
   1    error; the running release is unchanged
   2    invalid usage
-  3    the offered release has to wait: the running release is not confirmed, or the offered one
-       failed its trial or was rolled back
+  3    the offered release was not installed: the running release is not confirmed yet, or the
+       offered one failed its trial or was rolled back
   129, 130, 143
        ended by SIGHUP, SIGINT or SIGTERM; the next update resumes";
 const STATUS_HELP: &str = "\
@@ -140,7 +141,8 @@ Examples:
   etchaos-updater confirm
 
 Exit codes:
-  0    the running slot is the good slot, or was rolled back
+  0    the running slot is the good slot; or it must not become the good slot, because it was rolled
+       back, or was booted without a trial and never confirmed
   1    error
   2    invalid usage";
 const HEALTH_HELP: &str = "\
@@ -168,7 +170,7 @@ Examples:
 Exit codes:
   1    error
   2    invalid usage
-  3    no source with a key is configured, so no source may push";
+  3    no push source with a key is configured";
 const CONFIG_HELP: &str = "\
 Examples:
   etchaos-updater config
@@ -248,8 +250,8 @@ pub(crate) enum Command {
     Confirm,
     /// Check whether the host is healthy according to its configuration
     ///
-    /// Checks once that all units in health.units are active and that all commands in health.checks
-    /// exit with 0.
+    /// The host is healthy if all units in health.units are active and all commands in health.checks
+    /// exit with 0. Checks once, unless --wait is given.
     #[command(after_help = HEALTH_HELP)]
     Health(Health),
     /// Return to the release in the other slot, and record the running one as failed
@@ -263,14 +265,16 @@ pub(crate) enum Command {
     /// Reboot if the running slot is on trial and not confirmed
     #[command(hide = true)]
     Fallback(Fallback),
-    /// Accept Patterns from the configured sources, and run them
+    /// Listen for pushes, and run their commands as root
     ///
-    /// Runs until it is stopped. Exits immediately if no source may push.
+    /// A push is an HTTP POST request whose body is a signed token with a Pattern, a list of shell
+    /// commands. The signing key must belong to a source in listen.sources. Runs until it is stopped.
+    /// Exits immediately if no source with a key is configured.
     #[command(after_help = LISTEN_HELP)]
     Listen,
     /// Show every value of the configuration and its source
     ///
-    /// Shows keys by their ID, and a proxy without its password.
+    /// Shows public keys by their ID, and a proxy without user name and password.
     #[command(after_help = CONFIG_HELP)]
     Config(Config),
 }
@@ -319,7 +323,7 @@ pub(crate) struct Fallback {
 /// Arguments of `config`.
 #[derive(Debug, Args)]
 pub(crate) struct Config {
-    /// Show nothing, and report by the exit code whether this is configured
+    /// Show nothing, and report by the exit code whether this value is configured
     #[arg(long, value_name = "WHAT")]
     pub(crate) require: Option<Require>,
 }
@@ -329,7 +333,7 @@ pub(crate) struct Config {
 pub(crate) enum Require {
     /// A CDN to update from
     Cdn,
-    /// A source that may push
+    /// A push source with a key
     Listen,
 }
 

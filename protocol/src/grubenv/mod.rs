@@ -5,7 +5,7 @@
 //! lines, and `#` up to the end. GRUB overwrites the block in place. The updater does the same,
 //! because a rename on FAT is not atomic. The block stays consistent after a power cut only if all
 //! variables lie within the first 512 bytes, which a disk writes as one sector; [`Block::to_bytes`]
-//! refuses a longer text.
+//! rejects a longer text.
 
 mod block;
 mod state;

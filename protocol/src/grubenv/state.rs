@@ -58,8 +58,8 @@ pub struct Trial {
     pub tries: u8,
     /// The release on trial, which is recorded as failed if the trial fails.
     pub release: Option<ReleaseId>,
-    /// The boot in which the trial was requested. If all tries are left in a later boot, GRUB has
-    /// ignored the trial.
+    /// The boot in which the trial was started. If a later boot still has all tries, GRUB could not
+    /// count one.
     pub since: Option<BootId>,
 }
 
@@ -211,7 +211,7 @@ mod tests {
     }
 
     #[test]
-    fn refuses_invalid_values_of_variables_that_grub_uses() {
+    fn rejects_invalid_values_of_variables_that_grub_uses() {
         let set = |name: &str, value: &str| {
             let mut block = Block::parse(&on_trial(1).to_bytes()).unwrap();
             block.set(name, value);

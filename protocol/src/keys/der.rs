@@ -1,4 +1,4 @@
-//! The DER of keys: reading it, and refusing insecure keys.
+//! The DER of keys: reading it, and rejecting insecure keys.
 
 use aws_lc_rs::encoding::{AsDer, Pkcs8V1Der, PublicKeyX509Der};
 use aws_lc_rs::rsa;
@@ -41,7 +41,7 @@ pub(super) fn public(kind: KeyKind, der: &[u8]) -> Option<DecodingKey> {
             let point = der.last_chunk().filter(|point| is_secure_point(point))?;
             Some(DecodingKey::from_ed_der(point))
         }
-        // The parser refuses the point at infinity and points that are not on the curve.
+        // The parser rejects the point at infinity and points that are not on the curve.
         KeyKind::Ecp256 => Some(DecodingKey::from_ec_der(der.last_chunk::<65>()?)),
         KeyKind::Rsa2048 if der.len() >= RSA_DER_MIN && der.ends_with(&RSA_EXPONENT) => {
             Some(DecodingKey::from_rsa_der(rsa::PublicKey::from_der(der).ok()?.as_ref()))

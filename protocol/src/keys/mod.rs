@@ -2,7 +2,7 @@
 //!
 //! The DER is PKIX `SubjectPublicKeyInfo` (RFC 5280) for public keys and PKCS#8 (RFC 5208) for
 //! private ones, in standard base64. The key determines the algorithm of a signature; the token does
-//! not. Insecure keys are refused: Ed25519 points of small order or in a non-canonical encoding, and
+//! not. Insecure keys are rejected: Ed25519 points of small order or in a non-canonical encoding, and
 //! RSA keys with fewer than 2048 bits or with an exponent other than 65537.
 
 mod der;
@@ -54,10 +54,10 @@ mod tests {
         assert_eq!(found(""), "nothing");
         assert_eq!(found(" \n"), "nothing");
         for path in ["/etc/keys/SECRET", "./SECRET", "~/SECRET", "../a:SECRET:b"] {
-            assert_eq!(found(path), "what looks like the path of a file");
+            assert_eq!(found(path), "a text that looks like a file path");
         }
         assert_eq!(found("SECRET"), "a text without a colon");
-        assert_eq!(found("SECRET:SECRET"), "another number of parts");
+        assert_eq!(found("SECRET:SECRET"), "a different number of parts");
         assert_eq!(found("SECRET:SECRET:SECRET"), "an unknown type");
     }
 
@@ -72,7 +72,7 @@ mod tests {
     }
 
     #[test]
-    fn refuses_damaged_keys() {
+    fn rejects_damaged_keys() {
         let good = PrivateKey::generate().public().to_string();
         let (head, id) = good.rsplit_once(':').unwrap();
         for bad in [
@@ -89,7 +89,7 @@ mod tests {
     }
 
     #[test]
-    fn ring_refuses_two_keys_with_the_same_id() {
+    fn ring_rejects_two_keys_with_the_same_id() {
         let (a, b) = (PrivateKey::generate(), PrivateKey::generate());
         let renamed = b.public().to_string().replace(b.id(), a.id());
         let text = format!("# trusted\n\n{}\n{}\n", a.public(), renamed);

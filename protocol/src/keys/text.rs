@@ -51,7 +51,7 @@ pub(super) fn parse(
         "" => return Err(format("nothing")),
         _ if text.len() > TEXT_MAX => return Err(format("a text that is too long")),
         _ if text.starts_with(['/', '~', '.']) => {
-            return Err(format("what looks like the path of a file"));
+            return Err(format("a text that looks like a file path"));
         }
         _ if !text.contains(':') => return Err(format("a text without a colon")),
         _ => {}
@@ -60,11 +60,11 @@ pub(super) fn parse(
     let (Some(name), Some(der), Some(id), None) =
         (fields.next(), fields.next(), fields.next(), fields.next())
     else {
-        return Err(format("another number of parts"));
+        return Err(format("a different number of parts"));
     };
     let kind = name.strip_suffix(half).and_then(KeyKind::from_name).ok_or_else(|| {
-        // The type of the other half is the usual mistake. Any other text may be a secret and is not
-        // shown.
+        // A public key in place of a private one, or the reverse, is the usual mistake. Any other text may
+        // be a secret and is not shown.
         match name.strip_suffix("private").or(name.strip_suffix("public")) {
             Some(kind) if KeyKind::from_name(kind).is_some() => format(name),
             _ => format("an unknown type"),

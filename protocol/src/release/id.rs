@@ -3,7 +3,7 @@
 use std::fmt;
 use std::str::FromStr;
 
-/// The identity of what a host boots: a digest of the target, kernel and initrd.
+/// The identity of a release on a host: a digest of the target, kernel and initrd.
 ///
 /// Releases with the same id boot the same bytes, even if the packages of their boot loaders differ.
 /// An id is the first 64 bits of a SHA-256, written as 16 hexadecimal digits to fit into grubenv.

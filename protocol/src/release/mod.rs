@@ -127,7 +127,9 @@ pub struct Release {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ReleaseError {
     /// The schema is not [`SCHEMA`].
-    #[error("the release has schema {0}, this program knows {SCHEMA}; update the program")]
+    #[error(
+        "the release has schema {0}, but this program supports only schema {SCHEMA}; update the program"
+    )]
     Schema(u64),
     /// A field has an invalid value.
     #[error("the release's {field} is {found:?}: {expected}")]
@@ -156,7 +158,7 @@ impl Release {
         Target { variant: self.variant.clone(), arch: self.arch }
     }
 
-    /// Returns the id of what a host boots with this release.
+    /// Returns the id of the files that a host boots with this release.
     pub fn id(&self) -> ReleaseId {
         let mut hasher = Hasher::default();
         hasher.update(self.target().to_string().as_bytes());
@@ -321,7 +323,7 @@ mod tests {
     type Change = fn(&mut Release);
 
     #[test]
-    fn refuses_invalid_fields() {
+    fn rejects_invalid_fields() {
         let changes: [Change; 11] = [
             |r| r.schema = 2,
             |r| r.version = "two words".into(),

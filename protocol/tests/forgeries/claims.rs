@@ -29,7 +29,7 @@ fn accepts_valid_claims() {
 }
 
 #[test]
-fn refuses_malformed_and_ambiguous_claims() {
+fn rejects_malformed_and_ambiguous_claims() {
     let signer = Signer::new();
     let deep =
         |open: &str, close: &str| format!(r#"{{"x":{}1{}}}"#, open.repeat(200), close.repeat(200));

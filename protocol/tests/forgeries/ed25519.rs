@@ -5,8 +5,8 @@ use protocol::keys::KeyError;
 use protocol::{KeyRing, PrivateKey, PublicKey};
 
 use crate::{
-    CLAIMS, accepted, der, flipped_bits, header, key_text, message, refused_signature,
-    refused_signatures, sum, with_signature, wrong_lengths,
+    CLAIMS, assert_accepted, assert_signature_rejected, assert_signatures_rejected, der,
+    flipped_bits, header, key_text, message, sum, with_signature, wrong_lengths,
 };
 
 /// The order of the base point, big-endian.
@@ -69,7 +69,7 @@ fn fixture() -> Fixture {
     let message = message(header("EdDSA", key.id()), CLAIMS);
     let signature = pair.sign(message.as_bytes()).as_ref().to_vec();
     let ring = key.public().clone().into();
-    accepted(&with_signature(&message, &signature), &ring);
+    assert_accepted(&with_signature(&message, &signature), &ring);
     Fixture { pair, ring, message, signature }
 }
 
@@ -87,14 +87,14 @@ fn add_multiples_of_order(signature: &[u8]) -> Vec<Vec<u8>> {
 }
 
 #[test]
-fn refuses_signatures_with_a_multiple_of_the_order_added() {
+fn rejects_signatures_with_a_multiple_of_the_order_added() {
     let fixture = fixture();
     let forged = add_multiples_of_order(&fixture.signature).into_iter().map(|s| ("S + n L", s));
-    refused_signatures(&fixture.message, &fixture.ring, forged);
+    assert_signatures_rejected(&fixture.message, &fixture.ring, forged);
 }
 
 #[test]
-fn refuses_forged_signatures() {
+fn rejects_forged_signatures() {
     let fixture = fixture();
     let (r, s) = fixture.signature.split_at(32);
     let both = |r: &[u8], s: &[u8]| [r, s].concat();
@@ -106,7 +106,7 @@ fn refuses_forged_signatures() {
         high[63] |= bits;
         high
     };
-    refused_signatures(
+    assert_signatures_rejected(
         &fixture.message,
         &fixture.ring,
         [
@@ -135,8 +135,8 @@ fn refuses_forged_signatures() {
             ),
         ],
     );
-    refused_signatures(&fixture.message, &fixture.ring, wrong_lengths(&fixture.signature));
-    refused_signatures(&fixture.message, &fixture.ring, flipped_bits(&fixture.signature));
+    assert_signatures_rejected(&fixture.message, &fixture.ring, wrong_lengths(&fixture.signature));
+    assert_signatures_rejected(&fixture.message, &fixture.ring, flipped_bits(&fixture.signature));
 }
 
 fn with_sign_flipped(r: &[u8]) -> Vec<u8> {
@@ -146,22 +146,22 @@ fn with_sign_flipped(r: &[u8]) -> Vec<u8> {
 }
 
 #[test]
-fn refuses_an_r_of_small_order() {
+fn rejects_an_r_of_small_order() {
     let fixture = fixture();
     let s = &fixture.signature[32..];
     for r in small_order() {
         let forged = [&[0; 32][..], s].map(|s| ("R of small order", [&r[..], s].concat()));
-        refused_signatures(&fixture.message, &fixture.ring, forged);
+        assert_signatures_rejected(&fixture.message, &fixture.ring, forged);
     }
 }
 
 #[test]
-fn refuses_a_signature_of_another_message() {
+fn rejects_a_signature_of_another_message() {
     let fixture = fixture();
     for claims in ["{}", r#"{"iss":"etchaoS"}"#, r#"{"iss":"etchaos" }"#] {
         let kid = fixture.ring.ids().next().unwrap();
         let other = message(header("EdDSA", kid), claims);
-        refused_signature(
+        assert_signature_rejected(
             "another message",
             &with_signature(&other, &fixture.signature),
             &fixture.ring,
@@ -171,7 +171,7 @@ fn refuses_a_signature_of_another_message() {
 
 /// With the neutral point as key, R = 1 and S = 0 would be a signature of every message.
 #[test]
-fn refuses_keys_of_small_order_or_in_non_canonical_encoding() {
+fn rejects_keys_of_small_order_or_in_non_canonical_encoding() {
     let valid = PrivateKey::generate().public().to_string();
     assert!(public_key(&der(&valid)[12..]).is_ok());
     for point in small_order() {
@@ -189,11 +189,12 @@ fn refuses_keys_of_small_order_or_in_non_canonical_encoding() {
 }
 
 #[test]
-fn refuses_other_encodings_of_a_key() {
+fn rejects_other_encodings_of_a_key() {
     let valid = der(&PrivateKey::generate().public().to_string());
     let point = &valid[12..];
-    let refused = |der: &[u8]| key_text("ed25519public", der, "x").parse::<PublicKey>().is_err();
-    assert!(!refused(&valid));
+    let is_rejected =
+        |der: &[u8]| key_text("ed25519public", der, "x").parse::<PublicKey>().is_err();
+    assert!(!is_rejected(&valid));
     let long_form = [&[0x30, 0x81, 0x2a][..], &valid[2..]].concat();
     let with_null = [
         &[0x30, 0x2c, 0x30, 0x07, 0x06, 0x03, 0x2b, 0x65, 0x70, 0x05, 0x00, 0x03, 0x21, 0x00][..],
@@ -212,6 +213,6 @@ fn refuses_other_encodings_of_a_key() {
         ("a missing byte", &valid[..valid.len() - 1]),
         ("nothing", &[]),
     ] {
-        assert!(refused(der), "{kind}");
+        assert!(is_rejected(der), "{kind}");
     }
 }

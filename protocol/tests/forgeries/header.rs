@@ -8,8 +8,8 @@ use protocol::token::TokenError;
 use protocol::{KeyRing, PrivateKey};
 
 use crate::{
-    CLAIMS, accepted, der, header, key_text, message, refused, refused_signature, trusted,
-    with_signature,
+    CLAIMS, assert_accepted, assert_rejected, assert_signature_rejected, der, header, key_text,
+    message, trusted, with_signature,
 };
 
 struct Signer {
@@ -47,12 +47,12 @@ fn accepts_valid_headers() {
         with(r#""cty":"x","zip":"DEF","x":{"y":[1,null]}"#),
         with(r#""CRIT":["exp"],"Jwk":{}"#),
     ] {
-        accepted(&signer.token(good), &signer.ring);
+        assert_accepted(&signer.token(good), &signer.ring);
     }
 }
 
 #[test]
-fn refuses_unsafe_and_duplicate_members() {
+fn rejects_unsafe_and_duplicate_members() {
     let signer = Signer::new();
     let jwk = r#"{"kty":"OKP","crv":"Ed25519","x":"11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"}"#;
     for members in [
@@ -98,13 +98,13 @@ fn refuses_unsafe_and_duplicate_members() {
         r#""x":{"y":1,"y":1}"#,
         r#""x":[[{"\u0079":1,"y":1}]]"#,
     ] {
-        let error = refused(members, &signer.token(with(members)), &signer.ring);
+        let error = assert_rejected(members, &signer.token(with(members)), &signer.ring);
         assert!(matches!(error, TokenError::Header(_)), "{members}: {error}");
     }
 }
 
 #[test]
-fn refuses_malformed_headers() {
+fn rejects_malformed_headers() {
     let signer = Signer::new();
     let good = header("EdDSA", "k1");
     let deep = with(&format!(r#""x":{}{}"#, "[".repeat(100), "]".repeat(100)));
@@ -145,16 +145,16 @@ fn refuses_malformed_headers() {
         &format!("\u{feff}{good}"),
     ];
     for text in texts {
-        refused(text, &signer.token(text), &signer.ring);
+        assert_rejected(text, &signer.token(text), &signer.ring);
     }
     let not_utf8 = b"{\"alg\":\"EdDSA\",\"kid\":\"k1\",\"x\":\"\xff\"}";
-    refused("not UTF-8", &signer.token(not_utf8), &signer.ring);
+    assert_rejected("not UTF-8", &signer.token(not_utf8), &signer.ring);
     let utf16: Vec<u8> = good.encode_utf16().flat_map(u16::to_le_bytes).collect();
-    refused("UTF-16", &signer.token(utf16), &signer.ring);
+    assert_rejected("UTF-16", &signer.token(utf16), &signer.ring);
 }
 
 #[test]
-fn refuses_any_algorithm_but_that_of_the_key() {
+fn rejects_any_algorithm_but_that_of_the_key() {
     let signer = Signer::new();
     for alg in [
         "none",
@@ -190,16 +190,16 @@ fn refuses_any_algorithm_but_that_of_the_key() {
         "ML-DSA-44",
     ] {
         let text = header(alg, "k1").replace('\0', "\\u0000");
-        let error = refused(alg, &signer.token(&text), &signer.ring);
+        let error = assert_rejected(alg, &signer.token(&text), &signer.ring);
         assert!(matches!(error, TokenError::Algorithm { .. }), "{alg}: {error}");
         // An unsigned token, as with "none".
-        refused(alg, &with_signature(&message(&text, CLAIMS), []), &signer.ring);
+        assert_rejected(alg, &with_signature(&message(&text, CLAIMS), []), &signer.ring);
     }
 }
 
 /// An attacker who knows the public key uses it as the secret of an HMAC.
 #[test]
-fn refuses_an_hmac_with_the_public_key_as_secret() {
+fn rejects_an_hmac_with_the_public_key_as_secret() {
     let signer = Signer::new();
     let public = signer.key.public().to_string();
     let der = der(&public);
@@ -222,26 +222,30 @@ fn refuses_an_hmac_with_the_public_key_as_secret() {
             let tag = hmac::sign(&key, message.as_bytes());
             with_signature(&message, tag)
         };
-        let error = refused(kind, &tagged("HS256"), &signer.ring);
+        let error = assert_rejected(kind, &tagged("HS256"), &signer.ring);
         assert!(matches!(error, TokenError::Algorithm { .. }), "{kind}: {error}");
-        refused_signature(kind, &tagged("EdDSA"), &signer.ring);
+        assert_signature_rejected(kind, &tagged("EdDSA"), &signer.ring);
     }
 }
 
 #[test]
-fn refuses_wrong_key_ids() {
+fn rejects_wrong_key_ids() {
     let (one, mut both) = (Signer::new(), KeyRing::default());
     let other = PrivateKey::generate();
     both.add(one.key.public().clone()).unwrap();
     both.add(other.public().clone()).unwrap();
-    accepted(&one.token(header("EdDSA", "k1")), &both);
+    assert_accepted(&one.token(header("EdDSA", "k1")), &both);
     // Signed by one trusted key, with the id of the other.
-    refused_signature("the id of another key", &one.token(header("EdDSA", other.id())), &both);
+    assert_signature_rejected(
+        "the id of another key",
+        &one.token(header("EdDSA", other.id())),
+        &both,
+    );
     // The same key under another id: a token verifies only with the id in its header.
     let renamed = one.key.public().to_string().replace(":k1", ":k2");
     let renamed: KeyRing = renamed.parse::<protocol::PublicKey>().unwrap().into();
     let unknown = |kid: &str, ring: &KeyRing| {
-        let error = refused(kid, &one.token(header("EdDSA", kid)), ring);
+        let error = assert_rejected(kid, &one.token(header("EdDSA", kid)), ring);
         assert!(matches!(error, TokenError::UnknownKey { .. }), "{kid}: {error}");
     };
     unknown("k1", &renamed);
@@ -255,14 +259,14 @@ fn refuses_wrong_key_ids() {
 }
 
 #[test]
-fn refuses_a_key_of_another_kind_with_the_same_id() {
+fn rejects_a_key_of_another_kind_with_the_same_id() {
     let one = Signer::new();
     let (ec, ec_ring) =
         trusted("ecp256", crate::p256::pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING), "k1");
     for alg in ["EdDSA", "ES256"] {
-        refused(alg, &one.token(header(alg, "k1")), &ec_ring);
+        assert_rejected(alg, &one.token(header(alg, "k1")), &ec_ring);
         let signed = protocol::token::sign(&ec, &protocol::Claims::default()).unwrap();
-        refused(alg, &signed, &one.ring);
+        assert_rejected(alg, &signed, &one.ring);
     }
     // A ring cannot contain both keys, and a key cannot have the type of another kind.
     let mut ring = one.ring.clone();

@@ -1,6 +1,6 @@
-//! The kinds of forgeries in the public test vectors for JWS, Ed25519, ECDSA and RSA PKCS#1 v1.5, made
-//! here with generated keys. The unchanged tokens are checked to be accepted, so that a forgery is
-//! refused for the change and for no other reason.
+//! Forged tokens and keys of the kinds that the public test vectors for JWS, Ed25519, ECDSA and RSA
+//! PKCS#1 v1.5 contain, made with generated keys. Each test also checks that the unchanged token is
+//! accepted, so that the change must be the reason for a rejection.
 
 mod claims;
 mod ed25519;
@@ -76,15 +76,15 @@ impl Signer {
 
 /// Asserts that the token verifies and has the claims [`CLAIMS`].
 #[track_caller]
-pub fn accepted(token: &str, ring: &KeyRing) -> Verified<Claims> {
+pub fn assert_accepted(token: &str, ring: &KeyRing) -> Verified<Claims> {
     let claims = verify(token, ring).unwrap_or_else(|error| panic!("{error}: {token}"));
     assert_eq!(claims.iss.as_deref(), Some("etchaos"));
     claims
 }
 
-/// Asserts that the token is refused and is not reported as signed by a trusted key.
+/// Asserts that the token is rejected and is not reported as signed by a trusted key.
 #[track_caller]
-pub fn refused(kind: &str, token: &str, ring: &KeyRing) -> TokenError {
+pub fn assert_rejected(kind: &str, token: &str, ring: &KeyRing) -> TokenError {
     match verify(token, ring) {
         Ok(_) => panic!("accepted: {kind}: {token}"),
         Err(error) => {
@@ -94,16 +94,16 @@ pub fn refused(kind: &str, token: &str, ring: &KeyRing) -> TokenError {
     }
 }
 
-/// Asserts that the token is refused because of its signature.
+/// Asserts that the token is rejected because of its signature.
 #[track_caller]
-pub fn refused_signature(kind: &str, token: &str, ring: &KeyRing) {
-    let error = refused(kind, token, ring);
+pub fn assert_signature_rejected(kind: &str, token: &str, ring: &KeyRing) {
+    let error = assert_rejected(kind, token, ring);
     assert!(matches!(error, TokenError::Signature { .. }), "{kind}: {error}");
 }
 
-/// Asserts that the message is refused with each of these named signatures.
+/// Asserts that the message is rejected with each of these named signatures.
 #[track_caller]
-pub fn refused_signatures<S: AsRef<[u8]>>(
+pub fn assert_signatures_rejected<S: AsRef<[u8]>>(
     message: &str,
     ring: &KeyRing,
     forged: impl IntoIterator<Item = (&'static str, S)>,
@@ -111,8 +111,8 @@ pub fn refused_signatures<S: AsRef<[u8]>>(
     for (kind, signature) in forged {
         match signature.as_ref() {
             // Without a signature the text does not have the form of a token.
-            [] => _ = refused(kind, &with_signature(message, []), ring),
-            some => refused_signature(kind, &with_signature(message, some), ring),
+            [] => _ = assert_rejected(kind, &with_signature(message, []), ring),
+            some => assert_signature_rejected(kind, &with_signature(message, some), ring),
         }
     }
 }

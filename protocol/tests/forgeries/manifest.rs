@@ -29,7 +29,7 @@ fn valid_claims() -> String {
 }
 
 #[test]
-fn refuses_a_manifest_with_one_invalid_detail() {
+fn rejects_a_manifest_with_one_invalid_detail() {
     let (signer, valid) = (Signer::new(), valid_claims());
     assert_eq!(signer.read(&valid).unwrap().release.build, 7);
     let upper = SHA256.to_uppercase();
@@ -119,7 +119,7 @@ fn refuses_a_manifest_with_one_invalid_detail() {
 
 /// serde reads a list of the field values as a struct, which must not be possible in a manifest.
 #[test]
-fn refuses_a_list_in_place_of_an_object() {
+fn rejects_a_list_in_place_of_an_object() {
     let (signer, valid) = (Signer::new(), valid_claims());
     let part = |from: &str, to: &str| {
         let start = valid.find(from).unwrap() + from.len();

@@ -9,8 +9,8 @@ use aws_lc_rs::signature::{
 use protocol::{KeyRing, PublicKey};
 
 use crate::{
-    CLAIMS, accepted, der, difference, flipped_bits, header, key_text, message, refused_signatures,
-    sum, tlv, trusted, with_signature, wrong_lengths,
+    CLAIMS, assert_accepted, assert_signatures_rejected, der, difference, flipped_bits, header,
+    key_text, message, sum, tlv, trusted, with_signature, wrong_lengths,
 };
 
 /// The order of the group.
@@ -47,7 +47,7 @@ fn fixture() -> Fixture {
     let (key, ring) = trusted("ecp256", &pkcs8, "ec");
     let message = message(header("ES256", "ec"), CLAIMS);
     let signature = sign(&ECDSA_P256_SHA256_FIXED_SIGNING, &pkcs8, message.as_bytes());
-    accepted(&with_signature(&message, &signature), &ring);
+    assert_accepted(&with_signature(&message, &signature), &ring);
     Fixture { pkcs8, public: der(&key.public().to_string()), ring, message, signature }
 }
 
@@ -58,7 +58,7 @@ fn number(last: u8) -> [u8; 32] {
 }
 
 #[test]
-fn refuses_numbers_out_of_range() {
+fn rejects_numbers_out_of_range() {
     let fixture = fixture();
     let (r, s) = fixture.signature.split_at(32);
     let n_less_one = difference(&N, &number(1));
@@ -76,7 +76,7 @@ fn refuses_numbers_out_of_range() {
     for (name, r) in numbers {
         for (other, s) in &numbers[..7] {
             let kind = format!("r = {name}, s = {other}");
-            crate::refused_signature(
+            crate::assert_signature_rejected(
                 &kind,
                 &with_signature(&fixture.message, [r, s].concat()),
                 &fixture.ring,
@@ -85,7 +85,7 @@ fn refuses_numbers_out_of_range() {
     }
     for (name, r) in &numbers[..7] {
         let kind = format!("r = {name}, s is valid");
-        crate::refused_signature(
+        crate::assert_signature_rejected(
             &kind,
             &with_signature(&fixture.message, [r, s].concat()),
             &fixture.ring,
@@ -94,7 +94,7 @@ fn refuses_numbers_out_of_range() {
 }
 
 #[test]
-fn refuses_forged_signatures() {
+fn rejects_forged_signatures() {
     let fixture = fixture();
     let (r, s) = fixture.signature.split_at(32);
     let both = |r: &[u8], s: &[u8]| [r, s].concat();
@@ -103,7 +103,7 @@ fn refuses_forged_signatures() {
     let integer = |number: &[u8]| tlv(2, &[&[0][..], number].concat());
     let other = pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING);
     let p384 = pkcs8(&ECDSA_P384_SHA384_FIXED_SIGNING);
-    refused_signatures(
+    assert_signatures_rejected(
         &fixture.message,
         &fixture.ring,
         [
@@ -127,8 +127,8 @@ fn refuses_forged_signatures() {
             ),
         ],
     );
-    refused_signatures(&fixture.message, &fixture.ring, wrong_lengths(&fixture.signature));
-    refused_signatures(&fixture.message, &fixture.ring, flipped_bits(&fixture.signature));
+    assert_signatures_rejected(&fixture.message, &fixture.ring, wrong_lengths(&fixture.signature));
+    assert_signatures_rejected(&fixture.message, &fixture.ring, flipped_bits(&fixture.signature));
 }
 
 /// RFC 7518 does not require the smaller of s and n - s, and the signers of Go do not choose it. That is
@@ -140,16 +140,16 @@ fn accepts_the_negated_s_with_the_same_claims() {
     let (r, s) = fixture.signature.split_at(32);
     let second = with_signature(&fixture.message, [r, &difference(&N, s)].concat());
     assert_eq!(
-        accepted(&second, &fixture.ring),
-        accepted(&with_signature(&fixture.message, &fixture.signature), &fixture.ring)
+        assert_accepted(&second, &fixture.ring),
+        assert_accepted(&with_signature(&fixture.message, &fixture.signature), &fixture.ring)
     );
 }
 
 #[test]
-fn refuses_invalid_points_as_keys() {
+fn rejects_invalid_points_as_keys() {
     let fixture = fixture();
-    let refused = |der: &[u8]| key_text("ecp256public", der, "x").parse::<PublicKey>().is_err();
-    assert!(!refused(&fixture.public));
+    let is_rejected = |der: &[u8]| key_text("ecp256public", der, "x").parse::<PublicKey>().is_err();
+    assert!(!is_rejected(&fixture.public));
     let (prefix, point) = fixture.public.split_at(fixture.public.len() - 65);
     let algorithm = &prefix[2..prefix.len() - 3];
     let with_point =
@@ -174,6 +174,6 @@ fn refuses_invalid_points_as_keys() {
         ("an extra byte", [&fixture.public[..], &[0]].concat()),
         ("a P-384 key", p384.as_ref().to_vec()),
     ] {
-        assert!(refused(&der), "{kind}");
+        assert!(is_rejected(&der), "{kind}");
     }
 }

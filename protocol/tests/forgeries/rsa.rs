@@ -11,8 +11,8 @@ use protocol::{KeyRing, PublicKey};
 use sha2::{Digest, Sha256};
 
 use crate::{
-    CLAIMS, accepted, header, key_text, message, refused_signatures, sum, tlv, trusted,
-    with_signature, wrong_lengths,
+    CLAIMS, assert_accepted, assert_signatures_rejected, header, key_text, message, sum, tlv,
+    trusted, with_signature, wrong_lengths,
 };
 
 /// The length of a modulus of 2048 bits in bytes.
@@ -39,7 +39,7 @@ fn fixture() -> Fixture {
     let (_, ring) = trusted("rsa2048", pkcs8.as_ref(), "rsa");
     let message = message(header("RS256", "rsa"), CLAIMS);
     let signature = sign(&pair, &RSA_PKCS1_SHA256, message.as_bytes());
-    accepted(&with_signature(&message, &signature), &ring);
+    assert_accepted(&with_signature(&message, &signature), &ring);
     // PKCS#8 has a version, an algorithm and an octet string, which contains version, n, e, d and more.
     let key = elements(&elements(pkcs8.as_ref())[0])[2].clone();
     let numbers = elements(&elements(&key)[0]);
@@ -86,7 +86,7 @@ fn padded(content: &[u8]) -> Vec<u8> {
 }
 
 #[test]
-fn refuses_blocks_without_exact_padding() {
+fn rejects_blocks_without_exact_padding() {
     let fixture = fixture();
     let digest = Sha256::digest(fixture.message.as_bytes()).to_vec();
     let info = [&DIGEST_INFO[..], &digest].concat();
@@ -139,11 +139,11 @@ fn refuses_blocks_without_exact_padding() {
         ("another digest", changed(SIZE - 1, !block[SIZE - 1])),
     ];
     let forged = forged.map(|(kind, block)| (kind, fixture.sign_block(&block)));
-    refused_signatures(&fixture.message, &fixture.ring, forged);
+    assert_signatures_rejected(&fixture.message, &fixture.ring, forged);
 }
 
 #[test]
-fn refuses_forged_signatures() {
+fn rejects_forged_signatures() {
     let fixture = fixture();
     let number = |last: u8| [vec![0; SIZE - 1], vec![last]].concat();
     let mut flipped = Vec::new();
@@ -155,7 +155,7 @@ fn refuses_forged_signatures() {
     let increased = sum(&fixture.signature, &fixture.n);
     let wraps = increased < fixture.n;
     let with_carry = [&[u8::from(wraps)][..], &increased].concat();
-    refused_signatures(
+    assert_signatures_rejected(
         &fixture.message,
         &fixture.ring,
         [
@@ -174,12 +174,12 @@ fn refuses_forged_signatures() {
             ("bytes reversed", fixture.signature.iter().rev().copied().collect()),
         ],
     );
-    refused_signatures(&fixture.message, &fixture.ring, wrong_lengths(&fixture.signature));
-    refused_signatures(&fixture.message, &fixture.ring, flipped);
+    assert_signatures_rejected(&fixture.message, &fixture.ring, wrong_lengths(&fixture.signature));
+    assert_signatures_rejected(&fixture.message, &fixture.ring, flipped);
 }
 
 #[test]
-fn refuses_small_keys_and_other_exponents() {
+fn rejects_small_keys_and_other_exponents() {
     let fixture = fixture();
     let key = |n: &[u8], e: &[u8]| {
         let unsigned = |number: &[u8]| {
@@ -189,9 +189,10 @@ fn refuses_small_keys_and_other_exponents() {
         let algorithm = tlv(0x30, &[0x06, 9, 0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 1, 1, 1, 5, 0]);
         (numbers.clone(), tlv(0x30, &[algorithm, tlv(3, &[&[0][..], &numbers].concat())].concat()))
     };
-    let refused = |der: &[u8]| key_text("rsa2048public", der, "x").parse::<PublicKey>().is_err();
+    let is_rejected =
+        |der: &[u8]| key_text("rsa2048public", der, "x").parse::<PublicKey>().is_err();
     let (pkcs1, spki) = key(&fixture.n, &[1, 0, 1]);
-    assert!(!refused(&spki));
+    assert!(!is_rejected(&spki));
     let small = |bits: usize| key(&fixture.n[SIZE - bits / 8..], &[1, 0, 1]).1;
     let mut even = fixture.n.clone();
     even[SIZE - 1] &= 0xfe;
@@ -209,6 +210,6 @@ fn refuses_small_keys_and_other_exponents() {
         ("PKCS#1, not PKIX", pkcs1),
         ("an extra byte", [&spki[..], &[0]].concat()),
     ] {
-        assert!(refused(&der), "{kind}");
+        assert!(is_rejected(&der), "{kind}");
     }
 }

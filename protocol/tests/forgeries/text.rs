@@ -5,21 +5,23 @@ use protocol::token::{TOKEN_MAX, TokenError, verify};
 use protocol::{KeyRing, PrivateKey};
 use serde_json::json;
 
-use crate::{CLAIMS, accepted, der, header, message, refused, trusted, with_signature};
+use crate::{
+    CLAIMS, assert_accepted, assert_rejected, der, header, message, trusted, with_signature,
+};
 
 fn valid_parts() -> (KeyRing, [String; 3]) {
     let (key, ring) = trusted("ed25519", der(&PrivateKey::generate().reveal()), "k1");
     let pair = Ed25519KeyPair::from_pkcs8_maybe_unchecked(&der(&key.reveal())).unwrap();
     let message = message(header("EdDSA", "k1"), CLAIMS);
     let token = with_signature(&message, pair.sign(message.as_bytes()));
-    accepted(&token, &ring);
+    assert_accepted(&token, &ring);
     let mut parts = token.split('.').map(str::to_owned);
     let parts = [parts.next().unwrap(), parts.next().unwrap(), parts.next().unwrap()];
     (ring, parts)
 }
 
 #[test]
-fn refuses_other_encodings_of_a_part() {
+fn rejects_other_encodings_of_a_part() {
     let (ring, parts) = valid_parts();
     let middle = |part: &str, with: &str| format!("{}{with}{}", &part[..8], &part[8..]);
     for index in 0..3 {
@@ -43,14 +45,14 @@ fn refuses_other_encodings_of_a_part() {
         for (kind, form) in forms {
             let mut changed = parts.clone();
             changed[index] = form;
-            refused(&format!("part {index}: {kind}"), &changed.join("."), &ring);
+            assert_rejected(&format!("part {index}: {kind}"), &changed.join("."), &ring);
         }
     }
 }
 
 /// 64 bytes take 86 characters, and the last character has four unused bits.
 #[test]
-fn refuses_unused_bits_that_are_not_zero() {
+fn rejects_unused_bits_that_are_not_zero() {
     let (ring, [header, claims, signature]) = valid_parts();
     let alphabet = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
     let (start, last) = signature.split_at(85);
@@ -64,7 +66,7 @@ fn refuses_unused_bits_that_are_not_zero() {
 }
 
 #[test]
-fn refuses_texts_that_are_not_tokens() {
+fn rejects_texts_that_are_not_tokens() {
     let (ring, [header, claims, signature]) = valid_parts();
     let token = format!("{header}.{claims}.{signature}");
     let flattened = json!({"protected": header, "payload": claims, "signature": signature});
@@ -99,11 +101,11 @@ fn refuses_texts_that_are_not_tokens() {
         ("HTML", "<!doctype html><title>502</title>".into()),
         ("only dots", ".".repeat(TOKEN_MAX)),
     ] {
-        refused(kind, &text, &ring);
+        assert_rejected(kind, &text, &ring);
     }
     // Editors and web servers add a line end.
     for end in ["\n", "\r\n"] {
-        accepted(&format!("{token}{end}"), &ring);
+        assert_accepted(&format!("{token}{end}"), &ring);
     }
 }
 
@@ -112,8 +114,8 @@ fn limits_the_length_of_a_token() {
     let (ring, [header, _, signature]) = valid_parts();
     let frame = header.len() + signature.len() + 2;
     let token = |length: usize| format!("{header}.{}.{signature}", "A".repeat(length - frame));
-    let error = refused("the maximum length", &token(TOKEN_MAX), &ring);
+    let error = assert_rejected("the maximum length", &token(TOKEN_MAX), &ring);
     assert!(matches!(error, TokenError::Signature { .. }), "{error}");
-    let error = refused("above the maximum length", &token(TOKEN_MAX + 1), &ring);
+    let error = assert_rejected("above the maximum length", &token(TOKEN_MAX + 1), &ring);
     assert!(matches!(error, TokenError::TooLong(_)), "{error}");
 }

@@ -42,7 +42,7 @@ pub enum ConfigError {
 }
 
 impl ConfigError {
-    /// Whether the error persists until the configuration is corrected.
+    /// Returns whether the error persists until the configuration is corrected.
     pub(crate) fn is_permanent(&self) -> bool {
         match self {
             Self::Format { .. } | Self::Value { .. } => true,

@@ -18,8 +18,8 @@ use super::redact::describe_error;
 #[serde(rename_all = "camelCase", deny_unknown_fields, expecting = "an object")]
 pub struct Fragment {
     /// The mirrors of the CDN in the order in which they are tried: `https://` or `http://` URLs, or
-    /// absolute directories. Manifests are signed, so `http` protects as well against forgery as
-    /// `https`; it only allows others to observe and delay downloads.
+    /// absolute directories. Manifests are signed, so `http` protects against forgery as well as `https`
+    /// does; it only allows others to observe and delay downloads.
     pub(super) cdn: Option<StringList>,
     /// The variant to follow; by default the running one.
     pub(super) variant: Option<String>,
@@ -103,7 +103,7 @@ pub(crate) struct ListenFragment {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, expecting = "an object")]
 pub(crate) struct PushSourceFragment {
-    /// The keys that sign the pushes of this source.
+    /// The keys that may sign the pushes of this source.
     pub(super) keys: Vec<String>,
 }
 

@@ -16,10 +16,10 @@ pub struct HealthPolicy {
 }
 
 impl HealthPolicy {
-    /// Leaves time to boot, start containers and run the checks on slow machines too.
+    /// The default deadline. Even a slow machine can boot, start containers and run the checks in time.
     pub(crate) const DEADLINE: Duration = Duration::from_secs(15 * 60);
-    /// The accepted deadlines. No host becomes healthy in less than a minute, and a deadline of more
-    /// than a day leaves an unhealthy host down for more than a day.
+    /// The range of valid deadlines. No host becomes healthy in less than a minute, and with a deadline
+    /// of more than a day, an unhealthy host would be down for more than a day.
     pub(super) const DEADLINES: RangeInclusive<Duration> =
         Duration::from_secs(60)..=Duration::from_secs(24 * 3600);
 }

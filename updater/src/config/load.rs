@@ -20,7 +20,8 @@ use crate::host::{Host, read_limited};
 
 /// The kernel's copy of the SMBIOS tables.
 const DMI: &str = "/sys/firmware/dmi/tables/DMI";
-/// The volume that clouds and hypervisors attach. Some tools write FAT labels only in upper case.
+/// The devices of the volume that clouds and hypervisors attach. Some tools write FAT labels only in
+/// upper case.
 const CIDATA: [&str; 2] = ["/dev/disk/by-label/cidata", "/dev/disk/by-label/CIDATA"];
 /// The name of the file on the `cidata` volume.
 const USER_DATA: &str = "user-data";
@@ -66,8 +67,9 @@ pub(crate) fn load(
     Ok(merged)
 }
 
-/// Returns what applies without any configuration: the defaults, the running variant and the keys of
-/// the image. Commands that only show the state of the host use it if the configuration is broken.
+/// Returns the values that do not depend on a configuration file: the defaults, the running variant and
+/// the keys of the image. Commands that only show the state of the host use them if the configuration is
+/// broken.
 pub(crate) fn load_built_in(host: &Host) -> Result<Merged, ConfigError> {
     let mut merged = Merged::default();
     merged.add(&Source::Default, defaults());
@@ -102,8 +104,8 @@ fn add_file(merged: &mut Merged, from: Source, path: &Path) -> Result<bool, Conf
     Ok(true)
 }
 
-/// Adds an explanation to the error for a file at the path of the `etchaos` directory, for which the
-/// system only reports "not a directory".
+/// Explains the error that occurs if `etchaos` on the ESP is a file. The system only reports "not a
+/// directory".
 fn explain_not_a_directory(error: ConfigError) -> ConfigError {
     match error {
         ConfigError::Read { from, why } if why.kind() == io::ErrorKind::NotADirectory => {

@@ -36,7 +36,7 @@ impl fmt::Debug for Variable {
     }
 }
 
-/// The proxy variables of the environment, as curl interprets them. They apply if no proxy is configured.
+/// The proxy variables of the environment, interpreted as by curl. They apply if no proxy is configured.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Environment {
     /// The proxy for `http://`.
@@ -66,15 +66,15 @@ impl Environment {
         self.http.iter().chain(self.https.iter().filter(|https| Some(*https) != self.http.as_ref()))
     }
 
-    /// The entries of the list, which are apart by commas or spaces.
+    /// Returns the hosts in `no_proxy`, which are separated by commas or spaces.
     pub fn bypass(&self) -> impl Iterator<Item = &str> {
         let list = self.no_proxy.iter().flat_map(|variable| variable.value.split([',', ' ']));
         list.map(str::trim).filter(|entry| !entry.is_empty())
     }
 }
 
-/// Returns the `http://host[:port]` of a proxy that is given with or without scheme and credentials, or
-/// `None` if the proxy cannot be used.
+/// Returns the origin, `http://host[:port]`, of a proxy that may be written without scheme and with
+/// credentials. Returns `None` if it is not an http proxy or is malformed.
 pub(crate) fn proxy_origin(text: &str) -> Option<String> {
     let text = text.trim();
     let (scheme, rest) = text.split_once("://").unwrap_or(("http", text));

@@ -101,7 +101,7 @@ pub struct Window {
 }
 
 impl Reboot {
-    /// Whether logged-in users and inhibitors delay the reboot.
+    /// Returns whether logged-in users and inhibitors delay the reboot.
     pub(crate) fn is_idle_only(&self) -> bool {
         match self {
             Self::Now | Self::Never => false,
@@ -112,11 +112,11 @@ impl Reboot {
 }
 
 impl Window {
-    /// Leaves time for a timer that fires late, and for the host to shut down.
+    /// The minimum duration. It leaves time for a timer that fires late, and for the host to shut down.
     const DURATION_MIN: Duration = Duration::from_secs(10 * 60);
-    /// A longer window would be open most of the time.
+    /// The maximum duration. A longer window would be open most of the time.
     const DURATION_MAX: Duration = Duration::from_secs(7 * 24 * 3600);
-    /// Twice the length of the longest useful expressions.
+    /// The maximum length of a calendar expression, twice that of the longest useful ones.
     const CALENDAR_MAX: usize = 256;
 
     /// Validates a window. The error message does not contain values. The syntax of the calendar

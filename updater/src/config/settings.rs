@@ -16,11 +16,11 @@ use super::reboot_policy::{Reboot, RebootFragment, Window};
 use super::redact::shorten;
 use super::source::Source;
 
-/// The lowest download rate, in bytes per second. A slower download takes days, and appears to hang.
+/// The minimum of `rateLimit`, in bytes per second. A slower download takes days, and appears to hang.
 const RATE_MIN: u64 = 1024;
 /// The maximum length of a unit name (systemd.unit(5)).
 const UNIT_MAX: usize = 255;
-/// The maximum length of a check. Longer commands belong into a script.
+/// The maximum length of a check in bytes. Longer commands belong in a script.
 const CHECK_MAX: usize = 4096;
 
 /// The validated configuration.
@@ -78,7 +78,7 @@ impl TryFrom<&Merged> for Settings {
 fn cdn(merged: &Merged) -> Result<Vec<String>, ConfigError> {
     let Some(cdn) = &merged.cdn else { return Ok(Vec::new()) };
     // The message omits the value, which may be invalid because it contains a password.
-    let why = "expected https://host/path or http://host/path, or with a port from 1 to 65535 after the host, without credentials, query or fragment; or an absolute directory; or a list of these";
+    let why = "expected https://host[:port]/path or http://host[:port]/path, the port from 1 to 65535, without credentials, query or fragment; or an absolute directory; or a list of these";
     validate_each(&cdn.value.0, |text| {
         base_url(text).ok_or_else(|| invalid("cdn", &cdn.source, why))
     })
@@ -106,7 +106,7 @@ fn allowed_origins(merged: &Merged) -> Result<Vec<String>, ConfigError> {
     let Some(origins) = &merged.allowed_origins else { return Ok(Vec::new()) };
     let why = "expected https://host[:port], the port from 1 to 65535, with nothing after it";
     // Without this rule, an https CDN could redirect its hosts to plain http.
-    let http = "expected https://host[:port]: http is not accepted here, so serve these files by https, or set \"cdn\" to the http address that serves them";
+    let http = "expected https://host[:port]: http is not accepted here; serve these files by https, or set \"cdn\" to the http address that serves them";
     validate_each(&origins.value, |text| {
         let is_origin = origin(text) == Some(text);
         if is_origin && text.starts_with("https://") {
@@ -196,7 +196,7 @@ fn health(merged: &Merged) -> Result<HealthPolicy, ConfigError> {
     Ok(health)
 }
 
-/// Whether the text is the name of a unit that can be active (systemd.unit(5)).
+/// Returns whether the text is the name of a unit that can be active (systemd.unit(5)).
 fn is_unit(name: &str) -> bool {
     const TYPES: [&str; 11] = [
         "service",
@@ -216,8 +216,8 @@ fn is_unit(name: &str) -> bool {
     !stem.is_empty()
         && TYPES.contains(&kind)
         && name.len() <= UNIT_MAX
-        // systemctl would take a name that begins with a dash for an option. Templates are never active;
-        // their instances are.
+        // systemctl would parse a name that begins with a dash as an option. A template unit cannot be
+        // active; its instances can.
         && !name.starts_with(['-', '@'])
         && !stem.ends_with('@')
         && name.bytes().all(plain)

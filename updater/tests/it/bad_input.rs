@@ -123,7 +123,10 @@ fn rejects_signed_manifests_with_wrong_claims() {
 fn rejects_signed_manifests_of_unknown_schemas() {
     let world = World::new();
     for (claims, message) in [
-        (json!({"etchaosRelease": {"schema": 9, "images": []}}), "schema 9, this program knows 1"),
+        (
+            json!({"etchaosRelease": {"schema": 9, "images": []}}),
+            "schema 9, but this program supports only schema 1",
+        ),
         (json!({"etchaosRelease": {"schema": 1, "images": []}}), "missing field"),
         (json!({"exp": "tomorrow"}), "invalid type"),
     ] {

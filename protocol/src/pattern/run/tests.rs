@@ -92,7 +92,7 @@ fn groups_trigger_commands_and_outputs_are_exported() {
 }
 
 #[test]
-fn refuses_invalid_patterns() {
+fn rejects_invalid_patterns() {
     let mut deep = json!([]);
     for _ in 0..20 {
         deep = json!([deep]);
