@@ -254,7 +254,7 @@ fn servers_that_are_not_there_or_send_elsewhere() {
     assert!(!world.run(&["update"]).stderr.contains("secret"));
     assert!(other.requests().is_empty());
     world.cdn.remove(&path);
-    refused(&world, &["404", "was it published"]);
+    refused(&world, &["404", "was the file published"]);
 }
 
 #[test]
