@@ -1,8 +1,7 @@
-//! An update beside `curl | sha256sum` of the same file: time, processor time and peak memory, and their
-//! ratios. By hand: `cargo bench -p updater --bench update`. Needs curl.
+//! Compares an update with `curl | sha256sum` of the same file: elapsed time, CPU time, peak memory, and
+//! their ratios. Needs curl; run it with `cargo bench -p updater --bench update`.
 //!
-//! The updater has more to do: it also writes the file, flushes it, reads it back from the disk and
-//! hashes it again.
+//! The updater does more work: it also writes the file, syncs it, reads it back and hashes it again.
 
 #[expect(dead_code, reason = "shared with the tests")]
 #[path = "../tests/it/server.rs"]
@@ -27,13 +26,13 @@ const RUNS: usize = 5;
 #[derive(Clone, Copy)]
 struct Cost {
     seconds: f64,
-    processor: f64,
+    cpu: f64,
     peak_kib: u64,
 }
 
 fn main() {
     let mut costs = [Vec::new(), Vec::new()];
-    // In turn, so that a change of the machine's pace meets both.
+    // The programs alternate, so that a change of the machine's speed affects both.
     for _ in 0..RUNS {
         let world = world();
         costs[0].push(cost(|| curl(&world)));
@@ -47,22 +46,22 @@ fn main() {
         assert_eq!(status["slots"]["b"]["state"], "complete", "{status}");
     }
     println!("{} MiB over loopback, medians of {RUNS} runs", SIZE >> 20);
-    println!("{:<18} {:>8} {:>12} {:>10}", "", "seconds", "processor s", "peak KiB");
+    println!("{:<18} {:>8} {:>12} {:>10}", "", "seconds", "CPU s", "peak KiB");
     let [curl, updater] = costs.map(median);
     for (name, cost) in [("curl | sha256sum", curl), ("updater update", updater)] {
-        let Cost { seconds, processor, peak_kib } = cost;
-        println!("{name:<18} {seconds:>8.2} {processor:>12.2} {peak_kib:>10}");
+        let Cost { seconds, cpu, peak_kib } = cost;
+        println!("{name:<18} {seconds:>8.2} {cpu:>12.2} {peak_kib:>10}");
     }
     println!(
         "{:<18} {:>8.2} {:>12.2} {:>10.2}",
         "ratio",
         updater.seconds / curl.seconds,
-        updater.processor / curl.processor,
+        updater.cpu / curl.cpu,
         updater.peak_kib as f64 / curl.peak_kib as f64
     );
 }
 
-/// A CDN with a large release.
+/// Returns a host and a CDN with a large release.
 fn world() -> World {
     let world = World::new();
     let large = vec![7; SIZE];
@@ -82,7 +81,7 @@ fn world() -> World {
     world
 }
 
-/// Says curl's peak: sha256sum has less.
+/// Runs `curl | sha256sum`. Returns the peak memory of curl, which uses more than sha256sum.
 fn curl(world: &World) -> u64 {
     let url = format!("{}/large", world.cdn.url);
     let mut curl = Command::new("curl")
@@ -101,13 +100,13 @@ fn curl(world: &World) -> u64 {
 }
 
 fn cost(run: impl FnOnce() -> u64) -> Cost {
-    let (since, before) = (Instant::now(), processor());
+    let (since, before) = (Instant::now(), cpu());
     let peak_kib = run();
-    Cost { seconds: since.elapsed().as_secs_f64(), processor: processor() - before, peak_kib }
+    Cost { seconds: since.elapsed().as_secs_f64(), cpu: cpu() - before, peak_kib }
 }
 
-/// Of all children that have ended, in seconds.
-fn processor() -> f64 {
+/// Returns the CPU seconds of all children that have exited.
+fn cpu() -> f64 {
     let usage = getrusage(UsageWho::RUSAGE_CHILDREN).unwrap();
     (usage.user_time() + usage.system_time()).num_microseconds() as f64 / 1e6
 }
@@ -120,7 +119,7 @@ fn median(mut costs: Vec<Cost>) -> Cost {
     };
     Cost {
         seconds: value(|cost| cost.seconds),
-        processor: value(|cost| cost.processor),
+        cpu: value(|cost| cost.cpu),
         peak_kib: value(|cost| cost.peak_kib as f64) as u64,
     }
 }

@@ -1,5 +1,5 @@
-//! How far a long piece of work is: one line that is rewritten on a terminal, a line now and then in a
-//! journal, events in JSON.
+//! Progress of downloads and hashing: a line that is updated on a terminal, occasional log lines, or JSON
+//! events.
 
 use std::cell::RefCell;
 use std::io::{self, IsTerminal, Write};
@@ -12,16 +12,16 @@ use crate::clock::now;
 use crate::host::Host;
 use crate::record::{self, Download};
 
-/// A terminal is read by eyes.
-const TERMINAL_EVERY: Duration = Duration::from_millis(200);
-/// A program can take more.
-const JSON_EVERY: Duration = Duration::from_secs(1);
-/// Lines stay in the journal: one for each tenth, not faster than this,
-const LINE_EVERY: Duration = Duration::from_secs(10);
-/// and one where a tenth takes longer than this.
-const LINE_AT_LEAST: Duration = Duration::from_secs(300);
-/// For `status` in another process.
-const RECORD_EVERY: Duration = Duration::from_secs(2);
+/// The interval of updates on a terminal.
+const TERMINAL_INTERVAL: Duration = Duration::from_millis(200);
+/// The interval of JSON events.
+const JSON_INTERVAL: Duration = Duration::from_secs(1);
+/// The minimum interval of log lines. They stay in the journal, so there is one per tenth of the work,
+const LINE_INTERVAL: Duration = Duration::from_secs(10);
+/// and one after this time if a tenth takes longer.
+const LINE_MAX_INTERVAL: Duration = Duration::from_secs(300);
+/// The interval of records, which `status` reads in another process.
+const RECORD_INTERVAL: Duration = Duration::from_secs(2);
 
 /// Where progress is shown.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -36,22 +36,23 @@ pub enum Show {
     Json,
 }
 
-/// Shows how far a piece of work is. Cheap to call for every piece of a file.
+/// Shows the progress of an operation.
 #[derive(Debug)]
 pub struct Progress {
     show: Show,
-    /// Where a download is recorded for `status`, if it is.
+    /// The host whose download record is written for `status`, if any.
     records: Option<Host>,
     part: RefCell<Option<Part>>,
 }
 
 impl Progress {
-    /// Shows it there.
+    /// Makes a progress that is shown as given and not recorded.
     pub fn new(show: Show) -> Self {
         Self { show, records: None, part: RefCell::new(None) }
     }
 
-    /// As JSON if that was asked for, else on the terminal if there is one, else in the log.
+    /// Makes a progress that is recorded, and shown as JSON if requested, else on the terminal if there
+    /// is one, else in the log.
     pub fn for_update(json: bool, host: &Host) -> Self {
         let show = match json {
             true => Show::Json,
@@ -61,13 +62,13 @@ impl Progress {
         Self { show, records: Some(host.clone()), part: RefCell::new(None) }
     }
 
-    /// On the terminal, if there is one and nobody asked for JSON.
+    /// Makes a progress that is shown on the terminal, if there is one and JSON is not requested.
     pub fn for_terminal(json: bool) -> Self {
         Self::new(if !json && io::stderr().is_terminal() { Show::Terminal } else { Show::Nothing })
     }
 
-    /// `done` of `total` bytes of an artifact are there. The first call says where it begins, which is
-    /// not 0 where a download is resumed.
+    /// Reports that `done` of `total` bytes of an artifact are complete. The first call sets the starting
+    /// point, which is not 0 if a download is resumed. Cheap enough to be called for each chunk.
     pub fn bytes(&self, role: Role, done: u64, total: u64) {
         let mut part = self.part.borrow_mut();
         let name = role.to_string();
@@ -83,7 +84,7 @@ impl Progress {
             part.shown = Some((elapsed, done));
         }
         if let Some(host) = &self.records
-            && part.recorded.is_none_or(|at| elapsed >= at + RECORD_EVERY)
+            && part.recorded.is_none_or(|at| elapsed >= at + RECORD_INTERVAL)
         {
             part.recorded = Some(elapsed);
             let role = part.name.clone();
@@ -95,23 +96,23 @@ impl Progress {
         match self.show {
             Show::Nothing => {}
             Show::Terminal => {
-                to(&mut io::stderr().lock(), &format!("\r{}\x1b[K", part.line(elapsed)))
+                print(&mut io::stderr().lock(), &format!("\r{}\x1b[K", part.line(elapsed)))
             }
             Show::Lines => log::info!(
                 role = part.name.as_str(), done = part.done, total = part.total;
                 "{}", part.line(elapsed)
             ),
-            Show::Json => to(&mut io::stdout().lock(), &format!("{}\n", part.event(elapsed))),
+            Show::Json => print(&mut io::stdout().lock(), &format!("{}\n", part.event(elapsed))),
         }
     }
 }
 
-/// The line on the terminal is removed, and so is the record: what follows is an answer or an error.
+/// Removes the line on the terminal and the record, so that the command can print its result.
 impl Drop for Progress {
     fn drop(&mut self) {
         let part = self.part.borrow();
         if self.show == Show::Terminal && part.is_some() {
-            to(&mut io::stderr().lock(), "\r\x1b[K");
+            print(&mut io::stderr().lock(), "\r\x1b[K");
         }
         if let (Some(host), Some(_)) = (&self.records, &*part) {
             record::remove::<Download>(host);
@@ -119,44 +120,45 @@ impl Drop for Progress {
     }
 }
 
-/// Nobody waits for progress: where it cannot be shown, it is not.
-fn to(output: &mut impl Write, text: &str) {
+/// Writes text. Ignores errors, because an update must not fail if its progress cannot be shown.
+fn print(output: &mut impl Write, text: &str) {
     let _ = output.write_all(text.as_bytes()).and_then(|()| output.flush());
 }
 
 #[derive(Debug)]
+/// The progress of one artifact.
 struct Part {
     name: String,
-    begun_with: u64,
+    start: u64,
     done: u64,
     total: u64,
     since: Instant,
-    /// When it was shown last, and what was done then.
+    /// The time of the last display since `since`, and `done` at that time.
     shown: Option<(Duration, u64)>,
     recorded: Option<Duration>,
 }
 
 impl Part {
-    fn new(name: String, begun_with: u64) -> Self {
+    fn new(name: String, start: u64) -> Self {
         let (since, shown, recorded) = (Instant::now(), None, None);
-        Self { name, begun_with, done: begun_with, total: 0, since, shown, recorded }
+        Self { name, start, done: start, total: 0, since, shown, recorded }
     }
 
     fn is_due(&self, show: Show, elapsed: Duration) -> bool {
         let (at, done) = match (self.shown, show) {
             (Some(shown), _) => shown,
-            (None, Show::Lines | Show::Nothing) => (Duration::ZERO, self.begun_with),
+            (None, Show::Lines | Show::Nothing) => (Duration::ZERO, self.start),
             (None, Show::Terminal | Show::Json) => return true,
         };
         let waited = elapsed.saturating_sub(at);
         let is_end = self.done >= self.total && done < self.total;
         match show {
             Show::Nothing => false,
-            Show::Terminal => is_end || waited >= TERMINAL_EVERY,
-            Show::Json => is_end || waited >= JSON_EVERY,
+            Show::Terminal => is_end || waited >= TERMINAL_INTERVAL,
+            Show::Json => is_end || waited >= JSON_INTERVAL,
             Show::Lines => {
                 let tenth = self.done.saturating_sub(done) >= self.total / 10;
-                (tenth && waited >= LINE_EVERY) || waited >= LINE_AT_LEAST
+                (tenth && waited >= LINE_INTERVAL) || waited >= LINE_MAX_INTERVAL
             }
         }
     }
@@ -168,10 +170,11 @@ impl Part {
         }
     }
 
-    /// Bytes per second, as soon as that can be known.
+    /// Returns the bytes per second, or `None` in the first second and before any data.
     fn rate(&self, elapsed: Duration) -> Option<u64> {
-        let come = self.done.saturating_sub(self.begun_with);
-        (come > 0 && elapsed >= JSON_EVERY).then(|| (come as f64 / elapsed.as_secs_f64()) as u64)
+        let received = self.done.saturating_sub(self.start);
+        (received > 0 && elapsed >= JSON_INTERVAL)
+            .then(|| (received as f64 / elapsed.as_secs_f64()) as u64)
     }
 
     fn line(&self, elapsed: Duration) -> String {
@@ -180,7 +183,7 @@ impl Part {
         let mut line = format!("{name}  {done} of {all} MiB  {}%", self.percent());
         if let Some(rate) = self.rate(elapsed) {
             let left = total.saturating_sub(self.done) / rate.max(1);
-            line.push_str(&format!("  {} MiB/s  {} left", mebibytes(rate), clock(left)));
+            line.push_str(&format!("  {} MiB/s  {} left", mebibytes(rate), duration(left)));
         }
         line
     }
@@ -200,7 +203,7 @@ fn mebibytes(bytes: u64) -> String {
     format!("{:.1}", bytes as f64 / f64::from(1 << 20))
 }
 
-fn clock(seconds: u64) -> String {
+fn duration(seconds: u64) -> String {
     match seconds / 3600 {
         0 => format!("{}:{:02}", seconds / 60, seconds % 60),
         hours => format!("{hours}:{:02}:{:02}", seconds % 3600 / 60, seconds % 60),
@@ -213,19 +216,19 @@ mod tests {
 
     const MIB: u64 = 1 << 20;
 
-    fn part(begun_with: u64, done: u64, total: u64) -> Part {
-        Part { done, total, ..Part::new("initrd".into(), begun_with) }
+    fn part(start: u64, done: u64, total: u64) -> Part {
+        Part { done, total, ..Part::new("initrd".into(), start) }
     }
 
     #[test]
-    fn a_line_has_bytes_percent_rate_and_time() {
+    fn formats_line_with_bytes_percent_rate_and_time() {
         let seconds = Duration::from_secs;
         assert_eq!(part(0, 0, 250 * MIB).line(seconds(0)), "initrd  0.0 of 250.0 MiB  0%");
         assert_eq!(
             part(0, 120 * MIB, 250 * MIB).line(seconds(10)),
             "initrd  120.0 of 250.0 MiB  48%  12.0 MiB/s  0:10 left"
         );
-        // What was there before does not count as fast.
+        // The bytes of an earlier run do not count towards the rate.
         assert_eq!(
             part(100 * MIB, 101 * MIB, 7301 * MIB).line(seconds(1)),
             "initrd  101.0 of 7301.0 MiB  1%  1.0 MiB/s  2:00:00 left"
@@ -235,7 +238,7 @@ mod tests {
     }
 
     #[test]
-    fn events_are_json() {
+    fn formats_json_events() {
         let event = part(0, 2048, 4096).event(Duration::from_secs(2));
         assert_eq!(
             event,
@@ -245,8 +248,8 @@ mod tests {
     }
 
     #[test]
-    fn it_is_shown_now_and_then() {
-        let shown = |show: Show, step: Duration, count: u64| {
+    fn limits_how_often_progress_is_shown() {
+        let count_shown = |show: Show, step: Duration, count: u64| {
             let mut part = part(0, 0, 1000);
             let mut times = 0;
             for i in 0..=count {
@@ -260,18 +263,18 @@ mod tests {
             times
         };
         let ms = Duration::from_millis;
-        assert_eq!(shown(Show::Nothing, ms(10), 1000), 0);
-        // A second: at the beginning, five times, and at the end.
-        assert_eq!(shown(Show::Terminal, ms(10), 100), 6);
-        assert_eq!(shown(Show::Json, ms(10), 150), 3);
-        assert_eq!(shown(Show::Lines, ms(10), 500), 0);
-        assert_eq!(shown(Show::Lines, Duration::from_secs(1), 1000), 10);
-        // A tenth takes an hour: every five minutes.
-        assert_eq!(shown(Show::Lines, Duration::from_secs(36), 1000), 1000 * 36 / 324);
+        assert_eq!(count_shown(Show::Nothing, ms(10), 1000), 0);
+        // In one second: at the beginning and five more times.
+        assert_eq!(count_shown(Show::Terminal, ms(10), 100), 6);
+        assert_eq!(count_shown(Show::Json, ms(10), 150), 3);
+        assert_eq!(count_shown(Show::Lines, ms(10), 500), 0);
+        assert_eq!(count_shown(Show::Lines, Duration::from_secs(1), 1000), 10);
+        // A tenth takes an hour: one line every five minutes.
+        assert_eq!(count_shown(Show::Lines, Duration::from_secs(36), 1000), 1000 * 36 / 324);
     }
 
     #[test]
-    fn a_download_is_recorded_while_it_goes_on() {
+    fn records_download_until_dropped() {
         let directory = tempfile::tempdir().unwrap();
         std::fs::create_dir(directory.path().join("run")).unwrap();
         let host = Host::new(directory.path());

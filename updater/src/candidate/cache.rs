@@ -1,8 +1,7 @@
-//! The manifests that were seen last, with what their servers named them by: who asks with that is
-//! not sent the same manifest again.
+//! A cache of manifests with their validators, for conditional requests.
 //!
-//! The file may be lost at any time, and anything may stand in it: what is read from it is verified
-//! like what comes from a server, and only then a server is asked whether it is still the same.
+//! The file may be lost or damaged at any time. A cached manifest is verified like a downloaded one,
+//! and its validators are only sent if it is acceptable.
 
 use std::fs::DirBuilder;
 use std::io;
@@ -14,10 +13,10 @@ use serde::{Deserialize, Serialize};
 use crate::cdn::{Validators, is_etag, is_validator};
 use crate::host::read_limited;
 
-/// A dozen manifests of the usual size. It is all read into memory.
+/// The maximum size of the file, which is read into memory as a whole. A dozen usual manifests fit.
 const FILE_MAX: u64 = 1 << 20;
 
-/// A manifest as it was seen at a URL.
+/// A manifest that was downloaded from a URL.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Entry {
     url: String,
@@ -26,36 +25,36 @@ pub(super) struct Entry {
     pub(super) token: String,
 }
 
-/// What was seen, by URL.
+/// Manifests by URL, the newest first.
 #[derive(Debug, Default, Serialize, Deserialize)]
 pub(super) struct Cache {
     entries: Vec<Entry>,
 }
 
 impl Cache {
-    /// Reads the file. One that is missing, damaged or too large is empty.
+    /// Reads the file. Returns an empty cache if it is missing, damaged or too large.
     pub(super) fn read(path: Option<&Path>) -> Self {
         let Some(path) = path else { return Self::default() };
         let bytes = match read_limited(path, FILE_MAX) {
             Ok(bytes) => bytes.unwrap_or_default(),
             Err(error) => {
-                log::info!("cannot read {}: {error}", path.display());
+                log::info!("cannot read the manifest cache {}: {error}", path.display());
                 return Self::default();
             }
         };
         serde_json::from_slice(&bytes).unwrap_or_default()
     }
 
-    /// What was seen at this URL, if its server can be asked with it.
+    /// Returns the entry for this URL if it has validators that are safe to send.
     pub(super) fn get(&self, url: &str) -> Option<&Entry> {
         let Validators { etag, last_modified } = &self.entry(url)?.validators;
         let is_sane = etag.as_deref().is_none_or(is_etag)
             && last_modified.as_deref().is_none_or(is_validator);
-        let is_there = etag.is_some() || last_modified.is_some();
-        self.entry(url).filter(|_| is_sane && is_there)
+        let is_present = etag.is_some() || last_modified.is_some();
+        self.entry(url).filter(|_| is_sane && is_present)
     }
 
-    /// Remembers what was seen at a URL, or forgets it, if its server does not name it.
+    /// Replaces the entry for a URL. Removes it if the server sent no validators.
     pub(super) fn put(&mut self, url: &str, validators: Validators, token: &str) {
         self.entries.retain(|entry| entry.url != url);
         if validators != Validators::default() {
@@ -64,13 +63,13 @@ impl Cache {
         }
     }
 
-    /// Writes the file, by way of another one beside it, with as much as there is room for. Nothing
-    /// is flushed: it may be lost.
+    /// Replaces the file, without the oldest entries if it would be too large. The file is not synced,
+    /// because it may be lost. An error is only logged.
     pub(super) fn write(&mut self, path: Option<&Path>) {
         let Some(path) = path else { return };
         if let Err(error) = self.try_write(path) {
             log::info!(
-                "cannot write {}, so the manifest will be downloaded again: {error}",
+                "cannot write the manifest cache {}, so the next poll downloads the manifest again: {error}",
                 path.display()
             );
         }
@@ -78,7 +77,6 @@ impl Cache {
 
     fn try_write(&mut self, path: &Path) -> io::Result<()> {
         let mut bytes = serde_json::to_vec(self)?;
-        // The oldest is last.
         while bytes.len() as u64 > FILE_MAX && self.entries.pop().is_some() {
             bytes = serde_json::to_vec(self)?;
         }
@@ -99,33 +97,33 @@ impl Cache {
 mod tests {
     use super::*;
 
-    fn named(etag: &str) -> Validators {
+    fn with_etag(etag: &str) -> Validators {
         Validators { etag: Some(etag.into()), last_modified: None }
     }
 
     #[test]
-    fn what_was_seen_is_known_by_its_url() {
+    fn finds_entries_by_url() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("run/etchaos/manifests");
         let mut cache = Cache::read(Some(&path));
-        cache.put("https://a/x", named("\"1\""), "token a");
-        cache.put("https://b/x", named("\"2\""), "token b");
-        cache.put("https://a/x", named("\"3\""), "token A");
+        cache.put("https://a/x", with_etag("\"1\""), "token a");
+        cache.put("https://b/x", with_etag("\"2\""), "token b");
+        cache.put("https://a/x", with_etag("\"3\""), "token A");
         cache.write(Some(&path));
         let cache = Cache::read(Some(&path));
         assert_eq!(cache.get("https://a/x").unwrap().token, "token A");
-        assert_eq!(cache.get("https://b/x").unwrap().validators, named("\"2\""));
+        assert_eq!(cache.get("https://b/x").unwrap().validators, with_etag("\"2\""));
         assert!(cache.get("https://a/").is_none());
         assert_eq!(std::fs::read_dir(path.parent().unwrap()).unwrap().count(), 1);
     }
 
     #[test]
-    fn it_does_not_grow_and_forgets_what_has_no_name() {
+    fn drops_oldest_entries_and_those_without_validators() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("manifests");
         let mut cache = Cache::default();
         for n in 0..20 {
-            cache.put(&format!("https://{n}/x"), named("\"1\""), &"x".repeat(100_000));
+            cache.put(&format!("https://{n}/x"), with_etag("\"1\""), &"x".repeat(100_000));
         }
         cache.write(Some(&path));
         assert_eq!(Cache::read(Some(&path)).entries.len(), 10);
@@ -135,7 +133,7 @@ mod tests {
     }
 
     #[test]
-    fn whatever_stands_there_is_harmless() {
+    fn ignores_damaged_files_and_unsafe_validators() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("manifests");
         let deep = "[".repeat(100_000);

@@ -1,4 +1,4 @@
-//! The release that the CDN offers, or one of its mirrors.
+//! The newest release on the CDN or on one of its mirrors.
 
 mod cache;
 
@@ -12,128 +12,129 @@ use protocol::url::{UrlError, artifact_url};
 use protocol::{KeyRing, Manifest, Release, Target, Verified};
 
 use self::cache::Cache;
-use crate::cdn::{Answered, Cdn, CdnError, HTML, begins_like_html};
+use crate::cdn::{Cdn, CdnError, HTML_HINT, ManifestResponse, begins_like_html};
 
-/// A release that the CDN offers. It is made by [`fetch`] alone, so whoever holds one holds a
-/// manifest that is signed by a trusted key, is valid now and is for the target that was asked for.
+/// A release on the CDN. Only [`fetch`] makes one, so its manifest is signed by a trusted key, valid now and
+/// for the requested target.
 #[derive(Debug, Clone)]
 pub struct Candidate {
     manifest: Verified<Manifest>,
     token: String,
-    /// Where it was found, and below the other bases, in order.
+    /// The manifest's URLs: the one that it was downloaded from, then those on the other mirrors in order.
     urls: Vec<String>,
 }
 
-/// What is asked for.
+/// The release to look for, and where.
 #[derive(Debug, Clone, Copy)]
-pub struct Wanted<'a> {
-    /// The CDN and its mirrors, the best first: http(s) URLs or absolute directories, without a slash at
-    /// the end, a query or credentials.
+pub struct CandidateRequest<'a> {
+    /// The CDN and its mirrors in order of preference: http(s) URLs or absolute directories, without a
+    /// trailing slash, a query or credentials.
     pub bases: &'a [String],
-    /// For whom.
+    /// The target of the release.
     pub target: &'a Target,
-    /// Who may sign.
+    /// The keys that may sign the manifest.
     pub keys: &'a KeyRing,
-    /// Unix seconds.
+    /// The time at which the manifest must be valid, in Unix seconds.
     pub now: u64,
-    /// The newest build that was ever seen; an older one is refused. `None`: every one will do.
+    /// The newest known build. Older builds are rejected. With `None`, every build is accepted.
     pub newest: Option<u64>,
-    /// Where to remember manifests, so that an unchanged one is not downloaded again. It need not
+    /// The file that caches manifests, so that an unchanged one is not downloaded again. It need not
     /// survive a reboot.
     pub cache: Option<&'a Path>,
 }
 
-/// A manifest that is not to be used.
+/// The reason why there is no acceptable manifest.
 #[derive(Debug, thiserror::Error)]
 pub enum CandidateError {
-    /// It could not be had.
+    /// The manifest could not be downloaded.
     #[error(transparent)]
     Cdn(#[from] CdnError),
-    /// It is a page for people.
-    #[error("the manifest {url} is not a JWT: {HTML}")]
+    /// The server sent an HTML page.
+    #[error("the manifest {url} is not a JWT: {HTML_HINT}")]
     Html {
-        /// Its URL.
+        /// The manifest's URL.
         url: String,
     },
-    /// Nobody that we trust says so.
+    /// The signature is missing, malformed, or not by a trusted key.
     #[error("the manifest {url} is not to be trusted: {why}")]
     Token {
-        /// Its URL.
+        /// The manifest's URL.
         url: String,
-        /// Why.
+        /// The reason.
         why: TokenError,
     },
-    /// Somebody that we trust signed it, and it says nothing that we understand.
-    #[error("the manifest {url} is signed by a trusted key, and not usable: {why}")]
+    /// The signature is valid, but the claims are not.
+    #[error("the manifest {url} is signed by a trusted key, but not usable: {why}")]
     Claims {
-        /// Its URL.
+        /// The manifest's URL.
         url: String,
-        /// Why.
+        /// The reason.
         why: TokenError,
     },
-    /// It is no manifest.
+    /// The claims are not those of a manifest.
     #[error("the manifest {url} is not usable: {why}")]
     Manifest {
-        /// Its URL.
+        /// The manifest's URL.
         url: String,
-        /// Why.
+        /// The reason.
         why: ManifestError,
     },
-    /// It is not valid now.
+    /// The manifest has expired or is not valid yet.
     #[error("the manifest {url} is not valid: {why}{}", renewal(url, why))]
     Time {
-        /// Its URL.
+        /// The manifest's URL.
         url: String,
-        /// Why.
+        /// The reason.
         why: TimeError,
     },
-    /// It is one of a disk image.
+    /// The manifest was taken from a disk image.
     #[error(
-        "the manifest {url} has build 0, which only the manifest inside a disk image has: that one never expires, so a CDN that offers it could keep hosts from updates; publish the release's own manifest, with its build number"
+        "the manifest {url} has build 0, which only the manifest inside a disk image has: that manifest never expires, so a CDN that serves it could keep hosts from updates; publish the release's own manifest, which has its build number"
     )]
-    Unnumbered {
-        /// Its URL.
+    BuildZero {
+        /// The manifest's URL.
         url: String,
     },
-    /// It is for another host.
+    /// The manifest is for another target.
     #[error(
         "the manifest {url} is for {found}, expected {expected}: is the CDN's directory right?"
     )]
     Target {
-        /// Its URL.
+        /// The manifest's URL.
         url: String,
-        /// What was asked for.
+        /// The requested target.
         expected: String,
-        /// What it is for.
+        /// The manifest's target.
         found: String,
     },
-    /// It is older than one that was seen before.
+    /// The release is older than the newest known one.
     #[error(
-        "the manifest {url} has build {found}, which is older than build {newest} that was seen before: this mirror is behind, or somebody replays an old release; \"update --allow-downgrade\" takes it"
+        "the manifest {url} has build {found}, which is older than the known build {newest}: the mirror is out of date, or an old release is being replayed; to install it anyway, use \"update --allow-downgrade\""
     )]
     Older {
-        /// Its URL.
+        /// The manifest's URL.
         url: String,
-        /// Its build.
+        /// The manifest's build.
         found: u64,
-        /// The newest build that was seen.
+        /// The newest known build.
         newest: u64,
     },
-    /// Nobody was asked.
+    /// There are no bases.
     #[error("no CDN is configured")]
-    Nobody,
-    /// None of several has one.
-    #[error("none of the {} CDNs has a usable manifest: {}", .0.len(), listed(.0))]
-    None(Vec<(String, CandidateError)>),
+    NoCdn,
+    /// None of several bases has an acceptable manifest.
+    #[error("no usable manifest on any of the {} CDNs: {}", .0.len(), listed(.0))]
+    AllMirrors(Vec<(String, CandidateError)>),
 }
 
-/// Where the CDN is a directory, nobody publishes there but who is told this.
+/// Returns what to do about an expired manifest. In a directory, which is not published to regularly, the
+/// operator has to replace it.
 fn renewal(url: &str, why: &TimeError) -> &'static str {
     match why {
         TimeError::Expired { .. } if !url.contains("://") => {
-            ": copy the publisher's newest manifest into this directory (for the same release it is all that is needed); what is installed goes on"
+            ": copy the publisher's newest manifest into this directory (if it is for the same release, no other file is needed); the installed release keeps running"
         }
-        TimeError::Expired { .. } => "; what is installed goes on",
+        TimeError::Expired { .. } => "; the installed release keeps running",
         TimeError::NoExpiry | TimeError::NotYetValid { .. } => "",
     }
 }
@@ -144,89 +145,92 @@ fn listed(reasons: &[(String, CandidateError)]) -> String {
     reasons.join("; ")
 }
 
-/// Gets the manifest from the first base that has an acceptable one.
+/// Downloads the manifest from the first base that has an acceptable one.
 ///
-/// A base that is not reached, or whose manifest is not signed by a trusted key, not valid now, for
-/// another target or older than what was seen before, is skipped and named in a warning. Bases after
-/// the first acceptable one are not asked: a mirror that stays behind delays an update until its
-/// manifest expires, and cannot undo one.
-pub fn fetch(cdn: &Cdn, wanted: &Wanted<'_>) -> Result<Candidate, CandidateError> {
-    let mut cache = Cache::read(wanted.cache);
+/// Skips, with a warning, a base that is not reachable, or whose manifest is not signed by a trusted key,
+/// not valid now, for another target, or older than the newest known build. Sends no request to the bases
+/// after the first acceptable one. A mirror that is out of date can therefore delay an update until its
+/// manifest expires, but it cannot cause a downgrade.
+///
+/// Fails if no base has an acceptable manifest.
+pub fn fetch(cdn: &Cdn, request: &CandidateRequest<'_>) -> Result<Candidate, CandidateError> {
+    let mut cache = Cache::read(request.cache);
     let mut reasons = Vec::new();
-    for base in wanted.bases {
-        match fetch_one(cdn, base, wanted, &mut cache) {
+    for base in request.bases {
+        match fetch_one(cdn, base, request, &mut cache) {
             Ok(candidate) => return Ok(candidate),
             Err(why) => {
-                if wanted.bases.len() > 1 {
-                    log::warn!("{base} is skipped: {why}");
+                if request.bases.len() > 1 {
+                    log::warn!("skipping {base}: {why}");
                 }
                 reasons.push((base.clone(), why));
             }
         }
     }
-    // Of a single one the reason says everything.
+    // With a single base, its error needs no list around it.
     match reasons.len() {
-        0 | 1 => Err(reasons.pop().map_or(CandidateError::Nobody, |(_, why)| why)),
-        _ => Err(CandidateError::None(reasons)),
+        0 | 1 => Err(reasons.pop().map_or(CandidateError::NoCdn, |(_, why)| why)),
+        _ => Err(CandidateError::AllMirrors(reasons)),
     }
 }
 
 fn fetch_one(
     cdn: &Cdn,
     base: &str,
-    wanted: &Wanted<'_>,
+    request: &CandidateRequest<'_>,
     cache: &mut Cache,
 ) -> Result<Candidate, CandidateError> {
-    let urls = wanted.urls_from(base);
+    let urls = request.urls_from(base);
     let url = urls.first().cloned().unwrap_or_default();
-    // What would not be acceptable is not asked about, so an answer of "unchanged" is always of use.
-    let known = cache.get(&url).and_then(|entry| {
-        let manifest = accept(&url, &entry.token, wanted).ok()?;
+    // Only an acceptable manifest makes the request conditional, so that the response "not modified"
+    // always yields a usable manifest.
+    let cached = cache.get(&url).and_then(|entry| {
+        let manifest = accept(&url, &entry.token, request).ok()?;
         Some((manifest, entry.clone()))
     });
-    let unless = known.as_ref().map(|(_, entry)| &entry.validators);
-    let (manifest, token) = match (cdn.manifest(&url, TOKEN_MAX, unless)?, known) {
-        (Answered::Unchanged, Some((manifest, entry))) => (manifest, entry.token),
-        // Never so: nobody was asked.
-        (Answered::Unchanged, None) => return Err(CdnError::unexpected(url, 304).into()),
-        (Answered::Changed { bytes, validators }, _) => {
+    let unless = cached.as_ref().map(|(_, entry)| &entry.validators);
+    let (manifest, token) = match (cdn.manifest(&url, TOKEN_MAX, unless)?, cached) {
+        (ManifestResponse::NotModified, Some((manifest, entry))) => (manifest, entry.token),
+        // Not reached: the client rejects 304 for an unconditional request.
+        (ManifestResponse::NotModified, None) => return Err(CdnError::unexpected(url, 304).into()),
+        (ManifestResponse::Modified { bytes, validators }, _) => {
             if begins_like_html(&bytes) {
                 return Err(CandidateError::Html { url });
             }
             let token = String::from_utf8_lossy(&bytes).into_owned();
-            let manifest = accept(&url, &token, wanted)?;
+            let manifest = accept(&url, &token, request)?;
             cache.put(&url, validators, &token);
-            cache.write(wanted.cache);
+            cache.write(request.cache);
             (manifest, token)
         }
     };
     Ok(Candidate { manifest, token, urls })
 }
 
-/// Everything that must hold of a manifest, wherever it comes from.
+/// Verifies a manifest, which may come from a server or from the cache.
 fn accept(
     url: &str,
     token: &str,
-    wanted: &Wanted<'_>,
+    request: &CandidateRequest<'_>,
 ) -> Result<Verified<Manifest>, CandidateError> {
     let url = || url.to_owned();
-    let claims = verify(token, wanted.keys).map_err(|why| match why.has_valid_signature() {
+    let claims = verify(token, request.keys).map_err(|why| match why.has_valid_signature() {
         true => CandidateError::Claims { url: url(), why },
         false => CandidateError::Token { url: url(), why },
     })?;
     let manifest: Verified<Manifest> =
         claims.try_into().map_err(|why| CandidateError::Manifest { url: url(), why })?;
     let found = manifest.release.target();
-    if found != *wanted.target {
-        let (expected, found) = (wanted.target.to_string(), found.to_string());
+    if found != *request.target {
+        let (expected, found) = (request.target.to_string(), found.to_string());
         return Err(CandidateError::Target { url: url(), expected, found });
     }
     let build = manifest.release.build;
     if build == 0 {
-        return Err(CandidateError::Unnumbered { url: url() });
+        return Err(CandidateError::BuildZero { url: url() });
     }
-    manifest.check_time(wanted.now).map_err(|why| CandidateError::Time { url: url(), why })?;
-    match wanted.newest {
+    manifest.check_time(request.now).map_err(|why| CandidateError::Time { url: url(), why })?;
+    match request.newest {
         Some(newest) if build < newest => {
             Err(CandidateError::Older { url: url(), found: build, newest })
         }
@@ -234,8 +238,8 @@ fn accept(
     }
 }
 
-impl Wanted<'_> {
-    /// The manifest's URLs, the one below `first` first.
+impl CandidateRequest<'_> {
+    /// Returns the manifest's URLs, that below the base `first` first.
     fn urls_from(&self, first: &str) -> Vec<String> {
         let others = self.bases.iter().map(String::as_str).filter(|base| *base != first);
         let name = self.target.manifest_name();
@@ -244,43 +248,44 @@ impl Wanted<'_> {
 }
 
 impl Candidate {
-    /// What the release is.
+    /// Returns the release.
     pub fn release(&self) -> &Release {
         &self.manifest.release
     }
 
-    /// The id of the key that signed it.
+    /// Returns the id of the key that signed the manifest.
     pub fn key_id(&self) -> &str {
         self.manifest.key_id()
     }
 
-    /// The manifest as it was signed.
+    /// Returns the signed manifest.
     pub fn token(&self) -> &str {
         &self.token
     }
 
-    /// The base that offered it: the CDN, or one of its mirrors.
+    /// Returns the base that the manifest was downloaded from.
     pub fn base(&self) -> &str {
         let manifest = self.urls.first().map_or("", String::as_str);
         manifest.rsplit_once('/').map_or(manifest, |(base, _)| base)
     }
 
-    /// Where an artifact of it is: beside the manifest first, then at the other mirrors in order.
-    /// Which bytes are right its digest says, so it does not matter which one they come from.
-    pub fn sources(
+    /// Returns the URLs of an artifact: first the one next to the manifest, then those on the other
+    /// mirrors in order. Any of them may be used, because the artifact's digest is verified. Fails if the
+    /// first URL is not allowed.
+    pub fn artifact_urls(
         &self,
         artifact: &Artifact,
         allowed: &[String],
     ) -> Result<Vec<String>, UrlError> {
         let mut urls = self.urls.iter().map(|at| artifact_url(at, &artifact.url, allowed));
-        let home = urls.next().transpose()?;
-        let mut sources: Vec<String> = home.into_iter().collect();
-        // An absolute URL may be at home here and not there.
+        let first = urls.next().transpose()?;
+        let mut allowed_urls: Vec<String> = first.into_iter().collect();
+        // An absolute URL may have the origin of one mirror only.
         for url in urls.flatten() {
-            if !sources.contains(&url) {
-                sources.push(url);
+            if !allowed_urls.contains(&url) {
+                allowed_urls.push(url);
             }
         }
-        Ok(sources)
+        Ok(allowed_urls)
     }
 }

@@ -1,8 +1,8 @@
-//! Until when something of use must have come.
+//! A deadline for receiving data that is of use.
 //!
-//! ureq's own limit is for each read of a socket, and it goes on reading what is nothing yet: trailers
-//! behind a body, the size of a chunk, half a TLS record, the head of a proxy's answer. A server that
-//! sends a byte of that now and then, or as fast as it can, would be read from for ever.
+//! ureq's own timeout applies to each read of a socket. ureq repeats such reads internally while it
+//! parses trailers, a chunk size, a TLS record or the head of a proxy's response. Without a deadline, a
+//! server that keeps sending such data would block a read forever.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -10,18 +10,18 @@ use std::time::{Duration, Instant};
 use ureq::unversioned::transport::{Buffers, ConnectionDetails, Connector, NextTimeout, Transport};
 use ureq::{Error, Timeout};
 
-/// For the connections of one client, of which one is read from at a time.
+/// The deadline of all connections of a client, which reads from one connection at a time.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Deadline(Arc<Mutex<Option<(Instant, Timeout)>>>);
 
 impl Deadline {
-    /// From now on, whatever is read must have come in this time; else it is the timeout `reason`.
+    /// Sets the deadline to `time` from now. Reads after it fail with the timeout `reason`.
     pub(super) fn set(&self, time: Duration, reason: Timeout) {
         let until = Instant::now().checked_add(time);
         *self.0.lock().unwrap_or_else(PoisonError::into_inner) = until.map(|until| (until, reason));
     }
 
-    /// The same timeout, or what is left until the deadline, if that is less.
+    /// Returns `timeout`, or the time that is left until the deadline if that is shorter.
     fn limit(&self, timeout: NextTimeout) -> NextTimeout {
         let Some((until, reason)) = *self.0.lock().unwrap_or_else(PoisonError::into_inner) else {
             return timeout;
@@ -46,7 +46,8 @@ impl<In: Transport> Connector<In> for Deadline {
     }
 }
 
-/// A connection, and beneath TLS also the one to a proxy.
+/// A connection whose reads have the deadline. It is below TLS, so that it also covers the handshake
+/// with a proxy.
 #[derive(Debug)]
 pub(super) struct Limited<In> {
     inner: In,

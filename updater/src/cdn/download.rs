@@ -1,96 +1,97 @@
-//! A whole file, over as many connections as it takes.
+//! Downloads of a file, which resume after interruptions.
 
 use std::io::{self, Read};
-use std::sync::PoisonError;
+use std::sync::{MutexGuard, PoisonError};
 use std::time::Instant;
 
 use protocol::url::origin;
 
-use super::answer::Head;
-use super::error::why_cut;
-use super::range::{Begin, begin};
-use super::rate::Pace;
-use super::retry::Attempts;
-use super::{Cdn, CdnError, HTML, Request, directory, pause_after, without_query};
+use super::client::{Cdn, Request, sleep_before_retry};
+use super::directory;
+use super::error::{CdnError, HTML_HINT, describe_read_error, without_query};
+use super::rate::{Bucket, RateMonitor};
+use super::response::ResponseHead;
+use super::resume::{Resume, classify};
+use super::retries::Attempts;
 
-/// As much is read at once.
+/// The size of a read.
 const CHUNK: usize = 64 * 1024;
-/// Who gets fewer bytes further with an attempt does not get further.
-const ADVANCE: u64 = 64 * 1024;
-/// As much of an unexpected answer is looked at, to say what it is.
-const BEGINNING: u64 = 512;
+/// The number of bytes that counts as progress of an attempt.
+const MIN_PROGRESS: u64 = 64 * 1024;
+/// How much of an unexpected body is read to recognize HTML.
+const HTML_PREFIX: u64 = 512;
 
-/// Where the bytes of a file go, in order.
+/// A destination for the bytes of a file, in order.
 pub trait Sink {
-    /// Forgets every byte so far, those of earlier runs too: the next one is the file's first.
+    /// Discards all bytes, including those of earlier runs. The next byte is the file's first.
     fn restart(&mut self) -> io::Result<()>;
-    /// Takes the next bytes.
+    /// Appends the next bytes.
     fn write(&mut self, bytes: &[u8]) -> io::Result<()>;
 }
 
-/// A file that could not be had whole. What the sink has is the beginning of the file, as this server
-/// has it; another run or another server may go on from there.
+/// A failed download. The sink keeps the bytes that this server sent; another run or another server may
+/// resume after them.
 #[derive(Debug, thiserror::Error)]
 pub enum FetchError {
-    /// The server does not give it.
+    /// A request failed.
     #[error(transparent)]
     Cdn(#[from] CdnError),
-    /// The server announces another size.
+    /// The server has a file of another size.
     #[error(
-        "the CDN announces {found} bytes for {url}, and the manifest says {expected}{}",
-        hint(*is_html, ": was it published whole?")
+        "the CDN announces {found} bytes for {url}, but the manifest says {expected}{}",
+        html_hint_or(*is_html, ": was it published whole?")
     )]
-    Length {
+    WrongLength {
         /// The URL.
         url: String,
-        /// The manifest's.
+        /// The value in the manifest.
         expected: u64,
-        /// The server's.
+        /// The size that the server announces.
         found: u64,
-        /// Whether it looks like a page for people.
+        /// Whether the body is an HTML page.
         is_html: bool,
     },
-    /// More came than was to come.
-    #[error("the CDN sends more than the {expected} bytes that the manifest says for {url}")]
+    /// The server sent more bytes than expected.
+    #[error("the CDN sends more than the {expected} bytes that the manifest states for {url}")]
     TooLong {
         /// The URL.
         url: String,
-        /// The manifest's size.
+        /// The size in the manifest.
         expected: u64,
     },
-    /// Less came.
-    #[error("the download of {url} ended after {found} of {expected} bytes{}", hint(*is_html, why))]
+    /// The body ended early.
+    #[error("the download of {url} ended after {found} of {expected} bytes{}", html_hint_or(*is_html, why))]
     Truncated {
         /// The URL.
         url: String,
-        /// The manifest's size.
+        /// The size in the manifest.
         expected: u64,
-        /// What came.
+        /// The number of bytes received.
         found: u64,
-        /// `: ` and what the system says, if anything.
+        /// `: ` and the reason, or empty.
         why: String,
-        /// Whether it looks like a page for people.
+        /// Whether the body is an HTML page.
         is_html: bool,
-        /// Whether asking again may help.
+        /// Whether a retry may help.
         is_transient: bool,
     },
-    /// Other bytes came.
+    /// The digest of the file is wrong.
     #[error(
-        "{url} has the SHA-256 {found}, and the manifest says {expected}: it was damaged or replaced on its way"
+        "{url} has the SHA-256 {found}, but the manifest says {expected}: the file was damaged or replaced"
     )]
     Digest {
         /// The URL.
         url: String,
-        /// The manifest's.
+        /// The value in the manifest.
         expected: String,
-        /// What came.
+        /// The digest of the received bytes.
         found: String,
     },
-    /// None of several servers has it.
-    #[error("none of the {} mirrors has the file: {}", .0.len(), listed(.0))]
-    Nowhere(Vec<FetchError>),
-    /// The sink does not take it.
-    #[error("cannot write: {0}")]
+    /// The download failed from all of several mirrors.
+    #[error("the download failed from all {} mirrors: {}", .0.len(), listed(.0))]
+    AllMirrors(Vec<FetchError>),
+    /// The sink cannot be written.
+    #[error("cannot write the downloaded data: {0}")]
     Sink(io::Error),
 }
 
@@ -98,8 +99,8 @@ fn listed(errors: &[FetchError]) -> String {
     errors.iter().map(FetchError::to_string).collect::<Vec<_>>().join("; ")
 }
 
-fn hint(is_html: bool, else_say: &str) -> String {
-    if is_html { format!("; {HTML}") } else { else_say.to_owned() }
+fn html_hint_or(is_html: bool, other: &str) -> String {
+    if is_html { format!("; {HTML_HINT}") } else { other.to_owned() }
 }
 
 impl FetchError {
@@ -107,39 +108,38 @@ impl FetchError {
         match self {
             Self::Cdn(error) => error.is_transient(),
             Self::Truncated { is_transient, .. } => *is_transient,
-            Self::Length { .. }
+            Self::WrongLength { .. }
             | Self::TooLong { .. }
             | Self::Digest { .. }
-            | Self::Nowhere(_)
+            | Self::AllMirrors(_)
             | Self::Sink(_) => false,
         }
     }
 }
 
-/// How far a file is.
+/// The state of a download.
 struct Transfer<'a> {
     url: &'a str,
     size: u64,
-    /// The sink has so many bytes.
+    /// The number of bytes in the sink.
     at: u64,
-    /// The farthest that we ever were.
+    /// The largest value that `at` ever had.
     farthest: u64,
-    /// Of the answer that the sink's bytes are of, if the server names one.
+    /// The ETag of the response that the sink's bytes are from.
     etag: Option<String>,
-    /// Until the server is found not to know them.
+    /// Whether the server may support ranges.
     ranges: bool,
-    /// How often what the sink had was given up.
+    /// How often the sink was cleared.
     restarts: u32,
 }
 
 impl Cdn {
-    /// Gets a file of `size` bytes, of which the sink has the first `from`.
+    /// Downloads a file of `size` bytes, of which the sink has the first `from`.
     ///
-    /// If this returns, the sink has `size` bytes; whether they are the right ones is for their
-    /// digest to say. A connection that breaks, stalls or ends early is made again, for the rest only
-    /// where the server can do that, and where the file is still the same; see [`Sink::restart`].
-    /// After some attempts that get no further it is given up, and so it is when it was begun again as
-    /// often.
+    /// On success the sink has `size` bytes. The caller must verify their digest. After an interruption
+    /// or a stall the download resumes, if the server supports ranges and the file has not changed;
+    /// otherwise it starts again with [`Sink::restart`]. Fails after
+    /// [`Retries::attempts`](super::Retries::attempts) attempts without progress, or as many restarts.
     pub fn fetch(
         &self,
         url: &str,
@@ -147,7 +147,7 @@ impl Cdn {
         size: u64,
         sink: &mut dyn Sink,
     ) -> Result<(), FetchError> {
-        let mut attempts = Attempts::new(self.times.download_retries, Instant::now());
+        let mut attempts = Attempts::new(self.timeouts.download_retries, Instant::now());
         let mut transfer =
             Transfer { url, size, at: from, farthest: 0, etag: None, ranges: true, restarts: 0 };
         if from > size {
@@ -156,28 +156,29 @@ impl Cdn {
         let mut mark = transfer.at;
         while transfer.at < size {
             let Err(error) = self.attempt(&mut transfer, sink) else { continue };
-            if transfer.farthest >= mark.saturating_add(ADVANCE) {
+            if transfer.farthest >= mark.saturating_add(MIN_PROGRESS) {
                 mark = transfer.farthest;
-                attempts.advanced(Instant::now());
+                attempts.reset(Instant::now());
             }
-            // Getting a little further each time is not enough where each time begins at the first byte.
-            let is_circle = transfer.restarts >= self.times.download_retries.attempts;
-            if is_circle || !error.is_transient() {
+            // A server without ranges that always ends a little later makes progress, but the download
+            // would start at the first byte again and again.
+            let is_restart_loop = transfer.restarts >= self.timeouts.download_retries.attempts;
+            if is_restart_loop || !error.is_transient() {
                 return Err(error);
             }
-            let asked = match &error {
+            let retry_after = match &error {
                 FetchError::Cdn(error) => error.retry_after(),
                 _ => None,
             };
-            match attempts.next(asked, Instant::now(), fastrand::f64()) {
-                Some(pause) => pause_after(&error, pause),
+            match attempts.next(retry_after, Instant::now(), fastrand::f64()) {
+                Some(pause) => sleep_before_retry(&error, pause),
                 None => return Err(error),
             }
         }
         Ok(())
     }
 
-    /// One request for what is missing, and its answer.
+    /// Requests the missing bytes once.
     fn attempt(&self, transfer: &mut Transfer<'_>, sink: &mut dyn Sink) -> Result<(), FetchError> {
         if !transfer.ranges && transfer.at > 0 {
             transfer.restart(sink)?;
@@ -187,11 +188,12 @@ impl Cdn {
         }
         let Transfer { url, at: from, .. } = *transfer;
         let if_range = transfer.etag.as_deref();
-        let (head, body) = self.ask(&Request { url, from, if_range, ..Request::default() })?;
-        self.take(transfer, &head, body.into_reader(), sink)
+        let (head, body) =
+            self.follow_redirects(&Request { url, from, if_range, ..Request::default() })?;
+        self.handle_response(transfer, &head, body.into_reader(), sink)
     }
 
-    /// The same from a directory.
+    /// Copies the missing bytes from a local file.
     fn copy_file(
         &self,
         transfer: &mut Transfer<'_>,
@@ -201,105 +203,106 @@ impl Cdn {
         if length != transfer.size {
             return Err(transfer.wrong_length(length, false));
         }
-        let head = Head { status: 200, length: Some(length), ..Head::default() };
+        let head = ResponseHead { status: 200, length: Some(length), ..ResponseHead::default() };
         self.copy(transfer, &head, file, sink)
     }
 
-    /// Takes an answer for what it is good for.
-    fn take(
+    /// Resumes or restarts the download with a response.
+    fn handle_response(
         &self,
         transfer: &mut Transfer<'_>,
-        head: &Head,
+        head: &ResponseHead,
         mut body: impl Read,
         sink: &mut dyn Sink,
     ) -> Result<(), FetchError> {
-        match begin(head, transfer.at, transfer.size, transfer.etag.as_deref()) {
-            Begin::Resumed => {}
-            Begin::Whole if transfer.at > 0 => {
+        match classify(head, transfer.at, transfer.size, transfer.etag.as_deref()) {
+            Resume::Continues => {}
+            Resume::FromStart if transfer.at > 0 => {
                 log::info!(
-                    "{} has changed, or its server cannot resume: it is begun again",
+                    "{} has changed, or its server does not support ranges; downloading it from the start",
                     without_query(transfer.url)
                 );
                 transfer.restart(sink)?;
             }
-            Begin::Whole => {}
-            Begin::Unusable => {
+            Resume::FromStart => {}
+            Resume::Unusable => {
                 log::info!(
-                    "{} cannot be resumed at byte {} (status {}): it is begun again",
+                    "{} cannot be resumed at byte {} (status {}); downloading it from the start",
                     without_query(transfer.url),
                     transfer.at,
                     head.status
                 );
                 transfer.ranges = false;
-                // The next attempt is no retry: nothing has failed.
+                // The next attempt does not count as a retry, because nothing has failed.
                 return Ok(());
             }
-            Begin::Length(found) => {
+            Resume::WrongLength(found) => {
                 let mut beginning = Vec::new();
-                // What cannot be read says nothing.
-                let _ = body.by_ref().take(BEGINNING).read_to_end(&mut beginning);
+                // A read error only means that HTML may not be recognized.
+                let _ = body.by_ref().take(HTML_PREFIX).read_to_end(&mut beginning);
                 return Err(transfer.wrong_length(found, head.is_html(&beginning)));
             }
         }
         transfer.etag = head.strong_etag().map(str::to_owned);
         let copied = self.copy(transfer, head, body, sink);
-        // The beginning of a page is not the beginning of a file.
+        // The beginning of an HTML page must not be kept as the beginning of the file.
         if let Err(FetchError::Truncated { is_html: true, .. }) = &copied {
             transfer.restart(sink)?;
         }
         copied
     }
 
-    /// Copies a body to the sink, not a byte more than the file has, and not faster than allowed.
+    /// Copies a body to the sink, at most to the end of the file and within the rate limit.
     fn copy(
         &self,
         transfer: &mut Transfer<'_>,
-        head: &Head,
+        head: &ResponseHead,
         body: impl Read,
         sink: &mut dyn Sink,
     ) -> Result<(), FetchError> {
         let chunk = self.bucket().map_or(CHUNK, |bucket| bucket.chunk().min(CHUNK));
         let mut buffer = vec![0; chunk];
-        let mut pace = Pace::new(self.times.stall);
+        let mut monitor = RateMonitor::new(self.timeouts.stall);
         let began_at = transfer.at;
         let mut is_html = false;
-        // One more than is allowed shows that there is more.
+        // One more byte, to detect a body that is too long.
         let mut body = body.take((transfer.size - transfer.at).saturating_add(1));
         loop {
-            let asked = Instant::now();
-            self.expect_in(self.times.stall);
-            let bytes = match body.read(&mut buffer) {
+            let since = Instant::now();
+            let read = self.with_deadline(self.timeouts.stall, || body.read(&mut buffer));
+            let bytes = match read {
                 Ok(0) => break,
                 Ok(length) => &buffer[..length],
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
                 Err(_) if transfer.at == transfer.size => return Ok(()),
                 Err(error) => {
-                    let (why, is_transient) = why_cut(&error);
-                    return Err(transfer.ended(format!(": {why}"), is_html, is_transient));
+                    let (why, is_transient) = describe_read_error(&error);
+                    return Err(transfer.truncated(format!(": {why}"), is_html, is_transient));
                 }
             };
-            let waited = asked.elapsed();
+            let waited = since.elapsed();
             if transfer.at == began_at && began_at == 0 {
                 is_html = head.is_html(bytes);
             }
             transfer.write(bytes, sink)?;
-            if transfer.at < transfer.size && pace.is_too_slow(bytes.len(), waited) {
-                let why = ": the server sends next to nothing".to_owned();
-                return Err(transfer.ended(why, is_html, true));
+            if transfer.at < transfer.size && monitor.is_too_slow(bytes.len(), waited) {
+                let why = ": the server is too slow".to_owned();
+                return Err(transfer.truncated(why, is_html, true));
             }
             let pause = self.bucket().map(|mut bucket| bucket.take(bytes.len(), Instant::now()));
             std::thread::sleep(pause.unwrap_or_default());
         }
-        // Who says where the end is, and there it is, did not break off: the file is too short.
-        let is_cut = head.status == 206 || (head.length.is_none() && !head.is_chunked);
+        // A full response that ends where its own framing says was not interrupted: the file on the
+        // server is too short, and a retry does not help.
+        let is_interrupted = head.status == 206 || (head.length.is_none() && !head.is_chunked);
         match transfer.at == transfer.size {
             true => Ok(()),
-            false => Err(transfer.ended(String::new(), is_html, is_cut)),
+            false => Err(transfer.truncated(String::new(), is_html, is_interrupted)),
         }
     }
 
-    fn bucket(&self) -> Option<std::sync::MutexGuard<'_, super::rate::Bucket>> {
-        // What a panic elsewhere left there is a time, and any time will do.
+    fn bucket(&self) -> Option<MutexGuard<'_, Bucket>> {
+        // A panic in another thread cannot leave the bucket in an invalid state.
         Some(self.bucket.as_ref()?.lock().unwrap_or_else(PoisonError::into_inner))
     }
 }
@@ -324,7 +327,7 @@ impl Transfer<'_> {
         Ok(())
     }
 
-    fn ended(&self, why: String, is_html: bool, is_transient: bool) -> FetchError {
+    fn truncated(&self, why: String, is_html: bool, is_transient: bool) -> FetchError {
         FetchError::Truncated {
             url: without_query(self.url),
             expected: self.size,
@@ -336,6 +339,11 @@ impl Transfer<'_> {
     }
 
     fn wrong_length(&self, found: u64, is_html: bool) -> FetchError {
-        FetchError::Length { url: without_query(self.url), expected: self.size, found, is_html }
+        FetchError::WrongLength {
+            url: without_query(self.url),
+            expected: self.size,
+            found,
+            is_html,
+        }
     }
 }

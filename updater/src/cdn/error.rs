@@ -1,4 +1,4 @@
-//! What can go wrong on the way to a CDN, and whether asking again may help.
+//! Errors of requests, and which of them are transient.
 
 use std::io;
 use std::path::PathBuf;
@@ -7,95 +7,92 @@ use std::time::Duration;
 use rustls::CertificateError;
 use ureq::{Error, Timeout};
 
-use super::Times;
+use super::timeouts::Timeouts;
 
-/// What a page for people in the place of a file most likely is.
-pub(crate) const HTML: &str = "it looks like HTML: the login page of a network (a captive portal), an error page of a proxy, or a server that answers everything with its front page";
+/// Likely reasons for an HTML page in the place of a file.
+pub(crate) const HTML_HINT: &str = "it looks like HTML: the login page of a network (a captive portal), an error page of a proxy, or a server that answers everything with its front page";
 
 /// A network configuration that cannot be used.
 #[derive(Debug, thiserror::Error)]
-pub enum SetupError {
-    /// A file of certificates.
+pub enum NetworkConfigError {
+    /// A file of certificates is not usable.
     #[error("cannot use the certificates of \"ca\" in {}: {why}", path.display())]
     Authority {
         /// The file.
         path: PathBuf,
-        /// What is wrong.
+        /// The reason.
         why: String,
     },
-    /// A proxy. What was found is not shown: it may hold a password.
+    /// A proxy is not usable. Its value is not shown, because it may contain a password.
     #[error("the proxy in {from} is not usable: expected http://[user:password@]host[:port]")]
     Proxy {
-        /// The configuration's key, or the name of an environment variable.
+        /// The configuration key or the environment variable.
         from: String,
     },
 }
 
-/// A file that the CDN does not give. URLs are shown without their query, proxies without their
-/// credentials.
+/// A failed request. URLs are shown without their query, proxies without their credentials.
 #[derive(Debug, thiserror::Error)]
 pub enum CdnError {
-    /// No answer, or half a one.
+    /// There was no complete response head.
     #[error(
-        "cannot get {url}{via}: {why}; is the CDN up, and are network, name resolution, proxy and clock as they should be?"
+        "cannot get {url}{via}: {why}; is the CDN up? Check the network, name resolution, the proxy and the clock"
     )]
     Unreachable {
         /// The URL.
         url: String,
-        /// ` through the proxy …`, or nothing.
+        /// ` through the proxy …`, or empty.
         via: String,
-        /// What went wrong.
+        /// The reason.
         why: String,
-        /// Whether asking again may help.
+        /// Whether a retry may help.
         is_transient: bool,
     },
-    /// A certificate by an authority that is not known here.
+    /// The certificate's authority is not trusted.
     #[error(
-        "cannot get {url}{via}: its certificate is signed by an authority that is not trusted here; if it is your own, name its PEM file in \"ca\", else somebody is in between"
+        "cannot get {url}{via}: its certificate is signed by an authority that is not trusted here; if it is your own authority, add its PEM file to \"ca\"; otherwise the connection may be intercepted"
     )]
     Untrusted {
         /// The URL.
         url: String,
-        /// ` through the proxy …`, or nothing.
+        /// ` through the proxy …`, or empty.
         via: String,
     },
-    /// Another answer than was asked for.
-    #[error("the CDN answers {status} for {url}{via}, expected 200; {}", advice(*status))]
+    /// The status is not the expected one.
+    #[error("the CDN responded with status {status} for {url}{via}, expected 200; {}", advice(*status))]
     Status {
         /// The URL.
         url: String,
-        /// ` through the proxy …`, or nothing.
+        /// ` through the proxy …`, or empty.
         via: String,
         /// The status.
         status: u16,
-        /// When the server wants to be asked again.
+        /// The pause that the server requests.
         retry_after: Option<Duration>,
     },
-    /// An answer that sends us elsewhere.
+    /// The server redirects to an origin or path that is not allowed.
     #[error(
-        "the CDN answers {status} for {url} and redirects to {to}, which is not followed: set \"cdn\" to the address that serves the files, or name the other one in \"allowedOrigins\""
+        "the CDN responded with status {status} for {url} and redirects to {to}, which is not followed: set \"cdn\" to the server that has the files, or add the other origin to \"allowedOrigins\""
     )]
     Redirect {
         /// The URL.
         url: String,
         /// The status.
         status: u16,
-        /// The other server.
+        /// The origin of the target.
         to: String,
     },
-    /// An answer that sends us on and on.
-    #[error(
-        "the CDN redirects {url} more than {max} times: its rewriting rules may run in a circle"
-    )]
-    Redirects {
-        /// The URL that was asked for first.
+    /// There were too many redirects.
+    #[error("the CDN redirects {url} more than {max} times: its rewrite rules may form a loop")]
+    TooManyRedirects {
+        /// The URL of the first request.
         url: String,
-        /// How many are followed.
+        /// The maximum number of redirects.
         max: usize,
     },
-    /// Bytes that are not the file's.
+    /// The body has a content encoding, so its bytes are not those of the file.
     #[error(
-        "the CDN sends {url} with the content encoding {encoding:?}, which was not asked for: files must be served as they are"
+        "the CDN sends {url} with the content encoding {encoding:?}, which was not requested: configure the server to send files unmodified"
     )]
     Encoding {
         /// The URL.
@@ -103,54 +100,54 @@ pub enum CdnError {
         /// The header's value, shortened.
         encoding: String,
     },
-    /// An answer that broke off.
+    /// The body ended early.
     #[error("{url} could not be read to its end: {why}")]
-    Cut {
+    Incomplete {
         /// The URL.
         url: String,
-        /// What went wrong.
+        /// The reason.
         why: String,
-        /// Whether asking again may help.
+        /// Whether a retry may help.
         is_transient: bool,
     },
-    /// A directory without the file.
+    /// A file in a directory cannot be read.
     #[error("cannot read {path}: {why}; was it copied to the CDN's directory?")]
     File {
         /// Its path.
         path: String,
-        /// What the system says.
+        /// The error of the system.
         why: io::Error,
     },
 }
 
 fn advice(status: u16) -> &'static str {
     match status {
-        401 | 403 => "does it, or a proxy, want credentials, or refuse this host?",
+        401 | 403 => "the server or a proxy may require credentials or reject this host",
         407 => {
-            "the proxy wants a user and a password: \"proxy\": \"http://user:password@host:port\""
+            "the proxy requires a user and a password: set \"proxy\": \"http://user:password@host:port\""
         }
-        408 | 425 | 429 | 500.. => "it may be overloaded or broken",
-        _ => "was it published there?",
+        408 | 425 | 429 | 500.. => "the server may be overloaded or broken",
+        _ => "was the file published there?",
     }
 }
 
 impl CdnError {
-    /// Whether asking again may help.
+    /// Returns whether a retry may help.
     pub fn is_transient(&self) -> bool {
         match self {
-            Self::Unreachable { is_transient, .. } | Self::Cut { is_transient, .. } => {
+            Self::Unreachable { is_transient, .. } | Self::Incomplete { is_transient, .. } => {
                 *is_transient
             }
             Self::Status { status, .. } => matches!(status, 408 | 425 | 429 | 500..=599),
             Self::Untrusted { .. }
             | Self::Redirect { .. }
-            | Self::Redirects { .. }
+            | Self::TooManyRedirects { .. }
             | Self::Encoding { .. }
             | Self::File { .. } => false,
         }
     }
 
-    /// When the server wants to be asked again.
+    /// Returns the pause that the server requests before the next attempt.
     pub fn retry_after(&self) -> Option<Duration> {
         match self {
             Self::Status { retry_after, .. } => *retry_after,
@@ -158,38 +155,43 @@ impl CdnError {
         }
     }
 
-    /// An answer to another question.
+    /// Makes an error for a response with a status that does not fit the request.
     pub(crate) fn unexpected(url: String, status: u16) -> Self {
         Self::Status { url, via: String::new(), status, retry_after: None }
     }
 
-    /// A request without an answer.
-    pub(super) fn unanswered(url: String, via: String, error: &Error) -> Self {
-        match tls(error) {
-            // The second is one that has the name of a known one, and another key.
+    /// Makes an error for a request without a response.
+    pub(super) fn no_response(url: String, via: String, error: &Error) -> Self {
+        match tls_error(error) {
+            // `BadSignature`: the authority has the name of a trusted one, but another key.
             Some(rustls::Error::InvalidCertificate(
                 CertificateError::UnknownIssuer | CertificateError::BadSignature,
             )) => Self::Untrusted { url, via },
-            _ => Self::Unreachable { url, via, why: shown(error), is_transient: transient(error) },
+            _ => Self::Unreachable {
+                url,
+                via,
+                why: describe(error),
+                is_transient: is_transient(error),
+            },
         }
     }
 
-    /// An answer that broke off.
-    pub(super) fn cut(url: String, error: &io::Error) -> Self {
-        let (why, is_transient) = why_cut(error);
-        Self::Cut { url, why, is_transient }
+    /// Makes an error for a body that ended early.
+    pub(super) fn incomplete(url: String, error: &io::Error) -> Self {
+        let (why, is_transient) = describe_read_error(error);
+        Self::Incomplete { url, why, is_transient }
     }
 }
 
-/// Why a body broke off, and whether asking again may help.
-pub(super) fn why_cut(error: &io::Error) -> (String, bool) {
+/// Returns why a body ended early, and whether a retry may help.
+pub(super) fn describe_read_error(error: &io::Error) -> (String, bool) {
     match error.get_ref().and_then(|inner| inner.downcast_ref::<Error>()) {
-        Some(inner) => (shown(inner), transient(inner)),
+        Some(inner) => (describe(inner), is_transient(inner)),
         None => (error.to_string(), true),
     }
 }
 
-fn tls(error: &Error) -> Option<&rustls::Error> {
+fn tls_error(error: &Error) -> Option<&rustls::Error> {
     match error {
         Error::Rustls(error) => Some(error),
         Error::Io(error) => error.get_ref()?.downcast_ref(),
@@ -197,12 +199,13 @@ fn tls(error: &Error) -> Option<&rustls::Error> {
     }
 }
 
-/// A timeout of the whole is no stall: who is that slow stays so.
-fn transient(error: &Error) -> bool {
+/// Returns whether a retry may help. It does not after the timeout of the whole request: a server that
+/// slow is expected to stay slow.
+fn is_transient(error: &Error) -> bool {
     match error {
-        Error::Io(_) => tls(error).is_none(),
+        Error::Io(_) => tls_error(error).is_none(),
         Error::Timeout(timeout) => *timeout != Timeout::Global,
-        // Stalled: it ended amid the size of a chunk.
+        // `BodyStalled`: the connection was closed within the size of a chunk.
         Error::BodyStalled
         | Error::HostNotFound
         | Error::ConnectionFailed
@@ -211,28 +214,35 @@ fn transient(error: &Error) -> bool {
     }
 }
 
-/// Errors that may quote a URL, which may hold a secret, are not shown.
-fn shown(error: &Error) -> String {
+/// Describes an error. Omits the details of errors that quote the URL, which may contain a secret.
+fn describe(error: &Error) -> String {
     match error {
         Error::BadUri(_) | Error::Http(_) | Error::InvalidProxyUrl => {
             "the URL is not usable".into()
         }
         Error::Io(error) => error.to_string(),
-        Error::Timeout(timeout) => too_long(*timeout),
+        Error::Timeout(timeout) => describe_timeout(*timeout),
         other => other.to_string(),
     }
 }
 
-/// By the times that hosts have.
-fn too_long(timeout: Timeout) -> String {
-    let Times { connect, stall, manifest, .. } = Times::default();
+/// Describes a timeout, with the durations that hosts use.
+fn describe_timeout(timeout: Timeout) -> String {
+    let Timeouts { connect, stall, manifest, .. } = Timeouts::default();
     match timeout {
         Timeout::Resolve | Timeout::Connect => {
-            format!("timeout: no connection was made in {} s", connect.as_secs())
+            format!("timeout: no connection after {} s", connect.as_secs())
         }
-        Timeout::Global => format!("timeout: it did not come whole in {} s", manifest.as_secs()),
-        _ => format!("timeout: the server stalled, nothing came for {} s", stall.as_secs()),
+        Timeout::Global => {
+            format!("timeout: the response was not complete after {} s", manifest.as_secs())
+        }
+        _ => format!("timeout: the server stalled and sent nothing for {} s", stall.as_secs()),
     }
+}
+
+/// Removes the query and the fragment of a URL for messages: a query may contain a secret.
+pub(super) fn without_query(url: &str) -> String {
+    url.split(['?', '#']).next().unwrap_or_default().to_owned()
 }
 
 #[cfg(test)]
@@ -240,15 +250,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_took_too_long_is_told_with_its_time() {
-        for (timeout, said) in [
-            (Timeout::PerRead, "timeout: the server stalled, nothing came for 60 s"),
-            (Timeout::RecvResponse, "timeout: the server stalled, nothing came for 60 s"),
-            (Timeout::Connect, "timeout: no connection was made in 30 s"),
-            (Timeout::Global, "timeout: it did not come whole in 120 s"),
+    fn describes_timeouts_with_their_duration() {
+        for (timeout, expected) in [
+            (Timeout::PerRead, "timeout: the server stalled and sent nothing for 60 s"),
+            (Timeout::RecvResponse, "timeout: the server stalled and sent nothing for 60 s"),
+            (Timeout::Connect, "timeout: no connection after 30 s"),
+            (Timeout::Global, "timeout: the response was not complete after 120 s"),
         ] {
             let error = io::Error::other(Error::Timeout(timeout));
-            assert_eq!(why_cut(&error).0, said);
+            assert_eq!(describe_read_error(&error).0, expected);
         }
     }
 }

@@ -1,41 +1,47 @@
-//! The right file, from whichever server has it.
+//! Downloads of an artifact from several mirrors.
 
 use protocol::Artifact;
 
-use super::{Cdn, FetchError, Sink, without_query};
+use super::client::Cdn;
+use super::download::{FetchError, Sink};
+use super::error::without_query;
 
-/// A sink that knows what it has, from this run or an earlier one.
-pub trait Partial: Sink {
-    /// How many bytes.
+/// A sink that reports which part of a file it has, from this run or an earlier one.
+pub trait ResumableSink: Sink {
+    /// Returns the number of bytes.
     fn length(&self) -> u64;
-    /// Their SHA-256 in lower-case hexadecimal.
+    /// Returns the SHA-256 of these bytes in lower-case hexadecimal.
     fn digest(&self) -> String;
 }
 
 impl Cdn {
-    /// Gets an artifact from the first of these URLs that has it: then the sink has the bytes that
-    /// the manifest names by size and digest, and no others.
+    /// Downloads an artifact from the first of the URLs that works. On success the sink has exactly the
+    /// bytes whose size and digest are in the manifest.
     ///
-    /// What the sink has already is kept, and so is what a server sent before it failed. Whether
-    /// that fits the rest is known at the end: if not, the same server is asked for all of it.
+    /// The download resumes after the bytes that the sink already has, also if another server sent them.
+    /// If the digest of the resumed file is wrong, the whole file is downloaded once more from the same
+    /// server. Fails if every URL fails, or if the sink cannot be written.
     pub fn download(
         &self,
-        sources: &[String],
+        urls: &[String],
         artifact: &Artifact,
-        sink: &mut dyn Partial,
+        sink: &mut dyn ResumableSink,
     ) -> Result<(), FetchError> {
         let mut errors = Vec::new();
-        for url in sources {
+        for url in urls {
             let is_resumed = sink.length() > 0;
-            let mut result = self.get_all(url, artifact, sink);
+            let mut result = self.download_from(url, artifact, sink);
             if is_resumed && matches!(result, Err(FetchError::Digest { .. })) {
-                log::info!("what was there of the {} before is of no use", artifact.role);
-                result = self.get_all(url, artifact, sink);
+                log::info!(
+                    "the partial download of the {} does not belong to this artifact; downloading all of it",
+                    artifact.role
+                );
+                result = self.download_from(url, artifact, sink);
             }
             match result {
                 Err(FetchError::Sink(why)) => return Err(FetchError::Sink(why)),
                 Err(error) => {
-                    if sources.len() > 1 {
+                    if urls.len() > 1 {
                         log::warn!("{error}");
                     }
                     errors.push(error);
@@ -45,16 +51,16 @@ impl Cdn {
         }
         match errors.len() {
             1 => Err(errors.remove(0)),
-            _ => Err(FetchError::Nowhere(errors)),
+            _ => Err(FetchError::AllMirrors(errors)),
         }
     }
 
-    /// Bytes with another digest are not kept.
-    fn get_all(
+    /// Downloads the artifact from one server. Clears the sink if the digest is wrong.
+    fn download_from(
         &self,
         url: &str,
         artifact: &Artifact,
-        sink: &mut dyn Partial,
+        sink: &mut dyn ResumableSink,
     ) -> Result<(), FetchError> {
         let from = sink.length();
         self.fetch(url, from, artifact.size, sink)?;

@@ -1,12 +1,16 @@
-//! Which way a request goes: straight, or through a proxy. Decisions only.
+//! The decision whether a request uses a proxy.
+//!
+//! The list of hosts without a proxy is evaluated here and not by ureq, whose own support has neither
+//! networks (`192.0.2.0/24`) nor ports, and is not available to `forward_proxy`.
 
 use std::fmt;
 use std::net::IpAddr;
 
+use ipnet::IpNet;
 use protocol::url::origin;
 use ureq::ProxyProtocol;
 
-use super::SetupError;
+use super::error::NetworkConfigError;
 use crate::config::{Environment, Network, Variable, proxy_origin};
 
 /// An HTTP proxy.
@@ -14,14 +18,14 @@ use crate::config::{Environment, Network, Variable, proxy_origin};
 pub(super) struct Proxy(ureq::Proxy);
 
 impl Proxy {
-    /// Reads `http://[user:password@]host[:port]`; the scheme may be missing. `from` says where it
-    /// was found: what stands there is never shown.
-    fn parse(text: &str, from: &str) -> Result<Self, SetupError> {
-        // Of a port that is none, ureq says that there is none.
+    /// Parses `http://[user:password@]host[:port]`; the scheme is optional. `from` is the name of the
+    /// setting, which the error shows in place of the value, because that may contain a password.
+    fn parse(text: &str, from: &str) -> Result<Self, NetworkConfigError> {
+        // `proxy_origin` checks the port: ureq treats an invalid port as a missing one.
         let proxy = proxy_origin(text).and_then(|_| ureq::Proxy::new(text).ok());
         match proxy.filter(|proxy| proxy.protocol() == ProxyProtocol::Http) {
             Some(proxy) => Ok(Self(proxy)),
-            None => Err(SetupError::Proxy { from: from.to_owned() }),
+            None => Err(NetworkConfigError::Proxy { from: from.to_owned() }),
         }
     }
 
@@ -30,7 +34,7 @@ impl Proxy {
     }
 }
 
-/// Without credentials.
+/// Omits the credentials.
 impl fmt::Display for Proxy {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "http://{}:{}", self.0.host(), self.0.port())
@@ -43,7 +47,7 @@ impl fmt::Debug for Proxy {
     }
 }
 
-/// The proxies, and who is reached without them.
+/// The proxies, and the hosts that are reached without one.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Proxies {
     /// For `http://`.
@@ -54,12 +58,12 @@ pub(super) struct Proxies {
 }
 
 impl Proxies {
-    /// The configuration's proxy for both schemes; without one, what the environment says, as curl
-    /// reads it.
+    /// Uses the configured proxy for both schemes. If none is configured, reads the environment like
+    /// curl. Fails if a proxy is not usable.
     pub(super) fn new(
         network: &Network,
         variable: &dyn Fn(&str) -> Option<String>,
-    ) -> Result<Self, SetupError> {
+    ) -> Result<Self, NetworkConfigError> {
         let configured = network.no_proxy.iter().map(String::as_str);
         if let Some(proxy) = &network.proxy {
             let proxy = Some(Proxy::parse(proxy, "\"proxy\"")?);
@@ -78,81 +82,82 @@ impl Proxies {
         })
     }
 
-    /// The proxy for a URL; `None` is the straight way.
-    pub(super) fn way(&self, url: &str) -> Option<&Proxy> {
+    /// Returns the proxy for a URL, or `None` for a direct connection.
+    pub(super) fn for_url(&self, url: &str) -> Option<&Proxy> {
         let origin = origin(url)?;
         let (scheme, authority) = origin.split_once("://")?;
-        let (proxy, usual) = match scheme {
+        let (proxy, default_port) = match scheme {
             "https" => (self.https.as_ref()?, 443),
             _ => (self.http.as_ref()?, 80),
         };
         let (host, port) = split_port(authority);
-        let port = port.unwrap_or(usual);
-        (!self.bypass.iter().any(|bypass| bypass.covers(host, port))).then_some(proxy)
+        let port = port.unwrap_or(default_port);
+        (!self.bypass.iter().any(|bypass| bypass.matches(host, port))).then_some(proxy)
     }
 }
 
-/// Who is reached without a proxy.
+/// An entry of the list of hosts that are reached without a proxy.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Bypass {
-    who: Who,
+    hosts: Hosts,
     port: Option<u16>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
-enum Who {
-    /// `*`
+enum Hosts {
+    /// `*`: every host.
     All,
-    /// `example.com`: it, and what is below it.
-    Name(String),
-    /// `.example.com` or `*.example.com`: what is below it.
-    Below(String),
-    /// `192.0.2.0/24`, or an address alone, with all its bits.
-    Net(IpAddr, u8),
+    /// `example.com`: this domain and its subdomains.
+    Domain(String),
+    /// `.example.com` or `*.example.com`: only the subdomains.
+    Subdomains(String),
+    /// `192.0.2.0/24`, or a single address as a network with the longest prefix.
+    Network(IpNet),
 }
 
 impl Bypass {
-    /// An entry of a list; `None` if there is nothing in it.
+    /// Parses an entry of the list. Returns `None` if it is empty.
     fn parse(entry: &str) -> Option<Self> {
         let entry = entry.trim().to_ascii_lowercase();
         if entry.is_empty() {
             return None;
         }
         if entry == "*" {
-            return Some(Self { who: Who::All, port: None });
+            return Some(Self { hosts: Hosts::All, port: None });
         }
-        if let Some((address, bits)) = net(&entry) {
-            return Some(Self { who: Who::Net(address, bits), port: None });
+        if let Some(network) = network(&entry) {
+            return Some(Self { hosts: Hosts::Network(network), port: None });
         }
         let (host, port) = split_port(&entry);
-        let who = match net(host) {
-            Some((address, bits)) => Who::Net(address, bits),
+        let hosts = match network(host) {
+            Some(network) => Hosts::Network(network),
             None => match host.trim_start_matches('*').strip_prefix('.') {
-                Some(suffix) => Who::Below(suffix.trim_end_matches('.').to_owned()),
-                None => Who::Name(host.trim_end_matches('.').to_owned()),
+                Some(suffix) => Hosts::Subdomains(suffix.trim_end_matches('.').to_owned()),
+                None => Hosts::Domain(host.trim_end_matches('.').to_owned()),
             },
         };
-        Some(Self { who, port })
+        Some(Self { hosts, port })
     }
 
-    fn covers(&self, host: &str, port: u16) -> bool {
+    /// Returns whether the entry matches a host and port of a URL.
+    fn matches(&self, host: &str, port: u16) -> bool {
         let host = host.trim_end_matches('.').to_ascii_lowercase();
-        let below = |suffix: &str| {
+        let is_below = |suffix: &str| {
             !suffix.is_empty() && host.strip_suffix(suffix).is_some_and(|rest| rest.ends_with('.'))
         };
-        let known = match &self.who {
-            Who::All => true,
-            Who::Name(name) => host == *name || below(name),
-            Who::Below(suffix) => below(suffix),
-            Who::Net(address, bits) => {
-                host.parse().is_ok_and(|host| same_net(host, *address, *bits))
+        let is_match = match &self.hosts {
+            Hosts::All => true,
+            Hosts::Domain(name) => host == *name || is_below(name),
+            Hosts::Subdomains(suffix) => is_below(suffix),
+            Hosts::Network(network) => {
+                host.parse().is_ok_and(|host: IpAddr| network.contains(&host))
             }
         };
-        known && self.port.is_none_or(|own| own == port)
+        is_match && self.port.is_none_or(|own| own == port)
     }
 }
 
-/// Host and port; brackets are taken off an IPv6 address.
+/// Splits an authority into host and port. Removes the brackets of an IPv6 address.
 fn split_port(authority: &str) -> (&str, Option<u16>) {
     if let Some((host, rest)) = authority.strip_prefix('[').and_then(|a| a.split_once(']')) {
         return (host, rest.strip_prefix(':').and_then(|port| port.parse().ok()));
@@ -163,28 +168,16 @@ fn split_port(authority: &str) -> (&str, Option<u16>) {
     }
 }
 
-/// An address, or one with the length of its prefix.
-fn net(text: &str) -> Option<(IpAddr, u8)> {
-    let (address, bits) = match text.split_once('/') {
-        Some((address, bits)) => (address, Some(bits.parse::<u8>().ok()?)),
+/// Parses a network or a single address. An IPv6 address may have brackets.
+fn network(text: &str) -> Option<IpNet> {
+    let (address, prefix) = match text.split_once('/') {
+        Some((address, prefix)) => (address, Some(prefix)),
         None => (text, None),
     };
     let address: IpAddr = address.trim_matches(['[', ']']).parse().ok()?;
-    let all = if address.is_ipv4() { 32 } else { 128 };
-    let bits = bits.unwrap_or(all);
-    (bits <= all).then_some((address, bits))
-}
-
-fn same_net(one: IpAddr, other: IpAddr, bits: u8) -> bool {
-    let bits = u32::from(bits);
-    match (one, other) {
-        (IpAddr::V4(one), IpAddr::V4(other)) => {
-            (one.to_bits() ^ other.to_bits()).leading_zeros() >= bits
-        }
-        (IpAddr::V6(one), IpAddr::V6(other)) => {
-            (one.to_bits() ^ other.to_bits()).leading_zeros() >= bits
-        }
-        _ => false,
+    match prefix {
+        Some(prefix) => IpNet::new(address, prefix.parse().ok()?).ok(),
+        None => Some(address.into()),
     }
 }
 
@@ -194,32 +187,32 @@ mod tests {
 
     use super::*;
 
-    fn from_env(variables: &[(&str, &str)]) -> Result<Proxies, SetupError> {
+    fn from_env(variables: &[(&str, &str)]) -> Result<Proxies, NetworkConfigError> {
         let get = |name: &str| {
             variables.iter().find(|(key, _)| *key == name).map(|(_, value)| value.to_string())
         };
         Proxies::new(&Network::default(), &get)
     }
 
-    fn way(proxies: &Proxies, url: &str) -> Option<String> {
-        proxies.way(url).map(Proxy::to_string)
+    fn proxy_for(proxies: &Proxies, url: &str) -> Option<String> {
+        proxies.for_url(url).map(Proxy::to_string)
     }
 
     #[test]
-    fn the_environment_is_read_by_scheme() {
+    fn reads_environment_variables_by_scheme() {
         let both = from_env(&[("http_proxy", "http://a:1"), ("HTTPS_PROXY", "b:2")]).unwrap();
-        assert_eq!(way(&both, "http://x/").unwrap(), "http://a:1");
-        assert_eq!(way(&both, "https://x/").unwrap(), "http://b:2");
+        assert_eq!(proxy_for(&both, "http://x/").unwrap(), "http://a:1");
+        assert_eq!(proxy_for(&both, "https://x/").unwrap(), "http://b:2");
         let one = from_env(&[("https_proxy", "http://b:2"), ("http_proxy", "")]).unwrap();
-        assert_eq!(way(&one, "http://x/"), None);
+        assert_eq!(proxy_for(&one, "http://x/"), None);
         let all = from_env(&[("ALL_PROXY", "http://c:3"), ("https_proxy", "http://b")]).unwrap();
-        assert_eq!(way(&all, "http://x/").unwrap(), "http://c:3");
-        assert_eq!(way(&all, "https://x/").unwrap(), "http://b:80");
+        assert_eq!(proxy_for(&all, "http://x/").unwrap(), "http://c:3");
+        assert_eq!(proxy_for(&all, "https://x/").unwrap(), "http://b:80");
         assert_eq!(from_env(&[]).unwrap(), Proxies::default());
     }
 
     #[test]
-    fn the_configuration_wins() {
+    fn configuration_overrides_environment() {
         let network = Network {
             proxy: Some("http://mine:8080".into()),
             no_proxy: vec!["inner.example".into()],
@@ -227,13 +220,13 @@ mod tests {
         };
         let other = |_: &str| Some("http://other:1".to_owned());
         let proxies = Proxies::new(&network, &other).unwrap();
-        assert_eq!(way(&proxies, "https://x/").unwrap(), "http://mine:8080");
-        assert_eq!(way(&proxies, "http://x/").unwrap(), "http://mine:8080");
-        assert_eq!(way(&proxies, "http://a.inner.example/"), None);
+        assert_eq!(proxy_for(&proxies, "https://x/").unwrap(), "http://mine:8080");
+        assert_eq!(proxy_for(&proxies, "http://x/").unwrap(), "http://mine:8080");
+        assert_eq!(proxy_for(&proxies, "http://a.inner.example/"), None);
     }
 
     #[test]
-    fn a_proxy_that_is_none_is_an_error_without_its_value() {
+    fn error_for_unusable_proxy_omits_value() {
         for bad in [
             "socks5://SECRET@x",
             "https://SECRET@x",
@@ -247,16 +240,16 @@ mod tests {
             let error = from_env(&[("https_proxy", bad)]).unwrap_err().to_string();
             assert!(error.contains("https_proxy") && !error.contains("SECRET"), "{error}");
         }
-        let known = from_env(&[("https_proxy", "http://user:SECRET@x:1")]).unwrap();
-        assert!(!format!("{known:?}").contains("SECRET"));
-        assert!(!known.https.unwrap().to_string().contains("user"));
+        let proxies = from_env(&[("https_proxy", "http://user:SECRET@x:1")]).unwrap();
+        assert!(!format!("{proxies:?}").contains("SECRET"));
+        assert!(!proxies.https.unwrap().to_string().contains("user"));
     }
 
     #[test]
-    fn who_is_reached_without() {
-        let covers = |list: &str, url: &str| {
+    fn bypasses_proxy_for_listed_hosts() {
+        let bypasses = |list: &str, url: &str| {
             let variables = [("all_proxy", "http://p:1"), ("no_proxy", list)];
-            from_env(&variables).unwrap().way(url).is_none()
+            from_env(&variables).unwrap().for_url(url).is_none()
         };
         for (list, url) in [
             ("*", "https://x/"),
@@ -277,7 +270,7 @@ mod tests {
             ("[::1]", "http://[::1]/"),
             ("2001:db8::/32", "http://[2001:db8:1::1]/"),
         ] {
-            assert!(covers(list, url), "{list} {url}");
+            assert!(bypasses(list, url), "{list} {url}");
         }
         for (list, url) in [
             ("", "https://x/"),
@@ -293,15 +286,15 @@ mod tests {
             ("2001:db8::/32", "http://192.0.2.1/"),
             ("192.0.2.0/99", "http://192.0.2.1/"),
         ] {
-            assert!(!covers(list, url), "{list} {url}");
+            assert!(!bypasses(list, url), "{list} {url}");
         }
     }
 
     proptest! {
         #[test]
-        fn any_list_is_read_without_a_panic(list in ".*", host in "[a-z0-9.:\\[\\]]{0,20}") {
+        fn parsing_no_proxy_never_panics(list in ".*", host in "[a-z0-9.:\\[\\]]{0,20}") {
             let variables = [("all_proxy", "http://p:1"), ("no_proxy", &list)];
-            let _ = from_env(&variables).unwrap().way(&format!("http://{host}/"));
+            let _ = from_env(&variables).unwrap().for_url(&format!("http://{host}/"));
         }
     }
 }

@@ -1,57 +1,62 @@
-//! Where an answer may send us.
+//! The decision whether a redirect is followed.
+//!
+//! The `url` crate is not used: it normalizes what is rejected here, such as backslashes, dot segments and
+//! raw control characters, so every check below would still have to examine the unparsed text.
 
 use protocol::url::origin;
 
-/// Redirects that are followed one after another.
+/// The maximum number of redirects of a request.
 pub(super) const REDIRECTS_MAX: usize = 5;
 
-/// Whether an answer with this status sends us elsewhere. 304 does not, and 300 leaves a choice.
+/// Returns whether the status is an automatic redirect. 300 is not, because it offers a choice, and 304
+/// is not a redirect at all.
 pub(super) fn is_redirect(status: u16) -> bool {
     matches!(status, 301 | 302 | 303 | 307 | 308)
 }
 
-/// The URL that `location` in an answer for `url` means, if it may be followed: the same scheme, host
-/// and port, or one of `allowed` (`https://host[:port]`), and never from https to http.
+/// Returns the URL that `location` in a response for `url` refers to. Returns `None` unless its origin is
+/// that of `url` or one of `allowed` (`https://host[:port]`), and always if it leads from https to http.
 pub(super) fn target(url: &str, location: &str, allowed: &[String]) -> Option<String> {
     let location = location.split('#').next().unwrap_or_default();
-    let home = origin(url)?;
-    let joined = join(url, home, location)?;
-    let place = origin(&joined)?;
-    let is_home = place.eq_ignore_ascii_case(home);
-    let is_allowed = allowed.iter().any(|other| other.eq_ignore_ascii_case(place));
-    let is_weaker = home.starts_with("https://") && !place.starts_with("https://");
-    ((is_home || is_allowed) && !is_weaker && has_plain_path(&joined, place)).then_some(joined)
+    let own_origin = origin(url)?;
+    let joined = join(url, own_origin, location)?;
+    let target_origin = origin(&joined)?;
+    let is_same = target_origin.eq_ignore_ascii_case(own_origin);
+    let is_allowed = allowed.iter().any(|other| other.eq_ignore_ascii_case(target_origin));
+    let is_downgrade = own_origin.starts_with("https://") && !target_origin.starts_with("https://");
+    ((is_same || is_allowed) && !is_downgrade && has_plain_path(&joined, target_origin))
+        .then_some(joined)
 }
 
-/// An absolute URL, one without a scheme, an absolute path, or a path beside the one that was asked
-/// for (RFC 3986 section 4.2).
-fn join(url: &str, home: &str, location: &str) -> Option<String> {
+/// Resolves an absolute URL, a network-path reference, an absolute path, or a relative path (RFC 3986
+/// section 4.2).
+fn join(url: &str, own_origin: &str, location: &str) -> Option<String> {
     if location.contains("://") && origin(location).is_some() {
         return Some(location.to_owned());
     }
     if let Some(rest) = location.strip_prefix("//") {
-        let scheme = home.split("//").next()?;
+        let scheme = own_origin.split("//").next()?;
         return Some(format!("{scheme}//{rest}"));
     }
     if location.starts_with('/') {
-        return Some(format!("{home}{location}"));
+        return Some(format!("{own_origin}{location}"));
     }
-    // A colon in the first segment would make it a scheme.
+    // With a colon in its first segment it is not a relative path, but has a scheme.
     let first = location.split(['/', '?']).next().unwrap_or_default();
     if first.is_empty() || first.contains(':') {
         return None;
     }
     let path = url.split(['?', '#']).next()?;
-    let directory = &path[..=path.rfind('/').filter(|end| *end >= home.len()).unwrap_or(0)];
-    match directory.len() > home.len() {
+    let directory = &path[..=path.rfind('/').filter(|end| *end >= own_origin.len()).unwrap_or(0)];
+    match directory.len() > own_origin.len() {
         true => Some(format!("{directory}{location}")),
-        false => Some(format!("{home}/{location}")),
+        false => Some(format!("{own_origin}/{location}")),
     }
 }
 
-/// No segment climbs, however it is written.
-fn has_plain_path(url: &str, place: &str) -> bool {
-    let path = url[place.len()..].split('?').next().unwrap_or_default();
+/// Returns whether the path has no dot segments and no encoded separators or NULs.
+fn has_plain_path(url: &str, target_origin: &str) -> bool {
+    let path = url[target_origin.len()..].split('?').next().unwrap_or_default();
     let decoded = path.to_ascii_lowercase().replace("%2e", ".");
     let tricks = ["%2f", "%5c", "%00"];
     !tricks.iter().any(|trick| decoded.contains(trick))
@@ -66,13 +71,13 @@ mod tests {
 
     const URL: &str = "https://cdn.example/os/x.jwt";
 
-    fn go(location: &str) -> Option<String> {
+    fn follow(location: &str) -> Option<String> {
         let allowed = ["https://mirror.example:8443".to_owned(), "http://plain.example".to_owned()];
         target(URL, location, &allowed)
     }
 
     #[test]
-    fn home_and_allowed_origins() {
+    fn follows_same_and_allowed_origins() {
         for (location, to) in [
             ("https://cdn.example/y", "https://cdn.example/y"),
             ("https://CDN.example/y", "https://CDN.example/y"),
@@ -83,14 +88,14 @@ mod tests {
             ("https://mirror.example:8443/y", "https://mirror.example:8443/y"),
             ("//mirror.example:8443/y", "https://mirror.example:8443/y"),
         ] {
-            assert_eq!(go(location).as_deref(), Some(to), "{location}");
+            assert_eq!(follow(location).as_deref(), Some(to), "{location}");
         }
         let bare = target("http://cdn.example", "y", &[]);
         assert_eq!(bare.as_deref(), Some("http://cdn.example/y"));
     }
 
     #[test]
-    fn everything_else_is_not_followed() {
+    fn rejects_everything_else() {
         for location in [
             "",
             "#",
@@ -118,11 +123,11 @@ mod tests {
             "file:///etc/shadow",
             "javascript:alert(1)",
         ] {
-            assert_eq!(go(location), None, "{location}");
+            assert_eq!(follow(location), None, "{location}");
         }
         let nowhere = ["https://mirror.example:70000".to_owned()];
         assert_eq!(target(URL, "https://mirror.example:70000/y", &nowhere), None);
-        // Up is allowed, if it is named.
+        // From http to https is allowed if the origin is.
         let up = target(
             "http://cdn.example/x",
             "https://cdn.example/x",
@@ -133,10 +138,10 @@ mod tests {
 
     proptest! {
         #[test]
-        fn nobody_is_sent_to_a_stranger(location in "[a-z/:.@?#%\\\\ 0-9]{0,40}") {
-            if let Some(to) = go(&location) {
-                let place = origin(&to).unwrap();
-                prop_assert!(["https://cdn.example", "https://mirror.example:8443"].contains(&place));
+        fn only_allowed_origins_are_followed(location in "[a-z/:.@?#%\\\\ 0-9]{0,40}") {
+            if let Some(to) = follow(&location) {
+                let target_origin = origin(&to).unwrap();
+                prop_assert!(["https://cdn.example", "https://mirror.example:8443"].contains(&target_origin));
             }
         }
     }

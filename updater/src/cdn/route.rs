@@ -1,5 +1,5 @@
-//! The ways to a server, as HTTP agents: straight, by tunnel through a proxy (https), or by asking a
-//! proxy (http).
+//! HTTP agents for the routes to a server: direct, through a tunnel of a proxy (https), or through a
+//! forwarding proxy (http).
 
 use std::sync::Arc;
 
@@ -13,15 +13,18 @@ use ureq::unversioned::resolver::DefaultResolver;
 use ureq::unversioned::transport::{Connector, DefaultConnector};
 
 use super::deadline::Deadline;
+use super::error::NetworkConfigError;
 use super::proxy::{Proxies, Proxy};
-use super::{SetupError, Times, authorities, forward};
+use super::timeouts::Timeouts;
+use super::{certificates, forward_proxy};
 use crate::config::Network;
 
-/// The longest header of an answer, and so the most memory that one takes.
+/// The maximum size of a response's header, which bounds the memory that it takes.
 const HEADER_MAX: usize = 32 * 1024;
-/// For each connection and direction.
-const BUFFER: usize = 64 * 1024;
+/// The size of a connection's buffer, for each direction.
+const BUFFER_SIZE: usize = 64 * 1024;
 
+/// The agents of a client.
 pub(super) struct Routes {
     pub(super) deadline: Deadline,
     proxies: Proxies,
@@ -30,29 +33,30 @@ pub(super) struct Routes {
     forward: Option<Agent>,
 }
 
-/// One way.
+/// The route of one request.
 pub(super) struct Route<'a> {
     pub(super) agent: &'a Agent,
-    /// The proxy, if one is on the way.
+    /// The proxy, if one is used.
     pub(super) via: Option<&'a Proxy>,
-    /// What a proxy wants to see in `Proxy-Authorization` of a plain request. A secret.
+    /// `Proxy-Authorization` for a forwarding proxy. Secret.
     pub(super) authorization: Option<String>,
 }
 
 impl Routes {
+    /// Makes the agents. Fails if a proxy or a certificate file is not usable.
     pub(super) fn new(
         network: &Network,
-        times: &Times,
+        timeouts: &Timeouts,
         variable: &dyn Fn(&str) -> Option<String>,
-    ) -> Result<Self, SetupError> {
+    ) -> Result<Self, NetworkConfigError> {
         let proxies = Proxies::new(network, variable)?;
         let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
         let tls = TlsConfig::builder()
             .provider(TlsProvider::Rustls)
             .unversioned_rustls_crypto_provider(provider)
-            .root_certs(authorities::roots(&network.authorities)?)
+            .root_certs(certificates::load(&network.authorities)?)
             .build();
-        let config = || config(times).tls_config(tls.clone());
+        let config = || config(timeouts).tls_config(tls.clone());
         let deadline = Deadline::default();
         let agent = |config: Config| {
             let connector = DefaultConnector::default().chain(deadline.clone());
@@ -62,44 +66,46 @@ impl Routes {
         let tunnel = proxies.https.as_ref();
         let tunnel = tunnel.map(|proxy| agent(config().proxy(Some(proxy.inner().clone())).build()));
         let forward = proxies.http.as_ref();
-        let forward =
-            forward.map(|proxy| forward::agent(config().build(), proxy.inner(), deadline.clone()));
+        let forward = forward
+            .map(|proxy| forward_proxy::agent(config().build(), proxy.inner(), deadline.clone()));
         Ok(Self { deadline, proxies, direct, tunnel, forward })
     }
 
+    /// Returns the route to a URL.
     pub(super) fn to(&self, url: &str) -> Route<'_> {
-        let straight = Route { agent: &self.direct, via: None, authorization: None };
-        let Some(proxy) = self.proxies.way(url) else { return straight };
+        let direct = Route { agent: &self.direct, via: None, authorization: None };
+        let Some(proxy) = self.proxies.for_url(url) else { return direct };
         let is_tunnel = url.starts_with("https://");
         let agent = if is_tunnel { &self.tunnel } else { &self.forward };
         let authorization = if is_tunnel { None } else { basic(proxy) };
         match agent {
             Some(agent) => Route { agent, via: Some(proxy), authorization },
-            None => straight,
+            None => direct,
         }
     }
 }
 
-fn config(times: &Times) -> ConfigBuilder<AgentScope> {
+fn config(timeouts: &Timeouts) -> ConfigBuilder<AgentScope> {
     Config::builder()
-        // Or ureq would read the environment, and take one proxy for every scheme.
+        // Without this, ureq reads the environment and uses one proxy for all schemes.
         .proxy(None)
         .user_agent(concat!("etchaos-updater/", env!("CARGO_PKG_VERSION")))
         .accept_encoding("identity")
         .http_status_as_error(false)
-        // A connection for every request: what comes behind an answer, or instead of the body that an
-        // answer to HEAD has not, would be the next answer.
+        // Every request has its own connection. On a reused one, bytes after a response, or a body that
+        // a server wrongly sends for HEAD, would be parsed as the next response.
         .max_idle_connections(0)
         .max_redirects(0)
         .max_redirects_will_error(false)
         .max_response_header_size(HEADER_MAX)
-        .input_buffer_size(BUFFER)
-        .output_buffer_size(BUFFER)
-        .timeout_connect(Some(times.connect))
-        .timeout_recv_response(Some(times.stall))
-        .timeout_per_read(Some(times.stall))
+        .input_buffer_size(BUFFER_SIZE)
+        .output_buffer_size(BUFFER_SIZE)
+        .timeout_connect(Some(timeouts.connect))
+        .timeout_recv_response(Some(timeouts.stall))
+        .timeout_per_read(Some(timeouts.stall))
 }
 
+/// Returns the proxy's credentials for the Basic scheme (RFC 7617).
 fn basic(proxy: &Proxy) -> Option<String> {
     let proxy = proxy.inner();
     let user = proxy.username()?;

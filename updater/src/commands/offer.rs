@@ -6,8 +6,8 @@ use protocol::esp::Slot;
 use protocol::{Arch, Target};
 
 use super::Opened;
-use crate::candidate::{Candidate, Wanted, fetch};
-use crate::cdn::{Cdn, Times};
+use crate::candidate::{Candidate, CandidateRequest, fetch};
+use crate::cdn::{Cdn, Timeouts};
 use crate::cli::Global;
 use crate::clock::now;
 use crate::grubenv_file::GrubenvFile;
@@ -29,12 +29,12 @@ impl Offer {
         let target = target(opened)?;
         let newest = newest(opened, &target)?.filter(|_| !allow.downgrade);
         opened.close();
-        let times = Times::default().with_longest_pause(global.longest_pause());
+        let times = Timeouts::default().with_max_pause(global.longest_pause());
         let settings = &opened.settings;
         let cdn = Cdn::new(&settings.network, &settings.allowed_origins, times)?;
         let host = Host::new(&global.host_root);
         let cache = host.path(MANIFESTS);
-        let wanted = Wanted {
+        let wanted = CandidateRequest {
             bases: &settings.cdn,
             target: &target,
             keys: &settings.keys,

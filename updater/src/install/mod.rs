@@ -21,7 +21,7 @@ use sha2::{Digest, Sha256};
 use self::partial::{Filling, Found, Watched};
 pub use self::space::{Space, SpaceError};
 use crate::candidate::Candidate;
-use crate::cdn::{Cdn, CdnError, FetchError, Partial as _};
+use crate::cdn::{Cdn, CdnError, FetchError, ResumableSink as _};
 use crate::files::{
     Entry, FileError, FileSystem, at, create_directories, files_in, hex, measure, parent,
     remove_if_exists,
@@ -162,7 +162,7 @@ pub fn put_on_trial(
 /// A missing artifact should cost nothing: what is in the slot may be the only other release.
 fn ask_for_artifacts(job: Job<'_>) -> Result<(), InstallError> {
     for artifact in job.source.candidate.release().boot_artifacts() {
-        let sources = job.source.candidate.sources(artifact, job.source.allowed_origins)?;
+        let sources = job.source.candidate.artifact_urls(artifact, job.source.allowed_origins)?;
         ask_for(job, artifact, &sources)?;
     }
     Ok(())
@@ -285,7 +285,7 @@ fn fill(
     path: &str,
     mut filling: Filling<'_>,
 ) -> Result<(), InstallError> {
-    let sources = job.source.candidate.sources(artifact, job.source.allowed_origins)?;
+    let sources = job.source.candidate.artifact_urls(artifact, job.source.allowed_origins)?;
     let seen = |bytes| job.progress.bytes(artifact.role, bytes, artifact.size);
     seen(filling.length());
     let mut watched = Watched { filling: &mut filling, seen: &seen };

@@ -5,7 +5,7 @@ use std::io;
 use protocol::Artifact;
 use sha2::{Digest, Sha256};
 
-use crate::cdn::{Partial, Sink};
+use crate::cdn::{ResumableSink, Sink};
 use crate::files::{
     Entry, FileError, FileSystem, OpenFile, at, hash, hex, parent, remove_if_exists,
 };
@@ -140,7 +140,7 @@ impl Sink for Filling<'_> {
     }
 }
 
-impl Partial for Filling<'_> {
+impl ResumableSink for Filling<'_> {
     fn length(&self) -> u64 {
         self.length
     }
@@ -169,7 +169,7 @@ impl Sink for Watched<'_, '_> {
     }
 }
 
-impl Partial for Watched<'_, '_> {
+impl ResumableSink for Watched<'_, '_> {
     fn length(&self) -> u64 {
         self.filling.length()
     }

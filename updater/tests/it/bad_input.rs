@@ -258,7 +258,7 @@ fn rejects_unreachable_servers_and_foreign_redirects() {
     assert!(!world.run(&["update"]).stderr.contains("secret"));
     assert!(other.requests().is_empty());
     world.cdn.remove(&path);
-    assert_rejected(&world, &["404", "was it published"]);
+    assert_rejected(&world, &["404", "was the file published"]);
 }
 
 #[test]

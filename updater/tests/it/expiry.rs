@@ -1,4 +1,4 @@
-//! A manifest has an end; a release that is installed has none.
+//! A manifest expires, but an installed release keeps running.
 
 use std::fs;
 
@@ -10,13 +10,13 @@ use serde_json::json;
 
 use crate::world::{World, claims, content, now, release, target};
 
-/// The manifest of the n-th release, which ended a day ago.
+/// Returns a manifest of the n-th release that expired a day ago.
 fn expired(world: &World, n: u64) -> String {
     let (iat, exp) = (Some(now() - 172_800), Some(now() - 86_400));
     sign(&world.key, &Claims { iat, exp, ..claims(&release(n)) }).unwrap()
 }
 
-/// A stick with the n-th release, as its configuration has it.
+/// Makes a USB stick with the n-th release. Returns the path of a configuration that uses it.
 fn stick(world: &World, n: u64, manifest: &str) -> String {
     for role in Role::BOOT {
         world.write(&format!("stick/{n}.{}", role.extension()), content(role, n));
@@ -27,8 +27,8 @@ fn stick(world: &World, n: u64, manifest: &str) -> String {
     world.path("stick/etchaos.json").to_str().unwrap().to_owned()
 }
 
-/// Both slots hold releases whose manifests have ended since.
-fn aged() -> World {
+/// Returns a host with releases in both slots whose manifests have expired.
+fn world_with_expired_manifests() -> World {
     let world = World::new();
     for (slot, n) in [(A, 1), (B, 2)] {
         world.fill(slot, n, n);
@@ -38,8 +38,8 @@ fn aged() -> World {
 }
 
 #[test]
-fn an_installed_release_goes_on_past_its_end() {
-    let world = aged();
+fn installed_release_works_after_manifest_expires() {
+    let world = world_with_expired_manifests();
     let complete = |slot: Slot| {
         let status = world.run(&["status", "--json"]).ended(0).json();
         assert_eq!(status["slots"][slot.to_string()]["state"], "complete", "{status}");
@@ -61,23 +61,23 @@ fn an_installed_release_goes_on_past_its_end() {
 }
 
 #[test]
-fn a_stick_whose_manifest_has_ended_is_refused_with_the_way_out() {
-    let world = aged();
+fn rejects_expired_manifest_on_stick_with_hint() {
+    let world = world_with_expired_manifests();
     let manifest = expired(&world, 3);
     let config = stick(&world, 3, &manifest);
     let before = (world.tree(), world.boots());
     for arguments in [&["check"][..], &["update", "--dry-run"], &["update"]] {
         let ran = world.run(&[arguments, &["--config", &config]].concat());
         ran.failed(&[
-            // A date, and no number of seconds.
+            // The message has a date, not Unix seconds.
             "it expired at 20",
             "if the clock is right",
             "copy the publisher's newest manifest",
-            "what is installed goes on",
+            "the installed release keeps running",
         ]);
     }
     assert_eq!(before, (world.tree(), world.boots()));
-    // The same release, signed anew: the files on the stick are those that it names.
+    // A new manifest of the same release makes the files on the stick usable again.
     let renewed = sign(&world.key, &claims(&release(3))).unwrap();
     fs::write(world.path("stick").join(target().manifest_name()), renewed).unwrap();
     world.run(&["update", "--config", &config]).ended(0);

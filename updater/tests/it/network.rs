@@ -1,26 +1,26 @@
-//! What the tests of the network have in common.
+//! Clients, files and sinks for the network tests.
 
 use std::io;
 use std::path::Path;
 use std::time::Duration;
 
 use protocol::{Artifact, KeyRing, Role};
-use updater::candidate::{Candidate, CandidateError, Wanted, fetch};
-use updater::cdn::{Cdn, Partial, Retries, Sink, Times};
+use updater::candidate::{self, Candidate, CandidateError, CandidateRequest};
+use updater::cdn::{Cdn, ResumableSink, Retries, Sink, Timeouts};
 use updater::config::Network;
 
 use crate::world::{now, sha256, target};
 
-/// Little time between two attempts, and enough of everything else for a slow machine.
-pub fn times() -> Times {
+/// Short pauses between attempts, and timeouts that are long enough for a slow machine.
+pub fn timeouts() -> Timeouts {
     let retries = Retries {
         attempts: 5,
-        first: Duration::from_millis(1),
-        longest: Duration::from_millis(5),
-        patience: Duration::from_secs(60),
+        first_pause: Duration::from_millis(1),
+        max_pause: Duration::from_millis(5),
+        timeout: Duration::from_secs(60),
     };
     let long = Duration::from_secs(30);
-    Times {
+    Timeouts {
         connect: long,
         stall: long,
         manifest: long,
@@ -29,22 +29,23 @@ pub fn times() -> Times {
     }
 }
 
-/// A client that is patient for milliseconds, and knows no environment.
+/// A client with short pauses that ignores the environment.
 pub fn client(network: &Network) -> Cdn {
-    Cdn::with_environment(network, &[], times(), &|_| None).unwrap()
+    Cdn::with_environment(network, &[], timeouts(), &|_| None).unwrap()
 }
 
+/// A client without a proxy, certificates or a rate limit.
 pub fn plain() -> Cdn {
     client(&Network::default())
 }
 
-/// A client to which a silence of this length is a stall.
-pub fn hasty(stall: Duration) -> Cdn {
-    let times = Times { stall, ..times() };
-    Cdn::with_environment(&Network::default(), &[], times, &|_| None).unwrap()
+/// A client with this stall timeout.
+pub fn with_stall_timeout(stall: Duration) -> Cdn {
+    let timeouts = Timeouts { stall, ..timeouts() };
+    Cdn::with_environment(&Network::default(), &[], timeouts, &|_| None).unwrap()
 }
 
-/// Bytes that are the same nowhere else in the file.
+/// Returns bytes that do not repeat, so that misplaced parts of a file are noticed.
 pub fn bytes(length: usize) -> Vec<u8> {
     (0..length as u32)
         .flat_map(|n| n.wrapping_mul(2_654_435_761).to_le_bytes())
@@ -62,7 +63,7 @@ pub fn artifact(content: &[u8]) -> Artifact {
     }
 }
 
-/// What came.
+/// A sink in memory.
 #[derive(Default)]
 pub struct Memory {
     pub bytes: Vec<u8>,
@@ -92,7 +93,7 @@ impl Sink for Memory {
     }
 }
 
-impl Partial for Memory {
+impl ResumableSink for Memory {
     fn length(&self) -> u64 {
         self.bytes.len() as u64
     }
@@ -102,17 +103,20 @@ impl Partial for Memory {
     }
 }
 
-/// Asks for a manifest as the updater does.
-pub struct Asking<'a> {
+/// The parts of a candidate request that tests vary.
+pub struct Query<'a> {
     pub keys: KeyRing,
     pub newest: Option<u64>,
     pub cache: Option<&'a Path>,
 }
 
-impl Asking<'_> {
-    pub fn ask(&self, cdn: &Cdn, bases: &[String]) -> Result<Candidate, CandidateError> {
+impl Query<'_> {
+    pub fn fetch(&self, cdn: &Cdn, bases: &[String]) -> Result<Candidate, CandidateError> {
         let Self { keys, newest, cache } = self;
         let (newest, cache, target) = (*newest, *cache, target());
-        fetch(cdn, &Wanted { bases, target: &target, keys, now: now(), newest, cache })
+        candidate::fetch(
+            cdn,
+            &CandidateRequest { bases, target: &target, keys, now: now(), newest, cache },
+        )
     }
 }

@@ -1,4 +1,4 @@
-//! Downloads from servers that break, lie, stall and change their minds.
+//! Downloads from servers that interrupt, stall, send wrong data or change the file.
 
 use std::io::Write;
 use std::net::TcpListener;
@@ -7,38 +7,43 @@ use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use protocol::Artifact;
-use updater::cdn::{Cdn, FetchError, Times};
+use updater::cdn::{Cdn, FetchError, Timeouts};
 use updater::config::Network;
 
-use crate::network::{Memory, artifact, bytes, client, hasty, plain, times};
+use crate::network::{Memory, artifact, bytes, client, plain, timeouts, with_stall_timeout};
 use crate::server::{End, Reply, Server, content_range};
 use crate::world::{World, peak, release};
 
 const SIZE: usize = 500_000;
-/// More than counts as getting further.
+/// Larger than the number of bytes that counts as progress.
 const PIECE: usize = 100_000;
 
-/// The file's URL, whose server answers by this.
-fn at(server: &Server) -> String {
+/// Returns the file's URL.
+fn url(server: &Server) -> String {
     format!("{}/x", server.url)
 }
 
 fn fetch(server: &Server, sink: &mut Memory) -> Result<(), FetchError> {
-    plain().fetch(&at(server), sink.bytes.len() as u64, SIZE as u64, sink)
+    plain().fetch(&url(server), sink.bytes.len() as u64, SIZE as u64, sink)
 }
 
-/// It failed, said this, and asked so many times.
+/// Asserts that a download failed with a message that has these parts, after this many requests.
 #[track_caller]
-fn failed(result: Result<(), FetchError>, server: &Server, said: &[&str], requests: usize) {
+fn assert_failed(
+    result: Result<(), FetchError>,
+    server: &Server,
+    message_parts: &[&str],
+    requests: usize,
+) {
     let error = result.unwrap_err().to_string();
-    for text in said {
+    for text in message_parts {
         assert!(error.contains(text), "no {text:?} in: {error}");
     }
     assert_eq!(server.asked().len(), requests, "{error}");
 }
 
 #[test]
-fn what_breaks_is_resumed_where_it_broke() {
+fn resumes_after_interruption() {
     for end in [End::Close, End::Reset] {
         let server = Server::start();
         server.answer("/x", move |r| Reply::file(r, &bytes(SIZE), "\"1\"").cut(PIECE, end));
@@ -55,12 +60,14 @@ fn what_breaks_is_resumed_where_it_broke() {
 }
 
 #[test]
-fn what_stalls_is_resumed_where_it_stalled() {
+fn resumes_after_stall() {
     let server = Server::start();
     server.answer("/x", |r| Reply::file(r, &bytes(SIZE), "\"1\"").cut(2 * PIECE, End::Stall));
     let mut sink = Memory::default();
     let since = Instant::now();
-    hasty(Duration::from_secs(1)).fetch(&at(&server), 0, SIZE as u64, &mut sink).unwrap();
+    with_stall_timeout(Duration::from_secs(1))
+        .fetch(&url(&server), 0, SIZE as u64, &mut sink)
+        .unwrap();
     assert!(sink.bytes == bytes(SIZE));
     assert_eq!(sink.restarts, 0);
     assert!(since.elapsed() >= Duration::from_secs(2));
@@ -68,14 +75,14 @@ fn what_stalls_is_resumed_where_it_stalled() {
 }
 
 #[test]
-fn what_an_earlier_run_has_is_not_asked_for_again() {
+fn resumes_after_bytes_of_earlier_run() {
     let server = Server::start();
     server.answer("/x", |r| Reply::file(r, &bytes(SIZE), "\"1\""));
     let mut sink = Memory::with(&bytes(SIZE)[..300_001]);
     fetch(&server, &mut sink).unwrap();
     assert!(sink.bytes == bytes(SIZE) && sink.restarts == 0);
     assert_eq!(server.asked()[0].from(), Some(300_001));
-    // All of it costs nothing, and more than all of it is no beginning.
+    // A complete file causes no request. One that is too long is downloaded again.
     fetch(&server, &mut sink).unwrap();
     assert_eq!(server.asked().len(), 1);
     sink.bytes.push(0);
@@ -85,7 +92,7 @@ fn what_an_earlier_run_has_is_not_asked_for_again() {
 }
 
 #[test]
-fn a_server_that_cannot_resume_is_asked_for_all_of_it() {
+fn restarts_if_server_does_not_support_ranges() {
     let server = Server::start();
     server.answer("/x", |r| match r.nth {
         0 | 1 => Reply::ok(bytes(SIZE)).cut(PIECE, End::Close),
@@ -98,32 +105,32 @@ fn a_server_that_cannot_resume_is_asked_for_all_of_it() {
 }
 
 #[test]
-fn who_gets_no_further_gives_up() {
+fn gives_up_without_progress() {
     for end in [End::Close, End::Reset] {
         let server = Server::start();
         server.put("/x", Reply::ok(bytes(SIZE)).cut(PIECE, end));
-        failed(fetch(&server, &mut Memory::default()), &server, &["ended after 100000"], 5);
+        assert_failed(fetch(&server, &mut Memory::default()), &server, &["ended after 100000"], 5);
     }
-    // A byte with each answer is nothing either.
+    // One byte per response does not count as progress.
     let server = Server::start();
     server.answer("/x", |r| Reply::file(r, &bytes(SIZE), "\"1\"").cut(1, End::Close));
-    failed(fetch(&server, &mut Memory::default()), &server, &["ended after 5"], 5);
+    assert_failed(fetch(&server, &mut Memory::default()), &server, &["ended after 5"], 5);
 }
 
-/// From a server that cannot resume, and always ends a little later.
+/// A server that does not support ranges sends a little more each time.
 #[test]
-fn who_begins_again_and_again_gives_up() {
+fn gives_up_after_too_many_restarts() {
     const LARGE: usize = 20 * PIECE;
     let server = Server::start();
     server.answer("/x", |r| Reply::ok(bytes(LARGE)).cut((r.nth + 1) * PIECE, End::Close));
     let mut sink = Memory::default();
-    let result = plain().fetch(&at(&server), 0, LARGE as u64, &mut sink);
+    let result = plain().fetch(&url(&server), 0, LARGE as u64, &mut sink);
     assert_eq!(sink.restarts, 5);
-    failed(result, &server, &["ended after 600000 of 2000000"], 6);
+    assert_failed(result, &server, &["ended after 600000 of 2000000"], 6);
 }
 
 #[test]
-fn ranges_that_are_not_what_was_asked_for() {
+fn restarts_after_unusable_ranges() {
     let whole = content_range(0, SIZE);
     let early = content_range(PIECE - 1, SIZE);
     let replies: [(u16, &[&str]); 7] = [
@@ -149,22 +156,22 @@ fn ranges_that_are_not_what_was_asked_for() {
         assert!(sink.bytes == bytes(SIZE), "{shown}");
         assert_eq!((sink.restarts, server.asked().len()), (1, 3), "{shown}");
     }
-    // A piece that nobody asked for.
+    // A partial response to a request without `Range`.
     let server = Server::start();
     let range = content_range(0, SIZE);
     server.put("/x", Reply { status: 206, ..Reply::ok(bytes(SIZE)).header(range) });
-    failed(fetch(&server, &mut Memory::default()), &server, &["206"], 1);
+    assert_failed(fetch(&server, &mut Memory::default()), &server, &["206"], 1);
 }
 
 #[test]
-fn a_file_that_changes_on_the_way_is_begun_again() {
+fn restarts_if_file_changes_during_download() {
     let other = || bytes(SIZE).into_iter().map(|b| b ^ 1).collect::<Vec<u8>>();
-    // An honest server says so by 200, a careless one by another ETag.
-    for is_honest in [true, false] {
+    // A correct server sends 200. Another one sends 206 with a different ETag.
+    for is_correct in [true, false] {
         let server = Server::start();
         server.answer("/x", move |r| match (r.nth, r.from()) {
             (0, _) => Reply::file(r, &bytes(SIZE), "\"1\"").cut(PIECE, End::Close),
-            (1, Some(from)) if !is_honest => Reply {
+            (1, Some(from)) if !is_correct => Reply {
                 status: 206,
                 headers: vec![content_range(from, SIZE), "ETag: \"2\"".into()],
                 ..Reply::ok(&other()[from..])
@@ -176,17 +183,22 @@ fn a_file_that_changes_on_the_way_is_begun_again() {
         assert!(sink.bytes == other());
         assert_eq!(sink.restarts, 1);
     }
-    // A shorter one is not the manifest's.
+    // The new file is shorter than the manifest says.
     let server = Server::start();
     server.answer("/x", |r| match r.nth {
         0 => Reply::file(r, &bytes(SIZE), "\"1\"").cut(PIECE, End::Close),
         _ => Reply::file(r, &bytes(SIZE - 1), "\"2\""),
     });
-    failed(fetch(&server, &mut Memory::default()), &server, &["announces 499999", "500000"], 2);
+    assert_failed(
+        fetch(&server, &mut Memory::default()),
+        &server,
+        &["announces 499999", "500000"],
+        2,
+    );
 }
 
 #[test]
-fn lengths_that_are_lies() {
+fn rejects_wrong_lengths() {
     let unannounced = |body: Vec<u8>| Reply { length: Some(None), ..Reply::ok(body) };
     let announced = |n: u64, body| Reply { length: Some(Some(n)), ..Reply::ok(body) };
     let size = SIZE as u64;
@@ -201,7 +213,7 @@ fn lengths_that_are_lies() {
         let server = Server::start();
         server.put("/x", reply);
         let mut sink = Memory::default();
-        failed(fetch(&server, &mut sink), &server, &[said], requests);
+        assert_failed(fetch(&server, &mut sink), &server, &[said], requests);
         assert!(sink.bytes.len() <= SIZE);
     }
     let server = Server::start();
@@ -209,16 +221,16 @@ fn lengths_that_are_lies() {
     let mut sink = Memory::default();
     fetch(&server, &mut sink).unwrap();
     assert!(sink.bytes == bytes(SIZE));
-    // Long enough, and never ended.
+    // All bytes are sent, but the response never ends.
     let server = Server::start();
     server.put("/x", unannounced(bytes(SIZE)).cut(SIZE, End::Stall));
     let mut sink = Memory::default();
-    hasty(Duration::from_secs(1)).fetch(&at(&server), 0, size, &mut sink).unwrap();
+    with_stall_timeout(Duration::from_secs(1)).fetch(&url(&server), 0, size, &mut sink).unwrap();
     assert!(sink.bytes == bytes(SIZE));
 }
 
 #[test]
-fn a_page_for_people_is_called_one() {
+fn recognizes_html_pages() {
     let page = "<!DOCTYPE html><title>Please log in</title>";
     let chunked = format!("{:x}\r\n{page}\r\n0\r\n\r\n", page.len());
     for reply in [
@@ -230,13 +242,13 @@ fn a_page_for_people_is_called_one() {
         server.put("/x", reply);
         let said = ["looks like HTML", "captive portal", "500000"];
         let mut sink = Memory::default();
-        failed(fetch(&server, &mut sink), &server, &said, 1);
+        assert_failed(fetch(&server, &mut sink), &server, &said, 1);
         assert!(sink.bytes.is_empty());
     }
 }
 
 #[test]
-fn what_may_pass_is_tried_again_and_the_rest_is_not() {
+fn retries_transient_statuses_only() {
     for status in [408, 425, 429, 500, 502, 503, 504] {
         let server = Server::start();
         server.answer("/x", move |r| match r.nth {
@@ -247,23 +259,23 @@ fn what_may_pass_is_tried_again_and_the_rest_is_not() {
         assert_eq!(server.asked().len(), 4);
         server.put("/x", Reply::status(status));
         let shown = status.to_string();
-        failed(fetch(&server, &mut Memory::default()), &server, &[&shown], 9);
+        assert_failed(fetch(&server, &mut Memory::default()), &server, &[&shown], 9);
     }
     for status in [400, 401, 403, 404, 410, 451, 204, 300, 304, 416] {
         let server = Server::start();
         server.put("/x", Reply::status(status));
-        let shown = format!("answers {status}");
-        failed(fetch(&server, &mut Memory::default()), &server, &[&shown], 1);
+        let shown = format!("status {status}");
+        assert_failed(fetch(&server, &mut Memory::default()), &server, &[&shown], 1);
     }
 }
 
 #[test]
-fn a_server_says_when_to_come_back() {
+fn honours_retry_after() {
     let date = || {
         let then = std::time::SystemTime::now() + Duration::from_secs(3);
         httpdate::fmt_http_date(then)
     };
-    // A date has whole seconds.
+    // A date has a resolution of one second.
     for (in_seconds, least) in [(true, 1000), (false, 900)] {
         let server = Server::start();
         server.answer("/x", move |r| match r.nth {
@@ -277,31 +289,31 @@ fn a_server_says_when_to_come_back() {
         assert!(took >= Duration::from_millis(least), "{took:?}");
         assert_eq!(server.asked().len(), 2);
     }
-    // Later than we wait for anybody.
+    // Longer than the timeout of all attempts.
     let server = Server::start();
     server.put("/x", Reply::status(429).header("Retry-After: 86400"));
-    failed(fetch(&server, &mut Memory::default()), &server, &["429"], 1);
+    assert_failed(fetch(&server, &mut Memory::default()), &server, &["429"], 1);
 }
 
 #[test]
-fn a_drip_is_given_up() {
+fn gives_up_on_slow_server() {
     let server = Server::start();
     let pause = Some(Duration::from_millis(10));
     server.answer("/x", move |r| Reply { pause, ..Reply::file(r, &bytes(SIZE), "\"1\"") });
     let mut sink = Memory::default();
-    let cdn = hasty(Duration::from_millis(200));
-    let error = cdn.fetch(&at(&server), 0, SIZE as u64, &mut sink).unwrap_err().to_string();
-    // The second, where this machine itself is too slow.
-    assert!(error.contains("next to nothing") || error.contains("timeout"), "{error}");
+    let cdn = with_stall_timeout(Duration::from_millis(200));
+    let error = cdn.fetch(&url(&server), 0, SIZE as u64, &mut sink).unwrap_err().to_string();
+    // The timeout is reached first if the test machine is slow.
+    assert!(error.contains("too slow") || error.contains("timeout"), "{error}");
     assert_eq!(server.asked().len(), 5);
 }
 
 #[test]
-fn servers_that_never_come_to_the_point() {
+fn times_out_without_response_head() {
     let short = Duration::from_millis(300);
-    let times = Times { connect: short, stall: short, ..times() };
-    let cdn = Cdn::with_environment(&Network::default(), &[], times, &|_| None).unwrap();
-    // They take a connection, and say this again and again.
+    let timeouts = Timeouts { connect: short, stall: short, ..timeouts() };
+    let cdn = Cdn::with_environment(&Network::default(), &[], timeouts, &|_| None).unwrap();
+    // The servers accept a connection and send this repeatedly.
     for said in ["", "HTTP/1.1 100 Continue\r\n\r\n", "HTTP/1.1 200 X\r\nX: y\r\n"] {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
@@ -329,46 +341,56 @@ fn servers_that_never_come_to_the_point() {
 }
 
 #[test]
-fn heads_without_an_end() {
+fn rejects_too_large_heads() {
     for header in [&"X: y\r\n".repeat(1000), &format!("X: {}", "y".repeat(1 << 20))] {
         let server = Server::start();
         server.put("/x", Reply::ok(bytes(SIZE)).header(header.trim_end()));
-        failed(fetch(&server, &mut Memory::default()), &server, &["cannot get", "header"], 1);
+        assert_failed(
+            fetch(&server, &mut Memory::default()),
+            &server,
+            &["cannot get", "header"],
+            1,
+        );
     }
 }
 
 #[test]
-fn encodings_that_nobody_asked_for() {
+fn rejects_content_encoding() {
     let server = Server::start();
     server.put("/x", Reply::ok(bytes(SIZE)).header("Content-Encoding: gzip"));
-    failed(fetch(&server, &mut Memory::default()), &server, &["content encoding \"gzip\""], 1);
+    assert_failed(
+        fetch(&server, &mut Memory::default()),
+        &server,
+        &["content encoding \"gzip\""],
+        1,
+    );
     assert_eq!(server.asked()[0].header("accept-encoding"), Some("identity"));
 }
 
 #[test]
-fn a_full_disk_is_nobodys_fault() {
+fn does_not_retry_if_sink_is_full() {
     let server = Server::start();
     server.put("/x", Reply::ok(bytes(SIZE)));
     let mut sink = Memory { is_full: true, ..Memory::default() };
     let result = fetch(&server, &mut sink);
     assert!(matches!(result, Err(FetchError::Sink(_))));
-    failed(result, &server, &["cannot write"], 1);
+    assert_failed(result, &server, &["cannot write"], 1);
 }
 
 #[test]
-fn not_faster_than_allowed() {
+fn respects_rate_limit() {
     let server = Server::start();
     server.answer("/x", |r| Reply::file(r, &bytes(SIZE), "\"1\""));
     let rate_limit = NonZeroU64::new(500_000);
     let limited = client(&Network { rate_limit, ..Network::default() });
     let since = Instant::now();
-    limited.fetch(&at(&server), 0, SIZE as u64, &mut Memory::default()).unwrap();
+    limited.fetch(&url(&server), 0, SIZE as u64, &mut Memory::default()).unwrap();
     let took = since.elapsed();
     assert!((900..20_000).contains(&took.as_millis()), "{took:?}");
 }
 
 #[test]
-fn a_directory_is_resumed_too() {
+fn resumes_from_directory() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("x");
     std::fs::write(&path, bytes(SIZE)).unwrap();
@@ -389,7 +411,7 @@ fn a_directory_is_resumed_too() {
 }
 
 #[test]
-fn the_next_mirror_is_asked() {
+fn falls_back_to_next_mirror() {
     let damaged = || bytes(SIZE).into_iter().map(|b| b ^ 1).collect::<Vec<u8>>();
     let bad = [
         Reply::status(404),
@@ -404,10 +426,11 @@ fn the_next_mirror_is_asked() {
         first.put("/x", reply);
         second.answer("/x", |r| Reply::file(r, &bytes(SIZE), "\"1\""));
         let mut sink = Memory::default();
-        let sources = [at(&first), at(&second)];
-        plain().download(&sources, &artifact(&bytes(SIZE)), &mut sink).unwrap();
+        let urls = [url(&first), url(&second)];
+        plain().download(&urls, &artifact(&bytes(SIZE)), &mut sink).unwrap();
         assert!(sink.bytes == bytes(SIZE), "{index}");
-        // What the first one sent is used, and is not, where it turns out to be damaged.
+        // The second server resumes the data of the first. If the digest is wrong, it sends the whole
+        // file.
         let from: Vec<_> = second.asked().iter().map(|r| r.from()).collect();
         let expected = match index {
             4 => vec![Some(PIECE), None],
@@ -419,24 +442,24 @@ fn the_next_mirror_is_asked() {
 }
 
 #[test]
-fn what_is_left_of_another_release_does_not_count() {
+fn discards_partial_file_of_another_release() {
     let server = Server::start();
     server.answer("/x", |r| Reply::file(r, &bytes(SIZE), "\"1\""));
     let mut sink = Memory::with(&[7; PIECE]);
-    plain().download(&[at(&server)], &artifact(&bytes(SIZE)), &mut sink).unwrap();
+    plain().download(&[url(&server)], &artifact(&bytes(SIZE)), &mut sink).unwrap();
     assert!(sink.bytes == bytes(SIZE));
     assert_eq!((sink.restarts, server.asked().len()), (1, 2));
 }
 
 #[test]
-fn where_nobody_has_it_everybody_is_named() {
+fn reports_error_of_each_mirror() {
     let (first, second) = (Server::start(), Server::start());
     second.put("/x", Reply::ok(vec![0; SIZE]));
     let mut sink = Memory::default();
-    let sources = [format!("{}?token=SECRET", at(&first)), at(&second)];
-    let result = plain().download(&sources, &artifact(&bytes(SIZE)), &mut sink);
+    let urls = [format!("{}?token=SECRET", url(&first)), url(&second)];
+    let result = plain().download(&urls, &artifact(&bytes(SIZE)), &mut sink);
     let error = result.unwrap_err().to_string();
-    for said in ["none of the 2 mirrors", &first.url, "404", &second.url, "SHA-256"] {
+    for said in ["failed from all 2 mirrors", &first.url, "404", &second.url, "SHA-256"] {
         assert!(error.contains(said), "{error}");
     }
     assert!(!error.contains("SECRET"), "{error}");
@@ -444,7 +467,7 @@ fn where_nobody_has_it_everybody_is_named() {
 }
 
 #[test]
-fn memory_does_not_grow_with_the_file() {
+fn memory_use_is_independent_of_file_size() {
     const LARGE: usize = 120 << 20;
     let world = World::new();
     let large = vec![7; LARGE];
@@ -460,7 +483,7 @@ fn memory_does_not_grow_with_the_file() {
     let peak = peak(&mut updater);
     assert!(updater.wait().unwrap().success());
     eprintln!("peak of the resident set: {peak} KiB");
-    // Of a debug build, whose code alone has more than a release has altogether.
+    // For a debug build, whose code alone is larger than the memory of a release build.
     assert!((1..24 << 10).contains(&peak), "{peak} KiB");
     let resumed = world.cdn.asked().iter().filter(|r| r.from().is_some()).count();
     assert_eq!(resumed, 1);

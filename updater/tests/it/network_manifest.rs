@@ -1,4 +1,4 @@
-//! Manifests: asked for conditionally, from mirrors in turn, by servers that may send elsewhere.
+//! Manifests: conditional requests, mirrors and redirects.
 
 use std::fs;
 use std::net::TcpListener;
@@ -8,10 +8,10 @@ use protocol::token::sign;
 use protocol::{Claims, KeyRing, PrivateKey, Release};
 use serde_json::json;
 use updater::candidate::{Candidate, CandidateError};
-use updater::cdn::{Cdn, Times};
+use updater::cdn::{Cdn, Timeouts};
 use updater::config::Network;
 
-use crate::network::{Asking, plain, times};
+use crate::network::{Query, plain, timeouts};
 use crate::server::{End, Reply, Server};
 use crate::world::{World, claims, content, now, release, target};
 
@@ -19,7 +19,7 @@ fn path() -> String {
     format!("/{}", target().manifest_name())
 }
 
-/// A key that is trusted, and manifests that it signs.
+/// A trusted key that signs manifests.
 struct Signer {
     key: PrivateKey,
     directory: tempfile::TempDir,
@@ -34,7 +34,7 @@ impl Signer {
         sign(&self.key, &claims(&release(build))).unwrap()
     }
 
-    /// A CDN with this build, under this ETag.
+    /// Starts a CDN with this build, which is also its ETag.
     fn cdn(&self, build: u64) -> Server {
         let server = Server::start();
         let token = self.token(build);
@@ -42,14 +42,14 @@ impl Signer {
         server
     }
 
-    fn asking(&self) -> Asking<'_> {
+    fn query(&self) -> Query<'_> {
         let mut keys = KeyRing::default();
         keys.add(self.key.public().clone()).unwrap();
-        Asking { keys, newest: None, cache: None }
+        Query { keys, newest: None, cache: None }
     }
 
-    fn ask(&self, bases: &[&str]) -> Result<Candidate, CandidateError> {
-        ask(&self.asking(), bases)
+    fn fetch(&self, bases: &[&str]) -> Result<Candidate, CandidateError> {
+        fetch(&self.query(), bases)
     }
 
     fn cache(&self) -> std::path::PathBuf {
@@ -57,38 +57,38 @@ impl Signer {
     }
 }
 
-fn ask(asking: &Asking<'_>, bases: &[&str]) -> Result<Candidate, CandidateError> {
+fn fetch(query: &Query<'_>, bases: &[&str]) -> Result<Candidate, CandidateError> {
     let bases: Vec<String> = bases.iter().map(|base| base.to_string()).collect();
-    asking.ask(&plain(), &bases)
+    query.fetch(&plain(), &bases)
 }
 
 #[test]
-fn an_unchanged_manifest_costs_less_than_a_kilobyte() {
+fn unchanged_manifest_transfers_less_than_a_kilobyte() {
     let (signer, server) = (Signer::new(), Server::start());
     let long = Release { version: "1".repeat(250), ..release(7) };
     let token = sign(&signer.key, &claims(&long)).unwrap();
     let tokens = token.clone();
-    // Nginx's, with everything that it says besides.
+    // A response of nginx, with its other header fields.
     server.answer(&path(), move |r| {
         let reply = Reply::file(r, tokens.as_bytes(), "\"66f0a1b2-ea60\"");
         reply.header("Server: nginx/1.26.3").header("Date: Mon, 23 Nov 2026 03:47:49 GMT")
     });
     let cache = signer.cache();
-    let asking = Asking { cache: Some(&cache), ..signer.asking() };
-    assert_eq!(ask(&asking, &[&server.url]).unwrap().token(), token);
+    let query = Query { cache: Some(&cache), ..signer.query() };
+    assert_eq!(fetch(&query, &[&server.url]).unwrap().token(), token);
     let before = server.sent();
     for _ in 0..3 {
-        assert_eq!(ask(&asking, &[&server.url]).unwrap().token(), token);
+        assert_eq!(fetch(&query, &[&server.url]).unwrap().token(), token);
     }
     let each = (server.sent() - before) / 3;
     assert!(before > 1024 && each < 1024, "{before} and then {each} bytes");
-    let asked = server.asked();
-    assert_eq!(asked[0].header("if-none-match"), None);
-    assert_eq!(asked[1].header("if-none-match"), Some("\"66f0a1b2-ea60\""));
+    let requests = server.asked();
+    assert_eq!(requests[0].header("if-none-match"), None);
+    assert_eq!(requests[1].header("if-none-match"), Some("\"66f0a1b2-ea60\""));
 }
 
 #[test]
-fn the_updater_polls_so() {
+fn updater_polls_with_conditional_requests() {
     let world = World::new();
     let token = sign(&world.key, &claims(&release(1))).unwrap();
     world.cdn.answer(&path(), move |r| Reply::file(r, token.as_bytes(), "\"1\""));
@@ -98,7 +98,7 @@ fn the_updater_polls_so() {
     world.run(&["update"]).ended(0);
     assert!(world.cdn.sent() - before < 2 * 1024);
     assert!(world.cdn.asked()[2].header("if-none-match").is_some());
-    // Something else is seen at once, and a lost or damaged memory is nothing.
+    // A new manifest is found at once, and a lost or damaged cache does no harm.
     let token = sign(&world.key, &claims(&release(2))).unwrap();
     world.cdn.answer(&path(), move |r| Reply::file(r, token.as_bytes(), "\"2\""));
     world.run(&["check"]).ended(10);
@@ -111,7 +111,7 @@ fn the_updater_polls_so() {
 }
 
 #[test]
-fn a_server_without_etags_is_asked_by_date() {
+fn uses_last_modified_without_etag() {
     let (signer, server) = (Signer::new(), Server::start());
     let token = signer.token(1);
     let date = "Mon, 23 Nov 2026 03:47:49 GMT";
@@ -120,19 +120,19 @@ fn a_server_without_etags_is_asked_by_date() {
         _ => Reply::ok(token.as_str()).header(format!("Last-Modified: {date}")),
     });
     let cache = signer.cache();
-    let asking = Asking { cache: Some(&cache), ..signer.asking() };
+    let query = Query { cache: Some(&cache), ..signer.query() };
     for _ in 0..3 {
-        assert_eq!(ask(&asking, &[&server.url]).unwrap().release().build, 1);
+        assert_eq!(fetch(&query, &[&server.url]).unwrap().release().build, 1);
     }
     assert!(server.sent() < 4096);
 }
 
-/// `If-None-Match: *` is true of whatever there is (RFC 9110 section 13.1.2).
+/// `If-None-Match: *` matches any file (RFC 9110 section 13.1.2), so it must never be sent.
 #[test]
-fn what_is_no_etag_is_not_asked_with() {
+fn sends_only_valid_etags() {
     let (signer, server) = (Signer::new(), Server::start());
     let cache = signer.cache();
-    let asking = Asking { cache: Some(&cache), ..signer.asking() };
+    let query = Query { cache: Some(&cache), ..signer.query() };
     for etag in
         ["*", "W/*", "\"", "x", "\"1\", \"2\"", "\"1\"2\"", "\"1 2\"", "\"\u{fc}\"", "w/\"1\""]
     {
@@ -142,7 +142,7 @@ fn what_is_no_etag_is_not_asked_with() {
                 Some(_) => Reply::status(304),
                 None => Reply::ok(token.as_str()).header(format!("ETag: {etag}")),
             });
-            let found = ask(&asking, &[&server.url]).unwrap();
+            let found = fetch(&query, &[&server.url]).unwrap();
             assert_eq!(found.release().build, build, "{etag}");
         }
     }
@@ -150,10 +150,10 @@ fn what_is_no_etag_is_not_asked_with() {
 }
 
 #[test]
-fn what_is_remembered_is_trusted_no_more_than_a_server() {
+fn verifies_cached_manifests() {
     let (signer, server) = (Signer::new(), Server::start());
     let good = signer.token(7);
-    // This server says "unchanged" to whoever asks by an ETag.
+    // This server responds with 304 to every conditional request.
     server.answer(&path(), move |r| match r.header("if-none-match") {
         Some(_) => Reply::status(304),
         None => Reply::ok(good.as_str()).header("ETag: \"7\""),
@@ -164,8 +164,8 @@ fn what_is_remembered_is_trusted_no_more_than_a_server() {
     let stranger = PrivateKey::generate();
     let expired = Claims { exp: Some(now() - 600), ..claims(&release(9)) };
     let foreign = claims(&Release { variant: "fed".parse().unwrap(), ..release(9) });
-    let asking = |newest| Asking { newest, cache: Some(&cache), ..signer.asking() };
-    let remember = |url: &str, etag: &str, token: &str| {
+    let query = |newest| Query { newest, cache: Some(&cache), ..signer.query() };
+    let write_cache = |url: &str, etag: &str, token: &str| {
         let entry = json!({"url": url, "etag": etag, "lastModified": null, "token": token});
         fs::create_dir_all(cache.parent().unwrap()).unwrap();
         fs::write(&cache, json!({"entries": [entry]}).to_string()).unwrap();
@@ -179,27 +179,28 @@ fn what_is_remembered_is_trusted_no_more_than_a_server() {
         (&url, "a\r\nX: b", signer.token(9)),
         ("http://other.example/x", "\"7\"", signer.token(9)),
     ] {
-        remember(url, etag, &token);
-        let found = ask(&asking(Some(7)), &[&server.url]).unwrap();
+        write_cache(url, etag, &token);
+        let found = fetch(&query(Some(7)), &[&server.url]).unwrap();
         assert_eq!(found.release().build, 7, "{etag} {token:.20}");
     }
     assert!(server.asked().iter().all(|r| r.header("if-none-match").is_none()));
-    // And a good one is used, by its own URL.
-    remember(&url, "\"7\"", &signer.token(8));
-    assert_eq!(ask(&asking(Some(7)), &[&server.url]).unwrap().release().build, 8);
+    // A valid cached manifest is used for its own URL.
+    write_cache(&url, "\"7\"", &signer.token(8));
+    assert_eq!(fetch(&query(Some(7)), &[&server.url]).unwrap().release().build, 8);
     assert_eq!(server.asked().last().unwrap().header("if-none-match"), Some("\"7\""));
 }
 
 #[test]
-fn unchanged_is_no_answer_to_who_knows_nothing() {
+fn rejects_304_for_unconditional_request() {
     let (signer, server) = (Signer::new(), Server::start());
     server.put(&path(), Reply::status(304).header("ETag: \"1\""));
-    let error = signer.ask(&[&server.url]).unwrap_err().to_string();
+    let error = signer.fetch(&[&server.url]).unwrap_err().to_string();
     assert!(error.contains("304"), "{error}");
     assert_eq!(server.asked().len(), 1);
 }
 
-/// Servers whose manifest is not acceptable where build 5 was seen, and what is said of each.
+/// Returns servers without an acceptable manifest if build 5 is the newest known, and a part of the
+/// message for each.
 fn bad_servers(signer: &Signer) -> Vec<(Server, &'static str)> {
     let serve = |reply: Reply| {
         let server = Server::start();
@@ -216,7 +217,7 @@ fn bad_servers(signer: &Signer) -> Vec<(Server, &'static str)> {
         (signed(&Claims { exp: Some(now() - 600), ..claims(&release(9)) }), "expired"),
         (signed(&claims(&Release { variant: "fed".parse().unwrap(), ..release(9) })), "is for fed"),
         (signed(&claims(&Release { build: 0, ..release(9) })), "build 0"),
-        (signed(&claims(&release(4))), "build 4, which is older than build 5"),
+        (signed(&claims(&release(4))), "build 4, which is older than the known build 5"),
         (serve(Reply::status(404)), "404"),
         (serve(Reply::status(503)), "503"),
         (serve(Reply::ok("x".repeat(2 << 20))), "more than 1048576"),
@@ -227,27 +228,27 @@ fn bad_servers(signer: &Signer) -> Vec<(Server, &'static str)> {
 }
 
 #[test]
-fn mirrors_are_tried_in_turn() {
+fn tries_mirrors_in_order() {
     let signer = Signer::new();
-    let asking = Asking { newest: Some(5), ..signer.asking() };
+    let query = Query { newest: Some(5), ..signer.query() };
     let bad = bad_servers(&signer);
     let (good, better) = (signer.cdn(6), signer.cdn(7));
-    // A port that was free a moment ago.
+    // A port on which most likely nothing listens.
     let free = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     let unreachable = format!("http://{free}");
     for base in
         bad.iter().map(|(server, _)| server.url.as_str()).chain([unreachable.as_str(), "/no"])
     {
-        let found = ask(&asking, &[base, &good.url, &better.url]).unwrap();
+        let found = fetch(&query, &[base, &good.url, &better.url]).unwrap();
         assert_eq!(found.release().build, 6, "{base}");
     }
-    // The first that is acceptable; the others are left alone.
+    // The mirrors after the first acceptable one get no request.
     assert!(better.asked().is_empty());
-    // None: each one is named, with its reason.
+    // Without an acceptable manifest, the error has each mirror's reason.
     let mut bases: Vec<&str> = bad.iter().map(|(server, _)| server.url.as_str()).collect();
     bases.push(&unreachable);
-    let error = ask(&asking, &bases).unwrap_err().to_string();
-    assert!(error.contains("none of the 14 CDNs"), "{error}");
+    let error = fetch(&query, &bases).unwrap_err().to_string();
+    assert!(error.contains("any of the 14 CDNs"), "{error}");
     for (server, said) in &bad {
         let part = error.split(&format!("[{}] ", server.url)).nth(1).unwrap();
         assert!(part.split("; [").next().unwrap().contains(said), "no {said:?} in: {part}");
@@ -256,48 +257,48 @@ fn mirrors_are_tried_in_turn() {
 }
 
 #[test]
-fn what_was_seen_stays_seen() {
+fn rejects_older_build_than_newest_known() {
     let signer = Signer::new();
     let (old, new) = (signer.cdn(4), signer.cdn(6));
-    let with = |newest| Asking { newest, ..signer.asking() };
-    // A stale mirror is taken where nothing is known, and hides nothing that was seen.
-    assert_eq!(ask(&with(None), &[&old.url, &new.url]).unwrap().release().build, 4);
-    assert_eq!(ask(&with(Some(4)), &[&old.url, &new.url]).unwrap().release().build, 4);
-    assert_eq!(ask(&with(Some(5)), &[&old.url, &new.url]).unwrap().release().build, 6);
-    let error = ask(&with(Some(5)), &[&old.url]).unwrap_err();
+    let with = |newest| Query { newest, ..signer.query() };
+    // A mirror that is out of date is accepted if no newer build is known, and skipped otherwise.
+    assert_eq!(fetch(&with(None), &[&old.url, &new.url]).unwrap().release().build, 4);
+    assert_eq!(fetch(&with(Some(4)), &[&old.url, &new.url]).unwrap().release().build, 4);
+    assert_eq!(fetch(&with(Some(5)), &[&old.url, &new.url]).unwrap().release().build, 6);
+    let error = fetch(&with(Some(5)), &[&old.url]).unwrap_err();
     assert!(matches!(error, CandidateError::Older { found: 4, newest: 5, .. }), "{error}");
 }
 
 #[test]
-fn artifacts_are_asked_for_beside_the_manifest_first() {
+fn artifact_urls_begin_next_to_manifest() {
     let signer = Signer::new();
     let (bad, good) = (Server::start(), signer.cdn(6));
-    let found = signer.ask(&[&bad.url, &good.url, "/mnt/cdn"]).unwrap();
+    let found = signer.fetch(&[&bad.url, &good.url, "/mnt/cdn"]).unwrap();
     let initrd = &found.release().artifacts[1];
-    let sources = found.sources(initrd, &[]).unwrap();
+    let urls = found.artifact_urls(initrd, &[]).unwrap();
     let expected = [&good.url, &bad.url, "/mnt/cdn"].map(|base| format!("{base}/6.initrd"));
-    assert_eq!(sources, expected);
-    // A full address is the same for every mirror, and at home at one of them only.
+    assert_eq!(urls, expected);
+    // An absolute URL is the same for every mirror, and has the origin of only one of them.
     let full = protocol::Artifact { url: format!("{}/y", good.url), ..initrd.clone() };
-    assert_eq!(found.sources(&full, &[]).unwrap(), [full.url.as_str()]);
+    assert_eq!(found.artifact_urls(&full, &[]).unwrap(), [full.url.as_str()]);
     let other = protocol::Artifact { url: format!("{}/y", bad.url), ..initrd.clone() };
-    assert!(found.sources(&other, &[]).is_err());
+    assert!(found.artifact_urls(&other, &[]).is_err());
     assert_eq!(
-        found.sources(&other, std::slice::from_ref(&bad.url)).unwrap(),
+        found.artifact_urls(&other, std::slice::from_ref(&bad.url)).unwrap(),
         [other.url.as_str()]
     );
 }
 
 #[test]
-fn a_manifest_that_trickles_is_given_up() {
+fn gives_up_on_slow_manifest() {
     let (signer, server) = (Signer::new(), Server::start());
     let pause = Some(Duration::from_millis(20));
     server.put(&path(), Reply { pause, ..Reply::ok(signer.token(1)) });
-    let times = Times { manifest: Duration::from_millis(500), ..times() };
-    let cdn = Cdn::with_environment(&Network::default(), &[], times, &|_| None).unwrap();
+    let timeouts = Timeouts { manifest: Duration::from_millis(500), ..timeouts() };
+    let cdn = Cdn::with_environment(&Network::default(), &[], timeouts, &|_| None).unwrap();
     let since = Instant::now();
     let error =
-        signer.asking().ask(&cdn, std::slice::from_ref(&server.url)).unwrap_err().to_string();
+        signer.query().fetch(&cdn, std::slice::from_ref(&server.url)).unwrap_err().to_string();
     assert!(error.contains("timeout") && since.elapsed() < Duration::from_secs(10), "{error}");
     assert_eq!(server.asked().len(), 1);
 }
@@ -309,16 +310,16 @@ fn redirecting(status: u16, to: &str) -> Server {
 }
 
 #[test]
-fn redirects_within_the_origin_are_followed() {
+fn follows_redirects_within_origin() {
     let signer = Signer::new();
     for status in [301, 302, 303, 307, 308] {
         for to in ["/elsewhere?token=SECRET", "elsewhere?token=SECRET"] {
             let server = redirecting(status, to);
             server.put("/elsewhere?token=SECRET", Reply::ok(signer.token(3)));
-            assert_eq!(signer.ask(&[&server.url]).unwrap().release().build, 3);
+            assert_eq!(signer.fetch(&[&server.url]).unwrap().release().build, 3);
         }
     }
-    // Five are, six are not.
+    // Five redirects are followed, the sixth is not.
     for (steps, is_followed) in [(5, true), (6, false)] {
         let server = redirecting(302, "/1");
         for n in 1..steps {
@@ -326,7 +327,7 @@ fn redirects_within_the_origin_are_followed() {
             server.put(&format!("/{n}"), Reply::status(302).header(next));
         }
         server.put(&format!("/{steps}"), Reply::ok(signer.token(3)));
-        let found = signer.ask(&[&server.url]);
+        let found = signer.fetch(&[&server.url]);
         assert_eq!(found.is_ok(), is_followed);
         let said = found.map_or_else(|error| error.to_string(), |_| String::new());
         assert!(is_followed || said.contains("more than 5 times"), "{said}");
@@ -335,18 +336,18 @@ fn redirects_within_the_origin_are_followed() {
 }
 
 #[test]
-fn redirects_elsewhere_are_not_unless_allowed() {
+fn follows_redirects_to_other_origins_only_if_allowed() {
     let (signer, other) = (Signer::new(), Server::start());
     other.put("/x", Reply::ok(signer.token(3)));
     let server = redirecting(302, &format!("{}/x", other.url));
-    let error = signer.ask(&[&server.url]).unwrap_err().to_string();
+    let error = signer.fetch(&[&server.url]).unwrap_err().to_string();
     for said in ["302", &format!("redirects to {}", other.url), "not followed", "allowedOrigins"] {
         assert!(error.contains(said), "{error}");
     }
     assert!(other.asked().is_empty());
     let allowed = [other.url.clone()];
-    let cdn = Cdn::with_environment(&Network::default(), &allowed, times(), &|_| None).unwrap();
-    let found = signer.asking().ask(&cdn, std::slice::from_ref(&server.url)).unwrap();
+    let cdn = Cdn::with_environment(&Network::default(), &allowed, timeouts(), &|_| None).unwrap();
+    let found = signer.query().fetch(&cdn, std::slice::from_ref(&server.url)).unwrap();
     assert_eq!(found.release().build, 3);
 
     let port = server.url.rsplit(':').next().unwrap();
@@ -364,7 +365,7 @@ fn redirects_elsewhere_are_not_unless_allowed() {
         String::new(),
     ] {
         let server = redirecting(307, &to);
-        let error = signer.ask(&[&server.url]).unwrap_err().to_string();
+        let error = signer.fetch(&[&server.url]).unwrap_err().to_string();
         assert!(error.contains("not followed") && !error.contains("SECRET"), "{to}: {error}");
         assert!(error.len() < 1000, "{} bytes", error.len());
         assert_eq!(server.asked().len(), 1);
@@ -372,7 +373,7 @@ fn redirects_elsewhere_are_not_unless_allowed() {
 }
 
 #[test]
-fn an_artifact_may_be_redirected_too() {
+fn follows_redirect_of_artifact() {
     let world = World::new();
     world.publish(2);
     world.cdn.put("/2.initrd", Reply::status(302).header("Location: /store/2"));

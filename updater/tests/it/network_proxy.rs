@@ -1,4 +1,4 @@
-//! Certificates, and a real proxy.
+//! Certificate authorities, and requests through tinyproxy.
 
 use std::fs;
 use std::net::{TcpListener, TcpStream};
@@ -12,16 +12,16 @@ use rustls::ServerConfig;
 use rustls::crypto::aws_lc_rs;
 use rustls::pki_types::PrivatePkcs8KeyDer;
 use tempfile::TempDir;
-use updater::cdn::{Answered, Cdn, FetchError};
+use updater::cdn::{Cdn, FetchError, ManifestResponse};
 use updater::config::Network;
 
-use crate::network::{Memory, artifact, bytes, client, times};
+use crate::network::{Memory, artifact, bytes, client, timeouts};
 use crate::server::{End, Reply, Server};
 use crate::world::World;
 
 const SIZE: usize = 300_000;
 
-/// An authority that nobody knows.
+/// A private certificate authority.
 pub struct Authority {
     directory: TempDir,
     issuer: Issuer<'static, KeyPair>,
@@ -47,7 +47,7 @@ impl Authority {
         Network { authorities: vec![self.path()], ..Network::default() }
     }
 
-    /// A server with a certificate for this name.
+    /// Starts a server with a certificate for this name.
     fn serve(&self, name: &str) -> Server {
         serving(Server::start_tls(self.config(name)))
     }
@@ -84,24 +84,26 @@ fn get(cdn: &Cdn, url: &str) -> Result<(), FetchError> {
     Ok(())
 }
 
-/// The same as a manifest, which has a deadline.
+/// Gets the file as a manifest, whose request has a deadline.
 fn get_small(cdn: &Cdn, url: &str) {
-    let answered = cdn.manifest(&format!("{url}/x"), SIZE, None).unwrap();
-    assert!(matches!(answered, Answered::Changed { bytes: found, .. } if found == bytes(SIZE)));
+    let response = cdn.manifest(&format!("{url}/x"), SIZE, None).unwrap();
+    assert!(
+        matches!(response, ManifestResponse::Modified { bytes: found, .. } if found == bytes(SIZE))
+    );
 }
 
 #[track_caller]
-fn refused(cdn: &Cdn, url: &str, said: &[&str]) {
+fn assert_fails(cdn: &Cdn, url: &str, message_parts: &[&str]) {
     let error = get(cdn, url).unwrap_err().to_string();
-    for text in said {
+    for text in message_parts {
         assert!(error.contains(text), "no {text:?} in: {error}");
     }
     assert!(!error.contains("SECRET"), "{error}");
 }
 
 #[test]
-fn an_authority_of_ones_own() {
-    // By the same name, as one that was made anew.
+fn trusts_configured_authority() {
+    // Both authorities have the same name, as after a new key was generated.
     let (ours, other) = (Authority::new(), Authority::new());
     let server = ours.serve("127.0.0.1");
     get(&client(&ours.network()), &server.url).unwrap();
@@ -110,32 +112,36 @@ fn an_authority_of_ones_own() {
     get_small(&client(&both), &server.url);
     let before = server.asked().len();
     for network in [Network::default(), other.network()] {
-        refused(&client(&network), &server.url, &["not trusted here", "\"ca\"", "in between"]);
+        assert_fails(
+            &client(&network),
+            &server.url,
+            &["not trusted here", "\"ca\"", "intercepted"],
+        );
     }
     let misnamed = ours.serve("other.example");
-    refused(&client(&ours.network()), &misnamed.url, &["cannot get", "not valid for name"]);
+    assert_fails(&client(&ours.network()), &misnamed.url, &["cannot get", "not valid for name"]);
     assert_eq!(server.asked().len() + misnamed.asked().len(), before);
-    // Something else than TLS.
+    // A server without TLS.
     let plain = serving(Server::start()).url.replace("http:", "https:");
-    refused(&client(&ours.network()), &plain, &["cannot get"]);
+    assert_fails(&client(&ours.network()), &plain, &["cannot get"]);
     let gone = Network { authorities: vec!["/no/such/ca.pem".into()], ..Network::default() };
-    let error = Cdn::new(&gone, &[], times()).err().unwrap().to_string();
+    let error = Cdn::new(&gone, &[], timeouts()).err().unwrap().to_string();
     assert!(error.contains("\"ca\" in /no/such/ca.pem: No such file"), "{error}");
 }
 
 #[test]
-fn from_https_nothing_leads_to_http() {
+fn rejects_redirect_from_https_to_http() {
     let ours = Authority::new();
     let (server, plain) = (ours.serve("127.0.0.1"), serving(Server::start()));
     server.put("/x", Reply::status(302).header(format!("Location: {}/x", plain.url)));
     let allowed = [plain.url.clone()];
-    let cdn = Cdn::with_environment(&ours.network(), &allowed, times(), &|_| None).unwrap();
-    refused(&cdn, &server.url, &["302", &plain.url, "not followed"]);
+    let cdn = Cdn::with_environment(&ours.network(), &allowed, timeouts(), &|_| None).unwrap();
+    assert_fails(&cdn, &server.url, &["302", &plain.url, "not followed"]);
     assert!(plain.asked().is_empty());
 }
 
 #[test]
-fn what_breaks_under_tls_is_resumed_too() {
+fn resumes_after_interruption_of_tls() {
     let ours = Authority::new();
     let server = ours.serve("127.0.0.1");
     for end in [End::Close, End::Reset] {
@@ -145,7 +151,7 @@ fn what_breaks_under_tls_is_resumed_too() {
     assert_eq!(server.asked().len(), 6);
 }
 
-/// A proxy that was not written by us.
+/// A running tinyproxy.
 struct Tinyproxy {
     directory: TempDir,
     child: Child,
@@ -153,12 +159,14 @@ struct Tinyproxy {
 }
 
 impl Tinyproxy {
-    /// With this in its configuration; `None`, said loudly, where there is no such program.
+    /// Starts tinyproxy with additional lines of configuration. If it is not installed, returns `None` with a
+    /// message, or panics in CI.
     fn start(more: &str) -> Option<Self> {
-        let is_there = Command::new("tinyproxy").arg("-v").stdout(Stdio::null()).status().is_ok();
-        if !is_there {
+        let is_installed =
+            Command::new("tinyproxy").arg("-v").stdout(Stdio::null()).status().is_ok();
+        if !is_installed {
             assert!(std::env::var("CI").is_err(), "tinyproxy is needed for this test");
-            eprintln!("SKIPPED: there is no tinyproxy here");
+            eprintln!("SKIPPED: tinyproxy is not installed");
             return None;
         }
         let directory = tempfile::tempdir().unwrap();
@@ -189,7 +197,7 @@ impl Tinyproxy {
         Network { proxy, ..Network::default() }
     }
 
-    /// The request lines that it has seen.
+    /// Returns the request lines in its log.
     fn seen(&self) -> Vec<String> {
         let log = fs::read_to_string(self.directory.path().join("log")).unwrap();
         let line = |line: &str| Some(line.split_once("Request (file descriptor")?.1.to_owned());
@@ -200,15 +208,15 @@ impl Tinyproxy {
 
 impl Drop for Tinyproxy {
     fn drop(&mut self) {
-        // It may have ended by itself.
+        // Fails if it has already exited.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
 }
 
 #[test]
-fn by_a_real_proxy_plain_requests_are_forwarded_and_tls_is_tunnelled() {
-    // As most are set up: tunnels to one port only.
+fn proxy_forwards_http_and_tunnels_https() {
+    // Like most proxies, it allows tunnels to one port only.
     let ours = Authority::new();
     let (plain, tls) = (serving(Server::start()), ours.serve("127.0.0.1"));
     let port = tls.url.rsplit(':').next().unwrap();
@@ -233,15 +241,15 @@ fn by_a_real_proxy_plain_requests_are_forwarded_and_tls_is_tunnelled() {
     assert_eq!(count(format!("CONNECT 127.0.0.1:{port} HTTP/1.1")), 7, "{seen:?}");
     assert_eq!(seen.len(), 15);
 
-    // Who is named in no_proxy is reached straight.
-    let straight = Network { no_proxy: vec!["127.0.0.0/8".into()], ..network };
-    get(&client(&straight), &plain.url).unwrap();
-    get(&client(&straight), &tls.url).unwrap();
+    // A host in no_proxy is reached directly.
+    let direct = Network { no_proxy: vec!["127.0.0.0/8".into()], ..network };
+    get(&client(&direct), &plain.url).unwrap();
+    get(&client(&direct), &tls.url).unwrap();
     assert_eq!(proxy.seen().len(), 15);
 }
 
 #[test]
-fn a_real_proxy_with_a_password() {
+fn authenticates_to_proxy() {
     let ours = Authority::new();
     let (plain, tls) = (serving(Server::start()), ours.serve("127.0.0.1"));
     let Some(proxy) = Tinyproxy::start("BasicAuth etcha SECRET1") else { return };
@@ -256,31 +264,31 @@ fn a_real_proxy_with_a_password() {
         for server in [&plain, &tls] {
             match is_good {
                 true => get(&with(credentials), &server.url).unwrap(),
-                false => refused(&with(credentials), &server.url, &[&address]),
+                false => assert_fails(&with(credentials), &server.url, &[&address]),
             }
         }
     }
-    refused(&with(""), &plain.url, &["407", &address, "user:password@host:port"]);
-    refused(&with(""), &tls.url, &["407", &address, "proxy"]);
-    // Tinyproxy's own answer to a wrong password.
-    refused(&with("etcha:SECRET@"), &plain.url, &["401", &address, "or a proxy"]);
+    assert_fails(&with(""), &plain.url, &["407", &address, "user:password@host:port"]);
+    assert_fails(&with(""), &tls.url, &["407", &address, "proxy"]);
+    // Tinyproxy responds with 401 to a wrong password.
+    assert_fails(&with("etcha:SECRET@"), &plain.url, &["401", &address, "or a proxy"]);
     assert!(plain.asked().iter().all(|r| r.header("proxy-authorization").is_none()));
 }
 
 #[test]
-fn a_proxy_that_is_not_there_is_named() {
+fn error_names_unreachable_proxy() {
     let free = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     let server = serving(Server::start());
     let proxy = Some(format!("http://user:SECRET@{free}"));
     let cdn = client(&Network { proxy, ..Network::default() });
     let said = format!("through the proxy http://{free}");
-    refused(&cdn, &server.url, &[&said, "refused"]);
-    refused(&cdn, &server.url.replace("http:", "https:"), &[&said, "refused"]);
+    assert_fails(&cdn, &server.url, &[&said, "refused"]);
+    assert_fails(&cdn, &server.url.replace("http:", "https:"), &[&said, "refused"]);
     assert!(server.asked().is_empty());
 }
 
 #[test]
-fn the_updater_goes_by_the_environments_proxy() {
+fn updater_uses_proxy_of_environment() {
     let Some(proxy) = Tinyproxy::start("") else { return };
     let world = World::new();
     let run = |proxy: &str, no_proxy: &str| {

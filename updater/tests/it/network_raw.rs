@@ -1,4 +1,4 @@
-//! Answers that no library would write, byte by byte.
+//! Malformed and endless responses, written byte by byte.
 
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
@@ -10,22 +10,22 @@ use protocol::esp::Slot::B;
 use protocol::token::sign;
 use rustls::ServerConnection;
 use serde_json::json;
-use updater::cdn::{Cdn, Retries, Times};
+use updater::cdn::{Cdn, Retries, Timeouts};
 use updater::config::Network;
 
-use crate::network::{Memory, bytes, hasty as patient, plain, times};
+use crate::network::{Memory, bytes, plain, timeouts, with_stall_timeout};
 use crate::network_proxy::Authority;
 use crate::world::{World, claims, content, release};
 
 const SIZE: usize = 200_000;
-/// A silence of this length is a stall.
+/// The stall timeout of the clients.
 const STALL: Duration = Duration::from_millis(300);
-/// As long goes on what would go on for ever.
+/// The duration of a response that never ends.
 const FOREVER: Duration = Duration::from_secs(30);
-/// Two stalls and as much again for every step of a slow machine.
-const SOON: Duration = Duration::from_secs(10);
+/// The time in which a client must give up: two stall timeouts, and a margin for a slow machine.
+const GIVE_UP_TIME: Duration = Duration::from_secs(10);
 
-/// Does this with every connection. Says where.
+/// Calls `serve` for every connection. Returns the address.
 fn listen(
     serve: impl Fn(TcpStream) -> std::io::Result<()> + Send + Sync + 'static,
 ) -> std::net::SocketAddr {
@@ -35,14 +35,14 @@ fn listen(
     std::thread::spawn(move || {
         for stream in listener.incoming().flatten() {
             let serve = serve.clone();
-            // A client that hangs up is no failure of the test.
+            // The client may close the connection early, so errors are ignored.
             std::thread::spawn(move || serve(stream));
         }
     });
     address
 }
 
-/// Reads a request; an empty one if there is none.
+/// Reads the head of a request. It is empty if the connection was closed.
 fn request(stream: &mut impl Read) -> std::io::Result<String> {
     let mut head = Vec::new();
     let mut byte = [0];
@@ -52,7 +52,7 @@ fn request(stream: &mut impl Read) -> std::io::Result<String> {
     Ok(String::from_utf8_lossy(&head).into_owned())
 }
 
-/// Sends this again and again, with pauses or as fast as it goes.
+/// Sends the bytes repeatedly with a pause in between.
 fn repeat(stream: &mut impl Write, bytes: &[u8], pause: Duration) -> std::io::Result<()> {
     let since = Instant::now();
     while since.elapsed() < FOREVER {
@@ -62,15 +62,15 @@ fn repeat(stream: &mut impl Write, bytes: &[u8], pause: Duration) -> std::io::Re
     Ok(())
 }
 
-/// Two attempts, and not much time for either.
-fn hasty() -> Times {
-    let retries = Retries { attempts: 2, ..times().download_retries };
-    Times {
+/// Two attempts with short timeouts.
+fn short_timeouts() -> Timeouts {
+    let retries = Retries { attempts: 2, ..timeouts().download_retries };
+    Timeouts {
         connect: STALL,
         stall: STALL,
         manifest: 2 * STALL,
         download_retries: retries,
-        ..times()
+        ..timeouts()
     }
 }
 
@@ -81,35 +81,35 @@ fn fetch(cdn: &Cdn, url: &str) -> Result<(), String> {
     Ok(())
 }
 
-/// It ends, and says that nothing of use came in time.
+/// Asserts that an operation soon fails with a timeout.
 #[track_caller]
-fn gives_up<T>(kind: &str, what: impl FnOnce() -> Result<T, String>) {
+fn assert_times_out<T>(kind: &str, what: impl FnOnce() -> Result<T, String>) {
     let since = Instant::now();
-    let error = what().err().unwrap_or_else(|| panic!("{kind}: it was taken"));
+    let error = what().err().unwrap_or_else(|| panic!("{kind}: it was accepted"));
     assert!(error.contains("timeout"), "{kind}: {error}");
-    assert!(since.elapsed() < SOON, "{kind}: {:?}", since.elapsed());
+    assert!(since.elapsed() < GIVE_UP_TIME, "{kind}: {:?}", since.elapsed());
 }
 
 const CHUNKED: &str = "HTTP/1.1 200 X\r\nTransfer-Encoding: chunked\r\n\r\n";
 
 #[test]
-fn what_is_nothing_yet_is_not_waited_for_for_ever() {
-    let cdn = Cdn::with_environment(&Network::default(), &[], hasty(), &|_| None).unwrap();
+fn times_out_on_endless_chunk_framing() {
+    let cdn = Cdn::with_environment(&Network::default(), &[], short_timeouts(), &|_| None).unwrap();
     let drip = Duration::from_millis(20);
     for (kind, first, then, pause) in [
-        ("trailers now and then", "0\r\n", "X: y\r\n".to_owned(), drip),
-        ("trailers without end", "0\r\n", "X: y\r\n".repeat(1000), Duration::ZERO),
-        ("the size of a chunk", "", "0".to_owned(), drip),
-        ("the end of a chunk", "1\r\nx", " ".to_owned(), drip),
+        ("slow trailers", "0\r\n", "X: y\r\n".to_owned(), drip),
+        ("endless trailers", "0\r\n", "X: y\r\n".repeat(1000), Duration::ZERO),
+        ("an endless chunk size", "", "0".to_owned(), drip),
+        ("no line end after a chunk", "1\r\nx", " ".to_owned(), drip),
     ] {
         let address = listen(move |mut stream| {
             request(&mut stream)?;
             stream.write_all(format!("{CHUNKED}{first}").as_bytes())?;
             repeat(&mut stream, then.as_bytes(), pause)
         });
-        gives_up(kind, || fetch(&cdn, &format!("http://{address}/x")));
+        assert_times_out(kind, || fetch(&cdn, &format!("http://{address}/x")));
     }
-    // Whoever has it all needs no more of it.
+    // After the last byte of the file, trailers are not awaited.
     let address = listen(move |mut stream| {
         request(&mut stream)?;
         stream.write_all(format!("{CHUNKED}{SIZE:x}\r\n").as_bytes())?;
@@ -118,15 +118,15 @@ fn what_is_nothing_yet_is_not_waited_for_for_ever() {
         repeat(&mut stream, b"X: y\r\n", drip)
     });
     let since = Instant::now();
-    fetch(&patient(Duration::from_secs(2)), &format!("http://{address}/x")).unwrap();
-    assert!(since.elapsed() < SOON);
+    fetch(&with_stall_timeout(Duration::from_secs(2)), &format!("http://{address}/x")).unwrap();
+    assert!(since.elapsed() < GIVE_UP_TIME);
 }
 
 #[test]
-fn half_a_tls_record_is_not_waited_for_for_ever() {
+fn times_out_on_incomplete_tls_records() {
     let ours = Authority::new();
-    let cdn = Cdn::with_environment(&ours.network(), &[], hasty(), &|_| None).unwrap();
-    for kind in ["half a handshake", "half a record", "records with nothing in them"] {
+    let cdn = Cdn::with_environment(&ours.network(), &[], short_timeouts(), &|_| None).unwrap();
+    for kind in ["half a handshake", "half a record", "empty records"] {
         let config = Arc::new(ours.config("127.0.0.1"));
         let address = listen(move |mut stream| {
             let pause = Duration::from_millis(20);
@@ -158,27 +158,28 @@ fn half_a_tls_record_is_not_waited_for_for_ever() {
             }
             Ok(())
         });
-        gives_up(kind, || fetch(&cdn, &format!("https://{address}/x")));
+        assert_times_out(kind, || fetch(&cdn, &format!("https://{address}/x")));
     }
 }
 
 #[test]
-fn a_proxy_is_not_waited_for_for_ever() {
+fn times_out_on_endless_proxy_response() {
     let proxy = listen(|mut stream| {
         stream.write_all(b"HTTP/1.1 200 X\r\nX: ")?;
         repeat(&mut stream, b"y", Duration::from_millis(20))
     });
     let variable = |name: &str| (name == "https_proxy").then(|| format!("http://{proxy}"));
-    let cdn = Cdn::with_environment(&Network::default(), &[], hasty(), &variable).unwrap();
+    let cdn = Cdn::with_environment(&Network::default(), &[], short_timeouts(), &variable).unwrap();
     let url = "https://cdn.example/x";
-    gives_up("a file", || fetch(&cdn, url));
-    gives_up("a manifest", || cdn.manifest(url, 1000, None).map_err(|error| error.to_string()));
+    assert_times_out("a file", || fetch(&cdn, url));
+    assert_times_out("a manifest", || {
+        cdn.manifest(url, 1000, None).map_err(|error| error.to_string())
+    });
 }
 
-/// Each is the file, or an error that says why not: whatever it is, it is not taken for another file,
-/// and a server library that reads it in another way changes nothing.
+/// Each response yields the correct file or a specific error, never other data.
 #[test]
-fn odd_answers_are_the_file_or_an_error() {
+fn malformed_responses_yield_file_or_error() {
     let head = |lines: &str| format!("HTTP/1.1 200 X\r\n{lines}\r\n\r\n").into_bytes();
     let body = |lines: &str| [head(lines), bytes(SIZE)].concat();
     let chunk = |size: &str, end: &str| {
@@ -187,9 +188,13 @@ fn odd_answers_are_the_file_or_an_error() {
     };
     let size = format!("{SIZE:x}");
     let with = |text: &str| text.replace("SIZE", &SIZE.to_string());
-    for (kind, answer, said) in [
-        ("one length twice", body(&with("Content-Length: SIZE\r\nContent-Length: SIZE")), ""),
-        ("two lengths", body(&with("Content-Length: SIZE\r\nContent-Length: 5")), "content-length"),
+    for (kind, response, expected) in [
+        ("the same length twice", body(&with("Content-Length: SIZE\r\nContent-Length: SIZE")), ""),
+        (
+            "two different lengths",
+            body(&with("Content-Length: SIZE\r\nContent-Length: 5")),
+            "content-length",
+        ),
         ("a length with a sign", body(&with("Content-Length: +SIZE")), "content-length"),
         ("a length of 77 bits", body("Content-Length: 99999999999999999999999"), "content-length"),
         (
@@ -203,39 +208,41 @@ fn odd_answers_are_the_file_or_an_error() {
         ),
         ("a chunk with an extension", chunk(&format!("{size};a=b"), "\r\n0\r\n\r\n"), ""),
         ("trailers", chunk(&size, "\r\n0\r\nX: y\r\n\r\n"), ""),
-        ("the largest chunk", chunk("ffffffffffffffff", "more"), "more than the 200000"),
-        ("a larger one", chunk("10000000000000000", ""), "chunk"),
-        ("a negative one", chunk("-5", ""), "chunk"),
-        ("chunks without an end", chunk(&size, "\r\n"), ""),
-        ("chunks without a line end", chunk("5", ""), "ended after 5 of"),
+        ("the largest chunk size", chunk("ffffffffffffffff", "more"), "more than the 200000"),
+        ("a chunk size of 65 bits", chunk("10000000000000000", ""), "chunk"),
+        ("a negative chunk size", chunk("-5", ""), "chunk"),
+        ("no last chunk", chunk(&size, "\r\n"), ""),
+        ("no line end after a chunk", chunk("5", ""), "ended after 5 of"),
         (
-            "more than the length",
+            "data after the length",
             [body(&with("Content-Length: SIZE")), b"more".to_vec()].concat(),
             "",
         ),
         ("HTTP/0.9", bytes(SIZE), "HTTP version"),
         ("HTTP/1.0", [b"HTTP/1.0 200 X\r\n\r\n".to_vec(), bytes(SIZE)].concat(), ""),
         ("HTTP/2", b"HTTP/2 200\r\n\r\n".to_vec(), "HTTP version"),
-        ("TLS", vec![21, 3, 3, 0, 2, 2, 70], "cannot get"),
-        ("nothing", Vec::new(), "disconnected"),
-        ("another protocol", b"HTTP/1.1 101 X\r\nUpgrade: x\r\n\r\n".to_vec(), "101"),
+        ("a TLS alert", vec![21, 3, 3, 0, 2, 2, 70], "cannot get"),
+        ("an empty response", Vec::new(), "disconnected"),
+        ("a protocol upgrade", b"HTTP/1.1 101 X\r\nUpgrade: x\r\n\r\n".to_vec(), "101"),
         ("a header without a colon", body(&with("garbage\r\nContent-Length: SIZE")), "header"),
         ("a NUL", body(&with("X: \0\r\nContent-Length: SIZE")), "header"),
     ] {
         let address = listen(move |mut stream| {
             request(&mut stream)?;
-            stream.write_all(&answer)?;
+            stream.write_all(&response)?;
             stream.shutdown(Shutdown::Write)
         });
         match fetch(&plain(), &format!("http://{address}/x")) {
-            Ok(()) => assert_eq!(said, "", "{kind} was taken"),
-            Err(error) => assert!(!said.is_empty() && error.contains(said), "{kind}: {error}"),
+            Ok(()) => assert_eq!(expected, "", "{kind} was accepted"),
+            Err(error) => {
+                assert!(!expected.is_empty() && error.contains(expected), "{kind}: {error}")
+            }
         }
     }
 }
 
 #[test]
-fn chunks_that_are_cut_anywhere_are_resumed() {
+fn resumes_after_interruption_within_chunk() {
     for end in ["", "\r", "\r\n", "\r\n3", "\r\n3e8", "\r\n3e8\r", "\r\n3e8\r\n", "\r\n0\r\n"] {
         let address = listen(move |mut stream| {
             let half = SIZE / 2;
@@ -249,7 +256,7 @@ fn chunks_that_are_cut_anywhere_are_resumed() {
             stream.write_all(end.as_bytes())
         });
         let result = fetch(&plain(), &format!("http://{address}/x"));
-        // What says that it ends there was not cut.
+        // A last chunk marks the end of the body, so this response was not interrupted.
         match end {
             "\r\n0\r\n" => assert!(result.unwrap_err().contains("ended after 100000")),
             _ => assert_eq!(result, Ok(()), "{end:?}"),
@@ -257,9 +264,10 @@ fn chunks_that_are_cut_anywhere_are_resumed() {
     }
 }
 
-/// A body behind an answer to HEAD, and more than was announced: the next answer comes without it.
+/// A body after the response to HEAD, and data after the announced length, are not parsed as the next
+/// response.
 #[test]
-fn what_comes_behind_an_answer_is_not_the_next_answer() {
+fn ignores_data_after_response() {
     for more in ["<html>", "HTTP/1.1 404 X\r\nContent-Length: 0\r\n\r\n"] {
         let world = World::new();
         let token = sign(&world.key, &claims(&release(2))).unwrap();
@@ -275,7 +283,7 @@ fn what_comes_behind_an_answer_is_not_the_next_answer() {
                 let head = format!("HTTP/1.1 200 X\r\nContent-Length: {}\r\n\r\n", body.len());
                 let sent = if asked.starts_with("GET") { &body[..] } else { &[] };
                 stream.write_all(&[head.as_bytes(), sent].concat())?;
-                // Whoever asks at once has asked by then.
+                // Gives a client that reuses the connection time to send its next request.
                 std::thread::sleep(Duration::from_millis(50));
                 stream.write_all(more.as_bytes())?;
             }

@@ -1,4 +1,4 @@
-//! Keys change from release to release: what docs/keys.md says.
+//! Key rotation, as described in docs/keys.md.
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -11,13 +11,13 @@ use serde_json::json;
 use crate::server::Reply;
 use crate::world::{World, claims, content, release, target};
 
-/// The CDN offers the n-th release, signed with this key.
+/// Publishes the n-th release, signed with this key.
 fn publish(world: &World, n: u64, key: &PrivateKey) {
     world.publish(n);
     world.publish_token(sign(key, &claims(&release(n))).unwrap());
 }
 
-/// The host reboots into the slot and finds it healthy; its image trusts these keys.
+/// Boots the slot and confirms it; its image trusts these keys.
 #[track_caller]
 fn run_on(world: &World, slot: Slot, keys: &[&PrivateKey]) {
     assert!(world.rebooted());
@@ -32,7 +32,7 @@ fn trust(world: &World, keys: &[&PrivateKey]) {
 }
 
 #[track_caller]
-fn refused(world: &World) {
+fn assert_update_rejected(world: &World) {
     let before = world.tree();
     world.run(&["update"]).failed(&["is not to be trusted", "not trusted here"]);
     world.run(&["check"]).failed(&["not trusted here"]);
@@ -45,15 +45,15 @@ fn keys_rotate_through_releases() {
     let (one, two, three) = (world.key.clone(), PrivateKey::generate(), PrivateKey::generate());
     trust(&world, &[&one]);
     publish(&world, 2, &two);
-    refused(&world);
+    assert_update_rejected(&world);
 
-    // Signed with the first key; its image trusts the second one, too.
+    // Release 2 is signed with the first key, and its image also trusts the second one.
     publish(&world, 2, &one);
     world.run(&["update"]).ended(0);
     world.assert_slot(B, 2);
     run_on(&world, B, &[&one, &two]);
 
-    // Signed with the second; the slot that it replaces is still one that verifies.
+    // Release 3 is signed with the second key.
     publish(&world, 3, &two);
     world.run(&["update"]).ended(0);
     world.assert_slot(A, 3);
@@ -61,9 +61,9 @@ fn keys_rotate_through_releases() {
     run_on(&world, A, &[&two, &three]);
     world.assert_slot(A, 3);
 
-    // The first key is of no use any more: neither for what is new, nor for what lies in a slot.
+    // The first key is no longer trusted, neither for new releases nor for those in the slots.
     publish(&world, 4, &one);
-    refused(&world);
+    assert_update_rejected(&world);
     let status = world.run(&["status", "--json"]).ended(0).json();
     assert_eq!(status["slots"]["b"]["state"], "damaged", "{status}");
     publish(&world, 4, &three);
@@ -71,9 +71,10 @@ fn keys_rotate_through_releases() {
     world.assert_slot(B, 4);
 }
 
-/// The publisher drops a key at once, since it was stolen say: the slot to go back to is signed with it.
+/// The publisher revokes a key at once, for example because it was stolen, and the fallback slot is signed
+/// with it.
 #[test]
-fn what_a_dropped_key_signed_is_not_gone_back_to_and_is_written_over() {
+fn release_signed_by_dropped_key_is_no_fallback_and_is_overwritten() {
     let world = World::new();
     let (one, two) = (world.key.clone(), PrivateKey::generate());
     trust(&world, &[&one, &two]);
@@ -83,7 +84,8 @@ fn what_a_dropped_key_signed_is_not_gone_back_to_and_is_written_over() {
     world.boot(B);
     trust(&world, &[&two]);
 
-    // On trial it is left alone: GRUB, which does not look at manifests, would fall back to it.
+    // During the trial the slot is not overwritten: GRUB does not verify manifests and would fall back
+    // to it.
     let before = world.tree();
     world.run(&["update"]).ended(0);
     assert_eq!(world.tree(), before);
@@ -104,7 +106,7 @@ fn what_a_dropped_key_signed_is_not_gone_back_to_and_is_written_over() {
     world.run(&["rollback"]).failed(&[&["there is nothing to go back to"], &said[..]].concat());
     assert_eq!((world.tree(), world.boots()), (before, (B, None)));
 
-    // Who trusts it all the same has a way back.
+    // If the operator trusts the key again, rollback is possible.
     world.write(ESP_CONFIG, keys(&one));
     world.assert_slot(A, 1);
     world.run(&["update"]).ended(0);
@@ -115,31 +117,31 @@ fn what_a_dropped_key_signed_is_not_gone_back_to_and_is_written_over() {
     world.assert_slot(A, 2);
 }
 
-/// A host with the first key alone, a CDN that signs with the third.
-fn two_behind() -> (World, PrivateKey) {
+/// Returns a host that trusts only the first key, and the third key, with which the CDN's release is signed.
+fn host_two_rotations_behind() -> (World, PrivateKey) {
     let world = World::new();
     let three = PrivateKey::generate();
     trust(&world, &[&world.key]);
     publish(&world, 3, &three);
-    refused(&world);
+    assert_update_rejected(&world);
     (world, three)
 }
 
 #[test]
-fn a_host_two_rotations_behind_is_given_the_key_by_its_operator() {
+fn operator_adds_key_to_host_two_rotations_behind() {
     for by_esp in [true, false] {
-        let (world, three) = two_behind();
+        let (world, three) = host_two_rotations_behind();
         match by_esp {
             true => world.write(ESP_CONFIG, keys(&three)),
             false => {
-                let word = STANDARD.encode(keys(&three));
-                let line = format!("quiet etchaos.slot=a etchaos.config={word}\n");
+                let encoded = STANDARD.encode(keys(&three));
+                let line = format!("quiet etchaos.slot=a etchaos.config={encoded}\n");
                 world.write("host/proc/cmdline", line);
             }
         }
         world.run(&["update"]).ended(0);
 
-        // The new image trusts its own key; what was given is taken away again.
+        // The new image trusts its own key, so the operator's configuration can be removed.
         run_on(&world, B, &[&three]);
         let _ = std::fs::remove_file(world.path(ESP_CONFIG));
         world.assert_slot(B, 3);
@@ -156,13 +158,13 @@ fn keys(key: &PrivateKey) -> String {
 }
 
 #[test]
-fn a_host_two_rotations_behind_is_given_the_key_for_one_update() {
-    let (world, three) = two_behind();
+fn operator_adds_key_for_one_update() {
+    let (world, three) = host_two_rotations_behind();
     world.write("once.json", keys(&three));
     let once = world.path("once.json");
     world.run(&["--config", once.to_str().unwrap(), "update"]).ended(0);
-    // Without it the host trusts what it trusted before.
-    refused(&world);
+    // Without that configuration the host trusts only the old key.
+    assert_update_rejected(&world);
     run_on(&world, B, &[&three]);
     world.assert_slot(B, 3);
     publish(&world, 4, &three);
@@ -171,9 +173,9 @@ fn a_host_two_rotations_behind_is_given_the_key_for_one_update() {
 }
 
 #[test]
-fn a_host_two_rotations_behind_takes_the_bridge() {
-    let (world, three) = two_behind();
-    // The last release that the first key signed, at another place.
+fn host_two_rotations_behind_updates_through_bridge_release() {
+    let (world, three) = host_two_rotations_behind();
+    // The bridge is the last release that the first key signed. It has its own URL.
     for role in Role::BOOT {
         let path = format!("/bridge/2.{}", role.extension());
         world.cdn.put(&path, Reply::ok(content(role, 2)));
@@ -186,7 +188,7 @@ fn a_host_two_rotations_behind_takes_the_bridge() {
     world.run(&["--config", bridge.to_str().unwrap(), "update"]).ended(0);
     run_on(&world, B, &[&world.key, &three]);
     world.assert_slot(B, 2);
-    // From here on by itself.
+    // Further updates need no configuration.
     world.run(&["update"]).ended(0);
     world.assert_slot(A, 3);
 }

@@ -1,4 +1,4 @@
-//! A web server on loopback that says what it is told to.
+//! An HTTP server on loopback with configurable responses and faults.
 
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Read, Write};
@@ -10,20 +10,20 @@ use std::time::{Duration, Instant};
 use nix::sys::socket::{setsockopt, sockopt};
 use rustls::{ServerConfig, ServerConnection, StreamOwned};
 
-/// No test lasts longer than this.
+/// The duration of a response that never ends. It is longer than any test waits.
 const FOREVER: Duration = Duration::from_secs(60);
 
-/// What to answer.
+/// A response.
 #[derive(Clone, Default)]
 pub struct Reply {
     pub status: u16,
     pub headers: Vec<String>,
     pub body: Vec<u8>,
-    /// What to announce instead of the body's length; `Some(None)` announces nothing.
+    /// The value of `Content-Length` if it is not the body's length; `Some(None)` omits the field.
     pub length: Option<Option<u64>>,
-    /// How long to wait before each byte of the body.
+    /// The pause after each byte of the body.
     pub pause: Option<Duration>,
-    /// As much of the body is sent, and then the end comes.
+    /// The number of bytes of the body to send before `end`.
     pub cut: Option<usize>,
     pub end: End,
 }
@@ -34,9 +34,9 @@ pub enum End {
     #[default]
     Close,
     Reset,
-    /// Nothing comes any more, until the client goes.
+    /// Keeps the connection open without sending anything until the client closes it.
     Stall,
-    /// The body again and again, until the client goes.
+    /// Repeats the body until the client closes the connection.
     Repeat,
 }
 
@@ -54,44 +54,45 @@ impl Reply {
         self
     }
 
-    /// What a good server answers that has this file under this ETag.
+    /// The response of a correct server for a file with this ETag. Supports `If-None-Match`, `If-Range` and
+    /// `Range`.
     pub fn file(request: &Request, body: &[u8], etag: &str) -> Self {
-        let named = format!("ETag: {etag}");
+        let etag_field = format!("ETag: {etag}");
         if request.header("if-none-match") == Some(etag) {
-            return Self::status(304).header(named);
+            return Self::status(304).header(etag_field);
         }
         let is_same = request.header("if-range").is_none_or(|known| known == etag);
         match request.from().filter(|_| is_same) {
             Some(from) if from < body.len() => Self {
                 status: 206,
                 body: body[from..].to_vec(),
-                headers: vec![named, content_range(from, body.len())],
+                headers: vec![etag_field, content_range(from, body.len())],
                 ..Self::default()
             },
             Some(_) => Self::status(416),
-            None => Self::ok(body).header(named),
+            None => Self::ok(body).header(etag_field),
         }
     }
 
-    /// The end comes after so many bytes of the body.
+    /// Ends the response after `after` bytes of the body.
     pub fn cut(mut self, after: usize, end: End) -> Self {
         (self.cut, self.end) = (Some(after), end);
         self
     }
 }
 
-/// From a byte to the end.
+/// Returns a `Content-Range` from a byte to the end.
 pub fn content_range(from: usize, size: usize) -> String {
     format!("Content-Range: bytes {from}-{}/{size}", size - 1)
 }
 
-/// What was asked.
+/// A received request.
 #[derive(Clone, Debug)]
 pub struct Request {
     pub method: String,
     pub path: String,
     headers: Vec<(String, String)>,
-    /// How many came before for this path.
+    /// The number of earlier requests for this path.
     pub nth: usize,
 }
 
@@ -101,17 +102,17 @@ impl Request {
         found.next().map(|(_, value)| value.as_str())
     }
 
-    /// The first byte that `Range` asks for.
+    /// Returns the first byte of `Range`.
     pub fn from(&self) -> Option<usize> {
         self.header("range")?.strip_prefix("bytes=")?.strip_suffix('-')?.parse().ok()
     }
 }
 
-type Answer = Arc<dyn Fn(&Request) -> Reply + Send + Sync>;
+type Handler = Arc<dyn Fn(&Request) -> Reply + Send + Sync>;
 
 #[derive(Default)]
 struct State {
-    answers: Mutex<BTreeMap<String, Answer>>,
+    handlers: Mutex<BTreeMap<String, Handler>>,
     requests: Mutex<Vec<Request>>,
     sent: AtomicU64,
 }
@@ -126,7 +127,7 @@ impl Server {
         Self::listen("http", |stream| Ok(Box::new(stream)))
     }
 
-    /// The same by TLS.
+    /// Starts a server that uses TLS.
     pub fn start_tls(config: ServerConfig) -> Self {
         let config = Arc::new(config);
         Self::listen("https", move |stream| {
@@ -147,7 +148,7 @@ impl Server {
         std::thread::spawn(move || {
             for stream in listener.incoming().flatten() {
                 let (state, wrap) = (shared.clone(), wrap.clone());
-                // A client that hangs up is no failure of the test.
+                // The client may close the connection early, so errors are ignored.
                 std::thread::spawn(move || {
                     let socket = stream.try_clone()?;
                     serve(wrap(stream)?, &socket, &state)
@@ -157,30 +158,32 @@ impl Server {
         Self { url, state }
     }
 
+    /// Sets a fixed response for a path.
     pub fn put(&self, path: &str, reply: Reply) {
         self.answer(path, move |_| reply.clone());
     }
 
-    pub fn answer(&self, path: &str, answer: impl Fn(&Request) -> Reply + Send + Sync + 'static) {
-        self.state.answers.lock().unwrap().insert(path.to_owned(), Arc::new(answer));
+    /// Sets the function that makes the response for a path.
+    pub fn answer(&self, path: &str, handler: impl Fn(&Request) -> Reply + Send + Sync + 'static) {
+        self.state.handlers.lock().unwrap().insert(path.to_owned(), Arc::new(handler));
     }
 
     pub fn remove(&self, path: &str) {
-        self.state.answers.lock().unwrap().remove(path);
+        self.state.handlers.lock().unwrap().remove(path);
     }
 
-    /// `GET /x` and so on, in order.
+    /// Returns the request lines without the version, such as `GET /x`, in order.
     pub fn requests(&self) -> Vec<String> {
         let asked = self.asked();
         asked.iter().map(|request| format!("{} {}", request.method, request.path)).collect()
     }
 
-    /// The requests, in order.
+    /// Returns the requests in order.
     pub fn asked(&self) -> Vec<Request> {
         self.state.requests.lock().unwrap().clone()
     }
 
-    /// All bytes of all answers so far, heads too, without those of TLS.
+    /// Returns the number of bytes of all responses so far, including heads, without TLS overhead.
     pub fn sent(&self) -> u64 {
         self.state.sent.load(Ordering::SeqCst)
     }
@@ -192,8 +195,8 @@ impl<T: Read + Write> Stream for T {}
 fn serve(stream: Box<dyn Stream>, socket: &TcpStream, state: &State) -> std::io::Result<()> {
     let mut reader = BufReader::new(stream);
     let request = read_request(&mut reader, state)?;
-    let answer = state.answers.lock().unwrap().get(&request.path).cloned();
-    let reply = answer.map_or(Reply::status(404), |answer| answer(&request));
+    let handler = state.handlers.lock().unwrap().get(&request.path).cloned();
+    let reply = handler.map_or(Reply::status(404), |handler| handler(&request));
     let mut stream = Counted { stream: reader.into_inner(), sent: &state.sent };
     stream.write_all(head(&reply).as_bytes())?;
     if request.method != "HEAD" && reply.status != 304 {
@@ -213,7 +216,7 @@ fn serve(stream: Box<dyn Stream>, socket: &TcpStream, state: &State) -> std::io:
     match reply.end {
         End::Close => {}
         End::Reset => {
-            // What was sent has arrived first, or the reset would overtake it.
+            // Without this pause, the reset could discard data that the client has not received yet.
             std::thread::sleep(Duration::from_millis(50));
             let now = nix::libc::linger { l_onoff: 1, l_linger: 0 };
             setsockopt(socket, sockopt::Linger, &now).map_err(std::io::Error::from)?;
@@ -270,6 +273,7 @@ fn head(reply: &Reply) -> String {
     head + "\r\n"
 }
 
+/// A stream that counts the bytes written to it.
 struct Counted<'a> {
     stream: Box<dyn Stream>,
     sent: &'a AtomicU64,

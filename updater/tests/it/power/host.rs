@@ -6,8 +6,8 @@ use protocol::grubenv::{Block, BootId, BootState, TRIES, TRIES_LEFT};
 use protocol::token::sign;
 use protocol::{Artifact, KeyRing, PrivateKey, Release, Role};
 use tempfile::TempDir;
-use updater::candidate::{Candidate, Wanted, fetch};
-use updater::cdn::{Cdn, Times};
+use updater::candidate::{Candidate, CandidateRequest, fetch};
+use updater::cdn::{Cdn, Timeouts};
 use updater::config::Network;
 use updater::confirm::confirm;
 use updater::grubenv_file::GrubenvFile;
@@ -60,7 +60,7 @@ impl Place {
         let key = PrivateKey::generate();
         let keys = KeyRing::from(key.public().clone());
         let directory = tempfile::tempdir().unwrap();
-        let cdn = Cdn::new(&Network::default(), &[], Times::default()).unwrap();
+        let cdn = Cdn::new(&Network::default(), &[], Timeouts::default()).unwrap();
         let place = Self { directory, key, keys, cdn };
         for n in 1..=3 {
             let base = place.directory.path().join(n.to_string());
@@ -81,7 +81,7 @@ impl Place {
     /// What the CDN offers when it is at the n-th release.
     pub fn candidate(&self, n: u64) -> Candidate {
         let base = self.directory.path().join(n.to_string()).to_str().unwrap().to_owned();
-        let wanted = Wanted {
+        let wanted = CandidateRequest {
             bases: &[base],
             target: &target(),
             keys: &self.keys,

@@ -1,5 +1,6 @@
-//! Plain http through a proxy. ureq asks every proxy for a tunnel; many allow tunnels to port 443
-//! alone, and want plain requests in the absolute form (RFC 9112 section 3.2.2).
+//! `http://` requests through a proxy. ureq opens a tunnel (CONNECT) for every request through a proxy.
+//! Many proxies allow tunnels to port 443 only, and expect `http://` requests in the absolute form
+//! (RFC 9112 section 3.2.2).
 
 use std::fmt;
 
@@ -13,20 +14,21 @@ use ureq::{Agent, Error};
 
 use super::deadline::Deadline;
 
-/// An agent that sends every request to the proxy. `config` must not name a proxy.
+/// Returns an agent that sends every request to the proxy. `config` must not have a proxy.
 pub(super) fn agent(config: Config, proxy: &ureq::Proxy, deadline: Deadline) -> Agent {
-    let resolver = ToProxy { proxy: proxy.uri().clone(), resolver: DefaultResolver::default() };
+    let resolver =
+        ProxyResolver { proxy: proxy.uri().clone(), resolver: DefaultResolver::default() };
     let connector = DefaultConnector::default().chain(AbsoluteForm).chain(deadline);
     Agent::with_parts(config, connector, resolver)
 }
 
-/// Every host is at the proxy's address.
-struct ToProxy {
+/// A resolver that returns the proxy's address for every host.
+struct ProxyResolver {
     proxy: Uri,
     resolver: DefaultResolver,
 }
 
-impl Resolver for ToProxy {
+impl Resolver for ProxyResolver {
     fn resolve(
         &self,
         _: &Uri,
@@ -37,14 +39,14 @@ impl Resolver for ToProxy {
     }
 }
 
-/// Not derived: the URI may hold credentials.
-impl fmt::Debug for ToProxy {
+/// Not derived, because the URI may contain credentials.
+impl fmt::Debug for ProxyResolver {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("ToProxy")
+        f.write_str("ProxyResolver")
     }
 }
 
-/// Makes transports that write whole URLs into request lines.
+/// A connector whose transports write request targets in the absolute form.
 #[derive(Debug)]
 struct AbsoluteForm;
 
@@ -92,8 +94,8 @@ impl<In: Transport> Transport for Absolute<In> {
     }
 }
 
-/// `GET /x` becomes `GET http://host/x`, in place, if the output is the beginning of a request. Says
-/// how long the output is then.
+/// Changes `GET /x` to `GET http://host/x` in place if the output is the beginning of a request. Returns
+/// the new length of the output. Fails if the buffer is too small.
 fn insert_origin(output: &mut [u8], amount: usize, origin: &str) -> Result<usize, Error> {
     let sent = &output[..amount];
     let Some(method) = [&b"GET /"[..], b"HEAD /"].into_iter().find(|m| sent.starts_with(m)) else {
@@ -102,7 +104,9 @@ fn insert_origin(output: &mut [u8], amount: usize, origin: &str) -> Result<usize
     let at = method.len() - 1;
     let end = amount + origin.len();
     if end > output.len() {
-        return Err(Error::ConnectProxyFailed("the request is too long".to_owned()));
+        return Err(Error::ConnectProxyFailed(
+            "the request does not fit into the output buffer".to_owned(),
+        ));
     }
     output.copy_within(at..amount, at + origin.len());
     output[at..at + origin.len()].copy_from_slice(origin.as_bytes());
@@ -114,7 +118,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn request_lines() {
+    fn writes_request_targets_in_absolute_form() {
         let send = |text: &str, room: usize| {
             let mut output = text.as_bytes().to_vec();
             output.resize(text.len() + room, 0);

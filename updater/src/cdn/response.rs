@@ -1,4 +1,4 @@
-//! The head of an answer: what decisions need of it, bounded.
+//! The head of an HTTP response.
 
 use std::time::{Duration, SystemTime};
 
@@ -8,36 +8,36 @@ use ureq::http::header::{
 };
 use ureq::http::{HeaderMap, StatusCode};
 
-use super::range::ContentRange;
-use super::retry::retry_after;
+use super::content_range::ContentRange;
+use super::retries::retry_after;
 
-/// Longest ETag or date that is remembered and sent back.
+/// The maximum length of an ETag or date that is stored and sent back.
 const VALIDATOR_MAX: usize = 256;
 
-/// What decisions need of an answer's head.
+/// The status and those header fields of a response that the client uses.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(super) struct Head {
+pub(super) struct ResponseHead {
     pub(super) status: u16,
-    /// How many bytes follow, if the server says.
+    /// `Content-Length`, unless the body is chunked.
     pub(super) length: Option<u64>,
-    /// The body says by itself where it ends, so an early end is no cut.
+    /// The body has chunked encoding, which marks its end, so that a short body is not an interrupted one.
     pub(super) is_chunked: bool,
     pub(super) range: Option<ContentRange>,
     pub(super) etag: Option<String>,
     pub(super) last_modified: Option<String>,
     pub(super) location: Option<String>,
     pub(super) retry_after: Option<Duration>,
-    /// Another encoding than none.
+    /// `Content-Encoding`, unless it is empty or `identity`.
     pub(super) encoding: Option<String>,
     pub(super) content_type: Option<String>,
 }
 
-impl Head {
+impl ResponseHead {
     pub(super) fn new(status: StatusCode, headers: &HeaderMap, now: SystemTime) -> Self {
         let text = |name: HeaderName| headers.get(name)?.to_str().ok().map(str::trim);
         let owned = |name: HeaderName| text(name).map(str::to_owned);
         let is_chunked = text(TRANSFER_ENCODING).is_some_and(|v| v.eq_ignore_ascii_case("chunked"));
-        // With both, the chunks count (RFC 9112 section 6.3).
+        // `Transfer-Encoding` overrides `Content-Length` (RFC 9112 section 6.3).
         let length = text(CONTENT_LENGTH).filter(|_| !is_chunked);
         Self {
             status: status.as_u16(),
@@ -55,13 +55,14 @@ impl Head {
         }
     }
 
-    /// The ETag, if bytes of two answers that have it may be joined: a weak one only promises that
-    /// they mean the same (RFC 9110 section 8.8.1).
+    /// Returns the ETag if it is strong. The bodies of two responses with the same weak ETag may differ,
+    /// so parts of them must not be joined (RFC 9110 section 8.8.1).
     pub(super) fn strong_etag(&self) -> Option<&str> {
         self.etag.as_deref().filter(|etag| etag.starts_with('"'))
     }
 
-    /// Whether this is a page for people, such as a network's login form.
+    /// Returns whether the body, of which `beginning` are the first bytes, is an HTML page, such as the
+    /// login page of a network.
     pub(super) fn is_html(&self, beginning: &[u8]) -> bool {
         let declared = self.content_type.as_deref().unwrap_or_default().to_ascii_lowercase();
         declared.starts_with("text/html")
@@ -70,7 +71,7 @@ impl Head {
     }
 }
 
-/// Neither a JWT nor a kernel begins like this.
+/// Returns whether a file is HTML or XML. A JWT, a kernel or an initrd never begins like this.
 pub(crate) fn begins_like_html(bytes: &[u8]) -> bool {
     let text = bytes.trim_ascii_start();
     let text = text.strip_prefix(b"\xef\xbb\xbf").unwrap_or(text).trim_ascii_start();
@@ -79,14 +80,14 @@ pub(crate) fn begins_like_html(bytes: &[u8]) -> bool {
         .any(|tag| text.len() >= tag.len() && text[..tag.len()].eq_ignore_ascii_case(tag))
 }
 
-/// What may be sent back in a header, whoever it came from.
+/// Returns whether a validator is safe to send in a header field: short, printable ASCII.
 pub(crate) fn is_validator(text: &str) -> bool {
     let plain = |b: u8| b == b' ' || b.is_ascii_graphic();
     (1..=VALIDATOR_MAX).contains(&text.len()) && text.bytes().all(plain)
 }
 
-/// One ETag (RFC 9110 section 8.8.3) that may be sent back: `*` and a list would ask for more than
-/// the file that it was sent with.
+/// Returns whether the text is a single ETag (RFC 9110 section 8.8.3). In `If-None-Match`, `*` or a list
+/// would match other files than the one with this ETag.
 pub(crate) fn is_etag(text: &str) -> bool {
     let opaque = text.strip_prefix("W/").unwrap_or(text);
     let opaque = opaque.strip_prefix('"').and_then(|rest| rest.strip_suffix('"'));
@@ -97,16 +98,16 @@ pub(crate) fn is_etag(text: &str) -> bool {
 mod tests {
     use super::*;
 
-    fn head(headers: &[(&str, &str)]) -> Head {
+    fn head(headers: &[(&str, &str)]) -> ResponseHead {
         let mut map = HeaderMap::new();
         for (name, value) in headers {
             map.append(HeaderName::try_from(*name).unwrap(), value.parse().unwrap());
         }
-        Head::new(StatusCode::OK, &map, SystemTime::UNIX_EPOCH)
+        ResponseHead::new(StatusCode::OK, &map, SystemTime::UNIX_EPOCH)
     }
 
     #[test]
-    fn what_is_read() {
+    fn parses_header_fields() {
         let head = head(&[
             ("content-length", "7"),
             ("etag", "\"x\""),
@@ -119,7 +120,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_taken() {
+    fn ignores_invalid_header_fields() {
         let long = "x".repeat(257);
         let odd = head(&[("etag", &long), ("last-modified", "\u{fc}"), ("content-length", "-1")]);
         assert_eq!((odd.etag, odd.last_modified, odd.length), (None, None, None));
@@ -130,7 +131,7 @@ mod tests {
     }
 
     #[test]
-    fn pages_for_people() {
+    fn recognizes_html_pages() {
         for page in ["<html>", " \n<!DOCTYPE html>", "\u{feff}<HTML lang", "<?xml version"] {
             assert!(begins_like_html(page.as_bytes()), "{page}");
         }

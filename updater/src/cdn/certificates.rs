@@ -1,4 +1,4 @@
-//! Whose certificates are trusted: the public authorities, and the operator's own.
+//! The trusted certificate authorities: the public ones and those that the operator configures.
 
 use std::fs::File;
 use std::io::{self, Read};
@@ -9,17 +9,17 @@ use rustls::pki_types::CertificateDer;
 use ureq::tls::{Certificate, PemItem, RootCerts, parse_pem};
 use webpki_root_certs::TLS_SERVER_ROOT_CERTS;
 
-use super::SetupError;
+use super::error::NetworkConfigError;
 
-/// A distribution's whole bundle has 220 kB.
+/// The maximum size of a PEM file. The bundle of a distribution has 220 kB.
 const FILE_MAX: u64 = 1 << 20;
 
-/// The public authorities, and those in the PEM files.
-pub(super) fn roots(files: &[PathBuf]) -> Result<RootCerts, SetupError> {
+/// Returns the public certificate authorities and those in the PEM files.
+pub(super) fn load(files: &[PathBuf]) -> Result<RootCerts, NetworkConfigError> {
     let public = TLS_SERVER_ROOT_CERTS.iter().map(|der| Certificate::from_der(der));
     let mut certificates: Vec<Certificate<'static>> = public.collect();
     for path in files {
-        let bad = |why: String| SetupError::Authority { path: path.clone(), why };
+        let bad = |why: String| NetworkConfigError::Authority { path: path.clone(), why };
         let pem = read(path).map_err(|error| bad(error.to_string()))?;
         certificates.extend(certificates_of(&pem).map_err(bad)?);
     }
@@ -27,9 +27,9 @@ pub(super) fn roots(files: &[PathBuf]) -> Result<RootCerts, SetupError> {
 }
 
 fn read(path: &Path) -> io::Result<Vec<u8>> {
-    // Looked at first: opening a pipe would wait for ever.
+    // Checked before the file is opened, because opening a named pipe blocks.
     if !std::fs::metadata(path)?.is_file() {
-        return Err(io::Error::other("it is not a file"));
+        return Err(io::Error::other("it is not a regular file"));
     }
     let mut bytes = Vec::new();
     File::open(path)?.take(FILE_MAX + 1).read_to_end(&mut bytes)?;
@@ -39,14 +39,19 @@ fn read(path: &Path) -> io::Result<Vec<u8>> {
     }
 }
 
-/// At least one, and each good for rustls, which ignores bad ones.
+/// Parses a PEM file. Fails unless it has at least one certificate and rustls accepts all of them:
+/// ureq would silently skip the others.
 fn certificates_of(pem: &[u8]) -> Result<Vec<Certificate<'static>>, String> {
     let mut found = Vec::new();
     for item in parse_pem(pem) {
         match item {
             Ok(PemItem::Certificate(certificate)) => found.push(certificate),
-            Ok(_) => return Err("it holds a private key, which has no place there".into()),
-            Err(_) => return Err("it is not PEM".into()),
+            Ok(_) => {
+                return Err(
+                    "it contains a private key; a file of certificates must not have one".into()
+                );
+            }
+            Err(_) => return Err("it is not valid PEM".into()),
         }
     }
     let mut store = RootCertStore::empty();
@@ -65,13 +70,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn files_that_are_no_authorities() {
+    fn rejects_files_without_usable_certificates() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("ca.pem");
         let key = rcgen::KeyPair::generate().unwrap().serialize_pem();
         let garbage = "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n";
         let large = "x".repeat(2 << 20);
-        for (text, said) in [
+        for (text, expected) in [
             ("", "no certificate"),
             ("hello", "no certificate"),
             (garbage, "not usable"),
@@ -79,18 +84,18 @@ mod tests {
             (&large, "larger than"),
         ] {
             std::fs::write(&path, text).unwrap();
-            let error = roots(std::slice::from_ref(&path)).unwrap_err().to_string();
-            assert!(error.contains(said) && error.contains("ca.pem"), "{error}");
+            let error = load(std::slice::from_ref(&path)).unwrap_err().to_string();
+            assert!(error.contains(expected) && error.contains("ca.pem"), "{error}");
             assert!(!error.contains("AAAA") && !error.contains("MI"), "{error}");
         }
-        let error = roots(&[directory.path().to_owned()]).unwrap_err().to_string();
-        assert!(error.contains("not a file"), "{error}");
-        assert!(roots(&["/no/such/ca.pem".into()]).unwrap_err().to_string().contains("No such"));
+        let error = load(&[directory.path().to_owned()]).unwrap_err().to_string();
+        assert!(error.contains("not a regular file"), "{error}");
+        assert!(load(&["/no/such/ca.pem".into()]).unwrap_err().to_string().contains("No such"));
     }
 
     #[test]
-    fn public_authorities_stay() {
-        let RootCerts::Specific(public) = roots(&[]).unwrap() else { panic!() };
+    fn public_authorities_are_usable() {
+        let RootCerts::Specific(public) = load(&[]).unwrap() else { panic!() };
         assert!(public.len() > 100);
         let mut store = RootCertStore::empty();
         for certificate in public.iter() {
