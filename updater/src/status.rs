@@ -9,8 +9,8 @@ use serde_json::{Map, Value, json};
 
 use crate::config::Reboot;
 use crate::host::Host;
-use crate::plan::{Content, Slots};
 use crate::record::{self, Checked, Download, Failure, HealthFound, HealthState, Poll, Waiting};
+use crate::slot_content::{Content, Slots};
 use crate::trial::{expire_trial, is_abandoned};
 
 /// As much of a text that others wrote as a line of a table has room for.

@@ -7,10 +7,10 @@ use protocol::esp::Slot;
 use serde_json::json;
 
 use super::health::{configured, left};
-use super::tell;
+use super::output::print_or_warn;
 use crate::cli::{Exit, Fallback, Global};
 use crate::config::Health;
-use crate::confirm::is_remembered;
+use crate::confirmation::is_recorded_as_confirmed;
 use crate::esp::{Access, Esp, EspError};
 use crate::grubenv_file::GrubenvFile;
 use crate::host::Host;
@@ -39,14 +39,16 @@ pub(super) fn fallback(global: &Global, arguments: &Fallback) -> Result<Exit> {
     }
     log::error!(slot = slot.to_string().as_str();
         "slot {slot} is on trial and did not become healthy: rebooting; the boot loader tries it again, or falls back");
-    tell(global, &json!({"reboot": true}), || format!("slot {slot} is on trial: rebooting"));
+    print_or_warn(global, &json!({"reboot": true}), || {
+        format!("slot {slot} is on trial: rebooting")
+    });
     reboot::by_all_means(&host)?;
     Ok(Exit::Ok)
 }
 
 fn stay(global: &Global, why: &str) -> Result<Exit> {
     log::info!("no reboot: {why}");
-    tell(global, &json!({"reboot": false}), || format!("no reboot: {why}"));
+    print_or_warn(global, &json!({"reboot": false}), || format!("no reboot: {why}"));
     Ok(Exit::Ok)
 }
 
@@ -79,7 +81,7 @@ fn wait(global: &Global, host: &Host) {
 
 /// What cannot be read was not confirmed, unless that was done in this boot.
 fn is_confirmed(global: &Global, host: &Host, running: Slot) -> bool {
-    if is_remembered(host, running) {
+    if is_recorded_as_confirmed(host, running) {
         return true;
     }
     let (directory, asked) = (global.esp.clone(), host.clone());
@@ -96,5 +98,5 @@ fn is_confirmed(global: &Global, host: &Host, running: Slot) -> bool {
         None => log::error!("the disk does not answer"),
     }
     // Meanwhile.
-    is_remembered(host, running)
+    is_recorded_as_confirmed(host, running)
 }

@@ -5,7 +5,8 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use serde_json::json;
 
-use super::{answer, apart};
+use super::context::in_mount_namespace;
+use super::output::print;
 use crate::cli::{Exit, Global, Health as Arguments};
 use crate::clock::now;
 use crate::config::{ConfigError, Health, Settings, load};
@@ -18,7 +19,7 @@ use crate::record::{self, HealthFound, HealthState};
 /// typing error must not undo an update.
 pub(super) fn health(global: &Global, arguments: &Arguments) -> Result<Exit> {
     let host = Host::new(&global.host_root);
-    let health = match apart(|| configured(global, &host)) {
+    let health = match in_mount_namespace(|| configured(global, &host)) {
         Err(error) if arguments.wait && error.is::<ConfigError>() => {
             log::error!("{error}; only systemd's view of the host's health counts");
             Health::default()
@@ -46,7 +47,7 @@ pub(super) fn health(global: &Global, arguments: &Arguments) -> Result<Exit> {
     for line in &lines {
         log::error!("not healthy: {line}");
     }
-    answer(global, &json!({"healthy": healthy, "complaints": lines}), || match healthy {
+    print(global, &json!({"healthy": healthy, "complaints": lines}), || match healthy {
         true => format!("healthy: {}", asked(&health)),
         false => format!("not healthy:\n  {}", lines.join("\n  ")),
     })?;
@@ -57,7 +58,7 @@ fn lines(complaints: &[Complaint]) -> Vec<String> {
     complaints.iter().map(ToString::to_string).collect()
 }
 
-/// What the configuration says, from all its sources. This mounts: see [`apart`].
+/// What the configuration says, from all its sources. This mounts: see [`in_mount_namespace`].
 pub(super) fn configured(global: &Global, host: &Host) -> Result<Health> {
     let esp = Esp::open(host, global.esp.as_deref(), Access::Read)?;
     let merged = load(host, esp.as_ref(), &global.configs)?;

@@ -1,6 +1,7 @@
 //! The textfile for node-exporter, if the operator asked for one.
 
-use super::{Opened, status};
+use super::context::Context;
+use super::status;
 use crate::cli::Global;
 use crate::config::Settings;
 use crate::esp::Access;
@@ -8,13 +9,13 @@ use crate::metrics::text;
 use crate::record::{create_directory, replace};
 use crate::status::Status;
 
-/// Replaces it after a command that opened the ESP.
-pub(super) fn refresh(global: &Global, opened: &Opened) {
-    if opened.settings.metrics.is_none() {
+/// Replaces it after a command that context the ESP.
+pub(super) fn refresh(global: &Global, context: &Context) {
+    if context.settings.metrics.is_none() {
         return;
     }
-    match status::gather(global, opened) {
-        Ok(status) => write(&opened.settings, &status),
+    match status::gather(global, context) {
+        Ok(status) => write(&context.settings, &status),
         Err(error) => log::warn!("no metrics are written: {error:#}"),
     }
 }
@@ -22,8 +23,8 @@ pub(super) fn refresh(global: &Global, opened: &Opened) {
 /// Replaces it after a command that failed, if the configuration says where it is: who watches it has to
 /// see the error.
 pub(super) fn after_error(global: &Global) {
-    if let Ok(opened) = Opened::new(global, Access::Read) {
-        refresh(global, &opened);
+    if let Ok(context) = Context::new(global, Access::Read) {
+        refresh(global, &context);
     }
 }
 

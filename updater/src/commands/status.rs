@@ -1,9 +1,11 @@
 //! `status`
 
-use anyhow::{Context, Result};
+use anyhow::{Context as _, Result};
 use serde_json::{Value, json};
 
-use super::{Opened, answer, metrics};
+use super::context::Context;
+use super::metrics;
+use super::output::print;
 use crate::cli::{Exit, Global};
 use crate::clock::now;
 use crate::config::ConfigError;
@@ -17,18 +19,18 @@ use crate::status::{Disk, Records, Status};
 const TIMERS: [&str; 2] = ["etchaos-updater.timer", "etchaos-updater-again.timer"];
 
 pub(super) fn status(global: &Global) -> Result<Exit> {
-    let (status, exit) = match Opened::to_look(global) {
-        Ok((opened, Some(why))) => {
+    let (status, exit) = match Context::for_inspection(global) {
+        Ok((context, Some(why))) => {
             log::error!("{why}");
-            let status = gather(global, &opened)?;
+            let status = gather(global, &context)?;
             (
                 Status { policy: None, config: json!(null), problem: Some(why), ..status },
                 Exit::Error,
             )
         }
-        Ok((opened, None)) => {
-            let status = gather(global, &opened)?;
-            metrics::write(&opened.settings, &status);
+        Ok((context, None)) => {
+            let status = gather(global, &context)?;
+            metrics::write(&context.settings, &status);
             (status, Exit::Ok)
         }
         // Who is not root sees what can be seen without the ESP.
@@ -40,20 +42,20 @@ pub(super) fn status(global: &Global) -> Result<Exit> {
         }
         Err(error) => return Err(error),
     };
-    answer(global, &status.to_json(), || status.table())?;
+    print(global, &status.to_json(), || status.table())?;
     Ok(exit)
 }
 
 /// All that is known.
-pub(super) fn gather(global: &Global, opened: &Opened) -> Result<Status> {
-    let esp = opened.esp()?;
-    let slots = survey(esp, &opened.settings.keys);
-    let grubenv = opened.grubenv(&slots)?;
+pub(super) fn gather(global: &Global, context: &Context) -> Result<Status> {
+    let esp = context.esp()?;
+    let slots = survey(esp, &context.settings.keys);
+    let grubenv = context.grubenv(&slots)?;
     let disk = Disk { slots, boot: grubenv.state, grubenv_problem: grubenv.problem };
     Ok(Status {
         disk: Ok(disk),
-        policy: Some(opened.settings.reboot.clone()),
-        config: opened.merged.to_json(),
+        policy: Some(context.settings.reboot.clone()),
+        config: context.merged.to_json(),
         ..without_esp(global, String::new())?
     })
 }

@@ -4,8 +4,8 @@ use protocol::grubenv::{BootState, Trial};
 use serde_json::json;
 
 use super::*;
-use crate::plan::{Content, Slots};
 use crate::record::{Checked, Failure, HealthFound, Poll};
+use crate::slot_content::{Content, Slots};
 use crate::status::Disk;
 
 fn nothing() -> Status {

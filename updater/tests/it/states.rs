@@ -13,14 +13,15 @@ use std::sync::LazyLock;
 use protocol::Release;
 use protocol::esp::Slot;
 use protocol::grubenv::{BootId, BootState, Trial};
-use updater::confirm::why_not;
+use updater::confirmation::why_not;
 use updater::grubenv_file::good_without_grubenv;
 use updater::host::Booted;
-use updater::plan::{Content, Facts, Permissions, Slots, Step, next};
+use updater::plan::{Facts, Permissions, Step, next};
+use updater::slot_content::{Content, Slots};
 use updater::trial::{
     Rollback, cancel_trial, expire_trial, mark_confirmed, promote, roll_back, start_trial,
 };
-use updater::update::memory;
+use updater::update::state_to_record;
 
 /// What the CDN offers, one after the other.
 type Offers = &'static [(Kind, u64)];
@@ -244,7 +245,7 @@ impl Host {
             allow: Permissions::default(),
         };
         let step = next(&facts);
-        let remembered = memory(&facts, &step, &settled);
+        let remembered = state_to_record(&facts, &step, &settled);
         let mut state = remembered.clone().unwrap_or(known.clone());
         self.grubenv = remembered.or(self.grubenv.take());
         let spare = known.good.other();
