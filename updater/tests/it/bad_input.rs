@@ -201,7 +201,7 @@ fn a_length_of_nothing_is_asked_for_again() {
     world.publish(2);
     world.cdn.put("/2.initrd", Reply::ok(""));
     let before = world.tree();
-    world.run(&["update"]).failed(&["announces 0 bytes for the initrd", "published whole"]);
+    world.run(&["update"]).failed(&["announces 0 bytes for the initrd", "published completely"]);
     assert_eq!(world.tree(), before);
     for role in Role::BOOT {
         world.cdn.answer(&format!("/2.{}", role.extension()), move |r| match r.method.as_str() {
@@ -338,7 +338,7 @@ fn two_updaters_at_once() {
     let other = fs::File::open(world.esp("")).unwrap();
     other.lock().unwrap();
     let before = world.tree();
-    world.run(&["update"]).failed(&["another etchaos-updater is at work"]);
+    world.run(&["update"]).failed(&["another etchaos-updater is writing to"]);
     assert_eq!(world.tree(), before);
     world.run(&["check"]).ended(10);
     world.run(&["status"]).ended(0);

@@ -160,7 +160,7 @@ fn a_file_in_the_way_of_our_directory_is_told_with_the_way_out() {
     }
     // It reads no configuration.
     let path = world.esp("etchaos").display().to_string();
-    world.run(&["confirm"]).failed(&[&path, "it is in the way, and may be removed"]);
+    world.run(&["confirm"]).failed(&[&path, "a file of this name is in the way"]);
 }
 
 #[test]
@@ -224,7 +224,9 @@ fn what_is_missing_is_said() {
     };
     without("host/usr/lib/etchaos/updater.json").run(&["check"]).failed(&["no CDN is configured"]);
     without("host/usr/lib/etchaos/keys").run(&["check"]).failed(&["no key is trusted"]);
-    without("host/etc/os-release").run(&["check"]).failed(&["variant is not known", "VARIANT_ID"]);
+    without("host/etc/os-release")
+        .run(&["check"])
+        .failed(&["variant of this host is unknown", "VARIANT_ID"]);
     let nowhere = world.path("nowhere").display().to_string();
     world.run(&["check", "--esp", &nowhere]).failed(&[&nowhere]);
     assert_eq!(world.run(&["wrong"]).code, 2);

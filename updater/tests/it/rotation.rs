@@ -93,7 +93,7 @@ fn what_a_dropped_key_signed_is_not_gone_back_to_and_is_written_over() {
     let said = [
         one.id(),
         "which is not trusted here",
-        "whether its files are whole is not known",
+        "so its files cannot be verified",
         "add the key to \"keys\"",
     ];
     let shown = world.run(&["status"]).ended(0).stdout;
@@ -101,7 +101,7 @@ fn what_a_dropped_key_signed_is_not_gone_back_to_and_is_written_over() {
     for part in said {
         assert!(shown.contains(part) && verified.contains(part), "{part}: {shown}\n{verified}");
     }
-    world.run(&["rollback"]).failed(&[&["there is nothing to go back to"], &said[..]].concat());
+    world.run(&["rollback"]).failed(&[&["cannot roll back"], &said[..]].concat());
     assert_eq!((world.tree(), world.boots()), (before, (B, None)));
 
     // Who trusts it all the same has a way back.

@@ -277,7 +277,7 @@ fn verify_looks_at_what_the_host_needs() {
     fs::remove_dir_all(world.esp("etchaos/a")).unwrap();
     let ran = world.run(&["verify"]).ended(1);
     assert!(
-        ran.stdout.contains("slot a has no release, and the host boots from it"),
+        ran.stdout.contains("slot a has no release, but the host boots from it"),
         "{}",
         ran.stdout
     );
@@ -315,14 +315,14 @@ fn who_is_refused_because_another_one_is_at_work_is_no_last_error() {
     let other = fs::File::open(world.esp("")).unwrap();
     other.lock().unwrap();
     for command in ["update", "rollback"] {
-        world.run(&[command]).failed(&["another etchaos-updater is at work"]);
+        world.run(&[command]).failed(&["another etchaos-updater is writing to"]);
         assert_eq!(status(&world)["lastError"], json!(null), "{command}");
     }
     let text = fs::read_to_string(&path).unwrap();
     assert!(!text.contains("etchaos_last_error_timestamp_seconds"), "{text}");
     // Another error is one.
     other.unlock().unwrap();
-    world.run(&["rollback"]).failed(&["nothing to go back to"]);
+    world.run(&["rollback"]).failed(&["cannot roll back"]);
     assert_eq!(status(&world)["lastError"]["command"], "rollback");
 }
 
