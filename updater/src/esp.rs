@@ -1,4 +1,4 @@
-//! The ESP: mounted while it is needed, at a mount point that nobody else sees.
+//! The ESP, which is mounted only while it is needed, in a mount namespace of its own.
 
 use std::cell::Cell;
 use std::fs::{DirBuilder, File, TryLockError};
@@ -12,82 +12,82 @@ use nix::mount::MsFlags;
 use nix::sched::{CloneFlags, unshare};
 use sys_mount::{Mount, MountFlags, Unmount, UnmountDrop, UnmountFlags};
 
-use crate::files::hint;
 use crate::fsck;
 use crate::host::Host;
+use crate::io_hint::hint;
 
-/// Our directory on the host: mount points, and the lock.
+/// The updater's directory on the host, for mount points and the lock.
 pub(crate) const RUN: &str = "/run/etchaos";
-/// udev may not have seen the disk yet when the first of our units starts: an emulated machine on a
-/// busy host took three minutes.
-const DEVICE_BOOT_WAIT: Duration = Duration::from_secs(300);
-/// A host that is up has seen its disks.
-const DEVICE_WAIT: Duration = Duration::from_secs(10);
-/// A reader that mounted the ESP read-only keeps writers out for as long as it takes to read a
-/// configuration, or to hash two slots; a repair, which is ended after [`fsck::TIMEOUT`], keeps everybody
-/// out.
-const BUSY_WAIT: Duration = fsck::TIMEOUT.saturating_add(Duration::from_secs(60));
-/// Between two attempts.
-const PAUSE: Duration = Duration::from_millis(200);
+/// How long after the boot a disk may take to appear. In an emulated machine on a busy host, udev took
+/// three minutes.
+const DEVICE_BOOT_TIMEOUT: Duration = Duration::from_secs(300);
+/// How long a disk may take to appear later.
+const DEVICE_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long to wait for other processes. A read-only mount keeps writers out while a reader reads the
+/// configuration or hashes two slots. A repair, which is killed after [`fsck::TIMEOUT`], keeps every other
+/// process out.
+const BUSY_TIMEOUT: Duration = fsck::TIMEOUT.saturating_add(Duration::from_secs(60));
+/// The time between two attempts to mount, to lock or to find the device.
+const RETRY_INTERVAL: Duration = Duration::from_millis(200);
 
-/// What is to be done with the ESP.
+/// How the ESP is opened.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Access {
-    /// Read. Others may write meanwhile.
+    /// For reading. Other processes may write meanwhile.
     Read,
-    /// Write. There is one writer at a time; others end, after they waited this long.
+    /// For writing. There is one writer at a time; another one fails after `wait`.
     Write {
         /// How long to wait for another writer.
         wait: Duration,
     },
 }
 
-/// The ESP, or a directory that is like it.
+/// The ESP, or a directory that stands in for it.
 #[derive(Debug)]
 pub struct Esp {
-    // Dropped in this order: unmounted first, then unlocked.
+    // Fields are dropped in this order: the volume is unmounted before the lock is released.
     volume: Volume,
     _lock: Option<File>,
 }
 
-/// An ESP that cannot be had.
+/// An ESP that could not be opened.
 #[derive(Debug, thiserror::Error)]
 pub enum EspError {
-    /// Another writer is at work.
+    /// Another writer holds the lock.
     #[error(
-        "another etchaos-updater is at work on {}: try again when it has ended",
+        "another etchaos-updater is writing to {}: try again when it has ended",
         .0.display()
     )]
     Busy(PathBuf),
-    /// The kernel command line names something that is not a FAT UUID.
+    /// The kernel command line has an invalid FAT UUID.
     #[error(
         "the kernel command line says etchaos.esp={0:?}, expected a FAT UUID such as ABCD-1234"
     )]
     Uuid(String),
-    /// There is no such disk.
+    /// The device does not exist.
     #[error(
-        "there is no {}, which the kernel command line names as the ESP; give --esp DIR to use a directory",
+        "{} does not exist, but the kernel command line names it as the ESP: give --esp DIR to use a directory",
         .0.display()
     )]
     NoDevice(PathBuf),
-    /// Who mounts must be root.
+    /// Mounting needs root.
     #[error("mounting {} needs root: run this with sudo, or give --esp DIR to use a directory", .0.display())]
     NotRoot(PathBuf),
-    /// The system refused.
+    /// A system call failed.
     #[error("cannot {doing} {}: {why}{}", path.display(), hint(why))]
     Io {
-        /// What was tried.
+        /// The operation, as a verb.
         doing: &'static str,
-        /// With what.
+        /// The path that it was applied to.
         path: PathBuf,
-        /// What the system says.
+        /// The error.
         why: io::Error,
     },
 }
 
 impl Esp {
-    /// The directory that the operator named, or else the file system that was booted from. `None` if
-    /// neither is known.
+    /// Opens the directory of `--esp`, or else the file system that the host was booted from. Returns
+    /// `None` if neither is known.
     pub fn open(
         host: &Host,
         directory: Option<&Path>,
@@ -111,22 +111,22 @@ impl Esp {
             Access::Write { .. } => lock(&run_directory(host)?, access)?,
         };
         let target = run_directory(host)?.join("esp");
-        // Who waits for another writer has as much patience with readers.
-        let patience = match access {
-            Access::Read => BUSY_WAIT,
-            Access::Write { wait } => wait.max(BUSY_WAIT),
+        // A writer waits for readers at least as long as for another writer.
+        let timeout = match access {
+            Access::Read => BUSY_TIMEOUT,
+            Access::Write { wait } => wait.max(BUSY_TIMEOUT),
         };
-        let volume = mount(&device, &target, &["vfat"], access, patience)?;
+        let volume = mount(&device, &target, &["vfat"], access, timeout)?;
         Ok(Some(Self { volume, _lock: lock }))
     }
 
-    /// A path below its root.
+    /// Returns the path of a file below the root.
     pub fn path(&self, relative: &str) -> PathBuf {
         self.volume.path(relative)
     }
 }
 
-/// A mounted file system, unmounted when dropped; or a directory that is like one.
+/// A mounted file system, which is unmounted when dropped, or a directory that stands in for one.
 #[derive(Debug)]
 pub struct Volume {
     root: PathBuf,
@@ -134,18 +134,18 @@ pub struct Volume {
 }
 
 impl Volume {
-    /// A path below its root.
+    /// Returns the path of a file below the root.
     pub fn path(&self, relative: &str) -> PathBuf {
         self.root.join(relative)
     }
 }
 
-/// Mounts a volume read-only. A directory in its place stands for it.
+/// Mounts a volume read-only. A directory is used as it is.
 pub fn mount_volume(host: &Host, device: &Path, types: &[&str]) -> Result<Volume, EspError> {
     if device.is_dir() {
         return Ok(Volume { root: device.to_owned(), _mount: None });
     }
-    mount(device, &run_directory(host)?.join("volume"), types, Access::Read, BUSY_WAIT)
+    mount(device, &run_directory(host)?.join("volume"), types, Access::Read, BUSY_TIMEOUT)
 }
 
 struct Unmounted(UnmountDrop<Mount>);
@@ -156,8 +156,8 @@ impl std::fmt::Debug for Unmounted {
     }
 }
 
-/// Mounts in a mount namespace of this thread's own: others do not see it, and the kernel unmounts it
-/// when the thread ends, in whatever way.
+/// Mounts in a private mount namespace of this thread. Other processes do not see the mount, and the
+/// kernel removes it when the thread ends, even if the process is killed.
 fn mount(
     device: &Path,
     target: &Path,
@@ -168,7 +168,7 @@ fn mount(
     if !nix::unistd::geteuid().is_root() {
         return Err(EspError::NotRoot(device.to_owned()));
     }
-    private_namespace().map_err(io_error("make a mount namespace for", device))?;
+    private_namespace().map_err(io_error("create a mount namespace for", device))?;
     private_directory(target)?;
     let since = Instant::now();
     let safe = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
@@ -187,8 +187,9 @@ fn mount(
             }
             Err(error) => error,
         };
-        // All mounts of a file system are read-only, or all are not. Where a writer came first, a
-        // reader joins it; a writer waits for readers to go. Everybody waits for a repair.
+        // Linux mounts a file system either read-only or read-write everywhere, and returns EBUSY
+        // otherwise. A reader then joins a writer by mounting read-write; a writer waits until the
+        // readers have unmounted. Both wait for a repair.
         if error.raw_os_error() != Some(Errno::EBUSY as i32) || since.elapsed() > wait {
             return Err(io_error("mount", device)(error));
         }
@@ -196,9 +197,9 @@ fn mount(
             Access::Read if flags.contains(MountFlags::RDONLY) => flags = safe,
             Access::Read => {
                 flags = safe | MountFlags::RDONLY;
-                std::thread::sleep(PAUSE);
+                std::thread::sleep(RETRY_INTERVAL);
             }
-            Access::Write { .. } => std::thread::sleep(PAUSE),
+            Access::Write { .. } => std::thread::sleep(RETRY_INTERVAL),
         }
     }
 }
@@ -221,7 +222,7 @@ fn private_namespace() -> io::Result<()> {
         return Ok(());
     }
     unshare(CloneFlags::CLONE_NEWNS)?;
-    // Without this, what is mounted here would still be mounted there.
+    // Without this, the mounts would propagate to the host's namespace.
     let flags = MsFlags::MS_REC | MsFlags::MS_PRIVATE;
     nix::mount::mount(None::<&str>, "/", None::<&str>, flags, None::<&str>)?;
     DONE.set(true);
@@ -230,13 +231,15 @@ fn private_namespace() -> io::Result<()> {
 
 fn lock(directory: &Path, access: Access) -> Result<Option<File>, EspError> {
     let Access::Write { wait } = access else { return Ok(None) };
-    // The directory itself is locked: there is no file to be left behind.
+    // The directory itself is locked, so that no lock file is left behind.
     let file = File::open(directory).map_err(io_error("open", directory))?;
     let since = Instant::now();
     loop {
         match file.try_lock() {
             Ok(()) => return Ok(Some(file)),
-            Err(TryLockError::WouldBlock) if since.elapsed() < wait => std::thread::sleep(PAUSE),
+            Err(TryLockError::WouldBlock) if since.elapsed() < wait => {
+                std::thread::sleep(RETRY_INTERVAL)
+            }
             Err(TryLockError::WouldBlock) => return Err(EspError::Busy(directory.to_owned())),
             Err(TryLockError::Error(error)) => return Err(io_error("lock", directory)(error)),
         }
@@ -245,17 +248,17 @@ fn lock(directory: &Path, access: Access) -> Result<Option<File>, EspError> {
 
 fn wait_for(device: &Path, host: &Host) -> Result<(), EspError> {
     let since = Instant::now();
-    let booting = host.uptime().map_or(Duration::ZERO, |up| DEVICE_BOOT_WAIT.saturating_sub(up));
+    let booting = host.uptime().map_or(Duration::ZERO, |up| DEVICE_BOOT_TIMEOUT.saturating_sub(up));
     while !device.exists() {
-        if since.elapsed() > booting.max(DEVICE_WAIT) {
+        if since.elapsed() > booting.max(DEVICE_TIMEOUT) {
             return Err(EspError::NoDevice(device.to_owned()));
         }
-        std::thread::sleep(PAUSE);
+        std::thread::sleep(RETRY_INTERVAL);
     }
     Ok(())
 }
 
-/// Our directory on the host, which is root's alone; made, if it is not there.
+/// Returns the updater's directory on the host. Creates it, accessible to root only, if it is missing.
 pub(crate) fn run_directory(host: &Host) -> Result<PathBuf, EspError> {
     let directory = host.path(RUN);
     private_directory(&directory)?;
@@ -263,14 +266,14 @@ pub(crate) fn run_directory(host: &Host) -> Result<PathBuf, EspError> {
 }
 
 fn private_directory(directory: &Path) -> Result<(), EspError> {
-    let made = DirBuilder::new().recursive(true).mode(0o700).create(directory);
-    made.map_err(|error| match error.kind() {
+    let created = DirBuilder::new().recursive(true).mode(0o700).create(directory);
+    created.map_err(|error| match error.kind() {
         io::ErrorKind::PermissionDenied => EspError::NotRoot(directory.to_owned()),
-        _ => io_error("make the directory", directory)(error),
+        _ => io_error("create the directory", directory)(error),
     })
 }
 
-/// The name that udev gives it. Nothing else gets into a path.
+/// Returns the UUID as udev spells it. Anything else is refused, because it becomes part of a path.
 fn fat_uuid(uuid: &str) -> Result<String, EspError> {
     let digits = |part: &str| part.len() == 4 && part.bytes().all(|b| b.is_ascii_hexdigit());
     match uuid.split_once('-') {

@@ -5,58 +5,57 @@ use protocol::grubenv::{Block, BootState, SIZE};
 
 use crate::files::{FileError, FileSystem, overwrite, read_limited};
 use crate::host::Booted;
-use crate::plan::Slots;
+use crate::slot_content::Slots;
 
-/// grubenv.
+/// The content of grubenv.
 #[derive(Debug, Clone)]
 pub struct GrubenvFile {
-    /// What GRUB goes by.
+    /// The boot state.
     pub state: BootState,
-    /// Why `state` is not what the file says, if it is missing or damaged.
+    /// Why the file could not be used and `state` is a default.
     pub problem: Option<String>,
     block: Block,
 }
 
 impl GrubenvFile {
-    /// Reads it. One that is missing, damaged or unreadable never stops anybody: in its place comes
-    /// a state in which `otherwise` is good.
-    pub fn read(esp: &dyn FileSystem, otherwise: Slot) -> Self {
-        let recreated = |problem: String, block: Block| Self {
-            state: BootState::with_good(otherwise),
+    /// Reads the file. It never fails: if the file is missing, damaged or unreadable, the state is one
+    /// in which `default_good` is good.
+    pub fn read(esp: &dyn FileSystem, default_good: Slot) -> Self {
+        let with_default = |problem: String, block: Block| Self {
+            state: BootState::with_good(default_good),
             problem: Some(problem),
             block,
         };
         let bytes = match read_limited(esp, GRUBENV, SIZE as u64) {
             Ok(Some(bytes)) => bytes,
-            Ok(None) => return recreated("grubenv is missing".into(), Block::default()),
+            Ok(None) => return with_default("grubenv is missing".into(), Block::default()),
             Err(error) => {
-                return recreated(
-                    format!("grubenv cannot be read: {}", error.why),
-                    Block::default(),
-                );
+                let problem = format!("grubenv cannot be read: {}", error.why);
+                return with_default(problem, Block::default());
             }
         };
         let block = match Block::parse(&bytes) {
             Ok(block) => block,
-            Err(error) => return recreated(error.to_string(), Block::default()),
+            Err(error) => return with_default(error.to_string(), Block::default()),
         };
         match BootState::read(&block) {
             Ok(state) => Self { state, problem: None, block },
-            Err(error) => recreated(error.to_string(), block),
+            Err(error) => with_default(error.to_string(), block),
         }
     }
 
-    /// The same, where what runs and what is in the slots says what is good otherwise.
+    /// Reads the file, and derives a missing good slot from the running slot and the slots' contents.
     pub fn of_host(esp: &dyn FileSystem, booted: Booted, slots: &Slots) -> Self {
         Self::read(esp, good_without_grubenv(booted, slots))
     }
 
-    /// Writes another state, in place and flushed. Variables that are not ours stay.
+    /// Overwrites the file in place with another state and flushes it. Variables of other programs are
+    /// kept.
     pub fn write(&mut self, esp: &dyn FileSystem, state: BootState) -> Result<(), FileError> {
         state.write(&mut self.block);
-        // Variables of others that leave no room are worth less than a host that boots.
+        // If the variables of other programs leave no room, a host that boots matters more.
         let bytes = self.block.to_bytes().unwrap_or_else(|error| {
-            log::warn!("{error}: other programs' variables are dropped");
+            log::warn!("{error}: dropping the variables of other programs from grubenv");
             state.to_bytes()
         });
         overwrite(esp, GRUBENV, &bytes)?;
@@ -65,20 +64,19 @@ impl GrubenvFile {
         Ok(())
     }
 
-    /// Sets the version that GRUB shows for a slot. Written with the next state.
+    /// Sets the version that GRUB's menu shows for a slot. The next [`GrubenvFile::write`] stores it.
     pub fn show_version(&mut self, slot: Slot, version: &str) {
         self.block.set_displayed_version(slot, version);
     }
 }
 
-/// The slot to take for good where grubenv does not say: the one that runs, unless the boot loader
-/// tried it (then it is the other one, whatever became of grubenv since); or what GRUB would end up
-/// with.
+/// Returns the slot that counts as good if grubenv is lost. It is the running slot, or the other one if
+/// the running slot is on trial. If this ESP was not booted, it is the slot that GRUB would boot.
 pub fn good_without_grubenv(booted: Booted, slots: &Slots) -> Slot {
     match booted.slot {
         Some(running) if booted.on_trial => running.other(),
         Some(running) => running,
-        None if !slots.a.is_whole() && slots.b.is_whole() => Slot::B,
+        None if !slots.a.is_complete() && slots.b.is_complete() => Slot::B,
         None => Slot::A,
     }
 }

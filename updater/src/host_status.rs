@@ -8,8 +8,8 @@ use serde_json::{Map, Value, json};
 
 use crate::config::Reboot;
 use crate::host::Host;
-use crate::plan::{Content, Slots};
 use crate::record::{self, Checked, Download, Failure, HealthResult, HealthState, Poll, Waiting};
+use crate::slot_content::{Content, Slots};
 use crate::trial::{expire_trial, is_abandoned};
 
 /// How many characters of a value are shown in a line of the table.

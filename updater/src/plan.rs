@@ -1,142 +1,77 @@
-//! The one decision of an update: [`next`].
+//! The decision of an update: [`next`] maps the facts about a host to the next step.
 
 use protocol::Release;
 use protocol::esp::Slot;
 use protocol::grubenv::{BootState, TRIES, Trial};
-use protocol::release::ReleaseId;
 
 use crate::host::Booted;
+use crate::slot_content::{Content, Slots};
 use crate::trial::{is_abandoned, is_bad};
 
-/// What is in a slot.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Content {
-    /// Nothing.
-    Empty,
-    /// A release whose manifest verifies and whose files are as it says.
-    Complete(Release),
-    /// The beginning of a release, of a download that did not come to its end. The next one goes on
-    /// there, if it is for the same release.
-    Partial {
-        /// What it will be.
-        release: Release,
-        /// So many bytes of it are there.
-        bytes: u64,
-    },
-    /// Something else.
-    Damaged {
-        /// The release that should be there, if its manifest still verifies.
-        release: Option<Release>,
-        /// What is wrong.
-        problem: String,
-    },
-}
-
-impl Content {
-    /// The release that is there, or should be.
-    pub fn release(&self) -> Option<&Release> {
-        match self {
-            Self::Empty | Self::Partial { .. } => None,
-            Self::Complete(release) => Some(release),
-            Self::Damaged { release, .. } => release.as_ref(),
-        }
-    }
-
-    /// Whether it is a whole release.
-    pub fn is_whole(&self) -> bool {
-        matches!(self, Self::Complete(_))
-    }
-
-    /// Whether it is whole and would boot what this release would.
-    fn holds(&self, id: ReleaseId) -> bool {
-        matches!(self, Self::Complete(release) if release.id() == id)
-    }
-}
-
-/// Both slots.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Slots {
-    /// `etchaos/a`
-    pub a: Content,
-    /// `etchaos/b`
-    pub b: Content,
-}
-
-impl Slots {
-    /// One of them.
-    pub fn get(&self, slot: Slot) -> &Content {
-        match slot {
-            Slot::A => &self.a,
-            Slot::B => &self.b,
-        }
-    }
-}
-
-/// What the operator allows besides.
+/// What the operator allows beyond the defaults.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Permissions {
-    /// Install a release that is older than the running one.
+    /// Allows a release that is older than the running one.
     pub downgrade: bool,
-    /// Install a release that failed its trial on this host.
+    /// Allows a release that failed its trial on this host.
     pub retry_failed: bool,
 }
 
 /// Everything that the decision depends on.
 #[derive(Debug, Clone)]
 pub struct Facts<'a> {
-    /// What runs.
+    /// How the host was booted.
     pub booted: Booted,
-    /// What GRUB goes by, with a good slot that is lost replaced ([`crate::trial::promote`]), and a trial
-    /// that is over told as failed ([`crate::trial::expire_trial`]); see [`crate::grubenv_file`] for a grubenv
-    /// that is missing or damaged.
+    /// The boot state, after [`crate::trial::expire_trial`] and [`crate::trial::promote`] were applied.
+    /// [`crate::grubenv_file`] supplies one if grubenv is missing or damaged.
     pub state: &'a BootState,
-    /// What is in the slots.
+    /// The contents of both slots.
     pub slots: &'a Slots,
-    /// The release of the CDN's manifest. It is verified, or there would be no [`crate::candidate::Candidate`].
+    /// The release that the CDN offers, from a verified manifest ([`crate::candidate::Candidate`]).
     pub candidate: &'a Release,
     /// What the operator allows.
     pub allow: Permissions,
 }
 
-/// What to do next.
+/// The next step of an update.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Step {
-    /// Nothing: the candidate is there and whole.
+    /// Nothing to do: the good slot holds the candidate, or the candidate runs on trial.
     UpToDate,
-    /// Reboot: what is in this slot is on trial.
+    /// Reboot: this slot is on trial and was not booted yet.
     Pending(Slot),
-    /// Ask for help: what is in this slot is on trial, and in a whole boot GRUB did not count a try.
-    /// Another reboot would change nothing.
+    /// Report an error: this slot is on trial, the host was rebooted, and GRUB counted no try. Another
+    /// reboot would have the same result.
     NotTried(Slot),
-    /// Wait for [`crate::confirm`]: both slots are needed until then.
+    /// Wait for [`crate::confirmation`]: until then both slots are needed.
     Unconfirmed {
         /// The slot that runs.
         running: Slot,
         /// The slot that GRUB falls back to.
         good: Slot,
     },
-    /// Reboot, once: this slot is good and whole, and something else runs. That was rolled back; or GRUB
-    /// could not load the good slot, so far.
+    /// Reboot into this slot, once. It is good and complete, but the other slot runs, because that one
+    /// was rolled back or because GRUB could not load the good slot.
     Return(Slot),
-    /// Wait for a newer release: the candidate failed its trial, or was rolled back.
+    /// Wait for a newer release: the candidate failed its trial or was rolled back.
     FailedBefore,
-    /// Refuse: the candidate is older than what is good.
+    /// Refuse: the candidate is older than the release in the good slot.
     Downgrade,
-    /// End the trial of this slot before it begins: the CDN does not offer that release any more, and
-    /// what it offers instead runs, or is not to be installed.
+    /// Cancel the trial of this slot before it starts: the CDN has withdrawn that release, and the
+    /// release that it offers instead is already installed or must not be installed.
     Withdraw(Slot),
-    /// Write the candidate into this slot and put it on trial.
+    /// Write the candidate into this slot and start its trial.
     Install(Slot),
-    /// Put this slot on trial: the candidate is there and whole, but nothing points to it. Or what is there
-    /// is no candidate, but alone is whole, or alone is not known to be bad.
+    /// Start the trial of this slot without writing to it. It holds the complete candidate; or it is the
+    /// only slot that is complete, or the only one that is not known to have failed.
     Activate(Slot),
-    /// Write the candidate, which is what runs, into this slot, which is damaged or not whole. No
-    /// trial, no reboot.
+    /// Write the candidate into this slot, which is damaged or partial, while the good slot holds the
+    /// candidate as well. No trial and no reboot are needed.
     Repair(Slot),
 }
 
 impl Step {
-    /// The slot that this step is about, if it is about one.
+    /// Returns the slot that the step applies to.
     pub fn slot(&self) -> Option<Slot> {
         match self {
             Self::Pending(slot)
@@ -152,7 +87,7 @@ impl Step {
         }
     }
 
-    /// The slot that this step writes into, if it does.
+    /// Returns the slot that the step writes to.
     pub fn writes(&self) -> Option<Slot> {
         match self {
             Self::Install(slot) | Self::Repair(slot) => Some(*slot),
@@ -161,79 +96,83 @@ impl Step {
     }
 }
 
-/// From the facts to the next step.
+/// Returns the next step.
 ///
-/// Two invariants, whatever the facts: no step writes into the good slot, to which GRUB falls back, nor
-/// over what runs and is whole, nor over what alone is whole, unless it is known to be bad. No step puts
-/// a slot on trial unless another one that is good runs, or is whole; or that slot alone is whole.
+/// Two invariants hold for all facts:
+/// - No step writes to the good slot, which GRUB falls back to; to the running slot while that is
+///   complete; or to the only complete slot, unless its release is known to have failed.
+/// - No step starts a trial unless the other slot is good and running, or complete, or the slot on
+///   trial is the only complete one.
 ///
-/// Normally the good slot runs, and the other one is spare. Everything is done to the spare slot.
-/// A good slot that is damaged beside a better one gives that its place ([`crate::trial::promote`]), is
-/// the spare one and written anew, also if it runs: the system is in memory. Beside one that is not
-/// whole, it is healed by way of that one: the same release is put on trial there, and once it is
-/// confirmed, the damaged slot is the spare one and is repaired.
+/// Normally the good slot runs, and all changes are made to the spare slot. A damaged good slot is
+/// demoted if the other slot is better ([`crate::trial::promote`]). It is then the spare slot and is
+/// rewritten, even while it runs: the running system is in memory. If the other slot is not complete,
+/// the release is first installed and tried there. Once that is confirmed, the damaged slot is the spare
+/// slot and is repaired.
 pub fn next(facts: &Facts<'_>) -> Step {
     let Facts { booted, state, slots, candidate, .. } = facts;
     let (good, spare) = (state.good, state.good.other());
-    // Where the running slot is not known, or is spare, the good one is what this ESP would boot.
-    let (here, there) = (slots.get(good), slots.get(spare));
+    let (good_content, spare_content) = (slots.get(good), slots.get(spare));
     let trial = state.trial.filter(|trial| trial.slot == spare && trial.tries > 0);
     let id = candidate.id();
 
     if booted.slot == Some(spare)
-        && let Some(step) = beside_good(facts, trial)
+        && let Some(step) = step_outside_good_slot(facts, trial)
     {
         return step;
     }
-    // The operator goes back from what is good; or the boot loader could not do better.
-    if there.is_whole() && !is_bad(state, there) && (!here.is_whole() || is_bad(state, here)) {
-        return trial.map_or(Step::Activate(spare), |trial| asked_for(trial, facts));
+    let is_good_usable = good_content.is_complete() && !is_bad(state, good_content);
+    let is_spare_usable = spare_content.is_complete() && !is_bad(state, spare_content);
+    // After a rollback, or if the good slot was lost, the spare slot is the only one worth booting.
+    if is_spare_usable && !is_good_usable {
+        return trial.map_or(Step::Activate(spare), |trial| step_for_pending_trial(trial, facts));
     }
-    if here.holds(id) {
-        return match (there, trial) {
+    if good_content.holds(id) {
+        return match (spare_content, trial) {
             (Content::Damaged { .. } | Content::Partial { .. }, _) => Step::Repair(spare),
             (_, Some(_)) => Step::Withdraw(spare),
             (_, None) => Step::UpToDate,
         };
     }
-    // Whoever put it on trial was allowed to.
+    // The permissions were checked when the trial was started.
     if let Some(trial) = trial
-        && there.holds(id)
+        && spare_content.holds(id)
     {
-        return asked_for(trial, facts);
+        return step_for_pending_trial(trial, facts);
     }
-    if let Some(refused) = refused(facts, here) {
-        // What the CDN offered before is not to be tried either. An older one is the operator's wish.
-        let is_recalled =
-            trial.is_some() && here.release().is_some_and(|good| is_older(good, there));
-        return if is_recalled { Step::Withdraw(spare) } else { refused };
+    if let Some(refusal) = refusal(facts, good_content) {
+        // The CDN no longer offers the newer release that is on trial, so that must not be tried
+        // either. An older release on trial was requested by the operator and stays.
+        let is_withdrawn = trial.is_some()
+            && good_content.release().is_some_and(|release| is_older(release, spare_content));
+        return if is_withdrawn { Step::Withdraw(spare) } else { refusal };
     }
-    if there.holds(id) { Step::Activate(spare) } else { Step::Install(spare) }
+    if spare_content.holds(id) { Step::Activate(spare) } else { Step::Install(spare) }
 }
 
-/// What follows where another slot than the good one runs; nothing, if that slot is as good as any for
-/// what is offered: it is damaged, or was written anew since it was booted.
-fn beside_good(facts: &Facts<'_>, trial: Option<Trial>) -> Option<Step> {
+/// Returns the step for a host that does not run its good slot. Returns `None` if the running slot may
+/// be written like any spare slot: it is damaged, or was rewritten since it was booted.
+fn step_outside_good_slot(facts: &Facts<'_>, trial: Option<Trial>) -> Option<Step> {
     let Facts { booted, state, slots, candidate, .. } = facts;
     let (good, running) = (state.good, state.good.other());
-    let is_whole = slots.get(running).is_whole();
+    let is_complete = slots.get(running).is_complete();
     let is_abandoned = is_abandoned(state, running);
     if booted.on_trial && !is_abandoned {
         let is_candidate = slots.get(running).holds(candidate.id());
         let unconfirmed = Step::Unconfirmed { running, good };
         return Some(if is_candidate { Step::UpToDate } else { unconfirmed });
     }
-    if !slots.get(good).is_whole() {
+    if !slots.get(good).is_complete() {
         return Some(Step::Unconfirmed { running, good });
     }
-    let is_anew = trial.is_some_and(|trial| trial.since == booted.id);
-    (is_abandoned || is_whole && !is_anew).then_some(Step::Return(good))
+    let is_rewritten = trial.is_some_and(|trial| trial.since == booted.id);
+    (is_abandoned || is_complete && !is_rewritten).then_some(Step::Return(good))
 }
 
-/// Why the candidate is not installed, if it is not.
-fn refused(facts: &Facts<'_>, here: &Content) -> Option<Step> {
+/// Returns why the candidate must not be installed, or `None` if it may be.
+fn refusal(facts: &Facts<'_>, good_content: &Content) -> Option<Step> {
     let Facts { state, candidate, allow, .. } = facts;
-    if is_older(candidate, here) && !allow.downgrade {
+    if is_older(candidate, good_content) && !allow.downgrade {
         Some(Step::Downgrade)
     } else if state.failed == Some(candidate.id()) && !allow.retry_failed {
         Some(Step::FailedBefore)
@@ -246,12 +185,12 @@ fn is_older(release: &Release, than: &Content) -> bool {
     than.release().is_some_and(|than| release.is_older_than(than) && release.id() != than.id())
 }
 
-/// What follows for a slot that is on trial and was not booted. GRUB counts a try before it boots: if a
-/// boot of this ESP later none was counted, it could not write grubenv.
-fn asked_for(trial: Trial, facts: &Facts<'_>) -> Step {
+/// Returns the step for a trial that was started but whose slot does not run. GRUB counts a try before
+/// it boots the slot. If the host was rebooted since and no try was counted, GRUB cannot write grubenv.
+fn step_for_pending_trial(trial: Trial, facts: &Facts<'_>) -> Step {
     let booted = facts.booted;
-    let is_later = booted.slot.is_some() && booted.is_after(trial.since);
-    match is_later && trial.tries == TRIES && !facts.allow.retry_failed {
+    let was_rebooted = booted.slot.is_some() && booted.is_after(trial.since);
+    match was_rebooted && trial.tries == TRIES && !facts.allow.retry_failed {
         true => Step::NotTried(trial.slot),
         false => Step::Pending(trial.slot),
     }

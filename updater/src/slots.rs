@@ -1,32 +1,33 @@
-//! What is in the two slots.
+//! Inspects the contents of the two slots.
 
 use protocol::esp::{MANIFEST, PARTIAL, Slot, slot_file};
 use protocol::token::{TOKEN_MAX, TokenError, verify};
 use protocol::{Artifact, KeyRing, Manifest, Release, Role, Verified};
 
 use crate::files::{Entry, FileSystem, measure_with, read_limited};
-use crate::plan::{Content, Slots};
 use crate::progress::{Progress, Show};
+use crate::slot_content::{Content, Slots};
 
-/// Looks into both slots and hashes what is there.
+/// Verifies the manifests of both slots and hashes their files.
 pub fn inspect(esp: &dyn FileSystem, keys: &KeyRing) -> Slots {
     inspect_with(esp, keys, &Progress::new(Show::Nothing))
 }
 
-/// The same, which takes a second or two for each slot, and shows how far it is.
+/// Does the same as [`inspect`] and reports progress: hashing takes a second or two per slot.
 pub fn inspect_with(esp: &dyn FileSystem, keys: &KeyRing, progress: &Progress) -> Slots {
-    both(esp, keys, |slot, artifact| check(esp, slot, artifact, progress))
+    contents(esp, keys, |slot, artifact| check(esp, slot, artifact, progress))
 }
 
-/// Looks into both slots and at the sizes of what is there. It is quick, and [`Content::Complete`] says
-/// no more than that the manifest verifies and the sizes are right: nothing may be decided by it.
+/// Verifies the manifests of both slots and compares the sizes of their files. It is quick, but
+/// [`Content::Complete`] then only means that the manifest verifies and the sizes match. Nothing may be
+/// written or booted on that basis.
 pub fn survey(esp: &dyn FileSystem, keys: &KeyRing) -> Slots {
-    both(esp, keys, |slot, artifact| check_size(esp, slot, artifact))
+    contents(esp, keys, |slot, artifact| check_size(esp, slot, artifact))
 }
 
 type Check<'a> = &'a dyn Fn(Slot, &Artifact) -> Result<(), String>;
 
-fn both(
+fn contents(
     esp: &dyn FileSystem,
     keys: &KeyRing,
     check: impl Fn(Slot, &Artifact) -> Result<(), String>,
@@ -66,11 +67,10 @@ fn without_manifest(esp: &dyn FileSystem, slot: Slot, keys: &KeyRing, problem: S
         let bytes = release.boot_artifacts().filter_map(size).sum();
         return Content::Partial { release, bytes };
     }
-    let ours = Role::BOOT.into_iter().filter_map(slot_file).chain([MANIFEST, PARTIAL]);
-    // What cannot be looked at is there, and damaged.
-    let is_there =
-        |name| !matches!(esp.metadata(&format!("{}/{name}", slot.directory())), Ok(None));
-    match ours.into_iter().any(is_there) {
+    let names = Role::BOOT.into_iter().filter_map(slot_file).chain([MANIFEST, PARTIAL]);
+    // A file whose metadata cannot be read exists and counts as damaged.
+    let exists = |name| !matches!(esp.metadata(&format!("{}/{name}", slot.directory())), Ok(None));
+    match names.into_iter().any(exists) {
         true => damaged(problem),
         false => Content::Empty,
     }
@@ -80,13 +80,13 @@ fn damaged(problem: String) -> Content {
     Content::Damaged { release: None, problem }
 }
 
-/// The release that a slot's files are the beginnings of, if there is one that verifies.
+/// Returns the release of an unfinished download in a slot, if its manifest verifies.
 pub fn partial(esp: &dyn FileSystem, slot: Slot, keys: &KeyRing) -> Option<Release> {
     release(esp, slot, PARTIAL, keys).ok()
 }
 
-/// The release of a slot, by the manifest of this name. Its time is not looked at: what is installed
-/// does not go bad.
+/// Returns the release that a manifest in a slot describes. The manifest may have expired: expiry limits
+/// what is installed, not what is booted.
 fn release(
     esp: &dyn FileSystem,
     slot: Slot,
@@ -100,7 +100,7 @@ fn release(
     let token = String::from_utf8_lossy(&token);
     let claims = verify(&token, keys).map_err(|error| match error {
         TokenError::UnknownKey { kid, .. } => format!(
-            "{name} is signed with the key {kid:?}, which is not trusted here, so whether its files are whole is not known: to keep it, add the key to \"keys\", or an update writes over it"
+            "{name} is signed with the key {kid:?}, which is not trusted here, so its files cannot be verified: to keep the release, add the key to \"keys\", or the next update overwrites it"
         ),
         _ => format!("{name}: {error}"),
     })?;
@@ -131,9 +131,9 @@ fn check(
     check_size(esp, slot, artifact)?;
     let name = slot_file(artifact.role).unwrap_or_default();
     let path = format!("{}/{name}", slot.directory());
-    let seen = |done| progress.bytes(artifact.role, done, artifact.size);
+    let report = |done| progress.bytes(artifact.role, done, artifact.size);
     let digest =
-        measure_with(esp, &path, artifact.size, &seen).map_err(|error| error.to_string())?;
+        measure_with(esp, &path, artifact.size, &report).map_err(|error| error.to_string())?;
     match digest == artifact.sha256 {
         true => Ok(()),
         false => Err(format!("{name} has the SHA-256 {digest}, expected {}", artifact.sha256)),

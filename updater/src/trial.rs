@@ -1,14 +1,14 @@
-//! The life of a trial, as changes of the boot state without any I/O: it begins, GRUB counts its tries
-//! down, and it ends confirmed, failed or rolled back.
+//! The life of a trial, as pure functions of the boot state: a trial starts, GRUB counts its tries down,
+//! and it ends confirmed, failed, cancelled or rolled back.
 
 use protocol::Release;
 use protocol::esp::Slot;
 use protocol::grubenv::{BootId, BootState, Newest, TRIES, Trial};
 
 use crate::host::Booted;
-use crate::plan::{Content, Slots};
+use crate::slot_content::{Content, Slots};
 
-/// A slot is to be tried from the next boot on, [`TRIES`] times.
+/// Starts a trial: GRUB boots `slot` first, at most [`TRIES`] times.
 pub fn start_trial(
     state: &BootState,
     slot: Slot,
@@ -16,18 +16,17 @@ pub fn start_trial(
     boot: Option<BootId>,
 ) -> BootState {
     let trial = Trial { slot, tries: TRIES, release: Some(release.id()), since: boot };
-    // What is tried again has another chance.
+    // A release that is tried again is no longer recorded as failed.
     let failed = state.failed.filter(|failed| *failed != release.id());
     BootState { trial: Some(trial), failed, ..state.clone() }
 }
 
-/// What was to be tried is not.
+/// Cancels the trial, if there is one.
 pub fn cancel_trial(state: &BootState) -> BootState {
     BootState { trial: None, ..state.clone() }
 }
 
-/// A trial without tries left, of a slot that is not running, has failed. It is over, and its release
-/// is remembered.
+/// Ends a trial that has no tries left and whose slot does not run, and records its release as failed.
 pub fn expire_trial(state: &BootState, running: Option<Slot>) -> BootState {
     match state.trial {
         Some(Trial { slot, tries: 0, release, .. }) if running != Some(slot) => {
@@ -37,10 +36,12 @@ pub fn expire_trial(state: &BootState, running: Option<Slot>) -> BootState {
     }
 }
 
-/// A good slot gives its place to a better one if it is not whole, or if the boot loader could not load
-/// it when the running slot was left for it. Better is a whole one that was confirmed before
-/// (`has_confirmed_mark`) and is not known to be bad; or else the one that runs, which the boot loader then has as
-/// its last resort, healthy or not. What is or will be tried is left alone: it ends by itself.
+/// Makes the other slot good if the good slot is lost and the other slot is better.
+///
+/// The good slot is lost if it is not complete, or if GRUB could not load it in a boot that should have
+/// returned to it ([`return_failed`]). The other slot is better if it is complete, was confirmed before
+/// (`has_confirmed_mark`) and is not known to have failed; or if it runs, because GRUB then booted it as
+/// its last resort. A trial in progress is not touched: it ends without this function.
 pub fn promote(
     state: &BootState,
     booted: Booted,
@@ -48,41 +49,46 @@ pub fn promote(
     has_confirmed_mark: bool,
 ) -> BootState {
     let other = state.good.other();
-    let runs = booted.slot == Some(other);
-    let is_lost = !slots.get(state.good).is_whole() || runs && return_failed(state, booted);
+    let is_running = booted.slot == Some(other);
+    let is_lost =
+        !slots.get(state.good).is_complete() || is_running && return_failed(state, booted);
     let trial = state.trial.filter(|trial| trial.slot == other && trial.tries > 0);
-    let goes_on = match trial {
-        _ if runs && booted.on_trial => true,
-        // Written anew in this boot; or else GRUB could not count, and this is its last resort.
-        Some(trial) => !runs || trial.since == booted.id,
+    let is_trial_in_progress = match trial {
+        _ if is_running && booted.on_trial => true,
+        // If the slot runs off trial, its trial is only in progress if the slot was rewritten in this
+        // boot. Otherwise GRUB could not count the try and booted the slot as its last resort.
+        Some(trial) => !is_running || trial.since == booted.id,
         None => false,
     };
-    let refuge = slots.get(other);
-    let is_refuge = refuge.is_whole() && has_confirmed_mark && !is_bad(state, refuge);
-    if !is_lost || goes_on || !(is_refuge || runs) {
+    let content = slots.get(other);
+    let is_proven = content.is_complete() && has_confirmed_mark && !is_bad(state, content);
+    if !is_lost || is_trial_in_progress || !(is_proven || is_running) {
         return state.clone();
     }
     let trial = state.trial.filter(|trial| trial.slot != other);
     BootState { good: other, trial, ..state.clone() }
 }
 
-/// What runs is to be left for the good slot at the next boot, and nobody confirms it meanwhile. A trial
-/// of it that was used up has failed. Without tries GRUB boots the good slot.
+/// Abandons the running slot: the next boot returns to the good slot, and until then the running slot
+/// is not confirmed. If its trial was used up, its release is recorded as failed.
+///
+/// An abandoned slot is stored as a trial without tries and without a release. GRUB boots the good slot
+/// when no tries are left.
 pub fn abandon(state: &BootState, running: Slot, boot: Option<BootId>) -> BootState {
-    let over = state.trial.filter(|trial| trial.slot == running && trial.tries == 0);
-    let failed = over.and_then(|trial| trial.release).or(state.failed);
+    let used_up = state.trial.filter(|trial| trial.slot == running && trial.tries == 0);
+    let failed = used_up.and_then(|trial| trial.release).or(state.failed);
     let trial = Some(Trial { slot: running, tries: 0, release: None, since: boot });
     BootState { trial, failed, ..state.clone() }
 }
 
-/// Whether the running slot is to be left; see [`abandon`].
+/// Returns whether the running slot was abandoned; see [`abandon`].
 pub fn is_abandoned(state: &BootState, running: Slot) -> bool {
     let trial = state.trial.filter(|trial| trial.slot == running);
     trial.is_some_and(|trial| trial.tries == 0 && trial.release.is_none())
 }
 
-/// Whether it was to be left in a boot before this one, and runs again, without a trial: GRUB could not
-/// load the good slot.
+/// Returns whether the running slot was abandoned in an earlier boot and runs again without a trial,
+/// which means that GRUB could not load the good slot.
 pub fn return_failed(state: &BootState, booted: Booted) -> bool {
     let since = state.trial.and_then(|trial| trial.since);
     booted.is_after(since)
@@ -90,61 +96,64 @@ pub fn return_failed(state: &BootState, booted: Booted) -> bool {
         && booted.slot.is_some_and(|running| is_abandoned(state, running))
 }
 
-/// The running slot is healthy, and so the one to come back to. A trial of the other slot goes on.
+/// Makes the running slot good, because it is healthy. A trial of the other slot stays in progress.
 pub fn mark_confirmed(state: &BootState, running: Slot) -> BootState {
     let state = expire_trial(state, Some(running));
     BootState { good: running, trial: state.trial.filter(|trial| trial.slot != running), ..state }
 }
 
-/// Whether the running slot is being tried: if it is not healthy, a reboot leads back.
+/// Returns whether the running slot is on trial, so that a reboot can fall back to the good slot.
 pub fn is_on_trial(state: &BootState, running: Slot) -> bool {
     running != state.good && state.trial.is_some_and(|trial| trial.slot == running)
 }
 
-/// Whether what is there is known to be bad: it failed its trial, or was rolled back.
+/// Returns whether the release in a slot is recorded as failed: it failed its trial or was rolled back.
 pub fn is_bad(state: &BootState, content: &Content) -> bool {
     content.release().is_some_and(|release| state.failed == Some(release.id()))
 }
 
-/// A CDN offered this. From now on, what is older is not news; `afresh`, if the operator wants what
-/// is older.
-pub fn record_newest(state: &BootState, release: &Release, afresh: bool) -> BootState {
+/// Records the newest build that a CDN offered for a target. Older builds are refused from then on.
+/// With `replace`, an older build replaces a newer record, because the operator allowed a downgrade.
+pub fn record_newest(state: &BootState, release: &Release, replace: bool) -> BootState {
     let (target, build) = (release.target(), release.build);
-    let known = state.newest.as_ref().filter(|newest| newest.target == target && !afresh);
+    let known = state.newest.as_ref().filter(|newest| newest.target == target && !replace);
     let build = known.map_or(build, |newest| newest.build.max(build));
     BootState { newest: Some(Newest { target, build }), ..state.clone() }
 }
 
-/// What going back by hand leads to.
+/// The result of a rollback by the operator.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Rollback {
-    /// A trial that has not begun is called off; the running system stays.
+    /// A trial that has not started is cancelled, and the running system stays.
     Stay(BootState),
-    /// The system that runs after a reboot is another one, in this slot.
+    /// The next boot leads to this slot.
     Reboot(BootState, Slot),
 }
 
-/// Why there is no way back.
+/// Why a rollback is not possible.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum RollbackError {
-    /// The other slot has no release that could be booted.
-    #[error("there is nothing to go back to: slot {slot} {why}")]
-    NotWhole {
-        /// The other slot.
+    /// The slot to return to holds no release that can be booted.
+    #[error("cannot roll back: slot {slot} {why}")]
+    NotComplete {
+        /// The slot to return to.
         slot: Slot,
         /// What is wrong with it.
         why: String,
     },
-    /// It is the same one.
-    #[error("there is nothing to go back to: both slots hold {0}")]
+    /// Both slots hold the same release.
+    #[error("cannot roll back: both slots hold {0}")]
     Same(String),
-    /// It was no good.
-    #[error("there is nothing to go back to: {0} in slot {1} failed its trial, or was rolled back")]
+    /// The release in the other slot is recorded as failed.
+    #[error("cannot roll back: {0} in slot {1} failed its trial or was rolled back")]
     Failed(String, Slot),
 }
 
-/// Goes back by hand. What is left is remembered as failed, or the next update would bring it again.
-/// What is gone back to is tried like a new release: if it does not boot, GRUB returns to this one.
+/// Rolls back to the other release, by request of the operator.
+///
+/// The current release is recorded as failed, because the next update would otherwise install it again.
+/// The release in the other slot starts a trial like a new one: if it does not boot, GRUB returns to
+/// the current slot.
 pub fn roll_back(
     state: &BootState,
     running: Slot,
@@ -154,7 +163,7 @@ pub fn roll_back(
     let id = |slot| slots.get(slot).release().map(Release::id);
     let state = &expire_trial(state, Some(running));
     if running != state.good {
-        whole(slots, state.good)?;
+        bootable_release(slots, state.good)?;
         let release = id(running).or(state.trial.and_then(|trial| trial.release));
         let failed = release.or(state.failed);
         let state = BootState { failed, ..abandon(state, running, boot) };
@@ -164,11 +173,11 @@ pub fn roll_back(
     if let Some(Trial { slot, release, .. }) = state.trial
         && slot == other
     {
-        whole(slots, running)?;
+        bootable_release(slots, running)?;
         let failed = release.or(id(other)).or(state.failed);
         return Ok(Rollback::Stay(BootState { failed, ..cancel_trial(state) }));
     }
-    let release = whole(slots, other)?;
+    let release = bootable_release(slots, other)?;
     if id(running) == Some(release.id()) {
         return Err(RollbackError::Same(release.version.clone()));
     }
@@ -179,15 +188,15 @@ pub fn roll_back(
     Ok(Rollback::Reboot(BootState { failed, ..start_trial(state, other, release, boot) }, other))
 }
 
-/// The release in a slot, if it could be booted.
-fn whole(slots: &Slots, slot: Slot) -> Result<&Release, RollbackError> {
+/// Returns the release in a slot if it can be booted.
+fn bootable_release(slots: &Slots, slot: Slot) -> Result<&Release, RollbackError> {
     let why = match slots.get(slot) {
         Content::Complete(release) => return Ok(release),
         Content::Empty => "is empty".into(),
-        Content::Partial { .. } => "is not downloaded whole".into(),
+        Content::Partial { .. } => "holds an unfinished download".into(),
         Content::Damaged { problem, .. } => format!("is damaged ({problem})"),
     };
-    Err(RollbackError::NotWhole { slot, why })
+    Err(RollbackError::NotComplete { slot, why })
 }
 
 #[cfg(test)]

@@ -1,64 +1,65 @@
-//! One update of a disk: a look at it, the decision, and what follows from it. This is all of `update`
-//! between the CDN's answer and the reboot; power cuts are tested by it.
+//! One update of a disk: inspects the slots, decides, and carries the decision out. It covers everything
+//! that `update` does between the CDN's response and the reboot, so the power-cut tests run it as it is.
 
 use protocol::esp::{GRUBENV, Slot};
 use protocol::grubenv::BootState;
 use protocol::{KeyRing, Release};
 
-use crate::confirm::{has_confirmed_mark, unmark};
+use crate::confirmation::{has_confirmed_mark, unmark};
 use crate::files::{FileError, FileSystem};
 use crate::grubenv_file::GrubenvFile;
 use crate::host::Booted;
 use crate::install::{InstallError, Installed, Job, Source, Space, install, put_on_trial};
-use crate::plan::{Facts, Permissions, Slots, Step, next};
+use crate::plan::{Facts, Permissions, Step, next};
 use crate::progress::Progress;
-use crate::slots::inspect;
+use crate::slot_content::Slots;
+use crate::slots::{inspect, survey};
 use crate::trial::{
     abandon, cancel_trial, expire_trial, is_abandoned, is_bad, promote, record_newest,
 };
 
-/// What is asked for.
+/// The input of an update.
 #[derive(Clone, Copy)]
 pub struct Request<'a> {
     /// The ESP.
     pub esp: &'a dyn FileSystem,
-    /// What runs.
+    /// How the host was booted.
     pub booted: Booted,
-    /// What the CDN offers.
+    /// The release that the CDN offers.
     pub source: Source<'a>,
     /// What the operator allows.
     pub allow: Permissions,
 }
 
-/// An update that is decided.
+/// An update whose next step is decided.
 pub struct Update<'a> {
     request: Request<'a>,
-    /// What GRUB goes by, with what follows from the slots and from what runs.
-    known: BootState,
-    /// What was in the slots.
+    /// The boot state after expired trials and lost good slots were taken into account.
+    effective_state: BootState,
+    /// The contents of the slots at the time of the decision.
     pub slots: Slots,
-    /// grubenv, as it is by now.
+    /// grubenv, including the changes made by [`Update::carry_out`].
     pub grubenv: GrubenvFile,
-    /// What is to be done, or was done.
+    /// The decision.
     pub step: Step,
 }
 
-/// An update that was refused, or did not work. What was running before still boots.
+/// An update that was refused or that failed. The release that was good before still boots.
 #[derive(Debug, thiserror::Error)]
 pub enum UpdateError {
-    /// What is offered is older.
+    /// The candidate is older than the running release.
     #[error(
         "the CDN offers {offered}, which is older than {running}: refused; \"update --allow-downgrade\" installs it"
     )]
     Downgrade {
-        /// What is offered.
+        /// The candidate.
         offered: String,
-        /// What runs.
+        /// The running release.
         running: String,
     },
-    /// A trial was asked for, and GRUB did not begin it.
+    /// GRUB did not start a trial that it should have started.
     #[error(
-        "slot {0} was to be tried at the last boot, and the boot loader did not: it cannot write {GRUBENV} on the ESP (is the file whole, and the disk writable for the firmware?); \"update --retry-failed\" tries once more"
+        "slot {0} is on trial, but the boot loader did not try it at the last boot: it cannot write {GRUBENV} on the ESP; check that the file is intact and that the firmware can write to the disk; \"update --retry-failed\" tries once more"
     )]
     NotTried(Slot),
     /// The release could not be installed.
@@ -70,46 +71,63 @@ pub enum UpdateError {
 }
 
 impl<'a> Update<'a> {
-    /// Looks at the disk and decides.
+    /// Hashes the slots and decides.
     pub fn decide(request: Request<'a>) -> Self {
-        let Request { esp, booted, source: Source { candidate, keys, .. }, allow } = request;
-        let (slots, grubenv, known) = look(esp, booted, keys);
-        let candidate = candidate.release();
-        let step = next(&Facts { booted, state: &known, slots: &slots, candidate, allow });
-        Self { request, known, slots, grubenv, step }
+        Self::with_slots(request, inspect(request.esp, request.source.keys))
     }
 
-    /// Whether something is to be written.
+    /// Decides by manifests and file sizes alone, without hashing. The result says whether write access
+    /// will probably be needed; it must not be carried out.
+    pub fn preview(request: Request<'a>) -> Self {
+        Self::with_slots(request, survey(request.esp, request.source.keys))
+    }
+
+    fn with_slots(request: Request<'a>, slots: Slots) -> Self {
+        let Request { esp, booted, source: Source { candidate, .. }, allow } = request;
+        let (grubenv, effective_state) = read_state(esp, booted, &slots);
+        let facts = Facts {
+            booted,
+            state: &effective_state,
+            slots: &slots,
+            candidate: candidate.release(),
+            allow,
+        };
+        let step = next(&facts);
+        Self { request, effective_state, slots, grubenv, step }
+    }
+
+    /// Returns whether [`Update::carry_out`] writes to the ESP.
     pub fn writes(&self) -> bool {
         let is_change = match self.step {
             Step::Withdraw(_) | Step::Install(_) | Step::Activate(_) | Step::Repair(_) => true,
+            // It is refused before anything is recorded.
+            Step::Downgrade => return false,
             Step::UpToDate
             | Step::Pending(_)
             | Step::NotTried(_)
             | Step::Return(_)
             | Step::Unconfirmed { .. }
-            | Step::FailedBefore
-            | Step::Downgrade => false,
+            | Step::FailedBefore => false,
         };
-        is_change || self.memory().is_some() || self.stale_mark().is_some()
+        is_change || self.state_to_record().is_some() || self.stale_mark().is_some()
     }
 
-    /// What the CDN offers.
+    /// Returns the release that the CDN offers.
     pub fn candidate(&self) -> &Release {
         self.request.source.candidate.release()
     }
 
-    /// Which key signed it.
+    /// Returns the id of the key that signed the candidate.
     pub fn key_id(&self) -> &str {
         self.request.source.candidate.key_id()
     }
 
-    /// What runs, by its slot's manifest; or what would.
-    pub fn here(&self) -> Option<&Release> {
+    /// Returns the release in the running slot; in the good slot if this ESP was not booted.
+    pub fn current(&self) -> Option<&Release> {
         self.slots.get(self.request.booted.slot.unwrap_or(self.grubenv.state.good)).release()
     }
 
-    /// What the reboot leads to, if one is wanted.
+    /// Returns the release that the next boot leads to.
     pub fn next_boot(&self) -> &Release {
         match self.step {
             Step::Pending(slot) | Step::Return(slot) | Step::Activate(slot) => {
@@ -120,7 +138,7 @@ impl<'a> Update<'a> {
         .unwrap_or(self.candidate())
     }
 
-    /// An error, if there is no space for what was decided.
+    /// Checks that the ESP has enough space for the step.
     pub fn check_space(&self) -> Result<(), InstallError> {
         if let Some(slot) = self.step.writes() {
             Space::check(self.request.esp, slot, self.request.source.candidate)?;
@@ -128,22 +146,21 @@ impl<'a> Update<'a> {
         Ok(())
     }
 
-    /// An error, if that was the decision.
+    /// Returns an error if the step is [`Step::Downgrade`].
     pub fn refuse_downgrade(&self) -> Result<(), UpdateError> {
         match self.step {
             Step::Downgrade => Err(UpdateError::Downgrade {
-                offered: named(self.candidate()),
-                running: self.here().map_or("what runs".into(), named),
+                offered: describe(self.candidate()),
+                running: self.current().map_or("the running release".into(), describe),
             }),
             _ => Ok(()),
         }
     }
 
-    /// Writes down what must not be forgotten, and does what was decided. Says whether the host has to
-    /// be rebooted for it.
+    /// Records the boot state and carries out the step. Returns whether the host has to be rebooted.
     pub fn carry_out(&mut self, progress: &Progress) -> Result<bool, UpdateError> {
         self.refuse_downgrade()?;
-        self.remember()?;
+        self.record_state()?;
         let Request { esp, booted, .. } = self.request;
         let installed = match self.step {
             Step::UpToDate | Step::Unconfirmed { .. } | Step::FailedBefore | Step::Downgrade => {
@@ -160,7 +177,7 @@ impl<'a> Update<'a> {
                 return Ok(false);
             }
             Step::Install(slot) => self.install(slot, progress)?,
-            // It was found whole by this very look, or the step would be another one.
+            // `next` only activates a complete slot, so the second arm is not reached.
             Step::Activate(slot) => match Installed::found(&self.slots, slot) {
                 Some(installed) => installed,
                 None => self.install(slot, progress)?,
@@ -175,59 +192,59 @@ impl<'a> Update<'a> {
         install(Job { esp, slot, source, progress }, &mut self.grubenv)
     }
 
-    /// What grubenv is to say before anything else is done; nothing, if it does.
-    fn memory(&self) -> Option<BootState> {
+    /// Returns the state to write to grubenv before the step; `None` if grubenv has it already.
+    fn state_to_record(&self) -> Option<BootState> {
         let Request { booted, allow, .. } = self.request;
         let GrubenvFile { state, problem, .. } = &self.grubenv;
-        let candidate = self.candidate();
-        let facts = Facts { booted, state: &self.known, slots: &self.slots, candidate, allow };
-        // Who runs from elsewhere does not know what is good here.
+        let (slots, candidate) = (&self.slots, self.candidate());
+        let facts = Facts { booted, state: &self.effective_state, slots, candidate, allow };
+        // Without grubenv, a system that was not booted from this ESP cannot know its good slot.
         let is_unknown = problem.is_some() && booted.slot.is_none();
-        let memory = memory(&facts, &self.step, state).filter(|_| !is_unknown)?;
-        (problem.is_some() || memory != *state).then_some(memory)
+        let state_to_record = state_to_record(&facts, &self.step, state).filter(|_| !is_unknown)?;
+        (problem.is_some() || state_to_record != *state).then_some(state_to_record)
     }
 
-    /// A slot that was confirmed before, and is known to be bad by now: it was rolled back.
+    /// Returns the spare slot if it has the mark of a confirmed release, but that release was rolled
+    /// back since.
     fn stale_mark(&self) -> Option<Slot> {
-        let slot = self.known.good.other();
+        let slot = self.effective_state.good.other();
         let is_running = self.request.booted.slot == Some(slot);
-        let is_bad = is_bad(&self.known, self.slots.get(slot));
+        let is_bad = is_bad(&self.effective_state, self.slots.get(slot));
         (!is_running && is_bad && has_confirmed_mark(self.request.esp, slot)).then_some(slot)
     }
 
-    /// Writes down what must not be forgotten.
-    fn remember(&mut self) -> Result<(), FileError> {
+    /// Removes a stale mark and writes the boot state to grubenv.
+    fn record_state(&mut self) -> Result<(), FileError> {
         if let Some(slot) = self.stale_mark() {
             unmark(self.request.esp, slot)?;
         }
-        let Some(known) = self.memory() else { return Ok(()) };
+        let Some(new) = self.state_to_record() else { return Ok(()) };
         let GrubenvFile { state, problem, .. } = &self.grubenv;
         if let Some(problem) = problem {
-            log::warn!("{problem}: it is made anew, with slot {} as good", known.good);
+            log::warn!("{problem}: creating it again, with slot {} as good", new.good);
         }
-        if let (Some(failed), true) = (known.failed, known.failed != state.failed) {
+        if let (Some(failed), true) = (new.failed, new.failed != state.failed) {
             log::warn!(release = failed.to_string().as_str(); "release {failed} failed its trial");
         }
-        if known.good != state.good {
-            log::warn!("slot {} does not boot: slot {} takes its place", state.good, known.good);
+        if new.good != state.good {
+            log::warn!("slot {} does not boot: slot {} takes its place", state.good, new.good);
         }
-        self.grubenv.write(self.request.esp, known)
+        self.grubenv.write(self.request.esp, new)
     }
 }
 
-/// What is in the slots, grubenv, and what GRUB goes by with what follows from both and from what runs.
-fn look(esp: &dyn FileSystem, booted: Booted, keys: &KeyRing) -> (Slots, GrubenvFile, BootState) {
-    let slots = inspect(esp, keys);
-    let grubenv = GrubenvFile::of_host(esp, booted, &slots);
+/// Reads grubenv. Returns it with the effective boot state: expired trials are ended, and a lost good
+/// slot is replaced.
+fn read_state(esp: &dyn FileSystem, booted: Booted, slots: &Slots) -> (GrubenvFile, BootState) {
+    let grubenv = GrubenvFile::of_host(esp, booted, slots);
     let state = expire_trial(&grubenv.state, booted.slot);
-    let known = promote(&state, booted, &slots, has_confirmed_mark(esp, state.good.other()));
-    (slots, grubenv, known)
+    let effective = promote(&state, booted, slots, has_confirmed_mark(esp, state.good.other()));
+    (grubenv, effective)
 }
 
-/// What a grubenv that says `before` is to say from these facts and this decision on; nothing, if that is
-/// left to `confirm`. Without grubenv the boot loader takes slot a for good, or one that was confirmed
-/// before, whatever runs.
-pub fn memory(facts: &Facts<'_>, step: &Step, before: &BootState) -> Option<BootState> {
+/// Returns the state to write to a grubenv that holds `before`, or `None` to leave grubenv to `confirm`:
+/// while a slot that is not good runs, only a return or a promotion is recorded.
+pub fn state_to_record(facts: &Facts<'_>, step: &Step, before: &BootState) -> Option<BootState> {
     let Facts { booted, state, candidate, allow, .. } = facts;
     match (booted.slot, step) {
         (Some(running), Step::Return(_)) => Some(abandon(state, running, booted.id)),
@@ -236,24 +253,28 @@ pub fn memory(facts: &Facts<'_>, step: &Step, before: &BootState) -> Option<Boot
     }
 }
 
-/// The release that only waits for a reboot, if there is one: what a CDN offered last, for when it
-/// offers nothing now.
-pub fn outstanding(esp: &dyn FileSystem, booted: Booted, keys: &KeyRing) -> Option<Release> {
-    let (slots, grubenv, known) = look(esp, booted, keys);
+/// Returns the release that only waits for a reboot. It is booted even if the CDN cannot be reached.
+pub fn release_awaiting_reboot(
+    esp: &dyn FileSystem,
+    booted: Booted,
+    keys: &KeyRing,
+) -> Option<Release> {
+    let slots = inspect(esp, keys);
+    let (grubenv, effective_state) = read_state(esp, booted, &slots);
     let candidate = slots.get(grubenv.state.trial?.slot).release()?;
-    // Whoever put it on trial had asked for an older one.
+    // If it is older than the running release, the downgrade was allowed when the trial was started.
     let allow = Permissions { downgrade: true, ..Permissions::default() };
-    match next(&Facts { booted, state: &known, slots: &slots, candidate, allow }) {
+    match next(&Facts { booted, state: &effective_state, slots: &slots, candidate, allow }) {
         Step::Pending(slot) => slots.get(slot).release().cloned(),
-        // Asked for before; else it would have to be written down first.
-        Step::Return(slot) if is_abandoned(&known, slot.other()) => {
+        // A return that is not in grubenv yet would have to be written first.
+        Step::Return(slot) if is_abandoned(&effective_state, slot.other()) => {
             slots.get(slot).release().cloned()
         }
         _ => None,
     }
 }
 
-/// A release in a sentence.
-pub fn named(release: &Release) -> String {
+/// Returns target, version and build of a release, for messages.
+pub fn describe(release: &Release) -> String {
     format!("{} {} (build {})", release.target(), release.version, release.build)
 }

@@ -7,10 +7,10 @@ use protocol::esp::Slot;
 use serde_json::json;
 
 use super::health::{read_config, time_left};
-use super::tell;
+use super::output::print_or_warn;
 use crate::cli::{Exit, Fallback, Global};
 use crate::config::HealthPolicy;
-use crate::confirm::is_remembered;
+use crate::confirmation::is_recorded_as_confirmed;
 use crate::esp::{Access, Esp, EspError};
 use crate::grubenv_file::GrubenvFile;
 use crate::host::Host;
@@ -41,15 +41,17 @@ pub(super) fn fallback(global: &Global, arguments: &Fallback) -> Result<Exit> {
         return stay(global, &format!("slot {slot} is confirmed"));
     }
     log::error!(slot = slot.to_string().as_str();
-        "slot {slot} is on trial and did not become healthy: rebooting; the boot loader tries it again or falls back");
-    tell(global, &json!({"reboot": true}), || format!("slot {slot} is on trial: rebooting"));
+        "slot {slot} is on trial and did not become healthy: rebooting; the boot loader tries it again, or falls back");
+    print_or_warn(global, &json!({"reboot": true}), || {
+        format!("slot {slot} is on trial: rebooting")
+    });
     force_reboot(&host)?;
     Ok(Exit::Ok)
 }
 
 fn stay(global: &Global, why: &str) -> Result<Exit> {
     log::info!("no reboot: {why}");
-    tell(global, &json!({"reboot": false}), || format!("no reboot: {why}"));
+    print_or_warn(global, &json!({"reboot": false}), || format!("no reboot: {why}"));
     Ok(Exit::Ok)
 }
 
@@ -84,7 +86,7 @@ fn wait_for_deadline(global: &Global, host: &Host) {
 /// Returns whether the running slot is confirmed. If grubenv cannot be read, only a confirmation in this
 /// boot counts.
 fn is_confirmed(global: &Global, host: &Host, running: Slot) -> bool {
-    if is_remembered(host, running) {
+    if is_recorded_as_confirmed(host, running) {
         return true;
     }
     let (directory, owned_host) = (global.esp.clone(), host.clone());
@@ -100,6 +102,6 @@ fn is_confirmed(global: &Global, host: &Host, running: Slot) -> bool {
         Some(Err(error)) => log::error!("{error}"),
         None => log::error!("cannot read grubenv: the disk does not answer"),
     }
-    // It may have been confirmed while this waited for the disk.
-    is_remembered(host, running)
+    // Meanwhile.
+    is_recorded_as_confirmed(host, running)
 }

@@ -1,9 +1,9 @@
 //! Collects the status of the host, for `status` and the metrics.
 
-use anyhow::{Context, Result};
+use anyhow::{Context as _, Result};
 use serde_json::{Value, json};
 
-use super::Opened;
+use super::context::Context;
 use crate::cli::Global;
 use crate::clock::now;
 use crate::host::Host;
@@ -15,15 +15,15 @@ use crate::slots::survey;
 const TIMERS: [&str; 2] = ["etchaos-updater.timer", "etchaos-updater-again.timer"];
 
 /// Returns the whole status of the host.
-pub(super) fn gather(global: &Global, opened: &Opened) -> Result<Status> {
-    let esp = opened.esp()?;
-    let slots = survey(esp, &opened.settings.keys);
-    let grubenv = opened.grubenv(&slots)?;
+pub(super) fn gather(global: &Global, context: &Context) -> Result<Status> {
+    let esp = context.esp()?;
+    let slots = survey(esp, &context.settings.keys);
+    let grubenv = context.grubenv(&slots)?;
     let disk = Disk { slots, boot: grubenv.state, grubenv_problem: grubenv.problem };
     Ok(Status {
         disk: Ok(disk),
-        policy: Some(opened.settings.reboot.clone()),
-        config: opened.merged.to_json(),
+        policy: Some(context.settings.reboot.clone()),
+        config: context.merged.to_json(),
         ..without_esp(global, String::new())?
     })
 }

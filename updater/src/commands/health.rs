@@ -5,7 +5,8 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use serde_json::json;
 
-use super::{answer, apart};
+use super::context::in_mount_namespace;
+use super::output::print;
 use crate::cli::{Exit, Global, Health as Arguments};
 use crate::clock::now;
 use crate::config::{ConfigError, HealthPolicy, Settings, load};
@@ -20,7 +21,7 @@ use crate::record::{self, HealthResult, HealthState};
 /// operator must not undo an update.
 pub(super) fn health(global: &Global, arguments: &Arguments) -> Result<Exit> {
     let host = Host::new(&global.host_root);
-    let health = match apart(|| read_config(global, &host)) {
+    let health = match in_mount_namespace(|| read_config(global, &host)) {
         Err(error) if arguments.wait && error.is::<ConfigError>() => {
             log::error!("{error}; health.units and health.checks are not checked");
             HealthPolicy::default()
@@ -47,7 +48,7 @@ pub(super) fn health(global: &Global, arguments: &Arguments) -> Result<Exit> {
     for line in &lines {
         log::error!("not healthy: {line}");
     }
-    answer(global, &json!({"healthy": healthy, "problems": lines}), || match healthy {
+    print(global, &json!({"healthy": healthy, "problems": lines}), || match healthy {
         true => format!("healthy: {}", summary(&health)),
         false => format!("not healthy:\n  {}", lines.join("\n  ")),
     })?;
@@ -58,7 +59,7 @@ fn lines(problems: &[Problem]) -> Vec<String> {
     problems.iter().map(ToString::to_string).collect()
 }
 
-/// Reads the health section of the configuration. This mounts the ESP: see [`apart`].
+/// Reads the health section of the configuration. This mounts the ESP: see [`in_mount_namespace`].
 pub(super) fn read_config(global: &Global, host: &Host) -> Result<HealthPolicy> {
     let esp = Esp::open(host, global.esp.as_deref(), Access::Read)?;
     let merged = load(host, esp.as_ref(), &global.configs)?;

@@ -1,19 +1,21 @@
 //! The command `listen`.
 
-use anyhow::{Context, Result};
+use anyhow::{Context as _, Result};
 use serde_json::json;
 
-use super::{Opened, apart, tell};
+use super::context::{Context, in_mount_namespace};
+use super::output::print_or_warn;
 use crate::cli::{Exit, Global};
 use crate::esp::Access;
 use crate::host::Host;
 use crate::push_server;
 
 pub(super) fn listen(global: &Global) -> Result<Exit> {
-    let settings = apart(|| Opened::new(global, Access::Read).map(|opened| opened.settings))?;
+    let settings =
+        in_mount_namespace(|| Context::new(global, Access::Read).map(|context| context.settings))?;
     let Some(listen) = settings.listen else {
-        let why = "listening is off: \"listen\" of the configuration has no source with a key";
-        tell(global, &json!({"listening": false, "why": why}), || why.to_owned());
+        let why = "listening is off: no source with a key is configured under \"listen\"";
+        print_or_warn(global, &json!({"listening": false, "why": why}), || why.to_owned());
         return Ok(Exit::NotNow);
     };
     let address = listen.address;

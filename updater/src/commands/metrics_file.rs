@@ -1,6 +1,6 @@
 //! Writes the metrics to the file of the configuration, for the textfile collector of node-exporter.
 
-use super::Opened;
+use super::context::Context;
 use super::gather::gather;
 use crate::cli::Global;
 use crate::config::Settings;
@@ -10,21 +10,21 @@ use crate::prometheus::text;
 use crate::record::{create_directory, replace};
 
 /// Replaces the file after a command that opened the ESP.
-pub(super) fn refresh(global: &Global, opened: &Opened) {
-    if opened.settings.metrics.is_none() {
+pub(super) fn refresh(global: &Global, context: &Context) {
+    if context.settings.metrics.is_none() {
         return;
     }
-    match gather(global, opened) {
-        Ok(status) => write(&opened.settings, &status),
-        Err(error) => log::warn!("cannot write metrics: {error:#}"),
+    match gather(global, context) {
+        Ok(status) => write(&context.settings, &status),
+        Err(error) => log::warn!("no metrics are written: {error:#}"),
     }
 }
 
 /// Replaces the file after a command that failed, so that the metrics show the error, if the
 /// configuration can be read.
 pub(super) fn after_error(global: &Global) {
-    if let Ok(opened) = Opened::new(global, Access::Read) {
-        refresh(global, &opened);
+    if let Ok(context) = Context::new(global, Access::Read) {
+        refresh(global, &context);
     }
 }
 

@@ -1,4 +1,4 @@
-//! The one place that writes to standard output.
+//! Standard output, which no other module writes to.
 
 use std::io::{self, Write};
 
@@ -7,23 +7,23 @@ use serde_json::Value;
 
 use crate::cli::Global;
 
-/// Prints the answer: JSON, or text for people. For commands that do nothing else: an answer that
-/// nobody got is an error.
-pub(super) fn answer(global: &Global, json: &Value, text: impl FnOnce() -> String) -> Result<()> {
+/// Prints the result of a command that only reads, as JSON or as text. Fails if it cannot be written.
+pub(super) fn print(global: &Global, json: &Value, text: impl FnOnce() -> String) -> Result<()> {
     let line = if global.json { json.to_string() } else { text() };
-    print(&mut io::stdout().lock(), &line).context("cannot write the answer to standard output")
+    write_line(&mut io::stdout().lock(), &line).context("cannot write to standard output")
 }
 
-/// The same for commands that did something: it is done, whether anybody is told or not.
-pub(super) fn tell(global: &Global, json: &Value, text: impl FnOnce() -> String) {
-    if let Err(error) = answer(global, json, text) {
+/// Prints the result of a command that changed something. A failed write is only logged, because the
+/// change was made.
+pub(super) fn print_or_warn(global: &Global, json: &Value, text: impl FnOnce() -> String) {
+    if let Err(error) = print(global, json, text) {
         log::warn!("{error:#}");
     }
 }
 
-fn print(to: &mut impl Write, line: &str) -> io::Result<()> {
+fn write_line(to: &mut impl Write, line: &str) -> io::Result<()> {
     match writeln!(to, "{line}").and_then(|()| to.flush()) {
-        // `… | head -1` had enough.
+        // A reader such as `head -1` may close the pipe early.
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
         written => written,
     }

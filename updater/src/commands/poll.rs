@@ -1,14 +1,16 @@
-//! `check` and `update`
+//! The commands `check` and `update`.
 
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::{Context as _, Result};
 use protocol::{Release, date};
 use serde_json::{Value, json};
 
-use super::offer::Offer;
+use super::context::Context;
+use super::metrics_file;
+use super::output::{print, print_or_warn};
+use super::poll_result::PollResult;
 use super::report::{self, step_name};
-use super::{Opened, answer, metrics_file, tell};
 use crate::cli::{Exit, Global, Update as Arguments};
 use crate::clock::now;
 use crate::esp::Access;
@@ -19,18 +21,22 @@ use crate::plan::{Permissions, Step};
 use crate::progress::Progress;
 use crate::reboot::{self, Decision};
 use crate::record::{self, Waiting};
-use crate::update::{Request, Update, named, outstanding};
+use crate::update::{Request, Update, describe, release_awaiting_reboot};
 
+/// One writer at a time: an update does not wait for another one.
+const WRITE: Access = Access::Write { wait: Duration::ZERO };
+
+/// Reports what an update would do.
 pub(super) fn check(global: &Global) -> Result<Exit> {
     let allow = Permissions::default();
-    let mut opened = Opened::new(global, Access::Read)?;
-    let offer = Offer::get(global, &mut opened, allow)?;
-    opened.reopen(global, Access::Read)?;
-    let update = Update::decide(request(&opened, &offer, allow)?);
-    record_poll(global, &update, &offer);
-    metrics_file::refresh(global, &opened);
+    let mut context = Context::new(global, Access::Read)?;
+    let poll = PollResult::fetch(global, &mut context, allow)?;
+    context.reopen(global, Access::Read)?;
+    let update = Update::decide(request(&context, &poll, allow)?);
+    record_poll(global, &update, &poll);
+    metrics_file::refresh(global, &context);
     update.refuse_downgrade()?;
-    answer(global, &report::json(&update), || report::text(&update))?;
+    print(global, &report::json(&update), || report::text(&update))?;
     Ok(match update.step {
         Step::UpToDate => Exit::Ok,
         Step::Unconfirmed { .. } | Step::FailedBefore => Exit::NotNow,
@@ -38,62 +44,72 @@ pub(super) fn check(global: &Global) -> Result<Exit> {
     })
 }
 
+/// Updates the host.
 pub(super) fn update(global: &Global, arguments: &Arguments) -> Result<Exit> {
     let allow =
         Permissions { downgrade: arguments.allow_downgrade, retry_failed: arguments.retry_failed };
-    let mut opened = Opened::new(global, Access::Read)?;
-    // A window that systemd cannot read is better told before anything is installed.
-    decide_reboot(&opened, arguments)?;
-    let offer = match Offer::get(global, &mut opened, allow) {
-        Ok(offer) => offer,
+    let mut context = Context::new(global, Access::Read)?;
+    // An invalid reboot window has to be reported before anything is installed.
+    decide_reboot(&context, arguments)?;
+    let poll = match PollResult::fetch(global, &mut context, allow) {
+        Ok(poll) => poll,
         Err(error) => {
-            // What was installed before does not wait for the CDN.
+            // A release that is already installed does not wait for the CDN.
             if !arguments.dry_run {
-                reboot_if_outstanding(global, arguments, &mut opened)
+                reboot_if_pending(global, arguments, &mut context)
                     .unwrap_or_else(|error| log::error!("{error:#}"));
             }
             return Err(error);
         }
     };
-    opened.reopen(global, Access::Read)?;
-    let mut update = Update::decide(request(&opened, &offer, allow)?);
+    context.reopen(global, Access::Read)?;
     if arguments.dry_run {
-        return dry_run(global, &update);
+        return dry_run(global, &Update::decide(request(&context, &poll, allow)?));
     }
-    record_poll(global, &update, &offer);
+    // Whatever is written must be decided under the write lock, because another updater may have changed
+    // the disk before. Hashing both slots takes seconds, so a preview without hashing, which nothing is
+    // written by, says whether to take the lock first. Only if hashing finds damage that the preview
+    // could not see are the slots hashed again under the lock.
+    let preview = Update::preview(request(&context, &poll, allow)?);
+    let is_locked = preview.writes();
+    if is_locked {
+        record_poll(global, &preview, &poll);
+        context.reopen(global, WRITE)?;
+    }
+    let mut update = Update::decide(request(&context, &poll, allow)?);
+    record_poll(global, &update, &poll);
     update.refuse_downgrade()?;
-    if update.writes() {
-        opened.reopen(global, Access::Write { wait: Duration::ZERO })?;
-        // By what it is now.
-        update = Update::decide(request(&opened, &offer, allow)?);
+    if update.writes() && !is_locked {
+        context.reopen(global, WRITE)?;
+        update = Update::decide(request(&context, &poll, allow)?);
     }
     report::log(&update);
-    // What came before may end at any moment.
+    // Until here nothing was written, and a signal may end the process at any moment.
     interrupt::catch().context("cannot catch signals")?;
     let progress = Progress::for_update(global.json, &Host::new(&global.host_root));
     let wants_reboot = update.carry_out(&progress)?;
-    let decision = wants_reboot.then(|| decide_reboot(&opened, arguments)).transpose()?;
+    let decision = wants_reboot.then(|| decide_reboot(&context, arguments)).transpose()?;
     let (done, exit) = (report::done(&update), exit(&update.step));
     let next_boot = update.next_boot().clone();
     let json = result(&update, decision == Some(Decision::Now));
-    metrics_file::refresh(global, &opened);
-    let why_not = arrange(global, decision.as_ref())?;
-    // What was put on trial is booted whether anybody reads this or not.
-    tell(global, &json, || match &why_not {
+    metrics_file::refresh(global, &context);
+    let why_not = schedule_reboot(global, decision.as_ref())?;
+    // A write error on standard output must not prevent the reboot.
+    print_or_warn(global, &json, || match &why_not {
         Some(why) => format!("{done}\n{why}"),
         None => done,
     });
-    reboot_now(&mut opened, decision.as_ref(), &next_boot)?;
+    reboot_now(&mut context, decision.as_ref(), &next_boot)?;
     Ok(exit)
 }
 
-/// What [`update`] would do, and how it would end.
+/// Reports what [`update`] would do. Returns its exit code.
 fn dry_run(global: &Global, update: &Update<'_>) -> Result<Exit> {
     update.refuse_downgrade()?;
     update.check_space()?;
     let mut json = result(update, false);
     json["dryRun"] = json!(true);
-    answer(global, &json, || format!("dry run: {}", report::text(update)))?;
+    print(global, &json, || format!("dry run: {}", report::text(update)))?;
     Ok(exit(&update.step))
 }
 
@@ -111,14 +127,18 @@ fn exit(step: &Step) -> Exit {
     }
 }
 
-fn request<'a>(opened: &'a Opened, offer: &'a Offer, allow: Permissions) -> Result<Request<'a>> {
-    let settings = &opened.settings;
+fn request<'a>(
+    context: &'a Context,
+    poll: &'a PollResult,
+    allow: Permissions,
+) -> Result<Request<'a>> {
+    let settings = &context.settings;
     Ok(Request {
-        esp: opened.esp()?,
-        booted: opened.booted,
+        esp: context.esp()?,
+        booted: context.booted,
         source: Source {
-            candidate: &offer.candidate,
-            cdn: &offer.cdn,
+            candidate: &poll.candidate,
+            cdn: &poll.cdn,
             allowed_origins: &settings.allowed_origins,
             keys: &settings.keys,
         },
@@ -126,20 +146,20 @@ fn request<'a>(opened: &'a Opened, offer: &'a Offer, allow: Permissions) -> Resu
     })
 }
 
-/// For `status`.
-fn record_poll(global: &Global, update: &Update<'_>, offer: &Offer) {
+/// Records the poll for `status`.
+fn record_poll(global: &Global, update: &Update<'_>, poll: &PollResult) {
     let release = update.candidate();
-    let poll = record::Poll {
+    let record = record::Poll {
         time: now(),
         outcome: step_name(&update.step).to_owned(),
         version: release.version.clone(),
         build: release.build,
-        cdn: offer.candidate.base().to_owned(),
+        cdn: poll.candidate.base().to_owned(),
     };
-    record::write(&Host::new(&global.host_root), &poll);
+    record::write(&Host::new(&global.host_root), &record);
 }
 
-/// For `status`: what the reboot waits for, if it does.
+/// Records for `status` why the reboot waits, or that it does not.
 fn record_waiting(global: &Global, decision: Option<&Decision>) {
     let host = Host::new(&global.host_root);
     let (why, next) = match decision {
@@ -150,58 +170,56 @@ fn record_waiting(global: &Global, decision: Option<&Decision>) {
     record::write(&host, &Waiting { time: now(), why, next });
 }
 
-/// What becomes of the reboot that a trial needs.
-fn decide_reboot(opened: &Opened, arguments: &Arguments) -> Result<Decision> {
+/// Decides when to reboot into the slot on trial.
+fn decide_reboot(context: &Context, arguments: &Arguments) -> Result<Decision> {
     let never = |why: &str| Ok(Decision::Never { why: why.to_owned() });
-    if opened.booted.slot.is_none() {
-        return never("this system does not run from this ESP, so it is not rebooted");
+    if context.booted.slot.is_none() {
+        return never("this system was not booted from this ESP, so it is not rebooted");
     }
     if arguments.no_reboot {
         return never("--no-reboot was given");
     }
-    let policy = &opened.settings.reboot;
+    let policy = &context.settings.reboot;
     let facts = reboot::Facts::collect(policy, now())?;
     Ok(reboot::decide(policy, &facts))
 }
 
-/// Has it decided again later, if it has to wait. Says why it is not now.
-fn arrange(global: &Global, decision: Option<&Decision>) -> Result<Option<String>> {
+/// Schedules the next attempt if the reboot has to wait. Returns why the host is not rebooted now.
+fn schedule_reboot(global: &Global, decision: Option<&Decision>) -> Result<Option<String>> {
     record_waiting(global, decision);
     Ok(match decision {
         None | Some(Decision::Now) => None,
-        Some(Decision::Never { why }) => Some(format!("reboot for it: {why}")),
+        Some(Decision::Never { why }) => {
+            Some(format!("the host has to be rebooted by hand: {why}"))
+        }
         Some(Decision::Later { why, retry }) => {
             reboot::schedule(*retry)
-                .context("everything is written, and its reboot could not be arranged")?;
+                .context("the release is installed, but its reboot could not be scheduled")?;
             let again = date::format_utc(retry.at);
-            Some(format!("the reboot has to wait: {why}; it is decided again at {again}"))
+            Some(format!("the reboot has to wait: {why}; the next attempt is at {again}"))
         }
     })
 }
 
-/// The reboot of an update before this one, which had to wait.
-fn reboot_if_outstanding(
-    global: &Global,
-    arguments: &Arguments,
-    opened: &mut Opened,
-) -> Result<()> {
-    opened.reopen(global, Access::Read)?;
-    let release = outstanding(opened.esp()?, opened.booted, &opened.settings.keys);
+/// Reboots for a release that an earlier update installed.
+fn reboot_if_pending(global: &Global, arguments: &Arguments, context: &mut Context) -> Result<()> {
+    context.reopen(global, Access::Read)?;
+    let release = release_awaiting_reboot(context.esp()?, context.booted, &context.settings.keys);
     let Some(release) = release else { return Ok(()) };
-    let decision = decide_reboot(opened, arguments)?;
-    if let Some(why) = arrange(global, Some(&decision))? {
-        log::info!("{} is installed; {why}", named(&release));
+    let decision = decide_reboot(context, arguments)?;
+    if let Some(why) = schedule_reboot(global, Some(&decision))? {
+        log::info!("{} is installed; {why}", describe(&release));
     }
-    reboot_now(opened, Some(&decision), &release)
+    reboot_now(context, Some(&decision), &release)
 }
 
-fn reboot_now(opened: &mut Opened, decision: Option<&Decision>, release: &Release) -> Result<()> {
-    // Unmounted before the reboot, not by it.
-    opened.close();
+fn reboot_now(context: &mut Context, decision: Option<&Decision>, release: &Release) -> Result<()> {
+    // The ESP is unmounted here, so that the reboot cannot leave it dirty.
+    context.close();
     if decision != Some(&Decision::Now) {
         return Ok(());
     }
-    log::info!(version = release.version.as_str(); "rebooting into {} as configured", named(release));
-    reboot::reboot(&opened.settings.reboot)
+    log::info!(version = release.version.as_str(); "rebooting into {} as configured", describe(release));
+    reboot::reboot(&context.settings.reboot)
         .context("everything is written, and the reboot failed: reboot by hand")
 }

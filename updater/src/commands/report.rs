@@ -1,4 +1,4 @@
-//! What `check` and `update` say of an update.
+//! How `check` and `update` report an update.
 
 use protocol::Release;
 use protocol::compare::differences;
@@ -6,9 +6,9 @@ use protocol::esp::Slot;
 use serde_json::{Value, json};
 
 use crate::plan::Step;
-use crate::update::{Update, named};
+use crate::update::{Update, describe};
 
-/// For the journal.
+/// Logs the decision to the journal.
 pub(super) fn log(update: &Update<'_>) {
     let release = update.candidate();
     log::info!(
@@ -20,82 +20,86 @@ pub(super) fn log(update: &Update<'_>) {
     );
 }
 
-/// docs/json.md has its shape.
+/// Returns the JSON output; docs/json.md describes it.
 pub(super) fn json(update: &Update<'_>) -> Value {
     let release = |r: &Release| json!({"version": r.version, "build": r.build, "kernel": r.kernel});
-    let (here, candidate) = (update.here(), update.candidate());
+    let (current, candidate) = (update.current(), update.candidate());
     json!({
         "step": step_name(&update.step),
         "slot": update.step.slot(),
-        "running": here.map(release),
+        "running": current.map(release),
         "candidate": release(candidate),
         "key": update.key_id(),
-        "differences": here.map(|here| differences(here, candidate)),
+        "differences": current.map(|current| differences(current, candidate)),
     })
 }
 
-/// What is to be done, for people.
+/// Returns a sentence that says what has to be done.
 pub(super) fn text(update: &Update<'_>) -> String {
-    let new = named(update.candidate());
+    let new = describe(update.candidate());
     match update.step {
         Step::UpToDate => format!("up to date: {new}"),
         Step::Pending(slot) => {
-            format!("{} is installed in slot {slot}: reboot to try it", held(update, slot))
+            format!("{} is installed in slot {slot}: reboot to try it", release_in(update, slot))
         }
         Step::Return(slot) => {
             format!(
-                "{} in slot {slot} is good, and something else runs: reboot into it",
-                held(update, slot)
+                "{} in slot {slot} is good, but the other slot runs: reboot into it",
+                release_in(update, slot)
             )
         }
         Step::Unconfirmed { running, good } => format!(
-            "slot {running} runs and is not confirmed yet: nothing is installed until then, because slot {good} is the way back"
+            "slot {running} runs and is not confirmed yet: nothing is installed until then, because slot {good} is the fallback"
         ),
         Step::FailedBefore => format!(
-            "{new} failed its trial, or was rolled back: waiting for a newer one; \"update --retry-failed\" tries it again"
+            "{new} failed its trial or was rolled back: waiting for a newer release; \"update --retry-failed\" tries it again"
         ),
         Step::NotTried(slot) => format!(
-            "{} is in slot {slot}, and the boot loader did not try it at the last boot: \"update --retry-failed\" asks it again",
-            held(update, slot)
+            "{} is in slot {slot}, but the boot loader did not try it at the last boot: \"update --retry-failed\" starts the trial again",
+            release_in(update, slot)
         ),
         Step::Withdraw(slot) => {
-            format!("the CDN went back to {new}: the trial of slot {slot} is to be called off")
+            format!("the CDN went back to {new}: the trial of slot {slot} has to be cancelled")
         }
         Step::Downgrade => format!("{new} is older than what runs"),
         Step::Install(slot) => {
-            format!("{new} is to be installed in slot {slot}{}", changes(update))
+            format!("{new} has to be installed in slot {slot}{}", changes(update))
         }
         Step::Activate(slot) => {
-            format!("{} is whole in slot {slot} and to be tried", held(update, slot))
+            format!("{} is complete in slot {slot} and has to be tried", release_in(update, slot))
         }
-        Step::Repair(slot) => format!("slot {slot} is not whole and to be repaired with {new}"),
+        Step::Repair(slot) => {
+            format!("slot {slot} is damaged or incomplete and has to be repaired with {new}")
+        }
     }
 }
 
-/// What was done, for people.
+/// Returns a sentence that says what was done.
 pub(super) fn done(update: &Update<'_>) -> String {
-    let new = named(update.candidate());
+    let new = describe(update.candidate());
     match update.step {
         Step::Install(slot) => {
             format!("{new} was installed in slot {slot}, on trial{}", changes(update))
         }
-        Step::Activate(slot) => format!("{} is on trial in slot {slot}", held(update, slot)),
-        Step::Repair(slot) => format!("slot {slot} was not whole and is repaired with {new}"),
+        Step::Activate(slot) => format!("{} is on trial in slot {slot}", release_in(update, slot)),
+        Step::Repair(slot) => {
+            format!("slot {slot} was damaged or incomplete and was repaired with {new}")
+        }
         Step::Withdraw(slot) => {
-            format!("the CDN went back to {new}: the trial of slot {slot} was called off")
+            format!("the CDN went back to {new}: the trial of slot {slot} was cancelled")
         }
         _ => text(update),
     }
 }
 
-/// What lies in a slot: not always the candidate.
-fn held(update: &Update<'_>, slot: Slot) -> String {
-    update.slots.get(slot).release().map_or("what is there".to_owned(), named)
+/// Describes the release in a slot, which is not always the candidate.
+fn release_in(update: &Update<'_>, slot: Slot) -> String {
+    update.slots.get(slot).release().map_or("the release".to_owned(), describe)
 }
 
 fn changes(update: &Update<'_>) -> String {
-    let Some(here) = update.here() else { return String::new() };
-    let lines = differences(here, update.candidate());
+    let Some(current) = update.current() else { return String::new() };
+    let lines = differences(current, update.candidate());
     lines.iter().map(|line| format!("\n{line}")).collect()
 }
 

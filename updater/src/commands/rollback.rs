@@ -1,11 +1,13 @@
-//! `rollback`
+//! The command `rollback`.
 
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::{Context as _, Result};
 use serde_json::json;
 
-use super::{Opened, metrics_file, tell};
+use super::context::Context;
+use super::metrics_file;
+use super::output::print_or_warn;
 use crate::cli::{self, Exit, Global};
 use crate::config::Reboot;
 use crate::esp::Access;
@@ -14,14 +16,14 @@ use crate::slots::inspect;
 use crate::trial::{Rollback, roll_back};
 
 pub(super) fn rollback(global: &Global, arguments: &cli::Rollback) -> Result<Exit> {
-    let opened = Opened::new(global, Access::Write { wait: Duration::ZERO })?;
-    let running = opened.booted.slot.context(
-        "the running slot is not known: the kernel command line has no etchaos.slot=a or b, so this system was not booted from this ESP, and cannot go back on it",
+    let context = Context::new(global, Access::Write { wait: Duration::ZERO })?;
+    let running = context.booted.slot.context(
+        "the running slot is not known: the kernel command line has no etchaos.slot=a or b, so this system was not booted from this ESP and cannot be rolled back",
     )?;
-    let esp = opened.esp()?;
-    let slots = inspect(esp, &opened.settings.keys);
-    let mut grubenv = opened.grubenv(&slots)?;
-    let (state, slot) = match roll_back(&grubenv.state, running, &slots, opened.booted.id)? {
+    let esp = context.esp()?;
+    let slots = inspect(esp, &context.settings.keys);
+    let mut grubenv = context.grubenv(&slots)?;
+    let (state, slot) = match roll_back(&grubenv.state, running, &slots, context.booted.id)? {
         Rollback::Stay(state) => (state, None),
         Rollback::Reboot(state, slot) => (state, Some(slot)),
     };
@@ -31,21 +33,23 @@ pub(super) fn rollback(global: &Global, arguments: &cli::Rollback) -> Result<Exi
     grubenv.write(esp, state)?;
     let reboots = slot.is_some() && !arguments.no_reboot;
     let text = match slot {
-        None => "the trial that was to begin with the next boot is called off".to_owned(),
+        None => "the trial that the next boot would have started is cancelled".to_owned(),
         Some(slot) => {
             let release = slots.get(slot).release();
-            let version = release.map_or("what is there", |release| &release.version);
-            let when = if reboots { "rebooting into it" } else { "reboot to get there" };
-            format!("back to {version} in slot {slot}: {when}")
+            let version = release.map_or("the release", |release| &release.version);
+            let when = if reboots { "rebooting into it" } else { "reboot to finish the rollback" };
+            format!("rolled back to {version} in slot {slot}: {when}")
         }
     };
     log::warn!("{text}");
-    metrics_file::refresh(global, &opened);
-    tell(global, &json!({"slot": slot, "reboot": reboots}), || text);
-    // Unmounted before the reboot, not by it.
-    drop(opened);
+    metrics_file::refresh(global, &context);
+    print_or_warn(global, &json!({"slot": slot, "reboot": reboots}), || text);
+    // The ESP is unmounted here, so that the reboot cannot leave it dirty.
+    drop(context);
     if reboots {
-        reboot::reboot(&Reboot::Now).context("the way back is set; reboot by hand")?;
+        reboot::reboot(&Reboot::Now).context(
+            "the rollback is recorded, but the host could not be rebooted: reboot by hand",
+        )?;
     }
     Ok(Exit::Ok)
 }

@@ -2,7 +2,8 @@
 
 use anyhow::Result;
 
-use super::{Opened, answer};
+use super::context::Context;
+use super::output::print;
 use crate::cli::{Config, Exit, Global, Require};
 use crate::clock::now;
 use crate::config::Reboot;
@@ -10,14 +11,14 @@ use crate::esp::Access;
 use crate::reboot::{CalendarError, Opening, opening};
 
 pub(super) fn config(global: &Global, arguments: &Config) -> Result<Exit> {
-    let opened = Opened::new(global, Access::Read)?;
+    let context = Context::new(global, Access::Read)?;
     let is_set = match arguments.require {
-        Some(Require::Cdn) => !opened.settings.cdn.is_empty(),
-        Some(Require::Listen) => opened.settings.listen.is_some(),
+        Some(Require::Cdn) => !context.settings.cdn.is_empty(),
+        Some(Require::Listen) => context.settings.listen.is_some(),
         None => {
-            let rows = opened.merged.rows();
-            answer(global, &opened.merged.to_json(), || table(&rows))?;
-            check_window(&opened.settings.reboot)?;
+            let rows = context.merged.rows();
+            print(global, &context.merged.to_json(), || table(&rows))?;
+            check_window(&context.settings.reboot)?;
             true
         }
     };

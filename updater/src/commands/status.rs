@@ -3,26 +3,28 @@
 use anyhow::Result;
 use serde_json::json;
 
+use super::context::Context;
 use super::gather::{gather, without_esp};
-use super::{Opened, answer, metrics_file};
+use super::metrics_file;
+use super::output::print;
 use crate::cli::{Exit, Global};
 use crate::config::ConfigError;
 use crate::esp::EspError;
 use crate::host_status::Status;
 
 pub(super) fn status(global: &Global) -> Result<Exit> {
-    let (status, exit) = match Opened::to_look(global) {
-        Ok((opened, Some(why))) => {
+    let (status, exit) = match Context::for_inspection(global) {
+        Ok((context, Some(why))) => {
             log::error!("{why}");
-            let status = gather(global, &opened)?;
+            let status = gather(global, &context)?;
             (
                 Status { policy: None, config: json!(null), problem: Some(why), ..status },
                 Exit::Error,
             )
         }
-        Ok((opened, None)) => {
-            let status = gather(global, &opened)?;
-            metrics_file::write(&opened.settings, &status);
+        Ok((context, None)) => {
+            let status = gather(global, &context)?;
+            metrics_file::write(&context.settings, &status);
             (status, Exit::Ok)
         }
         // Other users than root get what can be read without the ESP.
@@ -34,7 +36,7 @@ pub(super) fn status(global: &Global) -> Result<Exit> {
         }
         Err(error) => return Err(error),
     };
-    answer(global, &status.to_json(), || status.table())?;
+    print(global, &status.to_json(), || status.table())?;
     Ok(exit)
 }
 

@@ -1,33 +1,35 @@
-//! `verify`
+//! The command `verify`.
 
 use anyhow::Result;
 use protocol::esp::Slot;
 use serde_json::json;
 
-use super::{Opened, answer, metrics_file};
+use super::context::Context;
+use super::metrics_file;
+use super::output::print;
 use crate::cli::{Exit, Global};
 use crate::clock::now;
 use crate::host::Host;
 use crate::host_status::slot;
-use crate::plan::{Content, Slots};
 use crate::progress::Progress;
 use crate::record::{self, Checked};
+use crate::slot_content::{Content, Slots};
 use crate::slots::inspect_with;
 
 pub(super) fn verify(global: &Global) -> Result<Exit> {
-    let (opened, config) = Opened::to_look(global)?;
+    let (context, config) = Context::for_inspection(global)?;
     let progress = Progress::for_terminal(global.json);
-    let slots = inspect_with(opened.esp()?, &opened.settings.keys, &progress);
+    let slots = inspect_with(context.esp()?, &context.settings.keys, &progress);
     drop(progress);
-    let grubenv = opened.grubenv(&slots)?;
-    let needed = [Some(grubenv.state.good), opened.booted.slot];
+    let grubenv = context.grubenv(&slots)?;
+    let needed = [Some(grubenv.state.good), context.booted.slot];
     let mut problems = problems(&slots, grubenv.problem.as_deref(), &needed);
     let text = text(&slots, &problems, config.as_deref());
     if let Some(why) = &config {
         log::error!("{why}");
         problems.push(why.clone());
     } else {
-        remember(global, &opened, &slots);
+        record_result(global, &context, &slots);
     }
     let is_whole = problems.is_empty();
     let json = json!({
@@ -35,12 +37,12 @@ pub(super) fn verify(global: &Global) -> Result<Exit> {
         "slots": {"a": slot(&slots.a), "b": slot(&slots.b)},
         "problems": problems,
     });
-    answer(global, &json, || text)?;
+    print(global, &json, || text)?;
     Ok(if is_whole { Exit::Ok } else { Exit::Error })
 }
 
-/// For `status` and the metrics.
-fn remember(global: &Global, opened: &Opened, slots: &Slots) {
+/// Records the result for `status` and the metrics.
+fn record_result(global: &Global, context: &Context, slots: &Slots) {
     let whole = |slot| match slots.get(slot) {
         Content::Empty | Content::Partial { .. } => None,
         Content::Complete(_) => Some(true),
@@ -48,15 +50,15 @@ fn remember(global: &Global, opened: &Opened, slots: &Slots) {
     };
     let (a, b) = (whole(Slot::A), whole(Slot::B));
     record::write(&Host::new(&global.host_root), &Checked { time: now(), a, b });
-    metrics_file::refresh(global, opened);
+    metrics_file::refresh(global, context);
 }
 
-/// What is wrong, a line each. An empty slot is fine, unless it is one that the host needs.
+/// Returns what is wrong, one line per problem. An empty slot is a problem only if the host needs it.
 fn problems(slots: &Slots, grubenv: Option<&str>, needed: &[Option<Slot>]) -> Vec<String> {
     let of_slot = |slot: Slot| match slots.get(slot) {
         Content::Damaged { problem, .. } => Some(format!("slot {slot} is damaged: {problem}")),
         Content::Empty | Content::Partial { .. } if needed.contains(&Some(slot)) => {
-            Some(format!("slot {slot} has no release, and the host boots from it"))
+            Some(format!("slot {slot} has no release, but the host boots from it"))
         }
         Content::Empty | Content::Partial { .. } | Content::Complete(_) => None,
     };
@@ -66,7 +68,7 @@ fn problems(slots: &Slots, grubenv: Option<&str>, needed: &[Option<Slot>]) -> Ve
 fn text(slots: &Slots, problems: &[String], config: Option<&str>) -> String {
     let line = |slot: Slot| {
         let content = slots.get(slot);
-        let word = match content {
+        let state = match content {
             Content::Empty => "empty",
             Content::Complete(_) => "whole",
             Content::Partial { .. } => "partial",
@@ -74,7 +76,7 @@ fn text(slots: &Slots, problems: &[String], config: Option<&str>) -> String {
         };
         let release = content.release();
         let release = release.map(|r| format!("  {}  build {}", r.version, r.build));
-        format!("slot {slot}  {word:7}{}", release.unwrap_or_default()).trim_end().to_owned()
+        format!("slot {slot}  {state:7}{}", release.unwrap_or_default()).trim_end().to_owned()
     };
     let mut lines: Vec<String> = Slot::ALL.into_iter().map(line).collect();
     lines.extend_from_slice(problems);

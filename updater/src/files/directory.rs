@@ -1,4 +1,4 @@
-//! A directory of the host as a file system: what a mounted ESP is.
+//! The file system of a mounted ESP, or of a directory that stands in for it.
 
 use std::fs::{File, OpenOptions, Permissions};
 use std::io::{self, ErrorKind, Read};
@@ -23,7 +23,7 @@ impl FileSystem for Esp {
             {
                 Ok(None)
             }
-            Err(error) => Err(at("look at", path)(error)),
+            Err(error) => Err(at("read the metadata of", path)(error)),
         }
     }
 
@@ -32,7 +32,7 @@ impl FileSystem for Esp {
         let mut names = Vec::new();
         for entry in std::fs::read_dir(&directory).map_err(at("list", &directory))? {
             let name = entry.map_err(at("list", &directory))?.file_name();
-            // FAT's names are Unicode. Others are not ours.
+            // FAT's names are Unicode. A name that is not valid UTF-8 cannot be the updater's.
             names.extend(name.into_string());
         }
         names.sort();
@@ -42,7 +42,7 @@ impl FileSystem for Esp {
     fn open(&self, path: &str) -> Result<Box<dyn Read + '_>, FileError> {
         let path = self.path(path);
         let file = File::open(&path).map_err(at("open", path))?;
-        // Advice: a file system that has no disk below it may ignore it.
+        // This is advice, which a file system without a disk may ignore.
         let _ = posix_fadvise(&file, 0, 0, PosixFadviseAdvice::POSIX_FADV_DONTNEED);
         Ok(Box::new(file))
     }
@@ -50,14 +50,14 @@ impl FileSystem for Esp {
     fn create(&self, path: &str) -> Result<Box<dyn OpenFile + '_>, FileError> {
         let path = self.path(path);
         let file = File::options().write(true).create_new(true).open(&path);
-        Ok(Box::new(file.map_err(at("make", path))?))
+        Ok(Box::new(file.map_err(at("create", path))?))
     }
 
     fn edit(&self, path: &str) -> Result<Box<dyn OpenFile + '_>, FileError> {
         let path = self.path(path);
         let open = || OpenOptions::new().write(true).open(&path);
         let file = match open() {
-            // FAT's read-only attribute, which means nothing to GRUB.
+            // FAT's read-only attribute. GRUB ignores it as well.
             Err(error) if error.kind() == ErrorKind::PermissionDenied => {
                 make_writable(&path).and_then(|()| open())
             }
@@ -68,7 +68,7 @@ impl FileSystem for Esp {
 
     fn create_directory(&self, path: &str) -> Result<(), FileError> {
         let path = self.path(path);
-        std::fs::create_dir(&path).map_err(at("make the directory", path))
+        std::fs::create_dir(&path).map_err(at("create the directory", path))
     }
 
     fn remove_file(&self, path: &str) -> Result<(), FileError> {
@@ -90,7 +90,7 @@ impl FileSystem for Esp {
     fn capacity(&self) -> Result<Capacity, FileError> {
         let root = self.path("");
         let stat =
-            statvfs(&root).map_err(|error| at("ask for the space of", &root)(error.into()))?;
+            statvfs(&root).map_err(|error| at("read the free space of", &root)(error.into()))?;
         let cluster = stat.fragment_size().max(1);
         Ok(Capacity { cluster, free: stat.blocks_available().saturating_mul(cluster) })
     }
@@ -128,7 +128,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_is_overwritten_made_and_cut() {
+    fn overwrite_creates_and_truncates_a_file() {
         let directory = tempfile::tempdir().unwrap();
         let (path, esp) = (directory.path().join("x"), esp(directory.path()));
         for before in [None, Some("12345678"), Some("1")] {
@@ -142,34 +142,34 @@ mod tests {
     }
 
     #[test]
-    fn a_file_is_made_with_its_directories() {
+    fn overwrite_creates_missing_directories() {
         let directory = tempfile::tempdir().unwrap();
         let esp = esp(directory.path());
         overwrite(&esp, "a/b/x", b"abcd").unwrap();
         assert_eq!(std::fs::read(directory.path().join("a/b/x")).unwrap(), b"abcd");
         std::fs::write(directory.path().join("file"), "").unwrap();
         let error = overwrite(&esp, "file/x", b"").unwrap_err().to_string();
-        assert!(error.contains("cannot make the directory"), "{error}");
+        assert!(error.contains("cannot create the directory"), "{error}");
     }
 
     #[test]
-    fn links_are_removed_and_not_followed() {
+    fn remove_does_not_follow_links() {
         let directory = tempfile::tempdir().unwrap();
         let (at, esp) = (|name: &str| directory.path().join(name), esp(directory.path()));
-        std::fs::create_dir_all(at("kept/in")).unwrap();
-        std::fs::create_dir_all(at("gone/in")).unwrap();
+        std::fs::create_dir_all(at("kept/sub")).unwrap();
+        std::fs::create_dir_all(at("gone/sub")).unwrap();
         std::fs::write(at("kept/x"), "").unwrap();
-        for link in ["gone/link", "gone/in/link", "link"] {
+        for link in ["gone/link", "gone/sub/link", "link"] {
             std::os::unix::fs::symlink(at("kept"), at(link)).unwrap();
         }
         assert!(remove_if_exists(&esp, "gone").unwrap());
         assert!(remove_if_exists(&esp, "link").unwrap());
         assert!(!remove_if_exists(&esp, "link").unwrap());
-        assert!(!at("gone").exists() && at("kept/x").exists() && at("kept/in").exists());
+        assert!(!at("gone").exists() && at("kept/x").exists() && at("kept/sub").exists());
     }
 
     #[test]
-    fn a_directory_in_the_place_of_a_file_goes() {
+    fn overwrite_replaces_a_directory() {
         let directory = tempfile::tempdir().unwrap();
         let esp = esp(directory.path());
         std::fs::create_dir_all(directory.path().join("x/deep")).unwrap();
@@ -180,7 +180,7 @@ mod tests {
     }
 
     #[test]
-    fn an_error_says_what_and_where_and_the_way_out() {
+    fn error_names_operation_path_and_remedy() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("no/x");
         let error = measure(&esp(directory.path()), "no/x", 1).unwrap_err().to_string();

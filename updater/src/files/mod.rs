@@ -1,75 +1,77 @@
-//! The file system of the ESP: the few operations that an update consists of, and what each of them
-//! promises after a power cut.
+//! The file system of the ESP: the operations that an update consists of, and what each of them
+//! guarantees after a power cut.
 //!
-//! There are two implementations: a directory of the host ([`crate::esp::Esp`]), and a disk in memory
-//! that loses power at any moment, which the tests have. So what is written in which order is tried
-//! out on the code that does it.
+//! There are two implementations: a directory of the host ([`crate::esp::Esp`]), and the tests' disk in
+//! memory, which can lose power at any moment. The tests thereby check the order of writes of the real
+//! code.
 
 mod directory;
 
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
-use nix::errno::Errno;
-use sha2::{Digest, Sha256};
+use protocol::digest::Hasher;
 
-/// Large enough that system calls do not count, small enough for a host with little memory.
-pub const CHUNK: usize = 256 * 1024;
-/// See [`FileSystem::flush_every`].
+use crate::io_hint::hint;
+
+/// The size of a read buffer: large enough to make the cost of system calls negligible, small enough for
+/// a host with little memory.
+pub(crate) const CHUNK: usize = 256 * 1024;
+/// The default of [`FileSystem::flush_every`].
 const FLUSH_EVERY: u64 = 16 << 20;
 
-/// What a path leads to. Links are not followed.
+/// The type of a directory entry. Links are not followed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Entry {
-    /// A file.
+    /// A regular file.
     File {
-        /// In bytes.
+        /// The size in bytes.
         size: u64,
     },
     /// A directory.
     Directory,
-    /// Something that FAT does not have: a link, a pipe. A directory that stands for an ESP may.
+    /// Anything else, such as a link or a pipe. FAT has none, but a directory of `--esp` may.
     Other,
 }
 
-/// The size of a file system.
+/// The free space of a file system.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Capacity {
-    /// What a file takes is a multiple of this, in bytes.
+    /// The allocation unit in bytes.
     pub cluster: u64,
-    /// In bytes.
+    /// The free space in bytes.
     pub free: u64,
 }
 
-/// A file system. Paths are relative to its root; the root is the empty path.
+/// A file system. Paths are relative to its root, which is the empty path.
 ///
-/// Nothing is on the disk before it is flushed: the content and the size of a file by
-/// [`OpenFile::sync`], what was made in a directory and removed from it by [`FileSystem::sync_directory`].
-/// What is not flushed may be there after a power cut or not, in any combination, torn at 512 bytes.
-/// There is no rename: on FAT it is not atomic, and a cut may leave both names for the same clusters.
+/// A change is on the disk only after a flush: the content and the size of a file after
+/// [`OpenFile::sync`], new and removed names after [`FileSystem::sync_directory`]. After a power cut, any
+/// combination of the changes that were not flushed may be on the disk, torn at 512 bytes. There is no
+/// rename: on FAT it is not atomic, and a power cut may leave both names with the same clusters.
 pub trait FileSystem {
-    /// What is there, if anything.
+    /// Returns the type of an entry, or `None` if it does not exist.
     fn metadata(&self, path: &str) -> Result<Option<Entry>, FileError>;
-    /// The names in a directory, sorted.
+    /// Returns the names in a directory, sorted.
     fn list(&self, directory: &str) -> Result<Vec<String>, FileError>;
-    /// A file to be read as the disk has it: what a cache holds is dropped first, as far as it is on
-    /// the disk.
+    /// Opens a file for reading from the disk: its clean pages are dropped from the cache first.
     fn open(&self, path: &str) -> Result<Box<dyn Read + '_>, FileError>;
-    /// A new file to be written. An error, if there is something.
+    /// Creates a file for writing. Fails if the path exists.
     fn create(&self, path: &str) -> Result<Box<dyn OpenFile + '_>, FileError>;
-    /// A file to be written in place.
+    /// Opens a file for writing in place.
     fn edit(&self, path: &str) -> Result<Box<dyn OpenFile + '_>, FileError>;
-    /// Makes one directory.
+    /// Creates one directory.
     fn create_directory(&self, path: &str) -> Result<(), FileError>;
     /// Removes a file, or a link.
     fn remove_file(&self, path: &str) -> Result<(), FileError>;
-    /// Removes a directory with everything in it. Links in it are removed and never followed.
+    /// Removes a directory with its content. Links are removed and not followed.
     fn remove_directory(&self, path: &str) -> Result<(), FileError>;
     /// Flushes a directory.
     fn sync_directory(&self, directory: &str) -> Result<(), FileError>;
-    /// What is free.
+    /// Returns the free space.
     fn capacity(&self) -> Result<Capacity, FileError>;
-    /// After so many bytes a long file is flushed: a power cut does not cost more of a download.
+    /// Returns after how many bytes a long file is flushed. A power cut loses at most this much of a
+    /// download.
     fn flush_every(&self) -> u64 {
         FLUSH_EVERY
     }
@@ -77,50 +79,37 @@ pub trait FileSystem {
 
 /// A file that is open for writing.
 pub trait OpenFile {
-    /// Writes at this offset, which is not behind the file's end.
+    /// Writes at an offset, which must not be beyond the end of the file.
     fn write_at(&mut self, bytes: &[u8], offset: u64) -> io::Result<()>;
-    /// Cuts it.
+    /// Truncates the file.
     fn set_len(&mut self, length: u64) -> io::Result<()>;
-    /// Flushes content and size.
+    /// Flushes the content and the size.
     fn sync(&mut self) -> io::Result<()>;
 }
 
-/// A file that the system refused.
+/// A failed operation on a file.
 #[derive(Debug, thiserror::Error)]
 #[error("cannot {doing} {}: {why}{}", path.display(), hint(why))]
 pub struct FileError {
-    /// What was tried.
+    /// The operation, as a verb.
     pub doing: &'static str,
-    /// With which file.
+    /// The path that it was applied to.
     pub path: PathBuf,
-    /// What the system says.
+    /// The error.
     pub why: io::Error,
 }
 
-/// What to do about errors that do not say it.
-pub(crate) fn hint(why: &io::Error) -> &'static str {
-    match why.raw_os_error().map(Errno::from_raw) {
-        Some(Errno::EROFS) => {
-            "; Linux makes a FAT read-only when it finds it damaged (see dmesg), or the disk is write-protected: the next update repairs it if fsck.vfat is installed, or run \"fsck.vfat -a\" on the device while it is not mounted"
-        }
-        Some(Errno::ENOSPC) => "; the file system is full: remove what is not needed there",
-        Some(Errno::EEXIST) => "; it is in the way, and may be removed",
-        Some(Errno::EIO) => "; the disk may be failing (see dmesg)",
-        _ => "",
-    }
-}
-
-/// Makes a [`FileError`] of an I/O error.
+/// Returns a function that turns an I/O error into a [`FileError`].
 pub fn at(doing: &'static str, path: impl AsRef<Path>) -> impl FnOnce(io::Error) -> FileError {
     move |why| FileError { doing, path: path.as_ref().to_owned(), why }
 }
 
-/// The directory that a path is in.
+/// Returns the directory part of a path.
 pub fn parent(path: &str) -> &str {
     path.rsplit_once('/').map_or("", |(directory, _)| directory)
 }
 
-/// Makes a directory and those above it, flushed one by one, if it is not there.
+/// Creates a directory and its parents if they are missing, and flushes each of them.
 pub fn create_directories(fs: &dyn FileSystem, directory: &str) -> Result<(), FileError> {
     if directory.is_empty() || fs.metadata(directory)? == Some(Entry::Directory) {
         return Ok(());
@@ -131,7 +120,7 @@ pub fn create_directories(fs: &dyn FileSystem, directory: &str) -> Result<(), Fi
     fs.sync_directory(parent(directory))
 }
 
-/// Removes a file, or a directory with everything in it, if it is there. Says whether it was.
+/// Removes a file, or a directory with its content. Returns whether it existed.
 pub fn remove_if_exists(fs: &dyn FileSystem, path: &str) -> Result<bool, FileError> {
     match fs.metadata(path)? {
         None => return Ok(false),
@@ -141,7 +130,8 @@ pub fn remove_if_exists(fs: &dyn FileSystem, path: &str) -> Result<bool, FileErr
     Ok(true)
 }
 
-/// The files in a directory, by their paths; none if there is no such directory. Directories in it are not ours.
+/// Returns the paths of the files in a directory; none if it does not exist. Subdirectories are ignored,
+/// because the updater creates none.
 pub fn files_in(fs: &dyn FileSystem, directory: &str) -> Result<Vec<String>, FileError> {
     if !directory.is_empty() && fs.metadata(directory)? != Some(Entry::Directory) {
         return Ok(Vec::new());
@@ -156,7 +146,7 @@ pub fn files_in(fs: &dyn FileSystem, directory: &str) -> Result<Vec<String>, Fil
     Ok(found)
 }
 
-/// A whole file of at most `max` bytes; `None` if there is no such file.
+/// Reads a file. Returns `None` if it does not exist, and an error if it has more than `max` bytes.
 pub fn read_limited(
     fs: &dyn FileSystem,
     path: &str,
@@ -173,30 +163,29 @@ pub fn read_limited(
     match bytes.len() as u64 > max {
         false => Ok(Some(bytes)),
         true => {
-            let why = format!("it is longer than the {max} bytes that are read");
+            let why = format!("it is longer than {max} bytes, the most that is read");
             refused(io::ErrorKind::FileTooLarge, why)
         }
     }
 }
 
-/// The SHA-256 of the next `length` bytes, added to what was hashed before. `seen` is told after every
-/// piece how many bytes were read.
+/// Adds the next `length` bytes to a digest. `report` is called with the number of bytes read so far.
 pub fn hash(
     from: &mut dyn Read,
     length: u64,
-    digest: &mut Sha256,
-    seen: &dyn Fn(u64),
+    digest: &mut Hasher,
+    report: &dyn Fn(u64),
 ) -> io::Result<()> {
-    let room = |left| usize::try_from(left).map_or(CHUNK, |left| left.min(CHUNK));
-    let mut buffer = vec![0; room(length)];
+    let next_size = |left| usize::try_from(left).map_or(CHUNK, |left| left.min(CHUNK));
+    let mut buffer = vec![0; next_size(length)];
     let mut left = length;
     while left > 0 {
-        match from.read(&mut buffer[..room(left)]) {
+        match from.read(&mut buffer[..next_size(left)]) {
             Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
             Ok(read) => {
                 digest.update(&buffer[..read]);
                 left -= read as u64;
-                seen(length - left);
+                report(length - left);
             }
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
             Err(error) => return Err(error),
@@ -205,34 +194,29 @@ pub fn hash(
     Ok(())
 }
 
-/// The SHA-256 of a file of this size as the disk has it.
+/// Returns the SHA-256 of the first `size` bytes of a file, read from the disk.
 pub fn measure(fs: &dyn FileSystem, path: &str, size: u64) -> Result<String, FileError> {
     measure_with(fs, path, size, &|_| {})
 }
 
-/// The same; `seen` is told after every piece how many bytes were read.
+/// Does the same as [`measure`]. `report` is called with the number of bytes read so far.
 pub fn measure_with(
     fs: &dyn FileSystem,
     path: &str,
     size: u64,
-    seen: &dyn Fn(u64),
+    report: &dyn Fn(u64),
 ) -> Result<String, FileError> {
-    let mut digest = Sha256::new();
-    hash(&mut *fs.open(path)?, size, &mut digest, seen).map_err(at("read", path))?;
-    Ok(hex(digest))
+    let mut digest = Hasher::default();
+    hash(&mut *fs.open(path)?, size, &mut digest, report).map_err(at("read", path))?;
+    Ok(digest.finish())
 }
 
-/// The digest as manifests write it.
-pub fn hex(digest: Sha256) -> String {
-    digest.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
-}
-
-/// Overwrites a file in place and flushes it; makes it, and its directory, if it is not there. What is
-/// in its place and is no file goes.
+/// Overwrites a file in place and flushes it. Creates the file and its directory if they are missing,
+/// and removes an entry of another type.
 ///
-/// It does not promise that the file is whole after a power cut. It is, if the file was there, had
-/// this length, and the bytes that change lie in one sector: then no metadata is written, and a disk
-/// writes a sector whole. GRUB writes grubenv in the same way.
+/// This is atomic after a power cut only if the file existed with the same length and all changed bytes
+/// lie in one sector: then no metadata is written, and a disk writes a sector completely or not at all.
+/// GRUB writes grubenv in the same way.
 pub fn overwrite(fs: &dyn FileSystem, path: &str, bytes: &[u8]) -> Result<(), FileError> {
     let (length, directory) = (bytes.len() as u64, parent(path));
     let found = match fs.metadata(path)? {
@@ -254,9 +238,9 @@ pub fn overwrite(fs: &dyn FileSystem, path: &str, bytes: &[u8]) -> Result<(), Fi
     if let Some(found) = found
         && found != length
     {
-        // Also if it is to become longer: that frees what a power cut left behind its end, see
-        // `install::partial`.
-        file.set_len(found.min(length)).map_err(at("cut", path))?;
+        // A file that becomes longer is truncated to its own length, which frees clusters that a power
+        // cut left beyond its end; see `install::partial`.
+        file.set_len(found.min(length)).map_err(at("truncate", path))?;
     }
     file.write_at(bytes, 0).map_err(at("write", path))?;
     file.sync().map_err(at("flush", path))?;

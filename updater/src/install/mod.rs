@@ -1,13 +1,13 @@
-//! Puts a release into a slot, in the one order that survives a power cut on FAT. It was found by
-//! replaying every write of a disk: what is written to the slot is flushed, file by file and directory by
-//! directory, before grubenv points to it, and grubenv is overwritten in place, never renamed.
+//! Installs a release in a slot, in an order of writes that survives a power cut on FAT. The order was
+//! found by replaying every write of a disk: all files and directories of the slot are flushed before
+//! grubenv points to it, and grubenv is overwritten in place, never renamed.
 //!
-//! Each stage returns what the next one needs, so that none can be skipped:
-//! [`Space`] → `Claimed` → `Staged` → [`Installed`], and only what is installed can be pointed to.
+//! Each stage returns the value that the next one needs, so that none can be skipped:
+//! [`Space`] → `Claimed` → `Staged` → [`Installed`]. Only an [`Installed`] slot can be put on trial.
 //!
-//! A download that does not come to its end, for whatever reason, is gone on with by the next one. So
-//! what is in a slot has an owner: before the first byte of an artifact there is the release's
-//! manifest, under a name that nobody takes for a release's.
+//! An unfinished download is resumed by the next update. For this the release's manifest is written
+//! before the first byte of an artifact, under a name that does not make the slot a release. It says
+//! which release the files in the slot belong to.
 
 mod partial;
 mod space;
@@ -15,106 +15,105 @@ mod space;
 use protocol::esp::{MANIFEST, PARTIAL, Slot, slot_file};
 use protocol::grubenv::BootId;
 use protocol::url::UrlError;
-use protocol::{Artifact, KeyRing, Release, Role};
-use sha2::{Digest, Sha256};
+use protocol::{Artifact, KeyRing, Release, Role, digest};
 
-use self::partial::{Filling, Found, Watched};
+use self::partial::{Opened, PartialFile, Reporting};
 pub use self::space::{Space, SpaceError};
 use crate::candidate::Candidate;
 use crate::cdn::{Cdn, CdnError, FetchError, ResumableSink as _};
 use crate::files::{
-    Entry, FileError, FileSystem, at, create_directories, files_in, hex, measure, parent,
+    Entry, FileError, FileSystem, at, create_directories, files_in, measure, parent,
     remove_if_exists,
 };
 use crate::grubenv_file::GrubenvFile;
 use crate::interrupt;
-use crate::plan::{Content, Slots};
 use crate::progress::Progress;
+use crate::slot_content::{Content, Slots};
 use crate::{slots, trial};
 
-/// A release that is offered, and what has to be known to take it.
+/// A release that a CDN offers, and what is needed to download and verify it.
 #[derive(Clone, Copy)]
 pub struct Source<'a> {
     /// The release.
     pub candidate: &'a Candidate,
-    /// Where its artifacts are.
+    /// The client for the CDN.
     pub cdn: &'a Cdn,
-    /// Where they may be besides.
+    /// Origins besides the CDN that artifacts may come from.
     pub allowed_origins: &'a [String],
-    /// Who may have signed what is in the slots.
+    /// The trusted keys, which verify what the slots hold.
     pub keys: &'a KeyRing,
 }
 
-/// What is to be written, where, and where it comes from.
+/// One installation: what is written, where to, and from which source.
 #[derive(Clone, Copy)]
 pub struct Job<'a> {
     /// The ESP.
     pub esp: &'a dyn FileSystem,
-    /// The slot: [`crate::plan::next`] says which.
+    /// The slot to write to, chosen by [`crate::plan::next`].
     pub slot: Slot,
-    /// What is written there.
+    /// The release and its source.
     pub source: Source<'a>,
-    /// Where it is shown how far the downloads are.
+    /// Receives the progress of the downloads.
     pub progress: &'a Progress,
 }
 
-/// An installation that did not work. What was running before still boots.
+/// A failed installation. The release that was good before still boots.
 #[derive(Debug, thiserror::Error)]
 pub enum InstallError {
-    /// Not enough space.
+    /// There is not enough space.
     #[error(transparent)]
     Space(#[from] SpaceError),
-    /// A URL that must not be followed.
+    /// An artifact has a URL that must not be followed.
     #[error(transparent)]
     Url(#[from] UrlError),
-    /// An artifact could not be had.
+    /// A server could not be asked for an artifact.
     #[error(transparent)]
     Cdn(#[from] CdnError),
-    /// The server announces another size.
+    /// The server announces another size than the manifest.
     #[error(
-        "the CDN announces {found} bytes for the {role}, and the manifest says {expected}: was it published whole?"
+        "the CDN announces {found} bytes for the {role}, but the manifest says {expected}: check that the release was published completely"
     )]
     Length {
-        /// Which one.
+        /// The role of the artifact.
         role: Role,
-        /// The manifest's.
+        /// The size in the manifest.
         expected: u64,
-        /// The server's.
+        /// The size that the server announces.
         found: u64,
     },
-    /// An artifact could not be had whole.
+    /// An artifact could not be downloaded completely.
     #[error(transparent)]
     Fetch(FetchError),
-    /// Somebody asked for the end.
+    /// A signal ended the download.
     #[error(
-        "ended as asked: {bytes} of the {size} bytes of the {role} are there, and the next update goes on"
+        "interrupted: {bytes} of the {size} bytes of the {role} are downloaded; the next update resumes the download"
     )]
     Interrupted {
-        /// Which artifact.
+        /// The role of the artifact.
         role: Role,
-        /// What is there of it.
+        /// The number of bytes on the disk.
         bytes: u64,
-        /// The manifest's size.
+        /// The size in the manifest.
         size: u64,
     },
-    /// The disk refused.
+    /// An operation on the disk failed.
     #[error(transparent)]
     File(#[from] FileError),
-    /// The disk lies.
+    /// A file differs from what was written.
     #[error(
-        "{path} was written, and reads back with the SHA-256 {found}, expected {expected}: the disk is failing"
+        "{path} was written but reads back with the SHA-256 {found}, expected {expected}: the disk is failing"
     )]
     ReadBack {
-        /// The file.
+        /// The path of the file.
         path: String,
-        /// What was written.
+        /// The digest of what was written.
         expected: String,
-        /// What came back.
+        /// The digest of what was read.
         found: String,
     },
 }
 
-/// A slot with a whole release on the disk.
+/// A slot that holds a complete release, flushed to the disk.
 #[derive(Debug)]
 pub struct Installed {
     slot: Slot,
@@ -122,7 +121,7 @@ pub struct Installed {
 }
 
 impl Installed {
-    /// What was found whole in a slot by [`crate::slots::inspect`].
+    /// Returns the slot if [`crate::slots::inspect`] found a complete release in it.
     pub fn found(slots: &Slots, slot: Slot) -> Option<Self> {
         match slots.get(slot) {
             Content::Complete(release) => Some(Self { slot, release: release.clone() }),
@@ -131,23 +130,23 @@ impl Installed {
     }
 }
 
-/// Writes the release into the slot. Nothing points to it yet: see [`put_on_trial`].
+/// Writes the release to the slot. GRUB does not boot it before [`put_on_trial`].
 ///
-/// What was in the slot is gone, also if this fails; then the slot holds a beginning of this release.
-/// Everything that can be known before is checked before.
+/// The previous content of the slot is lost even if this fails; the slot then holds an unfinished
+/// download. Whatever can be checked without changing the slot is checked first.
 pub fn install(job: Job<'_>, grubenv: &mut GrubenvFile) -> Result<Installed, InstallError> {
-    ask_for_artifacts(job)?;
+    probe_artifacts(job)?;
     let space = Space::check(job.esp, job.slot, job.source.candidate)?;
     let claimed = claim(job, space, grubenv)?;
     let staged = stage(claimed)?;
     seal(staged)
 }
 
-/// Makes GRUB try the slot next, [`TRIES`](protocol::grubenv::TRIES) times, before it falls back to the one that is good now.
+/// Starts the trial of the slot: GRUB boots it first, at most [`TRIES`](protocol::grubenv::TRIES) times, and then falls back to
+/// the good slot.
 ///
-/// One write of one sector, flushed. It promises that a power cut leaves the old or the new state,
-/// on disks that write a sector whole. It does not promise that the slot boots: that is what the
-/// trial is for.
+/// This is one flushed write of one sector. On disks that write a sector atomically, a power cut leaves
+/// either the old or the new state.
 pub fn put_on_trial(
     esp: &dyn FileSystem,
     installed: &Installed,
@@ -159,29 +158,30 @@ pub fn put_on_trial(
     grubenv.write(esp, trial::start_trial(&grubenv.state, *slot, release, boot))
 }
 
-/// A missing artifact should cost nothing: what is in the slot may be the only other release.
-fn ask_for_artifacts(job: Job<'_>) -> Result<(), InstallError> {
+/// Checks that the artifacts can be downloaded, before the slot is cleared: it may hold the only other
+/// release.
+fn probe_artifacts(job: Job<'_>) -> Result<(), InstallError> {
     for artifact in job.source.candidate.release().boot_artifacts() {
         let sources = job.source.candidate.artifact_urls(artifact, job.source.allowed_origins)?;
-        ask_for(job, artifact, &sources)?;
+        probe(job, artifact, &sources)?;
     }
     Ok(())
 }
 
-/// One mirror that has it is enough; of several errors the last is told.
-fn ask_for(job: Job<'_>, artifact: &Artifact, sources: &[String]) -> Result<(), InstallError> {
-    let mut asked = Ok(());
+/// Checks that at least one mirror has an artifact. Returns the last mirror's error if none has.
+fn probe(job: Job<'_>, artifact: &Artifact, sources: &[String]) -> Result<(), InstallError> {
+    let mut result = Ok(());
     for url in sources {
-        let answer = job.source.cdn.probe(url).map_err(InstallError::from);
-        asked = answer.and_then(|length| check_length(artifact, length));
-        if asked.is_ok() {
+        let response = job.source.cdn.probe(url).map_err(InstallError::from);
+        result = response.and_then(|length| check_length(artifact, length));
+        if result.is_ok() {
             break;
         }
     }
-    asked
+    result
 }
 
-/// Compares a length that a server announces, if it does.
+/// Compares the length that a server announces, if it does, with the manifest.
 fn check_length(artifact: &Artifact, found: Option<u64>) -> Result<(), InstallError> {
     match found {
         Some(found) if found != artifact.size => {
@@ -191,10 +191,11 @@ fn check_length(artifact: &Artifact, found: Option<u64>) -> Result<(), InstallEr
     }
 }
 
-/// A slot to which nothing points, and which holds nothing but beginnings of this release, and on the
-/// disk the word that it is so.
+/// A slot that is not on trial and holds nothing but files of this release. `partial.jwt` on the disk
+/// names the release.
 struct Claimed<'a>(Job<'a>);
 
+/// Clears the slot, or keeps an unfinished download of the same release.
 fn claim<'a>(
     job: Job<'a>,
     _: Space,
@@ -222,15 +223,15 @@ fn claim<'a>(
     Ok(Claimed(job))
 }
 
-/// Removes the files of a slot, or those that are not the beginnings of a release. The manifest goes
-/// first and for good: without it the rest is never taken for a release.
+/// Removes the files of a slot; with `keep_partial` an unfinished download is kept. The manifest is
+/// removed first and flushed, so that the rest cannot be taken for a release.
 ///
-/// A directory in the place of one of the slot's files goes with what is in it; other directories are not
-/// ours. So does whatever is in the place of the slot's directory and is none.
+/// A directory with the name of one of the slot's files is removed with its content; other directories
+/// are left alone. If the slot itself is not a directory, it is removed.
 fn clear(Job { esp, slot, .. }: Job<'_>, keep_partial: bool) -> Result<(), FileError> {
     let directory = slot.directory();
     if esp.metadata(&directory)? != Some(Entry::Directory) {
-        // A file below which the directory should be, or a link: neither is looked into.
+        // A file or a link in the place of the slot's directory is removed and not followed.
         return match remove_if_exists(esp, &directory)? {
             true => esp.sync_directory(parent(&directory)),
             false => Ok(()),
@@ -250,9 +251,10 @@ fn clear(Job { esp, slot, .. }: Job<'_>, keep_partial: bool) -> Result<(), FileE
     esp.sync_directory(&directory)
 }
 
-/// A slot with artifacts that are whole and on the disk, and no manifest.
+/// A slot whose artifacts are complete and flushed, but that has no manifest yet.
 struct Staged<'a>(Job<'a>);
 
+/// Downloads the artifacts into the slot.
 fn stage(Claimed(job): Claimed<'_>) -> Result<Staged<'_>, InstallError> {
     for artifact in job.source.candidate.release().boot_artifacts() {
         if let Some(name) = slot_file(artifact.role) {
@@ -264,49 +266,51 @@ fn stage(Claimed(job): Claimed<'_>) -> Result<Staged<'_>, InstallError> {
 
 fn stage_one(job: Job<'_>, artifact: &Artifact, path: &str) -> Result<(), InstallError> {
     let Artifact { role, size, .. } = artifact;
-    match Filling::open(job.esp, path, artifact)? {
-        Found::Whole => log::info!(role = role.to_string().as_str(); "the {role} is there already"),
-        Found::Begun(filling) => {
+    match PartialFile::open(job.esp, path, artifact)? {
+        Opened::Complete => {
+            log::info!(role = role.to_string().as_str(); "the {role} is already downloaded");
+        }
+        Opened::Incomplete(file) => {
             log::info!(
-                role = role.to_string().as_str(), size = *size, from = filling.length();
-                "downloading the {role} ({size} bytes, {} of them are there)", filling.length()
+                role = role.to_string().as_str(), size = *size, from = file.length();
+                "downloading the {role} ({size} bytes, {} of them already downloaded)", file.length()
             );
-            fill(job, artifact, path, filling)?;
+            download(job, artifact, path, file)?;
         }
     }
-    // Also what an earlier run left: it may not have come to this.
-    flushed(job.esp, path, *size, &artifact.sha256)
+    // An earlier run may have ended before this, so a complete file is flushed as well.
+    flush_and_verify(job.esp, path, *size, &artifact.sha256)
 }
 
-/// Whatever happens, what came so far is kept: the next run goes on there.
-fn fill(
+/// Downloads the rest of an artifact. After an error, what was downloaded is flushed and kept for the
+/// next run.
+fn download(
     job: Job<'_>,
     artifact: &Artifact,
     path: &str,
-    mut filling: Filling<'_>,
+    mut file: PartialFile<'_>,
 ) -> Result<(), InstallError> {
     let sources = job.source.candidate.artifact_urls(artifact, job.source.allowed_origins)?;
-    let seen = |bytes| job.progress.bytes(artifact.role, bytes, artifact.size);
-    seen(filling.length());
-    let mut watched = Watched { filling: &mut filling, seen: &seen };
-    let Err(error) = job.source.cdn.download(&sources, artifact, &mut watched) else {
+    let report = |bytes| job.progress.bytes(artifact.role, bytes, artifact.size);
+    report(file.length());
+    let mut reporting = Reporting { file: &mut file, report: &report };
+    let Err(error) = job.source.cdn.download(&sources, artifact, &mut reporting) else {
         return Ok(());
     };
-    if let Err(error) = filling.flush() {
+    if let Err(error) = file.flush() {
         log::warn!("{}", at("flush", path)(error));
     }
     let (role, size) = (artifact.role, artifact.size);
     Err(match error {
         _ if interrupt::is_requested() => {
-            InstallError::Interrupted { role, bytes: filling.length(), size }
+            InstallError::Interrupted { role, bytes: file.length(), size }
         }
         FetchError::Sink(why) => at("write", path)(why).into(),
         error => InstallError::Fetch(error),
     })
 }
 
-/// The manifest comes last: with it the slot is a release. That it was a partial one is of no account
-/// from then on, and removed.
+/// Writes the manifest, which makes the slot a release, and then removes `partial.jwt`.
 fn seal(Staged(job): Staged<'_>) -> Result<Installed, InstallError> {
     let Job { esp, slot, source: Source { candidate, .. }, .. } = job;
     write(esp, &path_of(slot, MANIFEST), candidate.token())?;
@@ -315,14 +319,14 @@ fn seal(Staged(job): Staged<'_>) -> Result<Installed, InstallError> {
     Ok(Installed { slot, release: candidate.release().clone() })
 }
 
-/// Writes a new file.
+/// Writes a new file and verifies it.
 fn write(esp: &dyn FileSystem, path: &str, text: &str) -> Result<(), InstallError> {
     esp.create(path)?.write_at(text.as_bytes(), 0).map_err(at("write", path))?;
-    flushed(esp, path, text.len() as u64, &hex(Sha256::new_with_prefix(text)))
+    flush_and_verify(esp, path, text.len() as u64, &digest::of_bytes(text.as_bytes()))
 }
 
-/// Flushes a file and its directory, and reads it back from the disk.
-fn flushed(
+/// Flushes a file and its directory, reads it back from the disk and compares its digest.
+fn flush_and_verify(
     esp: &dyn FileSystem,
     path: &str,
     size: u64,

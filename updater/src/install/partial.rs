@@ -1,45 +1,43 @@
-//! A file of a slot while it is downloaded: what an earlier run left of it, and what comes.
+//! A file of a slot while it is downloaded, resumed from what an earlier run left.
 
 use std::io;
 
 use protocol::Artifact;
-use sha2::{Digest, Sha256};
+use protocol::digest::Hasher;
 
 use crate::cdn::{ResumableSink, Sink};
-use crate::files::{
-    Entry, FileError, FileSystem, OpenFile, at, hash, hex, parent, remove_if_exists,
-};
+use crate::files::{Entry, FileError, FileSystem, OpenFile, at, hash, parent, remove_if_exists};
 use crate::interrupt;
 
-/// A file that is being filled. What it has is hashed, and flushed every
+/// A file that is being downloaded. Its content is hashed as it arrives, and flushed every
 /// [`FileSystem::flush_every`] bytes.
-pub(super) struct Filling<'a> {
+pub(super) struct PartialFile<'a> {
     file: Box<dyn OpenFile + 'a>,
     length: u64,
-    digest: Sha256,
+    digest: Hasher,
     flush_every: u64,
 }
 
-/// How much of a file is there.
-pub(super) enum Found<'a> {
-    /// All of it, and it is the right one.
-    Whole,
-    /// The beginning, maybe nothing.
-    Begun(Filling<'a>),
+/// The state in which [`PartialFile::open`] found a file.
+pub(super) enum Opened<'a> {
+    /// The file is complete and has the expected digest.
+    Complete,
+    /// The file has to be downloaded from [`Partial::length`] on.
+    Incomplete(PartialFile<'a>),
 }
 
-impl<'a> Filling<'a> {
-    /// Goes on with a file, or makes it.
+impl<'a> PartialFile<'a> {
+    /// Opens a file to resume its download, or creates it.
     ///
-    /// It is cut back to where it was last flushed on the way, even if nothing was torn: after a power
-    /// cut a FAT may have given it more clusters than its size needs, Linux would append behind those,
-    /// find "clusters badly computed", and make the file system read-only. To cut it frees them. And
-    /// what is below that point was on the disk before the rest was written, chain and content.
+    /// The file is truncated to its last regular flush, even if it is not torn. After a power cut a FAT
+    /// file may have more clusters than its size needs; Linux would then append after those, report
+    /// "clusters badly computed" and make the file system read-only. Truncating frees them. The part
+    /// below that flush was on the disk, cluster chain and content, before the rest was written.
     pub(super) fn open(
         fs: &'a dyn FileSystem,
         path: &str,
         artifact: &Artifact,
-    ) -> Result<Found<'a>, FileError> {
+    ) -> Result<Opened<'a>, FileError> {
         let flush_every = fs.flush_every();
         let found = match fs.metadata(path)? {
             Some(Entry::File { size }) => size,
@@ -50,31 +48,31 @@ impl<'a> Filling<'a> {
                 }
                 let file = fs.create(path)?;
                 fs.sync_directory(parent(path))?;
-                let digest = Sha256::new();
-                return Ok(Found::Begun(Self { file, length: 0, digest, flush_every }));
+                let digest = Hasher::default();
+                return Ok(Opened::Incomplete(Self { file, length: 0, digest, flush_every }));
             }
         };
         let kept = kept(found, artifact.size, flush_every);
-        let (length, digest) = match read_again(fs, path, kept, found, artifact) {
-            Ok(None) => return Ok(Found::Whole),
+        let (length, digest) = match hash_kept(fs, path, kept, found, artifact) {
+            Ok(None) => return Ok(Opened::Complete),
             Ok(Some(digest)) => (kept, digest),
             Err(error) => {
-                log::warn!("{error}: it is begun again");
-                (0, Sha256::new())
+                log::warn!("{error}: downloading the file from the start");
+                (0, Hasher::default())
             }
         };
         let mut file = fs.edit(path)?;
-        cut(&mut *file, length).map_err(at("cut", path))?;
-        Ok(Found::Begun(Self { file, length, digest, flush_every }))
+        truncate(&mut *file, length).map_err(at("truncate", path))?;
+        Ok(Opened::Incomplete(Self { file, length, digest, flush_every }))
     }
 
-    /// Puts what came so far on the disk.
+    /// Flushes what was downloaded so far.
     pub(super) fn flush(&mut self) -> io::Result<()> {
         self.file.sync()
     }
 }
 
-/// As much of `found` bytes is kept: up to the last point, strictly below, where they were flushed.
+/// Returns how many of `found` bytes are kept: up to the last regular flush strictly below `found`.
 fn kept(found: u64, size: u64, flush_every: u64) -> u64 {
     match found.checked_sub(1) {
         Some(last) if found <= size => last - last % flush_every,
@@ -82,15 +80,15 @@ fn kept(found: u64, size: u64, flush_every: u64) -> u64 {
     }
 }
 
-/// Hashes the bytes that are kept. `None`, if the whole file is there already.
-fn read_again(
+/// Hashes the bytes that are kept. Returns `None` if the file is complete already.
+fn hash_kept(
     fs: &dyn FileSystem,
     path: &str,
     kept: u64,
     found: u64,
     artifact: &Artifact,
-) -> Result<Option<Sha256>, FileError> {
-    let mut digest = Sha256::new();
+) -> Result<Option<Hasher>, FileError> {
+    let mut digest = Hasher::default();
     if kept == 0 && found != artifact.size {
         return Ok(Some(digest));
     }
@@ -99,31 +97,31 @@ fn read_again(
     if found == artifact.size {
         let mut whole = digest.clone();
         let rest = hash(&mut *file, found - kept, &mut whole, &|_| {});
-        if rest.is_ok() && hex(whole) == artifact.sha256 {
+        if rest.is_ok() && whole.finish() == artifact.sha256 {
             return Ok(None);
         }
     }
     Ok(Some(digest))
 }
 
-/// Flushed at once: the clusters that become free may be given to another file, and must not be this
-/// one's on the disk any more.
-fn cut(file: &mut dyn OpenFile, length: u64) -> io::Result<()> {
+/// Truncates a file and flushes it at once. The freed clusters may be given to another file, so the disk
+/// must not list them in this one any longer.
+fn truncate(file: &mut dyn OpenFile, length: u64) -> io::Result<()> {
     file.set_len(length)?;
     file.sync()
 }
 
-impl Sink for Filling<'_> {
+impl Sink for PartialFile<'_> {
     fn restart(&mut self) -> io::Result<()> {
-        cut(&mut *self.file, 0)?;
-        (self.length, self.digest) = (0, Sha256::new());
+        truncate(&mut *self.file, 0)?;
+        (self.length, self.digest) = (0, Hasher::default());
         Ok(())
     }
 
     fn write(&mut self, mut bytes: &[u8]) -> io::Result<()> {
         while !bytes.is_empty() {
             if interrupt::is_requested() {
-                return Err(io::Error::other("the end was asked for"));
+                return Err(io::Error::other("interrupted by a signal"));
             }
             let room = self.flush_every - self.length % self.flush_every;
             let room = usize::try_from(room).unwrap_or(usize::MAX);
@@ -140,42 +138,42 @@ impl Sink for Filling<'_> {
     }
 }
 
-impl ResumableSink for Filling<'_> {
+impl ResumableSink for PartialFile<'_> {
     fn length(&self) -> u64 {
         self.length
     }
 
     fn digest(&self) -> String {
-        hex(self.digest.clone())
+        self.digest.clone().finish()
     }
 }
 
-/// A file that is being filled, and somebody who watches.
-pub(super) struct Watched<'a, 'b> {
-    pub(super) filling: &'b mut Filling<'a>,
-    /// Is told after every piece how many bytes are there.
-    pub(super) seen: &'b dyn Fn(u64),
+/// A partial file that reports its progress.
+pub(super) struct Reporting<'a, 'b> {
+    pub(super) file: &'b mut PartialFile<'a>,
+    /// Called after every write with the length of the file.
+    pub(super) report: &'b dyn Fn(u64),
 }
 
-impl Sink for Watched<'_, '_> {
+impl Sink for Reporting<'_, '_> {
     fn restart(&mut self) -> io::Result<()> {
-        self.filling.restart()
+        self.file.restart()
     }
 
     fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
-        self.filling.write(bytes)?;
-        (self.seen)(self.filling.length);
+        self.file.write(bytes)?;
+        (self.report)(self.file.length);
         Ok(())
     }
 }
 
-impl ResumableSink for Watched<'_, '_> {
+impl ResumableSink for Reporting<'_, '_> {
     fn length(&self) -> u64 {
-        self.filling.length()
+        self.file.length()
     }
 
     fn digest(&self) -> String {
-        self.filling.digest()
+        self.file.digest()
     }
 }
 
@@ -184,7 +182,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_last_flush_below_is_kept() {
+    fn keeps_up_to_the_last_flush() {
         let cases = [(0, 0), (1, 0), (16, 0), (17, 16), (32, 16), (33, 32), (100, 96), (101, 0)];
         for (found, expected) in cases {
             assert_eq!(kept(found, 100, 16), expected, "{found}");

@@ -1,45 +1,45 @@
-//! Is there enough space for a release, counting what will be freed?
+//! Checks that the ESP has space for a release, including the space that the installation frees.
 
 use protocol::esp::Slot;
 
 use crate::candidate::Candidate;
 use crate::files::{Capacity, Entry, FileError, FileSystem, files_in};
 
-/// Clusters for the directory of a slot that is new, and to be on the safe side.
+/// A reserve for the directory of a new slot.
 const SPARE_CLUSTERS: u64 = 4;
 
 /// Proof that the release fits.
 #[derive(Debug)]
 pub struct Space(());
 
-/// Space that is not there, or not known.
+/// Too little space, or free space that could not be read.
 #[derive(Debug, thiserror::Error)]
 pub enum SpaceError {
-    /// Too little.
+    /// There is too little space.
     #[error(
-        "the release needs {needed} bytes on the ESP, and {free} are free ({freed} of them in slot {slot}, which is cleared or gone on with{}): remove what is not needed there, or make it larger",
+        "the release needs {needed} bytes on the ESP, and {free} are free ({freed} of them in slot {slot}, whose files are replaced or resumed{}): remove files that are not needed, or enlarge the ESP",
         left_by_fsck(*fsck)
     )]
     TooLittle {
-        /// What the release takes, in whole clusters.
+        /// The space for the release in bytes, rounded up to clusters.
         needed: u64,
-        /// What is free, with what will be.
+        /// The free space in bytes, including `freed` and `fsck`.
         free: u64,
-        /// What the slot holds of it.
+        /// The part of `free` that the slot's files take.
         freed: u64,
-        /// What a repair has left of it.
+        /// The part of `free` that files left by fsck take.
         fsck: u64,
-        /// The slot.
+        /// The slot to be written.
         slot: Slot,
     },
-    /// The file system does not say.
+    /// The file system could not be read.
     #[error(transparent)]
     File(#[from] FileError),
 }
 
 impl Space {
-    /// Checks before anything is touched. What the slot holds counts as free: it goes, or it is the
-    /// beginning of this release. So does what fsck left: it goes.
+    /// Checks the space before anything is changed. The slot's files count as free, because they are
+    /// removed or belong to this release. Files left by fsck count as free, because they are removed.
     pub fn check(
         esp: &dyn FileSystem,
         slot: Slot,
@@ -47,7 +47,7 @@ impl Space {
     ) -> Result<Self, SpaceError> {
         let Capacity { cluster, free } = esp.capacity()?;
         let artifacts = candidate.release().boot_artifacts().map(|artifact| artifact.size);
-        // It is there twice for a moment.
+        // The manifest exists under two names for a moment.
         let manifest = candidate.token().len() as u64;
         let needed = clusters(artifacts.chain([manifest, manifest]), cluster)
             .saturating_add(SPARE_CLUSTERS * cluster);
@@ -68,7 +68,7 @@ fn left_by_fsck(bytes: u64) -> String {
     }
 }
 
-/// What these files take.
+/// Returns the space that files take.
 fn taken(esp: &dyn FileSystem, paths: Vec<String>, cluster: u64) -> Result<u64, FileError> {
     let mut sizes = Vec::new();
     for path in paths {
@@ -79,12 +79,12 @@ fn taken(esp: &dyn FileSystem, paths: Vec<String>, cluster: u64) -> Result<u64, 
     Ok(clusters(sizes.into_iter(), cluster))
 }
 
-/// Sizes in whole clusters.
+/// Adds up sizes, each rounded up to clusters.
 fn clusters(sizes: impl Iterator<Item = u64>, cluster: u64) -> u64 {
     sizes.fold(0, |sum, size| sum.saturating_add(size.div_ceil(cluster).saturating_mul(cluster)))
 }
 
-/// What fsck.fat leaves in the root: `FSCK0000.REC` and so on.
+/// Returns the files that fsck.fat leaves in the root: `FSCK0000.REC` and so on.
 pub(super) fn fsck_files(esp: &dyn FileSystem) -> Result<Vec<String>, FileError> {
     let is_fsck = |name: &String| {
         let name = name.to_ascii_uppercase();
@@ -99,7 +99,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn sizes_are_counted_in_clusters() {
+    fn rounds_sizes_up_to_clusters() {
         assert_eq!(clusters([1, 4096, 4097].into_iter(), 4096), 4 * 4096);
         assert_eq!(clusters([u64::MAX, u64::MAX].into_iter(), 4096), u64::MAX);
     }

@@ -447,11 +447,11 @@ proptest! {
         if let Some(slot) = step.writes() {
             prop_assert_ne!(slot, good);
             // What is whole is only written over if what is good is whole, too, or if it is bad.
-            let release = slots.get(slot).release().filter(|_| slots.get(slot).is_whole());
+            let release = slots.get(slot).release().filter(|_| slots.get(slot).is_complete());
             let is_bad = release.is_some_and(|release| state.failed == Some(release.id()));
-            prop_assert!(slots.get(good).is_whole() || release.is_none() || is_bad);
+            prop_assert!(slots.get(good).is_complete() || release.is_none() || is_bad);
             if Some(slot) == running {
-                prop_assert!(!on_trial && slots.get(good).is_whole());
+                prop_assert!(!on_trial && slots.get(good).is_complete());
                 // Or it is not what runs any more.
                 let since = state.trial.and_then(|trial| trial.since);
                 prop_assert!(release.is_none() || since == booted.id);
@@ -459,17 +459,17 @@ proptest! {
         }
         if let Step::Install(slot) | Step::Activate(slot) = step {
             prop_assert_ne!(slot, good);
-            prop_assert!(running.is_none_or(|running| running == good) || slots.get(good).is_whole());
+            prop_assert!(running.is_none_or(|running| running == good) || slots.get(good).is_complete());
         }
         if let Step::Return(slot) = step {
-            prop_assert!(slot == good && slots.get(good).is_whole() && running == Some(good.other()));
+            prop_assert!(slot == good && slots.get(good).is_complete() && running == Some(good.other()));
         }
         if let Step::Activate(slot) | Step::Pending(slot) = step {
             // Or the operator goes back to what is there; or it alone is whole.
             let is_bad = slots.get(good).release().is_some_and(|r| state.failed == Some(r.id()));
-            let back = is_bad || !slots.get(good).is_whole();
+            let back = is_bad || !slots.get(good).is_complete();
             let held = slots.get(slot);
-            prop_assert!(held.holds(candidate.id()) || back && held.is_whole());
+            prop_assert!(held.holds(candidate.id()) || back && held.is_complete());
         }
     }
 }

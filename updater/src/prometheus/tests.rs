@@ -5,8 +5,8 @@ use serde_json::json;
 
 use super::*;
 use crate::host_status::Disk;
-use crate::plan::{Content, Slots};
 use crate::record::{Checked, Failure, HealthResult, Poll};
+use crate::slot_content::{Content, Slots};
 
 fn unknown_status() -> Status {
     Status {

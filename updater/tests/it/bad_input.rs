@@ -205,7 +205,7 @@ fn repeats_the_request_with_get_if_head_announces_zero_bytes() {
     world.publish(2);
     world.cdn.put("/2.initrd", Reply::ok(""));
     let before = world.tree();
-    world.run(&["update"]).failed(&["announces 0 bytes for the initrd", "published whole"]);
+    world.run(&["update"]).failed(&["announces 0 bytes for the initrd", "published completely"]);
     assert_eq!(world.tree(), before);
     for role in Role::BOOT {
         world.cdn.answer(&format!("/2.{}", role.extension()), move |r| match r.method.as_str() {
@@ -342,7 +342,7 @@ fn rejects_a_second_updater() {
     let other = fs::File::open(world.esp("")).unwrap();
     other.lock().unwrap();
     let before = world.tree();
-    world.run(&["update"]).failed(&["another etchaos-updater is at work"]);
+    world.run(&["update"]).failed(&["another etchaos-updater is writing to"]);
     assert_eq!(world.tree(), before);
     world.run(&["check"]).ended(10);
     world.run(&["status"]).ended(0);

@@ -161,7 +161,7 @@ fn reports_a_file_in_place_of_the_directory_with_a_hint() {
     }
     // `confirm` does not read the configuration.
     let path = world.esp("etchaos").display().to_string();
-    world.run(&["confirm"]).failed(&[&path, "it is in the way, and may be removed"]);
+    world.run(&["confirm"]).failed(&[&path, "a file of this name is in the way"]);
 }
 
 #[test]
@@ -226,7 +226,9 @@ fn errors_name_missing_values() {
     };
     without("host/usr/lib/etchaos/updater.json").run(&["check"]).failed(&["no CDN is configured"]);
     without("host/usr/lib/etchaos/keys").run(&["check"]).failed(&["no key is trusted"]);
-    without("host/etc/os-release").run(&["check"]).failed(&["variant is not known", "VARIANT_ID"]);
+    without("host/etc/os-release")
+        .run(&["check"])
+        .failed(&["variant of this host is unknown", "VARIANT_ID"]);
     let nowhere = world.path("nowhere").display().to_string();
     world.run(&["check", "--esp", &nowhere]).failed(&[&nowhere]);
     assert_eq!(world.run(&["wrong"]).code, 2);

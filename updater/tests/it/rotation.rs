@@ -95,7 +95,7 @@ fn release_signed_by_dropped_key_is_no_fallback_and_is_overwritten() {
     let said = [
         one.id(),
         "which is not trusted here",
-        "whether its files are whole is not known",
+        "so its files cannot be verified",
         "add the key to \"keys\"",
     ];
     let shown = world.run(&["status"]).ended(0).stdout;
@@ -103,7 +103,7 @@ fn release_signed_by_dropped_key_is_no_fallback_and_is_overwritten() {
     for part in said {
         assert!(shown.contains(part) && verified.contains(part), "{part}: {shown}\n{verified}");
     }
-    world.run(&["rollback"]).failed(&[&["there is nothing to go back to"], &said[..]].concat());
+    world.run(&["rollback"]).failed(&[&["cannot roll back"], &said[..]].concat());
     assert_eq!((world.tree(), world.boots()), (before, (B, None)));
 
     // If the operator trusts the key again, rollback is possible.

@@ -16,14 +16,15 @@ use protocol::boot_order::{
 };
 use protocol::esp::Slot;
 use protocol::grubenv::{BootId, BootState};
-use updater::confirm::why_not;
+use updater::confirmation::why_not;
 use updater::grubenv_file::good_without_grubenv;
 use updater::host::Booted;
-use updater::plan::{Content, Facts, Permissions, Slots, Step, next};
+use updater::plan::{Facts, Permissions, Step, next};
+use updater::slot_content::{Content, Slots};
 use updater::trial::{
     Rollback, cancel_trial, expire_trial, mark_confirmed, promote, roll_back, start_trial,
 };
-use updater::update::memory;
+use updater::update::state_to_record;
 
 /// The releases that the CDN offers, in order, with their build numbers.
 type Offers = &'static [(Kind, u64)];
@@ -206,8 +207,8 @@ impl Host {
             SlotFiles {
                 manifest: content.release().is_some(),
                 mark: self.marked.contains(&slot),
-                kernel: content.is_whole(),
-                initrd: content.is_whole(),
+                kernel: content.is_complete(),
+                initrd: content.is_complete(),
             }
         };
         let decision = environment.decide(files, Save::Stored);
@@ -268,7 +269,7 @@ impl Host {
             allow: Permissions::default(),
         };
         let step = next(&facts);
-        let recorded = memory(&facts, &step, &expired);
+        let recorded = state_to_record(&facts, &step, &expired);
         let mut state = recorded.clone().unwrap_or(known.clone());
         self.grubenv = recorded.or(self.grubenv.take());
         let spare = known.good.other();

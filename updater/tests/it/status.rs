@@ -323,7 +323,7 @@ fn verify_requires_the_good_slot_and_grubenv() {
     fs::remove_dir_all(world.esp("etchaos/a")).unwrap();
     let ran = world.run(&["verify"]).ended(1);
     assert!(
-        ran.stdout.contains("slot a has no release, and the host boots from it"),
+        ran.stdout.contains("slot a has no release, but the host boots from it"),
         "{}",
         ran.stdout
     );
@@ -361,14 +361,14 @@ fn a_locked_esp_is_not_recorded_as_last_error() {
     let other = fs::File::open(world.esp("")).unwrap();
     other.lock().unwrap();
     for command in ["update", "rollback"] {
-        world.run(&[command]).failed(&["another etchaos-updater is at work"]);
+        world.run(&[command]).failed(&["another etchaos-updater is writing to"]);
         assert_eq!(status(&world)["lastError"], json!(null), "{command}");
     }
     let text = fs::read_to_string(&path).unwrap();
     assert!(!text.contains("etchaos_last_error_timestamp_seconds"), "{text}");
     // Other errors are recorded.
     other.unlock().unwrap();
-    world.run(&["rollback"]).failed(&["nothing to go back to"]);
+    world.run(&["rollback"]).failed(&["cannot roll back"]);
     assert_eq!(status(&world)["lastError"]["command"], "rollback");
 }
 

@@ -13,7 +13,6 @@ use protocol::release::SCHEMA;
 use protocol::token::sign;
 use protocol::{Arch, Artifact, Claims, PrivateKey, Release, Role, Target};
 use serde_json::Value;
-use sha2::{Digest, Sha256};
 use tempfile::TempDir;
 
 use crate::server::{Reply, Server};
@@ -61,7 +60,7 @@ pub fn now() -> u64 {
 }
 
 pub fn sha256(bytes: &[u8]) -> String {
-    Sha256::digest(bytes).iter().map(|b| format!("{b:02x}")).collect()
+    protocol::digest::of_bytes(bytes)
 }
 
 pub fn target() -> Target {

@@ -12,7 +12,7 @@ use protocol::esp::{GRUBENV, Slot, slot_file};
 use protocol::grubenv::{Block, BootState, Trial};
 use updater::candidate::Candidate;
 use updater::files::FileSystem as _;
-use updater::plan::Content;
+use updater::slot_content::Content;
 use updater::slots::inspect;
 
 use self::disk::{Disk, Fault, SECTOR};

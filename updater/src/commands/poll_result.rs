@@ -1,11 +1,11 @@
-//! What the CDN offers.
+//! Asks the CDN for the newest release.
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context as _, Result, bail};
 use protocol::claims::effective_time;
 use protocol::esp::Slot;
 use protocol::{Arch, Target};
 
-use super::Opened;
+use super::context::Context;
 use crate::candidate::{Candidate, CandidateRequest, fetch};
 use crate::cdn::{Cdn, Timeouts};
 use crate::cli::Global;
@@ -14,23 +14,28 @@ use crate::grubenv_file::GrubenvFile;
 use crate::host::Host;
 use crate::plan::Permissions;
 
-/// Where manifests are remembered until the next reboot.
+/// The cache of manifests, which lasts until the next reboot.
 const MANIFESTS: &str = "/run/etchaos/manifests";
 
-/// What the CDN offers, and the CDN.
-pub(super) struct Offer {
+/// The release that a CDN offers, and the client for downloading its artifacts.
+pub(super) struct PollResult {
     pub(super) cdn: Cdn,
     pub(super) candidate: Candidate,
 }
 
-impl Offer {
-    /// Asks for it with the ESP closed: a server may take its time, and others want to write.
-    pub(super) fn get(global: &Global, opened: &mut Opened, allow: Permissions) -> Result<Self> {
-        let target = target(opened)?;
-        let newest = newest(opened, &target)?.filter(|_| !allow.downgrade);
-        opened.close();
+impl PollResult {
+    /// Fetches and verifies the manifest. The ESP is closed meanwhile, because a slow server must not keep
+    /// other processes from writing.
+    pub(super) fn fetch(
+        global: &Global,
+        context: &mut Context,
+        allow: Permissions,
+    ) -> Result<Self> {
+        let target = target(context)?;
+        let newest = newest(context, &target)?.filter(|_| !allow.downgrade);
+        context.close();
         let times = Timeouts::default().with_max_pause(global.longest_pause());
-        let settings = &opened.settings;
+        let settings = &context.settings;
         let cdn = Cdn::new(&settings.network, &settings.allowed_origins, times)?;
         let host = Host::new(&global.host_root);
         let cache = host.path(MANIFESTS);
@@ -47,16 +52,16 @@ impl Offer {
     }
 }
 
-/// What to ask for, and whether there is anybody to ask.
-fn target(opened: &Opened) -> Result<Target> {
-    let settings = &opened.settings;
+/// Returns the target of this host. Fails if no release for it could be fetched or verified.
+fn target(context: &Context) -> Result<Target> {
+    let settings = &context.settings;
     if settings.cdn.is_empty() {
         bail!("no CDN is configured: set \"cdn\", for example in etchaos/config.json on the ESP");
     }
     let variant = settings.variant.clone().context(
-        "the variant is not known: /etc/os-release has no VARIANT_ID; set \"variant\", such as \"deb\"",
+        "the variant of this host is unknown: /etc/os-release has no VARIANT_ID; set \"variant\", such as \"deb\"",
     )?;
-    let arch = Arch::native().context("EtchaOS is not made for this processor architecture")?;
+    let arch = Arch::native().context("EtchaOS does not support this processor architecture")?;
     if settings.keys.is_empty() {
         bail!(
             "no key is trusted, so no release can be verified: the image has none in /usr/lib/etchaos/keys, and \"keys\" is not set"
@@ -65,9 +70,9 @@ fn target(opened: &Opened) -> Result<Target> {
     Ok(Target { variant, arch })
 }
 
-/// The newest build of this target that was ever offered.
-fn newest(opened: &Opened, target: &Target) -> Result<Option<u64>> {
-    // Which slot is good does not matter here.
-    let state = GrubenvFile::read(opened.esp()?, Slot::A).state;
+/// Returns the newest build of this target that was ever offered.
+fn newest(context: &Context, target: &Target) -> Result<Option<u64>> {
+    // The good slot is not used here.
+    let state = GrubenvFile::read(context.esp()?, Slot::A).state;
     Ok(state.newest.filter(|newest| newest.target == *target).map(|newest| newest.build))
 }

@@ -1,0 +1,69 @@
+//! What the two slots hold: the types that [`crate::slots`] fills in, and that [`crate::plan`] and
+//! [`crate::trial`] decide by.
+
+use protocol::Release;
+use protocol::esp::Slot;
+use protocol::release::ReleaseId;
+
+/// The content of one slot.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Content {
+    /// The slot is empty.
+    Empty,
+    /// A release whose manifest verifies and whose files match the manifest.
+    Complete(Release),
+    /// An unfinished download. The next installation of the same release resumes it.
+    Partial {
+        /// The release that is being downloaded.
+        release: Release,
+        /// The number of bytes that are on the disk.
+        bytes: u64,
+    },
+    /// Anything else.
+    Damaged {
+        /// The release that the slot should hold, if its manifest still verifies.
+        release: Option<Release>,
+        /// What is wrong.
+        problem: String,
+    },
+}
+
+impl Content {
+    /// Returns the release that the slot holds or should hold. A partial download is not a release.
+    pub fn release(&self) -> Option<&Release> {
+        match self {
+            Self::Empty | Self::Partial { .. } => None,
+            Self::Complete(release) => Some(release),
+            Self::Damaged { release, .. } => release.as_ref(),
+        }
+    }
+
+    /// Returns whether the slot holds a complete release.
+    pub fn is_complete(&self) -> bool {
+        matches!(self, Self::Complete(_))
+    }
+
+    /// Returns whether the slot holds the complete release with this id.
+    pub(crate) fn holds(&self, id: ReleaseId) -> bool {
+        matches!(self, Self::Complete(release) if release.id() == id)
+    }
+}
+
+/// The contents of both slots.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Slots {
+    /// The content of `etchaos/a`.
+    pub a: Content,
+    /// The content of `etchaos/b`.
+    pub b: Content,
+}
+
+impl Slots {
+    /// Returns the content of a slot.
+    pub fn get(&self, slot: Slot) -> &Content {
+        match slot {
+            Slot::A => &self.a,
+            Slot::B => &self.b,
+        }
+    }
+}
