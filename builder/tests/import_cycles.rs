@@ -20,6 +20,9 @@ impl<'ast> Visit<'ast> for Paths {
         }
     }
 
+    /// Skips `pub(super)`, which imports nothing.
+    fn visit_visibility(&mut self, _: &'ast syn::Visibility) {}
+
     fn visit_item_use(&mut self, item: &'ast ItemUse) {
         expand(&item.tree, &mut Vec::new(), &mut self.0);
     }
@@ -136,7 +139,7 @@ fn finds_cycle_of_three_files() {
     let directory = tempfile::tempdir().unwrap();
     let write = |name: &str, text: &str| fs::write(directory.path().join(name), text).unwrap();
     write("lib.rs", "mod a; mod b; mod c;");
-    write("a.rs", "use crate::b::{self, B}; pub struct A;");
+    write("a.rs", "use crate::b::{self, B}; pub(super) struct A;");
     write("b.rs", "pub fn b() { crate::c::c() }");
     write("c.rs", "#[cfg(test)] mod tests { use crate::a::A; }");
     assert!(cycles(&graph(directory.path())).is_empty());

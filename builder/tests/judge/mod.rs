@@ -1,7 +1,6 @@
-//! Independent programs that check our output: they know a format and share no code with us.
+//! Independent programs that check our output: they know a format and share no code with this project.
 
-// Each test file uses only some of these functions.
-#![allow(dead_code)]
+#![allow(dead_code, reason = "each test file uses only some of these functions")]
 
 use std::io::Write;
 use std::process::Command;
