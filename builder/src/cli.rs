@@ -8,6 +8,8 @@ use clap::{Parser, Subcommand};
 use protocol::{Arch, Target, Variant};
 
 use crate::cdn::Cdn;
+use crate::host::Requirement;
+use crate::output::Output;
 use crate::sandbox::Engine;
 use crate::sandbox::namespace::Entry;
 use crate::signing::{self, Signing};
@@ -17,14 +19,27 @@ use crate::{host, summary};
 
 /// Builds, tests and publishes EtchaOS.
 ///
-/// One build is six stages: a container (init), the distribution's own bootstrap, its refinement
-/// into EtchaOS, packaging (vmlinuz, initrd, disk image, signed manifest), a test in virtual
-/// machines, and the release, which publishes only what differs from what is published.
+/// A build has six stages. "init" starts a sandbox of the distribution. "bootstrap" installs the
+/// distribution's packages into a root tree. "refine" turns the tree into EtchaOS. "package" writes
+/// the kernel, the initrd, the disk image and the signed manifest. "test" boots and updates the image
+/// in virtual machines. "release" publishes the files if they differ from the published release.
 #[derive(Debug, Parser)]
 #[command(name = "builder", version)]
-#[command(after_help = "Exit codes: 0 done (published or unchanged), 1 failed, 2 wrong usage.")]
+#[command(after_help = "\
+Exit codes:
+  0    success (for \"run\": published or unchanged)
+  1    failure
+  2    wrong usage
+  129  ended by SIGHUP
+  130  ended by SIGINT (Ctrl-C)
+  141  the reader closed standard output
+  143  ended by SIGTERM
+
+A first build, as root:
+  builder run deb --setup")]
 pub struct Cli {
-    /// The directory with the variants and the files that go into images; the workspace's, if not given
+    /// The directory of the variants and of the files that are copied into images [default: the
+    /// directory in this workspace]
     #[arg(long, global = true, value_name = "DIR")]
     variants: Option<PathBuf>,
     #[command(subcommand)]
@@ -33,61 +48,86 @@ pub struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Action {
-    /// Run all six stages for a variant
+    /// Build, test and publish a variant
     Run(Box<RunArgs>),
     /// List the variants
     Variants,
-    /// Show what a variant renders to, as JSON
+    /// Print a rendered variant as JSON
     Render {
         /// The variant, such as "deb"
         variant: Variant,
-        /// The architecture; the host's, if not given
+        /// The architecture [default: that of this machine]
         #[arg(long)]
         arch: Option<Arch>,
     },
-    /// Make a signing key and print its public half
+    /// List or install the packages that this machine needs
+    ///
+    /// Prints a table of the programs and files that builds need, their Debian packages, and the
+    /// command that installs what is missing. With --install, runs that command.
+    Setup {
+        /// The variants to build, such as "deb" [default: all variants]
+        names: Vec<Variant>,
+        /// Include what the tests of this repository need
+        #[arg(long)]
+        tests: bool,
+        /// Install the missing packages with apt-get; needs root
+        #[arg(long)]
+        install: bool,
+        /// Print JSON instead of a table
+        #[arg(long, conflicts_with = "install")]
+        json: bool,
+    },
+    /// Create a signing key and print its public key
+    ///
+    /// Only its owner can read the file. If the public key cannot be printed, the file is removed.
     Keygen {
-        /// The file for the private key; must not exist
+        /// The file to create for the private key
         file: PathBuf,
     },
-    /// A step into a container; the builder starts itself with this
+    /// Print the public key of a private key file
+    Pubkey {
+        /// The file with the private key
+        file: PathBuf,
+    },
+    /// Run a step of a namespace sandbox; the builder starts itself with this subcommand
     #[command(hide = true)]
     Sandbox(Entry),
 }
 
 #[derive(Debug, clap::Args)]
 struct RunArgs {
-    /// The variant, such as "deb"; see "builder variants"
+    /// The variant, such as "deb"; "builder variants" lists them
     variant: Variant,
-    /// The architecture; the host's, if not given
+    /// The architecture [default: that of this machine]
     #[arg(long)]
     arch: Option<Arch>,
-    /// Install the host's packages that are missing, after naming them
+    /// Install the packages that this machine lacks, like "builder setup --install"
     #[arg(long)]
     setup: bool,
-    /// What the build's container runs in
+    /// The kind of sandbox to build in
     #[arg(long, value_enum, default_value_t = Engine::Auto)]
     engine: Engine,
-    /// The distribution's mirror, as a URL; the bootstrap tool's own, if not given
+    /// The URL of the distribution's mirror [default: that of the bootstrap tool]
     #[arg(long)]
     mirror: Option<String>,
-    /// The key that signs the manifest: a key string, or @FILE. Without one, a development key is
-    /// made in <out>/keys
+    /// The key that signs the manifest: a key string or @FILE [default: a development key, created in
+    /// <out>/keys]
     #[arg(long, env = "ETCHAOS_SIGNING_KEY", hide_env_values = true)]
     signing_key: Option<String>,
-    /// A further key that the image trusts, such as the next or the last one: a key string or @FILE
+    /// An additional key that the image trusts, such as the next signing key: a key string or @FILE;
+    /// can be repeated
     #[arg(long = "trusted-key")]
     trusted_keys: Vec<String>,
-    /// The directory that releases are published in; <out>/cdn, if not given
+    /// The directory to publish releases in [default: <out>/cdn]
     #[arg(long)]
     cdn: Option<PathBuf>,
-    /// The updater's configuration in the image, such as {"cdn": "https://…"}
+    /// A file with the updater's configuration in the image, such as {"cdn": "https://…"}
     #[arg(long, value_name = "FILE")]
     host_config: Option<PathBuf>,
-    /// Where artifacts, logs, keys and caches go
+    /// The directory for artifacts, logs, keys and caches
     #[arg(long, default_value = "out")]
     out: PathBuf,
-    /// How the test's virtual machines run
+    /// The acceleration of the test's virtual machines
     #[arg(long, value_enum, default_value_t)]
     accel: testbed::AccelPreference,
     /// Print the summary as JSON
@@ -95,23 +135,26 @@ struct RunArgs {
     json: bool,
 }
 
-/// This workspace: variants, and the updater's source.
+/// Returns the path of this workspace, which contains the variants and the updater's source.
 fn workspace() -> Result<PathBuf> {
     let builder = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let workspace = builder.parent().context("the builder lies in a workspace")?;
+    let workspace = builder.parent().context("the builder's package is not in a workspace")?;
     workspace.canonicalize().with_context(|| {
-        format!("{} is gone: run the builder from where it was compiled", workspace.display())
+        format!(
+            "{} does not exist; the builder needs the workspace that it was compiled in",
+            workspace.display()
+        )
     })
 }
 
 impl Cli {
-    /// Does what was asked. Returns the exit code.
+    /// Runs the command and returns the exit code.
     pub fn run(self) -> Result<u8> {
         let variants = || match &self.variants {
             Some(directory) => Ok(directory.clone()),
             None => Ok::<_, anyhow::Error>(workspace()?.join("builder/variants")),
         };
-        let mut out = std::io::stdout().lock();
+        let mut out = Output::lock();
         match self.command {
             Action::Run(args) => args.run(&variants()?, &mut out)?,
             Action::Variants => {
@@ -125,9 +168,16 @@ impl Cli {
                 let file = VariantFile::load(&variants()?, &variant, native(arch)?)?;
                 writeln!(out, "{}", file.rendered)?;
             }
-            Action::Keygen { file } => {
-                writeln!(out, "{}", signing::generate(&file)?.public())?;
+            Action::Setup { names, tests, install, json } => {
+                let requirements = requirements(&variants()?, names, tests)?;
+                if install {
+                    host::install(&requirements)?;
+                } else {
+                    host::print(&requirements, json, &mut out)?;
+                }
             }
+            Action::Keygen { file } => signing::generate_and_print(&file, &mut out)?,
+            Action::Pubkey { file } => writeln!(out, "{}", signing::public_key(&file)?)?,
             Action::Sandbox(entry) => return entry.run(),
         }
         Ok(0)
@@ -141,14 +191,17 @@ impl RunArgs {
         host::check_root()?;
         let (json, setup) = (self.json, self.setup);
         let (build, _lock) = self.build(target, variant, variants)?;
-        let container = &build.variant.container;
-        let missing = host::missing(&container.bootstrap[0], &container.host_packages);
-        host::prepare(&missing, setup)?;
+        let requirements = host::requirements([&build.variant], false);
+        if setup {
+            host::install(&requirements)?;
+        } else {
+            host::check(&requirements)?;
+        }
         let summary = stages::run(&build)?;
         summary::print(&summary, &build.directories.artifacts, json, out)
     }
 
-    /// Everything that a build needs, checked before anything is built.
+    /// Validates the arguments and returns the inputs of the build, and the lock of its directories.
     fn build(
         self,
         target: Target,
@@ -163,7 +216,7 @@ impl RunArgs {
         let signing =
             Signing::load(self.signing_key.as_deref(), &self.trusted_keys, &out.join("keys"))?;
         let cdn = Cdn::open(&self.cdn.unwrap_or_else(|| out.join("cdn")))?;
-        // A CDN whose manifest cannot be read is better known now than after the test.
+        // Reads the published manifest now, so that an error does not come only after the test stage.
         cdn.manifest(&target, &signing.ring()?)?;
         if let Some(config) = &self.host_config {
             let text = std::fs::read_to_string(config)
@@ -188,6 +241,22 @@ impl RunArgs {
     }
 }
 
+/// Returns the host's requirements for these variants, or for all that this machine can build.
+fn requirements(directory: &Path, names: Vec<Variant>, tests: bool) -> Result<Vec<Requirement>> {
+    let arch = native(None)?;
+    let files: Vec<VariantFile> = if names.is_empty() {
+        // A variant that is not built for this architecture fails to load and needs nothing here.
+        let names = variant::known(directory)?;
+        let names = names.iter().filter_map(|name| name.parse().ok());
+        names.filter_map(|name| VariantFile::load(directory, &name, arch).ok()).collect()
+    } else {
+        names.iter().map(|name| VariantFile::load(directory, name, arch)).collect::<Result<_>>()?
+    };
+    Ok(host::requirements(&files, tests))
+}
+
 fn native(arch: Option<Arch>) -> Result<Arch> {
-    arch.or_else(Arch::native).context("EtchaOS is not built on this architecture; name --arch")
+    arch.or_else(Arch::native).context(
+        "EtchaOS does not support the architecture of this machine; choose one with --arch",
+    )
 }

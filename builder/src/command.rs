@@ -1,4 +1,4 @@
-//! The one way to run a program of the host.
+//! Runs programs of the host.
 
 use std::ffi::{OsStr, OsString};
 use std::process::{Command, Stdio};
@@ -7,10 +7,11 @@ use anyhow::{Context, Result, bail};
 
 use crate::log_file::LogFile;
 
-/// Has the kernel end a program, all that it started and all that it mounted when the builder ends,
-/// even by SIGKILL: `setpriv` ties `unshare` to the builder, `unshare` ties the first process of a PID
-/// namespace to itself, and a namespace dies with its first process.
-const TIED_TO_US: [&str; 9] = [
+/// The prefix of command lines that ends a program together with the builder, even by SIGKILL.
+///
+/// `setpriv` makes the kernel kill `unshare` when the builder ends. `unshare --kill-child` then kills the
+/// first process of its PID namespace, and with it the kernel ends all processes and mounts in there.
+const LIFETIME_PREFIX: [&str; 9] = [
     "setpriv",
     "--pdeathsig",
     "KILL",
@@ -29,10 +30,10 @@ pub struct Tool {
 }
 
 impl Tool {
-    /// A program that is searched in `PATH`.
+    /// Creates a command for a program in `PATH`.
     pub fn new(program: &str) -> Self {
-        let mut command = Command::new(TIED_TO_US[0]);
-        command.args(&TIED_TO_US[1..]).args(["--", program]).stdin(Stdio::null());
+        let mut command = Command::new(LIFETIME_PREFIX[0]);
+        command.args(&LIFETIME_PREFIX[1..]).args(["--", program]).stdin(Stdio::null());
         Self { command }
     }
 
@@ -60,12 +61,15 @@ impl Tool {
         self
     }
 
-    /// Runs it and returns its standard output. A failure carries the command line and the end of
-    /// what it printed.
+    /// Runs the program and returns its standard output.
+    ///
+    /// # Errors
+    /// Fails if the program cannot be started or does not succeed. The error contains the command line
+    /// and the last lines of the output.
     pub fn run(mut self, log: &mut LogFile) -> Result<String> {
-        let words: Vec<OsString> =
-            self.command.get_args().skip(TIED_TO_US.len()).map(OsStr::to_owned).collect();
-        let line = words.join(OsStr::new(" "));
+        let arguments: Vec<OsString> =
+            self.command.get_args().skip(LIFETIME_PREFIX.len()).map(OsStr::to_owned).collect();
+        let line = arguments.join(OsStr::new(" "));
         let line = line.to_string_lossy();
         log.forget_tail();
         log.quote(&line);
@@ -85,30 +89,33 @@ mod tests {
     use std::time::{Duration, Instant};
 
     #[test]
-    fn what_a_tool_started_in_the_background_dies_with_it() {
+    fn background_processes_end_with_tool() {
         if !nix::unistd::geteuid().is_root() {
             return skip("namespaces need root");
         }
-        // A marker that no other process has on its command line.
+        // The process ID makes the command line unique.
         let marker = format!("sleep 97{}", std::process::id());
         let mut tool = Tool::new("sh").args(["-c", &format!("(setsid {marker} &); sleep 60")]);
         let mut child = tool.command.spawn().unwrap();
         let running = || {
             std::fs::read_dir("/proc").unwrap().flatten().any(|process| {
-                let words = std::fs::read(process.path().join("cmdline")).unwrap_or_default();
-                String::from_utf8_lossy(&words).replace('\0', " ").starts_with(&marker)
+                let argv = std::fs::read(process.path().join("cmdline")).unwrap_or_default();
+                String::from_utf8_lossy(&argv).replace('\0', " ").starts_with(&marker)
             })
         };
         let start = Instant::now();
         while !running() {
-            assert!(start.elapsed() < Duration::from_secs(20), "it did not start");
+            assert!(
+                start.elapsed() < Duration::from_secs(20),
+                "the background process did not start"
+            );
         }
-        // What the kernel does when the builder ends.
+        // The kernel sends the same signal when the builder ends.
         child.kill().unwrap();
         child.wait().unwrap();
         let start = Instant::now();
         while running() {
-            assert!(start.elapsed() < Duration::from_secs(20), "it survived");
+            assert!(start.elapsed() < Duration::from_secs(20), "the background process survived");
         }
     }
 }

@@ -1,23 +1,35 @@
-//! Fetches pinned programs.
+//! Downloads of pinned programs.
 
 use std::io::{Read, Write};
 use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use sha2::{Digest, Sha256};
+use protocol::digest::Hasher;
 
 use crate::image::digest;
+use crate::partial_file::PartialFile;
 use crate::variant::Binary;
 
-/// No pinned program is larger.
+/// The maximum size of a program, in bytes. It bounds what a faulty server can write to the disk.
 const SIZE_MAX: u64 = 512 << 20;
-/// A server that sends nothing for this long has stalled.
-const STALL: Duration = Duration::from_secs(30);
-/// Redirects that release pages of forges need.
-const REDIRECTS: u32 = 5;
+/// The timeout for connecting, for the response, and for each read.
+const STALL_TIMEOUT: Duration = Duration::from_secs(30);
+/// The maximum number of redirects. Release pages of code hosts need a few.
+const REDIRECTS_MAX: u32 = 5;
 
-/// Fetches a program to `to`, if its digest is the pinned one; leaves no file otherwise.
+/// Downloads a program to `to`, unless that file already has the pinned digest.
+pub fn fetch_cached(binary: &Binary, to: &Path) -> Result<()> {
+    if to.exists() && digest::of_file(to)?.1 == binary.sha256 {
+        return Ok(());
+    }
+    fetch(binary, to)
+}
+
+/// Downloads a program to `to`.
+///
+/// # Errors
+/// Fails, and leaves no file, if the download is incomplete or its digest is not the pinned one.
 pub fn fetch(binary: &Binary, to: &Path) -> Result<()> {
     let name = &binary.name;
     let agent: ureq::Agent = ureq::Agent::config_builder()
@@ -29,20 +41,19 @@ pub fn fetch(binary: &Binary, to: &Path) -> Result<()> {
                 )
                 .build(),
         )
-        .max_redirects(REDIRECTS)
-        .timeout_connect(Some(STALL))
-        .timeout_recv_response(Some(STALL))
-        .timeout_per_read(Some(STALL))
+        .max_redirects(REDIRECTS_MAX)
+        .timeout_connect(Some(STALL_TIMEOUT))
+        .timeout_recv_response(Some(STALL_TIMEOUT))
+        .timeout_per_read(Some(STALL_TIMEOUT))
         .build()
         .into();
+    let mut partial = PartialFile::create(to)?;
     let response = agent
         .get(&binary.url)
         .call()
         .with_context(|| format!("fetching the binary {name:?} from {}", binary.url))?;
-    let directory = to.parent().context("a binary needs a directory")?;
-    let mut file = tempfile::NamedTempFile::new_in(directory)?;
     let mut body = response.into_body().into_reader().take(SIZE_MAX + 1);
-    let mut hasher = Sha256::new();
+    let mut hasher = Hasher::default();
     let mut block = vec![0; 1 << 16];
     let mut size = 0;
     loop {
@@ -53,23 +64,24 @@ pub fn fetch(binary: &Binary, to: &Path) -> Result<()> {
         size += count as u64;
         ensure!(size <= SIZE_MAX, "the binary {name:?} has more than {SIZE_MAX} bytes");
         hasher.update(&block[..count]);
-        file.write_all(&block[..count])?;
+        let written = partial.file().write_all(&block[..count]);
+        written.with_context(|| format!("writing {}", partial.path().display()))?;
     }
-    let found = digest::hex(hasher.finalize());
+    let found = hasher.finish();
     ensure!(
         found == binary.sha256,
-        "the binary {name:?} from {} has the SHA-256 {found}, expected {}; if it was released anew, \
-         check it and change the variant",
+        "the binary {name:?} from {} has the SHA-256 {found}, expected {}; if upstream replaced it, \
+         check the new file and update the digest in the variant",
         binary.url,
         binary.sha256
     );
-    file.persist(to).with_context(|| format!("writing {}", to.display()))?;
-    Ok(())
+    partial.persist()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::fs;
     use std::net::TcpListener;
 
     /// Serves one answer on loopback and returns its URL.
@@ -85,8 +97,11 @@ mod tests {
         format!("http://{address}/tool")
     }
 
-    fn fetch_with(answer: &'static str, sha256: &str) -> (Result<()>, bool) {
+    /// Fetches `answer` and returns the result and the names of all files but the lock. A download that
+    /// was killed before has left a partial file.
+    fn fetch_with(answer: &'static str, sha256: &str) -> (Result<()>, Vec<String>) {
         let directory = tempfile::tempdir().unwrap();
+        fs::write(directory.path().join(".killed.partial"), "x").unwrap();
         let to = directory.path().join("tool");
         let binary = Binary {
             name: "tool".into(),
@@ -95,30 +110,31 @@ mod tests {
             path: "/usr/bin/tool".into(),
         };
         let result = fetch(&binary, &to);
-        let exists = directory.path().read_dir().unwrap().next().is_some();
-        (result, exists)
+        let entries = directory.path().read_dir().unwrap();
+        let names = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap());
+        (result, names.filter(|name| name != ".lock").collect())
     }
 
     const ABC: &str = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
 
     #[test]
-    fn a_pinned_program_is_kept_and_any_other_is_not() {
+    fn keeps_only_downloads_with_pinned_digest() {
         let good = "HTTP/1.1 200 OK\r\nContent-Length: 3\r\nConnection: close\r\n\r\nabc";
-        let (result, exists) = fetch_with(good, ABC);
-        assert!(result.is_ok() && exists, "{result:?}");
+        let (result, files) = fetch_with(good, ABC);
+        assert!(result.is_ok() && files == ["tool"], "{result:?} {files:?}");
 
-        let (result, exists) = fetch_with(good, &"0".repeat(64));
+        let (result, files) = fetch_with(good, &"0".repeat(64));
         let error = result.unwrap_err().to_string();
-        assert!(error.contains(ABC) && !exists, "{error}");
+        assert!(error.contains(ABC) && files.is_empty(), "{error} {files:?}");
     }
 
     #[test]
-    fn a_missing_or_truncated_program_is_an_error() {
+    fn rejects_missing_and_truncated_downloads() {
         let missing = "HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\nConnection: close\r\n\r\n";
         let truncated = "HTTP/1.1 200 OK\r\nContent-Length: 9\r\nConnection: close\r\n\r\nabc";
         for answer in [missing, truncated] {
-            let (result, exists) = fetch_with(answer, ABC);
-            assert!(result.is_err() && !exists, "{answer}");
+            let (result, files) = fetch_with(answer, ABC);
+            assert!(result.is_err() && files.is_empty(), "{answer} {files:?}");
         }
     }
 }

@@ -1,76 +1,213 @@
-//! What the build host must have: programs of Debian packages, and root.
+//! The programs and files that the build host needs, and the Debian packages that provide them.
 
-use std::fmt::Write;
+use std::collections::BTreeSet;
+use std::io::Write;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
 use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, bail, ensure};
-use testbed::host::is_there;
+use serde::Serialize;
+use serde_json::json;
 
-/// A program that was searched for and not found, and the Debian package that has it.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Missing {
-    /// The program or file.
-    pub what: String,
+use crate::progress::message;
+use crate::variant::VariantFile;
+
+/// What a requirement is needed for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Purpose {
+    /// A build.
+    Build,
+    /// The virtual machines of the testbed.
+    Testbed,
+    /// The tests of this repository.
+    Tests,
+}
+
+/// A program or file of a Debian package.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+pub struct Requirement {
+    /// The name of a program, or the absolute path of a file.
+    pub needs: String,
     /// The package.
     pub package: String,
+    /// What it is needed for.
+    pub purpose: Purpose,
+    /// Whether the host has it.
+    pub installed: bool,
 }
 
-/// Programs that the builder itself starts.
-const TOOLS: [(&str, &str); 4] =
-    [("tar", "tar"), ("setpriv", "util-linux"), ("unshare", "util-linux"), ("cc", "gcc")];
+/// The programs that the builder itself starts, with their packages.
+const BUILD: [(&str, &str); 5] = [
+    ("tar", "tar"),
+    ("setpriv", "util-linux"),
+    ("unshare", "util-linux"),
+    ("cc", "gcc"),
+    ("dd", "coreutils"),
+];
 
-/// What is missing of the builder's, the testbed's and the variant's needs.
-pub fn missing(bootstrap: &str, packages: &[String]) -> Vec<Missing> {
-    let mut missing: Vec<Missing> = TOOLS
-        .iter()
-        .filter(|(program, _)| !is_there(program))
-        .map(|(program, package)| Missing { what: (*program).into(), package: (*package).into() })
-        .collect();
-    if !is_there(bootstrap) {
-        let all = packages.iter();
-        missing.extend(all.map(|p| Missing { what: bootstrap.into(), package: p.clone() }));
+/// The programs that only tests need: independent readers of our formats, a proxy, a container engine,
+/// a C++ compiler for fuzzing, and linters.
+const TESTS: [(&str, &str); 17] = [
+    ("sgdisk", "gdisk"),
+    ("fsck.vfat", "dosfstools"),
+    ("mcopy", "mtools"),
+    ("cpio", "cpio"),
+    ("unsquashfs", "squashfs-tools"),
+    ("sbverify", "sbsigntool"),
+    ("openssl", "openssl"),
+    ("tinyproxy", "tinyproxy"),
+    ("systemd-analyze", "systemd"),
+    ("g++", "g++"),
+    ("dockerd", "docker.io"),
+    ("curl", "curl"),
+    ("jq", "jq"),
+    ("pip3", "python3-pip"),
+    ("shellcheck", "shellcheck"),
+    ("grub-script-check", "grub-common"),
+    ("grub-emu", "grub-emu"),
+];
+
+/// Returns the requirements of a build of these variants, and with `tests` those of the tests.
+pub fn requirements<'a>(
+    variants: impl IntoIterator<Item = &'a VariantFile>,
+    tests: bool,
+) -> Vec<Requirement> {
+    let mut all: Vec<_> = table(&BUILD, Purpose::Build).collect();
+    for variant in variants {
+        all.extend(base_requirements(&variant.base.bootstrap[0], &variant.base.host_packages));
     }
-    let testbed = testbed::host::missing();
-    let needs = testbed.into_iter();
-    missing.extend(needs.map(|need| Missing { what: need.what, package: need.package.into() }));
-    missing.sort();
-    missing
+    all.extend(
+        testbed::host::requirements()
+            .into_iter()
+            .map(|need| Requirement::new(&need.what, need.package, Purpose::Testbed)),
+    );
+    if tests {
+        all.extend(table(&TESTS, Purpose::Tests));
+    }
+    all.sort();
+    all.dedup();
+    all
 }
 
-/// Checks that this is root.
+fn table(
+    entries: &'static [(&str, &str)],
+    purpose: Purpose,
+) -> impl Iterator<Item = Requirement> + use<> {
+    entries.iter().map(move |(program, package)| Requirement::new(program, package, purpose))
+}
+
+/// Returns the packages of a bootstrap program. The program stands for all of them, as some, such as
+/// keyrings, contain no program.
+fn base_requirements(program: &str, packages: &[String]) -> Vec<Requirement> {
+    packages.iter().map(|package| Requirement::new(program, package, Purpose::Build)).collect()
+}
+
+impl Requirement {
+    fn new(needs: &str, package: &str, purpose: Purpose) -> Self {
+        let installed = is_installed(needs);
+        Self { needs: needs.into(), package: package.into(), purpose, installed }
+    }
+}
+
+/// Returns whether there is a file at this absolute path, or a program of this name in `PATH`.
+fn is_installed(needs: &str) -> bool {
+    if Path::new(needs).is_absolute() {
+        return Path::new(needs).is_file();
+    }
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    std::env::split_paths(&path).any(|directory| {
+        let metadata = directory.join(needs).metadata();
+        metadata.is_ok_and(|file| file.is_file() && file.permissions().mode() & 0o111 != 0)
+    })
+}
+
+/// Returns the packages that are missing, sorted.
+fn missing_packages(requirements: &[Requirement]) -> Vec<&str> {
+    let missing = requirements.iter().filter(|requirement| !requirement.installed);
+    let packages: BTreeSet<&str> =
+        missing.map(|requirement| requirement.package.as_str()).collect();
+    packages.into_iter().collect()
+}
+
+/// Returns the arguments of `apt-get` that install packages.
+fn install_arguments<'a>(packages: &[&'a str]) -> Vec<&'a str> {
+    [&["install", "--yes", "--no-install-recommends"], packages].concat()
+}
+
+/// Prints the requirements as a table, or as JSON.
+pub fn print(requirements: &[Requirement], as_json: bool, out: &mut impl Write) -> Result<()> {
+    let packages = missing_packages(requirements);
+    let command = format!("apt-get {}", install_arguments(&packages).join(" "));
+    if as_json {
+        let all = json!({
+            "requirements": requirements,
+            "missingPackages": packages,
+            "command": if packages.is_empty() { None } else { Some(&command) },
+        });
+        writeln!(out, "{}", serde_json::to_string_pretty(&all)?)?;
+        return Ok(());
+    }
+    writeln!(out, "{:<44} {:<18} {:<8} installed", "needs", "package", "for")?;
+    for Requirement { needs, package, purpose, installed } in requirements {
+        let purpose = match purpose {
+            Purpose::Build => "build",
+            Purpose::Testbed => "testbed",
+            Purpose::Tests => "tests",
+        };
+        let installed = if *installed { "yes" } else { "NO" };
+        writeln!(out, "{needs:<44} {package:<18} {purpose:<8} {installed}")?;
+    }
+    if packages.is_empty() {
+        writeln!(out, "\nnothing is missing")?;
+    } else {
+        writeln!(out, "\nadd --install, or run: {command}")?;
+    }
+    Ok(())
+}
+
+/// Checks that the process runs as root.
 pub fn check_root() -> Result<()> {
     ensure!(
         nix::unistd::geteuid().is_root(),
-        "building needs root, to bootstrap a distribution and to start containers; run it with sudo"
+        "building needs root, to bootstrap a distribution and to start sandboxes; run it with sudo"
     );
     Ok(())
 }
 
-/// Checks that nothing is missing; with `setup`, installs what is.
-pub fn prepare(missing: &[Missing], setup: bool) -> Result<()> {
+/// Checks that nothing is missing.
+///
+/// # Errors
+/// Fails with a list of what is missing and the command that installs it.
+pub fn check(requirements: &[Requirement]) -> Result<()> {
+    let missing: Vec<String> = requirements
+        .iter()
+        .filter(|requirement| !requirement.installed)
+        .map(|Requirement { needs, package, .. }| format!("    {needs} (package {package})\n"))
+        .collect();
     if missing.is_empty() {
         return Ok(());
     }
-    let mut packages: Vec<&str> = missing.iter().map(|m| m.package.as_str()).collect();
-    packages.sort_unstable();
-    packages.dedup();
-    let command = format!("apt-get install --yes --no-install-recommends {}", packages.join(" "));
-    if !setup {
-        let mut list = String::new();
-        for Missing { what, package } in missing {
-            let _ = writeln!(list, "    {what} (package {package})");
-        }
-        bail!("the build host lacks:\n{list}  add --setup, or run: {command}");
+    let command = install_arguments(&missing_packages(requirements)).join(" ");
+    bail!("the build host lacks:\n{}  add --setup, or run: apt-get {command}", missing.concat());
+}
+
+/// Installs the packages that are missing.
+pub fn install(requirements: &[Requirement]) -> Result<()> {
+    let packages = missing_packages(requirements);
+    if packages.is_empty() {
+        return Ok(());
     }
-    eprintln!("setup: installing {}", packages.join(" "));
-    for command in ["apt-get update --quiet", &command] {
-        eprintln!("setup: {command}");
-        let mut words = command.split(' ');
-        let status = Command::new(words.next().unwrap_or_default())
-            .args(words)
+    message(&format!("setup: installing {}", packages.join(" ")));
+    for arguments in [vec!["update", "--quiet"], install_arguments(&packages)] {
+        let command = format!("apt-get {}", arguments.join(" "));
+        message(&format!("setup: {command}"));
+        let status = Command::new("apt-get")
+            .args(&arguments)
             .env("DEBIAN_FRONTEND", "noninteractive")
             .stdin(Stdio::null())
-            // What apt says belongs to the progress, not to the result.
+            // Standard output is for the result of the command, which `--json` makes machine-readable.
             .stdout(std::io::stderr())
             .status()
             .with_context(|| format!("starting {command}"))?;
@@ -84,12 +221,25 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_missing_bootstrap_program_names_all_its_packages() {
+    fn missing_bootstrap_program_requires_all_its_packages() {
         let packages = ["tool".to_owned(), "tool-keyring".to_owned()];
-        let found = missing("no-such-bootstrap-program", &packages);
-        for package in packages {
-            assert!(found.iter().any(|m| m.package == package), "{found:?}");
-        }
-        assert!(!missing("sh", &[]).iter().any(|m| m.what == "sh"));
+        let found = base_requirements("no-such-bootstrap-program", &packages);
+        assert_eq!(missing_packages(&found), ["tool", "tool-keyring"]);
+        let error = check(&found).unwrap_err().to_string();
+        assert!(error.contains("tool-keyring") && error.contains("--setup"), "{error}");
+        let found = base_requirements("sh", &packages);
+        assert!(missing_packages(&found).is_empty() && check(&found).is_ok());
+    }
+
+    #[test]
+    fn tests_add_requirements_and_testbed_is_included() {
+        let packages = |tests| -> Vec<String> {
+            requirements([], tests).into_iter().map(|requirement| requirement.package).collect()
+        };
+        let (build, tests) = (packages(false), packages(true));
+        assert!(build.iter().all(|package| tests.contains(package)));
+        assert!(build.iter().any(|package| package == "qemu-system-x86"), "{build:?}");
+        assert!(!build.iter().any(|package| package == "shellcheck"), "{build:?}");
+        assert!(tests.iter().any(|package| package == "shellcheck"), "{tests:?}");
     }
 }

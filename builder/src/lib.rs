@@ -1,13 +1,14 @@
 //! Builds, tests and publishes EtchaOS.
 //!
-//! [`stages::run`] is the table of contents: six stages, each of which takes what the one before
-//! returned. What they stand on:
+//! [`stages::run`] runs the six stages of a build. Each stage takes what the previous one returned.
+//! The other modules:
 //!
-//! - [`variant`]: how a distribution becomes EtchaOS, rendered from Jsonnet
-//! - [`sandbox`]: containers, in which the variant's Commands run
-//! - [`image`]: the formats of a release, written in user space
-//! - [`signing`], [`cdn`]: who signs, and where it goes
-//! - [`command`], [`log_file`], [`progress`]: programs, their logs and what people see
+//! - [`variant`] renders the description of a distribution from Jsonnet
+//! - [`sandbox`] runs the variant's Commands, isolated from the host
+//! - [`image`] writes the formats of a release in user space
+//! - [`signing`] loads keys, [`cdn`] publishes releases
+//! - [`command`], [`log_file`] and [`progress`] run programs, log their output and show progress
+//! - [`host`] knows the packages that the build host needs
 
 pub mod cdn;
 pub mod cli;
@@ -16,8 +17,11 @@ pub mod download;
 pub mod host;
 pub mod image;
 pub mod log_file;
+pub mod output;
+pub mod partial_file;
 pub mod progress;
 pub mod sandbox;
+pub mod signals;
 pub mod signing;
 pub mod stages;
 pub mod summary;

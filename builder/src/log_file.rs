@@ -1,4 +1,4 @@
-//! A stage's log: everything that its programs print, as they print it.
+//! Logs of stages, which contain the output of all programs.
 
 use std::collections::VecDeque;
 use std::fs::File;
@@ -11,12 +11,12 @@ use anyhow::{Context, Result};
 
 use crate::progress::Bar;
 
-/// How many of the last lines an error shows.
+/// The number of lines that an error shows.
 const TAIL_LINES: usize = 20;
-/// How much standard output is kept for the caller: package lists take some 20 kB.
+/// The maximum size of the standard output that is returned, in bytes. Package lists have about 20 kB.
 const STDOUT_MAX: u64 = 16 << 20;
 
-/// A log file that remembers its end and shows its last line on the stage's progress bar.
+/// A log file that keeps its last lines for errors and shows the newest one as progress.
 #[derive(Debug)]
 pub struct LogFile {
     file: File,
@@ -25,7 +25,7 @@ pub struct LogFile {
 }
 
 impl LogFile {
-    /// Creates or empties the file.
+    /// Creates the file, or truncates it.
     pub fn create(path: &Path, bar: Bar) -> Result<Self> {
         let file = File::create(path).with_context(|| format!("creating {}", path.display()))?;
         Ok(Self { file, tail: VecDeque::new(), bar })
@@ -33,7 +33,7 @@ impl LogFile {
 
     /// Adds a line.
     pub fn line(&mut self, text: &str) {
-        // A full disk must not hide the error that is being logged; the build fails on it elsewhere.
+        // If the disk is full, the build fails elsewhere. A failure here would hide the error to log.
         let _ = writeln!(self.file, "{text}");
         self.bar.activity(text);
         self.tail.push_back(text.to_owned());
@@ -42,29 +42,28 @@ impl LogFile {
         }
     }
 
-    /// Adds a text to the file alone: a Command's text, say, which must not fill the tail.
+    /// Adds a command line or a script, marked with `+`. It does not become part of the tail.
     pub fn quote(&mut self, text: &str) {
         let _ = writeln!(self.file, "+ {}", text.trim_end().replace('\n', "\n+ "));
     }
 
-    /// Adds a line that is worth showing everywhere.
+    /// Adds a line and shows it as a step of the stage.
     pub fn step(&mut self, text: &str) {
         self.line(text);
         self.bar.step(text);
     }
 
-    /// Forgets the last lines: what comes now has nothing to do with them.
+    /// Clears the tail, so that the next error shows only lines of the next program.
     pub fn forget_tail(&mut self) {
         self.tail.clear();
     }
 
-    /// The last lines, for an error.
+    /// Returns the last lines, indented for an error.
     pub fn tail(&self) -> String {
         self.tail.iter().map(|line| format!("    {line}\n")).collect()
     }
 
-    /// Runs a host's program: its standard error goes to the log, and so does its standard output,
-    /// which is also returned.
+    /// Runs a program on the host and logs its output. Returns its status and its standard output.
     pub fn stream(&mut self, command: &mut Command) -> io::Result<(ExitStatus, String)> {
         let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?;
         let (stdout, stderr) = (child.stdout.take(), child.stderr.take());
@@ -82,7 +81,7 @@ fn log_lines(source: Option<impl Read>, log: &Mutex<&mut LogFile>, mut kept: Opt
     let Some(source) = source else { return };
     let mut reader = BufReader::new(source);
     let mut line = Vec::new();
-    // Bounded: a program that prints no line ends must not fill the memory.
+    // The limit bounds memory if a program prints no line ends.
     while (&mut reader).take(1 << 16).read_until(b'\n', &mut line).is_ok_and(|count| count > 0) {
         if let Some(kept) = &mut kept
             && (kept.len() as u64) < STDOUT_MAX

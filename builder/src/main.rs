@@ -1,27 +1,21 @@
-//! The binary `builder`: see its `--help`.
+//! The command `builder`; see `builder --help`.
 
 use std::process::ExitCode;
 
 use builder::cli::Cli;
+use builder::output::{self, BROKEN_PIPE_EXIT};
+use builder::{progress, signals};
 use clap::Parser;
 
-/// What shells say of a program that Ctrl-C ended: 128 + SIGINT.
-const INTERRUPTED: i32 = 130;
-
 fn main() -> ExitCode {
-    // Nothing to clean up: processes, mounts and containers end with this one by the kernel's doing.
-    // The handler is there for who starts it with SIGINT ignored, as shells do in the background.
-    let told = ctrlc::set_handler(|| {
-        eprintln!("\ninterrupted");
-        std::process::exit(INTERRUPTED);
-    });
-    if let Err(error) = told {
-        eprintln!("warning: Ctrl-C may not end this program: {error}");
+    if let Err(error) = signals::exit_on_signals() {
+        progress::message(&format!("warning: Ctrl-C may not end this program: {error:#}"));
     }
     match Cli::parse().run() {
         Ok(code) => ExitCode::from(code),
+        Err(error) if output::is_closed(&error) => ExitCode::from(BROKEN_PIPE_EXIT),
         Err(error) => {
-            eprintln!("error: {error:#}");
+            progress::message(&format!("error: {error:#}"));
             ExitCode::FAILURE
         }
     }

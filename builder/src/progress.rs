@@ -1,12 +1,20 @@
-//! Progress: a bar for each stage on a terminal, plain lines elsewhere.
+//! Progress on standard error: a spinner for each stage on a terminal, plain lines elsewhere.
 
-use std::io::IsTerminal;
+use std::io::{self, IsTerminal, Write};
 use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressStyle};
 
-/// How wide the shown end of a log line may be.
+/// The maximum width of the log line that the spinner shows, in characters.
 const ACTIVITY_WIDTH: usize = 70;
+
+/// Prints a line to standard error.
+///
+/// Unlike `eprintln!`, it does not panic if standard error is closed: a build must not fail because
+/// nothing reads its progress.
+pub fn message(text: &str) {
+    let _ = writeln!(io::stderr(), "{text}");
+}
 
 /// The progress of one stage.
 #[derive(Debug, Clone)]
@@ -19,7 +27,7 @@ pub struct Bar {
 impl Bar {
     /// Shows that a stage begins.
     pub fn start(title: &str) -> Self {
-        let bar = std::io::stderr().is_terminal().then(|| {
+        let bar = io::stderr().is_terminal().then(|| {
             let style = "{spinner} {prefix:<14} {elapsed:>5}  {wide_msg}";
             let style = ProgressStyle::with_template(style).expect("the template is correct");
             let bar = ProgressBar::new_spinner().with_style(style).with_prefix(title.to_owned());
@@ -27,12 +35,12 @@ impl Bar {
             bar
         });
         if bar.is_none() {
-            eprintln!("{title}: started");
+            message(&format!("{title}: started"));
         }
         Self { bar, title: title.to_owned(), started: Instant::now() }
     }
 
-    /// Shows what is happening; only on a terminal, where it does not pile up.
+    /// Shows the current activity; only on a terminal, where each text replaces the previous one.
     pub fn activity(&self, text: &str) {
         if let Some(bar) = &self.bar {
             let clean: String =
@@ -41,21 +49,21 @@ impl Bar {
         }
     }
 
-    /// Shows a step worth a line everywhere.
+    /// Shows a step: as activity on a terminal, as a line elsewhere.
     pub fn step(&self, text: &str) {
         match &self.bar {
             Some(_) => self.activity(text),
-            None => eprintln!("{}: {text}", self.title),
+            None => message(&format!("{}: {text}", self.title)),
         }
     }
 
-    /// Shows how the stage ended. Returns how long it took.
+    /// Shows the result of the stage. Returns the time that the stage took.
     pub fn finish(&self, result: &str) -> Duration {
         let took = self.started.elapsed();
         if let Some(bar) = &self.bar {
             bar.finish_and_clear();
         }
-        eprintln!("{:<14} {:>4}s  {result}", self.title, took.as_secs());
+        message(&format!("{:<14} {:>4}s  {result}", self.title, took.as_secs()));
         took
     }
 }

@@ -1,4 +1,4 @@
-//! The signing key, and whom the image trusts.
+//! The signing key, and the keys that the image trusts.
 
 use std::fs::{self, OpenOptions};
 use std::io::Write;
@@ -8,42 +8,44 @@ use std::path::Path;
 use anyhow::{Context, Result, bail, ensure};
 use protocol::{KeyRing, PrivateKey, PublicKey};
 
+use crate::progress::message;
+
 /// The key that signs manifests, and the keys that the image trusts.
 #[derive(Debug)]
 pub struct Signing {
     /// Signs manifests.
     pub key: PrivateKey,
-    /// The public half of `key`, and the keys that were named besides.
+    /// The public half of `key`, and the additional trusted keys.
     pub trusted: Vec<PublicKey>,
 }
 
 impl Signing {
-    /// Takes the key that was given, or makes one for development below `directory`.
+    /// Loads the given key, or the development key in `directory`, which is created if it is missing.
     ///
-    /// `given` and `trusted` are key strings or, after an `@`, names of files that hold one.
+    /// `given` and `trusted` are key strings, or `@` and the path of a file that contains one.
     pub fn load(given: Option<&str>, trusted: &[String], directory: &Path) -> Result<Self> {
         let key = match given {
-            Some(given) => key_text(given)?.parse().context("the signing key is not usable")?,
+            Some(given) => key_text(given)?.parse().context("the signing key is not valid")?,
             None => development_key(directory)?,
         };
         let key: PrivateKey = key;
         if !key.kind().is_deterministic() {
             bail!(
-                "the signing key {:?} is an ecp256 key: its signatures are random, so a disk image \
-                 that holds one could not be built again byte for byte; use an ed25519 or rsa2048 key",
+                "the signing key {:?} is an ecp256 key, whose signatures are random, so the disk \
+                 image would not be reproducible; use an ed25519 or rsa2048 key",
                 key.id()
             );
         }
         let mut keys = vec![key.public().clone()];
         for other in trusted {
-            keys.push(key_text(other)?.parse().context("a trusted key is not usable")?);
+            keys.push(key_text(other)?.parse().context("a trusted key is not valid")?);
         }
         let signing = Self { key, trusted: keys };
         signing.ring()?;
         Ok(signing)
     }
 
-    /// The trusted keys as a ring.
+    /// Returns the trusted keys as a ring.
     pub fn ring(&self) -> Result<KeyRing> {
         let mut ring = KeyRing::default();
         for key in &self.trusted {
@@ -53,7 +55,7 @@ impl Signing {
     }
 }
 
-/// The text itself, or the content of the file that it names after an `@`.
+/// Returns the text itself or, if it is `@` and a path, the content of that file.
 fn key_text(given: &str) -> Result<String> {
     match given.strip_prefix('@') {
         Some(path) => {
@@ -68,14 +70,17 @@ fn key_text(given: &str) -> Result<String> {
 
 fn development_key(directory: &Path) -> Result<PrivateKey> {
     let path = directory.join("signing.key");
-    eprintln!(
-        "warning: no --signing-key; using the development key {}. The image trusts only that.",
+    message(&format!(
+        "warning: no --signing-key was given; using the development key {}, the only key that the \
+         image trusts",
         path.display()
-    );
+    ));
     if path.exists() {
         let text = fs::read_to_string(&path);
         let text = text.with_context(|| format!("reading {}", path.display()))?;
-        return text.parse().with_context(|| format!("{} is not usable", path.display()));
+        return text
+            .parse()
+            .with_context(|| format!("{} is not a valid private key", path.display()));
     }
     fs::create_dir_all(directory).with_context(|| format!("creating {}", directory.display()))?;
     let key = generate(&path)?;
@@ -85,7 +90,7 @@ fn development_key(directory: &Path) -> Result<PrivateKey> {
     Ok(key)
 }
 
-/// Makes a key and writes its private half to a new file that only its owner can read.
+/// Creates a key and writes its private half to a new file that only its owner can read.
 pub fn generate(path: &Path) -> Result<PrivateKey> {
     let key = PrivateKey::generate();
     let failed = || format!("writing the key file {}", path.display());
@@ -95,8 +100,35 @@ pub fn generate(path: &Path) -> Result<PrivateKey> {
         .mode(0o600)
         .open(path)
         .with_context(failed)?;
-    writeln!(file, "{}", key.reveal()).with_context(failed)?;
+    let written = writeln!(file, "{}", key.reveal()).and_then(|()| file.sync_all());
+    if let Err(error) = written {
+        // An incomplete key is useless, and would block the next attempt.
+        let _ = fs::remove_file(path);
+        return Err(error).with_context(failed);
+    }
     Ok(key)
+}
+
+/// Creates a key file and prints the public key.
+///
+/// # Errors
+/// Fails, and leaves no file, if the public key cannot be printed.
+pub fn generate_and_print(path: &Path, out: &mut impl Write) -> Result<()> {
+    let key = generate(path)?;
+    let printed = writeln!(out, "{}", key.public());
+    if printed.is_err() {
+        fs::remove_file(path).with_context(|| format!("removing {}", path.display()))?;
+    }
+    printed.context("printing the public key; the private key was removed")
+}
+
+/// Reads a private key file and returns its public key.
+pub fn public_key(path: &Path) -> Result<PublicKey> {
+    let text = fs::read_to_string(path);
+    let text = text.with_context(|| format!("reading the key file {}", path.display()))?;
+    let key: PrivateKey =
+        text.parse().with_context(|| format!("{} is not a valid private key", path.display()))?;
+    Ok(key.public().clone())
 }
 
 #[cfg(test)]
@@ -105,7 +137,7 @@ mod tests {
     use std::os::unix::fs::PermissionsExt;
 
     #[test]
-    fn a_development_key_is_made_once_and_kept_secret() {
+    fn creates_development_key_once_and_private() {
         let directory = tempfile::tempdir().unwrap();
         let first = Signing::load(None, &[], directory.path()).unwrap();
         let again = Signing::load(None, &[], directory.path()).unwrap();
@@ -117,7 +149,7 @@ mod tests {
     }
 
     #[test]
-    fn keys_come_from_text_or_files_and_errors_hide_them() {
+    fn loads_keys_from_text_and_files_and_hides_them_in_errors() {
         let directory = tempfile::tempdir().unwrap();
         let key = PrivateKey::generate();
         let path = directory.path().join("k");
@@ -126,7 +158,7 @@ mod tests {
         let loaded = Signing::load(Some(&at), &[], directory.path()).unwrap();
         assert_eq!(loaded.key.public(), key.public());
 
-        assert!(generate(&path).is_err(), "a key is never overwritten");
+        assert!(generate(&path).is_err(), "an existing key must not be overwritten");
         let broken = key.reveal().replace("private", "secret");
         let error =
             format!("{:#}", Signing::load(Some(&broken), &[], directory.path()).unwrap_err());

@@ -1,4 +1,4 @@
-//! What a build did, as a table or as JSON.
+//! Prints the result of a build, as a table or as JSON.
 
 use std::io::Write;
 use std::path::Path;
@@ -8,7 +8,7 @@ use serde_json::json;
 
 use crate::stages::{Outcome, Summary};
 
-/// Writes the summary.
+/// Prints the summary.
 pub fn print(
     summary: &Summary,
     directory: &Path,
@@ -43,20 +43,20 @@ pub fn print(
         Outcome::Unchanged { build } => {
             writeln!(
                 out,
-                "unchanged: the CDN has this release as build {build}; nothing was published"
+                "unchanged: the CDN has the same release as build {build}; nothing was published"
             )?;
         }
         Outcome::Renewed { build } => {
             writeln!(
                 out,
-                "unchanged; its manifest was about to expire and was renewed as build {build}"
+                "unchanged: the manifest was about to expire and was renewed as build {build}"
             )?;
         }
         Outcome::Published { build, differences: None } => {
             writeln!(out, "published build {build}, the first release")?;
         }
         Outcome::Published { build, differences: Some(differences) } => {
-            writeln!(out, "published build {build}; what changed:")?;
+            writeln!(out, "published build {build}; differences:")?;
             for difference in differences {
                 writeln!(out, "  {difference}")?;
             }

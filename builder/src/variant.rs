@@ -1,4 +1,4 @@
-//! A variant: a Pattern in Jsonnet that says how a distribution becomes EtchaOS.
+//! Variants: Patterns in Jsonnet that describe how to turn a distribution into EtchaOS.
 
 use std::path::Path;
 
@@ -14,70 +14,71 @@ use serde::Deserialize;
 /// The parts of a build that a variant's `build` list must have, in this order.
 pub const PARTS: [&str; 5] = ["init", "bootstrap", "refine", "package", "esp"];
 
-/// A rendered variant: a Pattern whose `build` list has a group for each of [`PARTS`], and what the
-/// builder must know besides.
+/// A rendered variant: a Pattern whose `build` list has a group for each of [`PARTS`], and settings
+/// of the builder.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct VariantFile {
-    /// The name; the file's name too.
+    /// The name, which is also the name of the file.
     pub variant: Variant,
-    /// For people: `Debian 13 (trixie)`.
+    /// The name of the distribution, for display: `Debian 13 (trixie)`.
     pub distribution: String,
-    /// What it can be built for.
+    /// The architectures that it can be built for.
     pub arches: Vec<Arch>,
-    /// The directory below `EFI` that its signed GRUB looks into.
+    /// The directory below `EFI` in which the signed GRUB looks for its configuration.
     pub esp_vendor: String,
-    /// Where the container comes from.
-    pub container: Container,
-    /// Units to enable, disable and mask.
+    /// The source of the sandbox.
+    #[serde(rename = "container")]
+    pub base: BaseSource,
+    /// The systemd units to enable, disable and mask.
     pub units: Units,
-    /// Pinned programs that no package has.
+    /// Pinned programs that are in no package.
     #[serde(default)]
     pub binaries: Vec<Binary>,
-    /// The Pattern.
+    /// The Pattern itself.
     #[serde(flatten)]
     pub pattern: Pattern,
-    /// All of it as JSON, for the digest of the recipe.
+    /// The whole variant as JSON, for the digest of the recipe.
     #[serde(skip)]
     pub rendered: String,
 }
 
-/// Where the container comes from.
+/// The source of the sandbox in which a variant is built.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct Container {
-    /// The distribution's official image.
+pub struct BaseSource {
+    /// The distribution's official container image.
     pub image: String,
-    /// The program, and its arguments, that bootstraps a base where no registry answers. The path
-    /// of the tar file to write is added, and the mirror if one is named.
+    /// The command that bootstraps a base if the image is not used. The builder adds the path of the
+    /// tar file to write, and the mirror if one was given.
     pub bootstrap: Vec<String>,
-    /// The Debian packages of the build host that have this program.
+    /// The Debian packages that the command needs on the build host.
     pub host_packages: Vec<String>,
 }
 
-/// Units by what happens to them.
+/// The systemd units whose state changes.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Units {
-    /// To enable.
+    /// Units to enable.
     pub enable: Vec<String>,
-    /// To disable.
+    /// Units to disable.
     pub disable: Vec<String>,
-    /// To mask.
+    /// Units to mask.
     pub mask: Vec<String>,
 }
 
-/// A program that is fetched, checked and installed.
+/// A program that is downloaded, verified and installed.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Binary {
-    /// Its name, for messages.
+    /// The name, for messages.
     pub name: String,
-    /// Where it is: `https://…` or `http://…`.
+    /// The URL, with the scheme `https` or `http`.
     pub url: String,
     /// The SHA-256 of its bytes, in lower-case hexadecimal.
     pub sha256: String,
-    /// Where it goes in the image: below `/usr`.
+    /// The path in the image, below `/usr`.
     pub path: String,
 }
 
@@ -87,7 +88,7 @@ impl Binary {
         let inside = self.path.strip_prefix("/usr/");
         ensure!(
             inside.is_some_and(|path| path.split('/').all(is_file_name)),
-            "the binary {name:?} goes to {:?}, expected a plain path below /usr",
+            "the binary {name:?} has the path {:?}, expected a normalized path below /usr",
             self.path
         );
         let hex = |b: u8| b.is_ascii_digit() || (b'a'..=b'f').contains(&b);
@@ -106,24 +107,26 @@ impl Binary {
 }
 
 impl VariantFile {
-    /// Renders `<directory>/<name>.jsonnet` for an architecture. What is wrong in the Jsonnet is shown
-    /// on standard error with its place.
+    /// Renders `<directory>/<name>.jsonnet` for an architecture and validates the result.
+    ///
+    /// # Errors
+    /// Fails if the file does not exist, cannot be rendered or is not valid. Errors in Jsonnet are also
+    /// printed to standard error, with file and line.
     pub fn load(directory: &Path, name: &Variant, arch: Arch) -> Result<Self> {
         let path = directory.join(format!("{name}.jsonnet"));
         if !path.is_file() {
             let known = known(directory)?.join(", ");
-            bail!("unknown variant {:?}; there are: {known}", name.as_str());
+            bail!("unknown variant {:?}; the known variants are: {known}", name.as_str());
         }
         let rendered = render(&path, arch)?;
-        let mut variant: Self = serde_json::from_str(&rendered).with_context(|| {
-            format!("{} renders to something that is no variant", path.display())
-        })?;
+        let mut variant: Self = serde_json::from_str(&rendered)
+            .with_context(|| format!("{} does not render to a valid variant", path.display()))?;
         variant.rendered = rendered;
         variant.validate(name, arch).with_context(|| format!("in {}", path.display()))?;
         Ok(variant)
     }
 
-    /// The Commands of one part of the build.
+    /// Returns the Commands of one part of the build.
     pub fn part(&self, part: &str) -> &[Entry] {
         self.group(part).map_or(&[], |group| &group.commands)
     }
@@ -138,28 +141,28 @@ impl VariantFile {
     fn validate(&self, name: &Variant, arch: Arch) -> Result<()> {
         ensure!(
             self.variant == *name,
-            "it says it is the variant {:?}, expected {:?}",
+            "the variant's name is {:?}, expected {:?} as in the file name",
             self.variant.as_str(),
             name.as_str()
         );
         if !self.arches.contains(&arch) {
-            let can: Vec<String> = self.arches.iter().map(ToString::to_string).collect();
-            bail!("the variant {name} is not built for {arch}, only for {}", can.join(", "));
+            let supported: Vec<String> = self.arches.iter().map(ToString::to_string).collect();
+            bail!("the variant {name} is not built for {arch}, only for {}", supported.join(", "));
         }
         for part in PARTS {
-            ensure!(self.group(part).is_some(), "its build list has no group {part:?}");
+            ensure!(self.group(part).is_some(), "the build list has no group {part:?}");
         }
         ensure!(
             is_file_name(&self.esp_vendor),
-            "its espVendor is {:?}, expected a directory's name",
+            "espVendor is {:?}, expected the name of a directory",
             self.esp_vendor
         );
-        ensure!(!self.container.bootstrap.is_empty(), "container.bootstrap names no program");
+        ensure!(!self.base.bootstrap.is_empty(), "container.bootstrap names no program");
         self.binaries.iter().try_for_each(Binary::validate)
     }
 }
 
-/// The names of all variants in a directory.
+/// Returns the names of all variants in a directory, sorted.
 pub fn known(directory: &Path) -> Result<Vec<String>> {
     let entries =
         directory.read_dir().with_context(|| format!("reading {}", directory.display()))?;
@@ -172,7 +175,7 @@ pub fn known(directory: &Path) -> Result<Vec<String>> {
 }
 
 fn render(path: &Path, arch: Arch) -> Result<String> {
-    let failed = || format!("{} cannot be rendered; the reason stands above", path.display());
+    let failed = || format!("rendering {} failed; the error is printed above", path.display());
     let arena = Arena::new();
     let mut session = Session::new(&arena);
     let program = session.program_mut();
@@ -198,7 +201,7 @@ mod tests {
     }
 
     #[test]
-    fn a_binary_goes_below_usr_and_nowhere_else() {
+    fn rejects_binary_paths_outside_usr() {
         assert!(binary("/usr/bin/rot").validate().is_ok());
         for path in ["/etc/rot", "usr/bin/rot", "/usr/../etc/rot", "/usr/bin/", "/usr//rot"] {
             assert!(binary(path).validate().is_err(), "{path}");
@@ -206,7 +209,7 @@ mod tests {
     }
 
     #[test]
-    fn a_binary_is_pinned() {
+    fn rejects_binaries_without_digest_or_http_url() {
         let good = binary("/usr/bin/rot");
         assert!(Binary { sha256: "AB".repeat(32), ..good.clone() }.validate().is_err());
         assert!(Binary { url: "file:///etc/passwd".into(), ..good }.validate().is_err());

@@ -1,5 +1,7 @@
-//! Judges what a build left: set `ETCHAOS_ARTIFACTS` to its directory, `out/deb_amd64` say. Without it,
-//! these tests say that they were skipped; with `CI=true` that is a failure.
+//! Checks the artifacts of a build with independent programs.
+//!
+//! Set `ETCHAOS_ARTIFACTS` to the directory of a build, such as `out/deb_amd64`. Without it, the tests
+//! are skipped; with `CI=true`, they fail.
 
 mod judge;
 
@@ -12,7 +14,7 @@ use judge::{judge, skip};
 use serde_json::Value;
 use tempfile::TempDir;
 
-/// Where the ESP begins, for mtools.
+/// The offset of the ESP, in the form of mtools.
 const ESP: &str = "@@2M";
 const ESP_OFFSET: u64 = 2 << 20;
 
@@ -34,7 +36,7 @@ impl Artifacts {
         self.directory.join(format!("etchaos_deb_amd64.{extension}")).to_str().unwrap().to_owned()
     }
 
-    /// A file of the disk's ESP, copied out.
+    /// Copies a file from the ESP of the disk image.
     fn copy_from_esp(&self, path: &str) -> Option<PathBuf> {
         let to = self.temporary.path().join(path.replace('/', "_"));
         let image = format!("{}{ESP}", self.path("raw"));
@@ -42,7 +44,7 @@ impl Artifacts {
         Some(to)
     }
 
-    /// The claims, unverified.
+    /// Returns the claims of the manifest without verifying its signature.
     fn claims(&self) -> Value {
         let token = fs::read_to_string(self.path("jwt")).unwrap();
         let claims = token.split('.').nth(1).unwrap();
@@ -51,7 +53,7 @@ impl Artifacts {
 }
 
 #[test]
-fn the_disk_has_a_sound_gpt_and_a_sound_esp() {
+fn disk_has_valid_gpt_and_esp() {
     let Some(artifacts) = Artifacts::find() else { return };
     let raw = artifacts.path("raw");
     let Some(verdict) = judge("sgdisk", &["--verify", &raw]) else { return };
@@ -68,7 +70,7 @@ fn the_disk_has_a_sound_gpt_and_a_sound_esp() {
 }
 
 #[test]
-fn what_boots_is_signed_by_microsoft_and_debian() {
+fn boot_files_are_signed_by_microsoft_and_debian() {
     let Some(artifacts) = Artifacts::find() else { return };
     for (file, signer) in [
         ("EFI/BOOT/BOOTX64.EFI", "Microsoft"),
@@ -82,7 +84,7 @@ fn what_boots_is_signed_by_microsoft_and_debian() {
 }
 
 #[test]
-fn digests_and_sizes_are_as_the_manifest_says() {
+fn artifacts_match_sizes_and_digests_of_manifest() {
     let Some(artifacts) = Artifacts::find() else { return };
     let claims = artifacts.claims();
     let list = claims["etchaosRelease"]["artifacts"].as_array().unwrap().clone();
@@ -102,7 +104,7 @@ fn digests_and_sizes_are_as_the_manifest_says() {
 }
 
 #[test]
-fn openssl_finds_both_signatures_good() {
+fn openssl_verifies_both_manifests() {
     let Some(artifacts) = Artifacts::find() else { return };
     let published = PathBuf::from(artifacts.path("jwt"));
     let Some(installed) = artifacts.copy_from_esp("etchaos/a/release.jwt") else { return };
@@ -128,7 +130,7 @@ fn openssl_finds_both_signatures_good() {
 }
 
 #[test]
-fn the_initrd_holds_a_squashfs_and_no_secrets() {
+fn initrd_contains_squashfs_and_no_secrets() {
     let Some(artifacts) = Artifacts::find() else { return };
     let directory = artifacts.temporary.path().join("initrd");
     fs::create_dir(&directory).unwrap();
@@ -144,7 +146,7 @@ fn the_initrd_holds_a_squashfs_and_no_secrets() {
     let shadow = fs::read_to_string(sysroot.join("etc/shadow")).unwrap();
     for line in shadow.lines() {
         let password = line.split(':').nth(1).unwrap();
-        assert!(password.starts_with(['*', '!']), "a password: {line}");
+        assert!(password.starts_with(['*', '!']), "an account has a password: {line}");
     }
     let machine_id = fs::read_to_string(sysroot.join("etc/machine-id")).unwrap();
     assert_eq!(machine_id.trim(), "");

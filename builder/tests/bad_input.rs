@@ -1,4 +1,4 @@
-//! What the builder says to bad input: a clear error, a way out, no panic, nothing built.
+//! Bad input gives a clear error with a hint, no panic, and no build.
 
 mod judge;
 
@@ -21,27 +21,27 @@ fn builder(directory: &Path, arguments: &[&str]) -> (i32, String) {
     (output.status.code().unwrap(), text)
 }
 
-/// Expects failure with all of these words.
-fn fails(directory: &Path, arguments: &[&str], words: &[&str]) {
+/// Checks that the builder fails with a message that contains all of these texts.
+fn fails(directory: &Path, arguments: &[&str], texts: &[&str]) {
     let (code, text) = builder(directory, arguments);
     assert_eq!(code, 1, "{text}");
-    for word in words {
-        assert!(text.contains(word), "{arguments:?} should say {word:?}, says:\n{text}");
+    for expected in texts {
+        assert!(text.contains(expected), "{arguments:?}: expected {expected:?} in:\n{text}");
     }
 }
 
 #[test]
-fn an_unknown_variant_lists_the_known_ones() {
+fn unknown_variant_lists_known_ones() {
     let directory = tempfile::tempdir().unwrap();
     fails(directory.path(), &["run", "nosuch"], &["nosuch", "deb"]);
     assert!(
         !directory.path().join("out").exists(),
-        "nothing is made for a variant that is not there"
+        "an unknown variant must not create the output directory"
     );
 }
 
 #[test]
-fn a_name_that_is_no_variant_is_wrong_usage() {
+fn rejects_invalid_variant_names_and_architectures() {
     let directory = tempfile::tempdir().unwrap();
     for name in ["../etc/passwd", "Deb", ""] {
         assert_eq!(builder(directory.path(), &["run", name]).0, 2, "{name}");
@@ -50,7 +50,7 @@ fn a_name_that_is_no_variant_is_wrong_usage() {
 }
 
 #[test]
-fn broken_jsonnet_is_shown_with_file_line_and_message() {
+fn shows_file_line_and_message_of_jsonnet_errors() {
     let directory = tempfile::tempdir().unwrap();
     let variants = directory.path().join("variants");
     fs::create_dir(&variants).unwrap();
@@ -66,7 +66,7 @@ fn broken_jsonnet_is_shown_with_file_line_and_message() {
 }
 
 #[test]
-fn unusable_keys_and_configurations_are_named_before_anything_is_built() {
+fn rejects_invalid_keys_and_configurations_before_building() {
     if !nix::unistd::geteuid().is_root() {
         return judge::skip("a build needs root");
     }
@@ -96,7 +96,7 @@ fn unusable_keys_and_configurations_are_named_before_anything_is_built() {
 }
 
 #[test]
-fn a_closed_standard_output_is_no_panic() {
+fn full_standard_output_is_an_error() {
     let full = || fs::File::options().write(true).open("/dev/full").unwrap();
     for arguments in [&["variants"][..], &["render", "deb", "--arch", "amd64"]] {
         let output = std::process::Command::new(env!("CARGO_BIN_EXE_builder"))
@@ -111,7 +111,7 @@ fn a_closed_standard_output_is_no_panic() {
 }
 
 #[test]
-fn a_typing_error_in_a_variant_is_an_error() {
+fn rejects_unknown_fields_in_variants() {
     let directory = tempfile::tempdir().unwrap();
     let variants = directory.path().join("variants");
     copy_variants(&variants);
@@ -128,7 +128,7 @@ fn a_typing_error_in_a_variant_is_an_error() {
 }
 
 #[test]
-fn every_variant_of_the_project_renders() {
+fn renders_every_variant() {
     let directory = tempfile::tempdir().unwrap();
     let output = Command::cargo_bin("builder").unwrap().arg("variants").output().unwrap();
     let list = String::from_utf8(output.stdout).unwrap();
@@ -141,13 +141,13 @@ fn every_variant_of_the_project_renders() {
 }
 
 #[test]
-fn a_build_without_root_says_so() {
+fn build_without_root_fails_with_hint() {
     if !nix::unistd::geteuid().is_root() {
         let directory = tempfile::tempdir().unwrap();
         fails(directory.path(), &["run", "deb"], &["root", "sudo"]);
         return;
     }
-    // Root becomes nobody; setpriv is part of every Debian.
+    // Drops root privileges. setpriv is an essential package of Debian.
     let program = assert_cmd::cargo::cargo_bin("builder");
     let directory = tempfile::tempdir().unwrap();
     let copy = directory.path().join("builder");
@@ -170,7 +170,7 @@ fn a_build_without_root_says_so() {
     assert!(text.contains("root"), "{text}");
 }
 
-/// The project's variants where anybody can read them.
+/// Copies the variants to a directory that every user can read.
 fn copy_variants(to: &Path) {
     let from = Path::new(env!("CARGO_MANIFEST_DIR")).join("variants");
     for entry in walkdir::WalkDir::new(&from) {

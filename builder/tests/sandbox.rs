@@ -1,8 +1,8 @@
-//! Both kinds of containers do the same, and leave nothing behind.
+//! Both kinds of sandboxes behave the same and leave nothing behind.
 //!
-//! They start from the base that a build has cached: set `ETCHAOS_ARTIFACTS` to the directory of a
-//! build, `out/deb_amd64` say. The container engine is the one of `DOCKER_HOST`. What is missing is
-//! said aloud; with `CI=true` it is a failure.
+//! The tests need the base that a build has cached: set `ETCHAOS_ARTIFACTS` to the directory of a build,
+//! such as `out/deb_amd64`. `DOCKER_HOST` names the container engine. Tests that lack something are
+//! skipped; with `CI=true`, they fail.
 
 mod judge;
 
@@ -57,7 +57,7 @@ fn base() -> Option<Cached> {
         return None;
     };
     if !nix::unistd::geteuid().is_root() {
-        skip("containers need root");
+        skip("sandboxes need root");
         return None;
     }
     let cache = Path::new(&artifacts).join("../cache").read_dir().unwrap();
@@ -68,7 +68,7 @@ fn base() -> Option<Cached> {
 
 fn namespace(place: &mut Place) -> Option<NamespaceSandbox> {
     let sandbox = NamespaceSandbox::create(&base()?.0, &place.work(), &mut place.log).unwrap();
-    Some(sandbox.entered_by(Path::new(env!("CARGO_BIN_EXE_builder"))))
+    Some(sandbox.with_builder(Path::new(env!("CARGO_BIN_EXE_builder"))))
 }
 
 fn docker(place: &mut Place) -> Option<DockerSandbox> {
@@ -92,15 +92,15 @@ fn run(sandbox: &dyn Sandbox, place: &mut Place, text: &str) -> (i32, String) {
     (finished.code, finished.stdout)
 }
 
-/// What every container must do.
-fn behaves(sandbox: &dyn Sandbox, place: &mut Place) {
+/// Checks the behaviour that all kinds of sandboxes share.
+fn check_sandbox(sandbox: &dyn Sandbox, place: &mut Place) {
     assert_eq!(run(sandbox, place, "echo out; echo err >&2; exit 7"), (7, "out\n".into()));
     assert!(place.log().contains("out\n") && place.log().contains("err\n"), "{}", place.log());
 
     let (_, environment) = run(sandbox, place, "env | cut -d= -f1 | sort | tr '\\n' ' '");
     for name in environment.split_whitespace() {
         let known = ["HOME", "HOSTNAME", "ONLY", "PATH", "PWD", "SHLVL", "_"];
-        assert!(known.contains(&name), "{name} reaches the container");
+        assert!(known.contains(&name), "{name} leaks into the sandbox");
     }
     assert_eq!(run(sandbox, place, "cat /etc/debian_version").0, 0);
 
@@ -108,7 +108,7 @@ fn behaves(sandbox: &dyn Sandbox, place: &mut Place) {
     assert_eq!(run(sandbox, place, "cat /build/in; echo back >/build/out").1, "hello");
     assert_eq!(fs::read_to_string(place.work().join("out")).unwrap(), "back\n");
 
-    // What bootstrap tools do, and what of it must not be seen outside. The base has no mount(8).
+    // Bootstrap tools need these calls. The mount must not be visible outside. The base has no mount(8).
     let (code, text) = run(
         sandbox,
         place,
@@ -132,35 +132,35 @@ fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
 }
 
 #[test]
-fn a_namespace_behaves() {
+fn namespace_runs_scripts_in_isolation() {
     let mut place = Place::new();
     let Some(sandbox) = namespace(&mut place) else { return };
-    behaves(&sandbox, &mut place);
+    check_sandbox(&sandbox, &mut place);
 }
 
 #[test]
-fn a_docker_container_behaves_and_ends_with_its_owner() {
+fn docker_runs_scripts_and_container_ends_with_connection() {
     let mut place = Place::new();
     let Some(sandbox) = docker(&mut place) else { return };
-    behaves(&sandbox, &mut place);
+    check_sandbox(&sandbox, &mut place);
     let id = sandbox.id().to_owned();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let engine = bollard::Docker::connect_with_defaults().unwrap();
     let exists = || runtime.block_on(engine.inspect_container(&id, None)).is_ok();
     assert!(exists());
     drop(sandbox);
-    eventually("the container is still there", || !exists());
+    eventually("the container still exists", || !exists());
 }
 
 #[test]
-fn a_killed_builder_leaves_no_process_and_no_mount() {
+fn killed_builder_leaves_no_process_and_no_mount() {
     let mut place = Place::new();
     if namespace(&mut place).is_none() {
         return;
     }
-    // A marker that no other process has on its command line.
+    // The process ID makes the command line unique.
     let marker = format!("sleep 98{}", std::process::id());
-    let root = place.work().join("container");
+    let root = place.work().join("sandbox");
     let mut builder = Command::new(env!("CARGO_BIN_EXE_builder"))
         .args(["sandbox", "enter", "--root"])
         .arg(&root)
@@ -176,10 +176,10 @@ fn a_killed_builder_leaves_no_process_and_no_mount() {
             String::from_utf8_lossy(&words).replace('\0', " ").starts_with(&marker)
         })
     };
-    eventually("the container did not start", running);
+    eventually("the sandbox did not start", running);
     builder.kill().unwrap();
     builder.wait().unwrap();
-    eventually("a process of the container survived", || !running());
+    eventually("a process of the sandbox survived", || !running());
     let mounts = fs::read_to_string("/proc/self/mounts").unwrap();
     assert!(!mounts.contains(root.to_str().unwrap()), "{mounts}");
 }

@@ -1,30 +1,31 @@
-//! GRUB for BIOS, installed in user space: what `grub-bios-setup` does, on a file.
+//! Installs GRUB for BIOS into a disk image, as `grub-bios-setup` does on a disk.
 //!
-//! `boot.img` goes into the first sector and loads the first sector of `core.img`, which loads the
-//! rest of it. Both must be told where `core.img` is (GRUB's `include/grub/i386/pc/boot.h` and
-//! `include/grub/offsets.h` name the offsets).
+//! `boot.img` is in the first sector of the disk. It loads the first sector of `core.img`, which loads
+//! the rest. Both contain the position of `core.img`, at offsets that GRUB defines in
+//! `include/grub/i386/pc/boot.h` and `include/grub/offsets.h`.
 
 use anyhow::{Result, ensure};
 
 /// The size of a sector, in bytes.
 pub const SECTOR: usize = 512;
-/// How much of the first sector is code; after it come the disk's signature and the partitions.
+/// The size of the code in the first sector, in bytes. The disk signature and the partition table
+/// follow.
 pub const BOOT_CODE: usize = 440;
 
-/// `boot.img`: where `core.img` begins, as a 64-bit LBA.
+/// The offset in `boot.img` of the 64-bit LBA at which `core.img` starts.
 const KERNEL_SECTOR: usize = 0x5c;
-/// `boot.img`: the drive to read from; 0xff is the one that was booted.
+/// The offset in `boot.img` of the drive to read from; 0xff is the boot drive.
 const BOOT_DRIVE: usize = 0x64;
-/// `boot.img`: a jump that distrusts the BIOS about the drive's number. Two no-ops trust it, as is
-/// right for hard disks.
+/// The offset in `boot.img` of a jump that replaces the drive number of the BIOS. For hard disks, the
+/// number is right, and two no-ops replace the jump.
 const DRIVE_CHECK: usize = 0x66;
-/// The first sector of `core.img` ends with a list of blocks: LBA (64 bits), count of sectors and
-/// segment to load to (16 bits each).
+/// The offset in the first sector of `core.img` of the block list: an LBA of 64 bits, a number of
+/// sectors and a segment of 16 bits each.
 const BLOCK_LIST: usize = SECTOR - 12;
-/// Where the second sector of `core.img` is loaded to.
+/// The segment that the second sector of `core.img` is loaded to.
 const SEGMENT: u16 = 0x820;
 
-/// The boot code of the first sector, for a `core.img` at the sector `core_lba`.
+/// Returns the code of the first sector, for a `core.img` at the sector `core_lba`.
 pub fn boot_code(boot_img: &[u8], core_lba: u64) -> Result<[u8; BOOT_CODE]> {
     ensure!(
         boot_img.len() == SECTOR,
@@ -39,7 +40,10 @@ pub fn boot_code(boot_img: &[u8], core_lba: u64) -> Result<[u8; BOOT_CODE]> {
     Ok(code)
 }
 
-/// `core.img`, for its place at the sector `lba`, in a partition of `sectors`.
+/// Returns `core.img` for the position `lba`, padded to whole sectors.
+///
+/// # Errors
+/// Fails if it does not fit into `sectors`.
 pub fn core(core_img: &[u8], lba: u64, sectors: u64) -> Result<Vec<u8>> {
     let mut core = core_img.to_vec();
     core.resize(core.len().next_multiple_of(SECTOR), 0);
@@ -61,7 +65,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn boot_code_knows_where_core_is() {
+    fn boot_code_contains_position_of_core() {
         let code = boot_code(&[7; SECTOR], 2048).unwrap();
         assert_eq!(code[KERNEL_SECTOR..KERNEL_SECTOR + 8], 2048u64.to_le_bytes());
         assert_eq!(code[DRIVE_CHECK..DRIVE_CHECK + 2], [0x90, 0x90]);
@@ -70,7 +74,7 @@ mod tests {
     }
 
     #[test]
-    fn core_is_padded_and_must_fit() {
+    fn core_is_padded_and_size_is_checked() {
         let core_img = core(&[1; 1300], 2048, 2048).unwrap();
         assert_eq!(core_img.len(), 3 * SECTOR);
         assert_eq!(core_img[BLOCK_LIST..SECTOR], [1, 8, 0, 0, 0, 0, 0, 0, 2, 0, 0x20, 0x08]);

@@ -1,51 +1,53 @@
-//! The raw disk: GPT with a BIOS boot partition and the EFI system partition.
+//! The raw disk image: a GPT with a BIOS boot partition and the EFI system partition (ESP).
 
+use std::ffi::OsString;
 use std::fs::{File, OpenOptions};
-use std::io::{Seek, SeekFrom, Write};
+use std::os::unix::fs::FileExt;
 use std::path::Path;
 
 use anyhow::{Context, Result, ensure};
 use gpt::disk::LogicalBlockSize;
 use gpt::mbr::ProtectiveMBR;
 use gpt::partition_types::{BIOS, EFI};
-use sha2::{Digest, Sha256};
-use testbed::disk::copy_blocks;
+use protocol::digest;
 use uuid::Uuid;
 
 use super::bios;
+use crate::command::Tool;
+use crate::log_file::LogFile;
 
-/// Sectors in a MiB.
+/// The number of sectors in a MiB.
 const MIB: u64 = (1 << 20) / bios::SECTOR as u64;
-/// The BIOS boot partition begins at the first MiB and takes one.
+/// The BIOS boot partition starts at 1 MiB and has the size of 1 MiB.
 const BIOS_START: u64 = MIB;
 const BIOS_SECTORS: u64 = MIB;
-/// The ESP follows.
+/// The ESP follows the BIOS boot partition.
 const ESP_START: u64 = BIOS_START + BIOS_SECTORS;
-/// The backup GPT at the end: 33 sectors; a whole MiB keeps the size round.
+/// The space after the ESP. The backup GPT needs 33 sectors; 1 MiB keeps the size a whole number of MiB.
 const TAIL: u64 = MIB;
 
-/// What goes onto a disk.
+/// The contents of a disk image.
 #[derive(Debug)]
 pub struct Disk<'a> {
-    /// The image of the ESP; a whole number of MiB.
+    /// The image of the ESP, whose size is a whole number of MiB.
     pub esp: &'a Path,
     /// GRUB's `boot.img`.
     pub boot_img: &'a [u8],
     /// GRUB's `core.img`.
     pub core_img: &'a [u8],
-    /// What the GUIDs are derived from, so that the same content gives the same disk.
+    /// The text that GUIDs are derived from, so that the same content gives the same image.
     pub seed: &'a str,
 }
 
 impl Disk<'_> {
-    /// Writes the disk image; empty parts of the ESP stay holes.
-    pub fn write(&self, to: &Path) -> Result<()> {
+    /// Writes the disk image. Runs of zeros in the ESP become holes.
+    pub fn write(&self, to: &Path, log: &mut LogFile) -> Result<()> {
         let failed = || format!("writing {}", to.display());
         let esp_size =
             self.esp.metadata().with_context(|| format!("reading {}", self.esp.display()))?.len();
         ensure!(
             esp_size > 0 && esp_size % (1 << 20) == 0,
-            "{} has {esp_size} bytes, expected whole MiB",
+            "{} has {esp_size} bytes, expected a whole number of MiB",
             self.esp.display()
         );
         let esp_sectors = esp_size / bios::SECTOR as u64;
@@ -60,15 +62,23 @@ impl Disk<'_> {
         disk.set_len(sectors * bios::SECTOR as u64).with_context(failed)?;
         self.partition(&mut disk, sectors, esp_sectors).with_context(failed)?;
         let core = bios::core(self.core_img, BIOS_START, BIOS_SECTORS)?;
-        seek(&mut disk, BIOS_START)?;
-        disk.write_all(&core).with_context(failed)?;
-        seek(&mut disk, ESP_START)?;
-        copy_blocks(&mut File::open(self.esp)?, &mut disk).with_context(failed)?;
+        disk.write_all_at(&core, BIOS_START * bios::SECTOR as u64).with_context(failed)?;
+        let operand = |name: &str, path: &Path| {
+            let mut operand = OsString::from(name);
+            operand.push(path);
+            operand
+        };
+        Tool::new("dd")
+            .args([operand("if=", self.esp), operand("of=", to)])
+            .args(["bs=1M", "conv=sparse,notrunc", "status=none"])
+            .arg(format!("seek={}", ESP_START / MIB))
+            .run(log)
+            .with_context(failed)?;
         Ok(())
     }
 
     fn partition(&self, disk: &mut File, sectors: u64, esp_sectors: u64) -> Result<()> {
-        // Before the GPT: the library reads the protective MBR back.
+        // The MBR has to exist before the GPT, as the library reads it back.
         let mut mbr = ProtectiveMBR::with_lb_size(u32::try_from(sectors - 1).unwrap_or(u32::MAX));
         mbr.set_bootcode(bios::boot_code(self.boot_img, BIOS_START)?);
         mbr.overwrite_lba0(disk)?;
@@ -87,24 +97,19 @@ impl Disk<'_> {
         Ok(())
     }
 
-    /// A GUID (RFC 9562, version 8: made as we please) from the seed.
+    /// Derives a GUID from the seed. RFC 9562 reserves version 8 for such custom formats.
     fn guid(&self, what: &str) -> Uuid {
-        let digest = Sha256::digest(format!("EtchaOS {what} {}", self.seed));
-        let mut bytes = [0; 16];
-        bytes.copy_from_slice(&digest[..16]);
-        uuid::Builder::from_custom_bytes(bytes).into_uuid()
+        let digest = digest::of_bytes(format!("EtchaOS {what} {}", self.seed).as_bytes());
+        let bits = u128::from_str_radix(&digest[..32], 16).expect("a digest is hexadecimal");
+        uuid::Builder::from_custom_bytes(bits.to_be_bytes()).into_uuid()
     }
-}
-
-fn seek(disk: &mut File, sector: u64) -> Result<()> {
-    disk.seek(SeekFrom::Start(sector * bios::SECTOR as u64))?;
-    Ok(())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::judge::judge;
+    use crate::judge::{judge, skip};
+    use crate::progress::Bar;
 
     fn disk(directory: &Path, esp_size: u64) -> Result<std::path::PathBuf> {
         let esp = directory.join("esp.img");
@@ -112,11 +117,15 @@ mod tests {
         let to = directory.join("disk.raw");
         let (boot_img, core_img) = ([1; 512], [2; 100_000]);
         let disk = Disk { esp: &esp, boot_img: &boot_img, core_img: &core_img, seed: "a version" };
-        disk.write(&to).map(|()| to)
+        let mut log = LogFile::create(&directory.join("log"), Bar::start("test"))?;
+        disk.write(&to, &mut log).map(|()| to)
     }
 
     #[test]
-    fn sgdisk_finds_no_fault_and_both_partitions() {
+    fn sgdisk_accepts_disk_and_finds_both_partitions() {
+        if !nix::unistd::geteuid().is_root() {
+            return skip("the command runner needs root");
+        }
         let directory = tempfile::tempdir().unwrap();
         let disk = disk(directory.path(), 40 << 20).unwrap();
         let Some(verdict) = judge("sgdisk", &["--verify", "--print", disk.to_str().unwrap()])
@@ -128,14 +137,17 @@ mod tests {
     }
 
     #[test]
-    fn the_same_content_gives_the_same_disk() {
+    fn same_content_gives_same_disk() {
+        if !nix::unistd::geteuid().is_root() {
+            return skip("the command runner needs root");
+        }
         let (a, b) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
         let read = |directory: &Path| std::fs::read(disk(directory, 8 << 20).unwrap()).unwrap();
         assert!(read(a.path()) == read(b.path()));
     }
 
     #[test]
-    fn a_broken_esp_is_refused() {
+    fn rejects_esp_of_invalid_size() {
         let directory = tempfile::tempdir().unwrap();
         assert!(disk(directory.path(), 0).is_err());
         assert!(disk(directory.path(), (8 << 20) + 1).is_err());

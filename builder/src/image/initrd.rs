@@ -1,7 +1,8 @@
 //! The initrd: one uncompressed cpio archive in the format "newc" (kernel document
 //! `driver-api/early-userspace/buffer-format.rst`).
 //!
-//! Not compressed, because nearly all of it is `/usr`, which is a compressed SquashFS already.
+//! Nearly all of it is `/usr`, a SquashFS that is already compressed. Compressing it again would gain
+//! nothing.
 
 use std::fs::{self, File};
 use std::io::{self, BufWriter, Write};
@@ -13,26 +14,29 @@ use anyhow::{Context, Result, bail, ensure};
 use cpio::newc::{Builder, ModeFileType, trailer};
 use walkdir::{DirEntry, WalkDir};
 
-/// Where the root skeleton is in the archive; the early init copies it to the real root.
+/// The directory of the root skeleton in the archive. The early init copies it to the real root.
 const SKELETON: &str = "sysroot";
-/// Where `/usr` is in the archive.
+/// The name of the SquashFS of `/usr` in the archive.
 const USR: &str = "usr.squashfs";
 
-/// What goes into an initrd.
+/// The contents of an initrd.
 #[derive(Debug)]
 pub struct Initrd<'a> {
-    /// The early init and what it needs; the archive's root.
+    /// The tree of the early init, which becomes the root of the archive.
     pub early: &'a Path,
-    /// The root tree. Its `/usr` is left out.
+    /// The root tree; its `/usr` is skipped.
     pub root: &'a Path,
-    /// `/usr` as SquashFS.
+    /// The SquashFS of `/usr`.
     pub usr: &'a Path,
-    /// No entry is newer than this, in Unix seconds.
+    /// The maximum modification time of entries, in Unix seconds.
     pub epoch: u32,
 }
 
 impl Initrd<'_> {
-    /// Writes the archive. The same input gives the same bytes: sorted, clamped, numbered.
+    /// Writes the archive.
+    ///
+    /// The same input gives the same bytes: entries are sorted, times are clamped, inodes are numbered
+    /// from 1.
     pub fn write(&self, to: &Path) -> Result<()> {
         let file = File::create(to).with_context(|| format!("creating {}", to.display()))?;
         let mut archive = Archive { out: BufWriter::new(file), inode: 0, epoch: self.epoch };
@@ -41,7 +45,7 @@ impl Initrd<'_> {
         let mount_point = archive.header(&Path::new(SKELETON).join("usr"), 0o755)?;
         archive.write(mount_point, ModeFileType::Directory, &[])?;
         archive.file(self.usr, USR.as_ref())?;
-        let mut out = trailer(archive.out).context("ending the archive")?;
+        let mut out = trailer(archive.out).context("writing the end of the archive")?;
         out.flush().with_context(|| format!("writing {}", to.display()))
     }
 }
@@ -53,13 +57,13 @@ struct Archive<W: Write> {
 }
 
 impl<W: Write> Archive<W> {
-    /// Adds a tree below `prefix`; `keep` is asked with paths relative to the tree.
+    /// Adds a tree below `prefix`. `keep` decides by the path relative to the tree.
     fn tree(&mut self, tree: &Path, prefix: &str, keep: fn(&Path) -> bool) -> Result<()> {
         let relative = |entry: &DirEntry| entry.path().strip_prefix(tree).map(Path::to_owned);
         let walk = WalkDir::new(tree).sort_by_file_name().into_iter();
         for entry in walk.filter_entry(|entry| relative(entry).is_ok_and(|name| keep(&name))) {
             let entry = entry.with_context(|| format!("reading {}", tree.display()))?;
-            // Through its components, as joining nothing would add a slash.
+            // Collecting components removes the slash that joining an empty path adds.
             let name: PathBuf = Path::new(prefix).join(relative(&entry)?).components().collect();
             if !name.as_os_str().is_empty() {
                 self.entry(&entry, &name)?;
@@ -80,10 +84,13 @@ impl<W: Write> Archive<W> {
             let target = fs::read_link(entry.path())?;
             self.write(header, ModeFileType::Symlink, target.as_os_str().as_bytes())
         } else if kind.is_char_device() || kind.is_block_device() {
-            // /dev is a file system of its own on the running system.
+            // The running system mounts its own /dev.
             Ok(())
         } else {
-            bail!("{}: neither a file, a directory nor a link", entry.path().display())
+            bail!(
+                "adding {} to the initrd: expected a file, a directory or a symbolic link",
+                entry.path().display()
+            )
         }
     }
 
@@ -92,7 +99,9 @@ impl<W: Write> Archive<W> {
         let header = self.metadata(path, name)?.set_mode_file_type(ModeFileType::Regular);
         let mut file = File::open(path).with_context(failed)?;
         let size = file.metadata()?.len();
-        let size = u32::try_from(size).with_context(failed).context("cpio ends at 4 GiB")?;
+        let size = u32::try_from(size)
+            .with_context(failed)
+            .context("a file in a cpio archive must be smaller than 4 GiB")?;
         let mut writer = header.write(&mut self.out, size);
         let written = io::copy(&mut file, &mut writer).with_context(failed)?;
         ensure!(written == u64::from(size), "{} changed while it was read", path.display());
@@ -108,7 +117,7 @@ impl<W: Write> Archive<W> {
         Ok(())
     }
 
-    /// Owner, mode and clamped time of a file of the build host.
+    /// Returns a header with owner, mode and clamped time of a file.
     fn metadata(&mut self, path: &Path, name: &Path) -> Result<Builder> {
         let metadata =
             path.symlink_metadata().with_context(|| format!("reading {}", path.display()))?;
@@ -148,7 +157,7 @@ mod tests {
     }
 
     #[test]
-    fn cpio_lists_what_was_put_in_and_nothing_of_usr() {
+    fn cpio_lists_all_entries_except_usr() {
         let directory = tempfile::tempdir().unwrap();
         let initrd = write(directory.path(), "initrd");
         let Some(list) = judge("cpio", &["-i", "-t", "--quiet", "-F", initrd.to_str().unwrap()])
@@ -172,7 +181,7 @@ mod tests {
     }
 
     #[test]
-    fn the_same_trees_give_the_same_bytes_later_too() {
+    fn same_trees_give_same_bytes() {
         let directory = tempfile::tempdir().unwrap();
         let first = fs::read(write(directory.path(), "first")).unwrap();
         assert_eq!(first, fs::read(write(directory.path(), "second")).unwrap());

@@ -1,4 +1,5 @@
-//! The formats of a release, written in user space: no loop device, no driver of the build host.
+//! Writers of the formats of a release. They run in user space and need no loop device and no kernel
+//! driver of the build host.
 
 pub mod bios;
 pub mod digest;

@@ -1,7 +1,7 @@
-//! Containers of an engine that speaks Docker's API: Docker or Podman.
+//! Sandboxes that are containers of an engine with Docker's API: Docker or Podman.
 //!
-//! The container lives as long as our connection to its standard input does: it runs `cat`, is
-//! removed by the engine when that ends, and `cat` ends when the builder does, however it ends.
+//! A container runs `cat`, whose standard input is connected to the builder. When the builder ends,
+//! even by SIGKILL, the connection closes, `cat` ends, and the engine removes the container.
 
 use std::path::Path;
 use std::pin::Pin;
@@ -20,13 +20,18 @@ use futures_util::StreamExt;
 use tokio::io::AsyncWrite;
 use tokio::runtime::Runtime;
 
-use super::{Base, CAPABILITIES, Finished, PATH, Sandbox, Script, WORK};
+use super::interface::{Base, Finished, PATH, Sandbox, Script, WORK};
 use crate::log_file::LogFile;
 
-/// An engine that does not answer within this time is not there.
-const ANSWER: Duration = Duration::from_secs(5);
-/// Longest single call: an import of a whole root file system. bollard's own limit is two minutes.
-const CALL: Duration = Duration::from_secs(3600);
+/// The timeout for connecting to an engine. One that takes longer counts as absent.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// The timeout of a single call. The longest one imports a whole root file system; bollard's default
+/// of two minutes is too short for that.
+const CALL_TIMEOUT: Duration = Duration::from_secs(3600);
+
+/// The capabilities that bootstrap tools need to mount, to create device nodes, and to change root.
+/// `--privileged` would grant far more.
+const CAPABILITIES: [&str; 3] = ["SYS_ADMIN", "MKNOD", "SYS_CHROOT"];
 
 /// A connection to an engine.
 pub struct Connection {
@@ -36,22 +41,26 @@ pub struct Connection {
 }
 
 impl Connection {
-    /// Connects to the engine that `DOCKER_HOST` names, or else to the usual sockets of Docker and
-    /// Podman, and asks for its version.
+    /// Connects to the engine that `DOCKER_HOST` names, or to the default sockets of Docker and
+    /// Podman.
+    ///
+    /// # Errors
+    /// Fails if no engine reports its version within a few seconds.
     pub fn open() -> Result<Self> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let connect = async {
-            match tokio::time::timeout(ANSWER, answering_engine()).await {
+            match tokio::time::timeout(CONNECT_TIMEOUT, answering_engine()).await {
                 Ok(found) => found,
-                Err(_) => bail!("the engine did not answer within {} s", ANSWER.as_secs()),
+                Err(_) => bail!("the engine did not answer within {} s", CONNECT_TIMEOUT.as_secs()),
             }
         };
         let (mut docker, version) = runtime.block_on(connect)?;
-        docker.set_timeout(CALL);
+        docker.set_timeout(CALL_TIMEOUT);
         Ok(Self { docker, runtime, version })
     }
 
-    /// Starts a container from the official image, or from `base` where no registry answers.
+    /// Starts a container from the official image, or from the base tar file if the image cannot be
+    /// pulled.
     pub fn start(self, base: &Base<'_>, work: &Path, log: &mut LogFile) -> Result<DockerSandbox> {
         let image = match self.runtime.block_on(self.pull(base.image, log)) {
             Ok(()) => base.image.to_owned(),
@@ -88,7 +97,8 @@ impl Connection {
         while let Some(answer) = answers.next().await {
             image = answer.context("importing the base")?.status.or(image);
         }
-        let image = image.context("the engine did not name the image that it imported")?;
+        let image =
+            image.context("the engine did not report the identifier of the imported image")?;
         log.line(&format!("imported {image}"));
         Ok(image)
     }
@@ -110,7 +120,7 @@ impl Connection {
                 auto_remove: Some(true),
                 binds: Some(vec![format!("{work}:{WORK}")]),
                 cap_add: Some(CAPABILITIES.map(str::to_owned).to_vec()),
-                // The default profiles forbid the mounts that the capabilities are for.
+                // The default profiles forbid mounts, which the capabilities allow.
                 security_opt: Some(unconfined.map(str::to_owned).to_vec()),
                 ..HostConfig::default()
             }),
@@ -141,16 +151,16 @@ async fn answering_engine() -> Result<(Docker, String)> {
     bail!("neither Docker nor Podman answers ({})", why.join("; "))
 }
 
-/// A container of an engine.
+/// A running container.
 pub struct DockerSandbox {
     connection: Connection,
     id: String,
-    /// Closing it ends the container.
+    /// Closing this stream ends the container.
     _stdin: Pin<Box<dyn AsyncWrite + Send>>,
 }
 
 impl DockerSandbox {
-    /// The engine's id of the container.
+    /// Returns the engine's identifier of the container.
     pub fn id(&self) -> &str {
         &self.id
     }
@@ -168,7 +178,7 @@ impl DockerSandbox {
         let exec = docker.create_exec(&self.id, config).await?.id;
         let StartExecResults::Attached { mut output, .. } = docker.start_exec(&exec, None).await?
         else {
-            bail!("the engine detached a program that was to be attached");
+            bail!("the engine detached the program, expected its output streams");
         };
         let (mut out, mut err) = (Lines::default(), Lines::default());
         let mut stdout = Vec::new();
@@ -186,7 +196,7 @@ impl DockerSandbox {
         err.flush(log);
         let code = docker.inspect_exec(&exec).await?.exit_code;
         let code = code.and_then(|code| i32::try_from(code).ok());
-        let code = code.context("the engine does not say how the program ended")?;
+        let code = code.context("the engine reports no exit code for the program")?;
         Ok(Finished { code, stdout: String::from_utf8_lossy(&stdout).into_owned() })
     }
 }
@@ -204,7 +214,7 @@ impl Sandbox for DockerSandbox {
     }
 }
 
-/// Cuts a stream into the lines of a log.
+/// Splits a stream into the lines of a log.
 #[derive(Default)]
 struct Lines(Vec<u8>);
 

@@ -1,15 +1,15 @@
-//! Containers without a daemon: a directory, namespaces and `chroot`.
+//! Sandboxes without a daemon: a directory, namespaces and `chroot`.
 //!
-//! Every run is three processes, so that nothing here needs `unsafe` and nothing can be left behind:
+//! Each script runs below two helper processes, which avoids `unsafe` code and leaves nothing behind:
 //!
-//! 1. the builder starts itself again as `builder sandbox enter`, which
-//! 2. unshares mount, PID, IPC and UTS namespaces and starts `builder sandbox init`, which is PID 1
-//!    in there, mounts what a container needs, changes root, and starts
-//! 3. the program.
+//! 1. `builder sandbox enter`, started by the builder, unshares the mount, PID, IPC and UTS
+//!    namespaces.
+//! 2. `builder sandbox init` is PID 1 of the new PID namespace. It mounts the file systems, changes
+//!    root and starts the script.
 //!
-//! The first two are told by the kernel to die with its parent (`PR_SET_PDEATHSIG`). With PID 1 every process
-//! of the container dies, and with the last process its mounts go. Ctrl-C or a `kill -9` of the
-//! builder need no handler.
+//! The kernel kills both helpers when their parent ends (`PR_SET_PDEATHSIG`). All processes of the
+//! namespace die with PID 1, and the mounts are gone with the last process. Ctrl-C or SIGKILL
+//! therefore need no cleanup by the builder.
 
 use std::fs;
 use std::os::unix::fs::{chroot, symlink};
@@ -22,17 +22,17 @@ use nix::sched::{CloneFlags, unshare};
 use nix::sys::signal::Signal;
 use sys_mount::{Mount, MountFlags};
 
-use super::{Finished, PATH, Sandbox, Script, WORK};
+use super::interface::{Finished, PATH, Sandbox, Script, WORK};
 use crate::command::Tool;
 use crate::log_file::LogFile;
 
-/// Device nodes that programs expect, bound from the host.
+/// The device nodes that are bind-mounted from the host.
 const DEVICES: [&str; 6] = ["null", "zero", "full", "random", "urandom", "tty"];
 
-/// This program, also when its file has been replaced since it was started.
+/// The path of this program. It stays valid if the file is replaced while the program runs.
 const THIS_PROGRAM: &str = "/proc/self/exe";
 
-/// A directory with a root file system.
+/// A sandbox whose root file system is a directory.
 #[derive(Debug)]
 pub struct NamespaceSandbox {
     root: PathBuf,
@@ -43,7 +43,7 @@ pub struct NamespaceSandbox {
 impl NamespaceSandbox {
     /// Unpacks `base` into the work directory.
     pub fn create(base: &Path, work: &Path, log: &mut LogFile) -> Result<Self> {
-        let root = work.join("container");
+        let root = work.join("sandbox");
         fs::create_dir(&root).with_context(|| format!("creating {}", root.display()))?;
         Tool::new("tar")
             .args(["--extract", "--numeric-owner", "--preserve-permissions", "--file"])
@@ -54,8 +54,9 @@ impl NamespaceSandbox {
         Ok(Self { root, work: work.to_owned(), builder: THIS_PROGRAM.into() })
     }
 
-    /// Starts another program than this one as `builder sandbox enter`: a test is no builder.
-    pub fn entered_by(self, builder: &Path) -> Self {
+    /// Sets the program that is started as `builder sandbox enter`. Tests need this because they are
+    /// not the builder themselves.
+    pub fn with_builder(self, builder: &Path) -> Self {
         Self { builder: builder.to_owned(), ..self }
     }
 }
@@ -66,7 +67,7 @@ impl Sandbox for NamespaceSandbox {
         command.args(["sandbox", "enter", "--root"]).arg(&self.root);
         command.arg("--work").arg(&self.work).arg("--").args(script.argv());
         command.env_clear().envs(script.env).env("PATH", PATH).stdin(Stdio::null());
-        let (status, stdout) = log.stream(&mut command).context("starting a container")?;
+        let (status, stdout) = log.stream(&mut command).context("starting the sandbox")?;
         Ok(Finished { code: exit_code(status).into(), stdout })
     }
 
@@ -84,9 +85,9 @@ pub struct Entry {
 
 #[derive(Debug, clap::Subcommand)]
 enum Step {
-    /// Unshares namespaces and starts `init` in them
+    /// Unshare namespaces and start "init" in them
     Enter(Place),
-    /// Mounts, changes root and starts the program
+    /// Mount file systems, change root and start the program
     Init(Place),
 }
 
@@ -101,9 +102,10 @@ struct Place {
 }
 
 impl Entry {
-    /// Ends with the exit code of the program, or an error that says why it did not start.
+    /// Runs the step and returns the exit code of the program.
     pub fn run(self) -> Result<u8> {
-        nix::sys::prctl::set_pdeathsig(Signal::SIGKILL).context("asking to die with the parent")?;
+        nix::sys::prctl::set_pdeathsig(Signal::SIGKILL)
+            .context("setting the parent-death signal")?;
         match self.step {
             Step::Enter(place) => place.enter(),
             Step::Init(place) => place.init(),
@@ -118,7 +120,7 @@ impl Place {
             | CloneFlags::CLONE_NEWIPC
             | CloneFlags::CLONE_NEWUTS;
         unshare(spaces).context(
-            "unsharing namespaces (needs root; in a container, the capability SYS_ADMIN)",
+            "unsharing namespaces (this needs root, and CAP_SYS_ADMIN inside a container)",
         )?;
         let status = Command::new(THIS_PROGRAM)
             .args(["sandbox", "init", "--root"])
@@ -128,23 +130,23 @@ impl Place {
             .arg("--")
             .args(&self.argv)
             .status()
-            .context("starting the container's first process")?;
+            .context("starting the first process of the namespace")?;
         Ok(exit_code(status))
     }
 
     fn init(self) -> Result<u8> {
         mount_private_root()?;
-        self.mount_all().context("mounting what a container needs")?;
+        self.mount_all().context("mounting the file systems of the sandbox")?;
         chroot(&self.root).with_context(|| format!("changing root to {}", self.root.display()))?;
         std::env::set_current_dir("/")?;
         let Some((program, arguments)) = self.argv.split_first() else {
-            bail!("no program was named");
+            bail!("no program to run was given");
         };
-        // Not by exec: the first process of a namespace is deaf to signals, its children are not.
+        // A child process instead of exec: PID 1 of a namespace ignores signals that have no handler.
         let status = Command::new(program)
             .args(arguments)
             .status()
-            .with_context(|| format!("starting {program} in the container"))?;
+            .with_context(|| format!("starting {program} in the sandbox"))?;
         Ok(exit_code(status))
     }
 
@@ -172,10 +174,11 @@ impl Place {
         }
         symlink("pts/ptmx", at("dev/ptmx"))?;
         mount("tmpfs", "tmpfs", &at("run"), "mode=0755")?;
-        // Names are resolved as on the host. A link of the base may lead out of it.
+        // The sandbox uses the host's resolver. The file of the base may be a link that leads out of the
+        // sandbox, so it is removed instead of overwritten.
         let resolv_conf = at("etc/resolv.conf");
         if resolv_conf.symlink_metadata().is_ok() {
-            fs::remove_file(&resolv_conf).context("removing the container's /etc/resolv.conf")?;
+            fs::remove_file(&resolv_conf).context("removing /etc/resolv.conf of the sandbox")?;
         }
         fs::copy("/etc/resolv.conf", resolv_conf).context("copying /etc/resolv.conf")?;
         fs::create_dir_all(at(WORK))?;
@@ -183,13 +186,13 @@ impl Place {
     }
 }
 
-/// As shells say it: 128 + N after signal N.
+/// Returns the exit code as shells report it: 128 + N after signal N.
 fn exit_code(status: ExitStatus) -> u8 {
     let code = status.code().unwrap_or_else(|| 128 + status.signal().unwrap_or_default());
     u8::try_from(code).unwrap_or(u8::MAX)
 }
 
-/// From here on, mounts of this namespace do not reach the host's.
+/// Makes all mounts private, so that new mounts of this namespace do not propagate to the host.
 fn mount_private_root() -> Result<()> {
     use nix::mount::MsFlags;
     let flags = MsFlags::MS_REC | MsFlags::MS_PRIVATE;

@@ -1,18 +1,18 @@
-//! Stage 2: the distribution's own bootstrap fills a root tree, signature-checked.
+//! Stage 2: bootstraps a root tree with the distribution's own tool, which checks signatures.
 
 use anyhow::{Context, Result, ensure};
 use protocol::Package;
 
+use super::build::{Build, Describe};
 use super::commands::{environment, run_part, run_var};
-use super::init::Container;
-use super::{Build, Describe};
+use super::init::Toolbox;
 use crate::log_file::LogFile;
 
-/// A distribution in a directory, and what it is.
+/// A root tree in the work directory, with its properties.
 pub struct RootTree {
-    pub(super) container: Container,
+    pub(super) toolbox: Toolbox,
     pub(super) packages: Vec<Package>,
-    /// What `uname -r` will say.
+    /// The kernel release, as `uname -r` reports it.
     pub(super) kernel: String,
     /// The date of the newest package, in Unix seconds.
     pub(super) epoch: u32,
@@ -26,14 +26,16 @@ impl Describe for RootTree {
     }
 }
 
-/// Bootstraps.
-pub fn run(build: &Build, container: Container, log: &mut LogFile) -> Result<RootTree> {
-    let report = run_part(build, "bootstrap", &*container.sandbox, &environment(build), log)?;
+/// Bootstraps the distribution.
+pub fn run(build: &Build, toolbox: Toolbox, log: &mut LogFile) -> Result<RootTree> {
+    let report = run_part(build, "bootstrap", &*toolbox.sandbox, &environment(build), log)?;
     let packages = Package::parse_list(&report.build_manifest)?;
     ensure!(!packages.is_empty(), "the bootstrap reported no packages to etcha:buildManifest");
     let epoch = run_var(&report, "epoch")?;
-    let epoch = epoch.parse().with_context(|| format!("{epoch:?} is no epoch in Unix seconds"))?;
+    let epoch = epoch.parse().with_context(|| {
+        format!("the run variable \"epoch\" is {epoch:?}, expected Unix seconds")
+    })?;
     let kernel = run_var(&report, "kernel")?;
     let version = run_var(&report, "version")?;
-    Ok(RootTree { container, packages, kernel, epoch, version })
+    Ok(RootTree { toolbox, packages, kernel, epoch, version })
 }

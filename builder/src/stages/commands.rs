@@ -1,11 +1,11 @@
-//! Runs a part of the variant's Pattern in the container.
+//! Runs parts of the variant's Pattern in the sandbox.
 
 use std::collections::BTreeMap;
 
 use anyhow::{Context, Result, bail};
 use protocol::pattern::{Exec, Mode, Output, Report, RunError, Shell, run};
 
-use super::Build;
+use super::build::Build;
 use crate::log_file::LogFile;
 use crate::sandbox::{Sandbox, Script, WORK};
 
@@ -18,7 +18,7 @@ pub fn run_part(
     log: &mut LogFile,
 ) -> Result<Report> {
     let exec = &build.variant.pattern.exec;
-    let mut shell = ContainerShell { sandbox, exec, env, log };
+    let mut shell = SandboxShell { sandbox, exec, env, log };
     let report = run(build.variant.part(part), Mode::Change, &mut shell);
     let report = report.map_err(|error| match error {
         RunError::Pattern(error) => error.into(),
@@ -35,7 +35,7 @@ pub fn run_part(
     Ok(report)
 }
 
-/// The environment of every Command.
+/// Returns the environment of every Command.
 pub fn environment(build: &Build) -> BTreeMap<String, String> {
     let units = &build.variant.units;
     let work = |name: &str| format!("{WORK}/{name}");
@@ -49,7 +49,7 @@ pub fn environment(build: &Build) -> BTreeMap<String, String> {
         ("UNITS_ENABLE", units.enable.join(" ")),
         ("UNITS_DISABLE", units.disable.join(" ")),
         ("UNITS_MASK", units.mask.join(" ")),
-        // Nothing may depend on the build host's settings.
+        // The result must not depend on the build host's settings.
         ("LC_ALL", "C.UTF-8".to_owned()),
         ("TZ", "UTC".to_owned()),
         ("HOME", "/root".to_owned()),
@@ -59,21 +59,24 @@ pub fn environment(build: &Build) -> BTreeMap<String, String> {
     .into()
 }
 
-/// The variables that a part set, or an error that names the one that is missing.
+/// Returns a run variable that a Command of the part has set.
+///
+/// # Errors
+/// Fails if the variable is missing or empty.
 pub fn run_var(report: &Report, name: &str) -> Result<String> {
     let value = report.run_vars.get(name).filter(|value| !value.is_empty());
     let missing = || format!("no Command of the variant set the run variable {name:?}");
     value.cloned().with_context(missing)
 }
 
-struct ContainerShell<'a> {
+struct SandboxShell<'a> {
     sandbox: &'a dyn Sandbox,
     exec: &'a Exec,
     env: &'a BTreeMap<String, String>,
     log: &'a mut LogFile,
 }
 
-impl Shell for ContainerShell<'_> {
+impl Shell for SandboxShell<'_> {
     type Error = anyhow::Error;
 
     fn run(&mut self, text: &str, env: &BTreeMap<String, String>) -> Result<Output> {
@@ -83,7 +86,7 @@ impl Shell for ContainerShell<'_> {
         self.log.quote(text);
         let script = Script { exec: self.exec, text, env: &all };
         let finished = self.sandbox.run(&script, self.log)?;
-        // A failure is explained by what was printed last, on whichever stream.
+        // The last lines of both streams explain a failure best.
         let text = if finished.code == 0 { finished.stdout } else { self.log.tail() };
         Ok(Output { code: finished.code, text })
     }

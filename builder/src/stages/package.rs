@@ -1,4 +1,4 @@
-//! Stage 4: kernel, initrd, disk image and manifest.
+//! Stage 4: writes the kernel, the initrd, the disk image and the manifest.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -11,15 +11,15 @@ use protocol::pattern::{Pattern, PatternFiles};
 use protocol::{Artifact, Claims, Package, Release, Role, release, token};
 use serde_json::json;
 
+use super::build::{Build, Describe};
 use super::commands::run_part;
 use super::refine::Image;
-use super::{Build, Describe};
 use crate::image::digest;
 use crate::image::disk::Disk;
 use crate::image::initrd::Initrd;
 use crate::log_file::LogFile;
 
-/// The files of a release and its signed manifest, in the artifacts' directory.
+/// The files of a release and its signed manifest, in the artifacts directory.
 pub struct Packaged {
     pub(super) release: Release,
     pub(super) manifest: PathBuf,
@@ -32,7 +32,7 @@ impl Describe for Packaged {
     }
 }
 
-/// Makes the files, from the inside out.
+/// Writes the files of the release.
 pub fn run(build: &Build, image: Image, log: &mut LogFile) -> Result<Packaged> {
     let mut packaging = Packaging { build, pieces: build.directories.work.join("out"), image, log };
     packaging.part("package")?;
@@ -46,14 +46,14 @@ pub fn run(build: &Build, image: Image, log: &mut LogFile) -> Result<Packaged> {
 struct Packaging<'a> {
     build: &'a Build,
     image: Image,
-    /// What the variant's Commands made.
+    /// The directory that the variant's Commands write their results to.
     pieces: PathBuf,
     log: &'a mut LogFile,
 }
 
 impl Packaging<'_> {
     fn part(&mut self, part: &str) -> Result<()> {
-        let sandbox = &*self.image.tree.container.sandbox;
+        let sandbox = &*self.image.tree.toolbox.sandbox;
         run_part(self.build, part, sandbox, &self.image.env, self.log)?;
         Ok(())
     }
@@ -75,8 +75,10 @@ impl Packaging<'_> {
         self.artifact(Role::Initrd)
     }
 
-    /// The release as a fresh disk has it. It must not say when or as which build it was made, and
-    /// it cannot name the disk that it lies on.
+    /// Returns the release as a new disk image contains it.
+    ///
+    /// It has no build number and no date, so that the same content gives the same image. It does not
+    /// list the disk image, whose digest depends on it.
     fn installed(&self, artifacts: Vec<Artifact>) -> Result<Release> {
         let bootloader = self.pieces.join("bootloader");
         let bootloader = fs::read_to_string(&bootloader)
@@ -113,16 +115,16 @@ impl Packaging<'_> {
             core_img: &read("bios/core.img")?,
             seed: &self.image.version,
         };
-        disk.write(&self.path(Role::Disk))?;
+        disk.write(&self.path(Role::Disk), self.log)?;
         self.artifact(Role::Disk)
     }
 
-    /// The tree of the ESP: boot loaders, boot script, slot `a` filled and good.
+    /// Writes the tree of the ESP: boot loaders, boot script, and slot `a` with a confirmed release.
     fn lay_out_esp(&self, esp: &Path, manifest: &str) -> Result<()> {
         let slot = Slot::A.directory();
         let place = |from: &Path, to: &str| -> Result<()> {
             let to = esp.join(to);
-            fs::create_dir_all(to.parent().context("a file has a directory")?)?;
+            fs::create_dir_all(to.parent().context("the path has no directory")?)?;
             fs::copy(from, &to).with_context(|| format!("copying {}", from.display()))?;
             Ok(())
         };
@@ -147,7 +149,7 @@ impl Packaging<'_> {
         Ok(())
     }
 
-    /// Numbers and signs the release.
+    /// Assigns the build number, and signs the manifest.
     fn manifest(self, installed: Release, disk: Artifact) -> Result<Packaged> {
         let now = Timestamp::now();
         let published = self.build.cdn.manifest(&self.build.target, &self.build.signing.ring()?)?;
@@ -168,7 +170,7 @@ impl Packaging<'_> {
         Ok(Packaged { release, manifest })
     }
 
-    /// The claims that follow from the release alone.
+    /// Returns the claims that depend only on the release.
     fn claims(&self, release: &Release) -> Claims {
         let pattern = &self.build.variant.pattern;
         let packages = release.packages.iter().map(|package| format!("{package}\n")).collect();
@@ -201,7 +203,7 @@ impl Packaging<'_> {
     }
 }
 
-/// Today's date and a number for the day, but more than what was published: `2026112301`.
+/// Returns the date and a number of the day, such as `2026112301`; always more than `published`.
 fn next_build(published: u64, now: Timestamp) -> u64 {
     let today: u64 = now.strftime("%Y%m%d01").to_string().parse().unwrap_or_default();
     today.max(published + 1)
@@ -212,7 +214,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn build_numbers_are_dates_and_only_grow() {
+    fn build_number_is_date_and_increases() {
         let now = "2026-11-23T10:00:00Z".parse().unwrap();
         assert_eq!(next_build(0, now), 2_026_112_301);
         assert_eq!(next_build(2_026_112_301, now), 2_026_112_302);

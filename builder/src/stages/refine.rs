@@ -1,4 +1,4 @@
-//! Stage 3: a distribution becomes EtchaOS.
+//! Stage 3: turns the root tree of the distribution into EtchaOS.
 
 use std::collections::BTreeMap;
 use std::fs::{self, Permissions};
@@ -9,27 +9,27 @@ use anyhow::{Context, Result};
 use walkdir::WalkDir;
 
 use super::bootstrap::RootTree;
+use super::build::{Build, Describe};
 use super::commands::{environment, run_part};
-use super::{Build, Describe};
 use crate::command::Tool;
 use crate::image::digest;
 use crate::log_file::LogFile;
 use crate::{download, updater_binary};
 
-/// How many digits of the content's digest a version ends with.
+/// The number of hexadecimal digits of the content's digest in a version.
 const VERSION_DIGITS: usize = 8;
 
-/// The size of the ESP: two slots with room to grow, as the size of a disk cannot change later.
+/// The size of the ESP in MiB. Two slots need room to grow, as updates cannot resize the partition.
 const ESP_MIB: u64 = 1021;
 
-/// An EtchaOS tree, and what makes it this one.
+/// A root tree of EtchaOS and its identity.
 pub struct Image {
     pub(super) tree: RootTree,
-    /// SHA-256 of the rendered variant and of every file that goes in.
+    /// The SHA-256 of the rendered variant and of every file that is added.
     pub(super) recipe: String,
     /// `IMAGE_VERSION`.
     pub(super) version: String,
-    /// The environment of the Commands from here on.
+    /// The environment of the Commands of this stage and the next.
     pub(super) env: BTreeMap<String, String>,
 }
 
@@ -39,36 +39,37 @@ impl Describe for Image {
     }
 }
 
-/// Gathers the files that are added and runs the variant's refinement.
+/// Collects the files to add, and runs the variant's Commands.
 pub fn run(build: &Build, tree: RootTree, log: &mut LogFile) -> Result<Image> {
     let files = build.directories.work.join("files");
     gather(build, &files, log)?;
     let content = digest::of_tree(&files)?;
-    let recipe = digest::of_bytes(format!("{}\n{content}", build.variant.rendered).as_bytes());
+    let recipe =
+        protocol::digest::of_bytes(format!("{}\n{content}", build.variant.rendered).as_bytes());
     let version = version(&tree, &recipe);
     let mut env = environment(build);
     env.insert("SOURCE_DATE_EPOCH".into(), tree.epoch.to_string());
     env.insert("IMAGE_VERSION".into(), version.clone());
     env.insert("ESP_UUID".into(), volume_id(&version));
     env.insert("ESP_MIB".into(), ESP_MIB.to_string());
-    run_part(build, "refine", &*tree.container.sandbox, &env, log)?;
+    run_part(build, "refine", &*tree.toolbox.sandbox, &env, log)?;
     Ok(Image { tree, recipe, version, env })
 }
 
-/// A function of the content alone: the same packages and recipe have the same version.
+/// Returns the version, which depends only on the packages and the recipe.
 fn version(tree: &RootTree, recipe: &str) -> String {
     let packages: String = tree.packages.iter().map(|package| format!("{package}\n")).collect();
-    let content = digest::of_bytes(format!("{recipe}\n{packages}").as_bytes());
+    let content = protocol::digest::of_bytes(format!("{recipe}\n{packages}").as_bytes());
     format!("{}-{}", tree.version, &content[..VERSION_DIGITS])
 }
 
-/// The id of the FAT file system, as tools write it: `1A2B-3C4D`.
+/// Returns the volume identifier of the FAT file system, as tools print it: `1A2B-3C4D`.
 fn volume_id(version: &str) -> String {
-    let digest = digest::of_bytes(format!("ESP {version}").as_bytes()).to_uppercase();
+    let digest = protocol::digest::of_bytes(format!("ESP {version}").as_bytes()).to_uppercase();
     format!("{}-{}", &digest[..4], &digest[4..8])
 }
 
-/// Lays out everything that is copied over the root tree.
+/// Collects everything that is copied over the root tree.
 fn gather(build: &Build, files: &Path, log: &mut LogFile) -> Result<()> {
     copy_tree(&build.variants.join("files"), files)?;
     copy_tree(&build.workspace.join("updater/systemd"), &files.join("usr/lib/systemd/system"))?;
@@ -81,27 +82,27 @@ fn gather(build: &Build, files: &Path, log: &mut LogFile) -> Result<()> {
     fs::write(ours.join("keys"), keys)?;
     if let Some(config) = &build.host_config {
         install(config, &ours.join("updater.json"), 0o644)?;
-        // The updater knows best what it can read; and it sees no other source in that tree.
+        // Validates the file with the updater itself; the tree contains no other configuration.
         Tool::new(&updater.to_string_lossy())
             .arg("--host-root")
             .arg(files)
             .arg("config")
             .run(log)
-            .with_context(|| format!("the updater cannot use {}", config.display()))?;
+            .with_context(|| {
+                format!("the updater rejects the configuration {}", config.display())
+            })?;
     }
     for binary in &build.variant.binaries {
         log.line(&format!("binary {}: {}", binary.name, binary.url));
         let cached = build.directories.cache.join(&binary.sha256);
-        if !cached.exists() || digest::of_file(&cached)?.1 != binary.sha256 {
-            download::fetch(binary, &cached)?;
-        }
+        download::fetch_cached(binary, &cached)?;
         install(&cached, &files.join(binary.path.trim_start_matches('/')), 0o755)?;
     }
     Ok(())
 }
 
-/// Copies a tree. Files get the mode that git would give them: a checkout's umask must not reach
-/// the image.
+/// Copies a tree. Files get the modes that git records, as the image must not depend on the umask of
+/// the checkout.
 fn copy_tree(from: &Path, to: &Path) -> Result<()> {
     for entry in WalkDir::new(from).sort_by_file_name() {
         let entry = entry.with_context(|| format!("reading {}", from.display()))?;

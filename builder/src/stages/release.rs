@@ -1,4 +1,4 @@
-//! Stage 6: publishes a release, if it is another than the published one.
+//! Stage 6: publishes a release if it differs from the published one.
 
 use anyhow::{Result, ensure};
 use jiff::Timestamp;
@@ -6,30 +6,30 @@ use protocol::Claims;
 use protocol::compare::{Difference, differences};
 use serde::Serialize;
 
+use super::build::{Build, Describe};
 use super::test::Tested;
-use super::{Build, Describe};
 use crate::log_file::LogFile;
 
-/// Whether something was published.
+/// Whether the release was published.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase", tag = "result")]
 pub enum Outcome {
-    /// The published release is the same.
+    /// The published release has the same content.
     Unchanged {
-        /// Its build number.
+        /// The build number of the published release.
         build: u64,
     },
-    /// The published release is the same, but its manifest was about to expire: a newer one that
-    /// says the same took its place.
+    /// The published release has the same content, but its manifest was about to expire. A new
+    /// manifest of the same content replaced it.
     Renewed {
         /// The new build number.
         build: u64,
     },
-    /// Published.
+    /// The release was published.
     Published {
         /// The new build number.
         build: u64,
-        /// What differs from what was published before; none, if this is the first release.
+        /// The differences from the previous release; absent for the first release.
         differences: Option<Vec<Difference>>,
     },
 }
@@ -44,8 +44,9 @@ impl Describe for Outcome {
     }
 }
 
-/// Whether less than half of a manifest's time is left. Hosts refuse one that has expired, and the
-/// next chance to renew it may be a week away.
+/// Returns whether less than half of a manifest's validity period is left.
+///
+/// Hosts refuse an expired manifest, and the next build may be a week away.
 fn expires_soon(claims: &Claims, now: u64) -> bool {
     match (claims.iat, claims.exp) {
         (Some(issued), Some(expires)) => now >= issued.midpoint(expires),
@@ -53,7 +54,9 @@ fn expires_soon(claims: &Claims, now: u64) -> bool {
     }
 }
 
-/// Artifacts first, each read back; the manifest last.
+/// Publishes the artifacts, each verified after the copy, and then the manifest.
+///
+/// Hosts see the release once its manifest is there, so the manifest has to come last.
 pub fn run(build: &Build, tested: Tested, log: &mut LogFile) -> Result<Outcome> {
     let release = tested.release();
     let published = build.cdn.manifest(&build.target, &build.signing.ring()?)?;
@@ -64,21 +67,21 @@ pub fn run(build: &Build, tested: Tested, log: &mut LogFile) -> Result<Outcome> 
             if !expires_soon(&old.claims, now) {
                 return Ok(Outcome::Unchanged { build: old.release.build });
             }
-            build.cdn.publish(&tested.packaged().manifest, &build.target)?;
+            build.cdn.publish(&tested.packaged().manifest, &build.target, log)?;
             return Ok(Outcome::Renewed { build: release.build });
         }
         ensure!(
             old.release.build < release.build,
-            "somebody published build {} in the meantime, this is build {}; build again",
+            "build {} was published while this build, {}, was running; run the build again",
             old.release.build,
             release.build
         );
     }
     for artifact in &release.artifacts {
         log.step(&format!("uploading {}", artifact.name));
-        build.cdn.upload(&build.directories.artifacts.join(&artifact.name), artifact)?;
+        build.cdn.upload(&build.directories.artifacts.join(&artifact.name), artifact, log)?;
     }
-    build.cdn.publish(&tested.packaged().manifest, &build.target)?;
+    build.cdn.publish(&tested.packaged().manifest, &build.target, log)?;
     Ok(Outcome::Published { build: release.build, differences })
 }
 
@@ -87,11 +90,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_manifest_is_renewed_in_the_second_half_of_its_time() {
+    fn renews_manifest_in_second_half_of_its_validity() {
         let claims = Claims { iat: Some(1000), exp: Some(2000), ..Claims::default() };
         assert!(!expires_soon(&claims, 1499));
         assert!(expires_soon(&claims, 1500));
-        assert!(expires_soon(&claims, 3000), "also when it is too late");
-        assert!(!expires_soon(&Claims::default(), 3000), "what never expires needs no renewal");
+        assert!(expires_soon(&claims, 3000), "an expired manifest is renewed too");
+        assert!(
+            !expires_soon(&Claims::default(), 3000),
+            "a manifest without expiry needs no renewal"
+        );
     }
 }

@@ -1,4 +1,4 @@
-//! Stage 5: the testbed boots the disk image, updates it and boots it again.
+//! Stage 5: boots the disk image in virtual machines and updates it.
 
 use std::cell::RefCell;
 
@@ -8,11 +8,11 @@ use testbed::Options;
 use testbed::cancel::Cancel;
 use testbed::report::Event;
 
+use super::build::{Build, Describe};
 use super::package::Packaged;
-use super::{Build, Describe};
 use crate::log_file::LogFile;
 
-/// A release that has passed the testbed. There is no other way to make one.
+/// A release that has passed the testbed. Only [`run`] creates one.
 pub struct Tested {
     packaged: Packaged,
     steps: usize,

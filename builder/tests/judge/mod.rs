@@ -1,30 +1,31 @@
-//! Outside judges of what we write: programs that know a format and were not written by us.
+//! Independent programs that check our output: they know a format and share no code with this project.
 
-// Not every test that includes this needs all of it.
-#![allow(dead_code)]
+#![allow(dead_code, reason = "each test file uses only some of these functions")]
 
 use std::io::Write;
 use std::process::Command;
 
-/// What a program says, on both streams, or nothing where it is not installed; see [`skip`].
+/// Runs a program that has to succeed and returns the output of both streams.
+///
+/// Returns nothing if the program is not installed; see [`skip`].
 pub fn judge(program: &str, arguments: &[&str]) -> Option<String> {
     match Command::new(program).args(arguments).output() {
         Ok(output) => {
             let text = [output.stdout, output.stderr].concat();
             let text = String::from_utf8_lossy(&text).into_owned();
-            assert!(output.status.success(), "{program} {arguments:?} says:\n{text}");
+            assert!(output.status.success(), "{program} {arguments:?} failed:\n{text}");
             Some(text)
         }
         Err(error) => {
-            skip(&format!("no judge: {program}: {error}"));
+            skip(&format!("cannot run {program}: {error}"));
             None
         }
     }
 }
 
-/// Says aloud that a test cannot judge what it should; with `CI=true` that is a failure.
+/// Reports that a test cannot run here. With `CI=true`, panics instead.
 pub fn skip(why: &str) {
     assert!(std::env::var("CI").as_deref() != Ok("true"), "{why}");
-    // Not by a macro, whose output tests that pass keep to themselves.
+    // The test harness hides the output of `eprintln!` for tests that pass.
     let _ = writeln!(std::io::stderr(), "SKIPPED: {why}");
 }

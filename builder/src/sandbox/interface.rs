@@ -1,0 +1,73 @@
+//! What all kinds of sandboxes have in common.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::path::PathBuf;
+
+use anyhow::Result;
+use protocol::pattern::Exec;
+
+use crate::log_file::LogFile;
+
+/// The path of the work directory inside every sandbox.
+pub const WORK: &str = "/build";
+
+/// The search path in a sandbox.
+pub const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
+/// The result of a script.
+#[derive(Debug)]
+pub struct Finished {
+    /// The exit code; 128 + N after signal N.
+    pub code: i32,
+    /// Standard output. Standard error is only in the log.
+    pub stdout: String,
+}
+
+/// A script and its environment.
+#[derive(Debug)]
+pub struct Script<'a> {
+    /// The interpreter, which gets the text as its last argument.
+    pub exec: &'a Exec,
+    /// The script itself.
+    pub text: &'a str,
+    /// The complete environment, except for `PATH`.
+    pub env: &'a BTreeMap<String, String>,
+}
+
+impl Script<'_> {
+    /// Returns the interpreter, its arguments and the text.
+    pub fn argv(&self) -> Vec<String> {
+        let flags = self.exec.flags.split_ascii_whitespace();
+        [self.exec.command.as_str()]
+            .into_iter()
+            .chain(flags)
+            .chain([self.text])
+            .map(str::to_owned)
+            .collect()
+    }
+}
+
+/// A root file system of the source distribution in which scripts run as root.
+pub trait Sandbox {
+    /// Runs a script to its end and logs its output while it runs.
+    fn run(&self, script: &Script<'_>, log: &mut LogFile) -> Result<Finished>;
+
+    /// Returns the kind of the sandbox, for display: `docker (engine 28.2)` or `namespace`.
+    fn describe(&self) -> String;
+}
+
+/// The source of a sandbox's root file system.
+#[derive(Debug)]
+pub struct Base<'a> {
+    /// The distribution's official container image.
+    pub image: &'a str,
+    /// A bootstrapped root file system, for namespaces and for engines that cannot pull the image.
+    pub tar: &'a dyn BaseTar,
+}
+
+/// A tar file with a root file system, created on first use.
+pub trait BaseTar: fmt::Debug {
+    /// Returns the path of the tar file; creates the file if the cache does not have it.
+    fn path(&self, log: &mut LogFile) -> Result<PathBuf>;
+}
