@@ -63,10 +63,10 @@ const TESTS: [(&str, &str); 17] = [
     ("dockerd", "docker.io"),
     ("curl", "curl"),
     ("jq", "jq"),
-    ("pip3", "python3-pip"),
     ("shellcheck", "shellcheck"),
     ("grub-script-check", "grub-common"),
-    ("grub-emu", "grub-emu"),
+    ("grub-mkimage", "grub-common"),
+    ("/usr/lib/grub/i386-pc/boot.img", "grub-pc-bin"),
 ];
 
 /// Returns the requirements of a build of these variants, and with `tests` those of the tests.
