@@ -146,7 +146,7 @@ impl<'a> Host<'a> {
     pub fn reset_after(&mut self, bytes: u64) -> Result<(), ScenarioError> {
         let mut end = None;
         self.guest.wait_until("waiting for the update to write", |vm| {
-            let written = vm.qmp().written()?;
+            let written = vm.qmp().bytes_written()?;
             let end = *end.get_or_insert(written + bytes);
             Ok((written >= end).then_some(()))
         })?;
