@@ -178,7 +178,7 @@ impl<'a> Guest<'a> {
     /// Limits the guest's write rate, so that a test can stop the guest in the middle of a write.
     ///
     /// Without a limit, the guest flushes its page cache too fast.
-    pub fn write_slowly(&mut self) -> Result<(), GuestError> {
+    pub fn limit_write_rate(&mut self) -> Result<(), GuestError> {
         Ok(self.vm.qmp().limit_writes(BOOT_DISK, SLOW_BYTES_PER_SECOND).map_err(VmError::from)?)
     }
 

@@ -119,7 +119,7 @@ impl<'a> Host<'a> {
         recording: Option<&Path>,
     ) -> Result<Self, ScenarioError> {
         let (mut guest, boot) = environment.boot(name, firmware, recording)?;
-        guest.write_slowly()?;
+        guest.limit_write_rate()?;
         Ok(Self { environment, guest, boot })
     }
 
