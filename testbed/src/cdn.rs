@@ -1,7 +1,7 @@
-//! The CDN of a test: serves a manifest and what it names, and remembers who asked for what.
+//! The CDN of a test: serves a manifest and its artifacts, and logs all requests.
 //!
-//! It listens on the loopback alone; a guest reaches that at 10.0.2.2 (QEMU's user networking). It
-//! has no directory to walk out of: every path that it knows is one file.
+//! It listens on the loopback interface only, which a guest reaches at 10.0.2.2 (QEMU's user
+//! networking). Each path is one configured file, so that no request can reach other files.
 
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -19,38 +19,39 @@ use tokio::sync::oneshot;
 use tower::limit::GlobalConcurrencyLimitLayer;
 use tower_http::services::ServeFile;
 
-/// One guest asks for one file after the other.
+/// The number of requests that are handled at a time. A guest downloads one file at a time.
 const REQUESTS_MAX: usize = 16;
-/// A guest that asks without end must not fill our memory.
+/// The number of requests that are logged, so that a guest that requests endlessly cannot fill the
+/// memory.
 const LOG_MAX: usize = 10_000;
 
-/// A file and the path under which it is served, without a leading slash.
+/// A file that the CDN serves.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Served {
-    /// The path of the URL.
+    /// The path of the URL without the leading slash.
     pub path: String,
-    /// The file.
+    /// The path of the file.
     pub file: PathBuf,
 }
 
-/// A request and its answer.
+/// A request and the status and length of its response.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Access {
-    /// `GET` or `HEAD`, as a rule.
+    /// The method, usually `GET` or `HEAD`.
     pub method: String,
-    /// The path, with its slash.
+    /// The path with the leading slash.
     pub path: String,
-    /// The header `Range`, if there was one.
+    /// The header `Range` of the request.
     pub range: Option<String>,
-    /// The status.
+    /// The status of the response.
     pub status: u16,
-    /// The length of the answer's body as announced.
+    /// The header `Content-Length` of the response.
     pub length: Option<u64>,
 }
 
 type Log = Arc<Mutex<Vec<Access>>>;
 
-/// A running server. It ends when this is dropped.
+/// A running server. Dropping it ends the server.
 pub struct Cdn {
     address: SocketAddr,
     log: Log,
@@ -59,7 +60,7 @@ pub struct Cdn {
 }
 
 impl Cdn {
-    /// Serves these files on a port that the system chooses.
+    /// Starts a server for `files` on a port that the system chooses.
     pub fn start(files: &[Served]) -> io::Result<Self> {
         let log = Log::default();
         let router = router(files, Arc::clone(&log));
@@ -70,18 +71,18 @@ impl Cdn {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let server = thread::Builder::new().name("cdn".into()).spawn(move || {
             if let Err(error) = runtime.block_on(serve(listener, router, stopped)) {
-                log::error!("the CDN of the test ended: {error}");
+                log::error!("the CDN of the test failed: {error}");
             }
         })?;
         Ok(Self { address, log, stop: Some(stop), server: Some(server) })
     }
 
-    /// Where it listens.
+    /// Returns the address that the server listens on.
     pub fn address(&self) -> SocketAddr {
         self.address
     }
 
-    /// What was asked for so far.
+    /// Returns the requests so far, in the order of their responses.
     pub fn accesses(&self) -> Vec<Access> {
         self.log.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
@@ -91,7 +92,7 @@ impl Drop for Cdn {
     fn drop(&mut self) {
         drop(self.stop.take());
         if let Some(server) = self.server.take() {
-            // A panic there has been printed; there is nobody left to tell.
+            // A panic of the thread has already been printed.
             let _ = server.join();
         }
     }
@@ -100,15 +101,15 @@ impl Drop for Cdn {
 fn router(files: &[Served], log: Log) -> Router {
     let mut router = Router::new();
     for served in files {
-        // Range, HEAD and conditional requests are tower-http's.
+        // ServeFile handles ranges, HEAD and conditional requests.
         router = router.route_service(&format!("/{}", served.path), ServeFile::new(&served.file));
     }
     router
         .layer(GlobalConcurrencyLimitLayer::new(REQUESTS_MAX))
-        .layer(from_fn_with_state(log, remember))
+        .layer(from_fn_with_state(log, log_request))
 }
 
-async fn remember(State(log): State<Log>, request: Request, next: Next) -> Response {
+async fn log_request(State(log): State<Log>, request: Request, next: Next) -> Response {
     let method = request.method().to_string();
     let path = request.uri().path().to_owned();
     let range = request.headers().get(RANGE);
@@ -133,7 +134,7 @@ async fn serve(
 ) -> io::Result<()> {
     let listener = tokio::net::TcpListener::from_std(listener)?;
     let server = axum::serve(listener, router).into_future();
-    // Downloads that are still going on are cut: nobody waits for them any more.
+    // A stop aborts the downloads in progress, because the guest no longer needs them.
     tokio::select! {
         ended = server => ended,
         _ = stopped => Ok(()),
@@ -161,25 +162,25 @@ mod tests {
         (dir, cdn)
     }
 
-    /// Byte by byte: a client library would tidy up the path.
-    fn ask(cdn: &Cdn, request: &str) -> String {
+    /// Sends a request without a client library, which would normalize the path.
+    fn request(cdn: &Cdn, request_line: &str) -> String {
         let mut stream = TcpStream::connect(cdn.address()).unwrap();
-        write!(stream, "{request} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").unwrap();
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer).unwrap();
-        answer.to_ascii_lowercase()
+        write!(stream, "{request_line} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").unwrap();
+        let mut response = String::new();
+        stream.read_to_string(&mut response).unwrap();
+        response.to_ascii_lowercase()
     }
 
     #[test]
-    fn it_listens_on_the_loopback_alone() {
+    fn listens_on_loopback_only() {
         assert!(cdn().1.address().ip().is_loopback());
     }
 
     #[test]
-    fn files_are_served_under_the_paths_of_the_manifest() {
+    fn serves_and_logs_configured_paths() {
         let (_dir, cdn) = cdn();
-        assert!(ask(&cdn, "GET /x.jwt").ends_with("\r\n\r\na.b.c"));
-        let head = ask(&cdn, "HEAD /7/x.initrd");
+        assert!(request(&cdn, "GET /x.jwt").ends_with("\r\n\r\na.b.c"));
+        let head = request(&cdn, "HEAD /7/x.initrd");
         assert!(head.contains("content-length: 10\r\n") && head.ends_with("\r\n\r\n"), "{head}");
         let accesses = cdn.accesses();
         assert_eq!((accesses[0].path.as_str(), accesses[0].status), ("/x.jwt", 200));
@@ -187,20 +188,21 @@ mod tests {
     }
 
     #[test]
-    fn a_download_can_be_resumed() {
+    fn serves_rest_of_file_for_range_request() {
         let (_dir, cdn) = cdn();
         let mut stream = TcpStream::connect(cdn.address()).unwrap();
         let request =
             "GET /7/x.initrd HTTP/1.1\r\nHost: x\r\nRange: bytes=7-\r\nConnection: close\r\n\r\n";
         stream.write_all(request.as_bytes()).unwrap();
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer).unwrap();
-        assert!(answer.starts_with("HTTP/1.1 206") && answer.ends_with("\r\n\r\n789"), "{answer}");
+        let mut response = String::new();
+        stream.read_to_string(&mut response).unwrap();
+        assert!(response.starts_with("HTTP/1.1 206"), "{response}");
+        assert!(response.ends_with("\r\n\r\n789"), "{response}");
         assert_eq!(cdn.accesses()[0].range.as_deref(), Some("bytes=7-"));
     }
 
     #[test]
-    fn nothing_else_is_served() {
+    fn serves_no_other_paths() {
         let (_dir, cdn) = cdn();
         for path in [
             "/",
@@ -213,14 +215,14 @@ mod tests {
             "/x.jwt/",
             "/x.jwt/../secret",
         ] {
-            let answer = ask(&cdn, &format!("GET {path}"));
-            assert!(answer.starts_with("http/1.1 404"), "{path}: {answer}");
+            let response = request(&cdn, &format!("GET {path}"));
+            assert!(response.starts_with("http/1.1 404"), "{path}: {response}");
         }
-        assert!(ask(&cdn, "POST /x.jwt").starts_with("http/1.1 405"));
+        assert!(request(&cdn, "POST /x.jwt").starts_with("http/1.1 405"));
     }
 
     #[test]
-    fn dropping_ends_it_even_while_somebody_downloads() {
+    fn ends_when_dropped_despite_open_connection() {
         let (_dir, cdn) = cdn();
         let address = cdn.address();
         let _idle = TcpStream::connect(address).unwrap();

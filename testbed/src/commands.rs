@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use crate::cancel::Cancel;
 use crate::cli::{Boot, Cli, Command, Probe, Replay};
-use crate::console::{Cleaned, Sink};
+use crate::console::{ConsoleFilter, Sink};
 use crate::machine::{Boot as BootSource, Machine};
 use crate::scenarios::powercut;
 use crate::vm::Vm;
@@ -93,7 +93,7 @@ fn boot(options: &Boot, cancel: &Cancel) -> Result<(), Error> {
 
 /// Returns a sink that prints the console, either raw or as plain text.
 fn print_console(raw: bool) -> Sink {
-    let mut cleaned = Cleaned::default();
+    let mut cleaned = ConsoleFilter::default();
     Box::new(move |bytes| {
         let mut out = std::io::stdout().lock();
         let bytes = if raw { bytes.to_vec() } else { cleaned.clean(bytes) };

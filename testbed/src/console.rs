@@ -1,4 +1,5 @@
-//! The serial console of a VM: followed, cleaned, remembered, and watched for what cannot end well.
+//! The serial console of a VM. Its log file is followed, and its last lines are kept and searched for
+//! fatal errors.
 
 mod clean;
 
@@ -12,41 +13,41 @@ use std::time::{Duration, Instant};
 
 use self::clean::Cleaner;
 
-pub use self::clean::Cleaned;
+pub use self::clean::ConsoleFilter;
 
-/// How often the file is looked at.
+/// Time between two reads of the file.
 const POLL_INTERVAL: Duration = Duration::from_millis(100);
-/// How many lines are remembered. The file has them all.
+/// The number of lines that are kept in memory. The file contains all lines.
 const LINES_MAX: usize = 400;
-/// Longer lines are cut: firmware may print without ever ending a line.
+/// The length at which a line is split, because firmware may never end a line.
 const LINE_MAX: usize = 500;
 
-/// What a console says when nothing good will come any more, and what it means.
+/// Console output that means a fatal error, and the explanation of each.
 const PROBLEMS: [(&str, &str); 8] = [
     ("Kernel panic - not syncing", "the kernel panicked"),
     ("etchaos: FAILED to", "the early init failed"),
     ("EtchaOS: nothing boots", "the boot loader found no slot that boots"),
-    ("Reached target emergency.target", "systemd gave up: emergency mode"),
-    ("bad shim signature", "the boot loader's or kernel's signature was refused"),
-    ("Security Violation", "the firmware or shim refused a signature"),
+    ("Reached target emergency.target", "systemd entered emergency mode"),
+    ("bad shim signature", "shim rejected the signature of the boot loader or the kernel"),
+    ("Security Violation", "the firmware or shim rejected a signature"),
     ("BdsDxe: No bootable option or device was found", "the firmware found nothing to boot"),
     ("grub rescue>", "the boot loader did not find its files"),
 ];
 
-/// Where the bytes of a console go besides, as they come.
+/// A callback that receives the bytes of a console as they arrive.
 pub type Sink = Box<dyn FnMut(&[u8]) + Send>;
 
-/// A console that is being followed.
+/// A console whose log file is followed by a thread.
 pub struct Console {
     path: PathBuf,
     memory: Arc<Mutex<Memory>>,
-    /// Dropping it tells the thread to end.
+    /// Ends the thread when dropped.
     stop: Option<mpsc::Sender<()>>,
     follower: Option<JoinHandle<()>>,
 }
 
 impl Console {
-    /// Follows the file at `path`, which need not exist yet.
+    /// Follows the file at `path`, which may not exist yet, and passes its bytes to `sink`.
     pub fn follow(path: &Path, mut sink: Option<Sink>) -> io::Result<Self> {
         let memory = Arc::new(Mutex::new(Memory::new()));
         let (stop, stopped) = mpsc::channel::<()>();
@@ -68,33 +69,33 @@ impl Console {
         Ok(Self { path: path.into(), memory, stop: Some(stop), follower: Some(follower) })
     }
 
-    /// The file with everything that was said.
+    /// Returns the path of the log file.
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// The last lines, without blank ones.
+    /// Returns the last `count` lines that are not blank.
     pub fn tail(&self, count: usize) -> Vec<String> {
         self.memory().tail(count)
     }
 
-    /// The last line that is not blank.
+    /// Returns the last line that is not blank.
     pub fn last_line(&self) -> Option<String> {
         self.tail(1).pop()
     }
 
-    /// For how long nothing was said.
+    /// Returns the time since the last output.
     pub fn silent_for(&self) -> Duration {
         self.memory().last_output.elapsed()
     }
 
-    /// What was said that cannot end well, since [`Console::expect_boot`]: what it means, and the
+    /// Returns the first fatal error since the last [`Console::expect_boot`]: an explanation and the
     /// line.
     pub fn problem(&self) -> Option<String> {
         self.memory().problem.clone()
     }
 
-    /// From here on, another boot speaks.
+    /// Forgets the fatal error and restarts the measurement of silence, because another boot begins.
     pub fn expect_boot(&self) {
         let mut memory = self.memory();
         memory.problem = None;
@@ -110,7 +111,7 @@ impl Drop for Console {
     fn drop(&mut self) {
         drop(self.stop.take());
         if let Some(follower) = self.follower.take() {
-            // A panic there has been printed; there is nobody left to tell.
+            // A panic of the thread has already been printed.
             let _ = follower.join();
         }
     }
@@ -120,7 +121,7 @@ fn lock(memory: &Mutex<Memory>) -> MutexGuard<'_, Memory> {
     memory.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Reads what is new.
+/// Reads the new bytes of the file.
 fn drain(file: &mut File, memory: &Mutex<Memory>, sink: &mut Option<Sink>) {
     let mut bytes = [0; 16 * 1024];
     loop {
@@ -171,7 +172,7 @@ impl Memory {
                 None => {}
             }
         }
-        // A prompt never ends its line.
+        // A prompt is not followed by a line end.
         self.find_problem();
     }
 
@@ -180,7 +181,7 @@ impl Memory {
         let line = text(&self.line);
         self.line.clear();
         if !line.is_empty() {
-            // One frame of an animation is enough, or it would drive out what matters.
+            // Keep one frame of an animation only. Otherwise the frames push out all other lines.
             if is_animation(&line) && self.lines.back().is_some_and(|last| is_animation(last)) {
                 self.lines.pop_back();
             }
@@ -194,8 +195,8 @@ impl Memory {
     fn find_problem(&mut self) {
         if self.problem.is_none() {
             let line = text(&self.line);
-            let found = PROBLEMS.iter().find(|(said, _)| line.contains(said));
-            self.problem = found.map(|(_, meaning)| format!("{meaning}: {line:?}"));
+            let found = PROBLEMS.iter().find(|(output, _)| line.contains(output));
+            self.problem = found.map(|(_, explanation)| format!("{explanation}: {line:?}"));
         }
     }
 
@@ -206,7 +207,8 @@ impl Memory {
     }
 }
 
-/// systemd's `[ ***  ] Job docker.service/start running`, several times a second.
+/// Returns whether `line` is a frame of systemd's animation, such as
+/// `[ ***  ] Job docker.service/start running`. systemd prints several frames per second.
 fn is_animation(line: &str) -> bool {
     let frame = line.strip_prefix('[').and_then(|rest| rest.split_once("] "));
     frame.is_some_and(|(stars, _)| stars.contains('*') && stars.trim_matches([' ', '*']).is_empty())
@@ -228,14 +230,14 @@ mod tests {
     }
 
     #[test]
-    fn escape_sequences_are_no_text() {
-        let said =
+    fn removes_escape_sequences() {
+        let output =
             b"\x1b[2J\x1b[01;01H\x1b[=3hBdsDxe: starting\r\n\r\n\x1b[0;32m  OK  \x1b[0m unit\n> ";
-        assert_eq!(memory(said).tail(9), ["BdsDxe: starting", "  OK   unit", ">"]);
+        assert_eq!(memory(output).tail(9), ["BdsDxe: starting", "  OK   unit", ">"]);
     }
 
     #[test]
-    fn sequences_and_characters_may_be_cut_between_two_reads() {
+    fn joins_sequences_and_characters_split_between_two_reads() {
         let mut memory = memory("a\x1b[3".as_bytes());
         memory.add("1mü".as_bytes().split_last().unwrap().1);
         memory.add(&["ü".as_bytes()[1]]);
@@ -243,7 +245,7 @@ mod tests {
     }
 
     #[test]
-    fn memory_is_bounded() {
+    fn limits_number_and_length_of_lines() {
         let mut memory = memory(&vec![b'x'; 10 * LINE_MAX]);
         assert_eq!(memory.tail(1)[0].len(), LINE_MAX);
         for _ in 0..2 * LINES_MAX {
@@ -254,20 +256,20 @@ mod tests {
     }
 
     #[test]
-    fn an_animation_is_one_line() {
-        let said =
+    fn keeps_one_line_of_an_animation() {
+        let output =
             b"[  OK  ] a\n[***   ] Job x (1s)\n[ ***  ] Job x (2s)\n[  OK  ] b\n[*     ] y\n";
         assert_eq!(
-            memory(said).tail(9),
+            memory(output).tail(9),
             ["[  OK  ] a", "[ ***  ] Job x (2s)", "[  OK  ] b", "[*     ] y"]
         );
     }
 
     #[test]
     fn explains_problems_on_the_console() {
-        for (said, meaning) in PROBLEMS {
-            let problem = memory(format!("[ 1.0] {said} x").as_bytes()).problem.unwrap();
-            assert!(problem.starts_with(meaning) && problem.contains(said), "{problem}");
+        for (output, explanation) in PROBLEMS {
+            let problem = memory(format!("[ 1.0] {output} x").as_bytes()).problem.unwrap();
+            assert!(problem.starts_with(explanation) && problem.contains(output), "{problem}");
         }
         let split = {
             let mut memory = memory(b"[ 1.0] Kernel pan");
@@ -279,11 +281,11 @@ mod tests {
     }
 
     #[test]
-    fn a_file_is_followed_from_before_it_exists_to_the_end() {
+    fn follows_file_from_before_creation_to_end() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("console.log");
-        let (send, received) = mpsc::channel();
-        let sink: Sink = Box::new(move |bytes| send.send(bytes.to_vec()).unwrap());
+        let (sender, received) = mpsc::channel();
+        let sink: Sink = Box::new(move |bytes| sender.send(bytes.to_vec()).unwrap());
         let console = Console::follow(&path, Some(sink)).unwrap();
         assert_eq!(console.last_line(), None);
         let mut file = File::create(&path).unwrap();

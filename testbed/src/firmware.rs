@@ -1,4 +1,4 @@
-//! The firmware of a VM.
+//! The firmware types of a VM.
 
 use std::fmt;
 
@@ -7,7 +7,7 @@ use serde::Serialize;
 use crate::accel::Accel;
 use crate::host::ovmf;
 
-/// What boots the disk.
+/// The firmware that boots the disk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, clap::ValueEnum)]
 #[serde(rename_all = "kebab-case")]
 #[value(rename_all = "kebab-case")]
@@ -33,19 +33,20 @@ impl fmt::Display for Firmware {
 /// The flash images of a UEFI firmware.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Flash {
-    /// The code, never written.
+    /// The path of the code, which is read-only.
     pub code: String,
-    /// The variables; a VM gets a copy.
+    /// The path of the initial variables, which are copied for each VM.
     pub variables: String,
-    /// Whether the variables are writable from system management mode (SMM) alone.
+    /// Whether the variables can be written from system management mode (SMM) only.
     pub smm: bool,
 }
 
 impl Firmware {
-    /// The flash images; none for a BIOS, which QEMU has built in.
+    /// Returns the flash images, or `None` for the BIOS, which is built into QEMU.
     ///
-    /// SMM protects the variables from a guest that would write them past the firmware. Under KVM it
-    /// is left out: nested KVM dies with "KVM: entry failed". Secure Boot is enforced either way.
+    /// SMM protects the variables from a guest that bypasses the firmware. It is not used under KVM,
+    /// because it makes nested KVM fail with "KVM: entry failed". Secure Boot is enforced with and
+    /// without SMM.
     pub fn flash(self, accel: Accel) -> Option<Flash> {
         let flash = |code: &str, variables: &str, smm| {
             Some(Flash { code: ovmf(code), variables: ovmf(variables), smm })

@@ -1,4 +1,4 @@
-//! A guest that is up, or should be: pushes to it, and waiting for it with reasons to give up.
+//! A running guest: sends pushes to it and waits for it, within time limits.
 
 mod error;
 mod timeouts;
@@ -21,39 +21,40 @@ use crate::vm::{Vm, VmError};
 pub use self::error::GuestError;
 pub use self::timeouts::Timeouts;
 
-/// How many of the console's last lines go into an error.
+/// The number of console lines that an error shows.
 const CONSOLE_TAIL_LINES: usize = 30;
-/// How often the VM is looked at while a push is under way.
+/// Time between two checks of the VM while a push is in progress.
 const VM_POLL_INTERVAL: Duration = Duration::from_millis(500);
-/// How often the VM is looked at for something that is over soon.
-const OUTSIDE_POLL_INTERVAL: Duration = Duration::from_millis(50);
-/// Bytes per second of a disk that is slow: a release takes some 15 s.
+/// Time between two checks of a condition outside the guest, which may hold only briefly.
+const CONDITION_POLL_INTERVAL: Duration = Duration::from_millis(50);
+/// The write limit of a slow disk in bytes per second. Writing a release takes about 15 s then.
 const SLOW_BYTES_PER_SECOND: u64 = 8 << 20;
-/// Between two attempts to reach the guest.
+/// Time between two attempts to reach the guest.
 const RETRY_INTERVAL: Duration = Duration::from_secs(1);
-/// How long one attempt may take while the guest boots: QEMU takes the connection at once, even if
-/// there is nobody behind it yet.
+/// The limit for one attempt while the guest boots. QEMU accepts the connection even before the
+/// listener runs, and no answer comes then.
 const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(15);
-/// For the answer to a push that ends the listener. A reboot swallows an answer without hanging up.
-const LAST_PUSH_TIMEOUT: Duration = Duration::from_secs(60);
-/// How long a guest may be busy with something else.
+/// The limit for the answer to a push that ends the listener. The guest may reboot without answering
+/// and without closing the connection.
+const FINAL_PUSH_TIMEOUT: Duration = Duration::from_secs(60);
+/// The time for which a push is repeated while the guest runs another Pattern.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(60);
-/// Between two reports of progress.
+/// Time between two progress reports.
 const PROGRESS_INTERVAL: Duration = Duration::from_secs(5);
 
-/// A VM, and how to talk to the updater in it.
+/// A VM and a push client for the updater in it.
 pub struct Guest<'a> {
     vm: Vm,
     client: PushClient,
     timeouts: Timeouts,
     cancel: &'a Cancel,
     progress: &'a dyn Fn(&str),
-    /// Whether a panic on the console is what is wanted.
-    panics: bool,
+    /// Whether a fatal error on the console is expected.
+    allows_panics: bool,
 }
 
 impl<'a> Guest<'a> {
-    /// Starts a machine and waits for its first answer. Returns its boot's id, too.
+    /// Starts a machine, waits for its first answer, and returns the guest and its boot ID.
     pub fn boot(
         machine: &Machine,
         dir: &Path,
@@ -66,8 +67,8 @@ impl<'a> Guest<'a> {
         let vm = Vm::start(&machine, dir, logs, None)?;
         let client = PushClient::new(vm.port().unwrap_or(PORT), key);
         let timeouts = Timeouts::new(machine.accel);
-        let mut guest = Self { vm, client, timeouts, cancel, progress, panics: false };
-        let boot = guest.wait(
+        let mut guest = Self { vm, client, timeouts, cancel, progress, allows_panics: false };
+        let boot = guest.wait_for_report(
             "waiting for the guest to boot",
             timeouts.boot,
             actions::boot_id(),
@@ -76,34 +77,37 @@ impl<'a> Guest<'a> {
         Ok((guest, boot))
     }
 
-    /// Sends a Pattern. Every Command must succeed.
+    /// Sends a Pattern and returns the report.
+    ///
+    /// # Errors
+    /// Fails if a Command fails.
     pub fn push(
         &mut self,
-        waiting: &'static str,
+        activity: &'static str,
         pattern: Pattern,
         mode: Mode,
     ) -> Result<Report, GuestError> {
-        self.push_within(waiting, pattern, mode, self.timeouts.push)
+        self.push_within(activity, pattern, mode, self.timeouts.push)
     }
 
     fn push_within(
         &mut self,
-        waiting: &'static str,
+        activity: &'static str,
         pattern: Pattern,
         mode: Mode,
         timeout: Duration,
     ) -> Result<Report, GuestError> {
-        let watch = Watch::new(waiting, timeout);
+        let watch = Watch::new(activity, timeout);
         let report = loop {
             match self.attempt(&watch, pattern.clone(), mode, timeout)? {
                 Ok(report) => break report,
-                // It still runs a Pattern whose answer we no longer waited for.
+                // The guest still runs an earlier Pattern whose push has timed out.
                 Err(PushError::Unavailable { .. }) if watch.start.elapsed() < BUSY_TIMEOUT => {
                     thread::sleep(RETRY_INTERVAL);
                 }
                 Err(source) => {
                     let console_tail = self.vm.console_tail(CONSOLE_TAIL_LINES);
-                    return Err(GuestError::Push { waiting, source, console_tail });
+                    return Err(GuestError::Push { activity, source, console_tail });
                 }
             }
         };
@@ -111,82 +115,96 @@ impl<'a> Guest<'a> {
         Ok(report)
     }
 
-    /// Sends a Pattern that may take the listener down before it has answered.
-    pub fn push_last(&mut self, waiting: &'static str, pattern: Pattern) -> Result<(), GuestError> {
-        match self.push_within(waiting, pattern, Mode::Change, LAST_PUSH_TIMEOUT) {
+    /// Sends a Pattern that may end the listener before the listener answers.
+    pub fn push_last(
+        &mut self,
+        activity: &'static str,
+        pattern: Pattern,
+    ) -> Result<(), GuestError> {
+        match self.push_within(activity, pattern, Mode::Change, FINAL_PUSH_TIMEOUT) {
             Err(GuestError::Push { source: source @ PushError::NoAnswer(_), .. }) => {
-                log::info!("{waiting}: {source}; that may be so");
+                log::info!(
+                    "{activity}: {source}; expected, because this push may end the listener"
+                );
                 Ok(())
             }
             other => other.map(drop),
         }
     }
 
-    /// Waits for another boot than `before`, and for its first answer. Returns its id.
+    /// Waits for the reboot after an update and for its first answer, and returns the new boot ID.
+    ///
+    /// `before` is the ID of the boot before the update.
     pub fn wait_for_reboot(&mut self, before: &str) -> Result<String, GuestError> {
         self.vm.console().expect_boot();
-        let waiting = "waiting for the update and the reboot";
-        let other = |report: &Report| boot_id(report).filter(|boot| boot != before);
-        self.wait(waiting, self.timeouts.update, actions::watch_update(), other)
+        let activity = "waiting for the update and the reboot";
+        let new_boot = |report: &Report| boot_id(report).filter(|boot| boot != before);
+        self.wait_for_report(activity, self.timeouts.update, actions::watch_update(), new_boot)
     }
 
-    /// Waits for another boot than `before`, whatever has caused it, and for its first answer. Returns
-    /// its id.
+    /// Waits for a reboot from any cause and for its first answer, and returns the new boot ID.
+    ///
+    /// `before` is the ID of the boot before the reboot.
     pub fn wait_for_boot(&mut self, before: &str) -> Result<String, GuestError> {
         self.vm.console().expect_boot();
-        let other = |report: &Report| boot_id(report).filter(|boot| boot != before);
-        let waiting = "waiting for the next boot";
-        self.wait(waiting, self.timeouts.boot + self.timeouts.update, actions::boot_id(), other)
+        let new_boot = |report: &Report| boot_id(report).filter(|boot| boot != before);
+        let activity = "waiting for the next boot";
+        let timeout = self.timeouts.boot + self.timeouts.update;
+        self.wait_for_report(activity, timeout, actions::boot_id(), new_boot)
     }
 
-    /// Waits until `found` finds something from outside of the guest, which is not asked: an update
-    /// takes its time in inactivity.
+    /// Calls `condition` until it returns a value, and returns the value.
+    ///
+    /// Nothing is sent to the guest, and the limit for inactivity does not apply, because a long
+    /// update prints nothing.
     pub fn wait_until<T>(
         &mut self,
-        waiting: &'static str,
-        mut found: impl FnMut(&mut Vm) -> Result<Option<T>, QmpError>,
+        activity: &'static str,
+        mut condition: impl FnMut(&mut Vm) -> Result<Option<T>, QmpError>,
     ) -> Result<T, GuestError> {
-        let watch = Watch::new(waiting, self.timeouts.update);
+        let watch = Watch::new(activity, self.timeouts.update);
         loop {
             self.check_alive(&watch)?;
-            match found(&mut self.vm).map_err(VmError::from)? {
-                Some(found) => return Ok(found),
+            match condition(&mut self.vm).map_err(VmError::from)? {
+                Some(value) => return Ok(value),
                 None if watch.start.elapsed() > watch.timeout => {
-                    return Err(self.timed_out(&watch, watch.limit()));
+                    return Err(self.timed_out(&watch, watch.limit_reached()));
                 }
-                None => thread::sleep(OUTSIDE_POLL_INTERVAL),
+                None => thread::sleep(CONDITION_POLL_INTERVAL),
             }
         }
     }
 
-    /// Has the guest write slowly, so that there is a middle in which it can be stopped: what it has
-    /// in its memory could else be on the disk within a blink.
-    pub fn write_slowly(&mut self) -> Result<(), GuestError> {
+    /// Limits the guest's write rate, so that a test can stop the guest in the middle of a write.
+    ///
+    /// Without a limit, the guest flushes its page cache too fast.
+    pub fn limit_write_rate(&mut self) -> Result<(), GuestError> {
         Ok(self.vm.qmp().limit_writes(BOOT_DISK, SLOW_BYTES_PER_SECOND).map_err(VmError::from)?)
     }
 
-    /// Whether the guest may panic from now on.
-    pub fn may_panic(&mut self, panics: bool) {
-        self.panics = panics;
+    /// Sets whether a fatal error on the console, such as a kernel panic, is expected from now on.
+    pub fn allow_panics(&mut self, allow: bool) {
+        self.allows_panics = allow;
         self.vm.console().expect_boot();
     }
 
-    /// Resets the machine, as its reset button does: what the guest had not yet written is lost.
+    /// Resets the machine as its reset button does. Data that the guest has not written yet is lost.
     pub fn reset(&mut self) -> Result<(), GuestError> {
         self.vm.qmp().reset().map_err(VmError::from)?;
         self.vm.console().expect_boot();
         Ok(())
     }
 
-    /// Ends QEMU by SIGKILL: a power cut for the guest.
+    /// Ends QEMU with SIGKILL, which is a power cut for the guest.
     pub fn kill(self) {
         drop(self);
     }
 
-    /// Powers off: by a push, else by the power button, else by force. Says what it took.
+    /// Powers off the guest by a push, then by the power button, then by killing QEMU. Returns a
+    /// description of the method that worked.
     pub fn power_off(mut self) -> Result<&'static str, GuestError> {
         match self.push_last("powering off", actions::power_off()) {
-            // It may be gone before its answer is.
+            // QEMU may exit before the answer arrives.
             Err(_) if self.vm.wait(Duration::ZERO).is_some() => {}
             other => other?,
         }
@@ -201,28 +219,28 @@ impl<'a> Guest<'a> {
         Ok("killed, because it did not power off")
     }
 
-    /// Asks until `found` finds something in a report.
-    fn wait(
+    /// Sends `pattern` until `find` returns a value from the report, and returns the value.
+    fn wait_for_report(
         &mut self,
-        waiting: &'static str,
+        activity: &'static str,
         timeout: Duration,
         pattern: Pattern,
-        found: impl Fn(&Report) -> Option<String>,
+        find: impl Fn(&Report) -> Option<String>,
     ) -> Result<String, GuestError> {
-        let mut watch = Watch::new(waiting, timeout);
+        let mut watch = Watch::new(activity, timeout);
         loop {
             match self.attempt(&watch, pattern.clone(), Mode::Check, ATTEMPT_TIMEOUT)? {
                 Ok(report) => {
                     self.check_results(&report)?;
-                    if let Some(found) = found(&report) {
-                        return Ok(found);
+                    if let Some(value) = find(&report) {
+                        return Ok(value);
                     }
-                    watch.answered(&report);
+                    watch.record_answer(&report);
                 }
-                Err(source) if source.is_temporary() => watch.last_error = source.to_string(),
+                Err(source) if source.is_temporary() => watch.last_attempt = source.to_string(),
                 Err(source) => {
                     let console_tail = self.vm.console_tail(CONSOLE_TAIL_LINES);
-                    return Err(GuestError::Push { waiting, source, console_tail });
+                    return Err(GuestError::Push { activity, source, console_tail });
                 }
             }
             self.check_limits(&watch)?;
@@ -230,7 +248,8 @@ impl<'a> Guest<'a> {
         }
     }
 
-    /// One push, with an eye on the VM: a guest that panics does not hang up.
+    /// Sends one push and watches the VM meanwhile, because a guest that panics leaves the connection
+    /// open.
     fn attempt(
         &mut self,
         watch: &Watch,
@@ -238,11 +257,11 @@ impl<'a> Guest<'a> {
         mode: Mode,
         timeout: Duration,
     ) -> Result<Result<Report, PushError>, GuestError> {
-        let (send, answer) = mpsc::channel();
+        let (sender, answer) = mpsc::channel();
         let client = self.client.clone();
-        // If we give up first, the thread ends by its own timeout, or when QEMU is gone.
+        // After an early return, the thread ends at its own timeout or when QEMU exits.
         thread::spawn(move || {
-            let _ = send.send(client.push(&pattern, mode, timeout));
+            let _ = sender.send(client.push(&pattern, mode, timeout));
         });
         loop {
             match answer.recv_timeout(VM_POLL_INTERVAL) {
@@ -256,20 +275,20 @@ impl<'a> Guest<'a> {
     }
 
     fn check_alive(&mut self, watch: &Watch) -> Result<(), GuestError> {
-        let waiting = watch.waiting;
+        let activity = watch.activity;
         if self.cancel.is_cancelled() {
-            return Err(GuestError::Cancelled(waiting));
+            return Err(GuestError::Cancelled(activity));
         }
-        let problem = if self.panics { self.vm.exit_report() } else { self.vm.problem() };
-        if let Some(what) = problem {
-            // What the console says after the first bad line explains it.
+        let problem = if self.allows_panics { self.vm.exit_report() } else { self.vm.problem() };
+        if let Some(problem) = problem {
+            // The lines after the first fatal line explain it.
             thread::sleep(RETRY_INTERVAL);
             let (after, console_tail) =
                 (watch.start.elapsed(), self.vm.console_tail(CONSOLE_TAIL_LINES));
-            return Err(GuestError::Failed { waiting, after, what, console_tail });
+            return Err(GuestError::Failed { activity, after, problem, console_tail });
         }
         if watch.progress_is_due() {
-            let line = self.vm.console().last_line().unwrap_or_else(|| "(nothing yet)".into());
+            let line = self.vm.console().last_line().unwrap_or_else(|| "(no output yet)".into());
             (self.progress)(&format!("{} s: {line}", watch.start.elapsed().as_secs()));
         }
         Ok(())
@@ -278,26 +297,26 @@ impl<'a> Guest<'a> {
     fn check_limits(&mut self, watch: &Watch) -> Result<(), GuestError> {
         self.check_alive(watch)?;
         let inactivity = self.vm.console().silent_for().min(watch.last_answer.elapsed());
-        let limit = if watch.start.elapsed() > watch.timeout {
-            watch.limit()
+        let reason = if watch.start.elapsed() > watch.timeout {
+            watch.limit_reached()
         } else if inactivity > self.timeouts.inactivity {
             format!(
-                "neither the console nor the listener said anything for {} s",
+                "no console output and no answer from the listener for {} s",
                 inactivity.as_secs()
             )
         } else {
             return Ok(());
         };
-        Err(self.timed_out(watch, limit))
+        Err(self.timed_out(watch, reason))
     }
 
-    fn timed_out(&mut self, watch: &Watch, limit: String) -> GuestError {
+    fn timed_out(&mut self, watch: &Watch, reason: String) -> GuestError {
         let state = self.vm.qmp().status().unwrap_or_else(|error| error.to_string());
         GuestError::TimedOut {
-            waiting: watch.waiting,
+            activity: watch.activity,
             after: watch.start.elapsed(),
-            why: format!("{limit} (QEMU's state of the machine: {state})"),
-            last_error: watch.last_error.clone(),
+            reason: format!("{reason} (machine state: {state})"),
+            last_attempt: watch.last_attempt.clone(),
             console_tail: self.vm.console_tail(CONSOLE_TAIL_LINES),
         }
     }
@@ -314,39 +333,41 @@ impl<'a> Guest<'a> {
     }
 }
 
-/// What is known while something is waited for.
+/// The state of one activity that has a time limit.
 struct Watch {
-    waiting: &'static str,
+    activity: &'static str,
     timeout: Duration,
     start: Instant,
     last_answer: Instant,
-    last_error: String,
+    /// A description of the last attempt's error or answer.
+    last_attempt: String,
     last_progress: std::cell::Cell<Instant>,
 }
 
 impl Watch {
-    fn new(waiting: &'static str, timeout: Duration) -> Self {
+    fn new(activity: &'static str, timeout: Duration) -> Self {
         let now = Instant::now();
         Self {
-            waiting,
+            activity,
             timeout,
             start: now,
             last_answer: now,
-            last_error: "no attempt was made".into(),
+            last_attempt: "no attempt was made".into(),
             last_progress: now.into(),
         }
     }
 
-    fn answered(&mut self, report: &Report) {
+    fn record_answer(&mut self, report: &Report) {
         self.last_answer = Instant::now();
         let outputs = report.results.iter().map(|r| format!("\n  > {}: {}", r.id, r.output.trim()));
-        self.last_error = format!("the guest's last answer:{}", outputs.collect::<String>());
+        self.last_attempt = format!("the guest's last answer:{}", outputs.collect::<String>());
     }
 
-    fn limit(&self) -> String {
-        format!("that is the limit of {} s", self.timeout.as_secs())
+    fn limit_reached(&self) -> String {
+        format!("the time limit is {} s", self.timeout.as_secs())
     }
 
+    /// Returns whether a progress report is due, and if so, starts the next interval.
     fn progress_is_due(&self) -> bool {
         let due = self.last_progress.get().elapsed() > PROGRESS_INTERVAL;
         if due {
@@ -367,7 +388,7 @@ mod tests {
     use protocol::pattern::Outcome;
 
     #[test]
-    fn the_boot_is_known_by_its_id() {
+    fn reads_boot_id_from_report() {
         let mut report = Report::default();
         assert_eq!(boot_id(&report), None);
         let (id, output) = (actions::BOOT_ID.to_owned(), "1234\n".to_owned());

@@ -1,4 +1,4 @@
-//! A machine as data, and the QEMU command line that makes it.
+//! The description of a machine and its translation to a QEMU command line.
 
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
@@ -7,85 +7,87 @@ use std::path::{Path, PathBuf};
 use crate::accel::Accel;
 use crate::firmware::Firmware;
 
-// Names within the VM's directory, which is QEMU's working directory: a socket's path has 108 bytes at
-// most (unix(7)), so absolute ones could be too long.
+// Names in the VM's directory, which is QEMU's working directory. They are relative because a
+// socket's path is limited to 108 bytes (unix(7)), which an absolute path may exceed.
 pub(crate) const QMP_SOCKET: &str = "qmp.sock";
 pub(crate) const TPM_SOCKET: &str = "tpm.sock";
 pub(crate) const TPM_STATE: &str = "tpm";
-/// Where QEMU has the disk that is booted: behind the PCI device with the id `boot-disk`.
+/// The path of the boot disk in QEMU's object tree: the back end of the PCI device `boot-disk`.
 pub(crate) const BOOT_DISK: &str = "/machine/peripheral/boot-disk/virtio-backend";
 pub(crate) const VARIABLES: &str = "variables.fd";
 
 /// The options of a raw disk, up to its path.
 const RAW_DISK: &[u8] = b"driver=raw,node-name=disk,discard=unmap,file.driver=file,file.filename=";
 
-/// What a machine boots.
+/// The software that a machine boots.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Boot {
-    /// This raw disk image, which it may write.
+    /// A raw disk image, which the machine can write.
     Disk(PathBuf),
-    /// This raw disk image, and every write to it is logged in this file, which must be there and
-    /// empty; see [`crate::replay`].
+    /// A raw disk image, with a log of all writes to it; see [`crate::replay`].
     Recorded {
         /// The image.
         disk: PathBuf,
-        /// The log.
+        /// The log, which must be an existing, empty file.
         log: PathBuf,
     },
-    /// This kernel alone, past all boot loaders, and once: it panics without a root.
+    /// A kernel without a boot loader and without a root file system. The machine ends when the kernel
+    /// panics.
     Kernel(PathBuf),
-    /// Nothing: the firmware is all that runs.
+    /// Nothing. Only the firmware runs.
     Nothing,
 }
 
-/// A machine to be started.
+/// A machine that can be started.
 #[derive(Debug, Clone)]
 pub struct Machine {
-    /// Its name in file names of logs: `uefi`.
+    /// The name in the file names of logs, such as `uefi`.
     pub name: String,
-    /// What it boots.
+    /// The software that it boots.
     pub boot: Boot,
-    /// What boots it.
+    /// The firmware.
     pub firmware: Firmware,
-    /// What runs it.
+    /// The accelerator.
     pub accel: Accel,
     /// Memory in MiB.
     pub memory: u32,
-    /// Virtual processors.
+    /// The number of virtual processors.
     pub cpus: u32,
     /// Whether it has a TPM 2.0.
     pub tpm: bool,
-    /// Configuration for the updater, JSON. The guest finds it in SMBIOS.
+    /// The updater's configuration in JSON, which the guest reads from SMBIOS.
     pub config: Option<String>,
-    /// A TCP port of the guest that is reachable at a port of our loopback.
+    /// A TCP port of the guest that is forwarded from a loopback port of the host.
     pub forward: Option<u16>,
 }
 
 impl Machine {
-    /// QEMU's arguments. The firmware's variables, the sockets and the TPM's state are in the
-    /// working directory.
+    /// Returns QEMU's arguments.
+    ///
+    /// The serial console is logged to `console` and the firmware's debug port to `debug_log`. The
+    /// firmware's variables, the sockets and the TPM's state are in the working directory.
     pub fn arguments(&self, console: &Path, debug_log: &Path) -> Vec<OsString> {
-        let mut line = Line::default();
-        // Nothing is there that is not named here, so that QEMU's defaults cannot change a test.
-        line.words(["-nodefaults", "-no-user-config", "-display", "none", "-vga", "std"]);
+        let mut line = CommandLine::default();
+        // Without default devices, a new version of QEMU cannot change the machine.
+        line.arguments(["-nodefaults", "-no-user-config", "-display", "none", "-vga", "std"]);
         line.option("-name", [format!("etchaos-testbed-{}", self.name)]);
         line.option("-m", [self.memory.to_string()]);
         line.option("-smp", [self.cpus.to_string()]);
         self.processor(&mut line);
         self.flash(&mut line);
         line.file_device("console", console);
-        line.words(["-serial", "chardev:console"]);
-        // SeaBIOS tells its story here alone.
+        line.arguments(["-serial", "chardev:console"]);
+        // SeaBIOS logs to this port only.
         line.file_device("debug", debug_log);
-        line.words(["-device", "isa-debugcon,iobase=0x402,chardev=debug"]);
-        line.words(["-device", "virtio-rng-pci"]);
+        line.arguments(["-device", "isa-debugcon,iobase=0x402,chardev=debug"]);
+        line.arguments(["-device", "virtio-rng-pci"]);
         line.option("-qmp", [format!("unix:{QMP_SOCKET}"), "server=on".into(), "wait=off".into()]);
-        self.medium(&mut line);
+        self.disk(&mut line);
         self.network(&mut line);
         if self.tpm {
-            line.words(["-chardev", &format!("socket,id=tpm,path={TPM_SOCKET}")]);
-            line.words(["-tpmdev", "emulator,id=tpm0,chardev=tpm"]);
-            line.words(["-device", "tpm-crb,tpmdev=tpm0"]);
+            line.arguments(["-chardev", &format!("socket,id=tpm,path={TPM_SOCKET}")]);
+            line.arguments(["-tpmdev", "emulator,id=tpm0,chardev=tpm"]);
+            line.arguments(["-device", "tpm-crb,tpmdev=tpm0"]);
         }
         if let Some(config) = &self.config {
             line.option("-smbios", ["type=11".into(), format!("value=etchaos={config}")]);
@@ -93,20 +95,20 @@ impl Machine {
         line.0
     }
 
-    fn processor(&self, line: &mut Line) {
+    fn processor(&self, line: &mut CommandLine) {
         match self.accel {
-            Accel::Kvm => line.words(["-accel", "kvm", "-cpu", "host"]),
-            Accel::Tcg => line.words(["-accel", "tcg,thread=multi", "-cpu", "max"]),
+            Accel::Kvm => line.arguments(["-accel", "kvm", "-cpu", "host"]),
+            Accel::Tcg => line.arguments(["-accel", "tcg,thread=multi", "-cpu", "max"]),
         }
     }
 
-    fn flash(&self, line: &mut Line) {
+    fn flash(&self, line: &mut CommandLine) {
         let flash = self.firmware.flash(self.accel);
         let smm = flash.as_ref().is_some_and(|flash| flash.smm);
-        line.words(["-machine", if smm { "q35,smm=on" } else { "q35,smm=off" }]);
+        line.arguments(["-machine", if smm { "q35,smm=on" } else { "q35,smm=off" }]);
         let Some(flash) = flash else { return };
         if flash.smm {
-            line.words(["-global", "driver=cfi.pflash01,property=secure,value=on"]);
+            line.arguments(["-global", "driver=cfi.pflash01,property=secure,value=on"]);
         }
         let unit = |unit: &str| ["if=pflash", "format=raw", unit].map(str::to_owned);
         let code = ["readonly=on".into(), format!("file={}", flash.code)];
@@ -114,14 +116,15 @@ impl Machine {
         line.option("-drive", unit("unit=1").into_iter().chain([format!("file={VARIABLES}")]));
     }
 
-    fn medium(&self, line: &mut Line) {
+    fn disk(&self, line: &mut CommandLine) {
         match &self.boot {
             Boot::Disk(disk) => {
                 line.raw("-blockdev", &[RAW_DISK, &quoted(disk.as_os_str())]);
-                line.words(["-device", "virtio-blk-pci,drive=disk,id=boot-disk,bootindex=0"]);
+                line.arguments(["-device", "virtio-blk-pci,drive=disk,id=boot-disk,bootindex=0"]);
             }
             Boot::Recorded { disk, log } => {
-                // Flushes are logged above these files; that they reach a disk of ours is not needed.
+                // The log driver records flushes before they reach these files, so the host need not
+                // flush the files.
                 line.raw(
                     "-blockdev",
                     &[
@@ -133,40 +136,47 @@ impl Machine {
                         &quoted(disk.as_os_str()),
                     ],
                 );
-                // QEMU joins neighbouring writes of up to 1024 pieces together (IOV_MAX); the log adds
-                // two, and then the write fails. Besides, what the guest asked for is to be seen.
+                // Without request-merging=off, QEMU merges adjacent writes into one of up to 1024
+                // buffers (IOV_MAX). The log driver adds two, and then the write fails. The log also
+                // has to show the guest's own requests.
                 let device =
                     "virtio-blk-pci,drive=disk,id=boot-disk,bootindex=0,request-merging=off";
-                line.words(["-device", device]);
+                line.arguments(["-device", device]);
             }
             Boot::Kernel(kernel) => {
-                // A panic is the end of a kernel without a root, and -no-reboot that of QEMU.
-                line.words(["-no-reboot", "-append", "console=ttyS0,115200 panic=-1", "-kernel"]);
+                // The kernel panics without a root file system and reboots, which ends QEMU.
+                line.arguments([
+                    "-no-reboot",
+                    "-append",
+                    "console=ttyS0,115200 panic=-1",
+                    "-kernel",
+                ]);
                 line.0.push(kernel.into());
             }
             Boot::Nothing => {}
         }
     }
 
-    fn network(&self, line: &mut Line) {
+    fn network(&self, line: &mut CommandLine) {
         let Some(port) = self.forward else { return };
-        // Port 0: the system chooses one that is free; QMP tells which.
-        line.words(["-netdev", &format!("user,id=net,hostfwd=tcp:127.0.0.1:0-:{port}")]);
-        // Without an option ROM: if the disk does not boot, no network boot hides it for minutes.
-        line.words(["-device", "virtio-net-pci,netdev=net,romfile="]);
+        // For port 0, the system chooses a free port, which QMP reports.
+        line.arguments(["-netdev", &format!("user,id=net,hostfwd=tcp:127.0.0.1:0-:{port}")]);
+        // An empty ROM disables network boot, which would delay the report of an unbootable disk by
+        // minutes.
+        line.arguments(["-device", "virtio-net-pci,netdev=net,romfile="]);
     }
 }
 
-/// A command line that grows.
+/// A command line under construction.
 #[derive(Default)]
-struct Line(Vec<OsString>);
+struct CommandLine(Vec<OsString>);
 
-impl Line {
-    fn words<const N: usize>(&mut self, words: [&str; N]) {
-        self.0.extend(words.map(OsString::from));
+impl CommandLine {
+    fn arguments<const N: usize>(&mut self, arguments: [&str; N]) {
+        self.0.extend(arguments.map(OsString::from));
     }
 
-    /// `-name part,part` with commas within a part doubled, which is QEMU's way to quote them.
+    /// Appends `name part,part`. Commas within a part are doubled, which is QEMU's quoting.
     fn option(&mut self, name: &str, parts: impl IntoIterator<Item = String>) {
         let quoted: Vec<Vec<u8>> = parts.into_iter().map(|part| quoted(part.as_ref())).collect();
         self.raw(name, &[&quoted.join(&b',')]);
@@ -206,8 +216,8 @@ mod tests {
     }
 
     fn arguments(machine: &Machine) -> String {
-        let words = machine.arguments("/logs/a,b.log".as_ref(), "/logs/debug.log".as_ref());
-        words.iter().map(|word| word.to_str().unwrap()).collect::<Vec<_>>().join(" ")
+        let arguments = machine.arguments("/logs/a,b.log".as_ref(), "/logs/debug.log".as_ref());
+        arguments.iter().map(|argument| argument.to_str().unwrap()).collect::<Vec<_>>().join(" ")
     }
 
     #[track_caller]
@@ -218,7 +228,7 @@ mod tests {
     }
 
     #[test]
-    fn secure_boot_under_tcg_has_smm_and_flash() {
+    fn uses_smm_for_secure_boot_under_tcg() {
         assert_has(
             &arguments(&machine()),
             &[
@@ -235,14 +245,14 @@ mod tests {
     }
 
     #[test]
-    fn secure_boot_under_kvm_has_no_smm() {
+    fn uses_no_smm_for_secure_boot_under_kvm() {
         let line = arguments(&Machine { accel: Accel::Kvm, ..machine() });
         assert_has(&line, &["q35,smm=off", "-accel kvm -cpu host", "/OVMF_CODE_4M.fd"]);
         assert!(!line.contains("property=secure"), "{line}");
     }
 
     #[test]
-    fn a_bios_has_no_flash_and_what_is_not_asked_for_is_not_there() {
+    fn adds_no_flash_for_bios_and_no_optional_devices() {
         let plain = Machine { firmware: Firmware::Bios, tpm: false, forward: None, ..machine() };
         let line = arguments(&plain);
         for part in ["pflash", "tpm", "netdev", "smbios"] {
@@ -251,7 +261,7 @@ mod tests {
     }
 
     #[test]
-    fn commas_are_doubled_in_paths_and_in_the_config() {
+    fn doubles_commas_in_paths_and_config() {
         let config = Some(r#"{"cdn":"http://10.0.2.2:1","reboot":"now"}"#.to_owned());
         let line = arguments(&Machine { config, ..machine() });
         assert_has(
@@ -265,7 +275,7 @@ mod tests {
     }
 
     #[test]
-    fn a_recorded_disk_lies_below_its_log() {
+    fn places_write_log_above_recorded_disk() {
         let boot = Boot::Recorded { disk: "/d,1".into(), log: "/l,1".into() };
         let line = arguments(&Machine { boot, ..machine() });
         assert_has(
@@ -280,7 +290,7 @@ mod tests {
     }
 
     #[test]
-    fn a_kernel_alone_ends_with_its_panic() {
+    fn ends_qemu_when_kernel_panics() {
         let line = arguments(&Machine { boot: Boot::Kernel("/k,1".into()), ..machine() });
         assert_has(&line, &["-no-reboot -append console=ttyS0,115200 panic=-1 -kernel /k,1"]);
     }

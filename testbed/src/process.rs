@@ -1,7 +1,7 @@
-//! Child processes that cannot outlive us.
+//! Child processes that cannot outlive the testbed.
 //!
-//! A VM that is left behind holds memory, ports and files until somebody finds it. So a child is
-//! killed when its [`Process`] is dropped, and by the kernel when we die without dropping anything.
+//! A VM that keeps running would hold memory, ports and files. So a child is killed when its
+//! [`Process`] is dropped, and the kernel kills it if the testbed is killed.
 
 use std::ffi::OsString;
 use std::fs::File;
@@ -13,10 +13,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-/// How often the end of a child is looked for.
+/// Time between two checks whether a child has exited.
 const POLL_INTERVAL: Duration = Duration::from_millis(50);
-/// How much of a child's own messages goes into an error.
-const LOG_TAIL: usize = 2000;
+/// The number of characters of a child's output that an exit report contains.
+const LOG_TAIL_CHARS: usize = 2000;
 
 /// A child process that could not be started.
 #[derive(Debug, thiserror::Error)]
@@ -29,20 +29,24 @@ pub struct StartError {
 
 /// A running child process.
 ///
-/// The kernel is asked for a SIGKILL at the death of the parent (`setpriv --pdeathsig`, see
-/// PR_SET_PDEATHSIG). It counts the *thread* that started the child as the parent, so every child
-/// has a thread that starts it and lives as long as it.
+/// `setpriv --pdeathsig` makes the kernel send SIGKILL to the child when its parent exits; see
+/// PR_SET_PDEATHSIG(2const). The parent in this sense is the *thread* that started the child, so each
+/// child has a thread that starts it and waits for it.
 pub struct Process {
     program: String,
     log: PathBuf,
     status: Arc<Mutex<Option<ExitStatus>>>,
-    /// Dropping it tells the thread to kill.
+    /// Makes the thread kill the child when dropped.
     stop: Option<mpsc::Sender<()>>,
-    keeper: Option<JoinHandle<()>>,
+    supervisor: Option<JoinHandle<()>>,
 }
 
 impl Process {
-    /// Starts `program` in the directory `cwd`, with its standard output and error in the file `log`.
+    /// Starts `program` in the directory `cwd` and writes its standard output and error to the file
+    /// `log`.
+    ///
+    /// A program that does not exist is no error here: setpriv exits and its message is in the exit
+    /// report.
     pub fn start(
         program: &str,
         arguments: &[OsString],
@@ -56,7 +60,8 @@ impl Process {
             .args(["--pdeathsig", "KILL", "--", program])
             .args(arguments)
             .current_dir(cwd)
-            // Ctrl-C in a terminal is for us; we end our children in order.
+            // Without a group of its own, the child would also receive SIGINT from Ctrl-C. The testbed
+            // ends its children itself, in the right order.
             .process_group(0)
             .stdin(Stdio::null())
             .stdout(output.try_clone().map_err(fail)?)
@@ -67,13 +72,13 @@ impl Process {
         let (stop, stopped) = mpsc::channel();
         let (started, outcome) = mpsc::channel();
         let shared = Arc::clone(&status);
-        let keeper = thread::Builder::new()
-            .name(format!("{program} keeper"))
+        let supervisor = thread::Builder::new()
+            .name(format!("{program} supervisor"))
             .spawn(move || match command.spawn() {
                 Ok(child) => {
-                    // Nobody listens only if the other side is gone, and then `stopped` says so.
+                    // If the receiver is gone, `stopped` is disconnected and the child is killed.
                     let _ = started.send(Ok(()));
-                    keep(child, &stopped, &shared);
+                    supervise(child, &stopped, &shared);
                 }
                 Err(error) => {
                     let _ = started.send(Err(error));
@@ -83,49 +88,49 @@ impl Process {
         match outcome.recv() {
             Ok(Ok(())) => {}
             Ok(Err(source)) => return Err(fail(source)),
-            Err(_) => return Err(fail(std::io::Error::other("its keeper thread ended early"))),
+            Err(_) => return Err(fail(std::io::Error::other("the supervisor thread ended early"))),
         }
         Ok(Self {
             program: program.into(),
             log: log.into(),
             status,
             stop: Some(stop),
-            keeper: Some(keeper),
+            supervisor: Some(supervisor),
         })
     }
 
-    /// How it ended, if it has.
-    pub fn exited(&self) -> Option<ExitStatus> {
+    /// Returns the exit status, or `None` while the child runs.
+    pub fn exit_status(&self) -> Option<ExitStatus> {
         *lock(&self.status)
     }
 
-    /// Waits for its end, at most this long.
+    /// Waits up to `timeout` for the child to exit, and returns its status if it did.
     pub fn wait(&self, timeout: Duration) -> Option<ExitStatus> {
         let start = Instant::now();
         loop {
-            match self.exited() {
+            match self.exit_status() {
                 None if start.elapsed() < timeout => thread::sleep(POLL_INTERVAL),
                 status => return status,
             }
         }
     }
 
-    /// How it ended and the last of what it said, for an error; nothing while it runs.
+    /// Returns the exit status and the end of the output, or `None` while the child runs.
     pub fn exit_report(&self) -> Option<String> {
-        let status = self.exited()?;
-        let said = std::fs::read_to_string(&self.log).unwrap_or_default();
-        let said = last_chars(said.trim(), LOG_TAIL);
-        let said = if said.is_empty() { "it said nothing" } else { said };
-        Some(format!("{} ended with {status}: {said}", self.program))
+        let status = self.exit_status()?;
+        let output = std::fs::read_to_string(&self.log).unwrap_or_default();
+        let output = last_chars(output.trim(), LOG_TAIL_CHARS);
+        let output = if output.is_empty() { "(no output)" } else { output };
+        Some(format!("{} ended with {status}: {output}", self.program))
     }
 
-    /// Kills it and waits for its end.
+    /// Kills the child and waits until it has exited.
     pub fn kill(&mut self) {
         drop(self.stop.take());
-        if let Some(keeper) = self.keeper.take()
-            && keeper.join().is_err()
+        if let Some(supervisor) = self.supervisor.take()
+            && supervisor.join().is_err()
         {
-            log::error!("the keeper thread of {} panicked", self.program);
+            log::error!("the supervisor thread of {} panicked", self.program);
         }
     }
 }
@@ -136,19 +141,19 @@ impl Drop for Process {
     }
 }
 
-/// Waits for the end of the child or of interest in it.
-fn keep(mut child: Child, stopped: &mpsc::Receiver<()>, status: &Mutex<Option<ExitStatus>>) {
+/// Waits until the child exits, or kills it when `stopped` is disconnected.
+fn supervise(mut child: Child, stopped: &mpsc::Receiver<()>, status: &Mutex<Option<ExitStatus>>) {
     loop {
         match child.try_wait() {
             Ok(None) => {}
-            Ok(ended) => {
-                *lock(status) = ended;
+            Ok(exited) => {
+                *lock(status) = exited;
                 return;
             }
-            Err(error) => log::error!("cannot ask for the state of {}: {error}", child.id()),
+            Err(error) => log::error!("cannot check whether process {} runs: {error}", child.id()),
         }
         if let Ok(()) | Err(RecvTimeoutError::Disconnected) = stopped.recv_timeout(POLL_INTERVAL) {
-            // It fails only if the child has ended by itself.
+            // This fails only if the child has already exited.
             let _ = child.kill();
             *lock(status) = child.wait().ok();
             return;
@@ -169,12 +174,12 @@ fn last_chars(text: &str, count: usize) -> &str {
 mod tests {
     use super::*;
 
-    fn shell(text: &str, dir: &Path) -> Process {
-        Process::start("sh", &["-c".into(), text.into()], dir, &dir.join("log")).unwrap()
+    fn shell(script: &str, dir: &Path) -> Process {
+        Process::start("sh", &["-c".into(), script.into()], dir, &dir.join("log")).unwrap()
     }
 
     #[test]
-    fn the_end_and_the_last_words_are_known() {
+    fn reports_exit_status_and_output() {
         let dir = tempfile::tempdir().unwrap();
         let child = shell("echo out; echo err >&2; exit 3", dir.path());
         assert_eq!(child.wait(Duration::from_secs(10)).unwrap().code(), Some(3));
@@ -183,7 +188,7 @@ mod tests {
     }
 
     #[test]
-    fn dropping_kills() {
+    fn kills_child_when_dropped() {
         let dir = tempfile::tempdir().unwrap();
         let child = shell("echo $$ >pid; exec sleep 1000", dir.path());
         let pid = loop {
@@ -192,13 +197,13 @@ mod tests {
                 _ => thread::sleep(POLL_INTERVAL),
             }
         };
-        assert!(child.exited().is_none());
+        assert!(child.exit_status().is_none());
         drop(child);
         assert!(!Path::new("/proc").join(pid.trim()).exists());
     }
 
     #[test]
-    fn a_program_that_is_not_there_is_seen_in_the_obituary() {
+    fn reports_missing_program_in_exit_report() {
         let dir = tempfile::tempdir().unwrap();
         let child = Process::start("no-such-program", &[], dir.path(), &dir.path().join("log"));
         let child = child.unwrap();
@@ -207,7 +212,7 @@ mod tests {
     }
 
     #[test]
-    fn tails_end_at_characters() {
+    fn cuts_tail_at_character_boundary() {
         assert_eq!(last_chars("aäö", 2), "äö");
         assert_eq!(last_chars("a", 2), "a");
         assert_eq!(last_chars("", 2), "");

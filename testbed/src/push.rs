@@ -10,62 +10,63 @@ use protocol::{Claims, KeyRing, PrivateKey};
 use serde_json::json;
 use ureq::Agent;
 
-/// The name of the source that the guest's configuration gives our key for.
+/// The name of the source in the guest's configuration that has the testbed's key.
 pub const SOURCE: &str = "testbed";
 /// The guest's port.
 pub const PORT: u16 = 4000;
-/// How long a token is good for. The updater takes one hour at most.
+/// The lifetime of a token in seconds. The updater accepts at most one hour.
 const TOKEN_SECONDS: u64 = 1800;
-/// A guest that is up answers the handshake at once.
+/// The limit for the connection. A guest that has booted accepts it within milliseconds.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
-/// A report with hundreds of packages in it takes 100 kB.
+/// The largest answer in bytes. A report with hundreds of packages takes 100 kB.
 const ANSWER_MAX: u64 = 8 << 20;
-/// How much of an answer that is no report is shown.
-const SHOWN_MAX: usize = 500;
+/// The number of characters of an answer that an error shows.
+const SHOWN_CHARS_MAX: usize = 500;
 
 /// A push that was not answered with a report.
 #[derive(Debug, thiserror::Error)]
 pub enum PushError {
-    /// Nobody answers, not yet or not any more. Worth another try.
+    /// The listener did not answer. Another attempt may succeed.
     #[error("no answer from the guest's listener: {0}")]
     NoAnswer(String),
-    /// The guest is up and says that it cannot answer now. Worth another try.
-    #[error("the guest's listener cannot answer now: status {status}: {said}")]
+    /// The listener cannot run the Pattern now. Another attempt may succeed.
+    #[error("the guest's listener is not available: status {status}: {body}")]
     Unavailable {
-        /// The status: 409 (another Pattern is running), 425 (only just booted), 429, 502 to 504.
+        /// The status: 409 (another Pattern is running), 425 (the guest has just booted), 429, or 502
+        /// to 504.
         status: u16,
         /// The body, shortened.
-        said: String,
+        body: String,
     },
-    /// The guest is up and refuses. It will do so again.
-    #[error("the guest's listener refuses the push: status {status}: {said}")]
-    Refused {
+    /// The listener rejected the push. Another attempt cannot succeed.
+    #[error("the guest's listener rejected the push: status {status}: {body}")]
+    Rejected {
         /// The status.
         status: u16,
         /// The body, shortened.
-        said: String,
+        body: String,
     },
-    /// The answer is no report.
-    #[error("the guest's listener answers, but not with a report: {why}; it said: {said}")]
-    Answer {
-        /// What the parser says.
-        why: String,
+    /// The answer is not a report.
+    #[error("the guest's listener sent an invalid report: {reason}; the answer was: {body}")]
+    InvalidReport {
+        /// The parser's error.
+        reason: String,
         /// The body, shortened.
-        said: String,
+        body: String,
     },
     /// The Pattern could not be signed.
-    #[error("the Pattern cannot be signed: {0}")]
+    #[error("cannot sign the Pattern: {0}")]
     Sign(#[from] TokenError),
 }
 
 impl PushError {
-    /// Whether another try may succeed.
+    /// Returns whether another attempt may succeed.
     pub fn is_temporary(&self) -> bool {
         matches!(self, Self::NoAnswer(_) | Self::Unavailable { .. })
     }
 }
 
-/// Sends Patterns to one guest.
+/// A client that sends Patterns to one guest.
 #[derive(Debug, Clone)]
 pub struct PushClient {
     agent: Agent,
@@ -74,23 +75,27 @@ pub struct PushClient {
 }
 
 impl PushClient {
-    /// A client for the listener at this port of our loopback, with the key that it trusts.
+    /// Creates a client for the listener at a loopback port of the host. `key` is a key that the
+    /// listener trusts.
     pub fn new(port: u16, key: PrivateKey) -> Self {
         let config = Agent::config_builder()
             .timeout_connect(Some(CONNECT_TIMEOUT))
             .http_status_as_error(false)
-            // A proxy of the environment would be asked for its own loopback.
+            // A proxy set in the environment would connect to its own loopback interface.
             .proxy(None)
-            // A guest that sends us elsewhere is a broken guest.
+            // The listener never redirects, so a redirect is an error.
             .max_redirects(0)
-            // A connection from before a reboot is dead without saying so.
+            // A reboot of the guest breaks open connections without closing them.
             .max_idle_connections(0)
             .build();
         let url = format!("http://127.0.0.1:{port}/etcha/v1/push/{SOURCE}");
         Self { agent: config.into(), url, key }
     }
 
-    /// Sends a Pattern and waits for the report, for as long as `timeout`.
+    /// Sends a Pattern and returns the report.
+    ///
+    /// # Errors
+    /// Fails if the Pattern cannot be signed, or if no report arrives within `timeout`.
     pub fn push(
         &self,
         pattern: &Pattern,
@@ -110,17 +115,21 @@ impl PushClient {
         let status = response.status().as_u16();
         let body = response.body_mut().with_config().limit(ANSWER_MAX).read_to_string();
         let body = body.map_err(|error| no_answer(&error))?;
-        let said = || body.trim().chars().take(SHOWN_MAX).collect();
+        let shown = || body.trim().chars().take(SHOWN_CHARS_MAX).collect();
         match status {
-            200 => serde_json::from_str(&body)
-                .map_err(|error| PushError::Answer { why: error.to_string(), said: said() }),
-            409 | 425 | 429 | 502..=504 => Err(PushError::Unavailable { status, said: said() }),
-            _ => Err(PushError::Refused { status, said: said() }),
+            200 => serde_json::from_str(&body).map_err(|error| PushError::InvalidReport {
+                reason: error.to_string(),
+                body: shown(),
+            }),
+            409 | 425 | 429 | 502..=504 => Err(PushError::Unavailable { status, body: shown() }),
+            _ => Err(PushError::Rejected { status, body: shown() }),
         }
     }
 
-    /// A new token for each push: the listener takes a `jti` once, and none that is as old as the
-    /// boot.
+    /// Returns a token for one push.
+    ///
+    /// Each push needs a new token, because the listener accepts a `jti` only once and rejects tokens
+    /// issued before the guest booted.
     fn token(&self, pattern: &Pattern, mode: Mode) -> Result<String, TokenError> {
         static COUNT: AtomicU64 = AtomicU64::new(0);
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
@@ -138,8 +147,10 @@ impl PushClient {
     }
 }
 
-/// What makes a guest listen to this key, update from this CDN, and trust manifests of these keys,
-/// too: JSON for the SMBIOS.
+/// Returns a configuration for the updater, in JSON.
+///
+/// With it, the guest accepts pushes signed with `key`, updates from the CDN at `cdn_port` of the host,
+/// and also trusts manifests signed with a key in `trusted`.
 pub fn guest_config(key: &PrivateKey, cdn_port: u16, trusted: &KeyRing) -> String {
     let mut config = json!({
         "cdn": format!("http://10.0.2.2:{cdn_port}"),
@@ -157,14 +168,14 @@ pub fn guest_config(key: &PrivateKey, cdn_port: u16, trusted: &KeyRing) -> Strin
 }
 
 fn no_answer(error: &ureq::Error) -> PushError {
-    let why = match error {
-        ureq::Error::Timeout(which) => format!("timeout ({which})"),
+    let reason = match error {
+        ureq::Error::Timeout(phase) => format!("timeout ({phase})"),
         ureq::Error::Io(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
-            "it hung up".into()
+            "the connection was closed".into()
         }
         error => error.to_string(),
     };
-    PushError::NoAnswer(why)
+    PushError::NoAnswer(reason)
 }
 
 #[cfg(test)]
@@ -183,18 +194,18 @@ mod tests {
         Pattern { run: vec![Entry::Command(Box::new(command))], ..Pattern::default() }
     }
 
-    /// A listener that gives these answers, one a connection, and tells what it was sent: the
-    /// request line and the body.
-    fn guest(answers: Vec<String>) -> (u16, mpsc::Receiver<(String, String)>) {
+    /// Starts a listener that sends one of `answers` per connection. Returns its port and a receiver of
+    /// the request lines and bodies.
+    fn listener(answers: Vec<String>) -> (u16, mpsc::Receiver<(String, String)>) {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let port = listener.local_addr().unwrap().port();
-        let (send, requests) = mpsc::channel();
+        let (sender, requests) = mpsc::channel();
         thread::spawn(move || {
             for answer in answers {
                 let (mut stream, _) = listener.accept().unwrap();
                 let mut reader = BufReader::new(stream.try_clone().unwrap());
-                let (mut first, mut length) = (String::new(), 0);
-                reader.read_line(&mut first).unwrap();
+                let (mut request_line, mut length) = (String::new(), 0);
+                reader.read_line(&mut request_line).unwrap();
                 loop {
                     let mut line = String::new();
                     reader.read_line(&mut line).unwrap();
@@ -208,7 +219,7 @@ mod tests {
                 }
                 let mut body = vec![0; length];
                 reader.read_exact(&mut body).unwrap();
-                let _ = send.send((first, String::from_utf8(body).unwrap()));
+                let _ = sender.send((request_line, String::from_utf8(body).unwrap()));
                 stream.write_all(answer.as_bytes()).unwrap();
             }
         });
@@ -220,36 +231,36 @@ mod tests {
     }
 
     fn push(answer: String) -> Result<Report, PushError> {
-        let (port, _requests) = guest(vec![answer]);
+        let (port, _requests) = listener(vec![answer]);
         let client = PushClient::new(port, PrivateKey::generate());
         client.push(&pattern(), Mode::Change, TIMEOUT)
     }
 
     #[test]
-    fn a_signed_pattern_is_sent_and_the_report_comes_back() {
+    fn sends_signed_pattern_and_returns_report() {
         let key = PrivateKey::generate();
         let report = r#"{"results":[{"id":"x","outcome":"failed","output":"no"}],"new":1}"#;
-        let (port, requests) = guest(vec![answer("200 OK", report), answer("200 OK", report)]);
+        let (port, requests) = listener(vec![answer("200 OK", report), answer("200 OK", report)]);
         let client = PushClient::new(port, key.clone());
         let report = client.push(&pattern(), Mode::Check, TIMEOUT).unwrap();
         assert_eq!(report.failures().next().unwrap().output, "no");
         client.push(&pattern(), Mode::Change, TIMEOUT).unwrap();
 
-        let (first, token) = requests.recv().unwrap();
-        assert!(first.starts_with("POST /etcha/v1/push/testbed "), "{first}");
+        let (request_line, token) = requests.recv().unwrap();
+        assert!(request_line.starts_with("POST /etcha/v1/push/testbed "), "{request_line}");
         let claims = token::verify(&token, &key.public().clone().into()).unwrap();
         assert_eq!(claims.etcha_pattern.as_ref().unwrap().pattern().unwrap(), pattern());
         assert!(claims.exp.unwrap() - claims.iat.unwrap() <= 3600);
         assert_eq!(claims.etchaos_mode, Some(Mode::Check));
-        let (first, again) = requests.recv().unwrap();
-        assert!(first.starts_with("POST /etcha/v1/push/testbed "), "{first}");
-        let again = token::verify(&again, &key.public().clone().into()).unwrap();
-        assert_ne!(claims.jti, again.jti);
-        assert_eq!(again.etchaos_mode, Some(Mode::Change));
+        let (request_line, token) = requests.recv().unwrap();
+        assert!(request_line.starts_with("POST /etcha/v1/push/testbed "), "{request_line}");
+        let second = token::verify(&token, &key.public().clone().into()).unwrap();
+        assert_ne!(claims.jti, second.jti);
+        assert_eq!(second.etchaos_mode, Some(Mode::Change));
     }
 
     #[test]
-    fn a_refusal_is_final_and_says_why() {
+    fn treats_rejection_as_final_and_shows_body() {
         for status in
             ["401 Unauthorized", "404 Not Found", "500 Internal Server Error", "302 Found"]
         {
@@ -260,7 +271,7 @@ mod tests {
     }
 
     #[test]
-    fn a_busy_guest_is_asked_again() {
+    fn treats_busy_statuses_as_temporary() {
         for status in
             ["409 Conflict", "425 Too Early", "503 Service Unavailable", "429 Too Many Requests"]
         {
@@ -269,26 +280,26 @@ mod tests {
     }
 
     #[test]
-    fn an_answer_that_is_no_report_is_shown() {
+    fn shows_answer_that_is_not_a_report() {
         let error = push(answer("200 OK", "<html>")).unwrap_err();
         assert!(!error.is_temporary() && error.to_string().contains("<html>"), "{error}");
     }
 
     #[test]
-    fn no_listener_a_hang_up_and_a_cut_answer_are_no_answers() {
+    fn reports_closed_port_and_truncated_answers_as_no_answer() {
         let closed = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
         let client = PushClient::new(closed, PrivateKey::generate());
         let error = client.push(&pattern(), Mode::Check, TIMEOUT).unwrap_err();
         assert!(matches!(error, PushError::NoAnswer(_)), "{error}");
-        for cut in ["", "HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n{"] {
-            let error = push(cut.into()).unwrap_err();
+        for truncated in ["", "HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n{"] {
+            let error = push(truncated.into()).unwrap_err();
             assert!(matches!(error, PushError::NoAnswer(_)), "{error}");
         }
     }
 
     #[test]
-    fn times_out() {
-        // Accepted by the system's queue, answered by nobody.
+    fn times_out_without_answer() {
+        // The kernel accepts the connection into its backlog, but no answer is sent.
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let port = listener.local_addr().unwrap().port();
         let client = PushClient::new(port, PrivateKey::generate());
@@ -297,7 +308,7 @@ mod tests {
     }
 
     #[test]
-    fn the_guest_is_told_the_public_key_alone() {
+    fn guest_config_contains_public_key() {
         let key = PrivateKey::generate();
         let config: serde_json::Value =
             serde_json::from_str(&guest_config(&key, 8080, &KeyRing::default())).unwrap();

@@ -1,4 +1,5 @@
-//! QEMU's machine protocol (QMP): lines of JSON on a Unix socket, as QEMU's `qmp-spec` says.
+//! A client for QEMU's machine protocol (QMP): lines of JSON on a Unix socket, as specified in QEMU's
+//! `qmp-spec`.
 
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::os::unix::net::UnixStream;
@@ -6,52 +7,52 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-/// QEMU answers at once, unless the machine under it is busy.
+/// The limit for an answer. QEMU answers within milliseconds unless the host is busy.
 const TIMEOUT: Duration = Duration::from_secs(30);
-/// Longest line that is read.
+/// The length of the longest line that is read, in bytes.
 const LINE_MAX: u64 = 1 << 20;
-/// Events that may come between a command and its answer. Unknown ones are fine: they are skipped.
+/// The number of events that are skipped between a command and its answer.
 const EVENTS_MAX: usize = 1000;
 
-/// A conversation with QEMU that went wrong.
+/// A QMP command that failed.
 #[derive(Debug, thiserror::Error)]
 pub enum QmpError {
-    /// The socket.
+    /// The connection failed.
     #[error("QMP {command:?}: the connection to QEMU failed: {source}")]
     Io {
-        /// The command that was sent.
+        /// The command.
         command: String,
-        /// What happened.
+        /// The cause.
         source: io::Error,
     },
-    /// Not what the protocol allows.
+    /// QEMU sent a message that the protocol does not allow here.
     #[error("QMP {command:?}: expected {expected}, found {found}")]
     Protocol {
-        /// The command that was sent.
+        /// The command.
         command: String,
-        /// What should have come.
+        /// The expected message.
         expected: &'static str,
-        /// What came.
+        /// The message that QEMU sent, shortened.
         found: String,
     },
-    /// QEMU refused.
-    #[error("QMP {command:?}: QEMU says: {why}")]
-    Refused {
-        /// The command that was sent.
+    /// QEMU rejected the command.
+    #[error("QMP {command:?}: QEMU rejected the command: {reason}")]
+    Rejected {
+        /// The command.
         command: String,
-        /// QEMU's words.
-        why: String,
+        /// QEMU's error description.
+        reason: String,
     },
 }
 
-/// A connection in command mode.
+/// A QMP connection in command mode.
 #[derive(Debug)]
 pub struct Qmp {
     stream: BufReader<UnixStream>,
 }
 
 impl Qmp {
-    /// Takes a new connection through the greeting.
+    /// Reads the greeting on a new connection and switches the connection to command mode.
     pub fn new(stream: UnixStream) -> Result<Self, QmpError> {
         let command = "qmp_capabilities";
         stream
@@ -77,8 +78,8 @@ impl Qmp {
         for _ in 0..EVENTS_MAX {
             let mut message = self.read(command)?;
             if let Some(error) = message.get("error") {
-                let why = error["desc"].as_str().unwrap_or("no reason").to_owned();
-                return Err(QmpError::Refused { command: command.into(), why });
+                let reason = error["desc"].as_str().unwrap_or("no reason given").to_owned();
+                return Err(QmpError::Rejected { command: command.into(), reason });
             }
             if let Some(answer) = message.get_mut("return") {
                 return Ok(answer.take());
@@ -87,11 +88,13 @@ impl Qmp {
                 return Err(protocol(command, "an answer or an event", &message));
             }
         }
-        Err(protocol(command, "an answer", &json!("events without end")))
+        Err(protocol(command, "an answer", &json!("too many events")))
     }
 
-    /// The port of the host that QEMU forwards to `guest_port`. It was chosen by the system, so that
-    /// nobody else can have taken it in between.
+    /// Returns the port of the host that QEMU forwards to `guest_port`.
+    ///
+    /// The system chose the port when QEMU opened it, so that no other process can take the port
+    /// before QEMU does.
     pub fn forwarded_port(&mut self, guest_port: u16) -> Result<u16, QmpError> {
         let command = "human-monitor-command";
         let answer = self.execute(command, json!({"command-line": "info usernet"}))?;
@@ -110,25 +113,24 @@ impl Qmp {
         self.execute("system_reset", json!({})).map(drop)
     }
 
-    /// How many bytes the machine has written to its disks since QEMU started.
-    pub fn written(&mut self) -> Result<u64, QmpError> {
+    /// Returns the number of bytes that the machine has written to its disks since QEMU started.
+    pub fn bytes_written(&mut self) -> Result<u64, QmpError> {
         let command = "query-blockstats";
         let answer = self.execute(command, json!({}))?;
         let disks = answer.as_array().ok_or_else(|| protocol(command, "a list", &answer))?;
         Ok(disks.iter().filter_map(|disk| disk["stats"]["wr_bytes"].as_u64()).sum())
     }
 
-    /// Lets the machine write no more than this many bytes per second to the disk at this
-    /// place in QEMU's tree of objects.
-    pub fn limit_writes(&mut self, disk: &str, per_second: u64) -> Result<(), QmpError> {
+    /// Limits the write rate of a disk. `disk` is a path in QEMU's object tree.
+    pub fn limit_writes(&mut self, disk: &str, bytes_per_second: u64) -> Result<(), QmpError> {
         let limits = json!({
-            "id": disk, "bps": 0, "bps_rd": 0, "bps_wr": per_second,
+            "id": disk, "bps": 0, "bps_rd": 0, "bps_wr": bytes_per_second,
             "iops": 0, "iops_rd": 0, "iops_wr": 0,
         });
         self.execute("block_set_io_throttle", limits).map(drop)
     }
 
-    /// What the machine is doing: `running`, `shutdown`, `internal-error` …
+    /// Returns the state of the machine, such as `running`, `shutdown` or `internal-error`.
     pub fn status(&mut self) -> Result<String, QmpError> {
         let answer = self.execute("query-status", json!({}))?;
         match answer["status"].as_str() {
@@ -142,7 +144,10 @@ impl Qmp {
         let mut line = String::new();
         let count = self.stream.by_ref().take(LINE_MAX).read_line(&mut line).map_err(io)?;
         if count == 0 {
-            return Err(io(io::Error::new(io::ErrorKind::UnexpectedEof, "QEMU hung up")));
+            return Err(io(io::Error::new(
+                io::ErrorKind::UnexpectedEof,
+                "QEMU closed the connection",
+            )));
         }
         serde_json::from_str(&line).map_err(|_| protocol(command, "JSON", &json!(line)))
     }
@@ -153,11 +158,12 @@ fn protocol(command: &str, expected: &'static str, found: &Value) -> QmpError {
     QmpError::Protocol { command: command.to_owned(), expected, found }
 }
 
-/// `TCP[HOST_FORWARD]  14  127.0.0.1 34837  10.0.2.15  4000  0  0`
+/// Finds the port of the host that is forwarded to `guest_port` in the output of `info usernet`, which
+/// has lines such as `TCP[HOST_FORWARD]  14  127.0.0.1 34837  10.0.2.15  4000  0  0`.
 fn port_in(table: &str, guest_port: u16) -> Option<u16> {
     table.lines().find_map(|line| {
-        let words: Vec<&str> = line.split_whitespace().collect();
-        match words[..] {
+        let columns: Vec<&str> = line.split_whitespace().collect();
+        match columns[..] {
             ["TCP[HOST_FORWARD]", _, _, host, _, guest, ..] if guest == guest_port.to_string() => {
                 host.parse().ok()
             }
@@ -173,8 +179,9 @@ mod tests {
 
     const GREETING: &str = r#"{"QMP": {"version": {}, "capabilities": []}}"#;
 
-    /// Plays QEMU: for each line that it gets, it says the next of `answers`.
-    fn qemu(greeting: &'static str, answers: &'static [&'static str]) -> Result<Qmp, QmpError> {
+    /// Connects to a fake QEMU that sends `greeting` and then one of `answers` for each line that it
+    /// receives.
+    fn connect(greeting: &'static str, answers: &'static [&'static str]) -> Result<Qmp, QmpError> {
         let (ours, theirs) = UnixStream::pair().unwrap();
         thread::spawn(move || {
             let mut reader = BufReader::new(theirs.try_clone().unwrap());
@@ -192,35 +199,36 @@ mod tests {
     }
 
     #[test]
-    fn unknown_events_between_a_command_and_its_answer_are_skipped() {
+    fn skips_unknown_events_before_answer() {
         let answers = &[
             r#"{"return": {}}"#,
             "{\"event\": \"NEW_THING\", \"data\": 1}\n{\"event\": \"STOP\"}\n{\"return\": {\"status\": \"running\"}}",
         ];
-        assert_eq!(qemu(GREETING, answers).unwrap().status().unwrap(), "running");
+        assert_eq!(connect(GREETING, answers).unwrap().status().unwrap(), "running");
     }
 
     #[test]
-    fn refusals_and_nonsense_are_errors_that_name_the_command() {
-        let refusal = r#"{"error": {"class": "CommandNotFound", "desc": "no such command"}}"#;
-        let answers: &[&str] = Box::leak(Box::new([r#"{"return": {}}"#, refusal, "[]", "x"]));
-        let mut qmp = qemu(GREETING, answers).unwrap();
+    fn names_command_in_errors() {
+        let rejection = r#"{"error": {"class": "CommandNotFound", "desc": "no such command"}}"#;
+        let answers: &[&str] = Box::leak(Box::new([r#"{"return": {}}"#, rejection, "[]", "x"]));
+        let mut qmp = connect(GREETING, answers).unwrap();
         let error = qmp.power_button().unwrap_err().to_string();
-        assert_eq!(error, r#"QMP "system_powerdown": QEMU says: no such command"#);
+        let expected = r#"QMP "system_powerdown": QEMU rejected the command: no such command"#;
+        assert_eq!(error, expected);
         assert!(matches!(qmp.status().unwrap_err(), QmpError::Protocol { .. }));
         assert!(matches!(qmp.status().unwrap_err(), QmpError::Protocol { .. }));
         assert!(matches!(qmp.status().unwrap_err(), QmpError::Io { .. }));
-        assert!(qemu("{}", &[]).unwrap_err().to_string().contains("QEMU's greeting"));
+        assert!(connect("{}", &[]).unwrap_err().to_string().contains("QEMU's greeting"));
     }
 
     #[test]
-    fn the_forwarded_port_is_read_from_the_table() {
+    fn reads_forwarded_port_from_table() {
         let answers = &[
             r#"{"return": {}}"#,
             r#"{"return": "Hub -1 (net):\r\n  Protocol[State]    FD  Source Address  Port   Dest. Address  Port RecvQ SendQ\r\n  TCP[HOST_FORWARD]  14       127.0.0.1 34837       10.0.2.15  4000     0     0\r\n"}"#,
             r#"{"return": "Hub -1 (net):\r\n"}"#,
         ];
-        let mut qmp = qemu(GREETING, answers).unwrap();
+        let mut qmp = connect(GREETING, answers).unwrap();
         assert_eq!(qmp.forwarded_port(4000).unwrap(), 34837);
         assert!(qmp.forwarded_port(4000).is_err());
     }

@@ -1,5 +1,5 @@
-//! Termination signals: the first one requests a stop, so that the VM and the work directory are
-//! cleaned up; the exit code then says which signal it was.
+//! Termination signals. A signal requests a stop, so that the VM and the work directory are cleaned
+//! up, and the first one determines the exit code.
 
 use std::io;
 use std::sync::Arc;
@@ -65,7 +65,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn reads_the_mask_of_ignored_signals() {
+    fn reads_mask_of_ignored_signals() {
         let status = "Name:\tx\nSigIgn:\t0000000000000001\nSigCgt:\t0000000000004002\n";
         assert!(is_ignored(status, SIGHUP));
         assert!(!is_ignored(status, SIGINT) && !is_ignored("", SIGHUP));

@@ -119,7 +119,7 @@ impl<'a> Host<'a> {
         recording: Option<&Path>,
     ) -> Result<Self, ScenarioError> {
         let (mut guest, boot) = environment.boot(name, firmware, recording)?;
-        guest.write_slowly()?;
+        guest.limit_write_rate()?;
         Ok(Self { environment, guest, boot })
     }
 
@@ -146,7 +146,7 @@ impl<'a> Host<'a> {
     pub fn reset_after(&mut self, bytes: u64) -> Result<(), ScenarioError> {
         let mut end = None;
         self.guest.wait_until("waiting for the update to write", |vm| {
-            let written = vm.qmp().written()?;
+            let written = vm.qmp().bytes_written()?;
             let end = *end.get_or_insert(written + bytes);
             Ok((written >= end).then_some(()))
         })?;

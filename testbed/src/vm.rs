@@ -1,4 +1,4 @@
-//! A running VM: QEMU, its TPM, its console, its monitor.
+//! A running VM: QEMU, its TPM, its console, and its monitor.
 
 use std::fs::{self, File};
 use std::io;
@@ -14,33 +14,33 @@ use crate::machine::{Machine, QMP_SOCKET, TPM_SOCKET, TPM_STATE, VARIABLES};
 use crate::process::{Process, StartError};
 use crate::qmp::{Qmp, QmpError};
 
-/// QEMU and swtpm open their sockets within a second; a loaded host may take longer.
+/// The limit for opening a socket. QEMU and swtpm take less than a second; a busy host takes longer.
 const SOCKET_TIMEOUT: Duration = Duration::from_secs(30);
-/// A QEMU that hung up ends within milliseconds.
+/// The limit for QEMU to exit after it has closed its monitor. It takes milliseconds.
 const EXIT_TIMEOUT: Duration = Duration::from_secs(2);
-/// How often a socket is looked for.
+/// Time between two checks for a socket.
 const POLL_INTERVAL: Duration = Duration::from_millis(50);
 
-/// A VM that could not be started.
+/// A VM that could not be started or controlled.
 #[derive(Debug, thiserror::Error)]
 pub enum VmError {
-    /// A program.
+    /// A program could not be started.
     #[error(transparent)]
     Start(#[from] StartError),
-    /// A file.
-    #[error("cannot {doing} {}: {source}", path.display())]
+    /// A file operation failed.
+    #[error("cannot {operation} {}: {source}", path.display())]
     File {
-        /// What was being done.
-        doing: &'static str,
-        /// With which file.
+        /// The operation.
+        operation: &'static str,
+        /// The file.
         path: PathBuf,
-        /// What happened.
+        /// The cause.
         source: io::Error,
     },
-    /// A program that ended at once.
+    /// A program exited during the start. Contains its exit report.
     #[error("{0}")]
-    Ended(String),
-    /// A program that does not open its socket.
+    Exited(String),
+    /// A program did not open its socket.
     #[error("{program} did not open {socket:?} within {} s", SOCKET_TIMEOUT.as_secs())]
     Socket {
         /// The program.
@@ -48,14 +48,14 @@ pub enum VmError {
         /// The name of the socket in the VM's directory.
         socket: &'static str,
     },
-    /// The monitor.
+    /// A command to the monitor failed.
     #[error(transparent)]
     Qmp(#[from] QmpError),
 }
 
-/// A running VM. It is killed when this is dropped.
+/// A running VM. Dropping it kills QEMU and swtpm.
 pub struct Vm {
-    // Dropped in this order: QEMU goes first, or it would complain about its TPM.
+    // Fields are dropped in this order. QEMU has to exit before swtpm, or it reports a lost TPM.
     qemu: Process,
     _swtpm: Option<Process>,
     console: Console,
@@ -65,8 +65,10 @@ pub struct Vm {
 }
 
 impl Vm {
-    /// Starts a machine. `dir` is a new directory of its own; in `logs` there will be
-    /// `console-NAME.log` and the programs' own words.
+    /// Starts a machine.
+    ///
+    /// Creates `dir` for its sockets and state, and writes `console-NAME.log`, `firmware-NAME.log` and
+    /// the output of the programs to `logs`. `sink` receives the console output as well.
     pub fn start(
         machine: &Machine,
         dir: &Path,
@@ -75,7 +77,7 @@ impl Vm {
     ) -> Result<Self, VmError> {
         let logs = file("find the directory", logs, fs::canonicalize(logs))?;
         let log = |kind: &str| logs.join(format!("{kind}-{}.log", machine.name));
-        file("make the directory", dir, fs::create_dir(dir))?;
+        file("create the directory", dir, fs::create_dir(dir))?;
         if let Some(flash) = machine.firmware.flash(machine.accel) {
             let copy = fs::copy(&flash.variables, dir.join(VARIABLES));
             file("copy the firmware's variables", flash.variables.as_ref(), copy)?;
@@ -83,52 +85,54 @@ impl Vm {
         let swtpm = machine.tpm.then(|| start_tpm(dir, &log("swtpm"))).transpose()?;
 
         let (console_log, debug_log) = (log("console"), log("firmware"));
-        // An older run's file must not be taken for this console.
+        // Truncate the file, so that the console of an earlier run is not read as this one.
         file("write", &console_log, File::create(&console_log))?;
         let console = Console::follow(&console_log, sink);
         let console = file("follow the console", &console_log, console)?;
         let arguments = machine.arguments(&console_log, &debug_log);
         let qemu = Process::start("qemu-system-x86_64", &arguments, dir, &log("qemu"))?;
         let stream = connect("QEMU", dir, QMP_SOCKET, &qemu)?;
-        let (qmp, port) = monitor(stream, machine).map_err(|error| {
-            // QEMU opens its socket before it knows whether the accelerator works.
+        let (qmp, port) = open_monitor(stream, machine).map_err(|error| {
+            // QEMU opens its socket before it initializes the accelerator, which may fail.
             qemu.wait(EXIT_TIMEOUT);
-            qemu.exit_report().map_or(error.into(), VmError::Ended)
+            qemu.exit_report().map_or(error.into(), VmError::Exited)
         })?;
         Ok(Self { qemu, _swtpm: swtpm, console, debug_log, qmp, port })
     }
 
-    /// Its console.
+    /// Returns the console.
     pub fn console(&self) -> &Console {
         &self.console
     }
 
-    /// QEMU's monitor.
+    /// Returns the connection to QEMU's monitor.
     pub fn qmp(&mut self) -> &mut Qmp {
         &mut self.qmp
     }
 
-    /// The port of our loopback that leads to the guest's, if one was asked for.
+    /// Returns the loopback port of the host that is forwarded to [`Machine::forward`], if that is
+    /// set.
     pub fn port(&self) -> Option<u16> {
         self.port
     }
 
-    /// What went wrong with it, if anything: QEMU ended, or the console says so.
+    /// Returns the exit report if QEMU has exited, or else the first fatal error on the console.
     pub fn problem(&self) -> Option<String> {
         self.qemu.exit_report().or_else(|| self.console.problem())
     }
 
-    /// Waits for QEMU to end; says how it did, if it did. A guest that powers off is a success.
+    /// Waits up to `timeout` for QEMU to exit, and returns its status if it did. The status is a
+    /// success if the guest has powered off.
     pub fn wait(&self, timeout: Duration) -> Option<ExitStatus> {
         self.qemu.wait(timeout)
     }
 
-    /// How QEMU ended and the last of what it said, if it has ended.
+    /// Returns QEMU's exit status and the end of its output, or `None` while it runs.
     pub fn exit_report(&self) -> Option<String> {
         self.qemu.exit_report()
     }
 
-    /// The last lines of the console for an error; of the firmware's log, if the console is empty.
+    /// Returns the last lines of the console, or of the firmware's log if the console is empty.
     pub fn console_tail(&self, lines: usize) -> String {
         let tail = self.console.tail(lines);
         if !tail.is_empty() {
@@ -138,24 +142,26 @@ impl Vm {
         let log = String::from_utf8_lossy(&log);
         let all: Vec<String> = log.lines().map(str::to_owned).collect();
         let tail = &all[all.len().saturating_sub(lines)..];
-        let title = "the console is empty; the firmware's last lines";
+        let title = "the console is empty; the last lines of the firmware's log";
         section(title, &self.debug_log, tail)
     }
 }
 
+/// Formats `lines` below a title with the path of their file.
 fn section(title: &str, path: &Path, lines: &[String]) -> String {
     let lines: String = lines.iter().map(|line| format!("\n  | {line}")).collect();
     format!("{title} ({}):{lines}", path.display())
 }
 
-fn monitor(stream: UnixStream, machine: &Machine) -> Result<(Qmp, Option<u16>), QmpError> {
+/// Connects to the monitor and finds the forwarded port.
+fn open_monitor(stream: UnixStream, machine: &Machine) -> Result<(Qmp, Option<u16>), QmpError> {
     let mut qmp = Qmp::new(stream)?;
     let port = machine.forward.map(|port| qmp.forwarded_port(port)).transpose()?;
     Ok((qmp, port))
 }
 
 fn start_tpm(dir: &Path, log: &Path) -> Result<Process, VmError> {
-    file("make the directory", &dir.join(TPM_STATE), fs::create_dir(dir.join(TPM_STATE)))?;
+    file("create the directory", &dir.join(TPM_STATE), fs::create_dir(dir.join(TPM_STATE)))?;
     let arguments = [
         "socket".to_owned(),
         "--tpm2".into(),
@@ -173,7 +179,7 @@ fn start_tpm(dir: &Path, log: &Path) -> Result<Process, VmError> {
     Ok(swtpm)
 }
 
-/// Connects to a socket in `dir` that a program is about to open.
+/// Waits until `program` opens the socket `socket` in `dir`, and connects to it.
 fn connect(
     program: &'static str,
     dir: &Path,
@@ -181,7 +187,7 @@ fn connect(
     process: &Process,
 ) -> Result<UnixStream, VmError> {
     let directory = file("open the directory", dir, File::open(dir))?;
-    // The path of a socket has 108 bytes at most; this one is short however deep the directory lies.
+    // A socket's path is limited to 108 bytes (unix(7)). This path is short for any directory.
     let path = format!("/proc/self/fd/{}/{socket}", directory.as_raw_fd());
     let start = Instant::now();
     loop {
@@ -192,6 +198,10 @@ fn connect(
     }
 }
 
+/// Waits one interval for a socket.
+///
+/// # Errors
+/// Fails if the program has exited or if the time since `start` exceeds [`SOCKET_TIMEOUT`].
 fn wait_for_socket(
     program: &'static str,
     socket: &'static str,
@@ -199,7 +209,7 @@ fn wait_for_socket(
     start: Instant,
 ) -> Result<(), VmError> {
     if let Some(exit_report) = process.exit_report() {
-        return Err(VmError::Ended(exit_report));
+        return Err(VmError::Exited(exit_report));
     }
     if start.elapsed() > SOCKET_TIMEOUT {
         return Err(VmError::Socket { program, socket });
@@ -208,6 +218,7 @@ fn wait_for_socket(
     Ok(())
 }
 
-fn file<T>(doing: &'static str, path: &Path, result: io::Result<T>) -> Result<T, VmError> {
-    result.map_err(|source| VmError::File { doing, path: path.into(), source })
+/// Adds the operation and the path to an I/O error.
+fn file<T>(operation: &'static str, path: &Path, result: io::Result<T>) -> Result<T, VmError> {
+    result.map_err(|source| VmError::File { operation, path: path.into(), source })
 }

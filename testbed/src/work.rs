@@ -18,7 +18,8 @@ use crate::cancel::Cancel;
 const NAME: &str = "etchaos-testbed";
 /// The prefix of the directory names of runs.
 const PREFIX: &str = "testbed-";
-/// Locked for as long as the run lasts. The kernel releases the lock even after a SIGKILL.
+/// The name of the lock file, which is locked for the whole run. The kernel releases the lock even
+/// after a SIGKILL.
 const LOCK: &str = "lock";
 /// Time between two attempts to take the lock that another run holds while it starts.
 const LOCK_INTERVAL: Duration = Duration::from_millis(50);
@@ -71,7 +72,7 @@ impl Work {
         DirBuilder::new().recursive(true).mode(0o700).create(within).map_err(fail)?;
         let within = fs::canonicalize(within).map_err(fail)?;
         check_private(&within)?;
-        // One run at a time: a directory that is not locked yet would look like a leftover.
+        // Runs start one at a time, because a directory that is not locked yet looks like a leftover.
         let turn = open_lock(&within.join(format!("{PREFIX}turn"))).map_err(fail)?;
         loop {
             match turn.try_lock() {
@@ -169,7 +170,7 @@ mod tests {
     }
 
     #[test]
-    fn removes_own_directory_and_those_of_killed_runs_only() {
+    fn removes_only_its_own_directory_and_those_of_killed_runs() {
         let within = tempfile::tempdir().unwrap();
         let (killed, foreign) = (within.path().join("testbed-killed"), within.path().join("other"));
         fs::create_dir(&killed).unwrap();

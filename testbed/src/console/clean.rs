@@ -1,28 +1,30 @@
-//! Text without what only a terminal understands.
+//! Removes terminal control sequences from console output.
 
-/// A filter for showing a console: only its text.
+/// A filter that reduces console output to its text, for display.
 #[derive(Default)]
-pub struct Cleaned {
+pub struct ConsoleFilter {
     cleaner: Cleaner,
-    blank: bool,
+    ended_line: bool,
 }
 
-impl Cleaned {
-    /// What is left of the next bytes. Of several line ends in a row, one is.
+impl ConsoleFilter {
+    /// Returns the text in the next bytes. Several line ends in a row become one.
     pub fn clean(&mut self, bytes: &[u8]) -> Vec<u8> {
         let mut text = Vec::new();
         for byte in bytes.iter().filter_map(|byte| self.cleaner.clean(*byte)) {
-            if byte != b'\n' || !self.blank {
+            if byte != b'\n' || !self.ended_line {
                 text.push(byte);
             }
-            self.blank = byte == b'\n';
+            self.ended_line = byte == b'\n';
         }
         text
     }
 }
 
-/// Leaves out escape sequences and control characters. A sequence that moves the cursor ends the
-/// line: firmware draws its lines that way.
+/// A parser that removes escape sequences and control characters.
+///
+/// A sequence that positions the cursor or clears the screen becomes a line end, because firmware
+/// starts its lines with such sequences.
 #[derive(Default)]
 pub(super) enum Cleaner {
     #[default]
@@ -32,7 +34,7 @@ pub(super) enum Cleaner {
 }
 
 impl Cleaner {
-    /// What is left of the next byte.
+    /// Returns the character that the next byte stands for, if any.
     pub(super) fn clean(&mut self, byte: u8) -> Option<u8> {
         match self {
             Self::Text => match byte {
@@ -49,7 +51,7 @@ impl Cleaner {
                 *self = if byte == b'[' { Self::Sequence } else { Self::Text };
                 None
             }
-            // ECMA-48: parameters and intermediates, then one final byte.
+            // ECMA-48: parameter and intermediate bytes, then one final byte.
             Self::Sequence if (0x40..=0x7e).contains(&byte) => {
                 *self = Self::Text;
                 (byte == b'H' || byte == b'J').then_some(b'\n')
@@ -64,11 +66,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_screen_full_of_firmware_becomes_lines() {
-        let said = b"\x1b[2J\x1b[01;01H\x1b[=3h\x1b[2JBdsDxe: starting\r\n\r\n\x1b[0mshim\x1b[1;";
-        let mut cleaned = Cleaned::default();
-        let mut text = cleaned.clean(said);
-        text.extend(cleaned.clean(b"1Hgrub"));
+    fn splits_firmware_screen_into_lines() {
+        let output = b"\x1b[2J\x1b[01;01H\x1b[=3h\x1b[2JBdsDxe: starting\r\n\r\n\x1b[0mshim\x1b[1;";
+        let mut filter = ConsoleFilter::default();
+        let mut text = filter.clean(output);
+        text.extend(filter.clean(b"1Hgrub"));
         assert_eq!(String::from_utf8(text).unwrap(), "\nBdsDxe: starting\nshim\ngrub");
     }
 }

@@ -1,4 +1,4 @@
-//! What can go wrong with a guest, told so that nobody needs a debugger.
+//! The errors of a guest, with the end of its console output.
 
 use std::fmt::Write as _;
 use std::time::Duration;
@@ -8,60 +8,60 @@ use protocol::pattern::CommandResult;
 use crate::push::PushError;
 use crate::vm::VmError;
 
-/// A guest that did not do what it should.
+/// An operation on a guest that failed.
 #[derive(Debug, thiserror::Error)]
 pub enum GuestError {
     /// The VM could not be started.
     #[error(transparent)]
     Vm(#[from] VmError),
-    /// The VM is beyond help.
-    #[error("the VM failed while {waiting}, after {} s: {what}\n{console_tail}", after.as_secs())]
+    /// QEMU ended, or the console shows a fatal error.
+    #[error("the VM failed while {activity}, after {} s: {problem}\n{console_tail}", after.as_secs())]
     Failed {
-        /// What was being waited for.
-        waiting: &'static str,
-        /// For how long.
+        /// What the testbed was doing.
+        activity: &'static str,
+        /// The time since the activity began.
         after: Duration,
-        /// What happened.
-        what: String,
-        /// The console.
+        /// How QEMU ended, or the fatal error on the console.
+        problem: String,
+        /// The console tail.
         console_tail: String,
     },
-    /// Time is up.
+    /// A time limit was reached.
     #[error(
-        "gave up {waiting} after {} s: {why}; {last_error}\n{console_tail}",
+        "gave up {activity} after {} s: {reason}; {last_attempt}\n{console_tail}",
         after.as_secs()
     )]
     TimedOut {
-        /// What was being waited for.
-        waiting: &'static str,
-        /// For how long.
+        /// What the testbed was doing.
+        activity: &'static str,
+        /// The time since the activity began.
         after: Duration,
         /// Which limit was reached, and the state of the machine.
-        why: String,
-        /// What came of the last attempt.
-        last_error: String,
-        /// The console.
+        reason: String,
+        /// The error or the answer of the last attempt.
+        last_attempt: String,
+        /// The console tail.
         console_tail: String,
     },
-    /// The listener refuses.
-    #[error("{waiting}: {source}\n{console_tail}")]
+    /// A push failed, and another attempt cannot succeed.
+    #[error("{activity}: {source}\n{console_tail}")]
     Push {
-        /// What was being done.
-        waiting: &'static str,
-        /// Why.
+        /// What the testbed was doing.
+        activity: &'static str,
+        /// The cause.
         source: PushError,
-        /// The console.
+        /// The console tail.
         console_tail: String,
     },
-    /// Commands failed.
+    /// Commands of a Pattern failed.
     #[error("{}{console_tail}", failures(.commands))]
     Commands {
-        /// The ones that failed, with their output.
+        /// The failed Commands with their output.
         commands: Vec<CommandResult>,
-        /// The console.
+        /// The console tail.
         console_tail: String,
     },
-    /// Somebody asked to stop.
+    /// A stop was requested.
     #[error("stopped while {0}")]
     Cancelled(&'static str),
 }
@@ -88,7 +88,7 @@ mod tests {
     }
 
     #[test]
-    fn failures_show_the_commands_output_and_the_console() {
+    fn shows_output_of_failed_commands_and_console_tail() {
         let error = GuestError::Commands {
             commands: vec![
                 result("kernel", Outcome::Failed, "expected a\nfound b\n"),

@@ -7,15 +7,15 @@ use crate::accel::Accel;
 /// The timeouts for a guest under one accelerator.
 #[derive(Debug, Clone, Copy)]
 pub struct Timeouts {
-    /// From power-on to the first answer.
+    /// Time from power-on to the first answer.
     pub boot: Duration,
-    /// Time without console output and without an answer from the listener.
+    /// Time with neither console output nor an answer from the listener.
     pub inactivity: Duration,
-    /// For the answer to a push.
+    /// Time until a push is answered.
     pub push: Duration,
-    /// From the start of an update to the first answer after the reboot.
+    /// Time from the start of an update to the first answer after the reboot.
     pub update: Duration,
-    /// From the request to power off to the end of QEMU.
+    /// Time from the request to power off until QEMU exits.
     pub power_off: Duration,
 }
 

@@ -147,10 +147,10 @@ fn survive(host: &mut Host<'_>, fault: Fault, environment: &TestEnvironment<'_>)
     } else {
         host.guest.push_last("starting the update", actions::update_for_one_try())?;
     }
-    host.guest.may_panic(true);
+    host.guest.allow_panics(true);
     let tries = wait_for_return(host, &disk)?;
     host.boot = host.guest.wait_for_boot(&host.boot)?;
-    host.guest.may_panic(false);
+    host.guest.allow_panics(false);
     host.guest.push("identifying the running release", actions::identify(Slot::A, 0), Mode::Check)?;
     host.guest.push("updating once more", actions::refuse_again(), Mode::Check)?;
 

@@ -210,7 +210,7 @@ impl<'a> Series<'a> {
                 let bytes = (self.releases.size(self.published) as f64 * part) as u64;
                 let mut start = None;
                 let written = host.guest.wait_until("waiting for the update to write", |vm| {
-                    let written = vm.qmp().written()?;
+                    let written = vm.qmp().bytes_written()?;
                     let more = written - *start.get_or_insert(written);
                     // A resumed download does not write again what is already on the disk.
                     let done = disk.environment().is_some_and(|env| on_trial(&env, spare));
