@@ -226,7 +226,7 @@ fn a_repair_of_the_spare_slot() {
 }
 
 #[test]
-fn a_repair_of_the_slot_that_runs_beside_a_whole_one() {
+fn rewriting_a_lost_running_slot_survives_power_cuts() {
     let place = Place::new();
     let candidate = place.candidate(2);
     for lost in ["vmlinuz", "initrd"] {
