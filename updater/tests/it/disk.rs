@@ -77,7 +77,7 @@ impl LargeRelease {
 
 /// Returns the first byte of the range in the last request for this path.
 fn last_range(world: &World, path: &str) -> Option<usize> {
-    let requests = world.cdn.asked();
+    let requests = world.cdn.received();
     requests.iter().rfind(|r| r.method == "GET" && r.path == path).unwrap().from()
 }
 

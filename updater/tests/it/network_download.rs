@@ -12,7 +12,7 @@ use updater::config::Network;
 
 use crate::network::{Memory, artifact, bytes, client, plain, timeouts, with_stall_timeout};
 use crate::server::{End, Reply, Server, content_range};
-use crate::world::{World, peak, release};
+use crate::world::{World, peak_memory, release};
 
 const SIZE: usize = 500_000;
 /// Larger than the number of bytes that counts as progress.
@@ -39,7 +39,7 @@ fn assert_failed(
     for text in message_parts {
         assert!(error.contains(text), "no {text:?} in: {error}");
     }
-    assert_eq!(server.asked().len(), requests, "{error}");
+    assert_eq!(server.received().len(), requests, "{error}");
 }
 
 #[test]
@@ -51,7 +51,7 @@ fn resumes_after_interruption() {
         fetch(&server, &mut sink).unwrap();
         assert!(sink.bytes == bytes(SIZE));
         assert_eq!(sink.restarts, 0);
-        let asked = server.asked();
+        let asked = server.received();
         let from: Vec<usize> = asked.iter().filter_map(|r| r.from()).collect();
         assert_eq!(from, [PIECE, 2 * PIECE, 3 * PIECE, 4 * PIECE]);
         assert!(asked[1..].iter().all(|r| r.header("if-range") == Some("\"1\"")));
@@ -71,7 +71,7 @@ fn resumes_after_stall() {
     assert!(sink.bytes == bytes(SIZE));
     assert_eq!(sink.restarts, 0);
     assert!(since.elapsed() >= Duration::from_secs(2));
-    assert!(server.asked()[1..].iter().all(|r| r.from().is_some()));
+    assert!(server.received()[1..].iter().all(|r| r.from().is_some()));
 }
 
 #[test]
@@ -81,14 +81,14 @@ fn resumes_after_bytes_of_earlier_run() {
     let mut sink = Memory::with(&bytes(SIZE)[..300_001]);
     fetch(&server, &mut sink).unwrap();
     assert!(sink.bytes == bytes(SIZE) && sink.restarts == 0);
-    assert_eq!(server.asked()[0].from(), Some(300_001));
+    assert_eq!(server.received()[0].from(), Some(300_001));
     // A complete file causes no request. One that is too long is downloaded again.
     fetch(&server, &mut sink).unwrap();
-    assert_eq!(server.asked().len(), 1);
+    assert_eq!(server.received().len(), 1);
     sink.bytes.push(0);
     fetch(&server, &mut sink).unwrap();
     assert!(sink.bytes == bytes(SIZE) && sink.restarts == 1);
-    assert_eq!(server.asked()[1].from(), None);
+    assert_eq!(server.received()[1].from(), None);
 }
 
 #[test]
@@ -101,7 +101,7 @@ fn restarts_if_server_does_not_support_ranges() {
     let mut sink = Memory::default();
     fetch(&server, &mut sink).unwrap();
     assert!(sink.bytes == bytes(SIZE));
-    assert_eq!((sink.restarts, server.asked().len()), (2, 3));
+    assert_eq!((sink.restarts, server.received().len()), (2, 3));
 }
 
 #[test]
@@ -154,7 +154,7 @@ fn restarts_after_unusable_ranges() {
         let mut sink = Memory::default();
         fetch(&server, &mut sink).unwrap();
         assert!(sink.bytes == bytes(SIZE), "{shown}");
-        assert_eq!((sink.restarts, server.asked().len()), (1, 3), "{shown}");
+        assert_eq!((sink.restarts, server.received().len()), (1, 3), "{shown}");
     }
     // A partial response to a request without `Range`.
     let server = Server::start();
@@ -256,7 +256,7 @@ fn retries_transient_statuses_only() {
             _ => Reply::ok(bytes(SIZE)),
         });
         fetch(&server, &mut Memory::default()).unwrap();
-        assert_eq!(server.asked().len(), 4);
+        assert_eq!(server.received().len(), 4);
         server.put("/x", Reply::status(status));
         let shown = status.to_string();
         assert_failed(fetch(&server, &mut Memory::default()), &server, &[&shown], 9);
@@ -287,7 +287,7 @@ fn honours_retry_after() {
         fetch(&server, &mut Memory::default()).unwrap();
         let took = since.elapsed();
         assert!(took >= Duration::from_millis(least), "{took:?}");
-        assert_eq!(server.asked().len(), 2);
+        assert_eq!(server.received().len(), 2);
     }
     // Longer than the timeout of all attempts.
     let server = Server::start();
@@ -305,7 +305,7 @@ fn gives_up_on_slow_server() {
     let error = cdn.fetch(&url(&server), 0, SIZE as u64, &mut sink).unwrap_err().to_string();
     // The timeout is reached first if the test machine is slow.
     assert!(error.contains("too slow") || error.contains("timeout"), "{error}");
-    assert_eq!(server.asked().len(), 5);
+    assert_eq!(server.received().len(), 5);
 }
 
 #[test]
@@ -364,7 +364,7 @@ fn rejects_content_encoding() {
         &["content encoding \"gzip\""],
         1,
     );
-    assert_eq!(server.asked()[0].header("accept-encoding"), Some("identity"));
+    assert_eq!(server.received()[0].header("accept-encoding"), Some("identity"));
 }
 
 #[test]
@@ -431,7 +431,7 @@ fn falls_back_to_next_mirror() {
         assert!(sink.bytes == bytes(SIZE), "{index}");
         // The second server resumes the data of the first. If the digest is wrong, it sends the whole
         // file.
-        let from: Vec<_> = second.asked().iter().map(|r| r.from()).collect();
+        let from: Vec<_> = second.received().iter().map(|r| r.from()).collect();
         let expected = match index {
             4 => vec![Some(PIECE), None],
             5 => vec![Some(PIECE)],
@@ -448,7 +448,7 @@ fn discards_partial_file_of_another_release() {
     let mut sink = Memory::with(&[7; PIECE]);
     plain().download(&[url(&server)], &artifact(&bytes(SIZE)), &mut sink).unwrap();
     assert!(sink.bytes == bytes(SIZE));
-    assert_eq!((sink.restarts, server.asked().len()), (1, 2));
+    assert_eq!((sink.restarts, server.received().len()), (1, 2));
 }
 
 #[test]
@@ -480,11 +480,11 @@ fn memory_use_is_independent_of_file_size() {
         if r.from().is_none() { file.cut(LARGE / 2, End::Reset) } else { file }
     });
     let mut updater = world.command(&["update"]).stdout(Stdio::null()).spawn().unwrap();
-    let peak = peak(&mut updater);
+    let peak = peak_memory(&mut updater);
     assert!(updater.wait().unwrap().success());
     eprintln!("peak of the resident set: {peak} KiB");
     // For a debug build, whose code alone is larger than the memory of a release build.
     assert!((1..24 << 10).contains(&peak), "{peak} KiB");
-    let resumed = world.cdn.asked().iter().filter(|r| r.from().is_some()).count();
+    let resumed = world.cdn.received().iter().filter(|r| r.from().is_some()).count();
     assert_eq!(resumed, 1);
 }

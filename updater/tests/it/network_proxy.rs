@@ -110,7 +110,7 @@ fn trusts_configured_authority() {
     let both = Network { authorities: vec![other.path(), ours.path()], ..Network::default() };
     get(&client(&both), &server.url).unwrap();
     get_small(&client(&both), &server.url);
-    let before = server.asked().len();
+    let before = server.received().len();
     for network in [Network::default(), other.network()] {
         assert_fails(
             &client(&network),
@@ -120,7 +120,7 @@ fn trusts_configured_authority() {
     }
     let misnamed = ours.serve("other.example");
     assert_fails(&client(&ours.network()), &misnamed.url, &["cannot get", "not valid for name"]);
-    assert_eq!(server.asked().len() + misnamed.asked().len(), before);
+    assert_eq!(server.received().len() + misnamed.received().len(), before);
     // A server without TLS.
     let plain = serving(Server::start()).url.replace("http:", "https:");
     assert_fails(&client(&ours.network()), &plain, &["cannot get"]);
@@ -137,7 +137,7 @@ fn rejects_redirect_from_https_to_http() {
     let allowed = [plain.url.clone()];
     let cdn = Cdn::with_environment(&ours.network(), &allowed, timeouts(), &|_| None).unwrap();
     assert_fails(&cdn, &server.url, &["302", &plain.url, "not followed"]);
-    assert!(plain.asked().is_empty());
+    assert!(plain.received().is_empty());
 }
 
 #[test]
@@ -148,7 +148,7 @@ fn resumes_after_interruption_of_tls() {
         server.answer("/x", move |r| Reply::file(r, &bytes(SIZE), "\"1\"").cut(SIZE / 3, end));
         get(&client(&ours.network()), &server.url).unwrap();
     }
-    assert_eq!(server.asked().len(), 6);
+    assert_eq!(server.received().len(), 6);
 }
 
 /// A running tinyproxy.
@@ -272,7 +272,7 @@ fn authenticates_to_proxy() {
     assert_fails(&with(""), &tls.url, &["407", &address, "proxy"]);
     // Tinyproxy responds with 401 to a wrong password.
     assert_fails(&with("etcha:SECRET@"), &plain.url, &["401", &address, "or a proxy"]);
-    assert!(plain.asked().iter().all(|r| r.header("proxy-authorization").is_none()));
+    assert!(plain.received().iter().all(|r| r.header("proxy-authorization").is_none()));
 }
 
 #[test]
@@ -284,7 +284,7 @@ fn error_names_unreachable_proxy() {
     let said = format!("through the proxy http://{free}");
     assert_fails(&cdn, &server.url, &[&said, "refused"]);
     assert_fails(&cdn, &server.url.replace("http:", "https:"), &[&said, "refused"]);
-    assert!(server.asked().is_empty());
+    assert!(server.received().is_empty());
 }
 
 #[test]
