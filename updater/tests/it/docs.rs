@@ -188,7 +188,7 @@ fn sources(directories: &[&str]) -> String {
 fn tests_named_in_the_threat_model_exist() {
     let sources = sources(&["updater/src", "updater/tests", "protocol/src", "protocol/tests"]);
     let page = page("THREATMODEL.md");
-    let section = page.split("## Where it is shown").nth(1).unwrap();
+    let section = page.split("## Tests").nth(1).unwrap();
     // Text in backticks is `file.rs: name, name`, or only a file or directory.
     let named = section.split('`').skip(1).step_by(2).filter_map(|text| text.split_once(": "));
     let names: Vec<&str> = named.flat_map(|(_, names)| names.split(", ")).collect();

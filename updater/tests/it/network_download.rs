@@ -51,10 +51,10 @@ fn resumes_after_interruption() {
         fetch(&server, &mut sink).unwrap();
         assert!(sink.bytes == bytes(SIZE));
         assert_eq!(sink.restarts, 0);
-        let asked = server.received();
-        let from: Vec<usize> = asked.iter().filter_map(|r| r.from()).collect();
+        let received = server.received();
+        let from: Vec<usize> = received.iter().filter_map(|r| r.from()).collect();
         assert_eq!(from, [PIECE, 2 * PIECE, 3 * PIECE, 4 * PIECE]);
-        assert!(asked[1..].iter().all(|r| r.header("if-range") == Some("\"1\"")));
+        assert!(received[1..].iter().all(|r| r.header("if-range") == Some("\"1\"")));
         assert!(server.sent() < SIZE as u64 + 5 * 300, "{}", server.sent());
     }
 }
@@ -145,7 +145,7 @@ fn restarts_after_unusable_ranges() {
     for (status, headers) in replies {
         let server = Server::start();
         let headers: Vec<String> = headers.iter().map(|header| header.to_string()).collect();
-        let shown = format!("{status} {headers:?}");
+        let response = format!("{status} {headers:?}");
         server.answer("/x", move |r| match r.from() {
             Some(_) => Reply { status, headers: headers.clone(), ..Reply::ok(bytes(SIZE)) },
             None if r.nth == 0 => Reply::ok(bytes(SIZE)).cut(PIECE, End::Close),
@@ -153,8 +153,8 @@ fn restarts_after_unusable_ranges() {
         });
         let mut sink = Memory::default();
         fetch(&server, &mut sink).unwrap();
-        assert!(sink.bytes == bytes(SIZE), "{shown}");
-        assert_eq!((sink.restarts, server.received().len()), (1, 3), "{shown}");
+        assert!(sink.bytes == bytes(SIZE), "{response}");
+        assert_eq!((sink.restarts, server.received().len()), (1, 3), "{response}");
     }
     // A partial response to a request without `Range`.
     let server = Server::start();
@@ -202,7 +202,7 @@ fn rejects_wrong_lengths() {
     let unannounced = |body: Vec<u8>| Reply { length: Some(None), ..Reply::ok(body) };
     let announced = |n: u64, body| Reply { length: Some(Some(n)), ..Reply::ok(body) };
     let size = SIZE as u64;
-    for (reply, said, requests) in [
+    for (reply, message_part, requests) in [
         (announced(size + 1, bytes(SIZE)), "announces 500001", 1),
         (announced(size - 1, bytes(SIZE)), "announces 499999", 1),
         (announced(size, bytes(SIZE - 1)), "ended after 499999", 5),
@@ -213,7 +213,7 @@ fn rejects_wrong_lengths() {
         let server = Server::start();
         server.put("/x", reply);
         let mut sink = Memory::default();
-        assert_failed(fetch(&server, &mut sink), &server, &[said], requests);
+        assert_failed(fetch(&server, &mut sink), &server, &[message_part], requests);
         assert!(sink.bytes.len() <= SIZE);
     }
     let server = Server::start();
@@ -240,9 +240,9 @@ fn recognizes_html_pages() {
     ] {
         let server = Server::start();
         server.put("/x", reply);
-        let said = ["looks like HTML", "captive portal", "500000"];
+        let message_parts = ["looks like HTML", "captive portal", "500000"];
         let mut sink = Memory::default();
-        assert_failed(fetch(&server, &mut sink), &server, &said, 1);
+        assert_failed(fetch(&server, &mut sink), &server, &message_parts, 1);
         assert!(sink.bytes.is_empty());
     }
 }
@@ -258,14 +258,14 @@ fn retries_transient_statuses_only() {
         fetch(&server, &mut Memory::default()).unwrap();
         assert_eq!(server.received().len(), 4);
         server.put("/x", Reply::status(status));
-        let shown = status.to_string();
-        assert_failed(fetch(&server, &mut Memory::default()), &server, &[&shown], 9);
+        let message_part = status.to_string();
+        assert_failed(fetch(&server, &mut Memory::default()), &server, &[&message_part], 9);
     }
     for status in [400, 401, 403, 404, 410, 451, 204, 300, 304, 416] {
         let server = Server::start();
         server.put("/x", Reply::status(status));
-        let shown = format!("status {status}");
-        assert_failed(fetch(&server, &mut Memory::default()), &server, &[&shown], 1);
+        let message_part = format!("status {status}");
+        assert_failed(fetch(&server, &mut Memory::default()), &server, &[&message_part], 1);
     }
 }
 
@@ -313,18 +313,18 @@ fn times_out_without_response_head() {
     let short = Duration::from_millis(300);
     let timeouts = Timeouts { connect: short, stall: short, ..timeouts() };
     let cdn = Cdn::with_environment(&Network::default(), &[], timeouts, &|_| None).unwrap();
-    // The servers accept a connection and send this repeatedly.
-    for said in ["", "HTTP/1.1 100 Continue\r\n\r\n", "HTTP/1.1 200 X\r\nX: y\r\n"] {
+    // The servers accept a connection and send an incomplete head or interim responses without end.
+    for head in ["", "HTTP/1.1 100 Continue\r\n\r\n", "HTTP/1.1 200 X\r\nX: y\r\n"] {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
         std::thread::spawn(move || {
             for mut stream in listener.incoming().flatten() {
                 std::thread::spawn(move || {
-                    let mut left = stream.write_all(said.as_bytes()).is_ok();
-                    while left {
+                    let mut is_open = stream.write_all(head.as_bytes()).is_ok();
+                    while is_open {
                         std::thread::sleep(Duration::from_millis(20));
-                        let more = if said.contains("X: y") { "X: y\r\n" } else { said };
-                        left = stream.write_all(more.as_bytes()).is_ok() && !more.is_empty();
+                        let next = if head.contains("X: y") { "X: y\r\n" } else { head };
+                        is_open = stream.write_all(next.as_bytes()).is_ok() && !next.is_empty();
                     }
                     std::thread::sleep(Duration::from_secs(20));
                 });
@@ -335,7 +335,7 @@ fn times_out_without_response_head() {
             let url = format!("{scheme}://{address}/x");
             let error = cdn.fetch(&url, 0, SIZE as u64, &mut Memory::default()).unwrap_err();
             assert!(error.to_string().contains("cannot get"), "{error}");
-            assert!(since.elapsed() < Duration::from_secs(15), "{said:?} {scheme}");
+            assert!(since.elapsed() < Duration::from_secs(15), "{head:?} {scheme}");
         }
     }
 }
@@ -459,8 +459,8 @@ fn reports_error_of_each_mirror() {
     let urls = [format!("{}?token=SECRET", url(&first)), url(&second)];
     let result = plain().download(&urls, &artifact(&bytes(SIZE)), &mut sink);
     let error = result.unwrap_err().to_string();
-    for said in ["failed from all 2 mirrors", &first.url, "404", &second.url, "SHA-256"] {
-        assert!(error.contains(said), "{error}");
+    for part in ["failed from all 2 mirrors", &first.url, "404", &second.url, "SHA-256"] {
+        assert!(error.contains(part), "{error}");
     }
     assert!(!error.contains("SECRET"), "{error}");
     assert!(sink.bytes.is_empty());

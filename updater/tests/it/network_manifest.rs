@@ -249,9 +249,9 @@ fn tries_mirrors_in_order() {
     bases.push(&unreachable);
     let error = fetch(&query, &bases).unwrap_err().to_string();
     assert!(error.contains("any of the 14 CDNs"), "{error}");
-    for (server, said) in &bad {
+    for (server, expected) in &bad {
         let part = error.split(&format!("[{}] ", server.url)).nth(1).unwrap();
-        assert!(part.split("; [").next().unwrap().contains(said), "no {said:?} in: {part}");
+        assert!(part.split("; [").next().unwrap().contains(expected), "no {expected:?} in: {part}");
     }
     assert!(error.contains(&format!("[{unreachable}] cannot get")), "{error}");
 }
@@ -329,8 +329,8 @@ fn follows_redirects_within_origin() {
         server.put(&format!("/{steps}"), Reply::ok(signer.token(3)));
         let found = signer.fetch(&[&server.url]);
         assert_eq!(found.is_ok(), is_followed);
-        let said = found.map_or_else(|error| error.to_string(), |_| String::new());
-        assert!(is_followed || said.contains("more than 5 times"), "{said}");
+        let error = found.map_or_else(|error| error.to_string(), |_| String::new());
+        assert!(is_followed || error.contains("more than 5 times"), "{error}");
         assert!(server.received().len() <= 6);
     }
 }
@@ -341,8 +341,8 @@ fn follows_redirects_to_other_origins_only_if_allowed() {
     other.put("/x", Reply::ok(signer.token(3)));
     let server = redirecting(302, &format!("{}/x", other.url));
     let error = signer.fetch(&[&server.url]).unwrap_err().to_string();
-    for said in ["302", &format!("redirects to {}", other.url), "not followed", "allowedOrigins"] {
-        assert!(error.contains(said), "{error}");
+    for part in ["302", &format!("redirects to {}", other.url), "not followed", "allowedOrigins"] {
+        assert!(error.contains(part), "{error}");
     }
     assert!(other.received().is_empty());
     let allowed = [other.url.clone()];
