@@ -28,6 +28,7 @@ fn wait_until(problem: &str, mut done: impl FnMut() -> bool) {
     }
 }
 
+/// Returns the size of a file, or 0 if it does not exist.
 fn size(path: &Path) -> u64 {
     fs::metadata(path).map_or(0, |data| data.len())
 }
@@ -40,6 +41,7 @@ struct LargeRelease {
 impl LargeRelease {
     const SIZE: usize = 2 * FLUSH + 5 * MIB;
 
+    /// Makes the CDN offer the n-th release with a large initrd.
     fn publish(world: &World, n: u64) -> Self {
         let initrd: Vec<u8> =
             content(Role::Initrd, n).into_iter().cycle().take(Self::SIZE).collect();
@@ -56,17 +58,17 @@ impl LargeRelease {
     /// Makes the CDN send the first `after` bytes of the initrd, and then nothing.
     fn stall(&self, world: &World, n: u64, after: usize) {
         let body = self.initrd.clone();
-        let answer = move |request: &crate::server::Request| {
+        let handler = move |request: &crate::server::Request| {
             Reply::file(request, &body, "\"x\"").cut(after, End::Stall)
         };
-        world.cdn.answer(&format!("/{n}.initrd"), answer);
+        world.cdn.answer(&format!("/{n}.initrd"), handler);
     }
 
     /// Makes the CDN send the whole initrd.
     fn serve(&self, world: &World, n: u64) {
         let body = self.initrd.clone();
-        let answer = move |request: &crate::server::Request| Reply::file(request, &body, "\"x\"");
-        world.cdn.answer(&format!("/{n}.initrd"), answer);
+        let handler = move |request: &crate::server::Request| Reply::file(request, &body, "\"x\"");
+        world.cdn.answer(&format!("/{n}.initrd"), handler);
     }
 
     fn assert_is_in(&self, world: &World, slot: &str) {
@@ -108,7 +110,7 @@ fn ended(mut child: Child) -> (Option<i32>, String) {
 
 #[test]
 fn resumes_an_interrupted_download() {
-    // Only what was flushed counts after an interruption, as after a power cut.
+    // Only flushed data is resumed, as after a power cut.
     for signal in [Signal::SIGTERM, Signal::SIGINT, Signal::SIGKILL] {
         let world = World::new();
         let large = LargeRelease::publish(&world, 2);

@@ -126,7 +126,7 @@ fn json_output_has_the_documented_keys() {
         let found = world.run(arguments).ended(code).json();
         assert_eq!(keys(&found), keys(&documented(name)), "{name}");
     }
-    // Below the top: what is always there.
+    // Nested objects that are always present.
     world.set_sessions(r#"[{"session":"1","user":"ann","class":"user"}]"#);
     world.run(&["update"]).ended(0);
     fs::remove_file(world.esp("etchaos/b/initrd")).unwrap();

@@ -131,13 +131,13 @@ fn gives_up_after_too_many_restarts() {
 
 #[test]
 fn restarts_after_unusable_ranges() {
-    let whole = content_range(0, SIZE);
+    let full_range = content_range(0, SIZE);
     let early = content_range(PIECE - 1, SIZE);
     let replies: [(u16, &[&str]); 7] = [
         (206, &[]),
         (206, &["Content-Range: bytes garbage"]),
         (206, &["Content-Type: multipart/byteranges; boundary=x"]),
-        (206, &[&whole]),
+        (206, &[&full_range]),
         (206, &[&early]),
         (206, &["Content-Range: bytes 100000-500000/*"]),
         (416, &["Content-Range: bytes */100000"]),

@@ -149,7 +149,7 @@ fn rewrites_a_lost_running_slot_and_keeps_the_complete_one() {
     assert_eq!(world.run(&["update", "--json"]).ended(0).json()["step"], "pending");
     let status = world.run(&["status", "--json"]).ended(0).json();
     assert_eq!(status["reboot"]["outstanding"], true);
-    // Slot b now holds a release that is not the running one, so confirm changes nothing.
+    // Slot b was rewritten after it was booted, so its new content is not confirmed.
     world.run(&["confirm"]).ended(0);
     assert_eq!(world.boots(), (A, Some((B, 3))));
     world.on_trial(A, B, 2);
@@ -159,7 +159,7 @@ fn rewrites_a_lost_running_slot_and_keeps_the_complete_one() {
     world.assert_slot(A, 1);
 }
 
-/// This happens if GRUB could not load the good slot once.
+/// An unconfirmed slot runs without a trial if GRUB could not load the good slot in one boot.
 #[test]
 fn unconfirmed_slot_returns_to_a_complete_good_slot() {
     let world = World::new();

@@ -105,7 +105,7 @@ pub struct Disk {
     remaining: Cell<usize>,
     done: Cell<usize>,
     /// The reason for which Linux would have remounted the disk read-only.
-    pub trap: RefCell<Option<String>>,
+    pub read_only_reason: RefCell<Option<String>>,
     pub fault: Cell<Fault>,
     /// Free space, in bytes.
     pub free: Cell<u64>,
@@ -124,7 +124,7 @@ impl Disk {
             pending: RefCell::default(),
             remaining: Cell::new(usize::MAX),
             done: Cell::new(0),
-            trap: RefCell::default(),
+            read_only_reason: RefCell::default(),
             fault: Cell::default(),
             free: Cell::new(1 << 20),
         }
@@ -153,7 +153,7 @@ impl Disk {
 
     /// Returns the disk after a power cut: everything that was flushed, and each pending write for whose
     /// index `reached` returns true.
-    pub fn after_a_cut(&self, reached: impl Fn(usize) -> bool) -> Self {
+    pub fn after_power_cut(&self, reached: impl Fn(usize) -> bool) -> Self {
         let mut image = self.flushed.borrow().clone();
         for (index, write) in self.pending.borrow().iter().enumerate() {
             if reached(index) {
@@ -230,7 +230,7 @@ impl Disk {
 
     /// Counts a writing operation. Fails if the disk is read-only or the power is off.
     fn operation(&self) -> io::Result<()> {
-        if self.trap.borrow().is_some() {
+        if self.read_only_reason.borrow().is_some() {
             return Err(Errno::EROFS.into());
         }
         match self.remaining.get() {
@@ -244,8 +244,8 @@ impl Disk {
     }
 
     /// Makes the disk read-only.
-    fn set_trap(&self, why: String) -> io::Error {
-        self.trap.borrow_mut().get_or_insert(why);
+    fn make_read_only(&self, why: String) -> io::Error {
+        self.read_only_reason.borrow_mut().get_or_insert(why);
         Errno::EROFS.into()
     }
 
@@ -281,7 +281,7 @@ impl Disk {
         if self.now.borrow().is_short(id) {
             return Err(error(
                 path,
-                self.set_trap(format!("{path} was removed, but its chain is too short")),
+                self.make_read_only(format!("{path} was removed, but its chain is too short")),
             ));
         }
         let (directory, name) = path.rsplit_once('/').unwrap_or(("", path));
@@ -316,7 +316,7 @@ impl FileSystem for Disk {
         if image.is_short(id) {
             return Err(error(
                 path,
-                self.set_trap(format!("{path} was read, but its chain is too short")),
+                self.make_read_only(format!("{path} was read, but its chain is too short")),
             ));
         }
         let node = &image.nodes[id];
@@ -408,7 +408,7 @@ impl OpenFile for Opened<'_> {
                     "{} was extended, but its number of clusters does not fit its size",
                     self.path
                 );
-                return Err(disk.set_trap(why));
+                return Err(disk.make_read_only(why));
             }
             if index == chain.len() {
                 chain.push(disk.free_sector());
@@ -435,9 +435,10 @@ impl OpenFile for Opened<'_> {
         let size = usize::try_from(length).unwrap();
         assert!(size <= before, "set_len would extend {}", self.path);
         if chain.len() < size.div_ceil(SECTOR) {
-            return Err(
-                disk.set_trap(format!("{} was truncated, but its chain is too short", self.path))
-            );
+            return Err(disk.make_read_only(format!(
+                "{} was truncated, but its chain is too short",
+                self.path
+            )));
         }
         chain.truncate(size.div_ceil(SECTOR));
         disk.write(Write::Size { file, size });

@@ -23,8 +23,8 @@ use updater::update::{Request, Update};
 use super::disk::{Disk, SECTOR};
 use crate::world::{claims, now, sha256, target};
 
-/// The keys and the CDN, which has releases 1 to 3 in a directory each.
-pub struct Place {
+/// The trusted keys of a host, and a CDN with releases 1 to 3. Disks are passed to its methods.
+pub struct Host {
     directory: TempDir,
     key: PrivateKey,
     pub keys: KeyRing,
@@ -57,23 +57,23 @@ pub fn release(n: u64) -> Release {
     Release { artifacts: artifacts.to_vec(), ..crate::world::release(n) }
 }
 
-impl Place {
+impl Host {
     pub fn new() -> Self {
         let key = PrivateKey::generate();
         let keys = KeyRing::from(key.public().clone());
         let directory = tempfile::tempdir().unwrap();
         let cdn = Cdn::new(&Network::default(), &[], Timeouts::default()).unwrap();
-        let place = Self { directory, key, keys, cdn };
+        let host = Self { directory, key, keys, cdn };
         for n in 1..=3 {
-            let base = place.directory.path().join(n.to_string());
+            let base = host.directory.path().join(n.to_string());
             std::fs::create_dir(&base).unwrap();
-            std::fs::write(base.join(target().manifest_name()), place.token(n)).unwrap();
+            std::fs::write(base.join(target().manifest_name()), host.token(n)).unwrap();
             for role in Role::BOOT {
                 let name = base.join(format!("{n}.{}", role.extension()));
                 std::fs::write(name, content(role, n)).unwrap();
             }
         }
-        place
+        host
     }
 
     fn token(&self, n: u64) -> String {

@@ -16,7 +16,7 @@ use updater::slot_content::Content;
 use updater::slots::inspect;
 
 use self::disk::{Disk, Fault, SECTOR};
-use self::host::{Place, content, release};
+use self::host::{Host, content, release};
 
 /// The largest number of pending writes for which every combination is tested.
 const EXHAUSTIVE: usize = 6;
@@ -55,11 +55,11 @@ fn subsets(pending: usize, seed: u64) -> Vec<u64> {
     [0, all].into_iter().chain(single).chain(random).collect()
 }
 
-/// Cuts the power before every operation of `action`, and calls `judge` on every disk that may result.
+/// Cuts the power before every operation of `action`, and calls `check` on every disk that may result.
 fn cut_everywhere(
     disk: &Disk,
     action: Action<'_>,
-    judge: &dyn Fn(&Disk) -> Result<(), String>,
+    check: &dyn Fn(&Disk) -> Result<(), String>,
 ) -> Counts {
     let uncut = disk.copy();
     uncut.fault.set(disk.fault.get());
@@ -78,12 +78,12 @@ fn cut_everywhere(
         assert_eq!(result.is_ok(), operations == uncut.operations(), "{result:?}");
         counts.cuts += 1;
         for subset in subsets(cut.pending(), operations as u64) {
-            let left = cut.after_a_cut(|index| index > 62 || subset & 1 << index != 0);
+            let left = cut.after_power_cut(|index| index > 62 || subset & 1 << index != 0);
             if !seen.insert(left.fingerprint()) {
                 continue;
             }
             counts.states += 1;
-            if let Err(why) = judge(&left) {
+            if let Err(why) = check(&left) {
                 counts.problems.push(format!("cut at {operations}, {subset:b}: {why}"));
             }
         }
@@ -92,28 +92,28 @@ fn cut_everywhere(
 }
 
 /// Checks that a disk boots a complete release, and that the update from there succeeds.
-fn survives(place: &Place, left: &Disk, candidate: &Candidate) -> Result<(), String> {
+fn survives(host: &Host, left: &Disk, candidate: &Candidate) -> Result<(), String> {
     // The boot loader sees the disk before any repair.
-    place.boot(&left.copy())?;
+    host.boot(&left.copy())?;
     // Linux sees it after fsck. Half of the disks are also tested without fsck, unless they have a short
     // chain, which makes Linux remount the disk read-only.
     let repaired = left.copy();
     repaired.fsck();
-    reaches_candidate(place, &repaired, candidate)?;
+    reaches_candidate(host, &repaired, candidate)?;
     if left.fingerprint().is_multiple_of(2) && !left.has_short_chains() {
-        reaches_candidate(place, &left.copy(), candidate)
+        reaches_candidate(host, &left.copy(), candidate)
             .map_err(|why| format!("without fsck: {why}"))?;
     }
     Ok(())
 }
 
 /// Checks that the update to `candidate` succeeds, with a writable disk and no partial slot at the end.
-fn reaches_candidate(place: &Place, disk: &Disk, candidate: &Candidate) -> Result<(), String> {
-    let result = place.boot_until_updated(disk, candidate);
-    if let Some(trap) = &*disk.trap.borrow() {
-        return Err(format!("the disk became read-only: {trap}"));
+fn reaches_candidate(host: &Host, disk: &Disk, candidate: &Candidate) -> Result<(), String> {
+    let result = host.boot_until_updated(disk, candidate);
+    if let Some(read_only_reason) = &*disk.read_only_reason.borrow() {
+        return Err(format!("the disk became read-only: {read_only_reason}"));
     }
-    let slots = inspect(disk, &place.keys);
+    let slots = inspect(disk, &host.keys);
     for slot in Slot::ALL {
         if matches!(slots.get(slot), Content::Partial { .. }) {
             return Err(format!("slot {slot} is still partial"));
@@ -126,12 +126,12 @@ fn reaches_candidate(place: &Place, disk: &Disk, candidate: &Candidate) -> Resul
 #[track_caller]
 fn assert_survives_cuts(
     name: &str,
-    place: &Place,
+    host: &Host,
     disk: &Disk,
     candidate: &Candidate,
     action: Action<'_>,
 ) {
-    let counts = cut_everywhere(disk, action, &|left| survives(place, left, candidate));
+    let counts = cut_everywhere(disk, action, &|left| survives(host, left, candidate));
     eprintln!(
         "{name}: {} cuts, {} states, {} problems",
         counts.cuts,
@@ -152,9 +152,9 @@ fn change_state(disk: &Disk, change: impl FnOnce(BootState) -> BootState) {
 }
 
 /// Returns a disk whose slot b runs on trial, with slot a as the fallback.
-fn disk_on_trial(place: &Place) -> Disk {
-    let disk = place.disk(1);
-    place.fill(&disk, Slot::B, 2);
+fn disk_on_trial(host: &Host) -> Disk {
+    let disk = host.disk(1);
+    host.fill(&disk, Slot::B, 2);
     let trial = Trial { slot: Slot::B, tries: 2, release: Some(release(2).id()), since: None };
     change_state(&disk, |state| BootState { trial: Some(trial), ..state });
     disk
@@ -162,18 +162,18 @@ fn disk_on_trial(place: &Place) -> Disk {
 
 /// Returns a copy of the disk whose slot b has a partial download of the n-th release, interrupted in the
 /// middle of the initrd.
-fn with_partial_download(place: &Place, disk: &Disk, n: u64) -> Disk {
-    let candidate = place.candidate(n);
+fn with_partial_download(host: &Host, disk: &Disk, n: u64) -> Disk {
+    let candidate = host.candidate(n);
     let complete = disk.copy();
-    place.update(&complete, Slot::A, 1, &candidate).unwrap();
+    host.update(&complete, Slot::A, 1, &candidate).unwrap();
     (0..complete.operations())
         .rev()
         .find_map(|operations| {
             let cut = disk.copy();
             cut.fail_after(operations);
-            place.update(&cut, Slot::A, 1, &candidate).unwrap_err();
+            host.update(&cut, Slot::A, 1, &candidate).unwrap_err();
             let left = cut.unmounted();
-            let is_partial = matches!(inspect(&left, &place.keys).b, Content::Partial { bytes, release: ref r } if bytes > 4500 && bytes < r.boot_artifacts().map(|a| a.size).sum());
+            let is_partial = matches!(inspect(&left, &host.keys).b, Content::Partial { bytes, release: ref r } if bytes > 4500 && bytes < r.boot_artifacts().map(|a| a.size).sum());
             is_partial.then_some(left)
         })
         .unwrap()
@@ -181,100 +181,88 @@ fn with_partial_download(place: &Place, disk: &Disk, n: u64) -> Disk {
 
 #[test]
 fn update_of_an_empty_slot_survives_power_cuts() {
-    let place = Place::new();
-    let candidate = place.candidate(2);
-    let update = |disk: &Disk| place.update(disk, Slot::A, 1, &candidate).map(|_| ());
-    assert_survives_cuts("empty slot", &place, &place.disk(1), &candidate, &update);
+    let host = Host::new();
+    let candidate = host.candidate(2);
+    let update = |disk: &Disk| host.update(disk, Slot::A, 1, &candidate).map(|_| ());
+    assert_survives_cuts("empty slot", &host, &host.disk(1), &candidate, &update);
 }
 
 #[test]
 fn update_over_an_older_release_survives_power_cuts() {
-    let place = Place::new();
-    let candidate = place.candidate(3);
-    let disk = place.disk(2);
-    place.fill(&disk, Slot::B, 1);
-    let update = |disk: &Disk| place.update(disk, Slot::A, 1, &candidate).map(|_| ());
-    assert_survives_cuts("used slot", &place, &disk, &candidate, &update);
+    let host = Host::new();
+    let candidate = host.candidate(3);
+    let disk = host.disk(2);
+    host.fill(&disk, Slot::B, 1);
+    let update = |disk: &Disk| host.update(disk, Slot::A, 1, &candidate).map(|_| ());
+    assert_survives_cuts("used slot", &host, &disk, &candidate, &update);
 }
 
 #[test]
 fn update_over_a_partial_download_survives_power_cuts() {
-    let place = Place::new();
+    let host = Host::new();
     for n in [2, 3] {
-        let candidate = place.candidate(n);
-        let disk = with_partial_download(&place, &place.disk(1), 2);
-        let update = |disk: &Disk| place.update(disk, Slot::A, 1, &candidate).map(|_| ());
-        assert_survives_cuts(
-            &format!("partial 2, offered {n}"),
-            &place,
-            &disk,
-            &candidate,
-            &update,
-        );
+        let candidate = host.candidate(n);
+        let disk = with_partial_download(&host, &host.disk(1), 2);
+        let update = |disk: &Disk| host.update(disk, Slot::A, 1, &candidate).map(|_| ());
+        assert_survives_cuts(&format!("partial 2, offered {n}"), &host, &disk, &candidate, &update);
     }
 }
 
 #[test]
 fn update_over_a_pending_trial_survives_power_cuts() {
-    let place = Place::new();
-    let disk = place.disk(1);
-    place.update(&disk, Slot::A, 1, &place.candidate(2)).unwrap();
-    let (disk, candidate) = (disk.unmounted(), place.candidate(3));
-    let update = |disk: &Disk| place.update(disk, Slot::A, 1, &candidate).map(|_| ());
-    assert_survives_cuts("over a trial", &place, &disk, &candidate, &update);
+    let host = Host::new();
+    let disk = host.disk(1);
+    host.update(&disk, Slot::A, 1, &host.candidate(2)).unwrap();
+    let (disk, candidate) = (disk.unmounted(), host.candidate(3));
+    let update = |disk: &Disk| host.update(disk, Slot::A, 1, &candidate).map(|_| ());
+    assert_survives_cuts("over a trial", &host, &disk, &candidate, &update);
 }
 
 #[test]
 fn confirm_rollback_and_withdrawal_survive_power_cuts() {
-    let place = Place::new();
-    let disk = disk_on_trial(&place);
-    let confirm = |disk: &Disk| place.confirm(disk, Slot::B);
-    assert_survives_cuts("confirm", &place, &disk, &place.candidate(2), &confirm);
+    let host = Host::new();
+    let disk = disk_on_trial(&host);
+    let confirm = |disk: &Disk| host.confirm(disk, Slot::B);
+    assert_survives_cuts("confirm", &host, &disk, &host.candidate(2), &confirm);
     // The abandoned release is not installed again, so the CDN offers a newer one.
-    let rollback = |disk: &Disk| place.roll_back(disk, Slot::B);
-    assert_survives_cuts("rollback from a trial", &place, &disk, &place.candidate(3), &rollback);
+    let rollback = |disk: &Disk| host.roll_back(disk, Slot::B);
+    assert_survives_cuts("rollback from a trial", &host, &disk, &host.candidate(3), &rollback);
     let confirmed = disk.copy();
-    place.confirm(&confirmed, Slot::B).unwrap();
-    assert_survives_cuts(
-        "rollback",
-        &place,
-        &confirmed.unmounted(),
-        &place.candidate(3),
-        &rollback,
-    );
-    let running = place.candidate(1);
-    let withdraw = |disk: &Disk| place.update(disk, Slot::A, 1, &running).map(|_| ());
-    assert_survives_cuts("withdraw", &place, &disk, &place.candidate(2), &withdraw);
+    host.confirm(&confirmed, Slot::B).unwrap();
+    assert_survives_cuts("rollback", &host, &confirmed.unmounted(), &host.candidate(3), &rollback);
+    let running = host.candidate(1);
+    let withdraw = |disk: &Disk| host.update(disk, Slot::A, 1, &running).map(|_| ());
+    assert_survives_cuts("withdraw", &host, &disk, &host.candidate(2), &withdraw);
 }
 
 #[test]
 fn repair_of_the_spare_slot_survives_power_cuts() {
-    let place = Place::new();
-    let candidate = place.candidate(2);
-    let disk = place.disk(2);
-    place.fill(&disk, Slot::B, 1);
+    let host = Host::new();
+    let candidate = host.candidate(2);
+    let disk = host.disk(2);
+    host.fill(&disk, Slot::B, 1);
     disk.put("etchaos/b/initrd", b"damaged");
-    let repair = |disk: &Disk| place.update(disk, Slot::A, 1, &candidate).map(|_| ());
-    assert_survives_cuts("repair", &place, &disk, &candidate, &repair);
+    let repair = |disk: &Disk| host.update(disk, Slot::A, 1, &candidate).map(|_| ());
+    assert_survives_cuts("repair", &host, &disk, &candidate, &repair);
 }
 
 #[test]
 fn rewriting_a_lost_running_slot_survives_power_cuts() {
-    let place = Place::new();
-    let candidate = place.candidate(2);
+    let host = Host::new();
+    let candidate = host.candidate(2);
     for lost in ["vmlinuz", "initrd"] {
-        let disk = place.disk(2);
-        place.fill(&disk, Slot::B, 1);
+        let disk = host.disk(2);
+        host.fill(&disk, Slot::B, 1);
         // Slot b is tested with and without the mark of a confirmed slot.
         if lost == "initrd" {
             disk.put("etchaos/b/good", b"");
         }
         disk.remove_file(&format!("etchaos/a/{lost}")).unwrap();
         let disk = disk.unmounted();
-        let repair = |disk: &Disk| place.update(disk, Slot::A, 1, &candidate).map(|_| ());
+        let repair = |disk: &Disk| host.update(disk, Slot::A, 1, &candidate).map(|_| ());
         assert_survives_cuts(
             &format!("{lost} of the running slot"),
-            &place,
+            &host,
             &disk,
             &candidate,
             &repair,
@@ -284,24 +272,24 @@ fn rewriting_a_lost_running_slot_survives_power_cuts() {
 
 #[test]
 fn recreating_grubenv_survives_power_cuts() {
-    let place = Place::new();
-    let candidate = place.candidate(2);
-    let disk = place.disk(1);
+    let host = Host::new();
+    let candidate = host.candidate(2);
+    let disk = host.disk(1);
     disk.put(GRUBENV, b"damaged");
-    let update = |disk: &Disk| place.update(disk, Slot::A, 1, &candidate).map(|_| ());
-    assert_survives_cuts("damaged grubenv", &place, &disk, &candidate, &update);
+    let update = |disk: &Disk| host.update(disk, Slot::A, 1, &candidate).map(|_| ());
+    assert_survives_cuts("damaged grubenv", &host, &disk, &candidate, &update);
 }
 
 /// Space that the partial download occupies need not be free.
 #[test]
 fn resumed_download_needs_less_space() {
-    let place = Place::new();
-    let candidate = place.candidate(2);
+    let host = Host::new();
+    let candidate = host.candidate(2);
     let needed_sectors = |disk: &Disk| {
         (0..200).find(|sectors| {
             let disk = disk.copy();
             disk.free.set(sectors * SECTOR as u64);
-            let result = place.update(&disk, Slot::A, 1, &candidate);
+            let result = host.update(&disk, Slot::A, 1, &candidate);
             if let Err(error) = &result {
                 assert!(error.contains("are free"), "{error}");
                 // Only grubenv was written, to record the newest build.
@@ -310,8 +298,8 @@ fn resumed_download_needs_less_space() {
             result.is_ok()
         })
     };
-    let disk = place.disk(1);
-    let interrupted = with_partial_download(&place, &disk, 2);
+    let disk = host.disk(1);
+    let interrupted = with_partial_download(&host, &disk, 2);
     let occupied: u64 = updater::files::files_in(&interrupted, "etchaos/b")
         .unwrap()
         .iter()
@@ -324,9 +312,9 @@ fn resumed_download_needs_less_space() {
 /// Shows that these tests detect faults.
 #[test]
 fn detects_missing_flushes_and_wrong_order_of_writes() {
-    let place = Place::new();
-    let candidate = place.candidate(2);
-    let update = |disk: &Disk| place.update(disk, Slot::A, 1, &candidate).map(|_| ());
+    let host = Host::new();
+    let candidate = host.candidate(2);
+    let update = |disk: &Disk| host.update(disk, Slot::A, 1, &candidate).map(|_| ());
     let overwrite_running_slot = |disk: &Disk| {
         let kernel = vec![b'x'; 1400];
         updater::files::overwrite(disk, "etchaos/a/vmlinuz", &kernel).map_err(|e| e.to_string())
@@ -355,9 +343,9 @@ fn detects_missing_flushes_and_wrong_order_of_writes() {
         ("grubenv is written first", Fault::None, &start_trial_first),
     ];
     for (name, fault, action) in faulty {
-        let disk = place.disk(1);
+        let disk = host.disk(1);
         disk.fault.set(fault);
-        let counts = cut_everywhere(&disk, action, &|left| survives(&place, left, &candidate));
+        let counts = cut_everywhere(&disk, action, &|left| survives(&host, left, &candidate));
         eprintln!("{name}: detected after {} states", counts.states);
         assert!(!counts.problems.is_empty(), "{name}: not detected");
     }
@@ -369,19 +357,19 @@ proptest! {
     /// The power fails several times, each time during the confirmation or update of the next boot.
     #[test]
     fn survives_repeated_power_cuts(cuts in prop::collection::vec((0_usize..80, any::<u64>(), any::<bool>()), 1..5)) {
-        let place = Place::new();
-        let mut disk = place.disk(1);
+        let host = Host::new();
+        let mut disk = host.disk(1);
         for (index, (operations, subset, changes)) in cuts.into_iter().enumerate() {
-            let candidate = place.candidate(if changes { 3 } else { 2 });
-            let (running, _) = place.boot(&disk).unwrap();
+            let candidate = host.candidate(if changes { 3 } else { 2 });
+            let (running, _) = host.boot(&disk).unwrap();
             disk.fail_after(operations);
-            let _ = place
+            let _ = host
                 .confirm(&disk, running)
-                .and_then(|()| place.update(&disk, running, index as u32, &candidate));
-            disk = disk.after_a_cut(|index| index > 62 || subset & 1 << index != 0);
-            prop_assert_eq!(place.boot(&disk.copy()).err(), None);
+                .and_then(|()| host.update(&disk, running, index as u32, &candidate));
+            disk = disk.after_power_cut(|index| index > 62 || subset & 1 << index != 0);
+            prop_assert_eq!(host.boot(&disk.copy()).err(), None);
             disk.fsck();
         }
-        prop_assert_eq!(survives(&place, &disk, &place.candidate(3)).err(), None);
+        prop_assert_eq!(survives(&host, &disk, &host.candidate(3)).err(), None);
     }
 }
