@@ -1,4 +1,4 @@
-//! What a disk holds besides, and what is kept of a download that did not come to its end.
+//! Interrupted downloads that the next update resumes, and unexpected files and permissions on the ESP.
 
 use std::fs;
 use std::io::Read;
@@ -16,30 +16,32 @@ use crate::server::{End, Reply};
 use crate::world::{World, content, release, sha256};
 
 const MIB: usize = 1 << 20;
-/// As the updater flushes.
+/// The updater flushes a file whenever this many bytes have been written.
 const FLUSH: usize = 16 * MIB;
 
-fn until(what: &str, mut done: impl FnMut() -> bool) {
+/// Waits until `done` returns true. Panics with `problem` after a minute.
+fn wait_until(problem: &str, mut done: impl FnMut() -> bool) {
     let since = Instant::now();
     while !done() {
-        assert!(since.elapsed() < Duration::from_secs(60), "{what}");
+        assert!(since.elapsed() < Duration::from_secs(60), "{problem}");
         std::thread::sleep(Duration::from_millis(20));
     }
 }
 
+/// Returns the size of a file, or 0 if it does not exist.
 fn size(path: &Path) -> u64 {
     fs::metadata(path).map_or(0, |data| data.len())
 }
 
-/// The n-th release with an initrd that is flushed twice on the way. Its first `cut` bytes come, and
-/// then nothing, until `heal`.
-struct Large {
+/// A release with an initrd so large that the updater flushes it twice during the download.
+struct LargeRelease {
     initrd: Vec<u8>,
 }
 
-impl Large {
+impl LargeRelease {
     const SIZE: usize = 2 * FLUSH + 5 * MIB;
 
+    /// Makes the CDN offer the n-th release with a large initrd.
     fn publish(world: &World, n: u64) -> Self {
         let initrd: Vec<u8> =
             content(Role::Initrd, n).into_iter().cycle().take(Self::SIZE).collect();
@@ -49,45 +51,49 @@ impl Large {
         world.publish(n);
         world.publish_manifest(&release);
         let large = Self { initrd };
-        large.heal(world, n);
+        large.serve(world, n);
         large
     }
 
+    /// Makes the CDN send the first `after` bytes of the initrd, and then nothing.
     fn stall(&self, world: &World, n: u64, after: usize) {
         let body = self.initrd.clone();
-        let answer = move |request: &crate::server::Request| {
+        let handler = move |request: &crate::server::Request| {
             Reply::file(request, &body, "\"x\"").cut(after, End::Stall)
         };
-        world.cdn.answer(&format!("/{n}.initrd"), answer);
+        world.cdn.answer(&format!("/{n}.initrd"), handler);
     }
 
-    fn heal(&self, world: &World, n: u64) {
+    /// Makes the CDN send the whole initrd.
+    fn serve(&self, world: &World, n: u64) {
         let body = self.initrd.clone();
-        let answer = move |request: &crate::server::Request| Reply::file(request, &body, "\"x\"");
-        world.cdn.answer(&format!("/{n}.initrd"), answer);
+        let handler = move |request: &crate::server::Request| Reply::file(request, &body, "\"x\"");
+        world.cdn.answer(&format!("/{n}.initrd"), handler);
     }
 
-    fn assert_in(&self, world: &World, slot: &str) {
+    fn assert_is_in(&self, world: &World, slot: &str) {
         let found = fs::read(world.esp(&format!("etchaos/{slot}/initrd"))).unwrap();
-        assert!(found == self.initrd);
+        assert!(found == self.initrd, "slot {slot} holds another initrd");
     }
 }
 
-/// Where the last request for this path began.
+/// Returns the first byte of the range in the last request for this path.
 fn last_range(world: &World, path: &str) -> Option<usize> {
-    let asked = world.cdn.asked();
-    asked.iter().rfind(|r| r.method == "GET" && r.path == path).unwrap().from()
+    let requests = world.cdn.received();
+    requests.iter().rfind(|r| r.method == "GET" && r.path == path).unwrap().from()
 }
 
+/// Returns how often the CDN received this request.
 fn count(world: &World, request: &str) -> usize {
-    world.cdn.requests().iter().filter(|asked| *asked == request).count()
+    world.cdn.requests().iter().filter(|received| *received == request).count()
 }
 
+/// Starts an update.
 fn start(world: &World) -> Child {
-    // Whoever runs the tests by nohup.
-    let mut default = Command::new("env");
-    default.arg("--default-signal=HUP");
-    let mut command = through(default, &world.command(&["update"]));
+    // SIGHUP is ignored if the tests themselves run under nohup.
+    let mut env = Command::new("env");
+    env.arg("--default-signal=HUP");
+    let mut command = wrap(env, &world.command(&["update"]));
     command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap()
 }
 
@@ -95,35 +101,36 @@ fn send(child: &Child, signal: Signal) {
     kill(Pid::from_raw(child.id().try_into().unwrap()), signal).unwrap();
 }
 
+/// Waits for the end of a process. Returns the signal that ended it and its stderr.
 fn ended(mut child: Child) -> (Option<i32>, String) {
-    let mut said = String::new();
-    child.stderr.take().unwrap().read_to_string(&mut said).unwrap();
-    (child.wait().unwrap().signal(), said)
+    let mut stderr = String::new();
+    child.stderr.take().unwrap().read_to_string(&mut stderr).unwrap();
+    (child.wait().unwrap().signal(), stderr)
 }
 
 #[test]
-fn a_download_that_is_ended_is_kept_and_gone_on_with() {
-    // Asked for the end, killed; and then as if the power had been cut, which may leave less.
+fn resumes_an_interrupted_download() {
+    // Only flushed data is resumed, as after a power cut.
     for signal in [Signal::SIGTERM, Signal::SIGINT, Signal::SIGKILL] {
         let world = World::new();
-        let large = Large::publish(&world, 2);
+        let large = LargeRelease::publish(&world, 2);
         large.stall(&world, 2, FLUSH + 3 * MIB);
         let child = start(&world);
         let initrd = world.esp("etchaos/b/initrd");
-        until("the download does not begin", || size(&initrd) == (FLUSH + 3 * MIB) as u64);
-        let asked = Instant::now();
+        wait_until("the download does not begin", || size(&initrd) == (FLUSH + 3 * MIB) as u64);
+        let sent_at = Instant::now();
         send(&child, signal);
-        let (by, said) = ended(child);
-        assert_eq!(by, Some(signal as i32), "{said}");
-        assert!(asked.elapsed() < Duration::from_secs(30), "{said}");
+        let (signal_of_end, stderr) = ended(child);
+        assert_eq!(signal_of_end, Some(signal as i32), "{stderr}");
+        assert!(sent_at.elapsed() < Duration::from_secs(30), "{stderr}");
         assert!(world.esp("etchaos/b/partial.jwt").exists());
         assert_eq!(world.boots(), (A, None));
         let status = world.run(&["status", "--json"]).ended(0).json();
         assert_eq!(status["slots"]["b"]["state"], "partial", "{status}");
 
-        large.heal(&world, 2);
+        large.serve(&world, 2);
         world.run(&["update"]).ended(0);
-        large.assert_in(&world, "b");
+        large.assert_is_in(&world, "b");
         assert_eq!(last_range(&world, "/2.initrd"), Some(FLUSH));
         assert_eq!(count(&world, "GET /2.vmlinuz"), 1);
         assert!(!world.esp("etchaos/b/partial.jwt").exists());
@@ -131,7 +138,7 @@ fn a_download_that_is_ended_is_kept_and_gone_on_with() {
     }
 }
 
-/// Release 2, whose initrd comes slowly enough to be ended on the way.
+/// Publishes release 2. The CDN sends its initrd so slowly that a signal interrupts the download.
 fn publish_slowly(world: &World) {
     world.publish(2);
     let pause = Some(Duration::from_millis(5));
@@ -139,58 +146,59 @@ fn publish_slowly(world: &World) {
 }
 
 #[test]
-fn the_end_comes_in_order_between_two_bytes() {
-    // The last one is sent to who runs it by hand, when the connection to the host is lost.
+fn signals_end_a_download_with_a_message() {
+    // SIGHUP arrives when the operator's terminal session is lost.
     for signal in [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP] {
         let world = World::new();
         publish_slowly(&world);
         let child = start(&world);
         let initrd = world.esp("etchaos/b/initrd");
-        until("the download does not begin", || size(&initrd) > 0);
+        wait_until("the download does not begin", || size(&initrd) > 0);
         send(&child, signal);
-        let (by, said) = ended(child);
-        assert_eq!(by, Some(signal as i32), "{said}");
+        let (signal_of_end, stderr) = ended(child);
+        assert_eq!(signal_of_end, Some(signal as i32), "{stderr}");
         for part in ["interrupted:", "the next update resumes the download"] {
-            assert!(said.contains(part), "{part}: {said}");
+            assert!(stderr.contains(part), "{part}: {stderr}");
         }
     }
 }
 
 #[test]
-fn who_is_started_by_nohup_goes_on() {
+fn ignores_sighup_under_nohup() {
     let world = World::new();
     publish_slowly(&world);
     let mut command = Command::new("sh");
     command.args(["-c", "trap '' HUP; exec \"$@\"", "sh"]);
-    let mut command = through(command, &world.command(&["update"]));
+    let mut command = wrap(command, &world.command(&["update"]));
     let child = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
     let initrd = world.esp("etchaos/b/initrd");
-    until("the download does not begin", || size(&initrd) > 0);
+    wait_until("the download does not begin", || size(&initrd) > 0);
     send(&child, Signal::SIGHUP);
     std::thread::sleep(Duration::from_millis(300));
-    // By the first one that it was not told to overlook.
+    // SIGTERM is not ignored.
     send(&child, Signal::SIGTERM);
-    let (by, said) = ended(child);
-    assert_eq!(by, Some(Signal::SIGTERM as i32), "{said}");
-    assert!(said.contains("interrupted:"), "{said}");
+    let (signal_of_end, stderr) = ended(child);
+    assert_eq!(signal_of_end, Some(Signal::SIGTERM as i32), "{stderr}");
+    assert!(stderr.contains("interrupted:"), "{stderr}");
 }
 
-/// A host whose download of release 2 was killed, just after it was flushed.
-fn killed() -> (World, Large, PathBuf) {
+/// Returns a host on which an update to release 2 was killed just after the first flush of the initrd,
+/// with that release and the path of the partial initrd.
+fn world_with_partial_download() -> (World, LargeRelease, PathBuf) {
     let world = World::new();
-    let large = Large::publish(&world, 2);
+    let large = LargeRelease::publish(&world, 2);
     large.stall(&world, 2, FLUSH + 1);
     let child = start(&world);
     let initrd = world.esp("etchaos/b/initrd");
-    until("the download does not begin", || size(&initrd) == (FLUSH + 1) as u64);
+    wait_until("the download does not begin", || size(&initrd) == (FLUSH + 1) as u64);
     send(&child, Signal::SIGKILL);
     ended(child);
     (world, large, initrd)
 }
 
 #[test]
-fn what_is_left_of_another_release_goes() {
-    let (world, ..) = killed();
+fn removes_partial_download_of_another_release() {
+    let (world, ..) = world_with_partial_download();
     world.publish(3);
     world.run(&["update"]).ended(0);
     world.assert_slot(B, 3);
@@ -198,33 +206,33 @@ fn what_is_left_of_another_release_goes() {
 }
 
 #[test]
-fn what_is_left_and_damaged_is_begun_again() {
-    for damage in ["content", "longer", "whole", "manifest"] {
-        let (world, large, initrd) = killed();
+fn restarts_a_damaged_partial_download() {
+    for damage in ["content", "too long", "full length", "manifest"] {
+        let (world, large, initrd) = world_with_partial_download();
         let mut bytes = fs::read(&initrd).unwrap();
         match damage {
             "content" => bytes[1000] ^= 1,
-            "longer" => bytes.resize(Large::SIZE + 1, 0),
-            "whole" => bytes.resize(Large::SIZE, 0),
+            "too long" => bytes.resize(LargeRelease::SIZE + 1, 0),
+            "full length" => bytes.resize(LargeRelease::SIZE, 0),
             _ => fs::write(world.esp("etchaos/b/partial.jwt"), "x").unwrap(),
         }
         fs::write(&initrd, bytes).unwrap();
-        large.heal(&world, 2);
+        large.serve(&world, 2);
         world.run(&["update"]).ended(0);
-        large.assert_in(&world, "b");
+        large.assert_is_in(&world, "b");
         let kernels = if damage == "manifest" { 2 } else { 1 };
         assert_eq!(count(&world, "GET /2.vmlinuz"), kernels, "{damage}");
     }
 }
 
 #[test]
-fn a_beginning_in_the_spare_slot_is_removed_by_a_repair_when_the_release_is_withdrawn() {
+fn repair_removes_partial_download_of_a_withdrawn_release() {
     let world = World::new();
     world.publish(2);
     world.cdn.put("/2.initrd", Reply::ok(vec![b'x'; content(Role::Initrd, 2).len()]));
     world.run(&["update"]).failed(&["SHA-256"]);
     assert!(world.esp("etchaos/b/partial.jwt").exists());
-    // What runs, published anew.
+    // The running release is published again.
     world.publish_manifest(&Release { build: 3, ..release(1) });
     assert_eq!(world.run(&["update", "--json"]).ended(0).json()["step"], "repair");
     world.assert_slot(B, 1);
@@ -233,7 +241,7 @@ fn a_beginning_in_the_spare_slot_is_removed_by_a_repair_when_the_release_is_with
 }
 
 #[test]
-fn a_directory_named_grubenv_goes() {
+fn replaces_a_directory_named_grubenv() {
     let world = World::new();
     fs::remove_file(world.esp("etchaos/grubenv")).unwrap();
     world.write("esp/etchaos/grubenv/deep/x", "");
@@ -244,30 +252,30 @@ fn a_directory_named_grubenv_goes() {
     assert_eq!(world.boots(), (A, Some((B, 3))));
 }
 
-/// A command without the right to overlook permissions, as in a tight unit.
+/// Returns the command without the capabilities that bypass file permissions, as in a hardened unit.
 fn without_override(command: Command) -> Command {
     if !nix::unistd::geteuid().is_root() {
         return command;
     }
     let mut limited = Command::new("setpriv");
     limited.args(["--bounding-set", "-dac_override,-dac_read_search", "--inh-caps=-all"]);
-    through(limited, &command)
+    wrap(limited, &command)
 }
 
-/// A command that is run by another one.
-fn through(mut by: Command, command: &Command) -> Command {
-    by.arg(command.get_program()).args(command.get_args());
+/// Returns `wrapper` with `command` as its last arguments, and with the environment of `command`.
+fn wrap(mut wrapper: Command, command: &Command) -> Command {
+    wrapper.arg(command.get_program()).args(command.get_args());
     for (name, value) in command.get_envs() {
         match value {
-            Some(value) => by.env(name, value),
-            None => by.env_remove(name),
+            Some(value) => wrapper.env(name, value),
+            None => wrapper.env_remove(name),
         };
     }
-    by
+    wrapper
 }
 
 #[test]
-fn read_only_files_are_written() {
+fn replaces_read_only_files() {
     let world = World::new();
     world.fill(B, 1, 0);
     for name in ["grubenv", "b/vmlinuz", "b/initrd", "b/release.jwt"] {
@@ -284,7 +292,7 @@ fn read_only_files_are_written() {
 }
 
 #[test]
-fn a_read_only_file_system_is_told_with_the_way_out() {
+fn reports_read_only_file_system_with_hint() {
     let world = World::new();
     world.publish(2);
     let script = r#"mount --bind "$0" "$0" && mount -o remount,bind,ro "$0" || exit 99; "$@""#;
@@ -296,12 +304,12 @@ fn a_read_only_file_system_is_told_with_the_way_out() {
     let Some(output) =
         output.ok().filter(|output| !matches!(output.status.code(), Some(99) | None))
     else {
-        assert!(std::env::var("CI").is_err(), "unshare and bind mounts are needed for this test");
-        eprintln!("SKIPPED: nothing can be mounted here");
+        assert!(std::env::var("CI").is_err(), "this test needs unshare and bind mounts");
+        eprintln!("SKIPPED: cannot mount a read-only file system");
         return;
     };
-    let said = String::from_utf8_lossy(&output.stderr);
-    assert_eq!(output.status.code(), Some(1), "{said}");
-    assert!(said.contains("fsck.vfat -a") && said.contains("write-protected"), "{said}");
-    assert!(said.contains("etchaos/"), "{said}");
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{stderr}");
+    assert!(stderr.contains("fsck.vfat -a") && stderr.contains("write-protected"), "{stderr}");
+    assert!(stderr.contains("etchaos/"), "{stderr}");
 }

@@ -126,7 +126,7 @@ fn json_output_has_the_documented_keys() {
         let found = world.run(arguments).ended(code).json();
         assert_eq!(keys(&found), keys(&documented(name)), "{name}");
     }
-    // Below the top: what is always there.
+    // Nested objects that are always present.
     world.set_sessions(r#"[{"session":"1","user":"ann","class":"user"}]"#);
     world.run(&["update"]).ended(0);
     fs::remove_file(world.esp("etchaos/b/initrd")).unwrap();
@@ -188,7 +188,7 @@ fn sources(directories: &[&str]) -> String {
 fn tests_named_in_the_threat_model_exist() {
     let sources = sources(&["updater/src", "updater/tests", "protocol/src", "protocol/tests"]);
     let page = page("THREATMODEL.md");
-    let section = page.split("## Where it is shown").nth(1).unwrap();
+    let section = page.split("## Tests").nth(1).unwrap();
     // Text in backticks is `file.rs: name, name`, or only a file or directory.
     let named = section.split('`').skip(1).step_by(2).filter_map(|text| text.split_once(": "));
     let names: Vec<&str> = named.flat_map(|(_, names)| names.split(", ")).collect();

@@ -16,8 +16,8 @@ fn expired(world: &World, n: u64) -> String {
     sign(&world.key, &Claims { iat, exp, ..claims(&release(n)) }).unwrap()
 }
 
-/// Makes a USB stick with the n-th release. Returns the path of a configuration that uses it.
-fn stick(world: &World, n: u64, manifest: &str) -> String {
+/// Writes a USB stick with the n-th release. Returns the path of a configuration that uses it.
+fn write_stick(world: &World, n: u64, manifest: &str) -> String {
     for role in Role::BOOT {
         world.write(&format!("stick/{n}.{}", role.extension()), content(role, n));
     }
@@ -40,14 +40,14 @@ fn world_with_expired_manifests() -> World {
 #[test]
 fn installed_release_works_after_manifest_expires() {
     let world = world_with_expired_manifests();
-    let complete = |slot: Slot| {
+    let assert_complete = |slot: Slot| {
         let status = world.run(&["status", "--json"]).ended(0).json();
         assert_eq!(status["slots"][slot.to_string()]["state"], "complete", "{status}");
     };
     world.on_trial(A, B, 2);
     world.boot(B);
-    complete(A);
-    complete(B);
+    assert_complete(A);
+    assert_complete(B);
     world.run(&["confirm"]).ended(0);
     assert_eq!(world.boots(), (B, None));
     world.run(&["verify"]).ended(0);
@@ -64,7 +64,7 @@ fn installed_release_works_after_manifest_expires() {
 fn rejects_expired_manifest_on_stick_with_hint() {
     let world = world_with_expired_manifests();
     let manifest = expired(&world, 3);
-    let config = stick(&world, 3, &manifest);
+    let config = write_stick(&world, 3, &manifest);
     let before = (world.tree(), world.boots());
     for arguments in [&["check"][..], &["update", "--dry-run"], &["update"]] {
         let ran = world.run(&[arguments, &["--config", &config]].concat());

@@ -1,4 +1,4 @@
-//! The real binary, against ESP directories and servers on loopback.
+//! Integration tests. They run the real binary on ESPs in temporary directories, with servers on loopback.
 
 mod bad_input;
 mod config;

@@ -12,7 +12,7 @@ use updater::config::Network;
 
 use crate::network::{Memory, artifact, bytes, client, plain, timeouts, with_stall_timeout};
 use crate::server::{End, Reply, Server, content_range};
-use crate::world::{World, peak, release};
+use crate::world::{World, peak_memory, release};
 
 const SIZE: usize = 500_000;
 /// Larger than the number of bytes that counts as progress.
@@ -39,7 +39,7 @@ fn assert_failed(
     for text in message_parts {
         assert!(error.contains(text), "no {text:?} in: {error}");
     }
-    assert_eq!(server.asked().len(), requests, "{error}");
+    assert_eq!(server.received().len(), requests, "{error}");
 }
 
 #[test]
@@ -51,10 +51,10 @@ fn resumes_after_interruption() {
         fetch(&server, &mut sink).unwrap();
         assert!(sink.bytes == bytes(SIZE));
         assert_eq!(sink.restarts, 0);
-        let asked = server.asked();
-        let from: Vec<usize> = asked.iter().filter_map(|r| r.from()).collect();
+        let received = server.received();
+        let from: Vec<usize> = received.iter().filter_map(|r| r.from()).collect();
         assert_eq!(from, [PIECE, 2 * PIECE, 3 * PIECE, 4 * PIECE]);
-        assert!(asked[1..].iter().all(|r| r.header("if-range") == Some("\"1\"")));
+        assert!(received[1..].iter().all(|r| r.header("if-range") == Some("\"1\"")));
         assert!(server.sent() < SIZE as u64 + 5 * 300, "{}", server.sent());
     }
 }
@@ -71,7 +71,7 @@ fn resumes_after_stall() {
     assert!(sink.bytes == bytes(SIZE));
     assert_eq!(sink.restarts, 0);
     assert!(since.elapsed() >= Duration::from_secs(2));
-    assert!(server.asked()[1..].iter().all(|r| r.from().is_some()));
+    assert!(server.received()[1..].iter().all(|r| r.from().is_some()));
 }
 
 #[test]
@@ -81,14 +81,14 @@ fn resumes_after_bytes_of_earlier_run() {
     let mut sink = Memory::with(&bytes(SIZE)[..300_001]);
     fetch(&server, &mut sink).unwrap();
     assert!(sink.bytes == bytes(SIZE) && sink.restarts == 0);
-    assert_eq!(server.asked()[0].from(), Some(300_001));
+    assert_eq!(server.received()[0].from(), Some(300_001));
     // A complete file causes no request. One that is too long is downloaded again.
     fetch(&server, &mut sink).unwrap();
-    assert_eq!(server.asked().len(), 1);
+    assert_eq!(server.received().len(), 1);
     sink.bytes.push(0);
     fetch(&server, &mut sink).unwrap();
     assert!(sink.bytes == bytes(SIZE) && sink.restarts == 1);
-    assert_eq!(server.asked()[1].from(), None);
+    assert_eq!(server.received()[1].from(), None);
 }
 
 #[test]
@@ -101,7 +101,7 @@ fn restarts_if_server_does_not_support_ranges() {
     let mut sink = Memory::default();
     fetch(&server, &mut sink).unwrap();
     assert!(sink.bytes == bytes(SIZE));
-    assert_eq!((sink.restarts, server.asked().len()), (2, 3));
+    assert_eq!((sink.restarts, server.received().len()), (2, 3));
 }
 
 #[test]
@@ -131,13 +131,13 @@ fn gives_up_after_too_many_restarts() {
 
 #[test]
 fn restarts_after_unusable_ranges() {
-    let whole = content_range(0, SIZE);
+    let full_range = content_range(0, SIZE);
     let early = content_range(PIECE - 1, SIZE);
     let replies: [(u16, &[&str]); 7] = [
         (206, &[]),
         (206, &["Content-Range: bytes garbage"]),
         (206, &["Content-Type: multipart/byteranges; boundary=x"]),
-        (206, &[&whole]),
+        (206, &[&full_range]),
         (206, &[&early]),
         (206, &["Content-Range: bytes 100000-500000/*"]),
         (416, &["Content-Range: bytes */100000"]),
@@ -145,7 +145,7 @@ fn restarts_after_unusable_ranges() {
     for (status, headers) in replies {
         let server = Server::start();
         let headers: Vec<String> = headers.iter().map(|header| header.to_string()).collect();
-        let shown = format!("{status} {headers:?}");
+        let response = format!("{status} {headers:?}");
         server.answer("/x", move |r| match r.from() {
             Some(_) => Reply { status, headers: headers.clone(), ..Reply::ok(bytes(SIZE)) },
             None if r.nth == 0 => Reply::ok(bytes(SIZE)).cut(PIECE, End::Close),
@@ -153,8 +153,8 @@ fn restarts_after_unusable_ranges() {
         });
         let mut sink = Memory::default();
         fetch(&server, &mut sink).unwrap();
-        assert!(sink.bytes == bytes(SIZE), "{shown}");
-        assert_eq!((sink.restarts, server.asked().len()), (1, 3), "{shown}");
+        assert!(sink.bytes == bytes(SIZE), "{response}");
+        assert_eq!((sink.restarts, server.received().len()), (1, 3), "{response}");
     }
     // A partial response to a request without `Range`.
     let server = Server::start();
@@ -202,7 +202,7 @@ fn rejects_wrong_lengths() {
     let unannounced = |body: Vec<u8>| Reply { length: Some(None), ..Reply::ok(body) };
     let announced = |n: u64, body| Reply { length: Some(Some(n)), ..Reply::ok(body) };
     let size = SIZE as u64;
-    for (reply, said, requests) in [
+    for (reply, message_part, requests) in [
         (announced(size + 1, bytes(SIZE)), "announces 500001", 1),
         (announced(size - 1, bytes(SIZE)), "announces 499999", 1),
         (announced(size, bytes(SIZE - 1)), "ended after 499999", 5),
@@ -213,7 +213,7 @@ fn rejects_wrong_lengths() {
         let server = Server::start();
         server.put("/x", reply);
         let mut sink = Memory::default();
-        assert_failed(fetch(&server, &mut sink), &server, &[said], requests);
+        assert_failed(fetch(&server, &mut sink), &server, &[message_part], requests);
         assert!(sink.bytes.len() <= SIZE);
     }
     let server = Server::start();
@@ -240,9 +240,9 @@ fn recognizes_html_pages() {
     ] {
         let server = Server::start();
         server.put("/x", reply);
-        let said = ["looks like HTML", "captive portal", "500000"];
+        let message_parts = ["looks like HTML", "captive portal", "500000"];
         let mut sink = Memory::default();
-        assert_failed(fetch(&server, &mut sink), &server, &said, 1);
+        assert_failed(fetch(&server, &mut sink), &server, &message_parts, 1);
         assert!(sink.bytes.is_empty());
     }
 }
@@ -256,16 +256,16 @@ fn retries_transient_statuses_only() {
             _ => Reply::ok(bytes(SIZE)),
         });
         fetch(&server, &mut Memory::default()).unwrap();
-        assert_eq!(server.asked().len(), 4);
+        assert_eq!(server.received().len(), 4);
         server.put("/x", Reply::status(status));
-        let shown = status.to_string();
-        assert_failed(fetch(&server, &mut Memory::default()), &server, &[&shown], 9);
+        let message_part = status.to_string();
+        assert_failed(fetch(&server, &mut Memory::default()), &server, &[&message_part], 9);
     }
     for status in [400, 401, 403, 404, 410, 451, 204, 300, 304, 416] {
         let server = Server::start();
         server.put("/x", Reply::status(status));
-        let shown = format!("status {status}");
-        assert_failed(fetch(&server, &mut Memory::default()), &server, &[&shown], 1);
+        let message_part = format!("status {status}");
+        assert_failed(fetch(&server, &mut Memory::default()), &server, &[&message_part], 1);
     }
 }
 
@@ -287,7 +287,7 @@ fn honours_retry_after() {
         fetch(&server, &mut Memory::default()).unwrap();
         let took = since.elapsed();
         assert!(took >= Duration::from_millis(least), "{took:?}");
-        assert_eq!(server.asked().len(), 2);
+        assert_eq!(server.received().len(), 2);
     }
     // Longer than the timeout of all attempts.
     let server = Server::start();
@@ -305,7 +305,7 @@ fn gives_up_on_slow_server() {
     let error = cdn.fetch(&url(&server), 0, SIZE as u64, &mut sink).unwrap_err().to_string();
     // The timeout is reached first if the test machine is slow.
     assert!(error.contains("too slow") || error.contains("timeout"), "{error}");
-    assert_eq!(server.asked().len(), 5);
+    assert_eq!(server.received().len(), 5);
 }
 
 #[test]
@@ -313,18 +313,18 @@ fn times_out_without_response_head() {
     let short = Duration::from_millis(300);
     let timeouts = Timeouts { connect: short, stall: short, ..timeouts() };
     let cdn = Cdn::with_environment(&Network::default(), &[], timeouts, &|_| None).unwrap();
-    // The servers accept a connection and send this repeatedly.
-    for said in ["", "HTTP/1.1 100 Continue\r\n\r\n", "HTTP/1.1 200 X\r\nX: y\r\n"] {
+    // The servers accept a connection and send an incomplete head or interim responses without end.
+    for head in ["", "HTTP/1.1 100 Continue\r\n\r\n", "HTTP/1.1 200 X\r\nX: y\r\n"] {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
         std::thread::spawn(move || {
             for mut stream in listener.incoming().flatten() {
                 std::thread::spawn(move || {
-                    let mut left = stream.write_all(said.as_bytes()).is_ok();
-                    while left {
+                    let mut is_open = stream.write_all(head.as_bytes()).is_ok();
+                    while is_open {
                         std::thread::sleep(Duration::from_millis(20));
-                        let more = if said.contains("X: y") { "X: y\r\n" } else { said };
-                        left = stream.write_all(more.as_bytes()).is_ok() && !more.is_empty();
+                        let next = if head.contains("X: y") { "X: y\r\n" } else { head };
+                        is_open = stream.write_all(next.as_bytes()).is_ok() && !next.is_empty();
                     }
                     std::thread::sleep(Duration::from_secs(20));
                 });
@@ -335,7 +335,7 @@ fn times_out_without_response_head() {
             let url = format!("{scheme}://{address}/x");
             let error = cdn.fetch(&url, 0, SIZE as u64, &mut Memory::default()).unwrap_err();
             assert!(error.to_string().contains("cannot get"), "{error}");
-            assert!(since.elapsed() < Duration::from_secs(15), "{said:?} {scheme}");
+            assert!(since.elapsed() < Duration::from_secs(15), "{head:?} {scheme}");
         }
     }
 }
@@ -364,7 +364,7 @@ fn rejects_content_encoding() {
         &["content encoding \"gzip\""],
         1,
     );
-    assert_eq!(server.asked()[0].header("accept-encoding"), Some("identity"));
+    assert_eq!(server.received()[0].header("accept-encoding"), Some("identity"));
 }
 
 #[test]
@@ -431,7 +431,7 @@ fn falls_back_to_next_mirror() {
         assert!(sink.bytes == bytes(SIZE), "{index}");
         // The second server resumes the data of the first. If the digest is wrong, it sends the whole
         // file.
-        let from: Vec<_> = second.asked().iter().map(|r| r.from()).collect();
+        let from: Vec<_> = second.received().iter().map(|r| r.from()).collect();
         let expected = match index {
             4 => vec![Some(PIECE), None],
             5 => vec![Some(PIECE)],
@@ -448,7 +448,7 @@ fn discards_partial_file_of_another_release() {
     let mut sink = Memory::with(&[7; PIECE]);
     plain().download(&[url(&server)], &artifact(&bytes(SIZE)), &mut sink).unwrap();
     assert!(sink.bytes == bytes(SIZE));
-    assert_eq!((sink.restarts, server.asked().len()), (1, 2));
+    assert_eq!((sink.restarts, server.received().len()), (1, 2));
 }
 
 #[test]
@@ -459,8 +459,8 @@ fn reports_error_of_each_mirror() {
     let urls = [format!("{}?token=SECRET", url(&first)), url(&second)];
     let result = plain().download(&urls, &artifact(&bytes(SIZE)), &mut sink);
     let error = result.unwrap_err().to_string();
-    for said in ["failed from all 2 mirrors", &first.url, "404", &second.url, "SHA-256"] {
-        assert!(error.contains(said), "{error}");
+    for part in ["failed from all 2 mirrors", &first.url, "404", &second.url, "SHA-256"] {
+        assert!(error.contains(part), "{error}");
     }
     assert!(!error.contains("SECRET"), "{error}");
     assert!(sink.bytes.is_empty());
@@ -480,11 +480,11 @@ fn memory_use_is_independent_of_file_size() {
         if r.from().is_none() { file.cut(LARGE / 2, End::Reset) } else { file }
     });
     let mut updater = world.command(&["update"]).stdout(Stdio::null()).spawn().unwrap();
-    let peak = peak(&mut updater);
+    let peak = peak_memory(&mut updater);
     assert!(updater.wait().unwrap().success());
     eprintln!("peak of the resident set: {peak} KiB");
     // For a debug build, whose code alone is larger than the memory of a release build.
     assert!((1..24 << 10).contains(&peak), "{peak} KiB");
-    let resumed = world.cdn.asked().iter().filter(|r| r.from().is_some()).count();
+    let resumed = world.cdn.received().iter().filter(|r| r.from().is_some()).count();
     assert_eq!(resumed, 1);
 }

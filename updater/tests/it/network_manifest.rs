@@ -82,7 +82,7 @@ fn unchanged_manifest_transfers_less_than_a_kilobyte() {
     }
     let each = (server.sent() - before) / 3;
     assert!(before > 1024 && each < 1024, "{before} and then {each} bytes");
-    let requests = server.asked();
+    let requests = server.received();
     assert_eq!(requests[0].header("if-none-match"), None);
     assert_eq!(requests[1].header("if-none-match"), Some("\"66f0a1b2-ea60\""));
 }
@@ -97,7 +97,7 @@ fn updater_polls_with_conditional_requests() {
     world.run(&["check"]).ended(0);
     world.run(&["update"]).ended(0);
     assert!(world.cdn.sent() - before < 2 * 1024);
-    assert!(world.cdn.asked()[2].header("if-none-match").is_some());
+    assert!(world.cdn.received()[2].header("if-none-match").is_some());
     // A new manifest is found at once, and a lost or damaged cache does no harm.
     let token = sign(&world.key, &claims(&release(2))).unwrap();
     world.cdn.answer(&path(), move |r| Reply::file(r, token.as_bytes(), "\"2\""));
@@ -146,7 +146,7 @@ fn sends_only_valid_etags() {
             assert_eq!(found.release().build, build, "{etag}");
         }
     }
-    assert!(server.asked().iter().all(|r| r.header("if-none-match").is_none()));
+    assert!(server.received().iter().all(|r| r.header("if-none-match").is_none()));
 }
 
 #[test]
@@ -183,11 +183,11 @@ fn verifies_cached_manifests() {
         let found = fetch(&query(Some(7)), &[&server.url]).unwrap();
         assert_eq!(found.release().build, 7, "{etag} {token:.20}");
     }
-    assert!(server.asked().iter().all(|r| r.header("if-none-match").is_none()));
+    assert!(server.received().iter().all(|r| r.header("if-none-match").is_none()));
     // A valid cached manifest is used for its own URL.
     write_cache(&url, "\"7\"", &signer.token(8));
     assert_eq!(fetch(&query(Some(7)), &[&server.url]).unwrap().release().build, 8);
-    assert_eq!(server.asked().last().unwrap().header("if-none-match"), Some("\"7\""));
+    assert_eq!(server.received().last().unwrap().header("if-none-match"), Some("\"7\""));
 }
 
 #[test]
@@ -196,7 +196,7 @@ fn rejects_304_for_unconditional_request() {
     server.put(&path(), Reply::status(304).header("ETag: \"1\""));
     let error = signer.fetch(&[&server.url]).unwrap_err().to_string();
     assert!(error.contains("304"), "{error}");
-    assert_eq!(server.asked().len(), 1);
+    assert_eq!(server.received().len(), 1);
 }
 
 /// Returns servers without an acceptable manifest if build 5 is the newest known, and a part of the
@@ -243,15 +243,15 @@ fn tries_mirrors_in_order() {
         assert_eq!(found.release().build, 6, "{base}");
     }
     // The mirrors after the first acceptable one get no request.
-    assert!(better.asked().is_empty());
+    assert!(better.received().is_empty());
     // Without an acceptable manifest, the error has each mirror's reason.
     let mut bases: Vec<&str> = bad.iter().map(|(server, _)| server.url.as_str()).collect();
     bases.push(&unreachable);
     let error = fetch(&query, &bases).unwrap_err().to_string();
     assert!(error.contains("any of the 14 CDNs"), "{error}");
-    for (server, said) in &bad {
+    for (server, expected) in &bad {
         let part = error.split(&format!("[{}] ", server.url)).nth(1).unwrap();
-        assert!(part.split("; [").next().unwrap().contains(said), "no {said:?} in: {part}");
+        assert!(part.split("; [").next().unwrap().contains(expected), "no {expected:?} in: {part}");
     }
     assert!(error.contains(&format!("[{unreachable}] cannot get")), "{error}");
 }
@@ -300,7 +300,7 @@ fn gives_up_on_slow_manifest() {
     let error =
         signer.query().fetch(&cdn, std::slice::from_ref(&server.url)).unwrap_err().to_string();
     assert!(error.contains("timeout") && since.elapsed() < Duration::from_secs(10), "{error}");
-    assert_eq!(server.asked().len(), 1);
+    assert_eq!(server.received().len(), 1);
 }
 
 fn redirecting(status: u16, to: &str) -> Server {
@@ -329,9 +329,9 @@ fn follows_redirects_within_origin() {
         server.put(&format!("/{steps}"), Reply::ok(signer.token(3)));
         let found = signer.fetch(&[&server.url]);
         assert_eq!(found.is_ok(), is_followed);
-        let said = found.map_or_else(|error| error.to_string(), |_| String::new());
-        assert!(is_followed || said.contains("more than 5 times"), "{said}");
-        assert!(server.asked().len() <= 6);
+        let error = found.map_or_else(|error| error.to_string(), |_| String::new());
+        assert!(is_followed || error.contains("more than 5 times"), "{error}");
+        assert!(server.received().len() <= 6);
     }
 }
 
@@ -341,10 +341,10 @@ fn follows_redirects_to_other_origins_only_if_allowed() {
     other.put("/x", Reply::ok(signer.token(3)));
     let server = redirecting(302, &format!("{}/x", other.url));
     let error = signer.fetch(&[&server.url]).unwrap_err().to_string();
-    for said in ["302", &format!("redirects to {}", other.url), "not followed", "allowedOrigins"] {
-        assert!(error.contains(said), "{error}");
+    for part in ["302", &format!("redirects to {}", other.url), "not followed", "allowedOrigins"] {
+        assert!(error.contains(part), "{error}");
     }
-    assert!(other.asked().is_empty());
+    assert!(other.received().is_empty());
     let allowed = [other.url.clone()];
     let cdn = Cdn::with_environment(&Network::default(), &allowed, timeouts(), &|_| None).unwrap();
     let found = signer.query().fetch(&cdn, std::slice::from_ref(&server.url)).unwrap();
@@ -368,7 +368,7 @@ fn follows_redirects_to_other_origins_only_if_allowed() {
         let error = signer.fetch(&[&server.url]).unwrap_err().to_string();
         assert!(error.contains("not followed") && !error.contains("SECRET"), "{to}: {error}");
         assert!(error.len() < 1000, "{} bytes", error.len());
-        assert_eq!(server.asked().len(), 1);
+        assert_eq!(server.received().len(), 1);
     }
 }
 

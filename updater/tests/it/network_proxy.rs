@@ -110,7 +110,7 @@ fn trusts_configured_authority() {
     let both = Network { authorities: vec![other.path(), ours.path()], ..Network::default() };
     get(&client(&both), &server.url).unwrap();
     get_small(&client(&both), &server.url);
-    let before = server.asked().len();
+    let before = server.received().len();
     for network in [Network::default(), other.network()] {
         assert_fails(
             &client(&network),
@@ -120,7 +120,7 @@ fn trusts_configured_authority() {
     }
     let misnamed = ours.serve("other.example");
     assert_fails(&client(&ours.network()), &misnamed.url, &["cannot get", "not valid for name"]);
-    assert_eq!(server.asked().len() + misnamed.asked().len(), before);
+    assert_eq!(server.received().len() + misnamed.received().len(), before);
     // A server without TLS.
     let plain = serving(Server::start()).url.replace("http:", "https:");
     assert_fails(&client(&ours.network()), &plain, &["cannot get"]);
@@ -137,7 +137,7 @@ fn rejects_redirect_from_https_to_http() {
     let allowed = [plain.url.clone()];
     let cdn = Cdn::with_environment(&ours.network(), &allowed, timeouts(), &|_| None).unwrap();
     assert_fails(&cdn, &server.url, &["302", &plain.url, "not followed"]);
-    assert!(plain.asked().is_empty());
+    assert!(plain.received().is_empty());
 }
 
 #[test]
@@ -148,7 +148,7 @@ fn resumes_after_interruption_of_tls() {
         server.answer("/x", move |r| Reply::file(r, &bytes(SIZE), "\"1\"").cut(SIZE / 3, end));
         get(&client(&ours.network()), &server.url).unwrap();
     }
-    assert_eq!(server.asked().len(), 6);
+    assert_eq!(server.received().len(), 6);
 }
 
 /// A running tinyproxy.
@@ -161,11 +161,11 @@ struct Tinyproxy {
 impl Tinyproxy {
     /// Starts tinyproxy with additional lines of configuration. If it is not installed, returns `None` with a
     /// message, or panics in CI.
-    fn start(more: &str) -> Option<Self> {
+    fn start(additional: &str) -> Option<Self> {
         let is_installed =
             Command::new("tinyproxy").arg("-v").stdout(Stdio::null()).status().is_ok();
         if !is_installed {
-            assert!(std::env::var("CI").is_err(), "tinyproxy is needed for this test");
+            assert!(std::env::var("CI").is_err(), "this test needs tinyproxy");
             eprintln!("SKIPPED: tinyproxy is not installed");
             return None;
         }
@@ -175,7 +175,7 @@ impl Tinyproxy {
         drop(listener);
         let at = |name: &str| directory.path().join(name).display().to_string();
         let config = format!(
-            "Listen 127.0.0.1\nPort {port}\nTimeout 60\nLogLevel Connect\nLogFile \"{}\"\nPidFile \"{}\"\n{more}\n",
+            "Listen 127.0.0.1\nPort {port}\nTimeout 60\nLogLevel Connect\nLogFile \"{}\"\nPidFile \"{}\"\n{additional}\n",
             at("log"),
             at("pid")
         );
@@ -198,7 +198,7 @@ impl Tinyproxy {
     }
 
     /// Returns the request lines in its log.
-    fn seen(&self) -> Vec<String> {
+    fn request_lines(&self) -> Vec<String> {
         let log = fs::read_to_string(self.directory.path().join("log")).unwrap();
         let line = |line: &str| Some(line.split_once("Request (file descriptor")?.1.to_owned());
         let lines = log.lines().filter_map(line);
@@ -234,18 +234,18 @@ fn proxy_forwards_http_and_tunnels_https() {
         server.put("/x", Reply::ok(bytes(SIZE)));
         get_small(&cdn, &server.url);
     }
-    let seen = proxy.seen();
-    let count = |line: String| seen.iter().filter(|seen| **seen == line).count();
-    assert_eq!(count(format!("GET {}/x HTTP/1.1", plain.url)), 7, "{seen:?}");
-    assert_eq!(count(format!("HEAD {}/x HTTP/1.1", plain.url)), 1, "{seen:?}");
-    assert_eq!(count(format!("CONNECT 127.0.0.1:{port} HTTP/1.1")), 7, "{seen:?}");
-    assert_eq!(seen.len(), 15);
+    let lines = proxy.request_lines();
+    let count = |request: String| lines.iter().filter(|line| **line == request).count();
+    assert_eq!(count(format!("GET {}/x HTTP/1.1", plain.url)), 7, "{lines:?}");
+    assert_eq!(count(format!("HEAD {}/x HTTP/1.1", plain.url)), 1, "{lines:?}");
+    assert_eq!(count(format!("CONNECT 127.0.0.1:{port} HTTP/1.1")), 7, "{lines:?}");
+    assert_eq!(lines.len(), 15);
 
     // A host in no_proxy is reached directly.
     let direct = Network { no_proxy: vec!["127.0.0.0/8".into()], ..network };
     get(&client(&direct), &plain.url).unwrap();
     get(&client(&direct), &tls.url).unwrap();
-    assert_eq!(proxy.seen().len(), 15);
+    assert_eq!(proxy.request_lines().len(), 15);
 }
 
 #[test]
@@ -272,7 +272,7 @@ fn authenticates_to_proxy() {
     assert_fails(&with(""), &tls.url, &["407", &address, "proxy"]);
     // Tinyproxy responds with 401 to a wrong password.
     assert_fails(&with("etcha:SECRET@"), &plain.url, &["401", &address, "or a proxy"]);
-    assert!(plain.asked().iter().all(|r| r.header("proxy-authorization").is_none()));
+    assert!(plain.received().iter().all(|r| r.header("proxy-authorization").is_none()));
 }
 
 #[test]
@@ -281,10 +281,10 @@ fn error_names_unreachable_proxy() {
     let server = serving(Server::start());
     let proxy = Some(format!("http://user:SECRET@{free}"));
     let cdn = client(&Network { proxy, ..Network::default() });
-    let said = format!("through the proxy http://{free}");
-    assert_fails(&cdn, &server.url, &[&said, "refused"]);
-    assert_fails(&cdn, &server.url.replace("http:", "https:"), &[&said, "refused"]);
-    assert!(server.asked().is_empty());
+    let message_part = format!("through the proxy http://{free}");
+    assert_fails(&cdn, &server.url, &[&message_part, "refused"]);
+    assert_fails(&cdn, &server.url.replace("http:", "https:"), &[&message_part, "refused"]);
+    assert!(server.received().is_empty());
 }
 
 #[test]
@@ -299,10 +299,10 @@ fn updater_uses_proxy_of_environment() {
     };
     let address = format!("http://127.0.0.1:{}", proxy.port);
     assert_eq!(run(&address, "").0, Some(0));
-    assert_eq!(proxy.seen().len(), 1);
+    assert_eq!(proxy.request_lines().len(), 1);
     assert_eq!(run(&address, "other, 127.0.0.1").0, Some(0));
-    assert_eq!(proxy.seen().len(), 1);
-    let (code, said) = run("socks5://SECRET@x", "");
+    assert_eq!(proxy.request_lines().len(), 1);
+    let (code, stderr) = run("socks5://SECRET@x", "");
     assert_eq!(code, Some(1));
-    assert!(said.contains("http_proxy") && !said.contains("SECRET"), "{said}");
+    assert!(stderr.contains("http_proxy") && !stderr.contains("SECRET"), "{stderr}");
 }

@@ -83,9 +83,9 @@ fn fetch(cdn: &Cdn, url: &str) -> Result<(), String> {
 
 /// Asserts that an operation soon fails with a timeout.
 #[track_caller]
-fn assert_times_out<T>(kind: &str, what: impl FnOnce() -> Result<T, String>) {
+fn assert_times_out<T>(kind: &str, operation: impl FnOnce() -> Result<T, String>) {
     let since = Instant::now();
-    let error = what().err().unwrap_or_else(|| panic!("{kind}: it was accepted"));
+    let error = operation().err().unwrap_or_else(|| panic!("{kind} was accepted"));
     assert!(error.contains("timeout"), "{kind}: {error}");
     assert!(since.elapsed() < GIVE_UP_TIME, "{kind}: {:?}", since.elapsed());
 }
@@ -268,24 +268,24 @@ fn resumes_after_interruption_within_chunk() {
 /// response.
 #[test]
 fn ignores_data_after_response() {
-    for more in ["<html>", "HTTP/1.1 404 X\r\nContent-Length: 0\r\n\r\n"] {
+    for excess in ["<html>", "HTTP/1.1 404 X\r\nContent-Length: 0\r\n\r\n"] {
         let world = World::new();
         let token = sign(&world.key, &claims(&release(2))).unwrap();
         let address = listen(move |mut stream| {
             loop {
-                let asked = request(&mut stream)?;
-                let body = match asked.split(' ').nth(1) {
+                let head = request(&mut stream)?;
+                let body = match head.split(' ').nth(1) {
                     None => return Ok(()),
                     Some("/2.vmlinuz") => content(Role::Kernel, 2),
                     Some("/2.initrd") => content(Role::Initrd, 2),
                     Some(_) => token.clone().into_bytes(),
                 };
                 let head = format!("HTTP/1.1 200 X\r\nContent-Length: {}\r\n\r\n", body.len());
-                let sent = if asked.starts_with("GET") { &body[..] } else { &[] };
+                let sent = if head.starts_with("GET") { &body[..] } else { &[] };
                 stream.write_all(&[head.as_bytes(), sent].concat())?;
                 // Gives a client that reuses the connection time to send its next request.
                 std::thread::sleep(Duration::from_millis(50));
-                stream.write_all(more.as_bytes())?;
+                stream.write_all(excess.as_bytes())?;
             }
         });
         let config = json!({"cdn": format!("http://{address}")});

@@ -26,11 +26,13 @@ fn run_on(world: &World, slot: Slot, keys: &[&PrivateKey]) {
     trust(world, keys);
 }
 
+/// Makes the running image trust these keys.
 fn trust(world: &World, keys: &[&PrivateKey]) {
     let text: String = keys.iter().map(|key| format!("{}\n", key.public())).collect();
     world.write("host/usr/lib/etchaos/keys", text);
 }
 
+/// Asserts that the release of the CDN is rejected because of its key, and nothing is written.
 #[track_caller]
 fn assert_update_rejected(world: &World) {
     let before = world.tree();
@@ -92,18 +94,18 @@ fn release_signed_by_dropped_key_is_no_fallback_and_is_overwritten() {
     world.run(&["confirm"]).ended(0);
     assert_eq!(world.boots(), (B, None));
     let before = world.tree();
-    let said = [
+    let message_parts = [
         one.id(),
         "which is not trusted here",
         "so its files cannot be verified",
         "add the key to \"keys\"",
     ];
-    let shown = world.run(&["status"]).ended(0).stdout;
+    let status = world.run(&["status"]).ended(0).stdout;
     let verified = world.run(&["verify"]).ended(1).stdout;
-    for part in said {
-        assert!(shown.contains(part) && verified.contains(part), "{part}: {shown}\n{verified}");
+    for part in message_parts {
+        assert!(status.contains(part) && verified.contains(part), "{part}: {status}\n{verified}");
     }
-    world.run(&["rollback"]).failed(&[&["cannot roll back"], &said[..]].concat());
+    world.run(&["rollback"]).failed(&[&["cannot roll back"], &message_parts[..]].concat());
     assert_eq!((world.tree(), world.boots()), (before, (B, None)));
 
     // If the operator trusts the key again, rollback is possible.
@@ -153,6 +155,7 @@ fn operator_adds_key_to_host_two_rotations_behind() {
 
 const ESP_CONFIG: &str = "esp/etchaos/config.json";
 
+/// Returns a configuration that trusts this key.
 fn keys(key: &PrivateKey) -> String {
     json!({"keys": [key.public().to_string()]}).to_string()
 }

@@ -41,20 +41,23 @@ pub enum End {
 }
 
 impl Reply {
+    /// Returns a response with status 200 and this body.
     pub fn ok(body: impl Into<Vec<u8>>) -> Self {
         Self { status: 200, body: body.into(), ..Self::default() }
     }
 
+    /// Returns a response without a body.
     pub fn status(status: u16) -> Self {
         Self { status, ..Self::default() }
     }
 
+    /// Adds a header field, such as `ETag: "1"`.
     pub fn header(mut self, header: impl Into<String>) -> Self {
         self.headers.push(header.into());
         self
     }
 
-    /// The response of a correct server for a file with this ETag. Supports `If-None-Match`, `If-Range` and
+    /// Returns the response of a correct server for a file with this ETag. Supports `If-None-Match`, `If-Range` and
     /// `Range`.
     pub fn file(request: &Request, body: &[u8], etag: &str) -> Self {
         let etag_field = format!("ETag: {etag}");
@@ -97,6 +100,7 @@ pub struct Request {
 }
 
 impl Request {
+    /// Returns the value of a header field. The name must be in lower case.
     pub fn header(&self, name: &str) -> Option<&str> {
         let mut found = self.headers.iter().filter(|(key, _)| key == name);
         found.next().map(|(_, value)| value.as_str())
@@ -117,12 +121,14 @@ struct State {
     sent: AtomicU64,
 }
 
+/// A running server. It counts and records what it receives and sends.
 pub struct Server {
     pub url: String,
     state: Arc<State>,
 }
 
 impl Server {
+    /// Starts a server on a free port.
     pub fn start() -> Self {
         Self::listen("http", |stream| Ok(Box::new(stream)))
     }
@@ -168,18 +174,19 @@ impl Server {
         self.state.handlers.lock().unwrap().insert(path.to_owned(), Arc::new(handler));
     }
 
+    /// Removes the response for a path, which then gets a 404.
     pub fn remove(&self, path: &str) {
         self.state.handlers.lock().unwrap().remove(path);
     }
 
     /// Returns the request lines without the version, such as `GET /x`, in order.
     pub fn requests(&self) -> Vec<String> {
-        let asked = self.asked();
-        asked.iter().map(|request| format!("{} {}", request.method, request.path)).collect()
+        let received = self.received();
+        received.iter().map(|request| format!("{} {}", request.method, request.path)).collect()
     }
 
     /// Returns the requests in order.
-    pub fn asked(&self) -> Vec<Request> {
+    pub fn received(&self) -> Vec<Request> {
         self.state.requests.lock().unwrap().clone()
     }
 
@@ -218,8 +225,8 @@ fn serve(stream: Box<dyn Stream>, socket: &TcpStream, state: &State) -> std::io:
         End::Reset => {
             // Without this pause, the reset could discard data that the client has not received yet.
             std::thread::sleep(Duration::from_millis(50));
-            let now = nix::libc::linger { l_onoff: 1, l_linger: 0 };
-            setsockopt(socket, sockopt::Linger, &now).map_err(std::io::Error::from)?;
+            let no_linger = nix::libc::linger { l_onoff: 1, l_linger: 0 };
+            setsockopt(socket, sockopt::Linger, &no_linger).map_err(std::io::Error::from)?;
         }
         End::Stall => {
             socket.set_read_timeout(Some(FOREVER))?;
@@ -254,7 +261,7 @@ fn read_request(reader: &mut impl BufRead, state: &State) -> std::io::Result<Req
     };
     let headers = lines.iter().skip(1).filter_map(header).collect();
     let mut requests = state.requests.lock().unwrap();
-    let nth = requests.iter().filter(|before| before.path == path).count();
+    let nth = requests.iter().filter(|earlier| earlier.path == path).count();
     let request = Request { method, path, headers, nth };
     requests.push(request.clone());
     Ok(request)

@@ -89,7 +89,7 @@ const EARLIER_BOOT: BootId = BootId(1);
 struct Host {
     offers: Offers,
     offer: usize,
-    /// `None` if it is lost.
+    /// `None` if grubenv is lost.
     grubenv: Option<BootState>,
     slots: Slots,
     /// Whether no healthy release is left, because of more faults than an update can survive.
@@ -254,8 +254,7 @@ impl Host {
         }
     }
 
-    /// Runs `update`, interrupted after this number of steps if there is one. Returns whether it asks for a
-    /// reboot.
+    /// Runs `update`, interrupted after this number of steps if given. Returns whether it requests a reboot.
     fn update(&mut self, interrupted_after: Option<u8>) -> bool {
         let (booted, candidate) = (self.booted(), self.offered());
         let expired = expire_trial(&self.state(), booted.slot);
@@ -311,32 +310,32 @@ impl Host {
         if self.is_lost {
             return events;
         }
-        let mut may = |name: &str, happen: &dyn Fn(&mut Self) -> Result<(), String>| {
+        let mut add = |name: &str, apply: &dyn Fn(&mut Self) -> Result<(), String>| {
             let mut host = self.clone();
-            let happened = happen(&mut host);
-            events.push((name.to_owned(), happened.map(|()| host)));
+            let result = apply(&mut host);
+            events.push((name.to_owned(), result.map(|()| host)));
         };
-        may("reboot", &|host| host.boot(false));
+        add("reboot", &|host| host.boot(false));
         for interrupted_after in [None, Some(0), Some(1), Some(2)] {
-            may(&format!("update {interrupted_after:?}"), &|host| {
+            add(&format!("update {interrupted_after:?}"), &|host| {
                 host.update(interrupted_after);
                 Ok(())
             });
         }
         if self.kind.is_healthy() {
-            may("confirm", &|host| {
+            add("confirm", &|host| {
                 host.confirm();
                 Ok(())
             });
         }
         if self.offer + 1 < self.offers.len() {
-            may("the CDN offers the next release", &|host| {
+            add("the CDN offers the next release", &|host| {
                 host.offer += 1;
                 Ok(())
             });
         }
         if self.faults.rollbacks > 0 {
-            may("rollback", &|host| {
+            add("rollback", &|host| {
                 host.faults.rollbacks -= 1;
                 let rollback =
                     roll_back(&host.state(), host.running, &host.slots, Some(CURRENT_BOOT));
@@ -347,7 +346,7 @@ impl Host {
             });
         }
         if self.faults.losses > 0 {
-            may("grubenv is lost", &|host| {
+            add("grubenv is lost", &|host| {
                 host.faults.losses -= 1;
                 host.grubenv = None;
                 Ok(())
@@ -362,7 +361,7 @@ impl Host {
         };
         if self.faults.damages > 0 {
             for slot in Slot::ALL.into_iter().filter(has_fallback) {
-                may(&format!("a file of slot {slot} is lost"), &|host| {
+                add(&format!("a file of slot {slot} is lost"), &|host| {
                     host.faults.damages -= 1;
                     let release = host.slots.get(slot).release().cloned();
                     host.put(slot, Content::Damaged { release, problem: String::new() });
@@ -372,7 +371,7 @@ impl Host {
         }
         if self.faults.unloadable > 0 && self.unloadable.is_none() {
             for slot in Slot::ALL.into_iter().filter(has_fallback) {
-                may(&format!("slot {slot} becomes unloadable"), &|host| {
+                add(&format!("slot {slot} becomes unloadable"), &|host| {
                     host.faults.unloadable -= 1;
                     host.unloadable = Some(slot);
                     Ok(())
@@ -381,7 +380,7 @@ impl Host {
         }
         let spare = self.slots.get(self.state().good.other());
         if self.faults.read_errors > 0 && matches!(spare, Content::Complete(_)) {
-            may("reboot with a read error in the good slot", &|host| {
+            add("reboot with a read error in the good slot", &|host| {
                 host.faults.read_errors -= 1;
                 host.boot(true)
             });
@@ -393,7 +392,7 @@ impl Host {
     /// release.
     fn recovers(mut self, offer: usize) -> Result<(), String> {
         self.offer = offer;
-        let mut quiet = 0;
+        let mut unchanged = 0;
         for _ in 0..40 {
             let before = self.key();
             if self.kind.is_healthy() {
@@ -406,8 +405,8 @@ impl Host {
             if self.is_lost {
                 return Ok(());
             }
-            quiet = if self.key() == before { quiet + 1 } else { 0 };
-            if quiet == 2 {
+            unchanged = if self.key() == before { unchanged + 1 } else { 0 };
+            if unchanged == 2 {
                 return self.check_stable_state();
             }
         }
@@ -416,8 +415,8 @@ impl Host {
 
     fn check_stable_state(&self) -> Result<(), String> {
         let (offered, state) = (self.offered(), self.grubenv.as_ref());
-        let was_failed = state.is_some_and(|state| state.failed == Some(offered.id()));
-        let is_installable = kind(&offered).is_healthy() && !was_failed;
+        let has_failed = state.is_some_and(|state| state.failed == Some(offered.id()));
+        let is_installable = kind(&offered).is_healthy() && !has_failed;
         if !self.kind.is_healthy() && !self.has_healthy_slot() && !is_installable {
             return Ok(());
         }
@@ -428,7 +427,7 @@ impl Host {
             return Err("the running release is not confirmed".into());
         }
         match kind(&offered) {
-            kind if kind.is_healthy() && kind != self.kind && !was_failed => {
+            kind if kind.is_healthy() && kind != self.kind && !has_failed => {
                 Err(format!("{kind:?} is never installed"))
             }
             _ => Ok(()),
@@ -448,9 +447,9 @@ fn explore(offers: Offers, faults: Faults) -> Result<usize, String> {
             let end = host.clone().recovers(offer);
             end.map_err(|problem| format!("{path}; then the CDN offers {offered:?}: {problem}"))?;
         }
-        for (event, happened) in host.events() {
+        for (event, result) in host.events() {
             let path = format!("{path} > {event}");
-            let host = happened.map_err(|problem| format!("{path}: {problem}"))?;
+            let host = result.map_err(|problem| format!("{path}: {problem}"))?;
             if let Entry::Vacant(new) = paths.entry(host.key()) {
                 new.insert(path);
                 unexplored.push_back(host);
@@ -460,34 +459,35 @@ fn explore(offers: Offers, faults: Faults) -> Result<usize, String> {
     Ok(paths.len())
 }
 
+/// Asserts that the host recovers from every state.
 #[track_caller]
-fn all_recover(offers: Offers, faults: Faults) {
+fn assert_all_recover(offers: Offers, faults: Faults) {
     let states = explore(offers, faults).unwrap();
     eprintln!("{faults:?}: {states} states");
-    assert!(states > 100);
+    assert!(states > 100, "only {states} states were explored");
 }
 
 #[test]
 fn recovers_from_bad_releases_interruptions_and_rollbacks() {
-    all_recover(ALL, Faults { rollbacks: 1, ..Faults::default() });
+    assert_all_recover(ALL, Faults { rollbacks: 1, ..Faults::default() });
 }
 
 #[test]
 fn recovers_from_lost_grubenv() {
-    all_recover(ALL, Faults { losses: 1, rollbacks: 1, ..Faults::default() });
+    assert_all_recover(ALL, Faults { losses: 1, rollbacks: 1, ..Faults::default() });
 }
 
 #[test]
 fn recovers_from_read_error_in_good_slot() {
-    all_recover(ALL, Faults { read_errors: 1, ..Faults::default() });
+    assert_all_recover(ALL, Faults { read_errors: 1, ..Faults::default() });
 }
 
 #[test]
 fn recovers_from_damaged_slot() {
-    all_recover(ALL, Faults { damages: 1, rollbacks: 1, ..Faults::default() });
+    assert_all_recover(ALL, Faults { damages: 1, rollbacks: 1, ..Faults::default() });
 }
 
 #[test]
 fn recovers_from_unloadable_slot() {
-    all_recover(ALL, Faults { unloadable: 1, ..Faults::default() });
+    assert_all_recover(ALL, Faults { unloadable: 1, ..Faults::default() });
 }

@@ -1,4 +1,4 @@
-//! What ends a trial: health, the deadline, the operator.
+//! The ends of a trial: confirmation, fallback at the deadline, and rollback by the operator.
 
 use std::fs;
 use std::time::{Duration, Instant};
@@ -8,8 +8,9 @@ use serde_json::json;
 
 use crate::world::World;
 
-/// Slot b runs release 2, on trial, with two tries left; slot a has release 1 and is good.
-fn on_trial() -> World {
+/// Returns a host whose slot b runs release 2 on trial, with two tries left. Slot a is good and holds
+/// release 1.
+fn world_on_trial() -> World {
     let world = World::new();
     world.publish(2);
     world.run(&["update", "--no-reboot"]).ended(0);
@@ -20,35 +21,47 @@ fn on_trial() -> World {
     world
 }
 
-fn health(world: &World, health: serde_json::Value) {
+/// Writes a configuration with these health settings to the ESP.
+fn configure_health(world: &World, health: serde_json::Value) {
     world.write("esp/etchaos/config.json", json!({"health": health}).to_string());
 }
 
 #[test]
-fn units_and_checks_make_a_host_healthy() {
-    let world = on_trial();
+fn host_is_healthy_if_units_are_active_and_checks_succeed() {
+    let world = world_on_trial();
     world.run(&["health"]).ended(0);
-    health(&world, json!({"units": ["app.service"], "checks": ["true", "echo why; exit 4"]}));
+    configure_health(
+        &world,
+        json!({"units": ["app.service"], "checks": ["true", "echo reason; exit 4"]}),
+    );
     world.program("systemctl", "#!/bin/sh\necho activating\nexit 3\n");
     let ran = world.run(&["health", "--json"]).ended(1);
-    let problems = json!(["app.service is activating", "check 2 ended with exit code 4: \"why\""]);
+    let problems =
+        json!(["app.service is activating", "check 2 ended with exit code 4: \"reason\""]);
     assert_eq!(ran.json(), json!({"healthy": false, "problems": problems}));
     world.program("systemctl", "#!/bin/sh\necho Failed to connect to bus >&2\nexit 1\n");
-    let said = "app.service is in an unknown state: systemctl printed \"Failed to connect to bus\"";
-    assert_eq!(world.run(&["health", "--json"]).ended(1).json()["problems"][0], said);
+    let problem =
+        "app.service is in an unknown state: systemctl printed \"Failed to connect to bus\"";
+    assert_eq!(world.run(&["health", "--json"]).ended(1).json()["problems"][0], problem);
     world.program("systemctl", "#!/bin/sh\ntest \"$*\" = 'is-active -- app.service'\n");
-    health(&world, json!({"units": ["app.service"], "checks": ["true"]}));
+    configure_health(&world, json!({"units": ["app.service"], "checks": ["true"]}));
     world.run(&["health"]).ended(0);
 }
 
 #[test]
-fn health_is_waited_for_until_the_deadline() {
-    let world = on_trial();
+fn waits_for_health_until_the_deadline() {
+    let world = world_on_trial();
     let flag = world.path("flag");
-    health(&world, json!({"checks": [format!("test -e {}", flag.display())], "deadline": "2min"}));
-    let mut waiting = Guarded(world.command(&["health", "--wait"]).spawn().unwrap());
+    configure_health(
+        &world,
+        json!({"checks": [format!("test -e {}", flag.display())], "deadline": "2min"}),
+    );
+    let mut waiting = KilledOnDrop(world.command(&["health", "--wait"]).spawn().unwrap());
     std::thread::sleep(Duration::from_secs(1));
-    assert!(waiting.0.try_wait().unwrap().is_none(), "it did not wait");
+    assert!(
+        waiting.0.try_wait().unwrap().is_none(),
+        "`health --wait` ended before the host was healthy"
+    );
     fs::write(&flag, "").unwrap();
     assert!(waiting.0.wait().unwrap().success());
     fs::remove_file(&flag).unwrap();
@@ -59,9 +72,12 @@ fn health_is_waited_for_until_the_deadline() {
 }
 
 #[test]
-fn a_systemd_that_hangs_is_not_waited_for_beyond_the_deadline() {
-    let world = on_trial();
-    health(&world, json!({"units": ["a.service", "b.service"], "checks": ["sleep 1000"]}));
+fn stops_waiting_for_a_hanging_systemd_at_the_deadline() {
+    let world = world_on_trial();
+    configure_health(
+        &world,
+        json!({"units": ["a.service", "b.service"], "checks": ["sleep 1000"]}),
+    );
     world.program("systemctl", "#!/bin/sh\nsleep 1000\n");
     world.write("host/proc/uptime", "1000.00 90.00\n");
     let since = Instant::now();
@@ -70,18 +86,18 @@ fn a_systemd_that_hangs_is_not_waited_for_beyond_the_deadline() {
     assert!(since.elapsed() < Duration::from_secs(20), "{:?}", since.elapsed());
 }
 
-/// By hand there is no deadline: a check has its minute.
+/// Without `--wait` there is no deadline; each check may take a minute.
 #[test]
-fn a_check_that_takes_seconds_is_waited_for() {
-    let world = on_trial();
-    health(&world, json!({"checks": ["sleep 3"]}));
+fn waits_for_a_slow_check() {
+    let world = world_on_trial();
+    configure_health(&world, json!({"checks": ["sleep 3"]}));
     world.run(&["health"]).ended(0);
 }
 
-/// Ends the process also if the test fails.
-struct Guarded(std::process::Child);
+/// A process that is killed when the test ends, even if it fails.
+struct KilledOnDrop(std::process::Child);
 
-impl Drop for Guarded {
+impl Drop for KilledOnDrop {
     fn drop(&mut self) {
         let _ = self.0.kill();
         let _ = self.0.wait();
@@ -89,9 +105,9 @@ impl Drop for Guarded {
 }
 
 #[test]
-fn an_operators_typing_error_does_not_undo_an_update() {
-    let world = on_trial();
-    health(&world, json!({"unit": []}));
+fn invalid_configuration_does_not_undo_an_update() {
+    let world = world_on_trial();
+    configure_health(&world, json!({"unit": []}));
     world.run(&["health"]).failed(&["unknown field `unit`"]);
     let ran = world.run(&["health", "--wait"]).ended(0);
     assert!(
@@ -102,15 +118,15 @@ fn an_operators_typing_error_does_not_undo_an_update() {
 }
 
 #[test]
-fn a_host_on_trial_is_rebooted_and_no_other() {
-    let world = on_trial();
+fn fallback_reboots_only_a_host_on_trial() {
+    let world = world_on_trial();
     assert!(world.run(&["fallback"]).ended(0).stdout.contains("slot b is on trial: rebooting"));
     assert!(world.rebooted());
-    // At the deadline, too; and if the ESP says nothing, or the disk is not there.
+    // It also reboots at the deadline, with an unreadable grubenv, and without an ESP.
     world.write("host/proc/uptime", "1000.00 90.00\n");
     world.run(&["fallback", "--at-deadline"]).ended(0);
     assert!(world.rebooted());
-    fs::write(world.esp("etchaos/grubenv"), "nonsense").unwrap();
+    fs::write(world.esp("etchaos/grubenv"), "damaged").unwrap();
     world.run(&["fallback"]).ended(0);
     assert!(world.rebooted());
     fs::rename(world.path("esp"), world.path("gone")).unwrap();
@@ -121,22 +137,22 @@ fn a_host_on_trial_is_rebooted_and_no_other() {
     world.run(&["confirm"]).ended(0);
     assert_eq!(world.boots(), (B, None));
     assert!(world.run(&["fallback"]).ended(0).stdout.contains("slot b is confirmed"));
-    // Also when the disk does not say so any more. Without it the host would not come back.
+    // A confirmed host stays up without its ESP, because it could not boot again.
     assert!(!world.rebooted());
     fs::rename(world.path("esp"), world.path("gone")).unwrap();
     world.run(&["fallback", "--at-deadline"]).ended(0);
     assert!(!world.rebooted());
     fs::rename(world.path("gone"), world.path("esp")).unwrap();
-    // Booted as good: there would be no end of it.
+    // A host that booted its good slot stays up, or it would reboot forever.
     world.boot(A);
-    fs::write(world.esp("etchaos/grubenv"), "nonsense").unwrap();
+    fs::write(world.esp("etchaos/grubenv"), "damaged").unwrap();
     assert!(world.run(&["fallback"]).ended(0).stdout.contains("not on trial"));
     assert!(!world.rebooted());
 }
 
 #[test]
-fn what_failed_is_remembered_by_the_boot_that_follows() {
-    let world = on_trial();
+fn records_the_failed_release_after_the_fallback() {
+    let world = world_on_trial();
     world.on_trial(A, B, 0);
     world.boot(A);
     world.run(&["confirm"]).ended(0);
@@ -144,7 +160,7 @@ fn what_failed_is_remembered_by_the_boot_that_follows() {
     let failed = world.state().failed;
     assert!(failed.is_some());
     assert_eq!(world.run(&["check", "--json"]).ended(3).json()["step"], "failedBefore");
-    // A download that fails, and a slot that is gone, do not make it forgotten.
+    // A failed download and a deleted slot do not clear the record.
     world.publish(3);
     world.cdn.remove("/3.initrd");
     world.run(&["update"]).ended(1);
@@ -154,12 +170,13 @@ fn what_failed_is_remembered_by_the_boot_that_follows() {
 }
 
 #[test]
-fn what_the_boot_loader_cannot_count_does_not_reboot_for_ever() {
+fn does_not_reboot_again_if_the_boot_loader_cannot_count_tries() {
     let world = World::new();
     world.publish(2);
     world.run(&["update"]).ended(0);
     assert!(world.rebooted());
-    // In the same boot it is asked for again; in the next one GRUB has shown that it cannot.
+    // In the same boot, the reboot is requested again. If the tries are unchanged in the next boot,
+    // GRUB cannot write grubenv.
     world.run(&["update"]).ended(0);
     assert!(world.rebooted());
     world.boot(A);
@@ -171,13 +188,13 @@ fn what_the_boot_loader_cannot_count_does_not_reboot_for_ever() {
 }
 
 #[test]
-fn a_cdn_that_goes_back_calls_the_trial_off() {
+fn cancels_the_trial_if_the_cdn_offers_the_running_release() {
     let world = World::new();
     world.publish(2);
     world.run(&["update", "--no-reboot"]).ended(0);
-    // What runs, published anew under a higher number.
-    let again = protocol::Release { build: 3, ..crate::world::release(1) };
-    world.publish_manifest(&again);
+    // The running release is published again, with a higher build number.
+    let republished = protocol::Release { build: 3, ..crate::world::release(1) };
+    world.publish_manifest(&republished);
     let ran = world.run(&["update", "--json"]).ended(0);
     assert_eq!(ran.json()["step"], "withdraw");
     assert_eq!(world.boots(), (A, None));
@@ -185,26 +202,26 @@ fn a_cdn_that_goes_back_calls_the_trial_off() {
 }
 
 #[test]
-fn going_back_by_hand() {
-    let world = on_trial();
+fn rollback_from_a_good_slot_keeps_the_release_from_returning() {
+    let world = world_on_trial();
     world.run(&["confirm"]).ended(0);
     let ran = world.run(&["rollback"]).ended(0);
     assert!(ran.stdout.contains("rolled back to 13.1 in slot a"), "{}", ran.stdout);
     assert!(world.rebooted());
     assert_eq!(world.boots(), (B, Some((A, 3))));
-    // GRUB counts; a is healthy; and the release that was left is not installed again.
+    // GRUB decrements the tries, and slot a is confirmed. The abandoned release is not installed again.
     world.on_trial(B, A, 2);
     world.boot(A);
     world.run(&["confirm"]).ended(0);
     assert_eq!(world.boots(), (A, None));
     assert_eq!(world.run(&["update", "--json"]).ended(3).json()["step"], "failedBefore");
     world.run(&["rollback"]).failed(&["13.2 in slot b failed"]);
-    // A newer one is.
+    // A newer release is installed.
     world.publish(3);
     world.run(&["update"]).ended(0);
     world.assert_slot(B, 3);
     assert!(world.rebooted());
-    // Before it was booted, it is called off.
+    // A rollback before the reboot cancels its trial.
     let ran = world.run(&["rollback"]).ended(0);
     assert!(ran.stdout.contains("cancelled") && !world.rebooted(), "{}", ran.stdout);
     assert_eq!(world.boots(), (A, None));
@@ -212,8 +229,8 @@ fn going_back_by_hand() {
 }
 
 #[test]
-fn going_back_from_a_trial() {
-    let world = on_trial();
+fn rollback_ends_a_trial_and_needs_a_complete_other_slot() {
+    let world = world_on_trial();
     world.run(&["rollback", "--no-reboot"]).ended(0);
     assert!(!world.rebooted());
     assert_eq!(world.boots(), (A, Some((B, 0))));
@@ -225,17 +242,17 @@ fn going_back_from_a_trial() {
 }
 
 #[test]
-fn a_clock_that_was_set_back_does_not_bring_an_old_manifest_to_life() {
+fn rejects_manifest_that_expired_before_the_image_epoch() {
     let world = World::new();
-    let expired = protocol::Claims {
+    let claims = protocol::Claims {
         iat: Some(crate::world::now() - 7200),
         exp: Some(crate::world::now() + 3600),
         etchaos_release: Some(crate::world::release(2)),
         ..protocol::Claims::default()
     };
-    world.publish_token(protocol::token::sign(&world.key, &expired).unwrap());
+    world.publish_token(protocol::token::sign(&world.key, &claims).unwrap());
     world.run(&["check"]).ended(10);
-    // The image was made after it expired, whatever the clock says.
+    // The image was built after the manifest expired, so the clock must be behind.
     world.write("host/usr/lib/clock-epoch", "");
     let file = fs::File::options().write(true).open(world.path("host/usr/lib/clock-epoch"));
     file.unwrap().set_modified(std::time::SystemTime::now() + Duration::from_secs(7200)).unwrap();
@@ -243,24 +260,24 @@ fn a_clock_that_was_set_back_does_not_bring_an_old_manifest_to_life() {
 }
 
 #[test]
-fn a_way_back_is_not_undone_before_the_reboot() {
-    // From a good slot, by an update of what runs.
-    let world = on_trial();
+fn pending_rollback_survives_update_and_confirm() {
+    // An update does not undo a rollback from a good slot.
+    let world = world_on_trial();
     world.run(&["confirm"]).ended(0);
     world.boot(B);
     world.run(&["rollback", "--no-reboot"]).ended(0);
     assert_eq!(world.run(&["update", "--json"]).ended(0).json()["step"], "pending");
     assert!(world.rebooted());
     assert_eq!(world.boots(), (B, Some((A, 3))));
-    // From a trial, by a confirmation that comes later.
-    let world = on_trial();
+    // A later confirmation does not undo a rollback from a trial.
+    let world = world_on_trial();
     world.run(&["rollback", "--no-reboot"]).ended(0);
     let ran = world.run(&["confirm", "--json"]).ended(0);
     assert_eq!(ran.json(), json!({"good": "a", "changed": false}));
     assert_eq!(world.boots(), (A, Some((B, 0))));
     assert_eq!(world.run(&["update", "--json"]).ended(0).json()["step"], "return");
     assert!(world.rebooted());
-    // Also without a CDN.
+    // The update reboots even if the manifest is invalid.
     world.publish_token("an error page");
     world.run(&["update"]).failed(&["rebooting into deb_"]);
     assert!(world.rebooted());
@@ -274,10 +291,10 @@ fn a_way_back_is_not_undone_before_the_reboot() {
 }
 
 #[test]
-fn a_trial_is_not_confirmed_by_damage_to_grubenv() {
-    let world = on_trial();
+fn damaged_grubenv_does_not_confirm_a_trial() {
+    let world = world_on_trial();
     world.publish(3);
-    for damage in ["nonsense", ""] {
+    for damage in ["damaged", ""] {
         fs::write(world.esp("etchaos/grubenv"), damage).unwrap();
         assert_eq!(world.run(&["update", "--json"]).ended(3).json()["step"], "unconfirmed");
         world.assert_slot(A, 1);
@@ -285,11 +302,11 @@ fn a_trial_is_not_confirmed_by_damage_to_grubenv() {
     }
     world.run(&["fallback"]).ended(0);
     assert!(world.rebooted());
-    // Health decides.
+    // Only `confirm` makes the slot good.
     world.run(&["confirm"]).ended(0);
     assert_eq!(world.boots(), (B, None));
-    // From then on it is made anew, though the command line is what it was.
-    fs::write(world.esp("etchaos/grubenv"), "nonsense").unwrap();
+    // From then on grubenv is recreated, although the kernel command line still names the trial.
+    fs::write(world.esp("etchaos/grubenv"), "damaged").unwrap();
     world.run(&["update", "--no-reboot"]).ended(0);
     assert_eq!(world.boots(), (B, Some((A, 3))));
     world.assert_slot(A, 3);

@@ -1,4 +1,4 @@
-//! The ordinary way, and what heals.
+//! Updates from install to confirmation, and the repair of damaged slots and files.
 
 use std::fs;
 use std::os::unix::fs::symlink;
@@ -14,7 +14,7 @@ use crate::server::Reply;
 use crate::world::{World, claims, release, target};
 
 #[test]
-fn a_release_is_installed_tried_and_confirmed() {
+fn installs_tries_and_confirms_a_release() {
     let world = World::new();
     world.publish(2);
     assert_eq!(world.run(&["check", "--json"]).ended(10).json()["step"], "install");
@@ -25,13 +25,13 @@ fn a_release_is_installed_tried_and_confirmed() {
     world.assert_slot(A, 1);
     world.assert_slot(B, 2);
 
-    // Again before the reboot: nothing is downloaded, the reboot is asked for again.
+    // A second run before the reboot downloads nothing and requests the reboot again.
     let before = world.tree();
     assert_eq!(world.run(&["update", "--json"]).ended(0).json()["step"], "pending");
     assert!(world.rebooted());
     assert_eq!(world.tree(), before);
 
-    // GRUB counted, and booted b.
+    // GRUB decrements the tries and boots slot b.
     world.on_trial(A, B, 2);
     world.boot(B);
     world.publish(3);
@@ -42,7 +42,7 @@ fn a_release_is_installed_tried_and_confirmed() {
 
     world.run(&["confirm"]).ended(0);
     assert_eq!(world.boots(), (B, None));
-    // For a boot loader that finds no grubenv.
+    // The boot loader falls back to this file if there is no grubenv.
     assert!(world.esp("etchaos/b/good").exists());
     world.run(&["update"]).ended(0);
     assert!(!world.esp("etchaos/a/good").exists());
@@ -52,7 +52,7 @@ fn a_release_is_installed_tried_and_confirmed() {
 }
 
 #[test]
-fn the_same_release_is_up_to_date_and_nothing_is_downloaded() {
+fn downloads_nothing_if_the_release_is_installed() {
     let world = World::new();
     let before = world.tree();
     assert_eq!(world.run(&["check", "--json"]).ended(0).json()["step"], "upToDate");
@@ -64,7 +64,7 @@ fn the_same_release_is_up_to_date_and_nothing_is_downloaded() {
 }
 
 #[test]
-fn deleted_files_of_the_running_slot_are_healed_by_way_of_the_other() {
+fn repairs_deleted_files_of_the_running_slot_through_the_spare_slot() {
     let world = World::new();
     for file in ["vmlinuz", "initrd"] {
         fs::remove_file(world.esp(&format!("etchaos/a/{file}"))).unwrap();
@@ -87,10 +87,10 @@ fn deleted_files_of_the_running_slot_are_healed_by_way_of_the_other() {
     assert_eq!(world.run(&["check", "--json"]).ended(0).json()["step"], "upToDate");
 }
 
-/// Without a confirmation, however long it may be missing.
+/// The repair does not wait for a confirmation, which an unhealthy host may never get.
 #[test]
-fn a_good_slot_that_is_lost_is_healed_by_a_host_that_is_not_healthy() {
-    let lost = || {
+fn unconfirmed_running_slot_replaces_a_lost_good_slot() {
+    let world_without_good_slot = || {
         let world = World::new();
         world.fill(B, 2, 2);
         fs::remove_file(world.esp("etchaos/a/initrd")).unwrap();
@@ -98,7 +98,7 @@ fn a_good_slot_that_is_lost_is_healed_by_a_host_that_is_not_healthy() {
         world.publish(3);
         world
     };
-    let world = lost();
+    let world = world_without_good_slot();
     assert_eq!(world.run(&["update", "--dry-run", "--json"]).ended(0).json()["step"], "install");
     assert_eq!(world.boots(), (A, None));
     let ran = world.run(&["update"]).ended(0);
@@ -108,24 +108,25 @@ fn a_good_slot_that_is_lost_is_healed_by_a_host_that_is_not_healthy() {
     world.assert_slot(A, 3);
     world.assert_slot(B, 2);
 
-    // With what it has itself, if there is nothing newer.
-    let world = lost();
+    // Without a newer release, the lost slot gets a copy of the running release.
+    let world = world_without_good_slot();
     world.publish(2);
     assert_eq!(world.run(&["update", "--json"]).ended(0).json()["step"], "repair");
     assert_eq!(world.boots(), (B, None));
     world.assert_slot(A, 2);
 
-    // A trial is another matter: it ends by itself.
-    let world = lost();
+    // During a trial nothing is repaired, because the trial ends at its deadline.
+    let world = world_without_good_slot();
     world.write("host/proc/cmdline", "quiet etchaos.slot=b etchaos.trial=2\n");
     let before = world.tree();
     assert_eq!(world.run(&["update", "--json"]).ended(3).json()["step"], "unconfirmed");
     assert_eq!(world.tree(), before);
 }
 
-/// What alone is whole is not written over: it is made good, and the slot that runs is written anew.
+/// The only complete slot is never overwritten. It becomes the good slot, and the damaged running slot
+/// is rewritten.
 #[test]
-fn a_running_slot_that_is_lost_is_healed_and_the_other_one_stays() {
+fn rewrites_a_lost_running_slot_and_keeps_the_complete_one() {
     let world = World::new();
     world.fill(B, 2, 2);
     world.write("esp/etchaos/a/good", "");
@@ -138,7 +139,7 @@ fn a_running_slot_that_is_lost_is_healed_and_the_other_one_stays() {
     ran.failed(&["500", "slot b does not boot: slot a takes its place"]);
     world.assert_slot(A, 1);
     assert_eq!(world.boots(), (A, None));
-    // Asked again, until it is there.
+    // The next update tries again.
     world.publish(2);
     assert_eq!(world.run(&["update", "--json"]).ended(0).json()["step"], "install");
     assert!(world.rebooted());
@@ -148,7 +149,7 @@ fn a_running_slot_that_is_lost_is_healed_and_the_other_one_stays() {
     assert_eq!(world.run(&["update", "--json"]).ended(0).json()["step"], "pending");
     let status = world.run(&["status", "--json"]).ended(0).json();
     assert_eq!(status["reboot"]["outstanding"], true);
-    // What is in the slot now is not what runs.
+    // Slot b was rewritten after it was booted, so its new content is not confirmed.
     world.run(&["confirm"]).ended(0);
     assert_eq!(world.boots(), (A, Some((B, 3))));
     world.on_trial(A, B, 2);
@@ -158,15 +159,15 @@ fn a_running_slot_that_is_lost_is_healed_and_the_other_one_stays() {
     world.assert_slot(A, 1);
 }
 
-/// GRUB could not load the good slot, once.
+/// An unconfirmed slot runs without a trial if GRUB could not load the good slot in one boot.
 #[test]
-fn what_runs_beside_a_good_slot_that_is_whole_goes_back_to_it() {
+fn unconfirmed_slot_returns_to_a_complete_good_slot() {
     let world = World::new();
     world.fill(B, 2, 2);
     world.boot(B);
     world.publish(3);
     let tree = world.tree();
-    // What is in b was never confirmed.
+    // The release in slot b was never confirmed.
     let ran = world.run(&["confirm"]).ended(0);
     assert!(ran.stdout.contains("the next update returns to slot a"), "{}", ran.stdout);
     let ran = world.run(&["update"]).ended(0);
@@ -178,24 +179,24 @@ fn what_runs_beside_a_good_slot_that_is_whole_goes_back_to_it() {
     let status = world.run(&["status", "--json"]).ended(0).json();
     assert_eq!(status["reboot"]["outstanding"], true);
     assert_eq!(world.run(&["confirm", "--json"]).ended(0).json()["changed"], false);
-    // In vain: what runs takes its place, and is updated from.
-    let again = || {
+    // If slot b is booted again in spite of the return, it becomes the good slot and is updated.
+    let boot_b_again = || {
         world.boot(B);
         world.write("host/proc/cmdline", "etchaos.slot=b");
     };
-    again();
+    boot_b_again();
     assert_eq!(world.run(&["update", "--json"]).ended(0).json()["step"], "install");
     assert_eq!(world.boots(), (B, Some((A, 3))));
     world.set_state(BootState::with_good(A));
-    again();
-    // What was confirmed before is as good, and takes its place.
+    boot_b_again();
+    // A running slot that was confirmed before becomes the good slot.
     world.write("esp/etchaos/b/good", "");
     world.run(&["confirm"]).ended(0);
     assert_eq!(world.boots(), (B, None));
 }
 
 #[test]
-fn an_older_release_that_was_allowed_is_rebooted_into_by_the_next_update() {
+fn next_update_reboots_into_an_allowed_downgrade() {
     let world = World::new();
     world.fill(A, 5, 5);
     world.publish(4);
@@ -205,13 +206,13 @@ fn an_older_release_that_was_allowed_is_rebooted_into_by_the_next_update() {
 }
 
 #[test]
-fn what_was_withdrawn_is_not_tried_if_what_is_offered_instead_is_not_either() {
+fn cancels_trial_of_withdrawn_release_if_the_offered_one_failed_before() {
     let world = World::new();
     world.fill(A, 3, 3);
     world.publish(5);
     world.run(&["update", "--no-reboot"]).ended(0);
     assert_eq!(world.boots(), (A, Some((B, 3))));
-    // One that failed before, under a newer number.
+    // The offered release has a newer build number and is known to have failed.
     let release = Release { build: 6, ..release(4) };
     world.set_state(BootState { failed: Some(release.id()), ..world.state() });
     world.publish_manifest(&release);
@@ -221,7 +222,7 @@ fn what_was_withdrawn_is_not_tried_if_what_is_offered_instead_is_not_either() {
 }
 
 #[test]
-fn a_changed_byte_or_a_missing_manifest_is_damage() {
+fn reinstalls_if_the_running_slot_is_damaged() {
     for damage in ["byte", "manifest", "size"] {
         let world = World::new();
         let kernel = world.esp("etchaos/a/vmlinuz");
@@ -240,7 +241,7 @@ fn a_changed_byte_or_a_missing_manifest_is_damage() {
 }
 
 #[test]
-fn what_failed_its_trial_is_not_installed_again() {
+fn does_not_reinstall_a_release_that_failed_its_trial() {
     let world = World::new();
     world.publish(2);
     world.run(&["update"]).ended(0);
@@ -252,10 +253,10 @@ fn what_failed_its_trial_is_not_installed_again() {
     world.run(&["update"]).ended(3);
     assert_eq!(world.tree(), before);
     assert!(!world.rebooted());
-    // Confirming what runs does not make it forgotten.
+    // The failed release stays recorded when the running slot is confirmed.
     world.run(&["confirm"]).ended(0);
     assert_eq!(world.boots(), (A, None));
-    // The operator may insist; and a newer one is another one.
+    // The operator can retry it, and a newer release is installed as usual.
     world.run(&["update", "--retry-failed", "--no-reboot"]).ended(0);
     assert_eq!(world.boots(), (A, Some((B, 3))));
     world.on_trial(A, B, 0);
@@ -266,7 +267,7 @@ fn what_failed_its_trial_is_not_installed_again() {
 }
 
 #[test]
-fn a_whole_release_that_nothing_points_to_is_not_downloaded_again() {
+fn activates_a_complete_spare_slot_without_a_download() {
     let world = World::new();
     world.publish(2);
     world.fill(B, 2, 2);
@@ -276,10 +277,10 @@ fn a_whole_release_that_nothing_points_to_is_not_downloaded_again() {
 }
 
 #[test]
-fn a_half_written_slot_is_written_anew() {
+fn rewrites_an_incomplete_slot() {
     let world = World::new();
-    world.write("esp/etchaos/b/vmlinuz", "half");
-    world.write("esp/etchaos/b/stray", "of an older updater");
+    world.write("esp/etchaos/b/vmlinuz", "incomplete");
+    world.write("esp/etchaos/b/stray", "from an older updater");
     world.write("esp/FSCK0000.REC", "found by fsck");
     world.write("esp/KEEP.REC", "not ours");
     world.publish(2);
@@ -291,7 +292,7 @@ fn a_half_written_slot_is_written_anew() {
 }
 
 #[test]
-fn a_broken_grubenv_is_made_anew() {
+fn recreates_a_damaged_or_missing_grubenv() {
     for damage in [None, Some(vec![0; 1024]), Some(b"short".to_vec()), Some(vec![b'x'; 5000])] {
         let world = World::new();
         world.boot(B);
@@ -312,22 +313,22 @@ fn a_broken_grubenv_is_made_anew() {
 }
 
 #[test]
-fn a_deleted_directory_is_made_anew() {
+fn recreates_a_deleted_etchaos_directory() {
     let world = World::new();
     fs::remove_dir_all(world.esp("etchaos")).unwrap();
     world.run(&["update"]).ended(0);
     assert_eq!(world.boots(), (A, Some((B, 3))));
     world.assert_slot(B, 1);
     assert!(world.rebooted());
-    // It is also found by who confirms.
+    // Confirm recreates it, too.
     fs::remove_dir_all(world.esp("etchaos")).unwrap();
     world.run(&["confirm"]).ended(0);
     assert_eq!(world.boots(), (A, None));
 }
 
 #[test]
-fn what_is_in_the_way_in_the_spare_slot_is_removed() {
-    let others = |world: &World| {
+fn replaces_files_directories_and_symlinks_in_the_spare_slot() {
+    let other_directory = |world: &World| {
         world.write("other/kept", "x");
         world.path("other")
     };
@@ -337,11 +338,11 @@ fn what_is_in_the_way_in_the_spare_slot_is_removed() {
         &|world| world.write("esp/etchaos/b/vmlinuz/deep/er", "below a directory"),
         &|world| world.write("esp/etchaos/b/release.jwt/x", "below a directory"),
         &|world| world.write("esp/etchaos/b/initrd/x", "below a directory"),
-        &|world| symlink(others(world), world.esp("etchaos/b")).unwrap(),
+        &|world| symlink(other_directory(world), world.esp("etchaos/b")).unwrap(),
         &|world| {
             fs::create_dir_all(world.esp("etchaos/b/vmlinuz")).unwrap();
-            symlink(others(world), world.esp("etchaos/b/initrd")).unwrap();
-            symlink(others(world), world.esp("etchaos/b/vmlinuz/x")).unwrap();
+            symlink(other_directory(world), world.esp("etchaos/b/initrd")).unwrap();
+            symlink(other_directory(world), world.esp("etchaos/b/vmlinuz/x")).unwrap();
             symlink("/nonexistent/x", world.esp("etchaos/b/release.jwt")).unwrap();
         },
     ];
@@ -358,7 +359,7 @@ fn what_is_in_the_way_in_the_spare_slot_is_removed() {
 }
 
 #[test]
-fn reboot_is_as_configured() {
+fn reboots_only_if_configured() {
     let world = World::new();
     world.publish(2);
     world.write("never.json", r#"{"reboot": "never"}"#);
@@ -374,7 +375,7 @@ fn reboot_is_as_configured() {
 }
 
 #[test]
-fn a_cdn_may_be_a_directory() {
+fn updates_from_a_local_directory() {
     let world = World::new();
     let token = sign(&world.key, &claims(&release(2))).unwrap();
     world.write(&format!("cdn/{}", target().manifest_name()), token);
@@ -390,7 +391,7 @@ fn a_cdn_may_be_a_directory() {
 }
 
 #[test]
-fn a_directory_without_a_running_slot_is_updated_and_not_rebooted() {
+fn does_not_reboot_if_the_running_slot_is_unknown() {
     let world = World::new();
     world.write("host/proc/cmdline", "quiet\n");
     world.publish(2);
@@ -400,11 +401,11 @@ fn a_directory_without_a_running_slot_is_updated_and_not_rebooted() {
 }
 
 #[test]
-fn a_manifest_that_was_signed_anew_is_the_same_release() {
+fn newly_signed_manifest_of_the_installed_release_is_up_to_date() {
     let world = World::new();
     let release = Release { build: 9, ..release(1) };
-    let anew = Claims { jti: Some("anew".into()), ..claims(&release) };
-    world.publish_token(sign(&world.key, &anew).unwrap());
+    let signed_again = Claims { jti: Some("again".into()), ..claims(&release) };
+    world.publish_token(sign(&world.key, &signed_again).unwrap());
     assert_eq!(world.run(&["check", "--json"]).ended(0).json()["step"], "upToDate");
 }
 
@@ -424,12 +425,12 @@ fn bytes_read(world: &World, arguments: &[&str]) -> u64 {
 
 #[test]
 fn hashes_each_boot_file_once_per_update() {
-    // Without a change; and with a slot to put on trial, which needs write access.
+    // Release 1 is up to date. Release 2 is put on trial, which needs write access.
     for candidate in [1, 2] {
         let world = World::new();
         world.fill(B, 2, 2);
         world.publish(candidate);
-        // A run that reads no boot file.
+        // `status` reads no boot file, so this is the amount of all other reads.
         let other = bytes_read(&world, &["status"]);
         let files: u64 = Slot::ALL
             .iter()

@@ -1,4 +1,4 @@
-//! A host, its ESP and a CDN, in a temporary directory.
+//! A host with its ESP in a temporary directory, and a CDN on loopback.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -17,13 +17,14 @@ use tempfile::TempDir;
 
 use crate::server::{Reply, Server};
 
+/// A host, the CDN from which it updates, and the key that signs the CDN's releases.
 pub struct World {
     directory: TempDir,
     pub key: PrivateKey,
     pub cdn: Server,
 }
 
-/// How a run of the updater ended.
+/// The result of a run of the updater.
 pub struct Ran {
     pub code: i32,
     pub stdout: String,
@@ -31,30 +32,31 @@ pub struct Ran {
 }
 
 impl Ran {
-    /// The answer: the last line, where events came before.
+    /// Returns the JSON in the last line of stdout. Events may precede it.
     pub fn json(&self) -> Value {
         let last = self.stdout.lines().last().unwrap_or_default();
         serde_json::from_str(last).unwrap_or_else(|e| panic!("{e}: {}", self.stdout))
     }
 
-    /// It ended with this code.
+    /// Asserts that the updater exited with this code.
     #[track_caller]
     pub fn ended(self, code: i32) -> Self {
         assert_eq!(self.code, code, "stdout: {}\nstderr: {}", self.stdout, self.stderr);
         self
     }
 
-    /// It failed and said all this, without a panic.
+    /// Asserts that the updater failed, without a panic, and that stderr contains these texts.
     #[track_caller]
-    pub fn failed(&self, said: &[&str]) {
+    pub fn failed(&self, expected: &[&str]) {
         assert_eq!(self.code, 1, "stdout: {}\nstderr: {}", self.stdout, self.stderr);
         assert!(!self.stderr.contains("panicked"), "{}", self.stderr);
-        for text in said {
+        for text in expected {
             assert!(self.stderr.contains(text), "no {text:?} in: {}", self.stderr);
         }
     }
 }
 
+/// Returns the Unix time in seconds.
 pub fn now() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs()
 }
@@ -63,15 +65,17 @@ pub fn sha256(bytes: &[u8]) -> String {
     protocol::digest::of_bytes(bytes)
 }
 
+/// Returns the target of all releases in these tests.
 pub fn target() -> Target {
     Target { variant: "deb".parse().unwrap(), arch: Arch::native().unwrap() }
 }
 
-/// The bytes of an artifact of the n-th release.
+/// Returns the bytes of an artifact of the n-th release.
 pub fn content(role: Role, n: u64) -> Vec<u8> {
     format!("{role} of release {n}\n").repeat(16_000 + n as usize).into_bytes()
 }
 
+/// Returns the n-th release, with build number n.
 pub fn release(n: u64) -> Release {
     let artifact = |role: Role| {
         let bytes = content(role, n);
@@ -94,6 +98,7 @@ pub fn release(n: u64) -> Release {
     }
 }
 
+/// Returns the claims of a manifest that is valid for an hour.
 pub fn claims(release: &Release) -> Claims {
     Claims {
         iat: Some(now()),
@@ -104,7 +109,8 @@ pub fn claims(release: &Release) -> Claims {
 }
 
 impl World {
-    /// Slot a runs release 1 as from a disk image, slot b is empty, the CDN has release 1.
+    /// Returns a host installed from a disk image: slot a runs release 1, and slot b is empty. The CDN offers
+    /// release 1.
     pub fn new() -> Self {
         let world = Self {
             directory: tempfile::tempdir().unwrap(),
@@ -133,21 +139,25 @@ impl World {
         world
     }
 
+    /// Returns a path in the temporary directory.
     pub fn path(&self, relative: &str) -> PathBuf {
         self.directory.path().join(relative)
     }
 
+    /// Returns a path on the ESP.
     pub fn esp(&self, relative: &str) -> PathBuf {
         self.path("esp").join(relative)
     }
 
-    pub fn write(&self, relative: &str, text: impl AsRef<[u8]>) {
+    /// Writes a file in the temporary directory, and creates its parent directories.
+    pub fn write(&self, relative: &str, content: impl AsRef<[u8]>) {
         let path = self.path(relative);
         fs::create_dir_all(path.parent().unwrap()).unwrap();
-        fs::write(path, text).unwrap();
+        fs::write(path, content).unwrap();
     }
 
-    /// The kernel command line says that this slot was booted; on trial, if GRUB would say so.
+    /// Boots a slot: sets the kernel command line as GRUB does, with the tries if the slot is on trial, and
+    /// a new boot ID.
     pub fn boot(&self, slot: Slot) {
         let state = fs::read(self.esp(GRUBENV)).ok().and_then(|bytes| Block::parse(&bytes).ok());
         let trial = state.and_then(|block| BootState::read(&block).ok()?.trial);
@@ -158,7 +168,7 @@ impl World {
         self.write("host/proc/sys/kernel/random/boot_id", format!("{nanos:08x}-1111\n"));
     }
 
-    /// Puts the n-th release into a slot.
+    /// Writes the n-th release to a slot, with a manifest of this build number.
     pub fn fill(&self, slot: Slot, n: u64, build: u64) {
         let directory = format!("esp/etchaos/{slot}");
         for role in Role::BOOT {
@@ -168,23 +178,25 @@ impl World {
         self.write(&format!("{directory}/release.jwt"), sign(&self.key, &claims).unwrap());
     }
 
+    /// Writes the boot state to grubenv.
     pub fn set_state(&self, state: BootState) {
         self.write("esp/etchaos/grubenv", state.to_bytes());
     }
 
+    /// Returns the boot state in grubenv.
     pub fn state(&self) -> BootState {
         let bytes = fs::read(self.esp(GRUBENV)).unwrap();
         assert_eq!(bytes.len(), 1024);
         BootState::read(&Block::parse(&bytes).unwrap()).unwrap()
     }
 
-    /// The good slot, and the one on trial with the tries that are left.
+    /// Returns the good slot, and the slot on trial with the remaining tries.
     pub fn boots(&self) -> (Slot, Option<(Slot, u8)>) {
         let BootState { good, trial, .. } = self.state();
         (good, trial.map(|trial| (trial.slot, trial.tries)))
     }
 
-    /// What GRUB does with a trial that was asked for: it counts. Or a trial out of nowhere.
+    /// Sets the remaining tries of a trial as GRUB does. Begins a trial if there is none in this slot.
     pub fn on_trial(&self, good: Slot, slot: Slot, tries: u8) {
         let state = BootState { good, ..self.state() };
         let trial = state.trial.filter(|trial| trial.slot == slot);
@@ -193,6 +205,7 @@ impl World {
         self.set_state(BootState { trial: Some(Trial { tries, ..trial }), ..state });
     }
 
+    /// Makes the CDN offer the n-th release.
     pub fn publish(&self, n: u64) {
         for role in Role::BOOT {
             let path = format!("/{n}.{}", role.extension());
@@ -201,19 +214,22 @@ impl World {
         self.publish_manifest(&release(n));
     }
 
+    /// Makes the CDN offer a manifest of this release.
     pub fn publish_manifest(&self, release: &Release) {
         self.publish_token(sign(&self.key, &claims(release)).unwrap());
     }
 
+    /// Makes the CDN send these bytes as the manifest.
     pub fn publish_token(&self, token: impl Into<Vec<u8>>) {
         self.cdn.put(&format!("/{}", target().manifest_name()), Reply::ok(token));
     }
 
+    /// Returns a command that runs the updater on this host.
     pub fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_updater"));
         command.arg("--esp").arg(self.esp("")).arg("--host-root").arg(self.path("host"));
         command.arg("--longest-pause").arg("10").args(arguments);
-        // Never the real systemctl.
+        // The programs of this world take the place of the real systemctl.
         let path = std::env::var("PATH").unwrap_or_default();
         command.env("PATH", format!("{}:{path}", self.path("bin").display()));
         for name in ["http_proxy", "https_proxy", "all_proxy", "no_proxy"] {
@@ -222,16 +238,17 @@ impl World {
         command
     }
 
+    /// Runs the updater on this host.
     pub fn run(&self, arguments: &[&str]) -> Ran {
         let Output { status, stdout, stderr } = self.command(arguments).output().unwrap();
         Ran {
-            code: status.code().expect("it ended by itself"),
+            code: status.code().expect("the updater was killed by a signal"),
             stdout: String::from_utf8(stdout).unwrap(),
             stderr: String::from_utf8(stderr).unwrap(),
         }
     }
 
-    /// A program that the updater finds before any other.
+    /// Installs a program in the first directory of the updater's `PATH`.
     pub fn program(&self, name: &str, script: &str) {
         let path = format!("bin/{name}");
         self.write(&path, script);
@@ -251,26 +268,27 @@ impl World {
         self.program("systemd-inhibit", &format!("#!/bin/sh\necho '{json}'\n"));
     }
 
-    /// What systemd was asked for since the last time, a command a line.
+    /// Returns the calls of systemctl and systemd-run since the last call of this function, one per line.
     pub fn commands(&self) -> String {
         let commands = fs::read_to_string(self.path("commands")).unwrap_or_default();
         let _ = fs::remove_file(self.path("commands"));
         commands
     }
 
-    /// Whether a reboot was asked for since the last time.
+    /// Returns whether a reboot was requested since the last call of this function or of
+    /// [`Self::commands`].
     pub fn rebooted(&self) -> bool {
         self.commands().lines().any(|line| line.starts_with("systemctl reboot"))
     }
 
-    /// Every file of the ESP with its digest, but grubenv: that is for [`Self::boots`].
+    /// Returns the digests of all files on the ESP except grubenv, for which there is [`Self::boots`].
     pub fn tree(&self) -> BTreeMap<PathBuf, String> {
         let mut files = tree(&self.esp(""));
         files.remove(&self.esp(GRUBENV));
         files
     }
 
-    /// That a slot holds the n-th release, whole.
+    /// Asserts that a slot holds the complete n-th release.
     #[track_caller]
     pub fn assert_slot(&self, slot: Slot, n: u64) {
         for role in Role::BOOT {
@@ -282,8 +300,8 @@ impl World {
     }
 }
 
-/// The peak of a child's resident set, in KiB, when it has ended.
-pub fn peak(child: &mut Child) -> u64 {
+/// Waits for the end of a child. Returns the peak of its resident set, in KiB.
+pub fn peak_memory(child: &mut Child) -> u64 {
     let status = format!("/proc/{}/status", child.id());
     let mut peak = 0;
     while child.try_wait().unwrap().is_none() {
@@ -296,6 +314,7 @@ pub fn peak(child: &mut Child) -> u64 {
     peak
 }
 
+/// Returns the digests of all files in a directory and below.
 pub fn tree(directory: &Path) -> BTreeMap<PathBuf, String> {
     let mut found = BTreeMap::new();
     let mut directories = vec![directory.to_owned()];

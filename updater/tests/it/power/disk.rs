@@ -1,7 +1,7 @@
-//! A FAT disk in memory that can lose power. What is written is volatile until it is flushed, and then
-//! only what was flushed is safe: of the rest any subset may have reached the disk. Data, chains of
-//! clusters, sizes and names are written apart, in units of one sector; a cluster is a sector here.
-//! What becomes free is used again at once.
+//! A FAT disk in memory that can lose power. Writes are pending until they are flushed; after a power
+//! cut, any subset of the pending writes may have reached the disk. Data, chains of clusters, sizes and
+//! names are separate writes of one sector each, and a cluster is one sector. Free sectors are reused at
+//! once.
 
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, BTreeSet};
@@ -13,7 +13,7 @@ use nix::errno::Errno;
 use updater::files::{Capacity, Entry, FileError, FileSystem, OpenFile};
 
 pub const SECTOR: usize = 512;
-/// So small that there are several flushes in a file of some sectors.
+/// Small enough for several flushes in a file of a few sectors.
 const FLUSH_EVERY: u64 = 4 * SECTOR as u64;
 
 type Id = usize;
@@ -27,7 +27,7 @@ struct Node {
     size: usize,
 }
 
-/// What is on a disk, or would be if everything were flushed.
+/// The content of a disk.
 #[derive(Clone, Default, Hash)]
 struct Image {
     nodes: Vec<Node>,
@@ -65,7 +65,7 @@ impl Image {
             .try_fold(ROOT, |id, name| self.nodes[id].names.get(name).copied())
     }
 
-    /// Every file that has a name.
+    /// Returns every file that has a name.
     fn files(&self) -> Vec<Id> {
         let mut found = Vec::new();
         let mut directories = vec![ROOT];
@@ -77,35 +77,37 @@ impl Image {
         found
     }
 
+    /// Returns whether the file has fewer clusters than its size needs.
     fn is_short(&self, file: Id) -> bool {
         self.nodes[file].chain.len() < self.nodes[file].size.div_ceil(SECTOR)
     }
 }
 
-/// What a disk, or a program that forgets to flush, might get wrong.
+/// A fault of the disk, or of a program that does not flush.
 #[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]
 pub enum Fault {
     #[default]
     None,
-    /// A flush of a file does nothing, but grubenv's does.
+    /// A flush of a file does nothing, except for grubenv.
     FilesAreNotFlushed,
     /// A flush of a directory does nothing.
     DirectoriesAreNotFlushed,
 }
 
-/// A disk that is mounted.
+/// A mounted disk.
 pub struct Disk {
-    /// With everything that was written.
+    /// The content with the pending writes, as programs see it.
     now: RefCell<Image>,
+    /// The content without the pending writes.
     flushed: RefCell<Image>,
     pending: RefCell<Vec<Write>>,
-    /// So many operations that write are left until the power fails.
-    left: Cell<usize>,
+    /// The number of writing operations until the power fails.
+    remaining: Cell<usize>,
     done: Cell<usize>,
-    /// Why Linux would have made it read-only.
-    pub trap: RefCell<Option<String>>,
+    /// The reason for which Linux would have remounted the disk read-only.
+    pub read_only_reason: RefCell<Option<String>>,
     pub fault: Cell<Fault>,
-    /// Bytes.
+    /// Free space, in bytes.
     pub free: Cell<u64>,
 }
 
@@ -120,34 +122,38 @@ impl Disk {
             now: RefCell::new(image.clone()),
             flushed: RefCell::new(image),
             pending: RefCell::default(),
-            left: Cell::new(usize::MAX),
+            remaining: Cell::new(usize::MAX),
             done: Cell::new(0),
-            trap: RefCell::default(),
+            read_only_reason: RefCell::default(),
             fault: Cell::default(),
             free: Cell::new(1 << 20),
         }
     }
 
-    /// The same in a second world. Nothing may be pending.
+    /// Returns a copy. Panics if writes are pending.
     pub fn copy(&self) -> Self {
         assert!(self.pending.borrow().is_empty());
         Self::of(self.flushed.borrow().clone())
     }
 
+    /// Makes the power fail after this many writing operations.
     pub fn fail_after(&self, operations: usize) {
-        self.left.set(operations);
+        self.remaining.set(operations);
     }
 
+    /// Returns the number of writing operations so far.
     pub fn operations(&self) -> usize {
         self.done.get()
     }
 
+    /// Returns the number of pending writes.
     pub fn pending(&self) -> usize {
         self.pending.borrow().len()
     }
 
-    /// After a power cut: what was flushed, and of what was pending what `reached` says.
-    pub fn after_a_cut(&self, reached: impl Fn(usize) -> bool) -> Self {
+    /// Returns the disk after a power cut: everything that was flushed, and each pending write for whose
+    /// index `reached` returns true.
+    pub fn after_power_cut(&self, reached: impl Fn(usize) -> bool) -> Self {
         let mut image = self.flushed.borrow().clone();
         for (index, write) in self.pending.borrow().iter().enumerate() {
             if reached(index) {
@@ -157,24 +163,27 @@ impl Disk {
         Self::of(image)
     }
 
-    /// After the end of the program, or an orderly shutdown.
+    /// Returns the disk after the end of the program or an orderly shutdown, with all writes.
     pub fn unmounted(&self) -> Self {
         Self::of(self.now.borrow().clone())
     }
 
+    /// Returns a hash of the flushed content.
     pub fn fingerprint(&self) -> u64 {
         let mut hasher = DefaultHasher::new();
         self.flushed.borrow().hash(&mut hasher);
         hasher.finish()
     }
 
-    /// Whether a file needs more clusters than it has. Linux would not get far with it.
+    /// Returns whether any file has fewer clusters than its size needs. Linux would remount such a disk
+    /// read-only.
     pub fn has_short_chains(&self) -> bool {
         let image = self.now.borrow();
         image.files().into_iter().any(|file| image.is_short(file))
     }
 
-    /// What `fsck.vfat -a` does: sizes and chains are made to agree, and each cluster has one owner.
+    /// Repairs the disk as `fsck.vfat -a` does: makes sizes and chains agree, and gives each cluster one
+    /// owner.
     pub fn fsck(&self) {
         let mut image = self.now.borrow_mut();
         let mut used = BTreeSet::new();
@@ -188,7 +197,7 @@ impl Disk {
         *self.flushed.borrow_mut() = image.clone();
     }
 
-    /// Puts a file there, flushed, without any care. For the beginning of a test, and for GRUB.
+    /// Writes a file and flushes everything. Used to set up a test, and for the writes of GRUB.
     pub fn put(&self, path: &str, bytes: &[u8]) {
         let (directory, _) = path.rsplit_once('/').unwrap_or_default();
         updater::files::create_directories(self, directory).unwrap();
@@ -198,6 +207,7 @@ impl Disk {
         self.pending.borrow_mut().clear();
     }
 
+    /// Returns the content of a file, or `None` if it cannot be read.
     pub fn read(&self, path: &str) -> Option<Vec<u8>> {
         let mut bytes = Vec::new();
         self.open(path).ok()?.read_to_end(&mut bytes).ok()?;
@@ -209,7 +219,7 @@ impl Disk {
         self.pending.borrow_mut().push(write);
     }
 
-    /// Flushes what is chosen.
+    /// Flushes the pending writes that `is_chosen` selects.
     fn flush(&self, is_chosen: impl Fn(&Write) -> bool) {
         let (chosen, rest) = self.pending.take().into_iter().partition(is_chosen);
         let chosen: Vec<Write> = chosen;
@@ -218,23 +228,24 @@ impl Disk {
         *self.pending.borrow_mut() = rest;
     }
 
-    /// Before every operation that writes.
+    /// Counts a writing operation. Fails if the disk is read-only or the power is off.
     fn operation(&self) -> io::Result<()> {
-        if self.trap.borrow().is_some() {
+        if self.read_only_reason.borrow().is_some() {
             return Err(Errno::EROFS.into());
         }
-        match self.left.get() {
+        match self.remaining.get() {
             0 => Err(io::Error::other("the power is off")),
-            left => {
-                self.left.set(left - 1);
+            remaining => {
+                self.remaining.set(remaining - 1);
                 self.done.set(self.done.get() + 1);
                 Ok(())
             }
         }
     }
 
-    fn set_trap(&self, why: String) -> io::Error {
-        self.trap.borrow_mut().get_or_insert(why);
+    /// Makes the disk read-only.
+    fn make_read_only(&self, why: String) -> io::Error {
+        self.read_only_reason.borrow_mut().get_or_insert(why);
         Errno::EROFS.into()
     }
 
@@ -247,9 +258,9 @@ impl Disk {
         let (directory, name) = path.rsplit_once('/').unwrap_or(("", path));
         let directory = self.node(directory)?;
         self.operation().map_err(|why| error(path, why))?;
-        assert!(self.now.borrow().find(path).is_none(), "{path} is there");
+        assert!(self.now.borrow().find(path).is_none(), "{path} already exists");
         let id = self.now.borrow().nodes.len();
-        // That a node is known is no write: without a name nobody finds it.
+        // A new node is not a pending write, because without a name it is unreachable.
         for image in [&self.now, &self.flushed] {
             image.borrow_mut().nodes.push(Node { is_directory, ..Node::default() });
         }
@@ -268,7 +279,10 @@ impl Disk {
         let id = self.node(path)?;
         self.operation().map_err(|why| error(path, why))?;
         if self.now.borrow().is_short(id) {
-            return Err(error(path, self.set_trap(format!("{path} removed, its chain is short"))));
+            return Err(error(
+                path,
+                self.make_read_only(format!("{path} was removed, but its chain is too short")),
+            ));
         }
         let (directory, name) = path.rsplit_once('/').unwrap_or(("", path));
         let directory = self.node(directory)?;
@@ -300,7 +314,10 @@ impl FileSystem for Disk {
         let id = self.node(path)?;
         let image = self.now.borrow();
         if image.is_short(id) {
-            return Err(error(path, self.set_trap(format!("{path} read, its chain is short"))));
+            return Err(error(
+                path,
+                self.make_read_only(format!("{path} was read, but its chain is too short")),
+            ));
         }
         let node = &image.nodes[id];
         let mut bytes = Vec::new();
@@ -375,7 +392,7 @@ impl Opened<'_> {
 }
 
 impl OpenFile for Opened<'_> {
-    /// Sector by sector, each an operation: so the power may fail between any two.
+    /// Writes each sector as a separate operation, so that the power may fail between any two of them.
     fn write_at(&mut self, bytes: &[u8], offset: u64) -> io::Result<()> {
         let (disk, file) = (self.disk, self.id);
         let mut offset = usize::try_from(offset).unwrap();
@@ -383,12 +400,15 @@ impl OpenFile for Opened<'_> {
         while !rest.is_empty() {
             disk.operation()?;
             let Node { mut chain, size, .. } = self.node();
-            assert!(offset <= size, "a hole in {}", self.path);
+            assert!(offset <= size, "write beyond the end of {}", self.path);
             let (index, within) = (offset / SECTOR, offset % SECTOR);
             let (piece, after) = rest.split_at(rest.len().min(SECTOR - within));
             if offset + piece.len() > size && chain.len() != size.div_ceil(SECTOR) {
-                let why = format!("{} extended, its clusters are badly computed", self.path);
-                return Err(disk.set_trap(why));
+                let why = format!(
+                    "{} was extended, but its number of clusters does not fit its size",
+                    self.path
+                );
+                return Err(disk.make_read_only(why));
             }
             if index == chain.len() {
                 chain.push(disk.free_sector());
@@ -413,9 +433,12 @@ impl OpenFile for Opened<'_> {
         disk.operation()?;
         let Node { mut chain, size: before, .. } = self.node();
         let size = usize::try_from(length).unwrap();
-        assert!(size <= before, "{} is made longer", self.path);
+        assert!(size <= before, "set_len would extend {}", self.path);
         if chain.len() < size.div_ceil(SECTOR) {
-            return Err(disk.set_trap(format!("{} cut, its chain is short", self.path)));
+            return Err(disk.make_read_only(format!(
+                "{} was truncated, but its chain is too short",
+                self.path
+            )));
         }
         chain.truncate(size.div_ceil(SECTOR));
         disk.write(Write::Size { file, size });
@@ -433,7 +456,7 @@ impl OpenFile for Opened<'_> {
         disk.flush(|write| match write {
             Write::Data { sector, .. } => chain.contains(sector),
             Write::Size { file: other, .. } => *other == file,
-            // One table for all.
+            // The FAT holds the chains of all files, and is flushed as a whole.
             Write::Chain { .. } => true,
             Write::Name { .. } => false,
         });

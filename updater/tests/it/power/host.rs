@@ -1,4 +1,4 @@
-//! A host with such a disk: its boot loader, its updater, and a CDN in a directory.
+//! A host with a disk in memory: its boot loader, its updater, and a CDN in a directory.
 
 use protocol::boot_order::{Attempt, Environment, Load, Outcome, Platform, Save, SlotFiles};
 use protocol::esp::{CONFIRMED, GRUBENV, MANIFEST, Slot, slot_file};
@@ -23,15 +23,15 @@ use updater::update::{Request, Update};
 use super::disk::{Disk, SECTOR};
 use crate::world::{claims, now, sha256, target};
 
-/// What does not change: keys, and a CDN with some releases.
-pub struct Place {
+/// The trusted keys of a host, and a CDN with releases 1 to 3. Disks are passed to its methods.
+pub struct Host {
     directory: TempDir,
     key: PrivateKey,
     pub keys: KeyRing,
     cdn: Cdn,
 }
 
-/// Some sectors of content that is like no other.
+/// Returns the content of an artifact. No sector equals another one of any release.
 pub fn content(role: Role, n: u64) -> Vec<u8> {
     let sectors = if role == Role::Kernel { 5 } else { 11 };
     let line = format!("{role} of release {n}, sector ");
@@ -41,11 +41,12 @@ pub fn content(role: Role, n: u64) -> Vec<u8> {
         sector.resize(SECTOR, b'.');
         bytes.extend(sector);
     }
-    // The last one is not full.
+    // The last sector is not full.
     bytes.truncate(sectors * SECTOR - 100);
     bytes
 }
 
+/// Returns the n-th release, with small artifacts.
 pub fn release(n: u64) -> Release {
     let artifacts = Role::BOOT.map(|role| {
         let bytes = content(role, n);
@@ -56,33 +57,33 @@ pub fn release(n: u64) -> Release {
     Release { artifacts: artifacts.to_vec(), ..crate::world::release(n) }
 }
 
-impl Place {
+impl Host {
     pub fn new() -> Self {
         let key = PrivateKey::generate();
         let keys = KeyRing::from(key.public().clone());
         let directory = tempfile::tempdir().unwrap();
         let cdn = Cdn::new(&Network::default(), &[], Timeouts::default()).unwrap();
-        let place = Self { directory, key, keys, cdn };
+        let host = Self { directory, key, keys, cdn };
         for n in 1..=3 {
-            let base = place.directory.path().join(n.to_string());
+            let base = host.directory.path().join(n.to_string());
             std::fs::create_dir(&base).unwrap();
-            std::fs::write(base.join(target().manifest_name()), place.token(n)).unwrap();
+            std::fs::write(base.join(target().manifest_name()), host.token(n)).unwrap();
             for role in Role::BOOT {
                 let name = base.join(format!("{n}.{}", role.extension()));
                 std::fs::write(name, content(role, n)).unwrap();
             }
         }
-        place
+        host
     }
 
     fn token(&self, n: u64) -> String {
         sign(&self.key, &claims(&release(n))).unwrap()
     }
 
-    /// What the CDN offers when it is at the n-th release.
+    /// Returns the candidate that the CDN offers with the n-th release.
     pub fn candidate(&self, n: u64) -> Candidate {
         let base = self.directory.path().join(n.to_string()).to_str().unwrap().to_owned();
-        let wanted = CandidateRequest {
+        let request = CandidateRequest {
             bases: &[base],
             target: &target(),
             keys: &self.keys,
@@ -90,10 +91,10 @@ impl Place {
             newest: None,
             cache: None,
         };
-        fetch(&self.cdn, &wanted).unwrap()
+        fetch(&self.cdn, &request).unwrap()
     }
 
-    /// A disk with the n-th release in slot a, and what else there is.
+    /// Returns a disk with the n-th release in slot a, boot loader files, and an empty slot b.
     pub fn disk(&self, n: u64) -> Disk {
         let disk = Disk::new();
         disk.put("EFI/BOOT/BOOTX64.EFI", &[1; 700]);
@@ -103,6 +104,7 @@ impl Place {
         disk
     }
 
+    /// Writes the n-th release to a slot.
     pub fn fill(&self, disk: &Disk, slot: Slot, n: u64) {
         for role in Role::BOOT {
             disk.put(
@@ -113,7 +115,7 @@ impl Place {
         disk.put(&format!("{}/release.jwt", slot.directory()), self.token(n).as_bytes());
     }
 
-    /// What `update` does, from its look at the slots to its last write.
+    /// Updates as `updater update` does, from the inspection of the slots to the last write.
     pub fn update(
         &self,
         disk: &Disk,
@@ -130,12 +132,13 @@ impl Place {
         let mut update = Update::decide(request);
         let (writes, before) = (update.writes(), disk.operations());
         update.carry_out(&Progress::new(Show::Nothing)).map_err(|error| error.to_string())?;
-        // Or it would be opened read-only.
-        assert!(writes || disk.operations() == before, "{:?} writes", update.step);
+        // The updater mounts the ESP read-only for steps that do not write.
+        assert!(writes || disk.operations() == before, "{:?} has written", update.step);
         Ok(update.step)
     }
 
-    /// What `confirm` does, after a boot that was on trial if GRUB counted.
+    /// Confirms the running slot as `updater confirm` does. The boot was on trial if GRUB decremented the
+    /// tries.
     pub fn confirm(&self, disk: &Disk, running: Slot) -> Result<(), String> {
         let state = GrubenvFile::read(disk, running).state;
         let on_trial =
@@ -144,13 +147,13 @@ impl Place {
         confirm(disk, booted).map(|_| ()).map_err(|error| error.to_string())
     }
 
-    /// Going back by hand.
+    /// Rolls back as `updater rollback` does.
     pub fn roll_back(&self, disk: &Disk, running: Slot) -> Result<(), String> {
         let slots = inspect(disk, &self.keys);
         let mut grubenv = GrubenvFile::read(disk, running);
-        let back = roll_back(&grubenv.state, running, &slots, Some(BootId(9)));
+        let rollback = roll_back(&grubenv.state, running, &slots, Some(BootId(9)));
         let (Rollback::Stay(state) | Rollback::Reboot(state, _)) =
-            back.map_err(|e| e.to_string())?;
+            rollback.map_err(|e| e.to_string())?;
         grubenv.write(disk, state).map_err(|error| error.to_string())
     }
 
@@ -185,8 +188,8 @@ impl Place {
     }
 
     /// Boots, confirms and updates until the candidate runs and is confirmed. Each boot must find a
-    /// whole release. Says how many boots it took.
-    pub fn arrive(&self, disk: &Disk, candidate: &Candidate) -> Result<u32, String> {
+    /// complete release. Returns the number of boots.
+    pub fn boot_until_updated(&self, disk: &Disk, candidate: &Candidate) -> Result<u32, String> {
         for boots in 1..=6 {
             let (running, release) = self.boot(disk)?;
             self.confirm(disk, running)?;
@@ -195,6 +198,6 @@ impl Place {
                 return Ok(boots);
             }
         }
-        Err("six boots, and still not there".into())
+        Err("the candidate does not run after six boots".into())
     }
 }

@@ -1,5 +1,5 @@
-//! Power cuts at every moment of everything that writes: whatever of the unflushed writes reached the
-//! disk, the boot loader finds a whole release, and the next update arrives.
+//! Power cuts at every operation that writes. Whichever of the unflushed writes reached the disk, the
+//! boot loader must find a complete release, and the next update must succeed.
 
 mod disk;
 mod host;
@@ -16,34 +16,36 @@ use updater::slot_content::Content;
 use updater::slots::inspect;
 
 use self::disk::{Disk, Fault, SECTOR};
-use self::host::{Place, content, release};
+use self::host::{Host, content, release};
 
-/// So many pending writes are tried in every combination.
+/// The largest number of pending writes for which every combination is tested.
 const EXHAUSTIVE: usize = 6;
-/// Of more, so many combinations besides the obvious ones.
+/// The number of random combinations that are tested of more pending writes, besides none, all, each
+/// one, and all but one.
 const SAMPLES: u64 = 24;
 
-/// What is cut short, from a disk on which nothing is pending.
+/// An action that is interrupted. It begins with a disk that has no pending writes.
 type Action<'a> = &'a dyn Fn(&Disk) -> Result<(), String>;
 
 #[derive(Debug, Default)]
 struct Counts {
-    /// Moments at which the power failed.
+    /// Operations before which the power failed.
     cuts: usize,
-    /// Different disks that this led to.
+    /// Different contents of the disk after these cuts.
     states: usize,
-    /// Of these, not bootable, or stuck. No more are looked for when there are some.
-    bad: Vec<String>,
+    /// Problems with the disks that do not boot or cannot be updated. The search ends with the first
+    /// operation that has any.
+    problems: Vec<String>,
 }
 
-/// Which of `pending` writes reached the disk, in many ways.
+/// Returns subsets of the pending writes as bit masks: all of them, or a sample.
 fn subsets(pending: usize, seed: u64) -> Vec<u64> {
     if pending <= EXHAUSTIVE {
         return (0..1 << pending).collect();
     }
     let all = (1_u64 << pending.min(63)) - 1;
     let single = (0..pending.min(63)).flat_map(|index| [1 << index, all ^ (1 << index)]);
-    // A generator that is good enough to choose, and the same on every run (splitmix64).
+    // splitmix64, seeded so that every run tests the same subsets.
     let random = (0..SAMPLES).map(|index| {
         let mut z = (seed << 8 | index).wrapping_mul(0x9e37_79b9_7f4a_7c15);
         z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -53,63 +55,65 @@ fn subsets(pending: usize, seed: u64) -> Vec<u64> {
     [0, all].into_iter().chain(single).chain(random).collect()
 }
 
-/// Cuts `action` at every operation, and judges every disk that may be left.
+/// Cuts the power before every operation of `action`, and calls `check` on every disk that may result.
 fn cut_everywhere(
     disk: &Disk,
     action: Action<'_>,
-    judge: &dyn Fn(&Disk) -> Result<(), String>,
+    check: &dyn Fn(&Disk) -> Result<(), String>,
 ) -> Counts {
-    let whole = disk.copy();
-    whole.fault.set(disk.fault.get());
-    action(&whole).unwrap();
+    let uncut = disk.copy();
+    uncut.fault.set(disk.fault.get());
+    action(&uncut).unwrap();
     let mut counts = Counts::default();
     let mut seen = HashSet::new();
-    // Backwards: what goes wrong does so late.
-    for operations in (0..=whole.operations()).rev() {
-        if !counts.bad.is_empty() {
+    // Begins at the end, because most problems occur late.
+    for operations in (0..=uncut.operations()).rev() {
+        if !counts.problems.is_empty() {
             break;
         }
         let cut = disk.copy();
         cut.fault.set(disk.fault.get());
         cut.fail_after(operations);
         let result = action(&cut);
-        assert_eq!(result.is_ok(), operations == whole.operations(), "{result:?}");
+        assert_eq!(result.is_ok(), operations == uncut.operations(), "{result:?}");
         counts.cuts += 1;
         for subset in subsets(cut.pending(), operations as u64) {
-            let left = cut.after_a_cut(|index| index > 62 || subset & 1 << index != 0);
+            let left = cut.after_power_cut(|index| index > 62 || subset & 1 << index != 0);
             if !seen.insert(left.fingerprint()) {
                 continue;
             }
             counts.states += 1;
-            if let Err(why) = judge(&left) {
-                counts.bad.push(format!("cut at {operations}, {subset:b}: {why}"));
+            if let Err(why) = check(&left) {
+                counts.problems.push(format!("cut at {operations}, {subset:b}: {why}"));
             }
         }
     }
     counts
 }
 
-/// It boots a whole release, and the update goes on from there to its end.
-fn survives(place: &Place, left: &Disk, candidate: &Candidate) -> Result<(), String> {
-    // As the boot loader finds it.
-    place.boot(&left.copy())?;
-    // As Linux finds it after a repair; and, for half of them, without one, where it would not be
-    // stopped by what it finds anyway.
+/// Checks that a disk boots a complete release, and that the update from there succeeds.
+fn survives(host: &Host, left: &Disk, candidate: &Candidate) -> Result<(), String> {
+    // The boot loader sees the disk before any repair.
+    host.boot(&left.copy())?;
+    // Linux sees it after fsck. Half of the disks are also tested without fsck, unless they have a short
+    // chain, which makes Linux remount the disk read-only.
     let repaired = left.copy();
     repaired.fsck();
-    arrives(place, &repaired, candidate)?;
+    reaches_candidate(host, &repaired, candidate)?;
     if left.fingerprint().is_multiple_of(2) && !left.has_short_chains() {
-        arrives(place, &left.copy(), candidate).map_err(|why| format!("without fsck: {why}"))?;
+        reaches_candidate(host, &left.copy(), candidate)
+            .map_err(|why| format!("without fsck: {why}"))?;
     }
     Ok(())
 }
 
-fn arrives(place: &Place, disk: &Disk, candidate: &Candidate) -> Result<(), String> {
-    let result = place.arrive(disk, candidate);
-    if let Some(trap) = &*disk.trap.borrow() {
-        return Err(format!("the disk is read-only now: {trap}"));
+/// Checks that the update to `candidate` succeeds, with a writable disk and no partial slot at the end.
+fn reaches_candidate(host: &Host, disk: &Disk, candidate: &Candidate) -> Result<(), String> {
+    let result = host.boot_until_updated(disk, candidate);
+    if let Some(read_only_reason) = &*disk.read_only_reason.borrow() {
+        return Err(format!("the disk became read-only: {read_only_reason}"));
     }
-    let slots = inspect(disk, &place.keys);
+    let slots = inspect(disk, &host.keys);
     for slot in Slot::ALL {
         if matches!(slots.get(slot), Content::Partial { .. }) {
             return Err(format!("slot {slot} is still partial"));
@@ -118,185 +122,208 @@ fn arrives(place: &Place, disk: &Disk, candidate: &Candidate) -> Result<(), Stri
     result.map(|_| ())
 }
 
+/// Checks that every power cut during `action` leaves a disk that [`survives`].
 #[track_caller]
-fn all_survive(name: &str, place: &Place, disk: &Disk, candidate: &Candidate, action: Action<'_>) {
-    let counts = cut_everywhere(disk, action, &|left| survives(place, left, candidate));
-    eprintln!("{name}: {} cuts, {} states, {} BAD", counts.cuts, counts.states, counts.bad.len());
-    assert!(counts.bad.is_empty(), "{name}: {:#?}", &counts.bad[..counts.bad.len().min(5)]);
+fn assert_survives_cuts(
+    name: &str,
+    host: &Host,
+    disk: &Disk,
+    candidate: &Candidate,
+    action: Action<'_>,
+) {
+    let counts = cut_everywhere(disk, action, &|left| survives(host, left, candidate));
+    eprintln!(
+        "{name}: {} cuts, {} states, {} problems",
+        counts.cuts,
+        counts.states,
+        counts.problems.len()
+    );
+    assert!(
+        counts.problems.is_empty(),
+        "{name}: {:#?}",
+        &counts.problems[..counts.problems.len().min(5)]
+    );
 }
 
-/// A disk with the state that the boot loader goes by.
-fn with_state(disk: &Disk, change: impl FnOnce(BootState) -> BootState) {
+/// Changes the boot state in grubenv.
+fn change_state(disk: &Disk, change: impl FnOnce(BootState) -> BootState) {
     let state = BootState::read(&Block::parse(&disk.read(GRUBENV).unwrap()).unwrap()).unwrap();
     disk.put(GRUBENV, &change(state).to_bytes());
 }
 
-/// b runs on trial, with a as the way back.
-fn on_trial(place: &Place) -> Disk {
-    let disk = place.disk(1);
-    place.fill(&disk, Slot::B, 2);
+/// Returns a disk whose slot b runs on trial, with slot a as the fallback.
+fn disk_on_trial(host: &Host) -> Disk {
+    let disk = host.disk(1);
+    host.fill(&disk, Slot::B, 2);
     let trial = Trial { slot: Slot::B, tries: 2, release: Some(release(2).id()), since: None };
-    with_state(&disk, |state| BootState { trial: Some(trial), ..state });
+    change_state(&disk, |state| BootState { trial: Some(trial), ..state });
     disk
 }
 
-/// Slot b has the beginning of the n-th release: the download was ended in the middle of the initrd.
-fn partial(place: &Place, disk: &Disk, n: u64) -> Disk {
-    let candidate = place.candidate(n);
-    let whole = disk.copy();
-    place.update(&whole, Slot::A, 1, &candidate).unwrap();
-    (0..whole.operations())
+/// Returns a copy of the disk whose slot b has a partial download of the n-th release, interrupted in the
+/// middle of the initrd.
+fn with_partial_download(host: &Host, disk: &Disk, n: u64) -> Disk {
+    let candidate = host.candidate(n);
+    let complete = disk.copy();
+    host.update(&complete, Slot::A, 1, &candidate).unwrap();
+    (0..complete.operations())
         .rev()
         .find_map(|operations| {
             let cut = disk.copy();
             cut.fail_after(operations);
-            place.update(&cut, Slot::A, 1, &candidate).unwrap_err();
+            host.update(&cut, Slot::A, 1, &candidate).unwrap_err();
             let left = cut.unmounted();
-            let is_partial = matches!(inspect(&left, &place.keys).b, Content::Partial { bytes, release: ref r } if bytes > 4500 && bytes < r.boot_artifacts().map(|a| a.size).sum());
+            let is_partial = matches!(inspect(&left, &host.keys).b, Content::Partial { bytes, release: ref r } if bytes > 4500 && bytes < r.boot_artifacts().map(|a| a.size).sum());
             is_partial.then_some(left)
         })
         .unwrap()
 }
 
 #[test]
-fn an_update_into_an_empty_slot() {
-    let place = Place::new();
-    let candidate = place.candidate(2);
-    let update = |disk: &Disk| place.update(disk, Slot::A, 1, &candidate).map(|_| ());
-    all_survive("empty slot", &place, &place.disk(1), &candidate, &update);
+fn update_of_an_empty_slot_survives_power_cuts() {
+    let host = Host::new();
+    let candidate = host.candidate(2);
+    let update = |disk: &Disk| host.update(disk, Slot::A, 1, &candidate).map(|_| ());
+    assert_survives_cuts("empty slot", &host, &host.disk(1), &candidate, &update);
 }
 
 #[test]
-fn an_update_over_an_older_release() {
-    let place = Place::new();
-    let candidate = place.candidate(3);
-    let disk = place.disk(2);
-    place.fill(&disk, Slot::B, 1);
-    let update = |disk: &Disk| place.update(disk, Slot::A, 1, &candidate).map(|_| ());
-    all_survive("used slot", &place, &disk, &candidate, &update);
+fn update_over_an_older_release_survives_power_cuts() {
+    let host = Host::new();
+    let candidate = host.candidate(3);
+    let disk = host.disk(2);
+    host.fill(&disk, Slot::B, 1);
+    let update = |disk: &Disk| host.update(disk, Slot::A, 1, &candidate).map(|_| ());
+    assert_survives_cuts("used slot", &host, &disk, &candidate, &update);
 }
 
 #[test]
-fn an_update_that_goes_on_and_one_that_does_not() {
-    let place = Place::new();
+fn update_over_a_partial_download_survives_power_cuts() {
+    let host = Host::new();
     for n in [2, 3] {
-        let candidate = place.candidate(n);
-        let disk = partial(&place, &place.disk(1), 2);
-        let update = |disk: &Disk| place.update(disk, Slot::A, 1, &candidate).map(|_| ());
-        all_survive(&format!("partial 2, offered {n}"), &place, &disk, &candidate, &update);
+        let candidate = host.candidate(n);
+        let disk = with_partial_download(&host, &host.disk(1), 2);
+        let update = |disk: &Disk| host.update(disk, Slot::A, 1, &candidate).map(|_| ());
+        assert_survives_cuts(&format!("partial 2, offered {n}"), &host, &disk, &candidate, &update);
     }
 }
 
 #[test]
-fn a_newer_release_over_one_on_trial_that_was_not_tried() {
-    let place = Place::new();
-    let disk = place.disk(1);
-    place.update(&disk, Slot::A, 1, &place.candidate(2)).unwrap();
-    let (disk, candidate) = (disk.unmounted(), place.candidate(3));
-    let update = |disk: &Disk| place.update(disk, Slot::A, 1, &candidate).map(|_| ());
-    all_survive("over a trial", &place, &disk, &candidate, &update);
+fn update_over_a_pending_trial_survives_power_cuts() {
+    let host = Host::new();
+    let disk = host.disk(1);
+    host.update(&disk, Slot::A, 1, &host.candidate(2)).unwrap();
+    let (disk, candidate) = (disk.unmounted(), host.candidate(3));
+    let update = |disk: &Disk| host.update(disk, Slot::A, 1, &candidate).map(|_| ());
+    assert_survives_cuts("over a trial", &host, &disk, &candidate, &update);
 }
 
 #[test]
-fn a_confirmation_a_way_back_and_a_withdrawal() {
-    let place = Place::new();
-    let disk = on_trial(&place);
-    let confirm = |disk: &Disk| place.confirm(disk, Slot::B);
-    all_survive("confirm", &place, &disk, &place.candidate(2), &confirm);
-    // What is gone back from is not installed again: a newer one is.
-    let back = |disk: &Disk| place.roll_back(disk, Slot::B);
-    all_survive("rollback from a trial", &place, &disk, &place.candidate(3), &back);
+fn confirm_rollback_and_withdrawal_survive_power_cuts() {
+    let host = Host::new();
+    let disk = disk_on_trial(&host);
+    let confirm = |disk: &Disk| host.confirm(disk, Slot::B);
+    assert_survives_cuts("confirm", &host, &disk, &host.candidate(2), &confirm);
+    // The abandoned release is not installed again, so the CDN offers a newer one.
+    let rollback = |disk: &Disk| host.roll_back(disk, Slot::B);
+    assert_survives_cuts("rollback from a trial", &host, &disk, &host.candidate(3), &rollback);
     let confirmed = disk.copy();
-    place.confirm(&confirmed, Slot::B).unwrap();
-    all_survive("rollback", &place, &confirmed.unmounted(), &place.candidate(3), &back);
-    let running = place.candidate(1);
-    let withdraw = |disk: &Disk| place.update(disk, Slot::A, 1, &running).map(|_| ());
-    all_survive("withdraw", &place, &disk, &place.candidate(2), &withdraw);
+    host.confirm(&confirmed, Slot::B).unwrap();
+    assert_survives_cuts("rollback", &host, &confirmed.unmounted(), &host.candidate(3), &rollback);
+    let running = host.candidate(1);
+    let withdraw = |disk: &Disk| host.update(disk, Slot::A, 1, &running).map(|_| ());
+    assert_survives_cuts("withdraw", &host, &disk, &host.candidate(2), &withdraw);
 }
 
 #[test]
-fn a_repair_of_the_spare_slot() {
-    let place = Place::new();
-    let candidate = place.candidate(2);
-    let disk = place.disk(2);
-    place.fill(&disk, Slot::B, 1);
+fn repair_of_the_spare_slot_survives_power_cuts() {
+    let host = Host::new();
+    let candidate = host.candidate(2);
+    let disk = host.disk(2);
+    host.fill(&disk, Slot::B, 1);
     disk.put("etchaos/b/initrd", b"damaged");
-    let repair = |disk: &Disk| place.update(disk, Slot::A, 1, &candidate).map(|_| ());
-    all_survive("repair", &place, &disk, &candidate, &repair);
+    let repair = |disk: &Disk| host.update(disk, Slot::A, 1, &candidate).map(|_| ());
+    assert_survives_cuts("repair", &host, &disk, &candidate, &repair);
 }
 
 #[test]
-fn a_repair_of_the_slot_that_runs_beside_a_whole_one() {
-    let place = Place::new();
-    let candidate = place.candidate(2);
+fn rewriting_a_lost_running_slot_survives_power_cuts() {
+    let host = Host::new();
+    let candidate = host.candidate(2);
     for lost in ["vmlinuz", "initrd"] {
-        let disk = place.disk(2);
-        place.fill(&disk, Slot::B, 1);
-        // Confirmed before, or not.
+        let disk = host.disk(2);
+        host.fill(&disk, Slot::B, 1);
+        // Slot b is tested with and without the mark of a confirmed slot.
         if lost == "initrd" {
             disk.put("etchaos/b/good", b"");
         }
         disk.remove_file(&format!("etchaos/a/{lost}")).unwrap();
         let disk = disk.unmounted();
-        let repair = |disk: &Disk| place.update(disk, Slot::A, 1, &candidate).map(|_| ());
-        all_survive(&format!("{lost} of the running slot"), &place, &disk, &candidate, &repair);
+        let repair = |disk: &Disk| host.update(disk, Slot::A, 1, &candidate).map(|_| ());
+        assert_survives_cuts(
+            &format!("{lost} of the running slot"),
+            &host,
+            &disk,
+            &candidate,
+            &repair,
+        );
     }
 }
 
 #[test]
-fn a_grubenv_that_is_made_anew() {
-    let place = Place::new();
-    let candidate = place.candidate(2);
-    let disk = place.disk(1);
+fn recreating_grubenv_survives_power_cuts() {
+    let host = Host::new();
+    let candidate = host.candidate(2);
+    let disk = host.disk(1);
     disk.put(GRUBENV, b"damaged");
-    let update = |disk: &Disk| place.update(disk, Slot::A, 1, &candidate).map(|_| ());
-    all_survive("damaged grubenv", &place, &disk, &candidate, &update);
+    let update = |disk: &Disk| host.update(disk, Slot::A, 1, &candidate).map(|_| ());
+    assert_survives_cuts("damaged grubenv", &host, &disk, &candidate, &update);
 }
 
-/// What is there already need not be free.
+/// Space that the partial download occupies need not be free.
 #[test]
-fn a_download_that_is_gone_on_with_needs_less_space() {
-    let place = Place::new();
-    let candidate = place.candidate(2);
-    let needs = |disk: &Disk| {
+fn resumed_download_needs_less_space() {
+    let host = Host::new();
+    let candidate = host.candidate(2);
+    let needed_sectors = |disk: &Disk| {
         (0..200).find(|sectors| {
             let disk = disk.copy();
             disk.free.set(sectors * SECTOR as u64);
-            let result = place.update(&disk, Slot::A, 1, &candidate);
+            let result = host.update(&disk, Slot::A, 1, &candidate);
             if let Err(error) = &result {
                 assert!(error.contains("are free"), "{error}");
-                // grubenv remembers what was offered. Nothing else happened.
+                // Only grubenv was written, to record the newest build.
                 assert!(disk.operations() <= 3, "{} operations", disk.operations());
             }
             result.is_ok()
         })
     };
-    let disk = place.disk(1);
-    let begun = partial(&place, &disk, 2);
-    let there: u64 = updater::files::files_in(&begun, "etchaos/b")
+    let disk = host.disk(1);
+    let interrupted = with_partial_download(&host, &disk, 2);
+    let occupied: u64 = updater::files::files_in(&interrupted, "etchaos/b")
         .unwrap()
         .iter()
-        .map(|path| begun.read(path).unwrap().len().div_ceil(SECTOR) as u64)
+        .map(|path| interrupted.read(path).unwrap().len().div_ceil(SECTOR) as u64)
         .sum();
-    assert!(there > 10);
-    assert_eq!(needs(&begun).unwrap() + there, needs(&disk).unwrap());
+    assert!(occupied > 10);
+    assert_eq!(needed_sectors(&interrupted).unwrap() + occupied, needed_sectors(&disk).unwrap());
 }
 
-/// The judge is not blind.
+/// Shows that these tests detect faults.
 #[test]
-fn wrong_orders_are_found() {
-    let place = Place::new();
-    let candidate = place.candidate(2);
-    let update = |disk: &Disk| place.update(disk, Slot::A, 1, &candidate).map(|_| ());
-    let in_place = |disk: &Disk| {
+fn detects_missing_flushes_and_wrong_order_of_writes() {
+    let host = Host::new();
+    let candidate = host.candidate(2);
+    let update = |disk: &Disk| host.update(disk, Slot::A, 1, &candidate).map(|_| ());
+    let overwrite_running_slot = |disk: &Disk| {
         let kernel = vec![b'x'; 1400];
         updater::files::overwrite(disk, "etchaos/a/vmlinuz", &kernel).map_err(|e| e.to_string())
     };
-    let flip_first = |disk: &Disk| {
+    let start_trial_first = |disk: &Disk| {
         let release = Some(release(2).id());
         let trial = Trial { slot: Slot::B, tries: 3, release, since: None };
         let state = BootState { trial: Some(trial), ..BootState::with_good(Slot::A) };
-        let written = || -> Result<(), Box<dyn std::error::Error>> {
+        let write = || -> Result<(), Box<dyn std::error::Error>> {
             updater::files::overwrite(disk, GRUBENV, &state.to_bytes())?;
             updater::files::create_directories(disk, "etchaos/b")?;
             for role in Role::BOOT {
@@ -307,42 +334,42 @@ fn wrong_orders_are_found() {
             }
             Ok(())
         };
-        written().map_err(|error| error.to_string())
+        write().map_err(|error| error.to_string())
     };
-    let wrong: [(&str, Fault, Action<'_>); 4] = [
+    let faulty: [(&str, Fault, Action<'_>); 4] = [
         ("files are not flushed", Fault::FilesAreNotFlushed, &update),
         ("directories are not flushed", Fault::DirectoriesAreNotFlushed, &update),
-        ("the running slot is overwritten", Fault::None, &in_place),
-        ("grubenv first", Fault::None, &flip_first),
+        ("the running slot is overwritten", Fault::None, &overwrite_running_slot),
+        ("grubenv is written first", Fault::None, &start_trial_first),
     ];
-    for (name, fault, action) in wrong {
-        let disk = place.disk(1);
+    for (name, fault, action) in faulty {
+        let disk = host.disk(1);
         disk.fault.set(fault);
-        let counts = cut_everywhere(&disk, action, &|left| survives(&place, left, &candidate));
-        eprintln!("{name}: BAD after {} states", counts.states);
-        assert!(!counts.bad.is_empty(), "{name}");
+        let counts = cut_everywhere(&disk, action, &|left| survives(&host, left, &candidate));
+        eprintln!("{name}: detected after {} states", counts.states);
+        assert!(!counts.problems.is_empty(), "{name}: not detected");
     }
 }
 
 proptest! {
     #![proptest_config(ProptestConfig { cases: 64, ..ProptestConfig::default() })]
 
-    /// A host whose power fails again and again, at any moment of what it does then.
+    /// The power fails several times, each time during the confirmation or update of the next boot.
     #[test]
-    fn one_cut_after_another(cuts in prop::collection::vec((0_usize..80, any::<u64>(), any::<bool>()), 1..5)) {
-        let place = Place::new();
-        let mut disk = place.disk(1);
+    fn survives_repeated_power_cuts(cuts in prop::collection::vec((0_usize..80, any::<u64>(), any::<bool>()), 1..5)) {
+        let host = Host::new();
+        let mut disk = host.disk(1);
         for (index, (operations, subset, changes)) in cuts.into_iter().enumerate() {
-            let candidate = place.candidate(if changes { 3 } else { 2 });
-            let (running, _) = place.boot(&disk).unwrap();
+            let candidate = host.candidate(if changes { 3 } else { 2 });
+            let (running, _) = host.boot(&disk).unwrap();
             disk.fail_after(operations);
-            let _ = place
+            let _ = host
                 .confirm(&disk, running)
-                .and_then(|()| place.update(&disk, running, index as u32, &candidate));
-            disk = disk.after_a_cut(|index| index > 62 || subset & 1 << index != 0);
-            prop_assert_eq!(place.boot(&disk.copy()).err(), None);
+                .and_then(|()| host.update(&disk, running, index as u32, &candidate));
+            disk = disk.after_power_cut(|index| index > 62 || subset & 1 << index != 0);
+            prop_assert_eq!(host.boot(&disk.copy()).err(), None);
             disk.fsck();
         }
-        prop_assert_eq!(survives(&place, &disk, &place.candidate(3)).err(), None);
+        prop_assert_eq!(survives(&host, &disk, &host.candidate(3)).err(), None);
     }
 }
