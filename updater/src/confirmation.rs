@@ -1,4 +1,4 @@
-//! Confirms the running slot after a healthy boot: makes it the good slot.
+//! Confirms the running slot after a healthy boot, which makes it the good slot.
 
 use std::io;
 use std::time::Duration;
@@ -12,8 +12,8 @@ use crate::grubenv_file::GrubenvFile;
 use crate::host::{Booted, Host, read_limited};
 use crate::trial::{is_abandoned, mark_confirmed, return_failed};
 
-/// How long a confirmation waits for another updater. Without it the next boot would fall back, so a
-/// long wait is justified.
+/// How long a confirmation waits for another updater. The wait is long because a host that is not
+/// confirmed falls back at its next boot.
 const LOCK_TIMEOUT: Duration = Duration::from_secs(300);
 
 /// A file in the run directory that names the slot that was confirmed in this boot.
@@ -25,7 +25,7 @@ pub enum Pending {
     /// Nothing.
     Nothing,
     /// The slot is good already, but the failed trial of the other slot or the mark of a confirmed slot
-    /// is not on the disk yet. If another updater is writing, this can wait for the next boot or update.
+    /// is not on the disk yet. If another updater is writing, the next boot or update records it.
     Record,
     /// The running slot has to become good.
     Slot,
@@ -108,8 +108,8 @@ fn mark_of(slot: Slot) -> String {
     format!("{}/{CONFIRMED}", slot.directory())
 }
 
-/// Marks the release in a slot as confirmed, for a boot loader that finds no grubenv. Errors are only
-/// logged, because a host boots without the mark as well.
+/// Marks the release in a slot as confirmed. GRUB reads the mark if grubenv is lost. Errors are only
+/// logged, because a host with a grubenv does not need the mark.
 fn mark(esp: &dyn FileSystem, slot: Slot) {
     let is_release = esp.metadata(&format!("{}/{MANIFEST}", slot.directory()));
     if has_confirmed_mark(esp, slot) || !matches!(is_release, Ok(Some(Entry::File { .. }))) {

@@ -1,11 +1,11 @@
-//! grubenv on the ESP: read, changed in memory, written.
+//! The file grubenv on the ESP. It is read, changed in memory, and written.
 
-use protocol::esp::{GRUBENV, Slot};
+use protocol::boot_order::{Environment, Save, SlotFiles};
+use protocol::esp::{CONFIRMED, GRUBENV, MANIFEST, Slot};
 use protocol::grubenv::{Block, BootState, SIZE};
 
-use crate::files::{FileError, FileSystem, overwrite, read_limited};
+use crate::files::{Entry, FileError, FileSystem, overwrite, read_limited};
 use crate::host::Booted;
-use crate::slot_content::Slots;
 
 /// The content of grubenv.
 #[derive(Debug, Clone)]
@@ -44,16 +44,27 @@ impl GrubenvFile {
         }
     }
 
-    /// Reads the file, and derives a missing good slot from the running slot and the slots' contents.
-    pub fn of_host(esp: &dyn FileSystem, booted: Booted, slots: &Slots) -> Self {
-        Self::read(esp, good_without_grubenv(booted, slots))
+    /// Reads the file, and derives a missing good slot from the running slot and the files of the slots.
+    pub fn of_host(esp: &dyn FileSystem, booted: Booted) -> Self {
+        let is_file = |slot: Slot, name| {
+            let entry = esp.metadata(&format!("{}/{name}", slot.directory()));
+            matches!(entry, Ok(Some(Entry::File { .. })))
+        };
+        Self::read(
+            esp,
+            good_without_grubenv(booted, |slot| SlotFiles {
+                manifest: is_file(slot, MANIFEST),
+                mark: is_file(slot, CONFIRMED),
+                ..SlotFiles::default()
+            }),
+        )
     }
 
     /// Overwrites the file in place with another state and flushes it. Variables of other programs are
     /// kept.
     pub fn write(&mut self, esp: &dyn FileSystem, state: BootState) -> Result<(), FileError> {
         state.write(&mut self.block);
-        // If the variables of other programs leave no room, a host that boots matters more.
+        // The variables of other programs are dropped if they leave no room: a host has to boot.
         let bytes = self.block.to_bytes().unwrap_or_else(|error| {
             log::warn!("{error}: dropping the variables of other programs from grubenv");
             state.to_bytes()
@@ -71,12 +82,53 @@ impl GrubenvFile {
 }
 
 /// Returns the slot that counts as good if grubenv is lost. It is the running slot, or the other one if
-/// the running slot is on trial. If this ESP was not booted, it is the slot that GRUB would boot.
-pub fn good_without_grubenv(booted: Booted, slots: &Slots) -> Slot {
+/// the running slot is on trial. If this ESP was not booted, it is the slot that counts as good for GRUB,
+/// for which `files` returns the manifest and the mark of a slot.
+pub fn good_without_grubenv(booted: Booted, files: impl Fn(Slot) -> SlotFiles) -> Slot {
     match booted.slot {
         Some(running) if booted.on_trial => running.other(),
         Some(running) => running,
-        None if !slots.a.is_complete() && slots.b.is_complete() => Slot::B,
-        None => Slot::A,
+        None => Environment::default().decide(files, Save::Stored).good,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::esp::{Access, Esp};
+    use crate::host::Host;
+
+    #[test]
+    fn derives_the_good_slot_if_grubenv_is_missing() {
+        let on_trial = |slot| Booted { slot: Some(slot), on_trial: true, id: None };
+        let running = |slot| Booted { slot: Some(slot), on_trial: false, id: None };
+        let unknown = Booted::default();
+        for (booted, files, expected) in [
+            (running(Slot::B), &["a/release.jwt", "a/good"][..], Slot::B),
+            (on_trial(Slot::B), &["b/release.jwt", "b/good"], Slot::A),
+            (unknown, &["a/release.jwt", "b/release.jwt"], Slot::A),
+            (unknown, &["a/release.jwt", "b/release.jwt", "b/good"], Slot::B),
+            (unknown, &["a/release.jwt", "a/good", "b/release.jwt", "b/good"], Slot::A),
+            // Without a manifest, a slot is empty or partly written.
+            (unknown, &["a/vmlinuz", "a/good", "b/release.jwt"], Slot::B),
+            (unknown, &["a/release.jwt/", "b/release.jwt"], Slot::B),
+            (unknown, &[], Slot::A),
+        ] {
+            let directory = tempfile::tempdir().unwrap();
+            for file in files {
+                let path = directory.path().join("etchaos").join(file);
+                if file.ends_with('/') {
+                    std::fs::create_dir_all(path).unwrap();
+                } else {
+                    std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+                    std::fs::write(path, "").unwrap();
+                }
+            }
+            let host = Host::new("/nonexistent");
+            let esp = Esp::open(&host, Some(directory.path()), Access::Read).unwrap().unwrap();
+            let grubenv = GrubenvFile::of_host(&esp, booted);
+            assert_eq!(grubenv.state.good, expected, "{booted:?} {files:?}");
+            assert_eq!(grubenv.problem.as_deref(), Some("grubenv is missing"));
+        }
     }
 }

@@ -11,7 +11,7 @@ use protocol::grubenv::BootId;
 /// The limit on files such as os-release. The kernel limits its command line to 4 KiB.
 const TEXT_MAX: u64 = 64 * 1024;
 
-/// How the running system was booted, as far as that is known.
+/// How the running system was booted, as far as it is known.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Booted {
     /// The slot; `None` if the system was not booted from this ESP.
@@ -23,7 +23,7 @@ pub struct Booted {
 }
 
 impl Booted {
-    /// Returns whether both boots are known and `boot` is another one.
+    /// Returns whether this boot and `boot` are both known and differ.
     pub fn is_after(&self, boot: Option<BootId>) -> bool {
         boot.is_some() && self.id.is_some() && boot != self.id
     }
@@ -76,7 +76,7 @@ impl Host {
     /// Returns the time since the kernel started.
     pub fn uptime(&self) -> io::Result<Duration> {
         let bytes = read_limited(&self.path("/proc/uptime"), TEXT_MAX)?.unwrap_or_default();
-        // proc_uptime(5): seconds with two decimals, twice.
+        // proc_uptime(5): the uptime and the idle time, in seconds with two decimals.
         let text = String::from_utf8_lossy(&bytes);
         let seconds = text.split_ascii_whitespace().next().and_then(|text| text.parse().ok());
         let uptime = seconds.and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
@@ -84,8 +84,8 @@ impl Host {
             .ok_or_else(|| io::Error::other("/proc/uptime does not begin with a number of seconds"))
     }
 
-    /// Returns the time of the running image in Unix seconds, which is that of its newest package, or 0 if
-    /// the image has none.
+    /// Returns the epoch of the running image in Unix seconds, which is the time of its newest package, or
+    /// 0 if the image records none.
     pub fn image_epoch(&self) -> u64 {
         // systemd uses this file for the same purpose. The builder sets its mtime.
         let data = std::fs::metadata(self.path("/usr/lib/clock-epoch"));
@@ -148,7 +148,7 @@ mod tests {
     }
 
     #[test]
-    fn refuses_files_above_the_limit() {
+    fn rejects_files_above_the_limit() {
         let file = tempfile::NamedTempFile::new().unwrap();
         std::fs::write(file.path(), "12345").unwrap();
         assert_eq!(read_limited(file.path(), 5).unwrap().unwrap(), b"12345");

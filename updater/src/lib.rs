@@ -1,20 +1,26 @@
 //! Keeps an EtchaOS host up to date.
 //!
-//! The way of an update, and where it is written:
-//! 1. [`config`]: what the operator wants, from every source, with its origin
-//! 2. [`esp`], [`slots`], [`grubenv_file`]: what is there: the ESP, repaired by `fsck`, its slots, grubenv
-//! 3. [`cdn`], [`candidate`]: what there could be: the manifest, verified
-//! 4. [`plan`]: the one decision, [`plan::next`], pure
-//! 5. [`install`]: writes a release, in an order that survives a power cut, by way of [`files`]
-//! 6. `reboot`: whether the host may be rebooted now, `reboot::decide`, pure
-//! 7. `health_check`, [`confirm`]: after the reboot, if the host is healthy
+//! The modules, in the order in which an update uses them:
+//! 1. [`cli`], [`commands`]: parse the command line, and run one command each
+//! 2. [`config`]: merges the operator's configuration from all sources and records the source of each value
+//! 3. [`host`], [`esp`], `fsck`, [`files`]: read the host's state, and mount, repair and access the ESP
+//! 4. [`slots`], [`slot_content`], [`grubenv_file`]: read what the two slots and grubenv hold
+//! 5. [`cdn`], [`candidate`]: fetch and verify the manifest of the release that the CDN offers
+//! 6. [`plan`]: [`plan::next`], a pure function, decides the next step
+//! 7. [`install`]: writes a release in an order that survives a power cut
+//! 8. [`trial`]: the changes of the boot state that all of this makes, as pure functions
+//! 9. `reboot`: `reboot::decide`, a pure function, decides whether the host may be rebooted now
+//! 10. `health_check`, [`confirmation`]: after the reboot, make the running slot good if the host is healthy
 //!
-//! [`update`] is 2 to 5 for one disk. [`trial`] is what all of this does to grubenv, pure.
+//! [`update`] combines the steps 4 to 8 for one ESP.
 //!
-//! Reporting: `record` stores what the last runs did, `host_status` collects it with the rest,
-//! `prometheus` formats it as metrics, and [`progress`] shows downloads.
+//! Reporting: `record` stores the results of the last runs, `host_status` combines them with the state of
+//! the host, `prometheus` formats them as metrics, [`progress`] shows downloads, and [`journal`] logs.
 //!
 //! `push_server` is separate: it runs Patterns that are pushed to the host.
+//!
+//! Running programs: `process` runs them with a timeout, `shell` runs the operator's commands, `timeout`
+//! limits calls that may block, and [`interrupt`] handles signals.
 
 pub mod candidate;
 pub mod cdn;

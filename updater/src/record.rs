@@ -1,4 +1,4 @@
-//! Records of what the last runs did, for `status`. They are kept until the next boot, in files that every
+//! Records of the last runs, which `status` shows. They are kept until the next boot, in files that every
 //! user may read.
 //!
 //! Each kind of record has its own file, which is replaced as a whole, so that concurrent runs need no lock.
@@ -22,7 +22,7 @@ use crate::host::{Host, read_limited};
 pub(crate) const DIRECTORY: &str = "/run/etchaos-updater";
 /// The limit on the size of a record. Records have some hundred bytes.
 const FILE_MAX: u64 = 64 * 1024;
-/// How many characters of the text of an error are kept.
+/// How many characters of an error message are kept.
 const TEXT_MAX: usize = 4096;
 
 /// One kind of record. Times are Unix seconds.
@@ -31,7 +31,7 @@ pub(crate) trait Record: Serialize + DeserializeOwned {
     const FILE: &'static str;
 }
 
-/// The last answer of the CDN to `check` or `update`.
+/// The result of the last poll of the CDN by `check` or `update`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Poll {
     /// The time of the event.
@@ -106,14 +106,14 @@ pub(crate) struct Checked {
     pub b: Option<bool>,
 }
 
-/// A reboot that has to wait.
+/// A reboot that was postponed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Waiting {
     /// The time of the decision.
     pub time: u64,
     /// The reason.
     pub why: String,
-    /// When it is decided again; `None` if the operator has to reboot.
+    /// When the next decision is due; `None` if the operator has to reboot.
     pub next: Option<u64>,
 }
 
@@ -183,7 +183,7 @@ pub(crate) fn remove<R: Record>(host: &Host) {
 fn report(done: io::Result<()>, doing: &str, path: &Path) {
     match done {
         Ok(()) => {}
-        // Every user may run `check`.
+        // Every user may run `check`, but only root may write records.
         Err(why) if why.kind() == io::ErrorKind::PermissionDenied => {}
         Err(why) => log::warn!("cannot {doing} {} for \"status\": {why}", path.display()),
     }
@@ -215,7 +215,7 @@ pub(crate) fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
         .and_then(|()| file.write_all(bytes))
         .and_then(|()| std::fs::rename(&new, path));
     if written.is_err() {
-        // The first error is the one to report.
+        // The error that is reported is the first one.
         let _ = std::fs::remove_file(&new);
     }
     written
@@ -269,7 +269,7 @@ mod tests {
         std::fs::remove_file(&path).unwrap();
         nix::unistd::mkfifo(&path, nix::sys::stat::Mode::S_IRWXU).unwrap();
         assert_eq!(read::<Poll>(&host), None);
-        // A record of a later version may have more keys.
+        // A record that a later version wrote may have more keys.
         std::fs::remove_file(&path).unwrap();
         let mut json = serde_json::to_value(poll(1)).unwrap();
         json["more"] = 1.into();
@@ -284,7 +284,7 @@ mod tests {
         write(&host, &poll(1));
         remove::<Poll>(&host);
         assert_eq!(read::<Poll>(&host), None);
-        // Without /run nothing is created.
+        // No directory is created if there is no /run.
         let tree = tempfile::tempdir().unwrap();
         write(&Host::new(tree.path().join("x")), &poll(1));
         assert_eq!(std::fs::read_dir(tree.path()).unwrap().count(), 0);

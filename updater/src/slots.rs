@@ -13,14 +13,15 @@ pub fn inspect(esp: &dyn FileSystem, keys: &KeyRing) -> Slots {
     inspect_with(esp, keys, &Progress::new(Show::Nothing))
 }
 
-/// Does the same as [`inspect`] and reports progress: hashing takes a second or two per slot.
+/// Does the same as [`inspect`] and reports progress, because hashing takes a second or two per slot.
 pub fn inspect_with(esp: &dyn FileSystem, keys: &KeyRing, progress: &Progress) -> Slots {
     contents(esp, keys, |slot, artifact| check(esp, slot, artifact, progress))
 }
 
-/// Verifies the manifests of both slots and compares the sizes of their files. It is quick, but
-/// [`Content::Complete`] then only means that the manifest verifies and the sizes match. Nothing may be
-/// written or booted on that basis.
+/// Verifies the manifests of both slots and compares the sizes of their files without hashing them.
+///
+/// [`Content::Complete`] then only means that the manifest verifies and the sizes match. This must not be
+/// the basis for a write or a reboot.
 pub fn survey(esp: &dyn FileSystem, keys: &KeyRing) -> Slots {
     contents(esp, keys, |slot, artifact| check_size(esp, slot, artifact))
 }
@@ -85,8 +86,8 @@ pub fn partial(esp: &dyn FileSystem, slot: Slot, keys: &KeyRing) -> Option<Relea
     release(esp, slot, PARTIAL, keys).ok()
 }
 
-/// Returns the release that a manifest in a slot describes. The manifest may have expired: expiry limits
-/// what is installed, not what is booted.
+/// Returns the release that a manifest in a slot describes. An expired manifest is accepted, because
+/// expiry limits what is installed, not what is booted.
 fn release(
     esp: &dyn FileSystem,
     slot: Slot,

@@ -236,7 +236,7 @@ impl<'a> Update<'a> {
 /// Reads grubenv. Returns it with the effective boot state: expired trials are ended, and a lost good
 /// slot is replaced.
 fn read_state(esp: &dyn FileSystem, booted: Booted, slots: &Slots) -> (GrubenvFile, BootState) {
-    let grubenv = GrubenvFile::of_host(esp, booted, slots);
+    let grubenv = GrubenvFile::of_host(esp, booted);
     let state = expire_trial(&grubenv.state, booted.slot);
     let effective = promote(&state, booted, slots, has_confirmed_mark(esp, state.good.other()));
     (grubenv, effective)

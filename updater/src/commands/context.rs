@@ -8,7 +8,6 @@ use crate::confirmation::booted;
 use crate::esp::{Access, Esp};
 use crate::grubenv_file::GrubenvFile;
 use crate::host::{Booted, Host};
-use crate::slot_content::Slots;
 
 /// The host with its configuration read and its ESP open.
 pub(super) struct Context {
@@ -56,8 +55,8 @@ impl Context {
     }
 
     /// Reads grubenv.
-    pub(super) fn grubenv(&self, slots: &Slots) -> Result<GrubenvFile> {
-        Ok(GrubenvFile::of_host(self.esp()?, self.booted, slots))
+    pub(super) fn grubenv(&self) -> Result<GrubenvFile> {
+        Ok(GrubenvFile::of_host(self.esp()?, self.booted))
     }
 
     /// Returns the ESP. Fails if it is closed or this host has none.

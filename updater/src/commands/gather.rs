@@ -18,7 +18,7 @@ const TIMERS: [&str; 2] = ["etchaos-updater.timer", "etchaos-updater-again.timer
 pub(super) fn gather(global: &Global, context: &Context) -> Result<Status> {
     let esp = context.esp()?;
     let slots = survey(esp, &context.settings.keys);
-    let grubenv = context.grubenv(&slots)?;
+    let grubenv = context.grubenv()?;
     let disk = Disk { slots, boot: grubenv.state, grubenv_problem: grubenv.problem };
     Ok(Status {
         disk: Ok(disk),

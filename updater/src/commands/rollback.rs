@@ -22,7 +22,7 @@ pub(super) fn rollback(global: &Global, arguments: &cli::Rollback) -> Result<Exi
     )?;
     let esp = context.esp()?;
     let slots = inspect(esp, &context.settings.keys);
-    let mut grubenv = context.grubenv(&slots)?;
+    let mut grubenv = context.grubenv()?;
     let (state, slot) = match roll_back(&grubenv.state, running, &slots, context.booted.id)? {
         Rollback::Stay(state) => (state, None),
         Rollback::Reboot(state, slot) => (state, Some(slot)),

@@ -21,7 +21,7 @@ pub(super) fn verify(global: &Global) -> Result<Exit> {
     let progress = Progress::for_terminal(global.json);
     let slots = inspect_with(context.esp()?, &context.settings.keys, &progress);
     drop(progress);
-    let grubenv = context.grubenv(&slots)?;
+    let grubenv = context.grubenv()?;
     let needed = [Some(grubenv.state.good), context.booted.slot];
     let mut problems = problems(&slots, grubenv.problem.as_deref(), &needed);
     let text = text(&slots, &problems, config.as_deref());

@@ -1,7 +1,7 @@
 use super::*;
 
 #[test]
-fn a_uuid_stays_in_its_directory() {
+fn accepts_only_fat_uuids() {
     assert_eq!(fat_uuid("ab12-cd34").unwrap(), "AB12-CD34");
     for bad in ["", "..", "../x", "ABCD1234", "ABCD-123/", "ABCDE-123"] {
         assert!(fat_uuid(bad).is_err(), "{bad}");
@@ -9,7 +9,7 @@ fn a_uuid_stays_in_its_directory() {
 }
 
 #[test]
-fn there_is_one_writer_and_readers_do_not_mind() {
+fn locks_out_other_writers_but_not_readers() {
     let directory = tempfile::tempdir().unwrap();
     let host = Host::new("/nonexistent");
     let open = |access| Esp::open(&host, Some(directory.path()), access);
@@ -18,12 +18,12 @@ fn there_is_one_writer_and_readers_do_not_mind() {
     assert!(matches!(open(write), Err(EspError::Busy(_))));
     assert!(open(Access::Read).is_ok());
     drop(first);
-    // What other tests fork just now has the lock, too, until it is another program.
+    // A child process that another test has just forked holds the lock until its exec.
     assert!(open(Access::Write { wait: Duration::from_secs(60) }).is_ok());
 }
 
 #[test]
-fn a_host_that_was_not_booted_from_one_has_none() {
+fn finds_no_esp_if_the_host_was_not_booted_from_one() {
     let host = Host::new("/nonexistent");
     assert!(Esp::open(&host, None, Access::Read).unwrap().is_none());
 }
@@ -65,52 +65,51 @@ impl Drop for Device {
 
 const WRITE: Access = Access::Write { wait: Duration::ZERO };
 
-/// By hand, as root: `cargo test -p updater -- --ignored`. Not vfat, which build hosts may lack;
-/// what is shown here is not vfat's.
+/// Run it as root with `cargo test -p updater -- --ignored`. It uses ext4, because build hosts may lack
+/// vfat, and the result does not depend on the file system.
 #[test]
 #[ignore = "needs root, a loop device and mkfs.ext4"]
-fn readers_and_a_writer_share_a_disk_and_leave_nothing_behind() {
+fn mounts_for_readers_and_one_writer_and_unmounts_all() {
     let device = Device::new(&["mkfs.ext4", "-q"]);
-    let (go, gone) = std::sync::mpsc::channel();
-    // Each from here: a thread begins with the mounts of the one that starts it.
+    let (release, released) = std::sync::mpsc::channel();
+    // All threads are started here, because a thread inherits the mounts of the one that starts it.
     std::thread::scope(|scope| {
         let both = scope.spawn(|| {
             let writer = device.open("writer", WRITE).unwrap();
             std::fs::write(writer.path("x"), "1").unwrap();
-            let joined = device.open("reader", Access::Read).unwrap();
-            assert_eq!(std::fs::read(joined.path("x")).unwrap(), b"1");
+            let reader = device.open("reader", Access::Read).unwrap();
+            assert_eq!(std::fs::read(reader.path("x")).unwrap(), b"1");
         });
         both.join().unwrap();
         let device = &device;
         let reader = scope.spawn(move || {
             let reader = device.open("reader", Access::Read).unwrap();
             assert!(std::fs::write(reader.path("y"), "1").is_err());
-            gone.recv().unwrap();
+            released.recv().unwrap();
         });
         std::thread::sleep(Duration::from_secs(1));
-        // Forgotten, not dropped: the end of its thread unmounts it.
-        let waits = scope.spawn(move || std::mem::forget(device.open("waiter", WRITE).unwrap()));
+        // The volume is leaked, so that only the end of its thread unmounts it.
+        let waiting = scope.spawn(move || std::mem::forget(device.open("waiter", WRITE).unwrap()));
         std::thread::sleep(Duration::from_secs(1));
-        assert!(!waits.is_finished());
-        go.send(()).unwrap();
+        assert!(!waiting.is_finished());
+        release.send(()).unwrap();
         reader.join().unwrap();
-        waits.join().unwrap();
+        waiting.join().unwrap();
     });
     let mounts = std::fs::read_to_string("/proc/self/mounts").unwrap();
     assert!(!mounts.contains(device.directory.path().to_str().unwrap()), "{mounts}");
 }
 
-/// As `confirm` once did: it looked, and then wanted to write.
 #[test]
 #[ignore = "needs root, a loop device and mkfs.ext4"]
-fn who_reads_must_let_go_before_it_writes() {
+fn a_reader_blocks_a_writer_in_the_same_thread() {
     let device = Device::new(&["mkfs.ext4", "-q"]);
     std::thread::scope(|scope| {
         let thread = scope.spawn(|| {
             let reader = device.open("reader", Access::Read).unwrap();
             let target = device.directory.path().join("writer");
-            let soon = Duration::from_millis(300);
-            let error = mount(&device.path, &target, &["ext4"], WRITE, soon).unwrap_err();
+            let wait = Duration::from_millis(300);
+            let error = mount(&device.path, &target, &["ext4"], WRITE, wait).unwrap_err();
             let EspError::Io { why, .. } = &error else { panic!("{error}") };
             assert_eq!(why.raw_os_error(), Some(Errno::EBUSY as i32), "{error}");
             drop(reader);
@@ -121,16 +120,16 @@ fn who_reads_must_let_go_before_it_writes() {
     });
 }
 
-/// It may be dirty because somebody writes to it just now.
+/// A volume that is in use may be dirty only because a program is writing to it.
 #[test]
 #[ignore = "needs root, a loop device, mkfs.vfat and fsck.vfat"]
-fn a_volume_is_repaired_if_nobody_else_has_it() {
+fn repairs_a_volume_only_if_it_is_not_in_use() {
     use std::os::unix::fs::{FileExt, OpenOptionsExt};
     let device = Device::new(&["mkfs.vfat", "-F", "32"]);
     let mut options = std::fs::OpenOptions::new();
     let device_file = options.read(true).write(true).open(&device.path).unwrap();
     device_file.write_all_at(&[1], 0x41).unwrap();
-    let mark = || {
+    let dirty_bit = || {
         let mut byte = [0];
         File::open(&device.path).unwrap().read_exact_at(&mut byte, 0x41).unwrap();
         byte[0]
@@ -138,8 +137,8 @@ fn a_volume_is_repaired_if_nobody_else_has_it() {
     let exclusive = nix::fcntl::OFlag::O_EXCL.bits();
     let other = File::options().read(true).custom_flags(exclusive).open(&device.path).unwrap();
     fsck::repair(&device.path);
-    assert_eq!(mark(), 1);
+    assert_eq!(dirty_bit(), 1);
     drop(other);
     fsck::repair(&device.path);
-    assert_eq!(mark(), 0);
+    assert_eq!(dirty_bit(), 0);
 }

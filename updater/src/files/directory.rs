@@ -32,7 +32,7 @@ impl FileSystem for Esp {
         let mut names = Vec::new();
         for entry in std::fs::read_dir(&directory).map_err(at("list", &directory))? {
             let name = entry.map_err(at("list", &directory))?.file_name();
-            // FAT's names are Unicode. A name that is not valid UTF-8 cannot be the updater's.
+            // Names on FAT are Unicode. A name that is not valid UTF-8 was not created by the updater.
             names.extend(name.into_string());
         }
         names.sort();

@@ -152,11 +152,11 @@ pub fn read_limited(
     path: &str,
     max: u64,
 ) -> Result<Option<Vec<u8>>, FileError> {
-    let refused = |kind, why: String| Err(at("read", path)(io::Error::new(kind, why)));
+    let failed = |kind, why: String| Err(at("read", path)(io::Error::new(kind, why)));
     match fs.metadata(path)? {
         None => return Ok(None),
         Some(Entry::File { .. }) => {}
-        Some(_) => return refused(io::ErrorKind::Other, "it is not a file".into()),
+        Some(_) => return failed(io::ErrorKind::Other, "it is not a file".into()),
     }
     let mut bytes = Vec::new();
     fs.open(path)?.take(max + 1).read_to_end(&mut bytes).map_err(at("read", path))?;
@@ -164,7 +164,7 @@ pub fn read_limited(
         false => Ok(Some(bytes)),
         true => {
             let why = format!("it is longer than {max} bytes, the most that is read");
-            refused(io::ErrorKind::FileTooLarge, why)
+            failed(io::ErrorKind::FileTooLarge, why)
         }
     }
 }

@@ -142,8 +142,8 @@ pub fn install(job: Job<'_>, grubenv: &mut GrubenvFile) -> Result<Installed, Ins
     seal(staged)
 }
 
-/// Starts the trial of the slot: GRUB boots it first, at most [`TRIES`](protocol::grubenv::TRIES) times, and then falls back to
-/// the good slot.
+/// Starts the trial of the slot: GRUB boots it first, at most [`TRIES`](protocol::grubenv::TRIES) times,
+/// and then falls back to the good slot.
 ///
 /// This is one flushed write of one sector. On disks that write a sector atomically, a power cut leaves
 /// either the old or the new state.

@@ -22,17 +22,17 @@ pub(super) struct PartialFile<'a> {
 pub(super) enum Opened<'a> {
     /// The file is complete and has the expected digest.
     Complete,
-    /// The file has to be downloaded from [`Partial::length`] on.
+    /// The file has to be downloaded from [`PartialFile::length`] on.
     Incomplete(PartialFile<'a>),
 }
 
 impl<'a> PartialFile<'a> {
     /// Opens a file to resume its download, or creates it.
     ///
-    /// The file is truncated to its last regular flush, even if it is not torn. After a power cut a FAT
+    /// The file is always truncated to its last regular flush. After a power cut a FAT
     /// file may have more clusters than its size needs; Linux would then append after those, report
     /// "clusters badly computed" and make the file system read-only. Truncating frees them. The part
-    /// below that flush was on the disk, cluster chain and content, before the rest was written.
+    /// below that flush, cluster chain and content, was on the disk before the rest was written.
     pub(super) fn open(
         fs: &'a dyn FileSystem,
         path: &str,
@@ -182,7 +182,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn keeps_up_to_the_last_flush() {
+    fn keeps_bytes_up_to_the_last_flush() {
         let cases = [(0, 0), (1, 0), (16, 0), (17, 16), (32, 16), (33, 32), (100, 96), (101, 0)];
         for (found, expected) in cases {
             assert_eq!(kept(found, 100, 16), expected, "{found}");

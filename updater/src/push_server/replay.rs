@@ -118,7 +118,7 @@ mod tests {
         guard.accept("k", "2", 100, 0).unwrap();
         guard.accept("other", "1", 100, 0).unwrap();
         assert!(matches!(guard.accept("k", "1", 900, 0), Err(ReplayError::Repeated)));
-        // Another process in the same boot, with a clock that was after the end of the token for a while.
+        // The process was restarted in the same boot, and for a while the clock was past the expiry of the token.
         let mut restarted = ReplayGuard::open(path.clone()).unwrap();
         assert!(matches!(restarted.accept("k", "2", 100, 500), Err(ReplayError::Repeated)));
         std::fs::write(&path, "{").unwrap();
@@ -126,7 +126,7 @@ mod tests {
     }
 
     #[test]
-    fn refuses_tokens_that_cannot_be_stored() {
+    fn rejects_tokens_that_cannot_be_stored() {
         let directory = tempfile::tempdir().unwrap();
         std::fs::write(directory.path().join("run"), "a file").unwrap();
         let mut guard =

@@ -98,7 +98,7 @@ fn closes_a_connection_with_a_slow_head() {
 }
 
 #[test]
-fn refuses_a_slow_body() {
+fn rejects_a_slow_body() {
     let server = listener(short_limits());
     let port = server.port;
     let client = client(port, 1);
@@ -117,7 +117,7 @@ fn refuses_a_slow_body() {
 }
 
 #[test]
-fn refuses_other_requests_by_their_head() {
+fn rejects_other_requests_by_their_head() {
     // The body is never sent, and the server does not wait for it.
     let server = listener(Limits { body: 10 * LONG, linger: 10 * LONG, ..LIMITS });
     let port = server.port;
@@ -207,7 +207,7 @@ fn serves_waiting_connections_after_others_end() {
 }
 
 #[test]
-fn test_clients_have_different_addresses() {
+fn test_clients_connect_from_the_given_address() {
     let server = listener(LIMITS);
     let address = client(server.port, 7).local_addr().unwrap();
     assert_eq!(address.ip(), IpAddr::V4(Ipv4Addr::new(127, 0, 0, 7)));

@@ -17,7 +17,7 @@ pub(crate) enum Opening {
     Never,
 }
 
-/// A window whose state cannot be determined.
+/// The state of a window could not be determined.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum CalendarError {
     /// systemd does not accept the expression. The message contains neither the expression nor the output
@@ -146,7 +146,7 @@ mod tests {
             opening_at(saturday, 2, "Sat 2026-11-28 04:00:00 UTC"),
             at("Sat 2026-12-05 02:00:00 UTC")
         );
-        // Over midnight, and over the end of a year.
+        // A window that spans midnight and the end of a year.
         assert_eq!(opening_at("23:00 UTC", 3, "Fri 2027-01-01 01:59:59 UTC"), Opening::Open);
         assert_eq!(
             opening_at("23:00 UTC", 3, "Fri 2027-01-01 02:00:00 UTC"),
@@ -168,8 +168,8 @@ mod tests {
             opening_at(zone, 1, "Mon 2026-07-06 01:45:00 UTC"),
             Opening::At(unix("Tue 2026-07-07 00:30:00 UTC").unwrap())
         );
-        // On 29 March 2026 02:30 does not exist in Berlin: the window opens on the next day, or at another
-        // time of that night. On 25 October 02:30 exists twice. In all cases the window opens.
+        // On 29 March 2026 02:30 does not exist in Berlin, and the window opens at another time of that
+        // night or on the next day. On 25 October 02:30 exists twice.
         for now in ["Sun 2026-03-29 00:00:00 UTC", "Sat 2026-10-24 23:00:00 UTC"] {
             let Opening::At(at) = opening_at(zone, 1, now) else { panic!("{now}") };
             let wait = at - unix(now).unwrap();
@@ -178,12 +178,12 @@ mod tests {
     }
 
     #[test]
-    fn refuses_invalid_expressions() {
+    fn rejects_invalid_expressions() {
         if !is_installed() {
             return;
         }
-        // A time zone that the host does not know must not be ignored: to an image without
-        // /usr/share/zoneinfo, Europe/Berlin is as unknown as Mars/Olympus is here.
+        // A time zone that the host does not know must not be ignored. An image without
+        // /usr/share/zoneinfo knows only UTC.
         for bad in ["someday", "--version", "25:00", "Sat 02:00 Mars/Olympus", "Sat 02:00 LMT"] {
             let window =
                 Window { calendar: bad.into(), duration: Duration::from_secs(3600), idle: true };

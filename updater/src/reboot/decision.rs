@@ -8,9 +8,9 @@ use crate::config::{Reboot, Window};
 
 /// How long to wait for users to log out and for inhibitors to be released before asking again.
 const BUSY_INTERVAL: u64 = 15 * 60;
-/// The least time until a retry. A timer whose time has passed when systemd loads it never elapses; on a
-/// slow host one second is not enough. Every window is much longer than this.
-const LEAD: u64 = 60;
+/// The shortest time until a retry. A timer whose time has passed when systemd loads it never elapses, and
+/// on a slow host one second is not enough. Every window is much longer than this.
+const RETRY_MIN: u64 = 60;
 /// The longest random delay, so that the hosts of a fleet do not all reboot in the same second.
 const SPREAD_MAX: Duration = Duration::from_secs(15 * 60);
 
@@ -29,8 +29,8 @@ impl Facts {
     /// Collects the facts that the policy needs.
     ///
     /// # Errors
-    /// Fails if the state of the window cannot be determined. That users or inhibitors cannot be listed
-    /// is no error but a [`Blocker`].
+    /// Fails if the state of the window cannot be determined. A list of users or inhibitors that cannot be
+    /// read is not an error but a [`Blocker`].
     pub(crate) fn collect(policy: &Reboot, now: u64) -> Result<Self, CalendarError> {
         let opening = match policy {
             Reboot::Window(window) => Some(opening(window, now)?),
@@ -53,7 +53,7 @@ pub(crate) enum Decision {
         /// When to decide again.
         retry: Retry,
     },
-    /// Do not reboot; the operator has to.
+    /// Do not reboot. The operator has to reboot the host.
     Never {
         /// The reason.
         why: String,
@@ -86,7 +86,7 @@ pub(crate) fn decide(policy: &Reboot, facts: &Facts) -> Decision {
         }
         Some(Opening::At(at)) => {
             let why = "the reboot window is closed".to_owned();
-            let at = at.max(facts.now.saturating_add(LEAD));
+            let at = at.max(facts.now.saturating_add(RETRY_MIN));
             return Decision::Later { why, retry: Retry { at, spread } };
         }
         Some(Opening::Open) | None => {}
@@ -132,7 +132,7 @@ mod tests {
     }
 
     #[test]
-    fn each_policy_has_its_decision() {
+    fn decides_by_policy_and_blockers() {
         let inhibitor = Blocker::Inhibitor { who: "backup".into(), why: "is running".into() };
         let blockers = [root(), inhibitor];
         assert_eq!(decision(&Reboot::Now, &blockers, None), Decision::Now);
@@ -170,7 +170,7 @@ mod tests {
             assert!(matches!(never, Decision::Never { .. }));
         }
         let (_, retry) = later(decision(&window(true), &[], Some(Opening::At(NOW + 1))));
-        assert_eq!(retry.at, NOW + LEAD);
+        assert_eq!(retry.at, NOW + RETRY_MIN);
         assert_eq!(decision(&window(false), &[root()], Some(Opening::Open)), Decision::Now);
         let (why, retry) = later(decision(&window(true), &[root()], Some(Opening::Open)));
         assert_eq!((why.as_str(), retry.at), ("root is logged in", NOW + 900));

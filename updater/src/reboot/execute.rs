@@ -16,8 +16,8 @@ const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
 const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(5 * 60);
 /// The timeout of sync(2), which writes what the caches of other disks hold.
 const SYNC_TIMEOUT: Duration = Duration::from_secs(30);
-/// The transient units that start the next decision. The name is fixed, so that a new one replaces the
-/// one before.
+/// The name of the transient units that start the next run. It is fixed, so that a new timer replaces the
+/// previous one.
 const RETRY_UNIT: &str = "etchaos-updater-again";
 /// The unit that runs `update` in its sandbox.
 const UPDATE_UNIT: &str = "etchaos-updater.service";
@@ -34,12 +34,12 @@ pub(crate) fn schedule(retry: Retry) -> Result<(), ProcessError> {
     systemd_stdout(&start, REQUEST_TIMEOUT).map(drop)
 }
 
-/// Returns the commands for [`schedule`]: the first removes the timer of an earlier run, and fails without
-/// harm if there is none; the second creates the new timer.
+/// Returns the commands for [`schedule`]. The first one removes the timer of an earlier run; it fails if
+/// there is none, which is harmless. The second one creates the new timer.
 ///
-/// The timer activates a transient service that only starts the update service and ends at once. It cannot
-/// be the update service itself, in which this code may be running; and so the name of the transient units
-/// is free again.
+/// The timer activates a transient service that starts the update service and ends at once, so that the
+/// name of the transient units is free for the next run. The timer cannot activate the update service
+/// itself, because this code may be running in it.
 fn schedule_commands(retry: Retry) -> [Vec<String>; 2] {
     let stop = ["systemctl", "stop", &format!("{RETRY_UNIT}.timer")].map(str::to_owned);
     let run = [
@@ -61,9 +61,9 @@ fn schedule_commands(retry: Retry) -> [Vec<String>; 2] {
 
 /// Asks systemd to reboot.
 ///
-/// systemd refuses while an inhibitor is held: since version 257 root is refused, too, unless polkit is
-/// installed and allows it, whatever `--check-inhibitors=` says. If the policy does not wait for
-/// inhibitors, this function then starts reboot.target, for which the service manager checks none.
+/// systemd refuses to reboot while an inhibitor is held. Since version 257 it also refuses root, unless
+/// polkit is installed and allows the reboot, whatever `--check-inhibitors=` says. If the policy does not
+/// wait for inhibitors, this function then starts reboot.target, for which systemd checks no inhibitors.
 ///
 /// # Errors
 /// Fails if systemd refuses or does not answer.
@@ -86,15 +86,15 @@ pub(crate) fn reboot(policy: &Reboot) -> Result<(), ProcessError> {
     }
 }
 
-/// Reboots through systemd or, if that does not work in time, through the kernel.
+/// Reboots through systemd or, if systemd does not reboot in time, through the kernel.
 ///
-/// It does not return on success, unless the host is only a directory tree; then it returns after the
-/// request to systemd.
+/// It does not return on success, unless `host` is only a directory tree. In that case it returns after
+/// the request to systemd.
 ///
 /// # Errors
 /// Fails if the kernel refuses.
 pub(crate) fn force_reboot(host: &Host) -> Result<(), ProcessError> {
-    // systemctl may be blocked in the kernel.
+    // The timeout is needed because systemctl may be blocked in the kernel.
     let requested = run_with_timeout(SHUTDOWN_TIMEOUT, || reboot(&Reboot::Now));
     if !host.is_running_host() {
         return requested.unwrap_or(Ok(()));

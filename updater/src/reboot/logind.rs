@@ -31,7 +31,7 @@ const INHIBITORS: [&[&str]; 2] = [
         "ListInhibitors",
     ],
 ];
-/// How many characters of a text that others chose are shown.
+/// How many characters of a name or reason are shown that another program chose.
 const SHOWN_MAX: usize = 64;
 /// Classes of sessions without a user (sd_session_get_class(3)). A session of an unknown class counts as
 /// one of a user.
@@ -126,8 +126,8 @@ fn users(run: Run<'_>, sessions: &Value) -> Result<Vec<Blocker>, String> {
     Ok(in_use.map(|session| Blocker::User(name(session))).collect())
 }
 
-/// Returns whether a session is one of a user and not closing. A session about which this cannot be
-/// determined counts as one of a user.
+/// Returns whether a session belongs to a user and is not closing. If this cannot be determined, the
+/// session counts as one of a user.
 fn is_user(run: Run<'_>, session: &Value) -> bool {
     let has_user = |class: Option<&str>, state: Option<&str>| {
         !class.is_some_and(|class| CLASSES_WITHOUT_USER.contains(&class))
@@ -146,7 +146,7 @@ fn is_user(run: Run<'_>, session: &Value) -> bool {
             let value = |name: &str| text.lines().find_map(|line| line.strip_prefix(name));
             has_user(value("Class="), value("State="))
         }
-        // The session may have ended since. The next decision will tell.
+        // The session may have ended since. The next decision sees the new list.
         Err(error) => {
             log::debug!("{error}");
             true
@@ -154,8 +154,8 @@ fn is_user(run: Run<'_>, session: &Value) -> bool {
     }
 }
 
-/// Reads a list of inhibitors: objects of systemd-inhibit, or the reply to ListInhibitors, an array of
-/// structures of what, who, why, mode, uid and pid.
+/// Reads a list of inhibitors: the objects that systemd-inhibit prints, or the reply to ListInhibitors, an
+/// array of structures with the fields what, who, why, mode, uid and pid.
 fn inhibitors(list: &Value) -> Result<Vec<Blocker>, String> {
     let entries = list.as_array().or_else(|| list["data"][0].as_array());
     let entries = entries.ok_or("logind did not return a list of inhibitors")?;
@@ -189,14 +189,14 @@ mod tests {
 
     /// `loginctl list-sessions` of systemd 255, which has no class.
     const SESSIONS_255: &str = r#"[{"session":"1","uid":1000,"user":"ann","seat":null,"tty":"pts/0","state":"active","idle":false,"since":null}]"#;
-    /// The same of systemd 257, which has no state.
+    /// The same output of systemd 257, which has no state.
     const SESSIONS_257: &str = r#"[{"session":"1","uid":1000,"user":"ann","seat":null,"leader":7,"class":"user","tty":"pts/0","idle":false,"since":null}]"#;
     /// `systemd-inhibit --list` of systemd 260.
     const INHIBITORS_260: &str = r#"[{"who":"backup","uid":0,"user":"root","pid":777,"comm":"sh","what":"shutdown:sleep","why":"nightly \"run\"","mode":"block"}]"#;
-    /// The reply to ListInhibitors, by busctl.
+    /// The reply to ListInhibitors, as busctl prints it.
     const INHIBITORS_BUS: &str = r#"{"type":"a(ssssuu)","data":[[["shutdown:sleep","backup","nightly \"run\"","block",0,777]]]}"#;
 
-    /// Lists the blockers of a host whose programs print these texts; the others fail.
+    /// Lists the blockers of a host where these commands print these texts and all others fail.
     fn list(answers: &[(&[&str], &str)]) -> Vec<Blocker> {
         let answers: BTreeMap<&[&str], &str> = answers.iter().copied().collect();
         let run = |command: &[&str]| match answers.get(command) {
@@ -259,7 +259,7 @@ mod tests {
             let details = format!("Class={class}\nState=active\n");
             assert_eq!(count(SESSIONS_255, Some(&details)), 0, "{class}");
         }
-        for class in ["user-early", "user-light", "user-incomplete", "of-tomorrow", ""] {
+        for class in ["user-early", "user-light", "user-incomplete", "user-of-the-future", ""] {
             let details = format!("Class={class}\nState=active\n");
             assert_eq!(count(SESSIONS_255, Some(&details)), 1, "{class}");
         }

@@ -1,7 +1,7 @@
 //! Reboots into an installed release: whether it may happen now, and how it is done.
 //!
-//! Between two runs nothing is stored but the trial in grubenv. A reboot that has to wait is decided again
-//! by the next `update`, which [`schedule`] starts in time.
+//! Between two runs, only the trial in grubenv is stored. If a reboot has to wait, [`schedule`] starts the
+//! next `update` in time, and that run decides again.
 
 mod calendar;
 mod decision;

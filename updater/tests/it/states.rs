@@ -160,7 +160,8 @@ impl Host {
     }
 
     fn state(&self) -> BootState {
-        let fallback = || BootState::with_good(good_without_grubenv(self.booted(), &self.slots));
+        let files = |slot| self.grub_files(slot);
+        let fallback = || BootState::with_good(good_without_grubenv(self.booted(), files));
         self.grubenv.clone().unwrap_or_else(fallback)
     }
 
@@ -199,18 +200,21 @@ impl Host {
         self.no_boot("every boot ends in a panic")
     }
 
+    /// Returns the files of a slot that GRUB finds.
+    fn grub_files(&self, slot: Slot) -> SlotFiles {
+        let content = self.slots.get(slot);
+        SlotFiles {
+            manifest: content.release().is_some(),
+            mark: self.marked.contains(&slot),
+            kernel: content.is_complete(),
+            initrd: content.is_complete(),
+        }
+    }
+
     /// Runs grub.cfg: counts a try, and returns what boots.
     fn run_grub(&mut self, read_error: bool) -> Outcome {
         let environment = self.grubenv.as_ref().map(Environment::from).unwrap_or_default();
-        let files = |slot: Slot| {
-            let content = self.slots.get(slot);
-            SlotFiles {
-                manifest: content.release().is_some(),
-                mark: self.marked.contains(&slot),
-                kernel: content.is_complete(),
-                initrd: content.is_complete(),
-            }
-        };
+        let files = |slot| self.grub_files(slot);
         let decision = environment.decide(files, Save::Stored);
         let load = |slot: Slot| {
             let fails = self.unloadable == Some(slot) || (read_error && slot == decision.good);

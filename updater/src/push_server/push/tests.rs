@@ -74,8 +74,8 @@ fn runs_a_push_once() {
 }
 
 #[test]
-fn refuses_pushes_from_before_the_reboot() {
-    // This holds for every accepted clock of the signer, and however short the reboot was.
+fn rejects_pushes_from_before_the_reboot() {
+    // This holds for every accepted skew of the signer's clock, even if the reboot was short.
     for skew in -3000..=20_i64 {
         let iat = NOW.checked_add_signed(skew).unwrap();
         let claims = Claims { iat: Some(iat), exp: Some(iat + 3600), ..claims() };
@@ -86,7 +86,7 @@ fn refuses_pushes_from_before_the_reboot() {
             assert!(matches!(result, Err(PushError::BeforeBoot)), "{skew} {now}");
         }
     }
-    // A new token is accepted as soon as it can be distinguished.
+    // A token is accepted as soon as it cannot have been used before the reboot.
     let clock = Clock { now: NOW, booted: NOW - AHEAD_MAX - 1 };
     assert!(acceptable(&verified(&claims()), clock).is_ok());
     assert_eq!(PushError::BeforeBoot.status(), 425);
@@ -98,7 +98,7 @@ fn verified(claims: &Claims) -> Verified<Claims> {
 }
 
 #[test]
-fn accepts_a_push_again_that_was_refused_while_another_ran() {
+fn accepts_a_push_again_after_rejecting_it_while_another_ran() {
     let host = Host::new();
     let (listener, token) = (host.listener(), host.sign(&claims()));
     let other = listener.lock().unwrap();
@@ -114,21 +114,21 @@ fn takes_the_mode_from_the_token() {
         host.sign(&Claims { etchaos_mode: mode, jti: Some(jti.into()), ..claims() })
     };
     let listener = host.listener();
-    // An attacker on the way may remove or add the query.
+    // An attacker on the network may remove or add the query.
     for (jti, check) in [("1", false), ("2", true)] {
         let report = listener.run("ci", &token(Some(Mode::Check), jti), check, CLOCK).unwrap();
         assert!(report.contains("failed") && !report.contains("done"), "{report}");
     }
     for (jti, mode) in [("3", None), ("4", Some(Mode::Change))] {
-        let refused = listener.run("ci", &token(mode, jti), true, CLOCK);
-        assert!(matches!(refused, Err(PushError::UnsignedCheck)));
+        let result = listener.run("ci", &token(mode, jti), true, CLOCK);
+        assert!(matches!(result, Err(PushError::UnsignedCheck)));
         let report = listener.run("ci", &token(mode, jti), false, CLOCK).unwrap();
         assert!(report.contains("done"), "{report}");
     }
 }
 
 #[test]
-fn refuses_claims_that_are_not_for_a_push() {
+fn rejects_claims_that_are_not_for_a_push() {
     let host = Host::new();
     let changes: [fn(&mut Claims); 10] = [
         |c| c.iat = None,
@@ -147,6 +147,6 @@ fn refuses_claims_that_are_not_for_a_push() {
         change(&mut bad);
         assert!(host.push(&bad, CLOCK).is_err(), "change {index}");
     }
-    let ours = Claims { aud: vec!["x".into(), "etchaos".into()], ..claims() };
-    assert!(host.push(&ours, CLOCK).is_ok());
+    let with_audience = Claims { aud: vec!["x".into(), "etchaos".into()], ..claims() };
+    assert!(host.push(&with_audience, CLOCK).is_ok());
 }
