@@ -18,7 +18,7 @@ use nix::sys::time::TimeValLike;
 use protocol::{Artifact, Role};
 
 use self::server::Reply;
-use self::world::{World, peak, release, sha256};
+use self::world::{World, peak_memory, release, sha256};
 
 const SIZE: usize = 256 << 20;
 const RUNS: usize = 5;
@@ -38,7 +38,7 @@ fn main() {
         costs[0].push(cost(|| curl(&world)));
         costs[1].push(cost(|| {
             let mut child = world.command(&["update"]).stdout(Stdio::null()).spawn().unwrap();
-            let peak = peak(&mut child);
+            let peak = peak_memory(&mut child);
             assert!(child.wait().unwrap().success());
             peak
         }));
@@ -94,7 +94,7 @@ fn curl(world: &World) -> u64 {
         .stdout(Stdio::null())
         .spawn()
         .unwrap();
-    let peak = peak(&mut curl);
+    let peak = peak_memory(&mut curl);
     assert!(curl.wait().unwrap().success() && sum.wait().unwrap().success());
     peak
 }
