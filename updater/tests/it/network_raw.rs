@@ -273,15 +273,15 @@ fn ignores_data_after_response() {
         let token = sign(&world.key, &claims(&release(2))).unwrap();
         let address = listen(move |mut stream| {
             loop {
-                let head = request(&mut stream)?;
-                let body = match head.split(' ').nth(1) {
+                let received = request(&mut stream)?;
+                let body = match received.split(' ').nth(1) {
                     None => return Ok(()),
                     Some("/2.vmlinuz") => content(Role::Kernel, 2),
                     Some("/2.initrd") => content(Role::Initrd, 2),
                     Some(_) => token.clone().into_bytes(),
                 };
                 let head = format!("HTTP/1.1 200 X\r\nContent-Length: {}\r\n\r\n", body.len());
-                let sent = if head.starts_with("GET") { &body[..] } else { &[] };
+                let sent = if received.starts_with("GET") { &body[..] } else { &[] };
                 stream.write_all(&[head.as_bytes(), sent].concat())?;
                 // Gives a client that reuses the connection time to send its next request.
                 std::thread::sleep(Duration::from_millis(50));
