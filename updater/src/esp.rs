@@ -74,14 +74,14 @@ pub enum EspError {
     #[error("mounting {} needs root: run this with sudo, or give --esp DIR to use a directory", .0.display())]
     NotRoot(PathBuf),
     /// A system call failed.
-    #[error("cannot {doing} {}: {why}{}", path.display(), hint(why))]
+    #[error("cannot {doing} {}: {error}{}", path.display(), hint(error))]
     Io {
         /// The operation, as a verb.
         doing: &'static str,
         /// The path that it was applied to.
         path: PathBuf,
         /// The error.
-        why: io::Error,
+        error: io::Error,
     },
 }
 
@@ -95,8 +95,8 @@ impl Esp {
     ) -> Result<Option<Self>, EspError> {
         if let Some(directory) = directory {
             if !directory.is_dir() {
-                let why = io::Error::from(io::ErrorKind::NotADirectory);
-                return Err(EspError::Io { doing: "use --esp", path: directory.into(), why });
+                let error = io::Error::from(io::ErrorKind::NotADirectory);
+                return Err(EspError::Io { doing: "use --esp", path: directory.into(), error });
             }
             let lock = lock(directory, access)?;
             let volume = Volume { root: directory.to_owned(), _mount: None };
@@ -284,7 +284,7 @@ fn fat_uuid(uuid: &str) -> Result<String, EspError> {
 
 fn io_error(doing: &'static str, path: &Path) -> impl FnOnce(io::Error) -> EspError + use<> {
     let path = path.to_owned();
-    move |why| EspError::Io { doing, path, why }
+    move |error| EspError::Io { doing, path, error }
 }
 
 #[cfg(test)]

@@ -30,7 +30,7 @@ impl GrubenvFile {
             Ok(Some(bytes)) => bytes,
             Ok(None) => return with_default("grubenv is missing".into(), Block::default()),
             Err(error) => {
-                let problem = format!("grubenv cannot be read: {}", error.why);
+                let problem = format!("grubenv cannot be read: {}", error.error);
                 return with_default(problem, Block::default());
             }
         };

@@ -43,7 +43,7 @@ pub(crate) enum Problem {
         /// Its number, counted from 1.
         number: usize,
         /// The error of the operating system.
-        why: String,
+        error: String,
     },
 }
 
@@ -57,7 +57,7 @@ impl fmt::Display for Problem {
             Self::Check { number, code, last_line } => {
                 write!(f, "check {number} ended with exit code {code}: {last_line:?}")
             }
-            Self::Shell { number, why } => write!(f, "cannot run check {number}: {why}"),
+            Self::Shell { number, error } => write!(f, "cannot run check {number}: {error}"),
         }
     }
 }
@@ -125,7 +125,7 @@ fn run_check(number: usize, text: &str, timeout: Duration) -> Option<Problem> {
             let last_line = last_line(&output.text);
             Some(Problem::Check { number, code: output.code, last_line })
         }
-        Err(error) => Some(Problem::Shell { number, why: error.to_string() }),
+        Err(error) => Some(Problem::Shell { number, error: error.to_string() }),
     }
 }
 

@@ -46,12 +46,12 @@ pub(crate) struct Finished {
 #[derive(Debug, thiserror::Error)]
 pub enum ProcessError {
     /// The program cannot be started, or waiting for it failed.
-    #[error("cannot run {program}: {why}")]
+    #[error("cannot run {program}: {error}")]
     Start {
         /// The program.
         program: String,
         /// The error of the operating system.
-        why: io::Error,
+        error: io::Error,
     },
     /// The program ended with another status than 0.
     #[error("\"{command}\" failed ({status}): {stderr}")]
@@ -137,7 +137,7 @@ impl Process {
     /// has the last line of stderr.
     pub(crate) fn stdout(mut self) -> Result<String, ProcessError> {
         let program = self.command.get_program().to_string_lossy().into_owned();
-        let failed = |why| ProcessError::Start { program, why };
+        let failed = |error| ProcessError::Start { program, error };
         let (status, stdout, stderr) = self.run_separate().map_err(failed)?;
         let (command, stderr) = (self.command_line, last_line(&stderr));
         match status {

@@ -134,12 +134,12 @@ pub enum Rollback {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum RollbackError {
     /// The slot to return to holds no release that can be booted.
-    #[error("cannot roll back: slot {slot} {why}")]
+    #[error("cannot roll back: slot {slot} {reason}")]
     NotComplete {
         /// The slot to return to.
         slot: Slot,
         /// What is wrong with it.
-        why: String,
+        reason: String,
     },
     /// Both slots hold the same release.
     #[error("cannot roll back: both slots hold {0}")]
@@ -190,13 +190,13 @@ pub fn roll_back(
 
 /// Returns the release in a slot if it can be booted.
 fn bootable_release(slots: &Slots, slot: Slot) -> Result<&Release, RollbackError> {
-    let why = match slots.get(slot) {
+    let reason = match slots.get(slot) {
         Content::Complete(release) => return Ok(release),
         Content::Empty => "is empty".into(),
         Content::Partial { .. } => "holds an unfinished download".into(),
         Content::Damaged { problem, .. } => format!("is damaged ({problem})"),
     };
-    Err(RollbackError::NotComplete { slot, why })
+    Err(RollbackError::NotComplete { slot, reason })
 }
 
 #[cfg(test)]

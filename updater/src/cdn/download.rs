@@ -60,7 +60,7 @@ pub enum FetchError {
         expected: u64,
     },
     /// The body ended early.
-    #[error("the download of {url} ended after {found} of {expected} bytes{}", html_hint_or(*is_html, why))]
+    #[error("the download of {url} ended after {found} of {expected} bytes{}", html_hint_or(*is_html, reason))]
     Truncated {
         /// The URL.
         url: String,
@@ -69,7 +69,7 @@ pub enum FetchError {
         /// The number of bytes received.
         found: u64,
         /// `: ` and the reason, or empty.
-        why: String,
+        reason: String,
         /// Whether the body is an HTML page.
         is_html: bool,
         /// Whether a retry may help.
@@ -276,8 +276,8 @@ impl Cdn {
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
                 Err(_) if transfer.at == transfer.size => return Ok(()),
                 Err(error) => {
-                    let (why, is_transient) = describe_read_error(&error);
-                    return Err(transfer.truncated(format!(": {why}"), is_html, is_transient));
+                    let (reason, is_transient) = describe_read_error(&error);
+                    return Err(transfer.truncated(format!(": {reason}"), is_html, is_transient));
                 }
             };
             let waited = since.elapsed();
@@ -286,8 +286,8 @@ impl Cdn {
             }
             transfer.write(bytes, sink)?;
             if transfer.at < transfer.size && monitor.is_too_slow(bytes.len(), waited) {
-                let why = ": the server is too slow".to_owned();
-                return Err(transfer.truncated(why, is_html, true));
+                let reason = ": the server is too slow".to_owned();
+                return Err(transfer.truncated(reason, is_html, true));
             }
             let pause = self.bucket().map(|mut bucket| bucket.take(bytes.len(), Instant::now()));
             std::thread::sleep(pause.unwrap_or_default());
@@ -327,12 +327,12 @@ impl Transfer<'_> {
         Ok(())
     }
 
-    fn truncated(&self, why: String, is_html: bool, is_transient: bool) -> FetchError {
+    fn truncated(&self, reason: String, is_html: bool, is_transient: bool) -> FetchError {
         FetchError::Truncated {
             url: without_query(self.url),
             expected: self.size,
             found: self.at,
-            why,
+            reason,
             is_html,
             is_transient,
         }

@@ -49,9 +49,9 @@ pub(super) fn fallback(global: &Global, arguments: &Fallback) -> Result<Exit> {
     Ok(Exit::Ok)
 }
 
-fn stay(global: &Global, why: &str) -> Result<Exit> {
-    log::info!("no reboot: {why}");
-    print_or_warn(global, &json!({"reboot": false}), || format!("no reboot: {why}"));
+fn stay(global: &Global, reason: &str) -> Result<Exit> {
+    log::info!("no reboot: {reason}");
+    print_or_warn(global, &json!({"reboot": false}), || format!("no reboot: {reason}"));
     Ok(Exit::Ok)
 }
 

@@ -28,15 +28,15 @@ pub(super) fn gather(global: &Global, context: &Context) -> Result<Status> {
     })
 }
 
-/// Returns the part of the status that does not need the ESP. `why` says why the ESP was not read.
-pub(super) fn without_esp(global: &Global, why: String) -> Result<Status> {
+/// Returns the part of the status that does not need the ESP. `reason` says why the ESP was not read.
+pub(super) fn without_esp(global: &Global, reason: String) -> Result<Status> {
     let host = Host::new(&global.host_root);
     let now = now();
     Ok(Status {
         now,
         running: host.running().context("cannot read the kernel command line")?,
         image: host.os_release("IMAGE_VERSION").context("cannot read /etc/os-release")?,
-        disk: Err(why),
+        disk: Err(reason),
         problem: None,
         policy: None,
         config: json!(null),

@@ -39,8 +39,8 @@ pub(super) fn check(global: &Global) -> Result<Exit> {
     print(global, &report::json(&update), || report::text(&update))?;
     Ok(match update.step {
         Step::UpToDate => Exit::Ok,
-        Step::Unconfirmed { .. } | Step::FailedBefore => Exit::NotNow,
-        _ => Exit::Available,
+        Step::Unconfirmed { .. } | Step::FailedBefore => Exit::NothingDone,
+        _ => Exit::ActionOutstanding,
     })
 }
 
@@ -122,7 +122,7 @@ fn result(update: &Update<'_>, reboot: bool) -> Value {
 
 fn exit(step: &Step) -> Exit {
     match step {
-        Step::Unconfirmed { .. } | Step::FailedBefore => Exit::NotNow,
+        Step::Unconfirmed { .. } | Step::FailedBefore => Exit::NothingDone,
         _ => Exit::Ok,
     }
 }

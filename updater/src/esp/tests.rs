@@ -111,8 +111,8 @@ fn who_reads_must_let_go_before_it_writes() {
             let target = device.directory.path().join("writer");
             let soon = Duration::from_millis(300);
             let error = mount(&device.path, &target, &["ext4"], WRITE, soon).unwrap_err();
-            let EspError::Io { why, .. } = &error else { panic!("{error}") };
-            assert_eq!(why.raw_os_error(), Some(Errno::EBUSY as i32), "{error}");
+            let EspError::Io { error: cause, .. } = &error else { panic!("{error}") };
+            assert_eq!(cause.raw_os_error(), Some(Errno::EBUSY as i32), "{error}");
             drop(reader);
             let writer = device.open("writer", WRITE).unwrap();
             std::fs::write(writer.path("x"), "1").unwrap();

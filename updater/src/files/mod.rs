@@ -89,19 +89,19 @@ pub trait OpenFile {
 
 /// A failed operation on a file.
 #[derive(Debug, thiserror::Error)]
-#[error("cannot {doing} {}: {why}{}", path.display(), hint(why))]
+#[error("cannot {doing} {}: {error}{}", path.display(), hint(error))]
 pub struct FileError {
     /// The operation, as a verb.
     pub doing: &'static str,
     /// The path that it was applied to.
     pub path: PathBuf,
     /// The error.
-    pub why: io::Error,
+    pub error: io::Error,
 }
 
 /// Returns a function that turns an I/O error into a [`FileError`].
 pub fn at(doing: &'static str, path: impl AsRef<Path>) -> impl FnOnce(io::Error) -> FileError {
-    move |why| FileError { doing, path: path.as_ref().to_owned(), why }
+    move |error| FileError { doing, path: path.as_ref().to_owned(), error }
 }
 
 /// Returns the directory part of a path.
@@ -152,7 +152,7 @@ pub fn read_limited(
     path: &str,
     max: u64,
 ) -> Result<Option<Vec<u8>>, FileError> {
-    let refused = |kind, why: String| Err(at("read", path)(io::Error::new(kind, why)));
+    let refused = |kind, reason: String| Err(at("read", path)(io::Error::new(kind, reason)));
     match fs.metadata(path)? {
         None => return Ok(None),
         Some(Entry::File { .. }) => {}
@@ -163,8 +163,8 @@ pub fn read_limited(
     match bytes.len() as u64 > max {
         false => Ok(Some(bytes)),
         true => {
-            let why = format!("it is longer than {max} bytes, the most that is read");
-            refused(io::ErrorKind::FileTooLarge, why)
+            let reason = format!("it is longer than {max} bytes, the most that is read");
+            refused(io::ErrorKind::FileTooLarge, reason)
         }
     }
 }

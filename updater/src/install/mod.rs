@@ -305,7 +305,7 @@ fn download(
         _ if interrupt::is_requested() => {
             InstallError::Interrupted { role, bytes: file.length(), size }
         }
-        FetchError::Sink(why) => at("write", path)(why).into(),
+        FetchError::Sink(error) => at("write", path)(error).into(),
         error => InstallError::Fetch(error),
     })
 }
