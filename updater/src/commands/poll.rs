@@ -35,7 +35,7 @@ pub(super) fn check(global: &Global) -> Result<Exit> {
     let update = Update::decide(request(&context, &poll, allow)?);
     record_poll(global, &update, &poll);
     metrics_file::refresh(global, &context);
-    update.refuse_downgrade()?;
+    update.reject_downgrade()?;
     print(global, &report::json(&update), || report::text(&update))?;
     Ok(match update.step {
         Step::UpToDate => Exit::Ok,
@@ -78,7 +78,7 @@ pub(super) fn update(global: &Global, arguments: &Arguments) -> Result<Exit> {
     }
     let mut update = Update::decide(request(&context, &poll, allow)?);
     record_poll(global, &update, &poll);
-    update.refuse_downgrade()?;
+    update.reject_downgrade()?;
     if update.writes() && !is_locked {
         context.reopen(global, WRITE)?;
         update = Update::decide(request(&context, &poll, allow)?);
@@ -105,7 +105,7 @@ pub(super) fn update(global: &Global, arguments: &Arguments) -> Result<Exit> {
 
 /// Reports what [`update`] would do. Returns its exit code.
 fn dry_run(global: &Global, update: &Update<'_>) -> Result<Exit> {
-    update.refuse_downgrade()?;
+    update.reject_downgrade()?;
     update.check_space()?;
     let mut json = result(update, false);
     json["dryRun"] = json!(true);

@@ -102,7 +102,11 @@ fn a_good_slot_that_is_lost_is_healed_by_a_host_that_is_not_healthy() {
     assert_eq!(world.run(&["update", "--dry-run", "--json"]).ended(0).json()["step"], "install");
     assert_eq!(world.boots(), (A, None));
     let ran = world.run(&["update"]).ended(0);
-    assert!(ran.stderr.contains("slot a does not boot: slot b takes its place"), "{}", ran.stderr);
+    assert!(
+        ran.stderr.contains("slot a does not boot; slot b is now the good slot"),
+        "{}",
+        ran.stderr
+    );
     assert!(world.rebooted());
     assert_eq!(world.boots(), (B, Some((A, 3))));
     world.assert_slot(A, 3);
@@ -135,7 +139,7 @@ fn a_running_slot_that_is_lost_is_healed_and_the_other_one_stays() {
     world.publish(2);
     world.cdn.put("/2.initrd", Reply::status(500));
     let ran = world.run(&["update"]);
-    ran.failed(&["500", "slot b does not boot: slot a takes its place"]);
+    ran.failed(&["500", "slot b does not boot; slot a is now the good slot"]);
     world.assert_slot(A, 1);
     assert_eq!(world.boots(), (A, None));
     // Asked again, until it is there.
