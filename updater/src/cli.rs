@@ -133,7 +133,7 @@ Examples:
   etchaos-updater --esp /mnt/esp --config rescue.json verify
 
 Exit codes:
-  0    both slots are whole
+  0    no problem was found
   1    a slot is damaged, the configuration is broken, or another error
   2    invalid usage";
 const CONFIRM_HELP: &str = "\

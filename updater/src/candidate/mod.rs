@@ -14,13 +14,13 @@ use protocol::{KeyRing, Manifest, Release, Target, Verified};
 use self::cache::Cache;
 use crate::cdn::{Cdn, CdnError, HTML_HINT, ManifestResponse, begins_like_html};
 
-/// A release on the CDN. Only [`fetch`] makes one, so its manifest is signed by a trusted key, valid now and
-/// for the requested target.
+/// A release on the CDN. Only [`fetch`] creates one, so its manifest is signed by a trusted key, is valid
+/// now, and is for the requested target.
 #[derive(Debug, Clone)]
 pub struct Candidate {
     manifest: Verified<Manifest>,
     token: String,
-    /// The manifest's URLs: the one that it was downloaded from, then those on the other mirrors in order.
+    /// The manifest's URLs: first the one that it was downloaded from, then the ones on the other mirrors.
     urls: Vec<String>,
 }
 
@@ -56,7 +56,7 @@ pub enum CandidateError {
         url: String,
     },
     /// The signature is missing, malformed, or not by a trusted key.
-    #[error("the manifest {url} is not to be trusted: {error}")]
+    #[error("the manifest {url} cannot be trusted: {error}")]
     Token {
         /// The manifest's URL.
         url: String,
@@ -64,7 +64,7 @@ pub enum CandidateError {
         error: TokenError,
     },
     /// The signature is valid, but the claims are not.
-    #[error("the manifest {url} is signed by a trusted key, but not usable: {error}")]
+    #[error("the manifest {url} is signed by a trusted key, but cannot be used: {error}")]
     Claims {
         /// The manifest's URL.
         url: String,
@@ -72,7 +72,7 @@ pub enum CandidateError {
         error: TokenError,
     },
     /// The claims are not those of a manifest.
-    #[error("the manifest {url} is not usable: {error}")]
+    #[error("the manifest {url} cannot be used: {error}")]
     Manifest {
         /// The manifest's URL.
         url: String,
@@ -127,8 +127,8 @@ pub enum CandidateError {
     AllMirrors(Vec<(String, CandidateError)>),
 }
 
-/// Returns what to do about an expired manifest. In a directory, which is not published to regularly, the
-/// operator has to replace it.
+/// Returns what to do about an expired manifest. In a directory, the operator has to replace it, because
+/// nothing publishes there regularly.
 fn renewal(url: &str, error: &TimeError) -> &'static str {
     match error {
         TimeError::Expired { .. } if !url.contains("://") => {
@@ -240,7 +240,7 @@ fn accept(
 }
 
 impl CandidateRequest<'_> {
-    /// Returns the manifest's URLs, that below the base `first` first.
+    /// Returns the manifest's URLs, beginning with the one below the base `first`.
     fn urls_from(&self, first: &str) -> Vec<String> {
         let others = self.bases.iter().map(String::as_str).filter(|base| *base != first);
         let name = self.target.manifest_name();

@@ -115,7 +115,7 @@ pub enum CdnError {
     File {
         /// Its path.
         path: String,
-        /// The error of the system.
+        /// The error of the operating system.
         error: io::Error,
     },
 }

@@ -23,10 +23,10 @@ use crate::reboot::{self, Decision};
 use crate::record::{self, Waiting};
 use crate::update::{Request, Update, describe, release_awaiting_reboot};
 
-/// One writer at a time: an update does not wait for another one.
+/// An update does not wait for another writer.
 const WRITE: Access = Access::Write { wait: Duration::ZERO };
 
-/// Reports what an update would do.
+/// Reports the next step of an update.
 pub(super) fn check(global: &Global) -> Result<Exit> {
     let allow = Permissions::default();
     let mut context = Context::new(global, Access::Read)?;
@@ -54,7 +54,7 @@ pub(super) fn update(global: &Global, arguments: &Arguments) -> Result<Exit> {
     let poll = match PollResult::fetch(global, &mut context, allow) {
         Ok(poll) => poll,
         Err(error) => {
-            // A release that is already installed does not wait for the CDN.
+            // Booting an installed release does not depend on the CDN.
             if !arguments.dry_run {
                 reboot_if_pending(global, arguments, &mut context)
                     .unwrap_or_else(|error| log::error!("{error:#}"));
@@ -66,10 +66,10 @@ pub(super) fn update(global: &Global, arguments: &Arguments) -> Result<Exit> {
     if arguments.dry_run {
         return dry_run(global, &Update::decide(request(&context, &poll, allow)?));
     }
-    // Whatever is written must be decided under the write lock, because another updater may have changed
-    // the disk before. Hashing both slots takes seconds, so a preview without hashing, which nothing is
-    // written by, says whether to take the lock first. Only if hashing finds damage that the preview
-    // could not see are the slots hashed again under the lock.
+    // A decision that leads to a write must be made under the write lock, because another updater may
+    // change the disk until then. Hashing both slots takes seconds, so a preview without hashing decides
+    // whether to take the lock first. The slots are hashed again under the lock only if hashing finds
+    // damage that the preview could not see.
     let preview = Update::preview(request(&context, &poll, allow)?);
     let is_locked = preview.writes();
     if is_locked {
@@ -84,7 +84,7 @@ pub(super) fn update(global: &Global, arguments: &Arguments) -> Result<Exit> {
         update = Update::decide(request(&context, &poll, allow)?);
     }
     report::log(&update);
-    // Until here nothing was written, and a signal may end the process at any moment.
+    // Nothing has been written so far, so a signal could end the process at any moment.
     interrupt::catch().context("cannot catch signals")?;
     let progress = Progress::for_update(global.json, &Host::new(&global.host_root));
     let wants_reboot = update.carry_out(&progress)?;
@@ -93,9 +93,9 @@ pub(super) fn update(global: &Global, arguments: &Arguments) -> Result<Exit> {
     let next_boot = update.next_boot().clone();
     let json = result(&update, decision == Some(Decision::Now));
     metrics_file::refresh(global, &context);
-    let why_not = schedule_reboot(global, decision.as_ref())?;
+    let why_no_reboot = schedule_reboot(global, decision.as_ref())?;
     // A write error on standard output must not prevent the reboot.
-    print_or_warn(global, &json, || match &why_not {
+    print_or_warn(global, &json, || match &why_no_reboot {
         Some(why) => format!("{done}\n{why}"),
         None => done,
     });
@@ -159,7 +159,7 @@ fn record_poll(global: &Global, update: &Update<'_>, poll: &PollResult) {
     record::write(&Host::new(&global.host_root), &record);
 }
 
-/// Records for `status` why the reboot waits, or that it does not.
+/// Records for `status` why the reboot has to wait, or removes that record.
 fn record_waiting(global: &Global, decision: Option<&Decision>) {
     let host = Host::new(&global.host_root);
     let (why, next) = match decision {
@@ -221,5 +221,5 @@ fn reboot_now(context: &mut Context, decision: Option<&Decision>, release: &Rele
     }
     log::info!(version = release.version.as_str(); "rebooting into {} as configured", describe(release));
     reboot::reboot(&context.settings.reboot)
-        .context("everything is written, and the reboot failed: reboot by hand")
+        .context("the update is recorded, but the reboot failed: reboot by hand")
 }
