@@ -10,6 +10,6 @@ fn main() -> ExitCode {
     journal::init(cli.is_verbose());
     let exit = commands::run(&cli);
     // Ends the process if a signal was received. Everything is flushed and unmounted by now.
-    interrupt::end();
+    interrupt::end_by_signal();
     exit.into()
 }

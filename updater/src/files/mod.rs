@@ -2,8 +2,7 @@
 //! guarantees after a power cut.
 //!
 //! There are two implementations: a directory of the host ([`crate::esp::Esp`]), and the tests' disk in
-//! memory, which can lose power at any moment. The tests thereby check the order of writes of the real
-//! code.
+//! memory, which can lose power at any moment. The tests thus check the order of writes of the real code.
 
 mod directory;
 

@@ -31,7 +31,7 @@ fn units_and_checks_make_a_host_healthy() {
     health(&world, json!({"units": ["app.service"], "checks": ["true", "echo why; exit 4"]}));
     world.program("systemctl", "#!/bin/sh\necho activating\nexit 3\n");
     let ran = world.run(&["health", "--json"]).ended(1);
-    let problems = json!(["app.service is activating", "check 2 ended with exit code 4: \"why\""]);
+    let problems = json!(["app.service is activating", "check 2 failed with exit code 4: \"why\""]);
     assert_eq!(ran.json(), json!({"healthy": false, "problems": problems}));
     world.program("systemctl", "#!/bin/sh\necho Failed to connect to bus >&2\nexit 1\n");
     let said = "app.service is in an unknown state: systemctl printed \"Failed to connect to bus\"";
@@ -54,7 +54,7 @@ fn health_is_waited_for_until_the_deadline() {
     fs::remove_file(&flag).unwrap();
     world.write("host/proc/uptime", "121.00 90.00\n");
     let since = Instant::now();
-    world.run(&["health", "--wait"]).failed(&["check 1 ended with exit code 1"]);
+    world.run(&["health", "--wait"]).failed(&["check 1 failed with exit code 1"]);
     assert!(since.elapsed() < Duration::from_secs(20));
 }
 
