@@ -261,10 +261,10 @@ impl Status {
             None => String::new(),
         };
         table.add("reboot", &format!("{policy}{outstanding}"));
-        if let (Some(_), Some(Waiting { why, next, .. })) = (pending, waiting) {
+        if let (Some(_), Some(Waiting { reason, next, .. })) = (pending, waiting) {
             let next =
                 next.map_or(String::new(), |next| format!("; next decision {}", self.at(next)));
-            table.add("", &format!("{why}{next}"));
+            table.add("", &format!("{reason}{next}"));
         }
         if let Some(Download { role, done, total, time }) = download {
             table.add("download", &format!("{role}, {done} of {total} bytes, {}", self.at(*time)));

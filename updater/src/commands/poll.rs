@@ -93,10 +93,10 @@ pub(super) fn update(global: &Global, arguments: &Arguments) -> Result<Exit> {
     let next_boot = update.next_boot().clone();
     let json = result(&update, decision == Some(Decision::Now));
     metrics_file::refresh(global, &context);
-    let why_no_reboot = schedule_reboot(global, decision.as_ref())?;
+    let reason_to_wait = schedule_reboot(global, decision.as_ref())?;
     // A write error on standard output must not prevent the reboot.
-    print_or_warn(global, &json, || match &why_no_reboot {
-        Some(why) => format!("{done}\n{why}"),
+    print_or_warn(global, &json, || match &reason_to_wait {
+        Some(reason) => format!("{done}\n{reason}"),
         None => done,
     });
     reboot_now(&mut context, decision.as_ref(), &next_boot)?;
@@ -162,17 +162,17 @@ fn record_poll(global: &Global, update: &Update<'_>, poll: &PollResult) {
 /// Records for `status` why the reboot has to wait, or removes that record.
 fn record_waiting(global: &Global, decision: Option<&Decision>) {
     let host = Host::new(&global.host_root);
-    let (why, next) = match decision {
+    let (reason, next) = match decision {
         None | Some(Decision::Now) => return record::remove::<Waiting>(&host),
-        Some(Decision::Never { why }) => (why.clone(), None),
-        Some(Decision::Later { why, retry }) => (why.clone(), Some(retry.at)),
+        Some(Decision::Never { reason }) => (reason.clone(), None),
+        Some(Decision::Later { reason, retry }) => (reason.clone(), Some(retry.at)),
     };
-    record::write(&host, &Waiting { time: now(), why, next });
+    record::write(&host, &Waiting { time: now(), reason, next });
 }
 
 /// Decides when to reboot into the slot on trial.
 fn decide_reboot(context: &Context, arguments: &Arguments) -> Result<Decision> {
-    let never = |why: &str| Ok(Decision::Never { why: why.to_owned() });
+    let never = |reason: &str| Ok(Decision::Never { reason: reason.to_owned() });
     if context.booted.slot.is_none() {
         return never("this system was not booted from this ESP, so it is not rebooted");
     }
@@ -189,14 +189,14 @@ fn schedule_reboot(global: &Global, decision: Option<&Decision>) -> Result<Optio
     record_waiting(global, decision);
     Ok(match decision {
         None | Some(Decision::Now) => None,
-        Some(Decision::Never { why }) => {
-            Some(format!("the host has to be rebooted by hand: {why}"))
+        Some(Decision::Never { reason }) => {
+            Some(format!("the host has to be rebooted by hand: {reason}"))
         }
-        Some(Decision::Later { why, retry }) => {
+        Some(Decision::Later { reason, retry }) => {
             reboot::schedule(*retry)
                 .context("the release is installed, but its reboot could not be scheduled")?;
             let again = date::format_utc(retry.at);
-            Some(format!("the reboot has to wait: {why}; the next attempt is at {again}"))
+            Some(format!("the reboot has to wait: {reason}; the next attempt is at {again}"))
         }
     })
 }
@@ -207,8 +207,8 @@ fn reboot_if_pending(global: &Global, arguments: &Arguments, context: &mut Conte
     let release = release_awaiting_reboot(context.esp()?, context.booted, &context.settings.keys);
     let Some(release) = release else { return Ok(()) };
     let decision = decide_reboot(context, arguments)?;
-    if let Some(why) = schedule_reboot(global, Some(&decision))? {
-        log::info!("{} is installed; {why}", describe(&release));
+    if let Some(reason) = schedule_reboot(global, Some(&decision))? {
+        log::info!("{} is installed; {reason}", describe(&release));
     }
     reboot_now(context, Some(&decision), &release)
 }

@@ -276,7 +276,8 @@ fn verify_finds_damage_that_status_does_not() {
     world.write("esp/etchaos/b/initrd", bytes);
     assert_eq!(status(&world)["slots"]["b"]["state"], "complete");
     let ran = world.run(&["verify"]).ended(1);
-    for part in ["slot b  damaged", "initrd has the SHA-256", "\"etchaos-updater update\" repairs"]
+    for part in
+        ["slot b  damaged", "initrd has the SHA-256", "run \"etchaos-updater update\" to repair"]
     {
         assert!(ran.stdout.contains(part), "{part}: {}", ran.stdout);
     }
