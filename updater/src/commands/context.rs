@@ -85,7 +85,9 @@ impl Context {
 pub(super) fn in_mount_namespace<T: Send>(mounts: impl FnOnce() -> Result<T> + Send) -> Result<T> {
     std::thread::scope(|scope| {
         let thread = scope.spawn(mounts);
-        thread.join().unwrap_or_else(|_| Err(anyhow!("reading the configuration panicked")))
+        thread
+            .join()
+            .unwrap_or_else(|_| Err(anyhow!("the thread that reads the configuration panicked")))
     })
 }
 
