@@ -1,18 +1,21 @@
 //! Keeps an EtchaOS host up to date.
 //!
-//! The way of an update, and where it is written:
-//! 1. [`config`]: what the operator wants, from every source, with its origin
-//! 2. [`esp`], [`slots`], [`grubenv_file`]: what is there: the ESP, repaired by `fsck`, its slots, grubenv
-//! 3. [`cdn`], [`candidate`]: what there could be: the manifest, verified
-//! 4. [`plan`]: the one decision, [`plan::next`], pure
-//! 5. [`install`]: writes a release, in an order that survives a power cut, by way of [`files`]
-//! 6. `reboot`: whether the host may be rebooted now, `reboot::decide`, pure
-//! 7. `health_check`, [`confirm`]: after the reboot, if the host is healthy
+//! An update passes through these modules:
+//! 1. [`config`] merges and validates the configuration from all sources.
+//! 2. [`esp`] mounts the ESP, which `fsck` repairs if necessary; [`slots`] and [`grubenv_file`] read its
+//!    slots and grubenv.
+//! 3. [`cdn`] downloads the manifest; [`candidate`] verifies it.
+//! 4. [`plan`] decides the next step with a pure function, [`plan::next`].
+//! 5. [`install`] writes a release through [`files`], in an order of writes that survives a power cut.
+//! 6. `reboot` decides with a pure function, `reboot::decide`, whether the host may be rebooted now.
+//! 7. After the reboot, `health_check` checks whether the host is healthy, and [`confirmation`] makes the
+//!    running slot good.
 //!
-//! [`update`] is 2 to 5 for one disk. [`trial`] is what all of this does to grubenv, pure.
+//! [`update`] runs steps 2 to 5 for one disk. [`trial`] has the changes of the boot state in grubenv, as
+//! pure functions.
 //!
-//! Reporting: `record` stores what the last runs did, `host_status` collects it with the rest,
-//! `prometheus` formats it as metrics, and [`progress`] shows downloads.
+//! `record` stores the results of the last runs, `host_status` combines them with the state of the host,
+//! `prometheus` formats the status as metrics, and [`progress`] shows the progress of downloads.
 //!
 //! `push_server` is separate: it runs Patterns that are pushed to the host.
 

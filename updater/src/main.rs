@@ -1,4 +1,4 @@
-//! `etchaos-updater`: the library crate describes how it works, `--help` what it does.
+//! The program `etchaos-updater`. The library crate documents how it works, and `--help` how to use it.
 
 use std::process::ExitCode;
 

@@ -100,7 +100,7 @@ fn release(
     let token = String::from_utf8_lossy(&token);
     let claims = verify(&token, keys).map_err(|error| match error {
         TokenError::UnknownKey { kid, .. } => format!(
-            "{name} is signed with the key {kid:?}, which is not trusted here, so its files cannot be verified: to keep the release, add the key to \"keys\", or the next update overwrites it"
+            "{name} is signed with the key {kid:?}, which is not trusted here, so its files cannot be verified: to keep the release, add the key to \"keys\"; otherwise the next update overwrites it"
         ),
         _ => format!("{name}: {error}"),
     })?;

@@ -22,7 +22,7 @@ pub(super) struct PartialFile<'a> {
 pub(super) enum Opened<'a> {
     /// The file is complete and has the expected digest.
     Complete,
-    /// The file has to be downloaded from `length` on.
+    /// The file has to be downloaded from [`ResumableSink::length`] on.
     Incomplete(PartialFile<'a>),
 }
 
