@@ -32,11 +32,11 @@ struct Cost {
 
 fn main() {
     let mut costs = [Vec::new(), Vec::new()];
-    // The programs alternate, so that a change of the machine's speed affects both.
+    // The programs alternate, so that a change in the machine's speed affects both.
     for _ in 0..RUNS {
-        let world = world();
-        costs[0].push(cost(|| curl(&world)));
-        costs[1].push(cost(|| {
+        let world = world_with_large_release();
+        costs[0].push(measure(|| curl_and_sha256sum(&world)));
+        costs[1].push(measure(|| {
             let mut child = world.command(&["update"]).stdout(Stdio::null()).spawn().unwrap();
             let peak = peak_memory(&mut child);
             assert!(child.wait().unwrap().success());
@@ -61,8 +61,8 @@ fn main() {
     );
 }
 
-/// Returns a host and a CDN with a large release.
-fn world() -> World {
+/// Creates a host and a CDN with a large release.
+fn world_with_large_release() -> World {
     let world = World::new();
     let large = vec![7; SIZE];
     let mut release = release(2);
@@ -82,7 +82,7 @@ fn world() -> World {
 }
 
 /// Runs `curl | sha256sum`. Returns the peak memory of curl, which uses more than sha256sum.
-fn curl(world: &World) -> u64 {
+fn curl_and_sha256sum(world: &World) -> u64 {
     let url = format!("{}/large", world.cdn.url);
     let mut curl = Command::new("curl")
         .args(["--silent", "--show-error", "--fail", "--noproxy", "*", &url])
@@ -99,14 +99,14 @@ fn curl(world: &World) -> u64 {
     peak
 }
 
-fn cost(run: impl FnOnce() -> u64) -> Cost {
-    let (since, before) = (Instant::now(), cpu());
+fn measure(run: impl FnOnce() -> u64) -> Cost {
+    let (start, before) = (Instant::now(), cpu_seconds());
     let peak_kib = run();
-    Cost { seconds: since.elapsed().as_secs_f64(), cpu: cpu() - before, peak_kib }
+    Cost { seconds: start.elapsed().as_secs_f64(), cpu: cpu_seconds() - before, peak_kib }
 }
 
 /// Returns the CPU seconds of all children that have exited.
-fn cpu() -> f64 {
+fn cpu_seconds() -> f64 {
     let usage = getrusage(UsageWho::RUSAGE_CHILDREN).unwrap();
     (usage.user_time() + usage.system_time()).num_microseconds() as f64 / 1e6
 }

@@ -133,7 +133,7 @@ Examples:
   etchaos-updater --esp /mnt/esp --config rescue.json verify
 
 Exit codes:
-  0    both slots are whole
+  0    no problem was found
   1    a slot is damaged, the configuration is broken, or another error
   2    invalid usage";
 const CONFIRM_HELP: &str = "\
@@ -345,9 +345,9 @@ pub enum Exit {
     /// An error.
     Error,
     /// Nothing was done, for a reason that is not an error.
-    NotNow,
+    NothingDone,
     /// `check`: an action is outstanding.
-    Available,
+    ActionOutstanding,
     /// `config --require`: the value cannot be determined. The code is 255, because systemd skips a unit
     /// without an error if its ExecCondition exits with 1 to 254.
     Unknown,
@@ -358,8 +358,8 @@ impl From<Exit> for ExitCode {
         Self::from(match exit {
             Exit::Ok => 0,
             Exit::Error => 1,
-            Exit::NotNow => 3,
-            Exit::Available => 10,
+            Exit::NothingDone => 3,
+            Exit::ActionOutstanding => 10,
             Exit::Unknown => 255,
         })
     }

@@ -64,14 +64,14 @@ impl Pending {
 pub enum Confirmed {
     /// The slot was not made good.
     No {
-        /// Why not.
-        why: String,
+        /// The reason.
+        reason: String,
     },
     /// The slot was good already.
     Already,
     /// The slot was made good.
     Now {
-        /// Why grubenv was created again, if it was.
+        /// The problem because of which grubenv was recreated, if any.
         grubenv_problem: Option<String>,
     },
 }
@@ -82,7 +82,11 @@ pub enum Confirmed {
 /// A slot that is neither good nor on trial was booted as GRUB's last resort, or was rewritten since. It
 /// is confirmed only if its release was confirmed before (`has_confirmed_mark`), or if GRUB could not
 /// return from it to the good slot.
-pub fn why_not(state: &BootState, booted: Booted, has_confirmed_mark: bool) -> Option<String> {
+pub fn reason_not_to_confirm(
+    state: &BootState,
+    booted: Booted,
+    has_confirmed_mark: bool,
+) -> Option<String> {
     let (good, running) = (state.good, booted.slot?);
     if running == good || return_failed(state, booted) {
         None
@@ -129,12 +133,14 @@ pub fn unmark(esp: &dyn FileSystem, slot: Slot) -> Result<(), FileError> {
     }
 }
 
-/// Makes the running slot good, unless [`why_not`] returns a reason against it.
+/// Makes the running slot good, unless [`reason_not_to_confirm`] returns a reason against it.
 pub fn confirm(esp: &dyn FileSystem, booted: Booted) -> Result<Confirmed, FileError> {
     let Some(running) = booted.slot else { return Ok(Confirmed::Already) };
     let mut grubenv = GrubenvFile::read(esp, running);
-    if let Some(why) = why_not(&grubenv.state, booted, has_confirmed_mark(esp, running)) {
-        return Ok(Confirmed::No { why });
+    if let Some(reason) =
+        reason_not_to_confirm(&grubenv.state, booted, has_confirmed_mark(esp, running))
+    {
+        return Ok(Confirmed::No { reason });
     }
     let grubenv_problem = grubenv.problem.clone();
     let pending = Pending::of(esp, &grubenv, running);
@@ -164,8 +170,8 @@ pub fn record_confirmed(host: &Host, running: Slot) {
         let written = std::fs::write(directory.join(CONFIRMED_SLOT), running.to_string());
         written.map_err(|error| error.to_string())
     });
-    if let Err(why) = written {
-        log::warn!("cannot record that slot {running} was confirmed: {why}");
+    if let Err(error) = written {
+        log::warn!("cannot record that slot {running} was confirmed: {error}");
     }
 }
 

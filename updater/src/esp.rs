@@ -33,9 +33,9 @@ const RETRY_INTERVAL: Duration = Duration::from_millis(200);
 /// How the ESP is opened.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Access {
-    /// For reading. Other processes may write meanwhile.
+    /// For reading. Other processes may write at the same time.
     Read,
-    /// For writing. There is one writer at a time; another one fails after `wait`.
+    /// For writing. There is only one writer at a time; a second one fails after `wait`.
     Write {
         /// How long to wait for another writer.
         wait: Duration,
@@ -55,14 +55,12 @@ pub struct Esp {
 pub enum EspError {
     /// Another writer holds the lock.
     #[error(
-        "another etchaos-updater is writing to {}: try again when it has ended",
+        "another etchaos-updater is writing to {}: try again later",
         .0.display()
     )]
     Busy(PathBuf),
     /// The kernel command line has an invalid FAT UUID.
-    #[error(
-        "the kernel command line says etchaos.esp={0:?}, expected a FAT UUID such as ABCD-1234"
-    )]
+    #[error("the kernel command line has etchaos.esp={0:?}, expected a FAT UUID such as ABCD-1234")]
     Uuid(String),
     /// The device does not exist.
     #[error(
@@ -74,14 +72,14 @@ pub enum EspError {
     #[error("mounting {} needs root: run this with sudo, or give --esp DIR to use a directory", .0.display())]
     NotRoot(PathBuf),
     /// A system call failed.
-    #[error("cannot {doing} {}: {why}{}", path.display(), hint(why))]
+    #[error("cannot {operation} {}: {error}{}", path.display(), hint(error))]
     Io {
         /// The operation, as a verb.
-        doing: &'static str,
+        operation: &'static str,
         /// The path that it was applied to.
         path: PathBuf,
         /// The error.
-        why: io::Error,
+        error: io::Error,
     },
 }
 
@@ -95,8 +93,8 @@ impl Esp {
     ) -> Result<Option<Self>, EspError> {
         if let Some(directory) = directory {
             if !directory.is_dir() {
-                let why = io::Error::from(io::ErrorKind::NotADirectory);
-                return Err(EspError::Io { doing: "use --esp", path: directory.into(), why });
+                let error = io::Error::from(io::ErrorKind::NotADirectory);
+                return Err(EspError::Io { operation: "use --esp", path: directory.into(), error });
             }
             let lock = lock(directory, access)?;
             let volume = Volume { root: directory.to_owned(), _mount: None };
@@ -140,7 +138,7 @@ impl Volume {
     }
 }
 
-/// Mounts a volume read-only. A directory is used as it is.
+/// Mounts a volume read-only. A directory is used without mounting.
 pub fn mount_volume(host: &Host, device: &Path, types: &[&str]) -> Result<Volume, EspError> {
     if device.is_dir() {
         return Ok(Volume { root: device.to_owned(), _mount: None });
@@ -156,7 +154,7 @@ impl std::fmt::Debug for Unmounted {
     }
 }
 
-/// Mounts in a private mount namespace of this thread. Other processes do not see the mount, and the
+/// Mounts a device in a private mount namespace of this thread. Other processes do not see the mount, and the
 /// kernel removes it when the thread ends, even if the process is killed.
 fn mount(
     device: &Path,
@@ -266,14 +264,14 @@ pub(crate) fn run_directory(host: &Host) -> Result<PathBuf, EspError> {
 }
 
 fn private_directory(directory: &Path) -> Result<(), EspError> {
-    let created = DirBuilder::new().recursive(true).mode(0o700).create(directory);
-    created.map_err(|error| match error.kind() {
+    let result = DirBuilder::new().recursive(true).mode(0o700).create(directory);
+    result.map_err(|error| match error.kind() {
         io::ErrorKind::PermissionDenied => EspError::NotRoot(directory.to_owned()),
         _ => io_error("create the directory", directory)(error),
     })
 }
 
-/// Returns the UUID as udev spells it. Anything else is refused, because it becomes part of a path.
+/// Returns the UUID as udev spells it. Rejects anything else, because the UUID becomes part of a path.
 fn fat_uuid(uuid: &str) -> Result<String, EspError> {
     let digits = |part: &str| part.len() == 4 && part.bytes().all(|b| b.is_ascii_hexdigit());
     match uuid.split_once('-') {
@@ -282,9 +280,9 @@ fn fat_uuid(uuid: &str) -> Result<String, EspError> {
     }
 }
 
-fn io_error(doing: &'static str, path: &Path) -> impl FnOnce(io::Error) -> EspError + use<> {
+fn io_error(operation: &'static str, path: &Path) -> impl FnOnce(io::Error) -> EspError + use<> {
     let path = path.to_owned();
-    move |why| EspError::Io { doing, path, why }
+    move |error| EspError::Io { operation, path, error }
 }
 
 #[cfg(test)]

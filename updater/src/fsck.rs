@@ -6,9 +6,9 @@
 //! every later update. fsck.vfat corrects sizes and chains and clears the dirty bit.
 //!
 //! Linux sets the dirty bit, bit 0 of a byte of the boot sector, while the volume is mounted for writing
-//! (`fat_set_state` in fs/fat/inode.c), and leaves it alone if it was set at mount time ("Volume was not
+//! (`fat_set_state` in fs/fat/inode.c), and does not clear it if it was set at mount time ("Volume was not
 //! properly unmounted. Some data may be corrupt. Please run fsck."). The bit is therefore also set while
-//! another process has the volume mounted, so it is meaningful only if this process has exclusive access.
+//! another process has the volume mounted, so it is meaningful only while this process has exclusive access.
 
 use std::fs::{File, OpenOptions};
 use std::io;
@@ -56,7 +56,7 @@ fn is_dirty(device: &File) -> io::Result<bool> {
 }
 
 /// Returns whether the sector is the boot sector of a FAT whose dirty bit is set. The bit is at 0x41 on
-/// FAT32 and at 0x25 on FAT12 and FAT16. Linux takes a volume for FAT32 if the 16-bit size of the table
+/// FAT32 and at 0x25 on FAT12 and FAT16. Linux treats a volume as FAT32 if the 16-bit size of the table
 /// is 0.
 fn has_dirty_bit(sector: &[u8; SECTOR]) -> bool {
     let sector_size = u16::from_le_bytes([sector[11], sector[12]]);

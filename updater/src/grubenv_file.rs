@@ -29,8 +29,8 @@ impl GrubenvFile {
         let bytes = match read_limited(esp, GRUBENV, SIZE as u64) {
             Ok(Some(bytes)) => bytes,
             Ok(None) => return with_default("grubenv is missing".into(), Block::default()),
-            Err(error) => {
-                let problem = format!("grubenv cannot be read: {}", error.why);
+            Err(FileError { error, .. }) => {
+                let problem = format!("grubenv cannot be read: {error}");
                 return with_default(problem, Block::default());
             }
         };

@@ -1,6 +1,6 @@
 //! Checks whether the host is healthy: the configured units are active and the configured checks pass.
 //!
-//! This runs after boot-complete.target, so systemd already found the boot successful.
+//! This runs after boot-complete.target, so systemd already considers the boot successful.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -12,11 +12,11 @@ use crate::config::HealthPolicy;
 use crate::process::systemd;
 use crate::shell::LimitedShell;
 
-/// The timeout of one query or check. One that takes longer has failed, and is tried again until the
+/// The timeout of one query or check. A check that takes longer has failed, and is repeated until the
 /// deadline.
 const CHECK_TIMEOUT: Duration = Duration::from_secs(60);
 const CHECK_INTERVAL: Duration = Duration::from_secs(2);
-/// How many characters of the last line of a check are shown.
+/// How many characters of the last output line of a check are shown.
 const LINE_MAX: usize = 200;
 
 /// A reason why the host is not healthy.
@@ -29,7 +29,7 @@ pub(crate) enum Problem {
         /// Its state according to systemd.
         state: String,
     },
-    /// A check ended with another exit code than 0.
+    /// A check exited with a code other than 0.
     Check {
         /// Its number, counted from 1. Its text may contain secrets, so it is not shown.
         number: usize,
@@ -43,7 +43,7 @@ pub(crate) enum Problem {
         /// Its number, counted from 1.
         number: usize,
         /// The error of the operating system.
-        why: String,
+        error: String,
     },
 }
 
@@ -52,19 +52,19 @@ impl fmt::Display for Problem {
         match self {
             Self::Unit { name, state } => write!(f, "{name} is {state}"),
             Self::Check { number, code, last_line } if last_line.is_empty() => {
-                write!(f, "check {number} ended with exit code {code}")
+                write!(f, "check {number} failed with exit code {code}")
             }
             Self::Check { number, code, last_line } => {
-                write!(f, "check {number} ended with exit code {code}: {last_line:?}")
+                write!(f, "check {number} failed with exit code {code}: {last_line:?}")
             }
-            Self::Shell { number, why } => write!(f, "cannot run check {number}: {why}"),
+            Self::Shell { number, error } => write!(f, "cannot run check {number}: {error}"),
         }
     }
 }
 
 /// Repeats all checks until there are no problems or no time is left, and returns the problems of the last
-/// attempt. There is at least one attempt. `on_problems` is called with the problems of each attempt
-/// after which there is another one.
+/// attempt. Makes at least one attempt. Calls `on_problems` with the problems of each attempt except the
+/// last.
 pub(crate) fn wait(
     health: &HealthPolicy,
     time_left: impl Fn() -> Duration,
@@ -92,14 +92,14 @@ fn check_all(health: &HealthPolicy, timeout: impl Fn() -> Duration) -> Vec<Probl
     units.chain(checks).collect()
 }
 
-/// Returns a problem if a unit is not active, or if systemd does not answer.
+/// Returns a problem if a unit is not active, or if systemd does not respond.
 fn check_unit(name: &str, timeout: Duration) -> Option<Problem> {
     let state = match systemd(&["systemctl", "is-active", "--", name], timeout).run_merged() {
         Ok(finished) => match finished.status {
             Some(status) if status.success() => return None,
             None => {
                 format!(
-                    "in an unknown state: systemctl did not answer within {} s",
+                    "in an unknown state: systemctl did not respond within {} s",
                     timeout.as_secs()
                 )
             }
@@ -125,7 +125,7 @@ fn run_check(number: usize, text: &str, timeout: Duration) -> Option<Problem> {
             let last_line = last_line(&output.text);
             Some(Problem::Check { number, code: output.code, last_line })
         }
-        Err(error) => Some(Problem::Shell { number, why: error.to_string() }),
+        Err(error) => Some(Problem::Shell { number, error: error.to_string() }),
     }
 }
 
@@ -164,7 +164,7 @@ mod tests {
         let problems = wait(&health(&checks), || Duration::ZERO, |_| ());
         let text: Vec<String> = problems.iter().map(ToString::to_string).collect();
         let expected =
-            ["check 1 ended with exit code 7: \"no SECRET\"", "check 2 ended with exit code 137"];
+            ["check 1 failed with exit code 7: \"no SECRET\"", "check 2 failed with exit code 137"];
         assert_eq!(text, expected);
     }
 

@@ -14,8 +14,8 @@ use crate::trial::{expire_trial, is_abandoned};
 
 /// How many characters of a value are shown in a line of the table.
 const SHOWN_MAX: usize = 400;
-/// The age in seconds after which a recorded download is taken for one that was killed. A download is
-/// recorded every other second, and a stalled one times out after a minute.
+/// The age in seconds at which a recorded download is considered dead. A download is recorded every two
+/// seconds, and a stalled one times out after a minute.
 const DOWNLOAD_AGE_MAX: u64 = 120;
 
 /// The status of the host.
@@ -27,7 +27,7 @@ pub(crate) struct Status {
     pub running: Option<Slot>,
     /// `IMAGE_VERSION` of os-release.
     pub image: Option<String>,
-    /// The contents of the ESP, or why it was not read.
+    /// The contents of the ESP, or the reason why it was not read.
     pub disk: Result<Disk, String>,
     /// Why the configuration could not be read, if the ESP was read without it.
     pub problem: Option<String>,
@@ -46,9 +46,9 @@ pub(crate) struct Status {
 pub(crate) struct Disk {
     /// The slots, checked by manifests and sizes only.
     pub slots: Slots,
-    /// The state from which GRUB decides.
+    /// The boot state, on which GRUB's choice of a slot depends.
     pub boot: BootState,
-    /// Why grubenv could not be read, if `boot` was derived otherwise.
+    /// Why grubenv could not be read. `boot` is then a default state.
     pub grubenv_problem: Option<String>,
 }
 
@@ -70,7 +70,7 @@ pub(crate) struct Records {
 }
 
 impl Records {
-    /// Reads the records. A download that was not updated for a while is left out.
+    /// Reads the records. Omits a download whose record is too old.
     pub fn read(host: &Host, now: u64) -> Self {
         let is_current = |download: &Download| now.abs_diff(download.time) <= DOWNLOAD_AGE_MAX;
         Self {
@@ -102,8 +102,8 @@ impl Disk {
     }
 
     /// Returns the slot that the host has to be rebooted into: the one on trial, or the good one if the
-    /// running slot was abandoned. The running slot is returned only if it was overwritten since the boot
-    /// and no try was counted; otherwise its trial is still running.
+    /// running slot was abandoned. Returns the running slot only if it was overwritten since the boot, so
+    /// that no try was counted; otherwise its trial is in progress.
     pub fn pending(&self, running: Option<Slot>) -> Option<Slot> {
         let trial = self.boot.trial?;
         match trial.tries {
@@ -231,17 +231,17 @@ impl Status {
         );
         if let Some(Failed { id, slot }) = disk.failed(self.running) {
             let release = slot.and_then(|slot| Some((slot, disk.slots.get(slot).release()?)));
-            let what = match release {
+            let description = match release {
                 Some((slot, release)) => format!("slot {slot}  {}", release.version),
                 None => format!("release {id}"),
             };
             table.add(
                 "failed",
-                &format!("{what}: not installed again; waiting for a newer release"),
+                &format!("{description}: not installed again; waiting for a newer release"),
             );
         }
         if let Some(problem) = &disk.grubenv_problem {
-            table.add("grubenv", &format!("{problem}; the next update or confirm writes it again"));
+            table.add("grubenv", &format!("{problem}; the next update or confirm recreates it"));
         }
         for slot in Slot::ALL {
             table.add(&format!("slot {slot}"), &row(disk.slots.get(slot)));
@@ -261,10 +261,10 @@ impl Status {
             None => String::new(),
         };
         table.add("reboot", &format!("{policy}{outstanding}"));
-        if let (Some(_), Some(Waiting { why, next, .. })) = (pending, waiting) {
+        if let (Some(_), Some(Waiting { reason, next, .. })) = (pending, waiting) {
             let next =
                 next.map_or(String::new(), |next| format!("; next decision {}", self.at(next)));
-            table.add("", &format!("{why}{next}"));
+            table.add("", &format!("{reason}{next}"));
         }
         if let Some(Download { role, done, total, time }) = download {
             table.add("download", &format!("{role}, {done} of {total} bytes, {}", self.at(*time)));
@@ -283,7 +283,7 @@ impl Status {
         }
         let next = self
             .next_poll
-            .map_or("not known; check etchaos-updater.timer".to_owned(), |at| self.at(at));
+            .map_or("unknown; check etchaos-updater.timer".to_owned(), |at| self.at(at));
         table.add("next poll", &next);
     }
 
@@ -291,14 +291,14 @@ impl Status {
     fn at(&self, time: u64) -> String {
         let shown = date::format_utc(time);
         match time.checked_sub(self.now) {
-            Some(0) | None => format!("{shown} ({} ago)", rough(self.now - time)),
-            Some(left) => format!("{shown} (in {})", rough(left)),
+            Some(0) | None => format!("{shown} ({} ago)", approximate(self.now - time)),
+            Some(left) => format!("{shown} (in {})", approximate(left)),
         }
     }
 }
 
-/// Formats a duration with one unit.
-fn rough(seconds: u64) -> String {
+/// Formats a duration approximately, with a single unit.
+fn approximate(seconds: u64) -> String {
     match seconds {
         0..120 => format!("{seconds} s"),
         120..7200 => format!("{} min", seconds / 60),
@@ -319,10 +319,10 @@ impl Table {
     }
 }
 
-/// Describes the result of `verify` for a slot. If there is none, it tells a partial slot from an empty one.
-fn verified(whole: Option<bool>, content: &Content) -> String {
-    match (whole, content) {
-        (Some(true), _) => "whole".into(),
+/// Describes the last result of `verify` for a slot. Without a result, describes the content of the slot.
+fn verified(is_complete: Option<bool>, content: &Content) -> String {
+    match (is_complete, content) {
+        (Some(true), _) => "complete".into(),
         (Some(false), _) => "damaged".into(),
         (None, Content::Partial { release, bytes }) => {
             format!("partial ({bytes} of {} bytes)", boot_size(release))

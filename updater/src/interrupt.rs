@@ -1,8 +1,8 @@
 //! Handles SIGTERM, SIGINT and SIGHUP.
 //!
 //! Code that writes checks [`is_requested`] between two pieces and returns an error, so that written data
-//! is flushed and the ESP is unmounted. Code that waits, for a server for example, may not get to that
-//! check; then the process ends after a grace period of 5 s. That is safe, too, because the kernel removes the
+//! is flushed and the ESP is unmounted. Code that waits, for example for a server, may not reach that
+//! check; the process then ends after a grace period of 5 s. This is safe, too, because the kernel removes the
 //! mounts of its namespace. In both cases the process ends by the signal: a shell reports 129, 130 or 143,
 //! and systemd does not count it as a failure.
 
@@ -19,7 +19,7 @@ const GRACE_PERIOD: Duration = Duration::from_secs(5);
 
 static CAUGHT: AtomicI32 = AtomicI32::new(0);
 
-/// Starts to handle the signals.
+/// Starts handling the signals.
 ///
 /// # Errors
 /// Fails if the handlers or their thread cannot be set up.
@@ -32,10 +32,10 @@ pub fn catch() -> io::Result<()> {
             if CAUGHT.swap(signal, Ordering::SeqCst) == 0 {
                 std::thread::spawn(|| {
                     std::thread::sleep(GRACE_PERIOD);
-                    end();
+                    end_by_signal();
                 });
             } else {
-                end();
+                end_by_signal();
             }
         }
     };
@@ -57,7 +57,7 @@ pub fn is_requested() -> bool {
 }
 
 /// Ends this process by the signal that was received, if there was one.
-pub fn end() {
+pub fn end_by_signal() {
     let signal = CAUGHT.load(Ordering::SeqCst);
     if signal != 0 {
         // This fails only for unknown signals.

@@ -5,8 +5,8 @@ use std::io;
 use nix::errno::Errno;
 
 /// Returns advice on I/O errors whose text does not say what to do, to be appended to a message.
-pub(crate) fn hint(why: &io::Error) -> &'static str {
-    match why.raw_os_error().map(Errno::from_raw) {
+pub(crate) fn hint(error: &io::Error) -> &'static str {
+    match error.raw_os_error().map(Errno::from_raw) {
         Some(Errno::EROFS) => {
             "; Linux makes a damaged FAT read-only (see dmesg), or the disk is write-protected: the next update repairs the FAT if fsck.vfat is installed, or run \"fsck.vfat -a\" on the device while it is not mounted"
         }

@@ -5,7 +5,7 @@ use std::io::Write;
 use log::{LevelFilter, Log, Metadata, Record};
 use systemd_journal_logger::{JournalLog, connected_to_journal};
 
-/// The prefix of the targets that are logged. The lines of other crates are of no use to an operator.
+/// The prefix of the targets that are logged. Lines of other crates do not help an operator.
 const TARGET: &str = "updater";
 
 /// A logger that writes plain lines to stderr.
@@ -13,11 +13,11 @@ struct Stderr;
 
 impl Log for Stderr {
     fn enabled(&self, metadata: &Metadata<'_>) -> bool {
-        is_ours(metadata)
+        is_updater(metadata)
     }
 
     fn log(&self, record: &Record<'_>) {
-        if is_ours(record.metadata()) {
+        if is_updater(record.metadata()) {
             let level = record.level().as_str().to_lowercase();
             write_line(format_args!("{level}: {}", record.args()));
         }
@@ -31,11 +31,11 @@ struct Journal(JournalLog);
 
 impl Log for Journal {
     fn enabled(&self, metadata: &Metadata<'_>) -> bool {
-        is_ours(metadata) && self.0.enabled(metadata)
+        is_updater(metadata) && self.0.enabled(metadata)
     }
 
     fn log(&self, record: &Record<'_>) {
-        if is_ours(record.metadata()) {
+        if is_updater(record.metadata()) {
             self.0.log(record);
         }
     }
@@ -45,7 +45,7 @@ impl Log for Journal {
     }
 }
 
-fn is_ours(metadata: &Metadata<'_>) -> bool {
+fn is_updater(metadata: &Metadata<'_>) -> bool {
     metadata.target().starts_with(TARGET)
 }
 

@@ -1,21 +1,21 @@
 //! Keeps an EtchaOS host up to date.
 //!
-//! The modules, in the order in which an update uses them:
-//! 1. [`cli`], [`commands`]: parse the command line, and run one command each
-//! 2. [`config`]: merges the operator's configuration from all sources and records the source of each value
-//! 3. [`host`], [`esp`], `fsck`, [`files`]: read the host's state, and mount, repair and access the ESP
-//! 4. [`slots`], [`slot_content`], [`grubenv_file`]: read what the two slots and grubenv hold
-//! 5. [`cdn`], [`candidate`]: fetch and verify the manifest of the release that the CDN offers
-//! 6. [`plan`]: [`plan::next`], a pure function, decides the next step
-//! 7. [`install`]: writes a release in an order that survives a power cut
-//! 8. [`trial`]: the changes of the boot state that all of this makes, as pure functions
-//! 9. `reboot`: `reboot::decide`, a pure function, decides whether the host may be rebooted now
-//! 10. `health_check`, [`confirmation`]: after the reboot, make the running slot good if the host is healthy
+//! An update passes through these modules:
+//! 1. [`config`] merges and validates the configuration from all sources.
+//! 2. [`esp`] mounts the ESP, which `fsck` repairs if necessary; [`slots`] and [`grubenv_file`] read its
+//!    slots and grubenv.
+//! 3. [`cdn`] downloads the manifest; [`candidate`] verifies it.
+//! 4. [`plan`] decides the next step with a pure function, [`plan::next`].
+//! 5. [`install`] writes a release through [`files`], in an order of writes that survives a power cut.
+//! 6. `reboot` decides with a pure function, `reboot::decide`, whether the host may be rebooted now.
+//! 7. After the reboot, `health_check` checks whether the host is healthy, and [`confirmation`] makes the
+//!    running slot good.
 //!
-//! [`update`] combines the steps 4 to 8 for one ESP.
+//! [`update`] runs steps 2 to 5 for one disk. [`trial`] has the changes of the boot state in grubenv, as
+//! pure functions.
 //!
-//! Reporting: `record` stores the results of the last runs, `host_status` combines them with the state of
-//! the host, `prometheus` formats them as metrics, [`progress`] shows downloads, and [`journal`] logs.
+//! `record` stores the results of the last runs, `host_status` combines them with the state of the host,
+//! `prometheus` formats the status as metrics, and [`progress`] shows the progress of downloads.
 //!
 //! `push_server` is separate: it runs Patterns that are pushed to the host.
 //!

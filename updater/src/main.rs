@@ -1,4 +1,4 @@
-//! `etchaos-updater`: the library crate describes how it works, `--help` what it does.
+//! The program `etchaos-updater`. The library crate documents how it works, and `--help` how to use it.
 
 use std::process::ExitCode;
 
@@ -10,6 +10,6 @@ fn main() -> ExitCode {
     journal::init(cli.is_verbose());
     let exit = commands::run(&cli);
     // Ends the process if a signal was received. Everything is flushed and unmounted by now.
-    interrupt::end();
+    interrupt::end_by_signal();
     exit.into()
 }

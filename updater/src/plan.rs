@@ -6,7 +6,7 @@ use protocol::grubenv::{BootState, TRIES, Trial};
 
 use crate::host::Booted;
 use crate::slot_content::{Content, Slots};
-use crate::trial::{is_abandoned, is_bad};
+use crate::trial::{has_failed, is_abandoned};
 
 /// What the operator allows beyond the defaults.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -36,9 +36,9 @@ pub struct Facts<'a> {
 /// The next step of an update.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Step {
-    /// Nothing to do: the good slot holds the candidate, or the candidate runs on trial.
+    /// Do nothing: the good slot holds the candidate, or the candidate runs on trial.
     UpToDate,
-    /// Reboot: this slot is on trial and was not booted yet.
+    /// Reboot: this slot is on trial and has not been booted yet.
     Pending(Slot),
     /// Report an error: this slot is on trial, the host was rebooted, and GRUB counted no try. Another
     /// reboot would have the same result.
@@ -50,12 +50,12 @@ pub enum Step {
         /// The slot that GRUB falls back to.
         good: Slot,
     },
-    /// Reboot into this slot, once. It is good and complete, but the other slot runs, because that one
-    /// was rolled back or because GRUB could not load the good slot.
+    /// Reboot once into this slot. It is good and complete, but the other slot runs, because the
+    /// running release was rolled back or because GRUB could not load the good slot.
     Return(Slot),
     /// Wait for a newer release: the candidate failed its trial or was rolled back.
     FailedBefore,
-    /// Refuse: the candidate is older than the release in the good slot.
+    /// Reject the candidate: it is older than the release in the good slot.
     Downgrade,
     /// Cancel the trial of this slot before it starts: the CDN has withdrawn that release, and the
     /// release that it offers instead is already installed or must not be installed.
@@ -121,8 +121,8 @@ pub fn next(facts: &Facts<'_>) -> Step {
     {
         return step;
     }
-    let is_good_usable = good_content.is_complete() && !is_bad(state, good_content);
-    let is_spare_usable = spare_content.is_complete() && !is_bad(state, spare_content);
+    let is_good_usable = good_content.is_complete() && !has_failed(state, good_content);
+    let is_spare_usable = spare_content.is_complete() && !has_failed(state, spare_content);
     // After a rollback, or if the good slot was lost, the spare slot is the only one worth booting.
     if is_spare_usable && !is_good_usable {
         return trial.map_or(Step::Activate(spare), |trial| step_for_pending_trial(trial, facts));
@@ -140,12 +140,12 @@ pub fn next(facts: &Facts<'_>) -> Step {
     {
         return step_for_pending_trial(trial, facts);
     }
-    if let Some(refusal) = refusal(facts, good_content) {
+    if let Some(rejection) = rejection(facts, good_content) {
         // The CDN no longer offers the newer release that is on trial, so that must not be tried
         // either. An older release on trial was requested by the operator and stays.
         let is_withdrawn = trial.is_some()
             && good_content.release().is_some_and(|release| is_older(release, spare_content));
-        return if is_withdrawn { Step::Withdraw(spare) } else { refusal };
+        return if is_withdrawn { Step::Withdraw(spare) } else { rejection };
     }
     if spare_content.holds(id) { Step::Activate(spare) } else { Step::Install(spare) }
 }
@@ -170,7 +170,7 @@ fn step_outside_good_slot(facts: &Facts<'_>, trial: Option<Trial>) -> Option<Ste
 }
 
 /// Returns why the candidate must not be installed, or `None` if it may be.
-fn refusal(facts: &Facts<'_>, good_content: &Content) -> Option<Step> {
+fn rejection(facts: &Facts<'_>, good_content: &Content) -> Option<Step> {
     let Facts { state, candidate, allow, .. } = facts;
     if is_older(candidate, good_content) && !allow.downgrade {
         Some(Step::Downgrade)

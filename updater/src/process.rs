@@ -1,6 +1,6 @@
 //! Runs child processes, each with a timeout and a limit on the output that is kept.
 //!
-//! A child process gets a process group of its own, so that a timeout also ends what it started. Its
+//! A child process gets a process group of its own, so that a timeout also kills its own children. Its
 //! standard input is empty.
 
 use std::ffi::{OsStr, OsString};
@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::{Signal, killpg};
 use nix::unistd::Pid;
 
-/// The timeout of a program that answers a question, such as `systemctl list-timers`.
+/// The timeout of a query, such as `systemctl list-timers`.
 pub(crate) const QUERY_TIMEOUT: Duration = Duration::from_secs(10);
 /// The default limit on the output that is kept.
 const OUTPUT_MAX: usize = 256 * 1024;
@@ -46,14 +46,14 @@ pub(crate) struct Finished {
 #[derive(Debug, thiserror::Error)]
 pub enum ProcessError {
     /// The program cannot be started, or waiting for it failed.
-    #[error("cannot run {program}: {why}")]
+    #[error("cannot run {program}: {error}")]
     Start {
         /// The program.
         program: String,
         /// The error of the operating system.
-        why: io::Error,
+        error: io::Error,
     },
-    /// The program ended with another status than 0.
+    /// The program ended with a status other than 0.
     #[error("\"{command}\" failed ({status}): {stderr}")]
     Failed {
         /// The command line.
@@ -133,11 +133,11 @@ impl Process {
     /// Runs the process and returns its stdout.
     ///
     /// # Errors
-    /// Fails if the process cannot be started, times out, or ends with another status than 0. The error
+    /// Fails if the process cannot be started, times out, or ends with a status other than 0. The error
     /// has the last line of stderr.
     pub(crate) fn stdout(mut self) -> Result<String, ProcessError> {
         let program = self.command.get_program().to_string_lossy().into_owned();
-        let failed = |why| ProcessError::Start { program, why };
+        let failed = |error| ProcessError::Start { program, error };
         let (status, stdout, stderr) = self.run_separate().map_err(failed)?;
         let (command, stderr) = (self.command_line, last_line(&stderr));
         match status {
@@ -155,7 +155,7 @@ impl Process {
         self.command.stdout(stdout_writer).stderr(stderr_writer);
         let mut child = self.spawn()?;
         let captured = [stdout, stderr].map(|reader| capture(reader, self.output_max));
-        // This closes the writers, which the command holds.
+        // The command holds the writers; this closes them.
         self.command.stdout(Stdio::null()).stderr(Stdio::null());
         let status = wait(&mut child, self.timeout)?;
         let [stdout, stderr] = captured.map(|output| collect(&output, self.output_max));
@@ -180,12 +180,12 @@ pub(crate) fn systemd_stdout(
 pub(crate) fn systemd(command_line: &[impl AsRef<str>], timeout: Duration) -> Process {
     let mut arguments = command_line.iter().map(|argument| argument.as_ref());
     let program = arguments.next().unwrap_or_default();
-    // systemctl takes a mount namespace and few capabilities for a chroot, in which it does nothing.
+    // systemctl mistakes a mount namespace with few capabilities for a chroot, and then does nothing.
     let variables = [("SYSTEMD_IGNORE_CHROOT", "1")];
     Process::new(program, timeout).args(arguments).envs(variables)
 }
 
-/// Waits for the end of a process; kills its process group and returns `None` after the timeout.
+/// Waits for the end of a process. After the timeout, kills its process group and returns `None`.
 fn wait(child: &mut Child, timeout: Duration) -> io::Result<Option<ExitStatus>> {
     let start = Instant::now();
     while start.elapsed() < timeout {
@@ -197,7 +197,7 @@ fn wait(child: &mut Child, timeout: Duration) -> io::Result<Option<ExitStatus>> 
     // The child was not reaped yet, so its process ID, which is also that of the group, was not reused.
     let group = Pid::from_raw(child.id().cast_signed());
     killpg(group, Signal::SIGKILL)?;
-    // A process that is blocked in the kernel, by a disk that hangs, does not end even now.
+    // A process that is blocked in the kernel, for example by a hanging disk, does not end even then.
     let killed = Instant::now();
     while child.try_wait()?.is_none() && killed.elapsed() < DRAIN_TIMEOUT {
         std::thread::sleep(WAIT_INTERVAL);
@@ -213,7 +213,7 @@ fn capture(mut reader: PipeReader, output_max: usize) -> Receiver<Vec<u8>> {
         let mut left = output_max;
         while let Ok(length @ 1..) = reader.read(&mut buffer) {
             // Output beyond the limit is read and dropped, so that the process can continue. The receiver
-            // may be gone.
+            // may have been dropped.
             let kept = length.min(left);
             left -= kept;
             if kept > 0 && sender.send(buffer[..kept].to_vec()).is_err() {

@@ -16,11 +16,11 @@ use crate::record::{self, Download};
 const TERMINAL_INTERVAL: Duration = Duration::from_millis(200);
 /// The interval of JSON events.
 const JSON_INTERVAL: Duration = Duration::from_secs(1);
-/// The minimum interval of log lines. They stay in the journal, so there is one per tenth of the work,
+/// The minimum interval of log lines. The journal keeps them, so there is only one per tenth of the work.
 const LINE_INTERVAL: Duration = Duration::from_secs(10);
-/// and one after this time if a tenth takes longer.
+/// The interval of log lines if a tenth of the work takes longer than this.
 const LINE_MAX_INTERVAL: Duration = Duration::from_secs(300);
-/// The interval of records, which `status` reads in another process.
+/// The interval of records, which `status` reads from another process.
 const RECORD_INTERVAL: Duration = Duration::from_secs(2);
 
 /// Where progress is shown.
@@ -46,13 +46,13 @@ pub struct Progress {
 }
 
 impl Progress {
-    /// Makes a progress that is shown as given and not recorded.
+    /// Creates a progress that is shown as given and not recorded.
     pub fn new(show: Show) -> Self {
         Self { show, records: None, part: RefCell::new(None) }
     }
 
-    /// Makes a progress that is recorded, and shown as JSON if requested, else on the terminal if there
-    /// is one, else in the log.
+    /// Creates a progress that is recorded. It is shown as JSON if requested, otherwise on the terminal if
+    /// there is one, otherwise in the log.
     pub fn for_update(json: bool, host: &Host) -> Self {
         let show = match json {
             true => Show::Json,
@@ -62,13 +62,13 @@ impl Progress {
         Self { show, records: Some(host.clone()), part: RefCell::new(None) }
     }
 
-    /// Makes a progress that is shown on the terminal, if there is one and JSON is not requested.
+    /// Creates a progress that is shown on the terminal, if there is one and JSON is not requested.
     pub fn for_terminal(json: bool) -> Self {
         Self::new(if !json && io::stderr().is_terminal() { Show::Terminal } else { Show::Nothing })
     }
 
     /// Reports that `done` of `total` bytes of an artifact are complete. The first call sets the starting
-    /// point, which is not 0 if a download is resumed. Cheap enough to be called for each chunk.
+    /// point, which is not 0 if a download is resumed. This is cheap enough to be called for each chunk.
     pub fn bytes(&self, role: Role, done: u64, total: u64) {
         let mut part = self.part.borrow_mut();
         let name = role.to_string();
@@ -125,8 +125,8 @@ fn print(output: &mut impl Write, text: &str) {
     let _ = output.write_all(text.as_bytes()).and_then(|()| output.flush());
 }
 
-#[derive(Debug)]
 /// The progress of one artifact.
+#[derive(Debug)]
 struct Part {
     name: String,
     start: u64,

@@ -7,7 +7,7 @@ use protocol::esp::Slot;
 use crate::host_status::{Records, Status};
 use crate::record::HealthState;
 
-/// Returns the metrics as text. Unknown values are left out.
+/// Returns the metrics as text. Omits unknown values.
 pub(crate) fn text(status: &Status) -> String {
     let mut metrics = Metrics::default();
     let Records { poll, error, health, checked, .. } = &status.records;
@@ -59,7 +59,7 @@ pub(crate) fn text(status: &Status) -> String {
     );
     metrics.value(
         "trial_tries_left",
-        "How often the boot loader will try the release on trial again; absent if none is on trial.",
+        "How many tries the release on trial has left; absent if no release is on trial.",
         disk.and_then(|disk| disk.boot.trial).map(|trial| trial.tries.into()),
     );
     metrics.value(
@@ -69,9 +69,14 @@ pub(crate) fn text(status: &Status) -> String {
     );
     let of = |slot: Slot| [("slot", slot.to_string())];
     let (a, b) = (of(Slot::A), of(Slot::B));
-    let whole = checked.iter().flat_map(|checked| [(&a, checked.a), (&b, checked.b)]);
-    let whole = whole.filter_map(|(slot, whole)| Some((slot.as_slice(), u64::from(whole?))));
-    metrics.gauge("slot_whole", "Whether the slot was undamaged when it was last verified.", whole);
+    let complete = checked.iter().flat_map(|checked| [(&a, checked.a), (&b, checked.b)]);
+    let complete =
+        complete.filter_map(|(slot, is_complete)| Some((slot.as_slice(), u64::from(is_complete?))));
+    metrics.gauge(
+        "slot_whole",
+        "Whether the slot was complete when it was last verified.",
+        complete,
+    );
     metrics.value(
         "verified_timestamp_seconds",
         "When the slots were last verified.",
@@ -81,8 +86,8 @@ pub(crate) fn text(status: &Status) -> String {
 }
 
 /// Returns whether the outcome of a poll means that there is a release to install or to reboot into. A
-/// release that has to wait or is withdrawn is not available. Returns `None` for an outcome of another
-/// version of the updater.
+/// release that has to wait or is withdrawn is not available. Returns `None` for an unknown outcome, which
+/// another version of the updater recorded.
 fn is_available(outcome: &str) -> Option<bool> {
     match outcome {
         "install" | "activate" | "repair" | "pending" | "notTried" | "return" => Some(true),
@@ -102,7 +107,7 @@ impl Metrics {
         self.gauge(name, help, value.map(|value| (&[][..], value)));
     }
 
-    /// Adds all samples of a metric, with its help and type. Without samples nothing is added.
+    /// Adds all samples of a metric, with its help and type. Adds nothing if there are no samples.
     fn gauge<'a>(&mut self, name: &str, help: &str, samples: impl IntoIterator<Item = Sample<'a>>) {
         for (index, (labels, value)) in samples.into_iter().enumerate() {
             let mut line = String::new();

@@ -112,7 +112,8 @@ pub(crate) struct Waiting {
     /// The time of the decision.
     pub time: u64,
     /// The reason.
-    pub why: String,
+    #[serde(rename = "why")]
+    pub reason: String,
     /// When the next decision is due; `None` if the operator has to reboot.
     pub next: Option<u64>,
 }
@@ -180,12 +181,12 @@ pub(crate) fn remove<R: Record>(host: &Host) {
     report(removed, "remove", &path);
 }
 
-fn report(done: io::Result<()>, doing: &str, path: &Path) {
-    match done {
+fn report(result: io::Result<()>, operation: &str, path: &Path) {
+    match result {
         Ok(()) => {}
         // Every user may run `check`, but only root may write records.
-        Err(why) if why.kind() == io::ErrorKind::PermissionDenied => {}
-        Err(why) => log::warn!("cannot {doing} {} for \"status\": {why}", path.display()),
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {}
+        Err(error) => log::warn!("cannot {operation} {} for \"status\": {error}", path.display()),
     }
 }
 

@@ -1,4 +1,5 @@
-//! Runs the texts of Commands, with a timeout and a limit on the output.
+//! Runs the shell texts of health checks and of a Pattern's Commands, with a timeout and a limit on the
+//! output.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -15,7 +16,7 @@ const TIMEOUT: Duration = Duration::from_secs(600);
 /// The exit code that is reported for a Command that timed out, as by timeout(1).
 pub(crate) const TIMED_OUT: i32 = 124;
 
-/// Runs texts with the interpreter of a Pattern, its `exec`.
+/// A shell that runs texts with an interpreter, such as the `exec` of a Pattern.
 pub(crate) struct LimitedShell<'a> {
     exec: &'a Exec,
     timeout: Duration,

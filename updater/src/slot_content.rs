@@ -1,5 +1,5 @@
-//! What the two slots hold: the types that [`crate::slots`] fills in, and that [`crate::plan`] and
-//! [`crate::trial`] decide by.
+//! The contents of the two slots, which [`crate::slots`] determines and on which [`crate::plan`] and
+//! [`crate::trial`] base their decisions.
 
 use protocol::Release;
 use protocol::esp::Slot;

@@ -4,7 +4,7 @@ use protocol::esp::{MANIFEST, PARTIAL, Slot, slot_file};
 use protocol::token::{TOKEN_MAX, TokenError, verify};
 use protocol::{Artifact, KeyRing, Manifest, Release, Role, Verified};
 
-use crate::files::{Entry, FileSystem, measure_with, read_limited};
+use crate::files::{Entry, FileError, FileSystem, measure_with, read_limited};
 use crate::progress::{Progress, Show};
 use crate::slot_content::{Content, Slots};
 
@@ -96,12 +96,12 @@ fn release(
 ) -> Result<Release, String> {
     let path = format!("{}/{name}", slot.directory());
     let token = read_limited(esp, &path, TOKEN_MAX as u64)
-        .map_err(|error| format!("{name} cannot be read: {}", error.why))?
+        .map_err(|FileError { error, .. }| format!("{name} cannot be read: {error}"))?
         .ok_or_else(|| format!("{name} is missing"))?;
     let token = String::from_utf8_lossy(&token);
     let claims = verify(&token, keys).map_err(|error| match error {
         TokenError::UnknownKey { kid, .. } => format!(
-            "{name} is signed with the key {kid:?}, which is not trusted here, so its files cannot be verified: to keep the release, add the key to \"keys\", or the next update overwrites it"
+            "{name} is signed with the key {kid:?}, which is not trusted here, so its files cannot be verified: to keep the release, add the key to \"keys\"; otherwise the next update overwrites it"
         ),
         _ => format!("{name}: {error}"),
     })?;
@@ -119,7 +119,7 @@ fn check_size(esp: &dyn FileSystem, slot: Slot, artifact: &Artifact) -> Result<(
         }
         Ok(Some(_)) => Err(format!("{name} is not a file")),
         Ok(None) => Err(format!("{name} is missing")),
-        Err(error) => Err(format!("{name} cannot be read: {}", error.why)),
+        Err(FileError { error, .. }) => Err(format!("{name} cannot be read: {error}")),
     }
 }
 

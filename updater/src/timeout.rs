@@ -5,13 +5,13 @@ use std::time::Duration;
 
 /// Runs `call` in a thread and returns its result, or `None` after `timeout`.
 ///
-/// A thread that is blocked in the kernel cannot be ended, so after a timeout it stays behind.
+/// A thread that is blocked in the kernel cannot be ended, so it is left running after a timeout.
 pub(crate) fn run_with_timeout<T: Send + 'static>(
     timeout: Duration,
     call: impl FnOnce() -> T + Send + 'static,
 ) -> Option<T> {
     let (sender, receiver) = channel();
-    // Sending fails after a timeout, which is of no interest any more.
+    // Sending fails after the timeout, when the result is no longer needed.
     std::thread::spawn(move || sender.send(call()).is_ok());
     receiver.recv_timeout(timeout).ok()
 }

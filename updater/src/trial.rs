@@ -1,5 +1,5 @@
-//! The life of a trial, as pure functions of the boot state: a trial starts, GRUB counts its tries down,
-//! and it ends confirmed, failed, cancelled or rolled back.
+//! The transitions of the boot state, as pure functions. A trial starts, GRUB counts down its tries, and
+//! the trial ends: its release is confirmed, fails or is rolled back, or the trial is cancelled.
 
 use protocol::Release;
 use protocol::esp::Slot;
@@ -41,7 +41,7 @@ pub fn expire_trial(state: &BootState, running: Option<Slot>) -> BootState {
 /// The good slot is lost if it is not complete, or if GRUB could not load it in a boot that should have
 /// returned to it ([`return_failed`]). The other slot is better if it is complete, was confirmed before
 /// (`has_confirmed_mark`) and is not known to have failed; or if it runs, because GRUB then booted it as
-/// its last resort. A trial in progress is not touched: it ends without this function.
+/// its last resort. A trial in progress is left unchanged.
 pub fn promote(
     state: &BootState,
     booted: Booted,
@@ -55,13 +55,14 @@ pub fn promote(
     let trial = state.trial.filter(|trial| trial.slot == other && trial.tries > 0);
     let is_trial_in_progress = match trial {
         _ if is_running && booted.on_trial => true,
-        // If the slot runs off trial, its trial is only in progress if the slot was rewritten in this
-        // boot. Otherwise GRUB could not count the try and booted the slot as its last resort.
+        // If the slot runs but was not booted on trial, the trial is in progress only if the slot was
+        // rewritten in this boot. Otherwise GRUB could not count the try and booted the slot as its
+        // last resort.
         Some(trial) => !is_running || trial.since == booted.id,
         None => false,
     };
     let content = slots.get(other);
-    let is_proven = content.is_complete() && has_confirmed_mark && !is_bad(state, content);
+    let is_proven = content.is_complete() && has_confirmed_mark && !has_failed(state, content);
     if !is_lost || is_trial_in_progress || !(is_proven || is_running) {
         return state.clone();
     }
@@ -70,13 +71,13 @@ pub fn promote(
 }
 
 /// Abandons the running slot: the next boot returns to the good slot, and until then the running slot
-/// is not confirmed. If its trial was used up, its release is recorded as failed.
+/// is not confirmed. If its trial has no tries left, its release is recorded as failed.
 ///
 /// An abandoned slot is stored as a trial without tries and without a release. GRUB boots the good slot
 /// when no tries are left.
 pub fn abandon(state: &BootState, running: Slot, boot: Option<BootId>) -> BootState {
-    let used_up = state.trial.filter(|trial| trial.slot == running && trial.tries == 0);
-    let failed = used_up.and_then(|trial| trial.release).or(state.failed);
+    let exhausted = state.trial.filter(|trial| trial.slot == running && trial.tries == 0);
+    let failed = exhausted.and_then(|trial| trial.release).or(state.failed);
     let trial = Some(Trial { slot: running, tries: 0, release: None, since: boot });
     BootState { trial, failed, ..state.clone() }
 }
@@ -108,11 +109,11 @@ pub fn is_on_trial(state: &BootState, running: Slot) -> bool {
 }
 
 /// Returns whether the release in a slot is recorded as failed: it failed its trial or was rolled back.
-pub fn is_bad(state: &BootState, content: &Content) -> bool {
+pub fn has_failed(state: &BootState, content: &Content) -> bool {
     content.release().is_some_and(|release| state.failed == Some(release.id()))
 }
 
-/// Records the newest build that a CDN offered for a target. Older builds are refused from then on.
+/// Records the newest build that a CDN offered for a target. Older builds are rejected from then on.
 /// With `replace`, an older build replaces a newer record, because the operator allowed a downgrade.
 pub fn record_newest(state: &BootState, release: &Release, replace: bool) -> BootState {
     let (target, build) = (release.target(), release.build);
@@ -124,22 +125,22 @@ pub fn record_newest(state: &BootState, release: &Release, replace: bool) -> Boo
 /// The result of a rollback by the operator.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Rollback {
-    /// A trial that has not started is cancelled, and the running system stays.
+    /// A trial that has not started is cancelled. No reboot is needed.
     Stay(BootState),
-    /// The next boot leads to this slot.
+    /// The host has to be rebooted into this slot.
     Reboot(BootState, Slot),
 }
 
-/// Why a rollback is not possible.
+/// The reason why a rollback is not possible.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum RollbackError {
     /// The slot to return to holds no release that can be booted.
-    #[error("cannot roll back: slot {slot} {why}")]
+    #[error("cannot roll back: slot {slot} {reason}")]
     NotComplete {
         /// The slot to return to.
         slot: Slot,
         /// What is wrong with it.
-        why: String,
+        reason: String,
     },
     /// Both slots hold the same release.
     #[error("cannot roll back: both slots hold {0}")]
@@ -149,7 +150,7 @@ pub enum RollbackError {
     Failed(String, Slot),
 }
 
-/// Rolls back to the other release, by request of the operator.
+/// Rolls back to the other release at the operator's request.
 ///
 /// The current release is recorded as failed, because the next update would otherwise install it again.
 /// The release in the other slot starts a trial like a new one: if it does not boot, GRUB returns to
@@ -181,7 +182,7 @@ pub fn roll_back(
     if id(running) == Some(release.id()) {
         return Err(RollbackError::Same(release.version.clone()));
     }
-    if is_bad(state, slots.get(other)) {
+    if has_failed(state, slots.get(other)) {
         return Err(RollbackError::Failed(release.version.clone(), other));
     }
     let failed = id(running).or(state.failed);
@@ -190,13 +191,13 @@ pub fn roll_back(
 
 /// Returns the release in a slot if it can be booted.
 fn bootable_release(slots: &Slots, slot: Slot) -> Result<&Release, RollbackError> {
-    let why = match slots.get(slot) {
+    let reason = match slots.get(slot) {
         Content::Complete(release) => return Ok(release),
         Content::Empty => "is empty".into(),
         Content::Partial { .. } => "holds an unfinished download".into(),
         Content::Damaged { problem, .. } => format!("is damaged ({problem})"),
     };
-    Err(RollbackError::NotComplete { slot, why })
+    Err(RollbackError::NotComplete { slot, reason })
 }
 
 #[cfg(test)]

@@ -1,5 +1,5 @@
-//! One update of a disk: inspects the slots, decides, and carries the decision out. It covers everything
-//! that `update` does between the CDN's response and the reboot, so the power-cut tests run it as it is.
+//! An update of a disk: inspects the slots, decides, and carries out the decision. This is everything
+//! that `update` does between the CDN's response and the reboot, and the power-cut tests run it unchanged.
 
 use protocol::esp::{GRUBENV, Slot};
 use protocol::grubenv::BootState;
@@ -15,7 +15,7 @@ use crate::progress::Progress;
 use crate::slot_content::Slots;
 use crate::slots::{inspect, survey};
 use crate::trial::{
-    abandon, cancel_trial, expire_trial, is_abandoned, is_bad, promote, record_newest,
+    abandon, cancel_trial, expire_trial, has_failed, is_abandoned, promote, record_newest,
 };
 
 /// The input of an update.
@@ -34,7 +34,7 @@ pub struct Request<'a> {
 /// An update whose next step is decided.
 pub struct Update<'a> {
     request: Request<'a>,
-    /// The boot state after expired trials and lost good slots were taken into account.
+    /// The boot state after expired trials were ended and a lost good slot was replaced.
     effective_state: BootState,
     /// The contents of the slots at the time of the decision.
     pub slots: Slots,
@@ -44,12 +44,12 @@ pub struct Update<'a> {
     pub step: Step,
 }
 
-/// An update that was refused or that failed. The release that was good before still boots.
+/// An update that was rejected or that failed. The release that was good before still boots.
 #[derive(Debug, thiserror::Error)]
 pub enum UpdateError {
     /// The candidate is older than the running release.
     #[error(
-        "the CDN offers {offered}, which is older than {running}: refused; \"update --allow-downgrade\" installs it"
+        "the CDN offers {offered}, which is older than {running}, so it is not installed; to install it anyway, use \"update --allow-downgrade\""
     )]
     Downgrade {
         /// The candidate.
@@ -59,7 +59,7 @@ pub enum UpdateError {
     },
     /// GRUB did not start a trial that it should have started.
     #[error(
-        "slot {0} is on trial, but the boot loader did not try it at the last boot: it cannot write {GRUBENV} on the ESP; check that the file is intact and that the firmware can write to the disk; \"update --retry-failed\" tries once more"
+        "slot {0} is on trial, but the boot loader did not try it at the last boot: it cannot write {GRUBENV} on the ESP; check that the file is intact and that the firmware can write to the disk, then run \"update --retry-failed\""
     )]
     NotTried(Slot),
     /// The release could not be installed.
@@ -76,8 +76,8 @@ impl<'a> Update<'a> {
         Self::with_slots(request, inspect(request.esp, request.source.keys))
     }
 
-    /// Decides by manifests and file sizes alone, without hashing. The result says whether write access
-    /// will probably be needed; it must not be carried out.
+    /// Decides by manifests and file sizes alone, without hashing. The result shows whether write access
+    /// will probably be needed. It must not be carried out.
     pub fn preview(request: Request<'a>) -> Self {
         Self::with_slots(request, survey(request.esp, request.source.keys))
     }
@@ -100,7 +100,7 @@ impl<'a> Update<'a> {
     pub fn writes(&self) -> bool {
         let is_change = match self.step {
             Step::Withdraw(_) | Step::Install(_) | Step::Activate(_) | Step::Repair(_) => true,
-            // It is refused before anything is recorded.
+            // A downgrade is rejected before anything is recorded.
             Step::Downgrade => return false,
             Step::UpToDate
             | Step::Pending(_)
@@ -122,12 +122,12 @@ impl<'a> Update<'a> {
         self.request.source.candidate.key_id()
     }
 
-    /// Returns the release in the running slot; in the good slot if this ESP was not booted.
+    /// Returns the release in the running slot, or in the good slot if the host was not booted from this ESP.
     pub fn current(&self) -> Option<&Release> {
         self.slots.get(self.request.booted.slot.unwrap_or(self.grubenv.state.good)).release()
     }
 
-    /// Returns the release that the next boot leads to.
+    /// Returns the release that the next boot starts.
     pub fn next_boot(&self) -> &Release {
         match self.step {
             Step::Pending(slot) | Step::Return(slot) | Step::Activate(slot) => {
@@ -147,7 +147,7 @@ impl<'a> Update<'a> {
     }
 
     /// Returns an error if the step is [`Step::Downgrade`].
-    pub fn refuse_downgrade(&self) -> Result<(), UpdateError> {
+    pub fn reject_downgrade(&self) -> Result<(), UpdateError> {
         match self.step {
             Step::Downgrade => Err(UpdateError::Downgrade {
                 offered: describe(self.candidate()),
@@ -159,7 +159,7 @@ impl<'a> Update<'a> {
 
     /// Records the boot state and carries out the step. Returns whether the host has to be rebooted.
     pub fn carry_out(&mut self, progress: &Progress) -> Result<bool, UpdateError> {
-        self.refuse_downgrade()?;
+        self.reject_downgrade()?;
         self.record_state()?;
         let Request { esp, booted, .. } = self.request;
         let installed = match self.step {
@@ -192,7 +192,7 @@ impl<'a> Update<'a> {
         install(Job { esp, slot, source, progress }, &mut self.grubenv)
     }
 
-    /// Returns the state to write to grubenv before the step; `None` if grubenv has it already.
+    /// Returns the state to write to grubenv before the step, or `None` if grubenv already has it.
     fn state_to_record(&self) -> Option<BootState> {
         let Request { booted, allow, .. } = self.request;
         let GrubenvFile { state, problem, .. } = &self.grubenv;
@@ -204,13 +204,12 @@ impl<'a> Update<'a> {
         (problem.is_some() || state_to_record != *state).then_some(state_to_record)
     }
 
-    /// Returns the spare slot if it has the mark of a confirmed release, but that release was rolled
-    /// back since.
+    /// Returns the spare slot if it has the mark of a confirmed release, but its release has failed since.
     fn stale_mark(&self) -> Option<Slot> {
         let slot = self.effective_state.good.other();
         let is_running = self.request.booted.slot == Some(slot);
-        let is_bad = is_bad(&self.effective_state, self.slots.get(slot));
-        (!is_running && is_bad && has_confirmed_mark(self.request.esp, slot)).then_some(slot)
+        let has_failed = has_failed(&self.effective_state, self.slots.get(slot));
+        (!is_running && has_failed && has_confirmed_mark(self.request.esp, slot)).then_some(slot)
     }
 
     /// Removes a stale mark and writes the boot state to grubenv.
@@ -221,13 +220,13 @@ impl<'a> Update<'a> {
         let Some(new) = self.state_to_record() else { return Ok(()) };
         let GrubenvFile { state, problem, .. } = &self.grubenv;
         if let Some(problem) = problem {
-            log::warn!("{problem}: creating it again, with slot {} as good", new.good);
+            log::warn!("{problem}; recreating it with slot {} as the good slot", new.good);
         }
         if let (Some(failed), true) = (new.failed, new.failed != state.failed) {
             log::warn!(release = failed.to_string().as_str(); "release {failed} failed its trial");
         }
         if new.good != state.good {
-            log::warn!("slot {} does not boot: slot {} takes its place", state.good, new.good);
+            log::warn!("slot {} does not boot; slot {} is now the good slot", state.good, new.good);
         }
         self.grubenv.write(self.request.esp, new)
     }
@@ -253,7 +252,7 @@ pub fn state_to_record(facts: &Facts<'_>, step: &Step, before: &BootState) -> Op
     }
 }
 
-/// Returns the release that only waits for a reboot. It is booted even if the CDN cannot be reached.
+/// Returns the installed release that is waiting for a reboot. No CDN is needed to boot it.
 pub fn release_awaiting_reboot(
     esp: &dyn FileSystem,
     booted: Booted,

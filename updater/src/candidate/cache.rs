@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use crate::cdn::{Validators, is_etag, is_validator};
 use crate::host::read_limited;
 
-/// The maximum size of the file, which is read into memory as a whole. A dozen usual manifests fit.
+/// The maximum size of the file, which is read into memory. A dozen manifests of the usual size fit.
 const FILE_MAX: u64 = 1 << 20;
 
 /// A manifest that was downloaded from a URL.
@@ -69,7 +69,7 @@ impl Cache {
         let Some(path) = path else { return };
         if let Err(error) = self.try_write(path) {
             log::info!(
-                "cannot write the manifest cache {}, so the next poll downloads the manifest again: {error}",
+                "cannot write the manifest cache {}, so the next poll will download the manifest again: {error}",
                 path.display()
             );
         }

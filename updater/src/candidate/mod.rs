@@ -14,13 +14,13 @@ use protocol::{KeyRing, Manifest, Release, Target, Verified};
 use self::cache::Cache;
 use crate::cdn::{Cdn, CdnError, HTML_HINT, ManifestResponse, begins_like_html};
 
-/// A release on the CDN. Only [`fetch`] makes one, so its manifest is signed by a trusted key, valid now and
-/// for the requested target.
+/// A release on the CDN. Only [`fetch`] creates one, so its manifest is signed by a trusted key, is valid
+/// now, and is for the requested target.
 #[derive(Debug, Clone)]
 pub struct Candidate {
     manifest: Verified<Manifest>,
     token: String,
-    /// The manifest's URLs: the one that it was downloaded from, then those on the other mirrors in order.
+    /// The manifest's URLs: first the one that it was downloaded from, then the ones on the other mirrors.
     urls: Vec<String>,
 }
 
@@ -43,7 +43,7 @@ pub struct CandidateRequest<'a> {
     pub cache: Option<&'a Path>,
 }
 
-/// The reason why there is no acceptable manifest.
+/// A failure to get an acceptable manifest.
 #[derive(Debug, thiserror::Error)]
 pub enum CandidateError {
     /// The manifest could not be downloaded.
@@ -56,36 +56,36 @@ pub enum CandidateError {
         url: String,
     },
     /// The signature is missing, malformed, or not by a trusted key.
-    #[error("the manifest {url} is not to be trusted: {why}")]
+    #[error("the manifest {url} cannot be trusted: {error}")]
     Token {
         /// The manifest's URL.
         url: String,
         /// The reason.
-        why: TokenError,
+        error: TokenError,
     },
     /// The signature is valid, but the claims are not.
-    #[error("the manifest {url} is signed by a trusted key, but not usable: {why}")]
+    #[error("the manifest {url} is signed by a trusted key, but cannot be used: {error}")]
     Claims {
         /// The manifest's URL.
         url: String,
         /// The reason.
-        why: TokenError,
+        error: TokenError,
     },
     /// The claims are not those of a manifest.
-    #[error("the manifest {url} is not usable: {why}")]
+    #[error("the manifest {url} cannot be used: {error}")]
     Manifest {
         /// The manifest's URL.
         url: String,
         /// The reason.
-        why: ManifestError,
+        error: ManifestError,
     },
     /// The manifest has expired or is not valid yet.
-    #[error("the manifest {url} is not valid: {why}{}", renewal(url, why))]
+    #[error("the manifest {url} is not valid: {error}{}", renewal(url, error))]
     Time {
         /// The manifest's URL.
         url: String,
         /// The reason.
-        why: TimeError,
+        error: TimeError,
     },
     /// The manifest was taken from a disk image.
     #[error(
@@ -127,10 +127,10 @@ pub enum CandidateError {
     AllMirrors(Vec<(String, CandidateError)>),
 }
 
-/// Returns what to do about an expired manifest. In a directory, which is not published to regularly, the
-/// operator has to replace it.
-fn renewal(url: &str, why: &TimeError) -> &'static str {
-    match why {
+/// Returns what to do about an expired manifest. In a directory, the operator has to replace it, because
+/// nothing publishes there regularly.
+fn renewal(url: &str, error: &TimeError) -> &'static str {
+    match error {
         TimeError::Expired { .. } if !url.contains("://") => {
             ": copy the publisher's newest manifest into this directory (if it is for the same release, no other file is needed); the installed release keeps running"
         }
@@ -139,10 +139,10 @@ fn renewal(url: &str, why: &TimeError) -> &'static str {
     }
 }
 
-fn listed(reasons: &[(String, CandidateError)]) -> String {
-    let reasons: Vec<String> =
-        reasons.iter().map(|(base, why)| format!("[{base}] {why}")).collect();
-    reasons.join("; ")
+fn listed(errors: &[(String, CandidateError)]) -> String {
+    let errors: Vec<String> =
+        errors.iter().map(|(base, error)| format!("[{base}] {error}")).collect();
+    errors.join("; ")
 }
 
 /// Downloads the manifest from the first base that has an acceptable one.
@@ -155,22 +155,22 @@ fn listed(reasons: &[(String, CandidateError)]) -> String {
 /// Fails if no base has an acceptable manifest.
 pub fn fetch(cdn: &Cdn, request: &CandidateRequest<'_>) -> Result<Candidate, CandidateError> {
     let mut cache = Cache::read(request.cache);
-    let mut reasons = Vec::new();
+    let mut errors = Vec::new();
     for base in request.bases {
         match fetch_one(cdn, base, request, &mut cache) {
             Ok(candidate) => return Ok(candidate),
-            Err(why) => {
+            Err(error) => {
                 if request.bases.len() > 1 {
-                    log::warn!("skipping {base}: {why}");
+                    log::warn!("skipping {base}: {error}");
                 }
-                reasons.push((base.clone(), why));
+                errors.push((base.clone(), error));
             }
         }
     }
     // With a single base, its error needs no list around it.
-    match reasons.len() {
-        0 | 1 => Err(reasons.pop().map_or(CandidateError::NoCdn, |(_, why)| why)),
-        _ => Err(CandidateError::AllMirrors(reasons)),
+    match errors.len() {
+        0 | 1 => Err(errors.pop().map_or(CandidateError::NoCdn, |(_, error)| error)),
+        _ => Err(CandidateError::AllMirrors(errors)),
     }
 }
 
@@ -214,12 +214,13 @@ fn accept(
     request: &CandidateRequest<'_>,
 ) -> Result<Verified<Manifest>, CandidateError> {
     let url = || url.to_owned();
-    let claims = verify(token, request.keys).map_err(|why| match why.has_valid_signature() {
-        true => CandidateError::Claims { url: url(), why },
-        false => CandidateError::Token { url: url(), why },
-    })?;
+    let claims =
+        verify(token, request.keys).map_err(|error| match error.has_valid_signature() {
+            true => CandidateError::Claims { url: url(), error },
+            false => CandidateError::Token { url: url(), error },
+        })?;
     let manifest: Verified<Manifest> =
-        claims.try_into().map_err(|why| CandidateError::Manifest { url: url(), why })?;
+        claims.try_into().map_err(|error| CandidateError::Manifest { url: url(), error })?;
     let found = manifest.release.target();
     if found != *request.target {
         let (expected, found) = (request.target.to_string(), found.to_string());
@@ -229,7 +230,7 @@ fn accept(
     if build == 0 {
         return Err(CandidateError::BuildZero { url: url() });
     }
-    manifest.check_time(request.now).map_err(|why| CandidateError::Time { url: url(), why })?;
+    manifest.check_time(request.now).map_err(|error| CandidateError::Time { url: url(), error })?;
     match request.newest {
         Some(newest) if build < newest => {
             Err(CandidateError::Older { url: url(), found: build, newest })
@@ -239,7 +240,7 @@ fn accept(
 }
 
 impl CandidateRequest<'_> {
-    /// Returns the manifest's URLs, that below the base `first` first.
+    /// Returns the manifest's URLs, beginning with the one below the base `first`.
     fn urls_from(&self, first: &str) -> Vec<String> {
         let others = self.bases.iter().map(String::as_str).filter(|base| *base != first);
         let name = self.target.manifest_name();

@@ -19,7 +19,7 @@ pub(super) fn load(files: &[PathBuf]) -> Result<RootCerts, NetworkConfigError> {
     let public = TLS_SERVER_ROOT_CERTS.iter().map(|der| Certificate::from_der(der));
     let mut certificates: Vec<Certificate<'static>> = public.collect();
     for path in files {
-        let bad = |why: String| NetworkConfigError::Authority { path: path.clone(), why };
+        let bad = |reason: String| NetworkConfigError::Authority { path: path.clone(), reason };
         let pem = read(path).map_err(|error| bad(error.to_string()))?;
         certificates.extend(certificates_of(&pem).map_err(bad)?);
     }
@@ -57,7 +57,7 @@ fn certificates_of(pem: &[u8]) -> Result<Vec<Certificate<'static>>, String> {
     let mut store = RootCertStore::empty();
     for certificate in &found {
         let der = CertificateDer::from_slice(certificate.der());
-        store.add(der).map_err(|why| format!("a certificate in it is not usable: {why}"))?;
+        store.add(der).map_err(|error| format!("a certificate in it is not usable: {error}"))?;
     }
     match found.is_empty() {
         true => Err("it has no certificate (-----BEGIN CERTIFICATE-----)".into()),

@@ -50,13 +50,13 @@ pub enum ManifestResponse {
     },
 }
 
-/// A request, as it is repeated for each redirect.
+/// A request, which is sent again for each redirect.
 #[derive(Clone, Copy, Default)]
 pub(super) struct Request<'a> {
     pub(super) url: &'a str,
     /// Sends HEAD instead of GET.
     pub(super) is_head: bool,
-    /// The first byte of `Range`, which is omitted if this is 0.
+    /// The first byte of `Range`. The header field is omitted if this is 0.
     pub(super) from: u64,
     /// The ETag of `If-Range`.
     pub(super) if_range: Option<&'a str>,
@@ -190,7 +190,8 @@ impl Cdn {
         read()
     }
 
-    /// Sends one request. Returns the response's head and body, and the proxy as an error shows it.
+    /// Sends one request. Returns the response's head and body, and the text with which errors name the
+    /// proxy.
     fn send(
         &self,
         url: &str,
@@ -225,7 +226,7 @@ impl Cdn {
                 self.routes.deadline.set(time, Timeout::Global);
                 call.call()
             }
-            // A proxy and the server behind it together get no more time than this.
+            // This time is for a proxy and the server behind it together.
             None => self.with_deadline(self.timeouts.connect + self.timeouts.stall, || call.call()),
         };
         match result {

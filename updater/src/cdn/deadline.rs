@@ -1,4 +1,4 @@
-//! A deadline for receiving data that is of use.
+//! A deadline for receiving useful data.
 //!
 //! ureq's own timeout applies to each read of a socket. ureq repeats such reads internally while it
 //! parses trailers, a chunk size, a TLS record or the head of a proxy's response. Without a deadline, a
@@ -15,7 +15,7 @@ use ureq::{Error, Timeout};
 pub(super) struct Deadline(Arc<Mutex<Option<(Instant, Timeout)>>>);
 
 impl Deadline {
-    /// Sets the deadline to `time` from now. Reads after it fail with the timeout `reason`.
+    /// Sets the deadline to `time` from now. Later reads fail with the timeout `reason`.
     pub(super) fn set(&self, time: Duration, reason: Timeout) {
         let until = Instant::now().checked_add(time);
         *self.0.lock().unwrap_or_else(PoisonError::into_inner) = until.map(|until| (until, reason));

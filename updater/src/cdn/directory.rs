@@ -8,7 +8,7 @@ use super::error::CdnError;
 
 /// Opens a file at the offset `from`. Returns the file and its length.
 pub(super) fn open(path: &str, from: u64) -> Result<(File, u64), CdnError> {
-    open_at(Path::new(path), from).map_err(|why| CdnError::File { path: path.to_owned(), why })
+    open_at(Path::new(path), from).map_err(|error| CdnError::File { path: path.to_owned(), error })
 }
 
 fn open_at(path: &Path, from: u64) -> io::Result<(File, u64)> {

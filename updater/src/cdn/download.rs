@@ -39,7 +39,7 @@ pub enum FetchError {
     /// The server has a file of another size.
     #[error(
         "the CDN announces {found} bytes for {url}, but the manifest says {expected}{}",
-        html_hint_or(*is_html, ": was it published whole?")
+        html_hint_or(*is_html, ": was the release published completely?")
     )]
     WrongLength {
         /// The URL.
@@ -60,7 +60,7 @@ pub enum FetchError {
         expected: u64,
     },
     /// The body ended early.
-    #[error("the download of {url} ended after {found} of {expected} bytes{}", html_hint_or(*is_html, why))]
+    #[error("the download of {url} ended after {found} of {expected} bytes{}", html_hint_or(*is_html, reason))]
     Truncated {
         /// The URL.
         url: String,
@@ -69,7 +69,7 @@ pub enum FetchError {
         /// The number of bytes received.
         found: u64,
         /// `: ` and the reason, or empty.
-        why: String,
+        reason: String,
         /// Whether the body is an HTML page.
         is_html: bool,
         /// Whether a retry may help.
@@ -129,7 +129,7 @@ struct Transfer<'a> {
     etag: Option<String>,
     /// Whether the server may support ranges.
     ranges: bool,
-    /// How often the sink was cleared.
+    /// How many times the sink was cleared.
     restarts: u32,
 }
 
@@ -160,8 +160,8 @@ impl Cdn {
                 mark = transfer.farthest;
                 attempts.reset(Instant::now());
             }
-            // A server without ranges that always ends a little later makes progress, but the download
-            // would start at the first byte again and again.
+            // If a server without ranges ends each response a little later than the last, every attempt
+            // makes progress, but the download starts at the first byte again and again.
             let is_restart_loop = transfer.restarts >= self.timeouts.download_retries.attempts;
             if is_restart_loop || !error.is_transient() {
                 return Err(error);
@@ -263,9 +263,9 @@ impl Cdn {
         let chunk = self.bucket().map_or(CHUNK, |bucket| bucket.chunk().min(CHUNK));
         let mut buffer = vec![0; chunk];
         let mut monitor = RateMonitor::new(self.timeouts.stall);
-        let began_at = transfer.at;
+        let start = transfer.at;
         let mut is_html = false;
-        // One more byte, to detect a body that is too long.
+        // One more byte detects a body that is too long.
         let mut body = body.take((transfer.size - transfer.at).saturating_add(1));
         loop {
             let since = Instant::now();
@@ -276,18 +276,18 @@ impl Cdn {
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
                 Err(_) if transfer.at == transfer.size => return Ok(()),
                 Err(error) => {
-                    let (why, is_transient) = describe_read_error(&error);
-                    return Err(transfer.truncated(format!(": {why}"), is_html, is_transient));
+                    let (reason, is_transient) = describe_read_error(&error);
+                    return Err(transfer.truncated(format!(": {reason}"), is_html, is_transient));
                 }
             };
             let waited = since.elapsed();
-            if transfer.at == began_at && began_at == 0 {
+            if transfer.at == start && start == 0 {
                 is_html = head.is_html(bytes);
             }
             transfer.write(bytes, sink)?;
             if transfer.at < transfer.size && monitor.is_too_slow(bytes.len(), waited) {
-                let why = ": the server is too slow".to_owned();
-                return Err(transfer.truncated(why, is_html, true));
+                let reason = ": the server is too slow".to_owned();
+                return Err(transfer.truncated(reason, is_html, true));
             }
             let pause = self.bucket().map(|mut bucket| bucket.take(bytes.len(), Instant::now()));
             std::thread::sleep(pause.unwrap_or_default());
@@ -327,12 +327,12 @@ impl Transfer<'_> {
         Ok(())
     }
 
-    fn truncated(&self, why: String, is_html: bool, is_transient: bool) -> FetchError {
+    fn truncated(&self, reason: String, is_html: bool, is_transient: bool) -> FetchError {
         FetchError::Truncated {
             url: without_query(self.url),
             expected: self.size,
             found: self.at,
-            why,
+            reason,
             is_html,
             is_transient,
         }

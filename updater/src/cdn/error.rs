@@ -16,12 +16,12 @@ pub(crate) const HTML_HINT: &str = "it looks like HTML: the login page of a netw
 #[derive(Debug, thiserror::Error)]
 pub enum NetworkConfigError {
     /// A file of certificates is not usable.
-    #[error("cannot use the certificates of \"ca\" in {}: {why}", path.display())]
+    #[error("cannot use the certificates of \"ca\" in {}: {reason}", path.display())]
     Authority {
         /// The file.
         path: PathBuf,
         /// The reason.
-        why: String,
+        reason: String,
     },
     /// A proxy is not usable. Its value is not shown, because it may contain a password.
     #[error("the proxy in {from} is not usable: expected http://[user:password@]host[:port]")]
@@ -36,7 +36,7 @@ pub enum NetworkConfigError {
 pub enum CdnError {
     /// There was no complete response head.
     #[error(
-        "cannot get {url}{via}: {why}; is the CDN up? Check the network, name resolution, the proxy and the clock"
+        "cannot get {url}{via}: {reason}; is the CDN up? Check the network, name resolution, the proxy and the clock"
     )]
     Unreachable {
         /// The URL.
@@ -44,7 +44,7 @@ pub enum CdnError {
         /// ` through the proxy …`, or empty.
         via: String,
         /// The reason.
-        why: String,
+        reason: String,
         /// Whether a retry may help.
         is_transient: bool,
     },
@@ -101,22 +101,22 @@ pub enum CdnError {
         encoding: String,
     },
     /// The body ended early.
-    #[error("{url} could not be read to its end: {why}")]
+    #[error("{url} could not be read to its end: {reason}")]
     Incomplete {
         /// The URL.
         url: String,
         /// The reason.
-        why: String,
+        reason: String,
         /// Whether a retry may help.
         is_transient: bool,
     },
     /// A file in a directory cannot be read.
-    #[error("cannot read {path}: {why}; was it copied to the CDN's directory?")]
+    #[error("cannot read {path}: {error}; was it copied to the CDN's directory?")]
     File {
         /// Its path.
         path: String,
-        /// The error of the system.
-        why: io::Error,
+        /// The error of the operating system.
+        error: io::Error,
     },
 }
 
@@ -170,7 +170,7 @@ impl CdnError {
             _ => Self::Unreachable {
                 url,
                 via,
-                why: describe(error),
+                reason: describe(error),
                 is_transient: is_transient(error),
             },
         }
@@ -178,8 +178,8 @@ impl CdnError {
 
     /// Makes an error for a body that ended early.
     pub(super) fn incomplete(url: String, error: &io::Error) -> Self {
-        let (why, is_transient) = describe_read_error(error);
-        Self::Incomplete { url, why, is_transient }
+        let (reason, is_transient) = describe_read_error(error);
+        Self::Incomplete { url, reason, is_transient }
     }
 }
 

@@ -39,7 +39,7 @@ impl Cdn {
                 result = self.download_from(url, artifact, sink);
             }
             match result {
-                Err(FetchError::Sink(why)) => return Err(FetchError::Sink(why)),
+                Err(FetchError::Sink(error)) => return Err(FetchError::Sink(error)),
                 Err(error) => {
                     if urls.len() > 1 {
                         log::warn!("{error}");

@@ -1,4 +1,4 @@
-//! The decision whether a request uses a proxy.
+//! Decides whether a request uses a proxy.
 //!
 //! The list of hosts without a proxy is evaluated here and not by ureq, whose own support has neither
 //! networks (`192.0.2.0/24`) nor ports, and is not available to `forward_proxy`.

@@ -4,9 +4,9 @@
 use std::num::NonZeroU64;
 use std::time::{Duration, Instant};
 
-/// The burst after an idle time, as the time in which it comes at the allowed rate.
+/// The size of a burst after an idle period, as the time that it takes at the allowed rate.
 const BURST: Duration = Duration::from_millis(100);
-/// The minimum rate in bytes per second. A slower server would keep a host from trying the next mirror.
+/// The minimum rate in bytes per second. Without it, a slower server would keep a host from trying the next mirror.
 const MIN_RATE: u64 = 1024;
 
 /// A token bucket. Its level is stored as the time up to which the allowed rate is used up.

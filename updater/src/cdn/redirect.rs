@@ -1,4 +1,4 @@
-//! The decision whether a redirect is followed.
+//! Decides whether a redirect is followed.
 //!
 //! The `url` crate is not used: it normalizes what is rejected here, such as backslashes, dot segments and
 //! raw control characters, so every check below would still have to examine the unparsed text.
@@ -8,8 +8,8 @@ use protocol::url::origin;
 /// The maximum number of redirects of a request.
 pub(super) const REDIRECTS_MAX: usize = 5;
 
-/// Returns whether the status is an automatic redirect. 300 is not, because it offers a choice, and 304
-/// is not a redirect at all.
+/// Returns whether the status is an automatic redirect. Status 300 is not, because it offers a choice,
+/// and status 304 is not a redirect at all.
 pub(super) fn is_redirect(status: u16) -> bool {
     matches!(status, 301 | 302 | 303 | 307 | 308)
 }
@@ -41,7 +41,7 @@ fn join(url: &str, own_origin: &str, location: &str) -> Option<String> {
     if location.starts_with('/') {
         return Some(format!("{own_origin}{location}"));
     }
-    // With a colon in its first segment it is not a relative path, but has a scheme.
+    // A colon in the first segment ends a scheme, so this is not a relative path.
     let first = location.split(['/', '?']).next().unwrap_or_default();
     if first.is_empty() || first.contains(':') {
         return None;
@@ -58,8 +58,8 @@ fn join(url: &str, own_origin: &str, location: &str) -> Option<String> {
 fn has_plain_path(url: &str, target_origin: &str) -> bool {
     let path = url[target_origin.len()..].split('?').next().unwrap_or_default();
     let decoded = path.to_ascii_lowercase().replace("%2e", ".");
-    let tricks = ["%2f", "%5c", "%00"];
-    !tricks.iter().any(|trick| decoded.contains(trick))
+    let forbidden = ["%2f", "%5c", "%00"];
+    !forbidden.iter().any(|text| decoded.contains(text))
         && !decoded.split('/').any(|segment| matches!(segment, "." | ".."))
 }
 

@@ -20,7 +20,8 @@ pub(super) struct ResponseHead {
     pub(super) status: u16,
     /// `Content-Length`, unless the body is chunked.
     pub(super) length: Option<u64>,
-    /// The body has chunked encoding, which marks its end, so that a short body is not an interrupted one.
+    /// Whether the body is chunked. Chunking marks the end of a body, which distinguishes a short body from
+    /// an interrupted one.
     pub(super) is_chunked: bool,
     pub(super) range: Option<ContentRange>,
     pub(super) etag: Option<String>,

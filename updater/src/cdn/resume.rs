@@ -1,4 +1,4 @@
-//! Whether a response continues a partial download.
+//! Decides whether a response continues a partial download.
 
 use super::response::ResponseHead;
 
@@ -16,7 +16,7 @@ pub(super) enum Resume {
 }
 
 /// Classifies a response to a request for the bytes from `from` to the end of a file of `size` bytes.
-/// `etag` is that of the earlier response, if there was one. The status must be 200, 206 or 416.
+/// `etag` is the ETag of the earlier response, if it had one. The status must be 200, 206 or 416.
 pub(super) fn classify(head: &ResponseHead, from: u64, size: u64, etag: Option<&str>) -> Resume {
     if head.status == 200 {
         return match head.length {

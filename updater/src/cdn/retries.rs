@@ -1,5 +1,5 @@
-//! When a failed request is repeated: exponential backoff with full jitter, and `Retry-After`. The
-//! functions only compute pauses; the caller sleeps.
+//! Decides when a failed request is repeated: exponential backoff with full jitter, and `Retry-After`.
+//! The functions only compute pauses; the caller sleeps.
 
 use std::time::{Duration, Instant, SystemTime};
 
@@ -9,7 +9,7 @@ use httpdate::parse_http_date;
 /// a host indefinitely.
 const RETRY_AFTER_MAX: Duration = Duration::from_secs(600);
 
-/// The limits of retries. All of them start anew when a download makes progress.
+/// The limits of retries. A download that makes progress resets all of them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Retries {
     /// The maximum number of requests.

@@ -9,13 +9,13 @@ use super::retries::Retries;
 pub struct Timeouts {
     /// The time in which a server must accept a connection.
     pub connect: Duration,
-    /// The longest time without any data. A slow download is accepted, a stalled one is not.
+    /// The longest time without any data before a download counts as stalled.
     pub stall: Duration,
-    /// The time for a whole manifest request. A manifest usually has 60 kB and at most 1 MiB, which
+    /// The time for a complete manifest request. A manifest usually has 60 kB and at most 1 MiB, which
     /// is 9 kB/s. A slower server would keep a host from trying the next mirror.
     pub manifest: Duration,
-    /// Retries of a manifest request. They are few: there may be other mirrors, and the timer starts
-    /// the next poll anyway.
+    /// Retries of a manifest request. There are few, because there may be other mirrors, and the timer
+    /// starts the next poll in any case.
     pub manifest_retries: Retries,
     /// Retries of an artifact download that make no progress.
     pub download_retries: Retries,

@@ -1,4 +1,4 @@
-//! The host as most commands see it: its configuration, how it was booted, and its ESP.
+//! The state that most commands need: the host's configuration, how it was booted, and its ESP.
 
 use anyhow::{Context as _, Result, anyhow};
 
@@ -24,8 +24,8 @@ impl Context {
         Self::with(global, access, |host, esp| load(host, esp, &global.configs))
     }
 
-    /// Does the same for a command that only reads. If the configuration is invalid, it returns the one
-    /// of the image, whose keys are enough to verify the slots, and the error.
+    /// Does the same for a command that only reads. If the configuration is invalid, returns the built-in
+    /// configuration of the image, whose keys suffice to verify the slots, together with the error.
     pub(super) fn for_inspection(global: &Global) -> Result<(Self, Option<String>)> {
         let is_invalid = |error: &ConfigError| !matches!(error, ConfigError::NotRoot { .. });
         match Self::new(global, Access::Read) {
@@ -69,7 +69,8 @@ impl Context {
         self.esp = None;
     }
 
-    /// Opens the ESP again. Its content may have changed meanwhile; the configuration is not read again.
+    /// Opens the ESP again. Its content may have changed in the meantime. Does not read the configuration
+    /// again.
     pub(super) fn reopen(&mut self, global: &Global, access: Access) -> Result<()> {
         // A file system that is mounted read-only cannot be mounted for writing as well.
         self.close();
@@ -78,12 +79,14 @@ impl Context {
     }
 }
 
-/// Runs a function that mounts in a thread of its own. Mounting moves a thread to a private mount
+/// Runs a function that mounts file systems in a separate thread. Mounting moves a thread to a private mount
 /// namespace, and the health checks and Patterns that this thread runs later need the host's namespace.
 pub(super) fn in_mount_namespace<T: Send>(mounts: impl FnOnce() -> Result<T> + Send) -> Result<T> {
     std::thread::scope(|scope| {
         let thread = scope.spawn(mounts);
-        thread.join().unwrap_or_else(|_| Err(anyhow!("reading the configuration panicked")))
+        thread
+            .join()
+            .unwrap_or_else(|_| Err(anyhow!("the thread that reads the configuration panicked")))
     })
 }
 

@@ -20,8 +20,9 @@ use crate::trial::is_on_trial;
 
 /// The time between two attempts to read the configuration. The disk may not be there yet.
 const RETRY_INTERVAL: Duration = Duration::from_secs(5);
-/// The timeout of reading the ESP. Waiting for another process or for a repair ends earlier with an error,
-/// so after this time the disk hangs, perhaps because of the driver in the new kernel.
+/// The timeout of reading the ESP. Waiting for another process or for a repair fails earlier, so a
+/// read that takes longer than this means that the disk hangs, perhaps because of the driver in the new
+/// kernel.
 const DISK_TIMEOUT: Duration = Duration::from_secs(10 * 60);
 
 /// Reboots the host if the running slot is on trial and not confirmed.
@@ -32,13 +33,13 @@ pub(super) fn fallback(global: &Global, arguments: &Fallback) -> Result<Exit> {
     let running = host.running().context("cannot read the kernel command line")?;
     let on_trial = host.on_trial().context("cannot read the kernel command line")?;
     let Some(slot) = running.filter(|_| on_trial) else {
-        return stay(global, "the running slot is not on trial");
+        return report_no_reboot(global, "the running slot is not on trial");
     };
     if arguments.at_deadline {
         wait_for_deadline(global, &host);
     }
     if is_confirmed(global, &host, slot) {
-        return stay(global, &format!("slot {slot} is confirmed"));
+        return report_no_reboot(global, &format!("slot {slot} is confirmed"));
     }
     log::error!(slot = slot.to_string().as_str();
         "slot {slot} is on trial and did not become healthy: rebooting; the boot loader tries it again, or falls back");
@@ -49,14 +50,14 @@ pub(super) fn fallback(global: &Global, arguments: &Fallback) -> Result<Exit> {
     Ok(Exit::Ok)
 }
 
-fn stay(global: &Global, why: &str) -> Result<Exit> {
-    log::info!("no reboot: {why}");
-    print_or_warn(global, &json!({"reboot": false}), || format!("no reboot: {why}"));
+fn report_no_reboot(global: &Global, reason: &str) -> Result<Exit> {
+    log::info!("no reboot: {reason}");
+    print_or_warn(global, &json!({"reboot": false}), || format!("no reboot: {reason}"));
     Ok(Exit::Ok)
 }
 
-/// Waits for the configured deadline, or for the default one if the configuration cannot be read until
-/// then. A kernel that lacks the driver of the disk, or under which the disk hangs, has to be left, too.
+/// Waits for the configured deadline, or for the default one if the configuration cannot be read before
+/// that. The fallback must work even if the new kernel has no driver for the disk or the disk hangs.
 fn wait_for_deadline(global: &Global, host: &Host) {
     let deadline = loop {
         let left = time_left(host, HealthPolicy::DEADLINE);
@@ -70,7 +71,7 @@ fn wait_for_deadline(global: &Global, host: &Host) {
             }
             Some(Err(_)) => std::thread::sleep(RETRY_INTERVAL.min(left)),
             None => {
-                log::error!("cannot read the configuration: the disk does not answer");
+                log::error!("cannot read the configuration: the disk does not respond");
                 return;
             }
         }
@@ -100,8 +101,8 @@ fn is_confirmed(global: &Global, host: &Host, running: Slot) -> bool {
     match run_with_timeout(DISK_TIMEOUT, read) {
         Some(Ok(is_confirmed)) => return is_confirmed,
         Some(Err(error)) => log::error!("{error}"),
-        None => log::error!("cannot read grubenv: the disk does not answer"),
+        None => log::error!("cannot read grubenv: the disk does not respond"),
     }
-    // Meanwhile.
+    // `confirm` may have finished in the meantime.
     is_recorded_as_confirmed(host, running)
 }

@@ -14,7 +14,7 @@ use crate::slots::survey;
 /// The timers that start an update.
 const TIMERS: [&str; 2] = ["etchaos-updater.timer", "etchaos-updater-again.timer"];
 
-/// Returns the whole status of the host.
+/// Returns the complete status of the host.
 pub(super) fn gather(global: &Global, context: &Context) -> Result<Status> {
     let esp = context.esp()?;
     let slots = survey(esp, &context.settings.keys);
@@ -28,15 +28,15 @@ pub(super) fn gather(global: &Global, context: &Context) -> Result<Status> {
     })
 }
 
-/// Returns the part of the status that does not need the ESP. `why` says why the ESP was not read.
-pub(super) fn without_esp(global: &Global, why: String) -> Result<Status> {
+/// Returns the part of the status that does not need the ESP. `reason` says why the ESP was not read.
+pub(super) fn without_esp(global: &Global, reason: String) -> Result<Status> {
     let host = Host::new(&global.host_root);
     let now = now();
     Ok(Status {
         now,
         running: host.running().context("cannot read the kernel command line")?,
         image: host.os_release("IMAGE_VERSION").context("cannot read /etc/os-release")?,
-        disk: Err(why),
+        disk: Err(reason),
         problem: None,
         policy: None,
         config: json!(null),
@@ -45,19 +45,19 @@ pub(super) fn without_esp(global: &Global, why: String) -> Result<Status> {
     })
 }
 
-/// Returns the time in Unix seconds at which the first of [`TIMERS`] elapses, or `None` if systemd does
-/// not run or does not answer.
+/// Returns the time in Unix seconds at which the first of [`TIMERS`] elapses, or `None` if systemd is
+/// not running or does not respond.
 fn next_poll() -> Option<u64> {
     let command = ["systemctl", "list-timers", "--all", "--output=json", "--no-pager"];
     let command: Vec<&str> = command.into_iter().chain(TIMERS).collect();
     let output = match systemd_stdout(&command, QUERY_TIMEOUT) {
         Ok(output) => output,
         Err(error @ ProcessError::TimedOut { .. }) => {
-            log::warn!("the time of the next poll is not known: {error}");
+            log::warn!("the time of the next poll is unknown: {error}");
             return None;
         }
         Err(error) => {
-            log::debug!("the time of the next poll is not known: {error}");
+            log::debug!("the time of the next poll is unknown: {error}");
             return None;
         }
     };

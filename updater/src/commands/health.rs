@@ -102,7 +102,7 @@ mod tests {
         let namespace = || std::fs::read_link("/proc/thread-self/ns/mnt").unwrap();
         let before = namespace();
         let error = health(&cli.global, &Arguments { wait: false }).unwrap_err();
-        // It got as far as mounting the ESP.
+        // The command has reached the mount of the ESP.
         assert!(error.to_string().contains("cannot mount"), "{error}");
         assert_eq!(namespace(), before);
     }

@@ -14,9 +14,9 @@ pub(super) fn listen(global: &Global) -> Result<Exit> {
     let settings =
         in_mount_namespace(|| Context::new(global, Access::Read).map(|context| context.settings))?;
     let Some(listen) = settings.listen else {
-        let why = "listening is off: no source with a key is configured under \"listen\"";
-        print_or_warn(global, &json!({"listening": false, "why": why}), || why.to_owned());
-        return Ok(Exit::NotNow);
+        let reason = "listening is off: no source with a key is configured under \"listen\"";
+        print_or_warn(global, &json!({"listening": false, "why": reason}), || reason.to_owned());
+        return Ok(Exit::NothingDone);
     };
     let address = listen.address;
     push_server::serve(listen, &Host::new(&global.host_root))

@@ -33,9 +33,9 @@ pub(super) fn after_error(global: &Global) {
 pub(super) fn write(settings: &Settings, status: &Status) {
     let Some(path) = &settings.metrics else { return };
     let directory = path.parent().map_or(Ok(()), create_directory);
-    if let Err(why) = directory.and_then(|()| replace(path, text(status).as_bytes())) {
+    if let Err(error) = directory.and_then(|()| replace(path, text(status).as_bytes())) {
         log::warn!(
-            "cannot write the metrics to {}: {why}; the systemd units of the updater may only write below /run",
+            "cannot write the metrics to {}: {error}; the systemd units of the updater may only write below /run",
             path.display()
         );
     }

@@ -25,6 +25,6 @@ fn write_line(to: &mut impl Write, line: &str) -> io::Result<()> {
     match writeln!(to, "{line}").and_then(|()| to.flush()) {
         // A reader such as `head -1` may close the pipe early.
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
-        written => written,
+        result => result,
     }
 }

@@ -23,10 +23,10 @@ use crate::reboot::{self, Decision};
 use crate::record::{self, Waiting};
 use crate::update::{Request, Update, describe, release_awaiting_reboot};
 
-/// One writer at a time: an update does not wait for another one.
+/// An update does not wait for another writer.
 const WRITE: Access = Access::Write { wait: Duration::ZERO };
 
-/// Reports what an update would do.
+/// Reports the next step of an update.
 pub(super) fn check(global: &Global) -> Result<Exit> {
     let allow = Permissions::default();
     let mut context = Context::new(global, Access::Read)?;
@@ -35,12 +35,12 @@ pub(super) fn check(global: &Global) -> Result<Exit> {
     let update = Update::decide(request(&context, &poll, allow)?);
     record_poll(global, &update, &poll);
     metrics_file::refresh(global, &context);
-    update.refuse_downgrade()?;
+    update.reject_downgrade()?;
     print(global, &report::json(&update), || report::text(&update))?;
     Ok(match update.step {
         Step::UpToDate => Exit::Ok,
-        Step::Unconfirmed { .. } | Step::FailedBefore => Exit::NotNow,
-        _ => Exit::Available,
+        Step::Unconfirmed { .. } | Step::FailedBefore => Exit::NothingDone,
+        _ => Exit::ActionOutstanding,
     })
 }
 
@@ -54,7 +54,7 @@ pub(super) fn update(global: &Global, arguments: &Arguments) -> Result<Exit> {
     let poll = match PollResult::fetch(global, &mut context, allow) {
         Ok(poll) => poll,
         Err(error) => {
-            // A release that is already installed does not wait for the CDN.
+            // Booting an installed release does not depend on the CDN.
             if !arguments.dry_run {
                 reboot_if_pending(global, arguments, &mut context)
                     .unwrap_or_else(|error| log::error!("{error:#}"));
@@ -66,10 +66,10 @@ pub(super) fn update(global: &Global, arguments: &Arguments) -> Result<Exit> {
     if arguments.dry_run {
         return dry_run(global, &Update::decide(request(&context, &poll, allow)?));
     }
-    // Whatever is written must be decided under the write lock, because another updater may have changed
-    // the disk before. Hashing both slots takes seconds, so a preview without hashing, which nothing is
-    // written by, says whether to take the lock first. Only if hashing finds damage that the preview
-    // could not see are the slots hashed again under the lock.
+    // A decision that leads to a write must be made under the write lock, because another updater may
+    // change the disk until then. Hashing both slots takes seconds, so a preview without hashing decides
+    // whether to take the lock first. The slots are hashed again under the lock only if hashing finds
+    // damage that the preview could not see.
     let preview = Update::preview(request(&context, &poll, allow)?);
     let is_locked = preview.writes();
     if is_locked {
@@ -78,13 +78,13 @@ pub(super) fn update(global: &Global, arguments: &Arguments) -> Result<Exit> {
     }
     let mut update = Update::decide(request(&context, &poll, allow)?);
     record_poll(global, &update, &poll);
-    update.refuse_downgrade()?;
+    update.reject_downgrade()?;
     if update.writes() && !is_locked {
         context.reopen(global, WRITE)?;
         update = Update::decide(request(&context, &poll, allow)?);
     }
     report::log(&update);
-    // Until here nothing was written, and a signal may end the process at any moment.
+    // Nothing has been written so far, so a signal could end the process at any moment.
     interrupt::catch().context("cannot catch signals")?;
     let progress = Progress::for_update(global.json, &Host::new(&global.host_root));
     let wants_reboot = update.carry_out(&progress)?;
@@ -93,10 +93,10 @@ pub(super) fn update(global: &Global, arguments: &Arguments) -> Result<Exit> {
     let next_boot = update.next_boot().clone();
     let json = result(&update, decision == Some(Decision::Now));
     metrics_file::refresh(global, &context);
-    let why_not = schedule_reboot(global, decision.as_ref())?;
+    let reason_to_wait = schedule_reboot(global, decision.as_ref())?;
     // A write error on standard output must not prevent the reboot.
-    print_or_warn(global, &json, || match &why_not {
-        Some(why) => format!("{done}\n{why}"),
+    print_or_warn(global, &json, || match &reason_to_wait {
+        Some(reason) => format!("{done}\n{reason}"),
         None => done,
     });
     reboot_now(&mut context, decision.as_ref(), &next_boot)?;
@@ -105,7 +105,7 @@ pub(super) fn update(global: &Global, arguments: &Arguments) -> Result<Exit> {
 
 /// Reports what [`update`] would do. Returns its exit code.
 fn dry_run(global: &Global, update: &Update<'_>) -> Result<Exit> {
-    update.refuse_downgrade()?;
+    update.reject_downgrade()?;
     update.check_space()?;
     let mut json = result(update, false);
     json["dryRun"] = json!(true);
@@ -122,7 +122,7 @@ fn result(update: &Update<'_>, reboot: bool) -> Value {
 
 fn exit(step: &Step) -> Exit {
     match step {
-        Step::Unconfirmed { .. } | Step::FailedBefore => Exit::NotNow,
+        Step::Unconfirmed { .. } | Step::FailedBefore => Exit::NothingDone,
         _ => Exit::Ok,
     }
 }
@@ -159,20 +159,20 @@ fn record_poll(global: &Global, update: &Update<'_>, poll: &PollResult) {
     record::write(&Host::new(&global.host_root), &record);
 }
 
-/// Records for `status` why the reboot waits, or that it does not.
+/// Records for `status` why the reboot has to wait, or removes that record.
 fn record_waiting(global: &Global, decision: Option<&Decision>) {
     let host = Host::new(&global.host_root);
-    let (why, next) = match decision {
+    let (reason, next) = match decision {
         None | Some(Decision::Now) => return record::remove::<Waiting>(&host),
-        Some(Decision::Never { why }) => (why.clone(), None),
-        Some(Decision::Later { why, retry }) => (why.clone(), Some(retry.at)),
+        Some(Decision::Never { reason }) => (reason.clone(), None),
+        Some(Decision::Later { reason, retry }) => (reason.clone(), Some(retry.at)),
     };
-    record::write(&host, &Waiting { time: now(), why, next });
+    record::write(&host, &Waiting { time: now(), reason, next });
 }
 
 /// Decides when to reboot into the slot on trial.
 fn decide_reboot(context: &Context, arguments: &Arguments) -> Result<Decision> {
-    let never = |why: &str| Ok(Decision::Never { why: why.to_owned() });
+    let never = |reason: &str| Ok(Decision::Never { reason: reason.to_owned() });
     if context.booted.slot.is_none() {
         return never("this system was not booted from this ESP, so it is not rebooted");
     }
@@ -189,14 +189,14 @@ fn schedule_reboot(global: &Global, decision: Option<&Decision>) -> Result<Optio
     record_waiting(global, decision);
     Ok(match decision {
         None | Some(Decision::Now) => None,
-        Some(Decision::Never { why }) => {
-            Some(format!("the host has to be rebooted by hand: {why}"))
+        Some(Decision::Never { reason }) => {
+            Some(format!("the host has to be rebooted by hand: {reason}"))
         }
-        Some(Decision::Later { why, retry }) => {
+        Some(Decision::Later { reason, retry }) => {
             reboot::schedule(*retry)
                 .context("the release is installed, but its reboot could not be scheduled")?;
             let again = date::format_utc(retry.at);
-            Some(format!("the reboot has to wait: {why}; the next attempt is at {again}"))
+            Some(format!("the reboot has to wait: {reason}; the next attempt is at {again}"))
         }
     })
 }
@@ -207,8 +207,8 @@ fn reboot_if_pending(global: &Global, arguments: &Arguments, context: &mut Conte
     let release = release_awaiting_reboot(context.esp()?, context.booted, &context.settings.keys);
     let Some(release) = release else { return Ok(()) };
     let decision = decide_reboot(context, arguments)?;
-    if let Some(why) = schedule_reboot(global, Some(&decision))? {
-        log::info!("{} is installed; {why}", describe(&release));
+    if let Some(reason) = schedule_reboot(global, Some(&decision))? {
+        log::info!("{} is installed; {reason}", describe(&release));
     }
     reboot_now(context, Some(&decision), &release)
 }
@@ -221,5 +221,5 @@ fn reboot_now(context: &mut Context, decision: Option<&Decision>, release: &Rele
     }
     log::info!(version = release.version.as_str(); "rebooting into {} as configured", describe(release));
     reboot::reboot(&context.settings.reboot)
-        .context("everything is written, and the reboot failed: reboot by hand")
+        .context("the update is recorded, but the reboot failed: reboot by hand")
 }

@@ -1,4 +1,4 @@
-//! Asks the CDN for the newest release.
+//! Polls the CDN for the newest release.
 
 use anyhow::{Context as _, Result, bail};
 use protocol::claims::effective_time;
@@ -24,8 +24,8 @@ pub(super) struct PollResult {
 }
 
 impl PollResult {
-    /// Fetches and verifies the manifest. The ESP is closed meanwhile, because a slow server must not keep
-    /// other processes from writing.
+    /// Fetches and verifies the manifest. Closes the ESP first, because a slow server must not keep other
+    /// processes from writing.
     pub(super) fn fetch(
         global: &Global,
         context: &mut Context,
@@ -34,12 +34,12 @@ impl PollResult {
         let target = target(context)?;
         let newest = newest(context, &target)?.filter(|_| !allow.downgrade);
         context.close();
-        let times = Timeouts::default().with_max_pause(global.longest_pause());
+        let timeouts = Timeouts::default().with_max_pause(global.longest_pause());
         let settings = &context.settings;
-        let cdn = Cdn::new(&settings.network, &settings.allowed_origins, times)?;
+        let cdn = Cdn::new(&settings.network, &settings.allowed_origins, timeouts)?;
         let host = Host::new(&global.host_root);
         let cache = host.path(MANIFESTS);
-        let wanted = CandidateRequest {
+        let request = CandidateRequest {
             bases: &settings.cdn,
             target: &target,
             keys: &settings.keys,
@@ -47,7 +47,7 @@ impl PollResult {
             newest,
             cache: Some(&cache),
         };
-        let candidate = fetch(&cdn, &wanted)?;
+        let candidate = fetch(&cdn, &request)?;
         Ok(Self { cdn, candidate })
     }
 }
@@ -70,9 +70,9 @@ fn target(context: &Context) -> Result<Target> {
     Ok(Target { variant, arch })
 }
 
-/// Returns the newest build of this target that was ever offered.
+/// Returns the newest build of this target that a CDN has ever offered.
 fn newest(context: &Context, target: &Target) -> Result<Option<u64>> {
-    // The good slot is not used here.
+    // The slot is only the good slot of a default state, which has no newest build.
     let state = GrubenvFile::read(context.esp()?, Slot::A).state;
     Ok(state.newest.filter(|newest| newest.target == *target).map(|newest| newest.build))
 }

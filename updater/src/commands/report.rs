@@ -1,4 +1,4 @@
-//! How `check` and `update` report an update.
+//! The reports of `check` and `update`.
 
 use protocol::Release;
 use protocol::compare::differences;
@@ -34,7 +34,7 @@ pub(super) fn json(update: &Update<'_>) -> Value {
     })
 }
 
-/// Returns a sentence that says what has to be done.
+/// Describes the next step in a sentence.
 pub(super) fn text(update: &Update<'_>) -> String {
     let new = describe(update.candidate());
     match update.step {
@@ -49,7 +49,7 @@ pub(super) fn text(update: &Update<'_>) -> String {
             )
         }
         Step::Unconfirmed { running, good } => format!(
-            "slot {running} runs and is not confirmed yet: nothing is installed until then, because slot {good} is the fallback"
+            "the running slot {running} is not confirmed yet: nothing is installed until it is confirmed, because slot {good} is the fallback"
         ),
         Step::FailedBefore => format!(
             "{new} failed its trial or was rolled back: waiting for a newer release; \"update --retry-failed\" tries it again"
@@ -59,14 +59,19 @@ pub(super) fn text(update: &Update<'_>) -> String {
             release_in(update, slot)
         ),
         Step::Withdraw(slot) => {
-            format!("the CDN went back to {new}: the trial of slot {slot} has to be cancelled")
+            format!(
+                "the CDN withdrew the release in slot {slot} and offers {new}: the trial has to be cancelled"
+            )
         }
-        Step::Downgrade => format!("{new} is older than what runs"),
+        Step::Downgrade => format!("{new} is older than the running release"),
         Step::Install(slot) => {
             format!("{new} has to be installed in slot {slot}{}", changes(update))
         }
         Step::Activate(slot) => {
-            format!("{} is complete in slot {slot} and has to be tried", release_in(update, slot))
+            format!(
+                "{} is complete in slot {slot} and has to be put on trial",
+                release_in(update, slot)
+            )
         }
         Step::Repair(slot) => {
             format!("slot {slot} is damaged or incomplete and has to be repaired with {new}")
@@ -74,7 +79,7 @@ pub(super) fn text(update: &Update<'_>) -> String {
     }
 }
 
-/// Returns a sentence that says what was done.
+/// Describes the completed step in a sentence.
 pub(super) fn done(update: &Update<'_>) -> String {
     let new = describe(update.candidate());
     match update.step {
@@ -86,7 +91,9 @@ pub(super) fn done(update: &Update<'_>) -> String {
             format!("slot {slot} was damaged or incomplete and was repaired with {new}")
         }
         Step::Withdraw(slot) => {
-            format!("the CDN went back to {new}: the trial of slot {slot} was cancelled")
+            format!(
+                "the CDN withdrew the release in slot {slot} and offers {new}: the trial was cancelled"
+            )
         }
         _ => text(update),
     }

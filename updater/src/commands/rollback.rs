@@ -31,22 +31,23 @@ pub(super) fn rollback(global: &Global, arguments: &cli::Rollback) -> Result<Exi
         grubenv.show_version(slot, &release.version);
     }
     grubenv.write(esp, state)?;
-    let reboots = slot.is_some() && !arguments.no_reboot;
+    let will_reboot = slot.is_some() && !arguments.no_reboot;
     let text = match slot {
-        None => "the trial that the next boot would have started is cancelled".to_owned(),
+        None => "the trial of the other slot is cancelled before its first boot".to_owned(),
         Some(slot) => {
             let release = slots.get(slot).release();
             let version = release.map_or("the release", |release| &release.version);
-            let when = if reboots { "rebooting into it" } else { "reboot to finish the rollback" };
+            let when =
+                if will_reboot { "rebooting into it" } else { "reboot to finish the rollback" };
             format!("rolled back to {version} in slot {slot}: {when}")
         }
     };
     log::warn!("{text}");
     metrics_file::refresh(global, &context);
-    print_or_warn(global, &json!({"slot": slot, "reboot": reboots}), || text);
+    print_or_warn(global, &json!({"slot": slot, "reboot": will_reboot}), || text);
     // The ESP is unmounted here, so that the reboot cannot leave it dirty.
     drop(context);
-    if reboots {
+    if will_reboot {
         reboot::reboot(&Reboot::Now).context(
             "the rollback is recorded, but the host could not be rebooted: reboot by hand",
         )?;

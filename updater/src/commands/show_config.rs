@@ -1,4 +1,4 @@
-//! `config`: shows the configuration.
+//! The command `config`.
 
 use anyhow::Result;
 

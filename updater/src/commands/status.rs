@@ -14,11 +14,11 @@ use crate::host_status::Status;
 
 pub(super) fn status(global: &Global) -> Result<Exit> {
     let (status, exit) = match Context::for_inspection(global) {
-        Ok((context, Some(why))) => {
-            log::error!("{why}");
+        Ok((context, Some(problem))) => {
+            log::error!("{problem}");
             let status = gather(global, &context)?;
             (
-                Status { policy: None, config: json!(null), problem: Some(why), ..status },
+                Status { policy: None, config: json!(null), problem: Some(problem), ..status },
                 Exit::Error,
             )
         }

@@ -17,43 +17,43 @@ use crate::slot_content::{Content, Slots};
 use crate::slots::inspect_with;
 
 pub(super) fn verify(global: &Global) -> Result<Exit> {
-    let (context, config) = Context::for_inspection(global)?;
+    let (context, config_problem) = Context::for_inspection(global)?;
     let progress = Progress::for_terminal(global.json);
     let slots = inspect_with(context.esp()?, &context.settings.keys, &progress);
     drop(progress);
     let grubenv = context.grubenv()?;
     let needed = [Some(grubenv.state.good), context.booted.slot];
     let mut problems = problems(&slots, grubenv.problem.as_deref(), &needed);
-    let text = text(&slots, &problems, config.as_deref());
-    if let Some(why) = &config {
-        log::error!("{why}");
-        problems.push(why.clone());
+    let text = text(&slots, &problems, config_problem.as_deref());
+    if let Some(problem) = &config_problem {
+        log::error!("{problem}");
+        problems.push(problem.clone());
     } else {
         record_result(global, &context, &slots);
     }
-    let is_whole = problems.is_empty();
+    let is_ok = problems.is_empty();
     let json = json!({
-        "whole": is_whole,
+        "whole": is_ok,
         "slots": {"a": slot(&slots.a), "b": slot(&slots.b)},
         "problems": problems,
     });
     print(global, &json, || text)?;
-    Ok(if is_whole { Exit::Ok } else { Exit::Error })
+    Ok(if is_ok { Exit::Ok } else { Exit::Error })
 }
 
 /// Records the result for `status` and the metrics.
 fn record_result(global: &Global, context: &Context, slots: &Slots) {
-    let whole = |slot| match slots.get(slot) {
+    let is_complete = |slot| match slots.get(slot) {
         Content::Empty | Content::Partial { .. } => None,
         Content::Complete(_) => Some(true),
         Content::Damaged { .. } => Some(false),
     };
-    let (a, b) = (whole(Slot::A), whole(Slot::B));
+    let (a, b) = (is_complete(Slot::A), is_complete(Slot::B));
     record::write(&Host::new(&global.host_root), &Checked { time: now(), a, b });
     metrics_file::refresh(global, context);
 }
 
-/// Returns what is wrong, one line per problem. An empty slot is a problem only if the host needs it.
+/// Returns the problems, one line for each. An empty slot is a problem only if the host needs it.
 fn problems(slots: &Slots, grubenv: Option<&str>, needed: &[Option<Slot>]) -> Vec<String> {
     let of_slot = |slot: Slot| match slots.get(slot) {
         Content::Damaged { problem, .. } => Some(format!("slot {slot} is damaged: {problem}")),
@@ -65,24 +65,24 @@ fn problems(slots: &Slots, grubenv: Option<&str>, needed: &[Option<Slot>]) -> Ve
     Slot::ALL.into_iter().filter_map(of_slot).chain(grubenv.map(str::to_owned)).collect()
 }
 
-fn text(slots: &Slots, problems: &[String], config: Option<&str>) -> String {
+fn text(slots: &Slots, problems: &[String], config_problem: Option<&str>) -> String {
     let line = |slot: Slot| {
         let content = slots.get(slot);
         let state = match content {
             Content::Empty => "empty",
-            Content::Complete(_) => "whole",
+            Content::Complete(_) => "complete",
             Content::Partial { .. } => "partial",
             Content::Damaged { .. } => "damaged",
         };
         let release = content.release();
         let release = release.map(|r| format!("  {}  build {}", r.version, r.build));
-        format!("slot {slot}  {state:7}{}", release.unwrap_or_default()).trim_end().to_owned()
+        format!("slot {slot}  {state:8}{}", release.unwrap_or_default()).trim_end().to_owned()
     };
     let mut lines: Vec<String> = Slot::ALL.into_iter().map(line).collect();
     lines.extend_from_slice(problems);
     if !problems.is_empty() {
-        lines.push("\"etchaos-updater update\" repairs what is damaged".to_owned());
+        lines.push("run \"etchaos-updater update\" to repair the damage".to_owned());
     }
-    lines.extend(config.map(str::to_owned));
+    lines.extend(config_problem.map(str::to_owned));
     lines.join("\n")
 }

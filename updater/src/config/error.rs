@@ -6,38 +6,38 @@ use super::source::Source;
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
     /// A source exists and cannot be read.
-    #[error("cannot read the configuration from {from}: {why}")]
+    #[error("cannot read the configuration from {from}: {error}")]
     Read {
         /// The source.
         from: Source,
         /// The error of the operating system.
-        why: std::io::Error,
+        error: std::io::Error,
     },
     /// The text of a source cannot be parsed.
-    #[error("the configuration from {from} is not usable: {why}")]
+    #[error("the configuration from {from} is not usable: {reason}")]
     Format {
         /// The source.
         from: Source,
         /// The problem.
-        why: String,
+        reason: String,
     },
     /// A source is on a volume, and only root may mount it.
-    #[error("cannot read the configuration from {from}: {why}")]
+    #[error("cannot read the configuration from {from}: {error}")]
     NotRoot {
         /// The source.
         from: Source,
         /// The error of the mount.
-        why: String,
+        error: String,
     },
     /// A value is invalid.
-    #[error("\"{key}\" from {from} is not usable: {why}")]
+    #[error("\"{key}\" from {from} is not usable: {reason}")]
     Value {
         /// The key, with dots between levels.
         key: String,
         /// The source.
         from: Source,
         /// The problem, and what was expected.
-        why: String,
+        reason: String,
     },
 }
 
@@ -47,7 +47,7 @@ impl ConfigError {
         match self {
             Self::Format { .. } | Self::Value { .. } => true,
             // Other read errors may come from a disk, a mount or a shortage of memory, and may pass.
-            Self::Read { why, .. } => why.kind() == std::io::ErrorKind::FileTooLarge,
+            Self::Read { error, .. } => error.kind() == std::io::ErrorKind::FileTooLarge,
             Self::NotRoot { .. } => false,
         }
     }

@@ -59,9 +59,9 @@ pub(crate) fn load(
     for path in files {
         let source = Source::File(path.clone());
         if !add_file(&mut merged, source.clone(), path)? {
-            let why = "there is no such file: create it, or omit --config";
-            let why = io::Error::new(io::ErrorKind::NotFound, why);
-            return Err(ConfigError::Read { from: source, why });
+            let reason = "there is no such file: create it, or omit --config";
+            let error = io::Error::new(io::ErrorKind::NotFound, reason);
+            return Err(ConfigError::Read { from: source, error });
         }
     }
     Ok(merged)
@@ -93,7 +93,7 @@ fn defaults() -> Fragment {
 fn add_os_release(merged: &mut Merged, host: &Host) -> Result<(), ConfigError> {
     let from = Source::OsRelease;
     let variant = host.os_release("VARIANT_ID");
-    let variant = variant.map_err(|why| ConfigError::Read { from: from.clone(), why })?;
+    let variant = variant.map_err(|error| ConfigError::Read { from: from.clone(), error })?;
     merged.add(&from, Fragment { variant, ..Fragment::default() });
     Ok(())
 }
@@ -108,13 +108,13 @@ fn add_file(merged: &mut Merged, from: Source, path: &Path) -> Result<bool, Conf
 /// directory".
 fn explain_not_a_directory(error: ConfigError) -> ConfigError {
     match error {
-        ConfigError::Read { from, why } if why.kind() == io::ErrorKind::NotADirectory => {
-            let why = format!(
+        ConfigError::Read { from, error } if error.kind() == io::ErrorKind::NotADirectory => {
+            let reason = format!(
                 "{} on the ESP is a file, expected a directory: remove the file",
                 parent(esp::CONFIG)
             );
-            let why = io::Error::new(io::ErrorKind::NotADirectory, why);
-            ConfigError::Read { from, why }
+            let error = io::Error::new(io::ErrorKind::NotADirectory, reason);
+            ConfigError::Read { from, error }
         }
         error => error,
     }
@@ -131,7 +131,8 @@ fn add_image_keys(merged: &mut Merged, host: &Host) -> Result<(), ConfigError> {
 }
 
 fn add_cmdline(merged: &mut Merged, host: &Host) -> Result<(), ConfigError> {
-    let cmdline = host.cmdline().map_err(|why| ConfigError::Read { from: Source::Cmdline, why })?;
+    let cmdline =
+        host.cmdline().map_err(|error| ConfigError::Read { from: Source::Cmdline, error })?;
     match esp::argument(&cmdline, esp::ARG_CONFIG) {
         Some(text) => add(merged, Source::Cmdline, Fragment::from_json_or_base64(text)),
         None => Ok(()),
@@ -142,11 +143,11 @@ fn add_smbios(merged: &mut Merged, host: &Host) -> Result<(), ConfigError> {
     let table = match read_limited(&host.path(DMI), DMI_MAX) {
         Ok(table) => table.unwrap_or_default(),
         // Only root can read the table. Other users still see the other sources.
-        Err(why) if why.kind() == io::ErrorKind::PermissionDenied => {
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
             log::warn!("ignoring SMBIOS strings: reading {DMI} needs root");
             return Ok(());
         }
-        Err(why) => return Err(ConfigError::Read { from: Source::Smbios(1), why }),
+        Err(error) => return Err(ConfigError::Read { from: Source::Smbios(1), error }),
     };
     let strings = oem_strings(&table);
     let ours = strings.iter().filter_map(|text| text.strip_prefix(SMBIOS_PREFIX));
@@ -168,9 +169,9 @@ fn add_cidata(merged: &mut Merged, host: &Host) -> Result<(), ConfigError> {
     let Some(text) = text else { return Ok(()) };
     match user_data(&text) {
         UserData::Config(json) => add(merged, from, Fragment::from_json(json)),
-        UserData::Foreign(why) => {
+        UserData::Foreign(reason) => {
             log::info!(
-                "ignoring {from}: {why}; a configuration is a JSON object, optionally after a first line #etchaos"
+                "ignoring {from}: {reason}; a configuration is a JSON object, optionally after a first line #etchaos"
             );
             Ok(())
         }
@@ -178,10 +179,10 @@ fn add_cidata(merged: &mut Merged, host: &Host) -> Result<(), ConfigError> {
 }
 
 fn mount_error(from: Source, error: &EspError) -> ConfigError {
-    let why = error.to_string();
+    let text = error.to_string();
     match error {
-        EspError::NotRoot(_) => ConfigError::NotRoot { from, why },
-        _ => ConfigError::Read { from, why: io::Error::other(why) },
+        EspError::NotRoot(_) => ConfigError::NotRoot { from, error: text },
+        _ => ConfigError::Read { from, error: io::Error::other(text) },
     }
 }
 
@@ -215,7 +216,7 @@ fn user_data(text: &[u8]) -> UserData<'_> {
 }
 
 fn read(from: &Source, path: &Path, max: u64) -> Result<Option<Vec<u8>>, ConfigError> {
-    read_limited(path, max).map_err(|why| ConfigError::Read { from: from.clone(), why })
+    read_limited(path, max).map_err(|error| ConfigError::Read { from: from.clone(), error })
 }
 
 fn add(
@@ -223,7 +224,7 @@ fn add(
     from: Source,
     fragment: Result<Fragment, String>,
 ) -> Result<(), ConfigError> {
-    let fragment = fragment.map_err(|why| ConfigError::Format { from: from.clone(), why })?;
+    let fragment = fragment.map_err(|reason| ConfigError::Format { from: from.clone(), reason })?;
     merged.add(&from, fragment);
     Ok(())
 }

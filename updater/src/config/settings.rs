@@ -78,9 +78,9 @@ impl TryFrom<&Merged> for Settings {
 fn cdn(merged: &Merged) -> Result<Vec<String>, ConfigError> {
     let Some(cdn) = &merged.cdn else { return Ok(Vec::new()) };
     // The message omits the value, which may be invalid because it contains a password.
-    let why = "expected https://host[:port]/path or http://host[:port]/path, the port from 1 to 65535, without credentials, query or fragment; or an absolute directory; or a list of these";
+    let reason = "expected https://host[:port]/path or http://host[:port]/path, the port from 1 to 65535, without credentials, query or fragment; or an absolute directory; or a list of these";
     validate_each(&cdn.value.0, |text| {
-        base_url(text).ok_or_else(|| invalid("cdn", &cdn.source, why))
+        base_url(text).ok_or_else(|| invalid("cdn", &cdn.source, reason))
     })
 }
 
@@ -98,13 +98,13 @@ fn base_url(text: &str) -> Option<String> {
 
 fn variant(variant: &Sourced<String>) -> Result<Variant, ConfigError> {
     // The message omits this value too: it may be a misplaced secret.
-    let why = "expected 1 to 16 lower-case letters and digits, such as \"deb\"";
-    variant.value.parse().map_err(|_| invalid("variant", &variant.source, why))
+    let reason = "expected 1 to 16 lower-case letters and digits, such as \"deb\"";
+    variant.value.parse().map_err(|_| invalid("variant", &variant.source, reason))
 }
 
 fn allowed_origins(merged: &Merged) -> Result<Vec<String>, ConfigError> {
     let Some(origins) = &merged.allowed_origins else { return Ok(Vec::new()) };
-    let why = "expected https://host[:port], the port from 1 to 65535, with nothing after it";
+    let reason = "expected https://host[:port], the port from 1 to 65535, with nothing after it";
     // Without this rule, an https CDN could redirect its hosts to plain http.
     let http = "expected https://host[:port]: http is not accepted here; serve these files by https, or set \"cdn\" to the http address that serves them";
     validate_each(&origins.value, |text| {
@@ -112,33 +112,34 @@ fn allowed_origins(merged: &Merged) -> Result<Vec<String>, ConfigError> {
         if is_origin && text.starts_with("https://") {
             return Ok(text.to_owned());
         }
-        let why = if is_origin { http } else { why };
-        Err(invalid("allowedOrigins", &origins.source, why))
+        let reason = if is_origin { http } else { reason };
+        Err(invalid("allowedOrigins", &origins.source, reason))
     })
 }
 
 fn network(merged: &Merged) -> Result<Network, ConfigError> {
     let mut network = Network::default();
     if let Some(Sourced { value: proxy, source }) = &merged.proxy {
-        let why = "expected http://[user:password@]host:port, the port from 1 to 65535, with /, @, : and # in user and password percent-encoded";
-        network.proxy = Some(proxy_url(proxy).ok_or_else(|| invalid("proxy", source, why))?);
+        let reason = "expected http://[user:password@]host:port, the port from 1 to 65535, with /, @, : and # in user and password percent-encoded";
+        network.proxy = Some(proxy_url(proxy).ok_or_else(|| invalid("proxy", source, reason))?);
     }
     if let Some(Sourced { value: hosts, source }) = &merged.no_proxy {
-        let why = "expected a list of host names, .suffixes, or *";
+        let reason = "expected a list of host names, .suffixes, or *";
         let host = |host: &str| is_host_pattern(host).then(|| host.to_owned());
-        network.no_proxy =
-            validate_each(hosts, |text| host(text).ok_or_else(|| invalid("noProxy", source, why)))?;
+        network.no_proxy = validate_each(hosts, |text| {
+            host(text).ok_or_else(|| invalid("noProxy", source, reason))
+        })?;
     }
     if let Some(Sourced { value: files, source }) = &merged.ca {
-        let why = "expected a list of absolute paths of PEM files";
+        let reason = "expected a list of absolute paths of PEM files";
         network.authorities = validate_each(files, |text| {
-            absolute_path(text).ok_or_else(|| invalid("ca", source, why))
+            absolute_path(text).ok_or_else(|| invalid("ca", source, reason))
         })?;
     }
     if let Some(Sourced { value: rate, source }) = &merged.rate_limit {
-        let why = "expected bytes per second, at least 1K: a number, or one with K, M or G, such as \"2M\"";
+        let reason = "expected bytes per second, at least 1K: a number, or one with K, M or G, such as \"2M\"";
         let limit = rate.bytes().filter(|limit| limit.get() >= RATE_MIN);
-        network.rate_limit = Some(limit.ok_or_else(|| invalid("rateLimit", source, why))?);
+        network.rate_limit = Some(limit.ok_or_else(|| invalid("rateLimit", source, reason))?);
     }
     Ok(network)
 }
@@ -171,27 +172,27 @@ fn absolute_path(path: &str) -> Option<PathBuf> {
 fn health(merged: &Merged) -> Result<HealthPolicy, ConfigError> {
     let mut health = HealthPolicy::default();
     if let Some(Sourced { value: units, source }) = &merged.health_units {
-        let why = "expected a list of units with their type, such as \"docker.service\"";
+        let reason = "expected a list of units with their type, such as \"docker.service\"";
         let unit = |name: &str| is_unit(name).then(|| name.to_owned());
         health.units = validate_each(units, |text| {
-            unit(text).ok_or_else(|| invalid("health.units", source, why))
+            unit(text).ok_or_else(|| invalid("health.units", source, reason))
         })?;
     }
     if let Some(Sourced { value: checks, source }) = &merged.health_checks {
-        let why = "expected a list of shell commands of at most 4096 bytes";
+        let reason = "expected a list of shell commands of at most 4096 bytes";
         let is_valid = |check: &str| {
             !check.trim().is_empty() && check.len() <= CHECK_MAX && !check.contains('\0')
         };
         let check = |check: &str| is_valid(check).then(|| check.to_owned());
         health.checks = validate_each(checks, |text| {
-            check(text).ok_or_else(|| invalid("health.checks", source, why))
+            check(text).ok_or_else(|| invalid("health.checks", source, reason))
         })?;
     }
     if let Some(Sourced { value: deadline, source }) = &merged.health_deadline {
-        let why = "expected a duration from 1min to 24h, such as \"15min\", or seconds";
+        let reason = "expected a duration from 1min to 24h, such as \"15min\", or seconds";
         let duration =
             deadline.duration().filter(|duration| HealthPolicy::DEADLINES.contains(duration));
-        health.deadline = duration.ok_or_else(|| invalid("health.deadline", source, why))?;
+        health.deadline = duration.ok_or_else(|| invalid("health.deadline", source, reason))?;
     }
     Ok(health)
 }
@@ -232,21 +233,21 @@ fn reboot(merged: &Merged) -> Result<Reboot, ConfigError> {
         RebootFragment::Idle => Reboot::Idle,
         RebootFragment::Never => Reboot::Never,
         RebootFragment::Window(window) => {
-            Reboot::Window(Window::new(window).map_err(|why| invalid("reboot", source, why))?)
+            Reboot::Window(Window::new(window).map_err(|reason| invalid("reboot", source, reason))?)
         }
     })
 }
 
 fn metrics(merged: &Merged) -> Result<Option<PathBuf>, ConfigError> {
     let Some(Sourced { value: path, source }) = &merged.metrics else { return Ok(None) };
-    let why = "expected the absolute path of a file that ends with .prom, in the directory of node-exporter's textfile collector";
+    let reason = "expected the absolute path of a file that ends with .prom, in the directory of node-exporter's textfile collector";
     // `is_file_name` also rejects hidden files, which the collector ignores.
     let is_valid = |path: &&PathBuf| {
         let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
         name.ends_with(".prom") && is_file_name(name)
     };
     let path = absolute_path(path).filter(|path| is_valid(&path));
-    path.map(Some).ok_or_else(|| invalid("metrics", source, why))
+    path.map(Some).ok_or_else(|| invalid("metrics", source, reason))
 }
 
 fn validate_each<T>(
@@ -261,8 +262,8 @@ fn listen(merged: &Merged) -> Result<Option<Listen>, ConfigError> {
     for (name, source) in &merged.push_sources {
         let key = format!("listen.sources.{}", shorten(name));
         if !is_file_name(name) {
-            let why = "a source's name is part of a URL: expected letters, digits and ._~+-";
-            return Err(invalid("listen.sources", &source.source, why));
+            let reason = "a source's name is part of a URL: expected letters, digits and ._~+-";
+            return Err(invalid("listen.sources", &source.source, reason));
         }
         let keys = key_ring(&key, source.value.keys.iter().map(|key| (key, &source.source)))?;
         if !keys.is_empty() {
@@ -290,8 +291,8 @@ fn key_ring<'a>(
     Ok(ring)
 }
 
-fn invalid(key: &str, source: &Source, why: impl std::fmt::Display) -> ConfigError {
-    ConfigError::Value { key: key.to_owned(), from: source.clone(), why: why.to_string() }
+fn invalid(key: &str, source: &Source, reason: impl std::fmt::Display) -> ConfigError {
+    ConfigError::Value { key: key.to_owned(), from: source.clone(), reason: reason.to_string() }
 }
 
 #[cfg(test)]

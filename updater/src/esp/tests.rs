@@ -108,10 +108,10 @@ fn a_reader_blocks_a_writer_in_the_same_thread() {
         let thread = scope.spawn(|| {
             let reader = device.open("reader", Access::Read).unwrap();
             let target = device.directory.path().join("writer");
-            let wait = Duration::from_millis(300);
-            let error = mount(&device.path, &target, &["ext4"], WRITE, wait).unwrap_err();
-            let EspError::Io { why, .. } = &error else { panic!("{error}") };
-            assert_eq!(why.raw_os_error(), Some(Errno::EBUSY as i32), "{error}");
+            let soon = Duration::from_millis(300);
+            let error = mount(&device.path, &target, &["ext4"], WRITE, soon).unwrap_err();
+            let EspError::Io { error: cause, .. } = &error else { panic!("{error}") };
+            assert_eq!(cause.raw_os_error(), Some(Errno::EBUSY as i32), "{error}");
             drop(reader);
             let writer = device.open("writer", WRITE).unwrap();
             std::fs::write(writer.path("x"), "1").unwrap();

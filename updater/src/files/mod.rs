@@ -2,8 +2,7 @@
 //! guarantees after a power cut.
 //!
 //! There are two implementations: a directory of the host ([`crate::esp::Esp`]), and the tests' disk in
-//! memory, which can lose power at any moment. The tests thereby check the order of writes of the real
-//! code.
+//! memory, which can lose power at any moment. The tests thus check the order of writes of the real code.
 
 mod directory;
 
@@ -89,19 +88,19 @@ pub trait OpenFile {
 
 /// A failed operation on a file.
 #[derive(Debug, thiserror::Error)]
-#[error("cannot {doing} {}: {why}{}", path.display(), hint(why))]
+#[error("cannot {operation} {}: {error}{}", path.display(), hint(error))]
 pub struct FileError {
     /// The operation, as a verb.
-    pub doing: &'static str,
+    pub operation: &'static str,
     /// The path that it was applied to.
     pub path: PathBuf,
     /// The error.
-    pub why: io::Error,
+    pub error: io::Error,
 }
 
 /// Returns a function that turns an I/O error into a [`FileError`].
-pub fn at(doing: &'static str, path: impl AsRef<Path>) -> impl FnOnce(io::Error) -> FileError {
-    move |why| FileError { doing, path: path.as_ref().to_owned(), why }
+pub fn at(operation: &'static str, path: impl AsRef<Path>) -> impl FnOnce(io::Error) -> FileError {
+    move |error| FileError { operation, path: path.as_ref().to_owned(), error }
 }
 
 /// Returns the directory part of a path.
@@ -152,24 +151,24 @@ pub fn read_limited(
     path: &str,
     max: u64,
 ) -> Result<Option<Vec<u8>>, FileError> {
-    let failed = |kind, why: String| Err(at("read", path)(io::Error::new(kind, why)));
+    let error = |kind, reason: String| Err(at("read", path)(io::Error::new(kind, reason)));
     match fs.metadata(path)? {
         None => return Ok(None),
         Some(Entry::File { .. }) => {}
-        Some(_) => return failed(io::ErrorKind::Other, "it is not a file".into()),
+        Some(_) => return error(io::ErrorKind::Other, "it is not a file".into()),
     }
     let mut bytes = Vec::new();
     fs.open(path)?.take(max + 1).read_to_end(&mut bytes).map_err(at("read", path))?;
     match bytes.len() as u64 > max {
         false => Ok(Some(bytes)),
         true => {
-            let why = format!("it is longer than {max} bytes, the most that is read");
-            failed(io::ErrorKind::FileTooLarge, why)
+            let reason = format!("it is longer than {max} bytes, the maximum");
+            error(io::ErrorKind::FileTooLarge, reason)
         }
     }
 }
 
-/// Adds the next `length` bytes to a digest. `report` is called with the number of bytes read so far.
+/// Reads the next `length` bytes into a digest. `report` is called with the number of bytes read so far.
 pub fn hash(
     from: &mut dyn Read,
     length: u64,

@@ -6,8 +6,8 @@
 //! [`Space`] → `Claimed` → `Staged` → [`Installed`]. Only an [`Installed`] slot can be put on trial.
 //!
 //! An unfinished download is resumed by the next update. For this the release's manifest is written
-//! before the first byte of an artifact, under a name that does not make the slot a release. It says
-//! which release the files in the slot belong to.
+//! before the first byte of an artifact, as `partial.jwt`, which does not make the slot a release. It
+//! identifies the release that the files in the slot belong to.
 
 mod partial;
 mod space;
@@ -44,7 +44,7 @@ pub struct Source<'a> {
     pub keys: &'a KeyRing,
 }
 
-/// One installation: what is written, where to, and from which source.
+/// One installation: the slot to write to, and the source of the release.
 #[derive(Clone, Copy)]
 pub struct Job<'a> {
     /// The ESP.
@@ -66,12 +66,12 @@ pub enum InstallError {
     /// An artifact has a URL that must not be followed.
     #[error(transparent)]
     Url(#[from] UrlError),
-    /// A server could not be asked for an artifact.
+    /// A request for an artifact failed.
     #[error(transparent)]
     Cdn(#[from] CdnError),
     /// The server announces another size than the manifest.
     #[error(
-        "the CDN announces {found} bytes for the {role}, but the manifest says {expected}: check that the release was published completely"
+        "the CDN announces {found} bytes for the {role}, but the manifest says {expected}: was the release published completely?"
     )]
     Length {
         /// The role of the artifact.
@@ -142,8 +142,8 @@ pub fn install(job: Job<'_>, grubenv: &mut GrubenvFile) -> Result<Installed, Ins
     seal(staged)
 }
 
-/// Starts the trial of the slot: GRUB boots it first, at most [`TRIES`](protocol::grubenv::TRIES) times,
-/// and then falls back to the good slot.
+/// Starts the trial of the slot: GRUB boots it at most [`TRIES`](protocol::grubenv::TRIES) times, and
+/// then falls back to the good slot.
 ///
 /// This is one flushed write of one sector. On disks that write a sector atomically, a power cut leaves
 /// either the old or the new state.
@@ -162,16 +162,16 @@ pub fn put_on_trial(
 /// release.
 fn probe_artifacts(job: Job<'_>) -> Result<(), InstallError> {
     for artifact in job.source.candidate.release().boot_artifacts() {
-        let sources = job.source.candidate.artifact_urls(artifact, job.source.allowed_origins)?;
-        probe(job, artifact, &sources)?;
+        let urls = job.source.candidate.artifact_urls(artifact, job.source.allowed_origins)?;
+        probe(job, artifact, &urls)?;
     }
     Ok(())
 }
 
 /// Checks that at least one mirror has an artifact. Returns the last mirror's error if none has.
-fn probe(job: Job<'_>, artifact: &Artifact, sources: &[String]) -> Result<(), InstallError> {
+fn probe(job: Job<'_>, artifact: &Artifact, urls: &[String]) -> Result<(), InstallError> {
     let mut result = Ok(());
-    for url in sources {
+    for url in urls {
         let response = job.source.cdn.probe(url).map_err(InstallError::from);
         result = response.and_then(|length| check_length(artifact, length));
         if result.is_ok() {
@@ -181,7 +181,7 @@ fn probe(job: Job<'_>, artifact: &Artifact, sources: &[String]) -> Result<(), In
     result
 }
 
-/// Compares the length that a server announces, if it does, with the manifest.
+/// Compares the length that a server announces with the manifest. Accepts a response without a length.
 fn check_length(artifact: &Artifact, found: Option<u64>) -> Result<(), InstallError> {
     match found {
         Some(found) if found != artifact.size => {
@@ -191,7 +191,7 @@ fn check_length(artifact: &Artifact, found: Option<u64>) -> Result<(), InstallEr
     }
 }
 
-/// A slot that is not on trial and holds nothing but files of this release. `partial.jwt` on the disk
+/// A slot that is not on trial and holds only files of this release. `partial.jwt` on the disk
 /// names the release.
 struct Claimed<'a>(Job<'a>);
 
@@ -290,11 +290,11 @@ fn download(
     path: &str,
     mut file: PartialFile<'_>,
 ) -> Result<(), InstallError> {
-    let sources = job.source.candidate.artifact_urls(artifact, job.source.allowed_origins)?;
+    let urls = job.source.candidate.artifact_urls(artifact, job.source.allowed_origins)?;
     let report = |bytes| job.progress.bytes(artifact.role, bytes, artifact.size);
     report(file.length());
     let mut reporting = Reporting { file: &mut file, report: &report };
-    let Err(error) = job.source.cdn.download(&sources, artifact, &mut reporting) else {
+    let Err(error) = job.source.cdn.download(&urls, artifact, &mut reporting) else {
         return Ok(());
     };
     if let Err(error) = file.flush() {
@@ -305,12 +305,12 @@ fn download(
         _ if interrupt::is_requested() => {
             InstallError::Interrupted { role, bytes: file.length(), size }
         }
-        FetchError::Sink(why) => at("write", path)(why).into(),
+        FetchError::Sink(error) => at("write", path)(error).into(),
         error => InstallError::Fetch(error),
     })
 }
 
-/// Writes the manifest, which makes the slot a release, and then removes `partial.jwt`.
+/// Writes the manifest, which makes the release complete, and then removes `partial.jwt`.
 fn seal(Staged(job): Staged<'_>) -> Result<Installed, InstallError> {
     let Job { esp, slot, source: Source { candidate, .. }, .. } = job;
     write(esp, &path_of(slot, MANIFEST), candidate.token())?;

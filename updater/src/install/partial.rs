@@ -1,4 +1,4 @@
-//! A file of a slot while it is downloaded, resumed from what an earlier run left.
+//! A file of a slot that is being downloaded, perhaps resumed after an earlier run.
 
 use std::io;
 
@@ -22,7 +22,7 @@ pub(super) struct PartialFile<'a> {
 pub(super) enum Opened<'a> {
     /// The file is complete and has the expected digest.
     Complete,
-    /// The file has to be downloaded from [`PartialFile::length`] on.
+    /// The file has to be downloaded from [`ResumableSink::length`] on.
     Incomplete(PartialFile<'a>),
 }
 
@@ -72,7 +72,7 @@ impl<'a> PartialFile<'a> {
     }
 }
 
-/// Returns how many of `found` bytes are kept: up to the last regular flush strictly below `found`.
+/// Returns how many of the `found` bytes are kept: those up to the last regular flush strictly below `found`.
 fn kept(found: u64, size: u64, flush_every: u64) -> u64 {
     match found.checked_sub(1) {
         Some(last) if found <= size => last - last % flush_every,
@@ -95,17 +95,17 @@ fn hash_kept(
     let mut file = fs.open(path)?;
     hash(&mut *file, kept, &mut digest, &|_| {}).map_err(at("read", path))?;
     if found == artifact.size {
-        let mut whole = digest.clone();
-        let rest = hash(&mut *file, found - kept, &mut whole, &|_| {});
-        if rest.is_ok() && whole.finish() == artifact.sha256 {
+        let mut complete = digest.clone();
+        let rest = hash(&mut *file, found - kept, &mut complete, &|_| {});
+        if rest.is_ok() && complete.finish() == artifact.sha256 {
             return Ok(None);
         }
     }
     Ok(Some(digest))
 }
 
-/// Truncates a file and flushes it at once. The freed clusters may be given to another file, so the disk
-/// must not list them in this one any longer.
+/// Truncates a file and flushes it at once. The freed clusters may be allocated to another file, so on
+/// the disk they must no longer belong to this one.
 fn truncate(file: &mut dyn OpenFile, length: u64) -> io::Result<()> {
     file.set_len(length)?;
     file.sync()

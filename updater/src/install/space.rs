@@ -12,7 +12,7 @@ const SPARE_CLUSTERS: u64 = 4;
 #[derive(Debug)]
 pub struct Space(());
 
-/// Too little space, or free space that could not be read.
+/// A failed check of the space.
 #[derive(Debug, thiserror::Error)]
 pub enum SpaceError {
     /// There is too little space.
@@ -25,9 +25,9 @@ pub enum SpaceError {
         needed: u64,
         /// The free space in bytes, including `freed` and `fsck`.
         free: u64,
-        /// The part of `free` that the slot's files take.
+        /// The part of `free` that the slot's files occupy.
         freed: u64,
-        /// The part of `free` that files left by fsck take.
+        /// The part of `free` that files left by fsck occupy.
         fsck: u64,
         /// The slot to be written.
         slot: Slot,
@@ -47,12 +47,12 @@ impl Space {
     ) -> Result<Self, SpaceError> {
         let Capacity { cluster, free } = esp.capacity()?;
         let artifacts = candidate.release().boot_artifacts().map(|artifact| artifact.size);
-        // The manifest exists under two names for a moment.
+        // The manifest is stored under two names for a moment.
         let manifest = candidate.token().len() as u64;
         let needed = clusters(artifacts.chain([manifest, manifest]), cluster)
             .saturating_add(SPARE_CLUSTERS * cluster);
-        let freed = taken(esp, files_in(esp, &slot.directory())?, cluster)?;
-        let fsck = taken(esp, fsck_files(esp)?, cluster)?;
+        let freed = occupied(esp, files_in(esp, &slot.directory())?, cluster)?;
+        let fsck = occupied(esp, fsck_files(esp)?, cluster)?;
         let free = free.saturating_add(freed).saturating_add(fsck);
         match needed <= free {
             true => Ok(Self(())),
@@ -68,8 +68,8 @@ fn left_by_fsck(bytes: u64) -> String {
     }
 }
 
-/// Returns the space that files take.
-fn taken(esp: &dyn FileSystem, paths: Vec<String>, cluster: u64) -> Result<u64, FileError> {
+/// Returns the space that the files occupy.
+fn occupied(esp: &dyn FileSystem, paths: Vec<String>, cluster: u64) -> Result<u64, FileError> {
     let mut sizes = Vec::new();
     for path in paths {
         if let Some(Entry::File { size }) = esp.metadata(&path)? {

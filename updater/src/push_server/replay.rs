@@ -34,12 +34,12 @@ pub(super) enum ReplayError {
     #[error("{TOKENS_MAX} tokens were pushed that are still valid: wait until they expire")]
     Full,
     /// The token cannot be stored.
-    #[error("cannot read or write {path}, which stores the tokens that were pushed: {why}")]
+    #[error("cannot read or write {path}, which stores the tokens that were pushed: {error}")]
     File {
         /// The file.
         path: String,
         /// The error of the operating system.
-        why: io::Error,
+        error: io::Error,
     },
 }
 
@@ -55,7 +55,7 @@ impl ReplayGuard {
         });
         match read {
             Ok(accepted) => Ok(Self { path, accepted }),
-            Err(why) => Err(ReplayError::File { path: path.display().to_string(), why }),
+            Err(error) => Err(ReplayError::File { path: path.display().to_string(), error }),
         }
     }
 
@@ -83,7 +83,8 @@ impl ReplayGuard {
             return Err(ReplayError::Full);
         }
         self.accepted.insert(id, until);
-        self.write().map_err(|why| ReplayError::File { path: self.path.display().to_string(), why })
+        self.write()
+            .map_err(|error| ReplayError::File { path: self.path.display().to_string(), error })
     }
 
     /// Replaces the file atomically. It is not flushed, because `/run` is in memory.

@@ -49,14 +49,14 @@ pub(crate) enum Decision {
     /// Do not reboot yet.
     Later {
         /// The reason.
-        why: String,
+        reason: String,
         /// When to decide again.
         retry: Retry,
     },
     /// Do not reboot. The operator has to reboot the host.
     Never {
         /// The reason.
-        why: String,
+        reason: String,
     },
 }
 
@@ -73,21 +73,21 @@ pub(crate) struct Retry {
 pub(crate) fn decide(policy: &Reboot, facts: &Facts) -> Decision {
     let spread = match policy {
         Reboot::Never => {
-            let why = "the configuration says \"reboot\": \"never\"".to_owned();
-            return Decision::Never { why };
+            let reason = "the configuration says \"reboot\": \"never\"".to_owned();
+            return Decision::Never { reason };
         }
         Reboot::Now | Reboot::Idle => Duration::ZERO,
         Reboot::Window(Window { duration, .. }) => SPREAD_MAX.min(*duration / 4),
     };
     match facts.opening {
         Some(Opening::Never) => {
-            let why = "the reboot window of the configuration never opens again".to_owned();
-            return Decision::Never { why };
+            let reason = "the reboot window of the configuration never opens again".to_owned();
+            return Decision::Never { reason };
         }
         Some(Opening::At(at)) => {
-            let why = "the reboot window is closed".to_owned();
+            let reason = "the reboot window is closed".to_owned();
             let at = at.max(facts.now.saturating_add(RETRY_MIN));
-            return Decision::Later { why, retry: Retry { at, spread } };
+            return Decision::Later { reason, retry: Retry { at, spread } };
         }
         Some(Opening::Open) | None => {}
     }
@@ -99,7 +99,7 @@ pub(crate) fn decide(policy: &Reboot, facts: &Facts) -> Decision {
             };
             let at = facts.now.saturating_add(BUSY_INTERVAL);
             let retry = Retry { at, spread: Duration::ZERO };
-            Decision::Later { why: format!("{first}{more}"), retry }
+            Decision::Later { reason: format!("{first}{more}"), retry }
         }
         _ => Decision::Now,
     }
@@ -126,7 +126,7 @@ mod tests {
 
     fn later(decision: Decision) -> (String, Retry) {
         match decision {
-            Decision::Later { why, retry } => (why, retry),
+            Decision::Later { reason, retry } => (reason, retry),
             other => panic!("{other:?}"),
         }
     }
@@ -139,20 +139,20 @@ mod tests {
         assert_eq!(decision(&Reboot::Idle, &[], None), Decision::Now);
         assert!(matches!(decision(&Reboot::Never, &[], None), Decision::Never { .. }));
 
-        let (why, retry) = later(decision(&Reboot::Idle, &blockers, None));
-        assert_eq!(why, "root is logged in, and 1 more");
+        let (reason, retry) = later(decision(&Reboot::Idle, &blockers, None));
+        assert_eq!(reason, "root is logged in, and 1 more");
         assert_eq!(retry, Retry { at: NOW + 900, spread: Duration::ZERO });
-        let (why, _) = later(decision(&Reboot::Idle, &blockers[1..], None));
-        assert_eq!(why, "backup inhibits a shutdown (is running)");
+        let (reason, _) = later(decision(&Reboot::Idle, &blockers[1..], None));
+        assert_eq!(reason, "backup inhibits a shutdown (is running)");
     }
 
     #[test]
     fn waits_if_users_or_inhibitors_are_unknown() {
-        let unknown = Blocker::Unknown { what: "users", why: "cannot run loginctl".into() };
+        let unknown = Blocker::Unknown { what: "users", error: "cannot run loginctl".into() };
         for policy in [Reboot::Idle, window(true)] {
-            let (why, retry) =
+            let (reason, retry) =
                 later(decision(&policy, std::slice::from_ref(&unknown), Some(Opening::Open)));
-            assert_eq!(why, "cannot list users: cannot run loginctl");
+            assert_eq!(reason, "cannot list users: cannot run loginctl");
             assert_eq!(retry.at, NOW + 900);
         }
         assert_eq!(decision(&Reboot::Now, &[unknown], None), Decision::Now);
@@ -162,8 +162,8 @@ mod tests {
     fn waits_for_the_window_and_for_users_within_it() {
         let at = Some(Opening::At(NOW + 5000));
         for policy in [window(true), window(false)] {
-            let (why, retry) = later(decision(&policy, &[root()], at));
-            assert!(why.contains("closed"), "{why}");
+            let (reason, retry) = later(decision(&policy, &[root()], at));
+            assert!(reason.contains("closed"), "{reason}");
             assert_eq!(retry, Retry { at: NOW + 5000, spread: Duration::from_secs(900) });
             assert_eq!(decision(&policy, &[], Some(Opening::Open)), Decision::Now);
             let never = decision(&policy, &[], Some(Opening::Never));
@@ -172,8 +172,8 @@ mod tests {
         let (_, retry) = later(decision(&window(true), &[], Some(Opening::At(NOW + 1))));
         assert_eq!(retry.at, NOW + RETRY_MIN);
         assert_eq!(decision(&window(false), &[root()], Some(Opening::Open)), Decision::Now);
-        let (why, retry) = later(decision(&window(true), &[root()], Some(Opening::Open)));
-        assert_eq!((why.as_str(), retry.at), ("root is logged in", NOW + 900));
+        let (reason, retry) = later(decision(&window(true), &[root()], Some(Opening::Open)));
+        assert_eq!((reason.as_str(), retry.at), ("root is logged in", NOW + 900));
     }
 
     #[test]

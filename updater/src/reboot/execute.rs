@@ -109,7 +109,7 @@ pub(crate) fn force_reboot(host: &Host) -> Result<(), ProcessError> {
     run_with_timeout(SYNC_TIMEOUT, nix::unistd::sync);
     match nix::sys::reboot::reboot(RebootMode::RB_AUTOBOOT) {
         Ok(never) => match never {},
-        Err(why) => Err(ProcessError::Start { program: "reboot(2)".into(), why: why.into() }),
+        Err(error) => Err(ProcessError::Start { program: "reboot(2)".into(), error: error.into() }),
     }
 }
 

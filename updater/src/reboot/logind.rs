@@ -61,8 +61,8 @@ pub(crate) enum Blocker {
     Unknown {
         /// What could not be listed.
         what: &'static str,
-        /// The reason.
-        why: String,
+        /// The error.
+        error: String,
     },
 }
 
@@ -71,7 +71,7 @@ impl fmt::Display for Blocker {
         match self {
             Self::User(name) => write!(f, "{name} is logged in"),
             Self::Inhibitor { who, why } => write!(f, "{who} inhibits a shutdown ({why})"),
-            Self::Unknown { what, why } => write!(f, "cannot list {what}: {why}"),
+            Self::Unknown { what, error } => write!(f, "cannot list {what}: {error}"),
         }
     }
 }
@@ -94,7 +94,7 @@ type Run<'a> = &'a dyn Fn(&[&str]) -> Result<String, ProcessError>;
 fn list_blockers(run: Run<'_>) -> Vec<Blocker> {
     let users = query(run, SESSIONS).and_then(|list| users(run, &list));
     let inhibitors = query(run, INHIBITORS).and_then(|list| inhibitors(&list));
-    let unknown = |what| move |why| vec![Blocker::Unknown { what, why }];
+    let unknown = |what| move |error| vec![Blocker::Unknown { what, error }];
     let mut blockers = users.unwrap_or_else(unknown("users"));
     blockers.extend(inhibitors.unwrap_or_else(unknown("inhibitors")));
     blockers

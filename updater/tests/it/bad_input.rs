@@ -54,7 +54,7 @@ fn rejects_manifests_not_signed_by_a_trusted_key() {
     let claims = claims(&release(2));
     let stranger = PrivateKey::generate();
     world.publish_token(sign(&stranger, &claims).unwrap());
-    assert_rejected(&world, &["not to be trusted", stranger.id(), "trusted:", world.key.id()]);
+    assert_rejected(&world, &["cannot be trusted", stranger.id(), "trusted:", world.key.id()]);
 
     let impostor: PrivateKey =
         stranger.reveal().replace(stranger.id(), world.key.id()).parse().unwrap();
@@ -73,9 +73,9 @@ fn rejects_incomplete_manifests() {
     let world = World::new();
     let token = sign(&world.key, &claims(&release(2))).unwrap();
     world.publish_token(&token[..token.len() / 2]);
-    assert_rejected(&world, &["not to be trusted", "truncated"]);
+    assert_rejected(&world, &["cannot be trusted", "truncated"]);
     world.publish_token(&token[..token.len() - 4]);
-    assert_rejected(&world, &["not to be trusted"]);
+    assert_rejected(&world, &["cannot be trusted"]);
     world.publish_token("<html>Please log in</html>");
     assert_rejected(&world, &["not a JWT"]);
     world.publish_token("");
@@ -133,7 +133,7 @@ fn rejects_signed_manifests_of_unknown_schemas() {
         world.publish_token(sign_json(&world.key, &claims));
         assert_rejected(&world, &[message, "signed by a trusted key"]);
         let stderr = world.run(&["check"]).stderr;
-        assert!(!stderr.contains("not to be trusted"), "{stderr}");
+        assert!(!stderr.contains("cannot be trusted"), "{stderr}");
     }
 }
 

@@ -281,7 +281,7 @@ fn confirm_makes_the_running_slot_good() {
     assert!(world.run(&["confirm"]).ended(0).stdout.contains("already"));
     world.on_trial(A, B, 2);
     world.boot(B);
-    assert!(world.run(&["confirm"]).ended(0).stdout.contains("good now"));
+    assert!(world.run(&["confirm"]).ended(0).stdout.contains("is now good"));
     assert_eq!(world.boots(), (B, None));
     assert!(world.run(&["confirm"]).ended(0).stdout.contains("already"));
     fs::remove_file(world.esp("etchaos/grubenv")).unwrap();

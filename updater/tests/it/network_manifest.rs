@@ -211,8 +211,8 @@ fn bad_servers(signer: &Signer) -> Vec<(Server, &'static str)> {
     let stranger = sign(&PrivateKey::generate(), &claims(&release(9))).unwrap();
     let endless = Reply { length: Some(None), end: End::Repeat, ..Reply::ok("x".repeat(100_000)) };
     vec![
-        (serve(Reply::ok(stranger)), "not to be trusted"),
-        (serve(Reply::ok("x.y.z")), "not to be trusted"),
+        (serve(Reply::ok(stranger)), "cannot be trusted"),
+        (serve(Reply::ok("x.y.z")), "cannot be trusted"),
         (serve(Reply::ok("<html><body>Log in")), "looks like HTML"),
         (signed(&Claims { exp: Some(now() - 600), ..claims(&release(9)) }), "expired"),
         (signed(&claims(&Release { variant: "fed".parse().unwrap(), ..release(9) })), "is for fed"),

@@ -114,7 +114,7 @@ fn reports_a_systemctl_that_hangs() {
             // The host has no uptime here, so the deadline has passed.
             let ran = world.run(&["health", "--wait", "--json"]).ended(1);
             let problem = &ran.json()["problems"][0];
-            assert!(problem.as_str().unwrap().contains("systemctl did not answer"), "{problem}");
+            assert!(problem.as_str().unwrap().contains("systemctl did not respond"), "{problem}");
         });
         scope.spawn(|| {
             let world = world(json!("idle"));

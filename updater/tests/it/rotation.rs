@@ -36,7 +36,7 @@ fn trust(world: &World, keys: &[&PrivateKey]) {
 #[track_caller]
 fn assert_update_rejected(world: &World) {
     let before = world.tree();
-    world.run(&["update"]).failed(&["is not to be trusted", "not trusted here"]);
+    world.run(&["update"]).failed(&["cannot be trusted", "not trusted here"]);
     world.run(&["check"]).failed(&["not trusted here"]);
     assert_eq!(world.tree(), before);
 }

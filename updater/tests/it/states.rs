@@ -16,7 +16,7 @@ use protocol::boot_order::{
 };
 use protocol::esp::Slot;
 use protocol::grubenv::{BootId, BootState};
-use updater::confirmation::why_not;
+use updater::confirmation::reason_not_to_confirm;
 use updater::grubenv_file::good_without_grubenv;
 use updater::host::Booted;
 use updater::plan::{Facts, Permissions, Step, next};
@@ -248,7 +248,7 @@ impl Host {
     fn confirm(&mut self) {
         let state = self.grubenv.clone().unwrap_or(BootState::with_good(self.running));
         let has_confirmed_mark = self.marked.contains(&self.running);
-        if why_not(&state, self.booted(), has_confirmed_mark).is_none() {
+        if reason_not_to_confirm(&state, self.booted(), has_confirmed_mark).is_none() {
             if self.slots.get(self.running).release().is_some() && !has_confirmed_mark {
                 self.marked.push(self.running);
                 self.marked.sort();

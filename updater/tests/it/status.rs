@@ -159,7 +159,7 @@ fn status_and_verify_work_with_a_broken_configuration() {
     assert_eq!(world.run(&["status", "--json"]).json()["verified"], json!(null));
     world.fill(B, 2, 2);
     let text = world.run(&["verify"]).ended(1).stdout;
-    assert!(text.contains("slot b  whole") && text.contains("`cnd`"), "{text}");
+    assert!(text.contains("slot b  complete") && text.contains("`cnd`"), "{text}");
     assert!(!text.contains("repairs"), "{text}");
 
     // With broken keys the slots cannot be verified.
@@ -184,7 +184,7 @@ fn status_shows_how_much_of_a_partial_slot_is_there() {
     let text = world.run(&["status"]).ended(0).stdout;
     let verified = text.lines().find(|line| line.starts_with("verified")).unwrap();
     let expected = format!("b partial ({} of {total} bytes)", kernel + 5);
-    assert!(verified.contains("a whole") && verified.contains(&expected), "{verified}");
+    assert!(verified.contains("a complete") && verified.contains(&expected), "{verified}");
     let slot = text.lines().find(|line| line.starts_with("slot b")).unwrap();
     assert!(
         slot.contains("partial") && slot.contains(&format!("{} of {total}", kernel + 5)),
@@ -268,7 +268,7 @@ fn verify_finds_damage_that_status_does_not() {
     let world = World::new();
     world.fill(B, 2, 2);
     let ran = world.run(&["verify"]).ended(0);
-    assert!(ran.stdout.contains("slot a  whole") && ran.stdout.contains("slot b  whole"));
+    assert!(ran.stdout.contains("slot a  complete") && ran.stdout.contains("slot b  complete"));
     assert_eq!(world.run(&["verify", "--json"]).ended(0).json()["whole"], true);
 
     let mut bytes = content(protocol::Role::Initrd, 2);
@@ -276,7 +276,8 @@ fn verify_finds_damage_that_status_does_not() {
     world.write("esp/etchaos/b/initrd", bytes);
     assert_eq!(status(&world)["slots"]["b"]["state"], "complete");
     let ran = world.run(&["verify"]).ended(1);
-    for part in ["slot b  damaged", "initrd has the SHA-256", "\"etchaos-updater update\" repairs"]
+    for part in
+        ["slot b  damaged", "initrd has the SHA-256", "run \"etchaos-updater update\" to repair"]
     {
         assert!(ran.stdout.contains(part), "{part}: {}", ran.stdout);
     }
@@ -308,7 +309,7 @@ fn progress_is_shown_only_on_terminals() {
     };
     let shown = String::from_utf8(output.stdout).unwrap();
     assert!(output.status.success(), "{shown}");
-    for part in ["\rkernel  0.", " MiB  ", "%", "\rinitrd  0.", "\r\u{1b}[K", "slot a  whole"] {
+    for part in ["\rkernel  0.", " MiB  ", "%", "\rinitrd  0.", "\r\u{1b}[K", "slot a  complete"] {
         assert!(shown.contains(part), "{part:?}: {shown:?}");
     }
 }

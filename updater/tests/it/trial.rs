@@ -36,8 +36,7 @@ fn host_is_healthy_if_units_are_active_and_checks_succeed() {
     );
     world.program("systemctl", "#!/bin/sh\necho activating\nexit 3\n");
     let ran = world.run(&["health", "--json"]).ended(1);
-    let problems =
-        json!(["app.service is activating", "check 2 ended with exit code 4: \"reason\""]);
+    let problems = json!(["app.service is activating", "check 2 failed with exit code 4: \"reason\""]);
     assert_eq!(ran.json(), json!({"healthy": false, "problems": problems}));
     world.program("systemctl", "#!/bin/sh\necho Failed to connect to bus >&2\nexit 1\n");
     let problem =
@@ -67,7 +66,7 @@ fn waits_for_health_until_the_deadline() {
     fs::remove_file(&flag).unwrap();
     world.write("host/proc/uptime", "121.00 90.00\n");
     let since = Instant::now();
-    world.run(&["health", "--wait"]).failed(&["check 1 ended with exit code 1"]);
+    world.run(&["health", "--wait"]).failed(&["check 1 failed with exit code 1"]);
     assert!(since.elapsed() < Duration::from_secs(20));
 }
 

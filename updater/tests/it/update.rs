@@ -102,7 +102,11 @@ fn unconfirmed_running_slot_replaces_a_lost_good_slot() {
     assert_eq!(world.run(&["update", "--dry-run", "--json"]).ended(0).json()["step"], "install");
     assert_eq!(world.boots(), (A, None));
     let ran = world.run(&["update"]).ended(0);
-    assert!(ran.stderr.contains("slot a does not boot: slot b takes its place"), "{}", ran.stderr);
+    assert!(
+        ran.stderr.contains("slot a does not boot; slot b is now the good slot"),
+        "{}",
+        ran.stderr
+    );
     assert!(world.rebooted());
     assert_eq!(world.boots(), (B, Some((A, 3))));
     world.assert_slot(A, 3);
@@ -136,7 +140,7 @@ fn rewrites_a_lost_running_slot_and_keeps_the_complete_one() {
     world.publish(2);
     world.cdn.put("/2.initrd", Reply::status(500));
     let ran = world.run(&["update"]);
-    ran.failed(&["500", "slot b does not boot: slot a takes its place"]);
+    ran.failed(&["500", "slot b does not boot; slot a is now the good slot"]);
     world.assert_slot(A, 1);
     assert_eq!(world.boots(), (A, None));
     // The next update tries again.

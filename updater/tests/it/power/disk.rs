@@ -293,7 +293,7 @@ impl Disk {
 }
 
 fn error(path: &str, why: io::Error) -> FileError {
-    FileError { doing: "use", path: PathBuf::from(path), why }
+    FileError { operation: "use", path: PathBuf::from(path), error: why }
 }
 
 impl FileSystem for Disk {
