@@ -224,7 +224,7 @@ fn a_slot_that_is_flushed_before_anything_points_to_it_is_never_bad() {
     log.flush();
 
     let tally = environment.replay(&base, &mut log);
-    assert_eq!((tally.bad(), tally.first_bad.as_ref().map(|bad| &bad.why)), (0, None));
+    assert_eq!((tally.bad(), tally.first_bad.as_ref().map(|bad| &bad.problem)), (0, None));
     assert!(tally.states() >= 300, "{tally}");
     let [update, trial] = &tally.phases[..] else { panic!("{tally}") };
     assert!(update.prefixes > 0 && trial.prefixes == 3 && trial.writes == 2, "{tally}");
@@ -267,13 +267,13 @@ fn wrong_orders_are_bad() {
         order(&environment, &base, &mut log);
         let tally = environment.replay(&base, &mut log);
         let bad = tally.first_bad.as_ref().unwrap_or_else(|| panic!("{what}: {tally}"));
-        assert!(bad.why.contains(why), "{what}: {bad:?}");
+        assert!(bad.problem.contains(why), "{what}: {bad:?}");
         // What was kept is bad for the same reason. The boot loader is another matter: on its own
         // disk it is as it was.
         let kept = File::open(environment.path("bad/bad.raw")).unwrap();
         let verdict = Judge::new(environment.key.public().clone().into(), ESP).judge(&kept);
         if why != "boot loader" {
-            assert_eq!(verdict, Verdict::Bad(bad.why.clone()), "{what}");
+            assert_eq!(verdict, Verdict::Bad(bad.problem.clone()), "{what}");
         }
     }
 }
@@ -342,7 +342,7 @@ fn a_recording_of_another_disk_is_found_out() {
     assert!(matches!(replay(&job), Err(ReplayError::End { .. })));
     let stranger = PrivateKey::generate().public().clone().into();
     let error = replay(&Job { keys: &stranger, ..job }).map(drop).unwrap_err();
-    assert!(error.to_string().contains("before anything is written"), "{error}");
+    assert!(error.to_string().contains("before the first recorded write"), "{error}");
 }
 
 #[test]
