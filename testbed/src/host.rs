@@ -1,12 +1,12 @@
-//! What the machine under the VMs must have.
+//! The programs and files that the testbed requires on the host.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
 
-/// The directory of the firmware for UEFI, as Debian and Ubuntu package it.
+/// The directory of the UEFI firmware in the packages of Debian and Ubuntu.
 const OVMF: &str = "/usr/share/OVMF";
 
-/// A program or file that the testbed needs, and the Debian package that has it.
+/// A program or file that the testbed needs, and the Debian package that contains it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Requirement {
     /// The name of a program, or the absolute path of a file.
@@ -16,15 +16,15 @@ pub struct Requirement {
 }
 
 impl Requirement {
-    /// Whether it is there.
+    /// Returns whether the program or file is installed.
     pub fn is_met(&self) -> bool {
-        is_there(&self.what)
+        is_installed(&self.what)
     }
 }
 
-/// Whether there is a program of this name in `PATH`, or a file at this absolute path.
-pub fn is_there(what: &str) -> bool {
-    let path = Path::new(what);
+/// Returns whether a program is in `PATH`, or whether a file exists if `name` is an absolute path.
+pub(crate) fn is_installed(name: &str) -> bool {
+    let path = Path::new(name);
     if path.is_absolute() {
         return path.is_file();
     }
@@ -38,16 +38,16 @@ impl fmt::Display for Requirement {
     }
 }
 
-/// What is missing on this machine.
+/// The requirements that the host does not meet.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "the testbed needs what is not installed here: {}; install it with: apt-get install {}",
+    "the testbed needs programs or files that are not installed: {}; install them with: apt-get install {}",
     list(.0),
     packages(.0).join(" ")
 )]
 pub struct Missing(pub Vec<Requirement>);
 
-/// Everything that a full cycle needs.
+/// Returns the requirements of a full cycle.
 pub fn requirements() -> Vec<Requirement> {
     let need = |what: &str, package| Requirement { what: what.to_owned(), package };
     vec![
@@ -61,20 +61,23 @@ pub fn requirements() -> Vec<Requirement> {
     ]
 }
 
-/// The requirements that are not met.
+/// Returns the requirements that are not met.
 pub fn missing() -> Vec<Requirement> {
     requirements().into_iter().filter(|requirement| !requirement.is_met()).collect()
 }
 
-/// An error that lists all that is missing, if anything is.
+/// Checks that all requirements are met.
+///
+/// # Errors
+/// Fails with the requirements that are not met.
 pub fn check() -> Result<(), Missing> {
     match missing() {
-        none if none.is_empty() => Ok(()),
-        some => Err(Missing(some)),
+        missing if missing.is_empty() => Ok(()),
+        missing => Err(Missing(missing)),
     }
 }
 
-/// The packages of these requirements, each once, in their order.
+/// Returns the packages of `requirements` in order, each of them once.
 pub fn packages(requirements: &[Requirement]) -> Vec<&'static str> {
     let mut packages = Vec::new();
     for requirement in requirements {
@@ -85,7 +88,7 @@ pub fn packages(requirements: &[Requirement]) -> Vec<&'static str> {
     packages
 }
 
-/// The absolute path of a firmware file.
+/// Returns the absolute path of a firmware file.
 pub(crate) fn ovmf(name: &str) -> String {
     PathBuf::from(OVMF).join(name).to_string_lossy().into_owned()
 }
@@ -99,7 +102,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn one_error_lists_everything_and_each_package_once() {
+    fn lists_all_requirements_and_each_package_once() {
         let error = Missing(requirements()).to_string();
         for requirement in requirements() {
             assert!(error.contains(&requirement.to_string()), "{error}");
@@ -111,7 +114,7 @@ mod tests {
     }
 
     #[test]
-    fn programs_are_looked_for_in_the_path_and_files_where_they_are() {
+    fn finds_programs_in_path_and_files_by_absolute_path() {
         let met = |what: &str| Requirement { what: what.into(), package: "x" }.is_met();
         assert!(met("sh") && met("/etc/passwd"));
         assert!(!met("no-such-program") && !met("/no/such/file") && !met("/etc"));
