@@ -18,7 +18,7 @@
 mod accel;
 mod actions;
 mod args;
-pub mod artifacts;
+mod artifacts;
 pub mod cancel;
 mod cdn;
 mod checks;
@@ -26,7 +26,7 @@ pub mod cli;
 pub mod commands;
 mod console;
 mod derived;
-pub mod disk;
+mod disk;
 mod environment;
 mod firmware;
 mod guest;

@@ -150,7 +150,7 @@ fn record(
     let first = releases.publish(0)?.build;
     steps.run(Step::UPDATE, || {
         host.update(Slot::B, first)?;
-        Ok(((), releases.fetched(0, environment)?))
+        Ok(((), releases.describe_download(0, environment)?))
     })?;
     recording.end_step(Step::UPDATE)?;
 
@@ -172,7 +172,7 @@ fn record(
 
     steps.run(UPDATE_AFTER_CRASH, || {
         host.update(spare, second)?;
-        Ok(((), releases.fetched(1, environment)?))
+        Ok(((), releases.describe_download(1, environment)?))
     })?;
     recording.end_step(UPDATE_AFTER_CRASH)?;
     steps.run(Step::POWER_OFF, || Ok(((), host.guest.power_off()?.to_owned())))?;
