@@ -17,7 +17,7 @@ pub struct Requirement {
 
 impl Requirement {
     /// Returns whether the program or file is installed.
-    pub fn is_met(&self) -> bool {
+    fn is_met(&self) -> bool {
         is_installed(&self.what)
     }
 }
@@ -45,24 +45,24 @@ impl fmt::Display for Requirement {
     list(.0),
     packages(.0).join(" ")
 )]
-pub struct Missing(pub Vec<Requirement>);
+pub struct Missing(Vec<Requirement>);
 
 /// Returns the requirements of a full cycle.
 pub fn requirements() -> Vec<Requirement> {
-    let need = |what: &str, package| Requirement { what: what.to_owned(), package };
+    let requirement = |what: &str, package| Requirement { what: what.to_owned(), package };
     vec![
-        need("setpriv", "util-linux"),
-        need("qemu-system-x86_64", "qemu-system-x86"),
-        need("swtpm", "swtpm"),
-        need(&ovmf("OVMF_CODE_4M.fd"), "ovmf"),
-        need(&ovmf("OVMF_CODE_4M.secboot.fd"), "ovmf"),
-        need(&ovmf("OVMF_VARS_4M.fd"), "ovmf"),
-        need(&ovmf("OVMF_VARS_4M.ms.fd"), "ovmf"),
+        requirement("setpriv", "util-linux"),
+        requirement("qemu-system-x86_64", "qemu-system-x86"),
+        requirement("swtpm", "swtpm"),
+        requirement(&ovmf("OVMF_CODE_4M.fd"), "ovmf"),
+        requirement(&ovmf("OVMF_CODE_4M.secboot.fd"), "ovmf"),
+        requirement(&ovmf("OVMF_VARS_4M.fd"), "ovmf"),
+        requirement(&ovmf("OVMF_VARS_4M.ms.fd"), "ovmf"),
     ]
 }
 
 /// Returns the requirements that are not met.
-pub fn missing() -> Vec<Requirement> {
+fn missing() -> Vec<Requirement> {
     requirements().into_iter().filter(|requirement| !requirement.is_met()).collect()
 }
 
@@ -70,7 +70,7 @@ pub fn missing() -> Vec<Requirement> {
 ///
 /// # Errors
 /// Fails with the requirements that are not met.
-pub fn check() -> Result<(), Missing> {
+pub(crate) fn check() -> Result<(), Missing> {
     match missing() {
         missing if missing.is_empty() => Ok(()),
         missing => Err(Missing(missing)),
@@ -78,7 +78,7 @@ pub fn check() -> Result<(), Missing> {
 }
 
 /// Returns the packages of `requirements` in order, each of them once.
-pub fn packages(requirements: &[Requirement]) -> Vec<&'static str> {
+fn packages(requirements: &[Requirement]) -> Vec<&'static str> {
     let mut packages = Vec::new();
     for requirement in requirements {
         if !packages.contains(&requirement.package) {
