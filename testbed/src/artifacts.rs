@@ -191,8 +191,8 @@ pub(crate) mod tests {
     use super::*;
     use protocol::{Claims, PrivateKey};
 
-    /// Returns a directory with a valid release, except for `change`, and the key that signed it.
-    pub fn good(change: impl FnOnce(&mut Release)) -> (tempfile::TempDir, PrivateKey) {
+    /// Returns a directory with a valid release that `change` modifies, and the key that signed it.
+    pub fn signed_release(change: impl FnOnce(&mut Release)) -> (tempfile::TempDir, PrivateKey) {
         let dir = tempfile::tempdir().unwrap();
         let target: Target = "deb_amd64".parse().unwrap();
         let artifact = |role: Role| {
@@ -232,14 +232,14 @@ pub(crate) mod tests {
         verify(dir.path(), &target, &key.public().clone().into()).map_err(|e| e.to_string())
     }
 
-    /// Verifies the release of [`good`].
+    /// Verifies the release of [`signed_release`].
     pub fn verified(release: &(tempfile::TempDir, PrivateKey)) -> Artifacts {
         check(release).unwrap()
     }
 
     #[test]
     fn serves_artifacts_at_the_urls_of_the_manifest() {
-        let artifacts = check(&good(|_| {})).unwrap();
+        let artifacts = check(&signed_release(|_| {})).unwrap();
         let paths: Vec<&str> = artifacts.served.iter().map(|s| s.path.as_str()).collect();
         assert_eq!(
             paths,
@@ -257,16 +257,16 @@ pub(crate) mod tests {
 
     #[test]
     fn names_the_problem_of_an_invalid_release() {
-        let stranger = (good(|_| {}).0, PrivateKey::generate());
-        assert!(check(&stranger).unwrap_err().contains("not trusted here"));
-        let other = good(|r| r.variant = "ubu".parse().unwrap());
+        let untrusted = (signed_release(|_| {}).0, PrivateKey::generate());
+        assert!(check(&untrusted).unwrap_err().contains("not trusted here"));
+        let other = signed_release(|r| r.variant = "ubu".parse().unwrap());
         assert!(check(&other).unwrap_err().contains("is for ubu_amd64, not for deb_amd64"));
-        let away = good(|r| r.artifacts[1].url = "http://elsewhere/x".into());
-        assert!(check(&away).unwrap_err().contains("refuse to download the initrd"));
-        let no_disk = good(|r| r.artifacts.truncate(2));
+        let elsewhere = signed_release(|r| r.artifacts[1].url = "http://elsewhere/x".into());
+        assert!(check(&elsewhere).unwrap_err().contains("refuse to download the initrd"));
+        let no_disk = signed_release(|r| r.artifacts.truncate(2));
         assert!(check(&no_disk).unwrap_err().contains("has no disk"));
 
-        let changed = good(|_| {});
+        let changed = signed_release(|_| {});
         fs::write(changed.0.path().join("etchaos_deb_amd64.initrd"), "that is the initrd").unwrap();
         assert!(check(&changed).unwrap_err().contains("SHA-256"));
         fs::write(changed.0.path().join("etchaos_deb_amd64.initrd"), "short").unwrap();

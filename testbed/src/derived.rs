@@ -205,7 +205,7 @@ fn failed(doing: &'static str, path: &Path) -> impl FnOnce(io::Error) -> DeriveE
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::artifacts::tests::{good, verified};
+    use crate::artifacts::tests::{signed_release, verified};
     use std::io::Read;
 
     /// Returns the name, mode and content of every entry, and the number of bytes after the last one.
@@ -226,7 +226,7 @@ mod tests {
 
     #[test]
     fn appends_extra_files_to_the_initrd() {
-        let directory = good(|_| {});
+        let directory = signed_release(|_| {});
         let base = verified(&directory);
         let extra = vec![
             Extra::file("etc/x", 0o755, "#!/bin/sh\n"),
@@ -275,7 +275,7 @@ mod tests {
 
     #[test]
     fn replaces_the_kernel_and_truncates_the_initrd() {
-        let directory = good(|_| {});
+        let directory = signed_release(|_| {});
         let base = verified(&directory);
         let changes = Changes {
             kernel: Some(b"no kernel".to_vec()),

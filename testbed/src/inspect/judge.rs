@@ -14,7 +14,7 @@ use super::disk::{SECTOR, Sectors};
 use super::fat::{Fat, FatError, Node};
 use super::grub;
 
-/// The size limit for grubenv. GRUB's has 1024 bytes.
+/// The size limit for grubenv. The one that GRUB creates has 1024 bytes.
 const GRUBENV_MAX: u64 = 64 << 10;
 /// The directory in which firmware finds the boot loader.
 const LOADERS: &str = "EFI";
@@ -26,7 +26,7 @@ pub enum SlotContent {
     Empty,
     /// A release whose manifest verifies and whose files match it.
     Complete(Rc<Release>),
-    /// An incomplete or damaged release, and what is wrong with it.
+    /// An incomplete or damaged release, and its problem.
     Incomplete(String),
 }
 
@@ -54,7 +54,7 @@ pub enum Verdict {
 pub struct Judge {
     keys: KeyRing,
     esp: u64,
-    /// The files of the boot loader, which must not change.
+    /// The paths and fingerprints of the boot loader's files, which must not change.
     loader: Vec<(String, u128)>,
     digests: HashMap<u128, String>,
     manifests: HashMap<u128, Result<Rc<Release>, String>>,
@@ -118,6 +118,7 @@ impl Judge {
         Err(format!("{environment}: no slot has a kernel and an initrd"))
     }
 
+    /// Checks that the boot loader's files have not changed.
     fn check_loader<S: Sectors>(&self, disk: &S, fat: &Fat<'_, S>) -> Result<(), String> {
         for (path, expected) in &self.loader {
             let unreadable = |error: FatError| format!("the boot loader's {path}: {error}");
@@ -161,11 +162,12 @@ impl Judge {
         let manifest = find(fat, &path)?.ok_or_else(|| format!("{MANIFEST} is missing"))?;
         let release = self.manifest(disk, fat, &manifest)?;
         for artifact in release.boot_artifacts() {
-            self.check(disk, fat, slot, artifact)?;
+            self.check_artifact(disk, fat, slot, artifact)?;
         }
         Ok(Some(release))
     }
 
+    /// Verifies the manifest in `file`, or returns the cached result.
     fn manifest<S: Sectors>(
         &mut self,
         disk: &S,
@@ -185,7 +187,8 @@ impl Judge {
         release
     }
 
-    fn check<S: Sectors>(
+    /// Checks the size and the digest of an artifact in a slot.
+    fn check_artifact<S: Sectors>(
         &mut self,
         disk: &S,
         fat: &Fat<'_, S>,
@@ -267,8 +270,8 @@ fn find<S: Sectors>(fat: &Fat<'_, S>, path: &str) -> Result<Option<Node>, String
     fat.find(path).map_err(|error| format!("{path}: {error}"))
 }
 
-/// Verifies the manifest in `file`. Its expiry is ignored: it limits downloads, and an installed release
-/// may run without limit.
+/// Verifies the manifest in `file`. Ignores its expiry, which limits only downloads: an installed release
+/// does not expire.
 fn verify<S: Sectors>(
     fat: &Fat<'_, S>,
     file: &Node,

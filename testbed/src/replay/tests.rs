@@ -339,8 +339,8 @@ fn rejects_a_recording_of_another_disk() {
         cancel: &Cancel::default(),
     };
     assert!(matches!(replay(&job), Err(ReplayError::End { .. })));
-    let stranger = PrivateKey::generate().public().clone().into();
-    let error = replay(&Job { keys: &stranger, ..job }).map(drop).unwrap_err();
+    let untrusted = PrivateKey::generate().public().clone().into();
+    let error = replay(&Job { keys: &untrusted, ..job }).map(drop).unwrap_err();
     assert!(error.to_string().contains("before the first recorded write"), "{error}");
 }
 

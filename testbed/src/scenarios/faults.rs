@@ -145,7 +145,7 @@ impl Scenario for Faults {
     }
 }
 
-/// Starts the update to the faulty release, waits until the host runs the good release again, and
+/// Starts the update to the faulty release, waits until the host runs the previous release again, and
 /// checks that it refuses another attempt.
 fn recover_from(
     host: &mut Host<'_>,

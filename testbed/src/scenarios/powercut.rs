@@ -124,10 +124,10 @@ pub(crate) fn replay_kept(
             source,
         })
     };
-    let invalid = |name: &str, why: String| ReplayError::File {
+    let invalid = |name: &str, problem: String| ReplayError::File {
         doing: "use",
         path: dir.join(name),
-        source: std::io::Error::new(std::io::ErrorKind::InvalidData, why),
+        source: std::io::Error::new(std::io::ErrorKind::InvalidData, problem),
     };
     let phases: Vec<(String, u64)> =
         serde_json::from_str(&read(PHASES)?).map_err(|error| invalid(PHASES, error.to_string()))?;
