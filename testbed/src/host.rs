@@ -10,7 +10,7 @@ const OVMF: &str = "/usr/share/OVMF";
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Requirement {
     /// The name of a program, or the absolute path of a file.
-    pub what: String,
+    pub name: String,
     /// The Debian package.
     pub package: &'static str,
 }
@@ -18,7 +18,7 @@ pub struct Requirement {
 impl Requirement {
     /// Returns whether the program or file is installed.
     fn is_met(&self) -> bool {
-        is_installed(&self.what)
+        is_installed(&self.name)
     }
 }
 
@@ -34,7 +34,7 @@ pub(crate) fn is_installed(name: &str) -> bool {
 
 impl fmt::Display for Requirement {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} (package {})", self.what, self.package)
+        write!(f, "{} (package {})", self.name, self.package)
     }
 }
 
@@ -49,7 +49,7 @@ pub struct Missing(Vec<Requirement>);
 
 /// Returns the requirements of a full cycle.
 pub fn requirements() -> Vec<Requirement> {
-    let requirement = |what: &str, package| Requirement { what: what.to_owned(), package };
+    let requirement = |name: &str, package| Requirement { name: name.to_owned(), package };
     vec![
         requirement("setpriv", "util-linux"),
         requirement("qemu-system-x86_64", "qemu-system-x86"),
@@ -115,7 +115,7 @@ mod tests {
 
     #[test]
     fn finds_programs_in_path_and_files_by_absolute_path() {
-        let met = |what: &str| Requirement { what: what.into(), package: "x" }.is_met();
+        let met = |name: &str| Requirement { name: name.into(), package: "x" }.is_met();
         assert!(met("sh") && met("/etc/passwd"));
         assert!(!met("no-such-program") && !met("/no/such/file") && !met("/etc"));
     }

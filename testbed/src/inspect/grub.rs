@@ -79,7 +79,7 @@ mod tests {
     }
 
     #[test]
-    fn reads_what_the_updater_writes() {
+    fn reads_the_block_of_the_updater() {
         let trial = Trial { slot: Slot::B, tries: 3, release: None, since: None };
         let state = BootState { trial: Some(trial), ..BootState::with_good(Slot::A) };
         let read = read_environment(&state.to_bytes());
@@ -115,7 +115,7 @@ mod tests {
 
     #[test]
     fn ignores_slots_without_a_manifest_for_the_default() {
-        // The slots with a manifest, and whether they have the mark.
+        // `slots` are the slots with a manifest, each with whether it has the mark.
         let good_slot = |lines: &str, slots: &[(Slot, bool)]| {
             let files = |slot: Slot| SlotFiles {
                 manifest: slots.iter().any(|(found, _)| *found == slot),

@@ -31,7 +31,7 @@ const UPDATE_AFTER_CRASH: Step =
     Step::new("update-after-crash", "update again, reboot and confirm");
 const REPLAY: Step = Step::new("replay", "judge crash states");
 
-/// Record every write of updates, and judge what a power cut could have left of them
+/// Record every write of updates, and judge the disk states that a power cut could have left
 ///
 /// In one VM: an update, a rollback, an update that crashes, and another update. Then every prefix of
 /// the writes, and subsets of the writes that were not flushed, torn at 512 bytes, must boot a
