@@ -81,7 +81,7 @@ pub fn requirements<'a>(
     all.extend(
         testbed::host::requirements()
             .into_iter()
-            .map(|need| Requirement::new(&need.what, need.package, Purpose::Testbed)),
+            .map(|need| Requirement::new(&need.name, need.package, Purpose::Testbed)),
     );
     if tests {
         all.extend(table(&TESTS, Purpose::Tests));

@@ -1,4 +1,4 @@
-//! What the testbed does to a guest, and what it asks while it waits.
+//! The Patterns that change a guest or query its state.
 
 use protocol::esp::Slot;
 use protocol::pattern::{Command, Pattern};
@@ -6,29 +6,29 @@ use protocol::pattern::{Command, Pattern};
 use crate::checks::commands;
 use crate::derived::MARKER;
 
-/// The id of the Command that prints the boot's id.
+/// The id of the Command that prints the boot id.
 pub const BOOT_ID: &str = "boot id";
-/// The id of the Command that looks after the update.
+/// The id of the Command that checks the state of the update.
 pub const UPDATE: &str = "etchaos-updater.service";
 
-/// Asks nothing but an answer.
+/// Prints the boot id.
 pub fn boot_id() -> Pattern {
     commands([check(BOOT_ID, "cat /proc/sys/kernel/random/boot_id")])
 }
 
-/// Deletes what slot `a` boots from. A host must repair that by itself.
+/// Deletes the kernel and the initrd of slot `a`. The next update of the host must repair the slot.
 pub fn damage() -> Pattern {
     commands([change("delete kernel and initrd of slot a", DAMAGE)])
 }
 
-/// Starts the update as the timer would. The answer may be cut off by the reboot.
+/// Starts the update as the timer does. The reboot may interrupt the answer.
 pub fn update() -> Pattern {
-    // The pause: whoever asks next shall not see the state from before.
+    // Without the pause, the next query could see the state before the start.
     let start = "systemctl start --no-block etchaos-updater.service && sleep 1";
     commands([change("start the update", start)])
 }
 
-/// Installs what is offered and boots it, with a single try.
+/// Installs the published release and boots it with a single try.
 pub fn update_for_one_try() -> Pattern {
     let start = format!(
         "systemd-run --quiet --collect --unit=testbed-one-try /bin/sh -c '{ONE_TRY}' && sleep 1"
@@ -36,31 +36,31 @@ pub fn update_for_one_try() -> Pattern {
     commands([change("update for one try", &start)])
 }
 
-/// Asks whether an update refuses what is offered, because it failed before.
-pub fn refuse_again() -> Pattern {
-    commands([check("what failed is not installed again", REFUSES)])
+/// Checks that the updater refuses the published release because it is known to have failed.
+pub fn refuse_failed() -> Pattern {
+    commands([check("failed release is refused", REFUSE_FAILED)])
 }
 
-/// Goes back to the other slot by hand, and boots it. The answer may be cut off by the reboot.
+/// Rolls back to the other slot and boots it. The reboot may interrupt the answer.
 pub fn roll_back() -> Pattern {
-    // It may reboot by itself; twice is not more than once.
+    // The updater may reboot as well; a second request does no harm.
     let text = "etchaos-updater rollback && systemctl reboot --no-block && sleep 1";
     commands([change("roll back", text)])
 }
 
-/// Asks whether the system was booted from this slot, and holds what a derived release of this build
-/// brings; one with build 0 is none.
+/// Checks that the system was booted from `slot` and runs the derived release with `build`. A `build` of 0
+/// stands for the release under test.
 pub fn identify(slot: Slot, build: u64) -> Pattern {
     let text = format!("slot={slot} build={build} marker=/{MARKER}\n{IDENTIFY}");
-    commands([check("the release that runs", &text)])
+    commands([check("running release", &text)])
 }
 
-/// Asks which boot this is, and how the update is doing.
+/// Prints the boot id and checks the state of the update.
 pub fn watch_update() -> Pattern {
     commands([check(BOOT_ID, "cat /proc/sys/kernel/random/boot_id"), check(UPDATE, WATCH)])
 }
 
-/// Powers the guest off. The answer may be cut off.
+/// Powers the guest off. The shutdown may interrupt the answer.
 pub fn power_off() -> Pattern {
     commands([change("power off", "systemctl poweroff --no-block")])
 }
@@ -73,7 +73,7 @@ fn change(id: &str, text: &str) -> Command {
     Command { id: id.into(), change: Some(text.into()), always: true, ..Command::default() }
 }
 
-// One shell for all of it, so that nothing stays mounted if the middle fails.
+// A single shell, whose trap unmounts the file system if a step fails.
 const DAMAGE: &str = r#"
 esp=$(sed -n 's/.*etchaos\.esp=\([^ ]*\).*/\1/p' /proc/cmdline)
 [ -n "$esp" ] || { echo "no etchaos.esp= on the kernel command line"; exit 1; }
@@ -85,22 +85,22 @@ sync
 ls -l "$dir/etchaos/a"
 "#;
 
-// It reboots when it has installed something, so an end without a reboot is a failure, too.
+// The updater reboots after an installation, so an end without a reboot is a failure, too.
 const WATCH: &str = r#"
 unit=etchaos-updater.service
 state=$(systemctl show -P ActiveState $unit)
-echo "$unit: $state, result: $(systemctl show -P Result $unit); its last words:"
+echo "$unit: $state, result: $(systemctl show -P Result $unit); end of its log:"
 journalctl -b --no-pager -o cat -n 12 -u $unit
 [ "$state" != failed ] || exit 1
 ended=$(systemctl show -P InactiveEnterTimestampMonotonic $unit)
 if [ "$state" = inactive ] && [ "${ended:-0}" -gt 0 ]; then
   now=$(sed 's/\..*//' /proc/uptime)
   since=$((now - ended / 1000000))
-  [ "$since" -lt 90 ] || { echo "it ended $since s ago, and there was no reboot"; exit 1; }
+  [ "$since" -lt 90 ] || { echo "$unit ended $since s ago without a reboot"; exit 1; }
 fi
 "#;
 
-// In single quotes of a shell, so it has none. The number is changed in place, as GRUB does it.
+// The script is put in single quotes, so it must not contain any. It changes grubenv in place, as GRUB does.
 const ONE_TRY: &str = r#"
 etchaos-updater update --no-reboot || exit
 esp=$(sed -n "s/.*etchaos\.esp=\([^ ]*\).*/\1/p" /proc/cmdline)
@@ -112,19 +112,19 @@ umount "$dir"
 systemctl reboot
 "#;
 
-const REFUSES: &str = r#"
-said=$(etchaos-updater update 2>&1)
+const REFUSE_FAILED: &str = r#"
+output=$(etchaos-updater update 2>&1)
 code=$?
-echo "$said"
+echo "$output"
 [ "$code" = 3 ] || { echo "expected exit code 3, found $code"; exit 1; }
-case $said in *"failed its trial"*) ;; *) exit 1 ;; esac
+case $output in *"failed its trial"*) ;; *) exit 1 ;; esac
 etchaos-updater status
 "#;
 
 const IDENTIFY: &str = r#"
-grep -q "etchaos.slot=$slot" /proc/cmdline || { echo "expected slot $slot:"; cat /proc/cmdline; exit 1; }
+grep -q "etchaos.slot=$slot" /proc/cmdline || { echo "expected slot $slot, found:"; cat /proc/cmdline; exit 1; }
 found=$(cat $marker 2>/dev/null || echo 0)
-[ "$found" = "$build" ] || { echo "expected build $build, $marker says $found"; exit 1; }
+[ "$found" = "$build" ] || { echo "expected build $build, found $found in $marker"; exit 1; }
 "#;
 
 #[cfg(test)]
@@ -133,8 +133,8 @@ mod tests {
     use protocol::pattern::Entry;
 
     #[test]
-    fn every_text_is_a_posix_shell_script() {
-        let more = [roll_back(), identify(Slot::A, 1), update_for_one_try(), refuse_again()];
+    fn uses_valid_posix_shell() {
+        let more = [roll_back(), identify(Slot::A, 1), update_for_one_try(), refuse_failed()];
         for pattern in
             [boot_id(), damage(), update(), watch_update(), power_off()].into_iter().chain(more)
         {

@@ -1,4 +1,4 @@
-//! What is tested: a manifest and its artifacts, verified.
+//! The release under test: a verified manifest and its artifacts.
 
 use std::fs::{self, File};
 use std::io::{self, Read};
@@ -15,87 +15,87 @@ use protocol::{Arch, KeyRing, Manifest, Release, Role, Target, Verified};
 
 use crate::cdn::Served;
 
-/// The origin that stands for the CDN when URLs are resolved.
+/// The origin of the CDN, for the resolution of URLs. It is removed again afterwards.
 const ORIGIN: &str = "http://cdn/";
 
-/// Artifacts that must not be tested, because they are not what they should be.
+/// A failed verification of a release.
 #[derive(Debug, thiserror::Error)]
 pub enum ArtifactError {
-    /// A file.
+    /// A file cannot be read.
     #[error("cannot read {}: {source}", path.display())]
     File {
-        /// Which file.
+        /// The file.
         path: PathBuf,
-        /// What happened.
+        /// The cause.
         source: io::Error,
     },
-    /// The manifest's signature or form.
-    #[error("the manifest {} cannot be trusted: {source}", path.display())]
+    /// The manifest is not a token that is signed by a trusted key.
+    #[error("cannot verify the manifest {}: {source}", path.display())]
     Token {
         /// The manifest.
         path: PathBuf,
-        /// Why.
+        /// The problem.
         source: TokenError,
     },
-    /// The manifest's claims.
-    #[error("the manifest {} is not one: {source}", path.display())]
+    /// The token does not contain a valid manifest.
+    #[error("invalid manifest {}: {source}", path.display())]
     Manifest {
         /// The manifest.
         path: PathBuf,
-        /// Why.
+        /// The problem.
         source: ManifestError,
     },
-    /// The manifest's time.
+    /// The manifest has expired or is not valid yet.
     #[error("the manifest {} is not valid now: {source}", path.display())]
     Time {
         /// The manifest.
         path: PathBuf,
-        /// Why.
+        /// The problem.
         source: TimeError,
     },
-    /// The manifest of another target.
+    /// The manifest is for another target.
     #[error("the manifest {} is for {found}, not for {expected}", path.display())]
     Target {
         /// The manifest.
         path: PathBuf,
-        /// What was asked for.
+        /// The requested target.
         expected: Target,
-        /// What the manifest says.
+        /// The target of the manifest.
         found: Target,
     },
-    /// A role without an artifact.
+    /// The release has no artifact of a required role.
     #[error(transparent)]
     Missing(#[from] ReleaseError),
-    /// An artifact that a host could not fetch from the manifest's CDN.
-    #[error("a host would not fetch the {role}: {source}")]
+    /// The updater would refuse to download an artifact from the manifest's CDN.
+    #[error("the updater would refuse to download the {role}: {source}")]
     Url {
-        /// Which artifact.
+        /// The role of the artifact.
         role: Role,
-        /// Why.
+        /// The problem.
         source: UrlError,
     },
-    /// Another size or digest than the manifest says.
+    /// The size or digest of an artifact differs from the manifest.
     #[error(
-        "{} is not what the manifest says: expected {expected}, found {found}; package the release again",
+        "{} does not match the manifest: expected {expected}, found {found}; package the release again",
         path.display()
     )]
     Content {
         /// The artifact.
         path: PathBuf,
-        /// Size and digest by the manifest.
+        /// The size and digest in the manifest.
         expected: String,
-        /// Size and digest of the file.
+        /// The size and digest of the file.
         found: String,
     },
-    /// Not for the testbed.
-    #[error("the testbed boots amd64 alone so far, not {0}")]
+    /// The testbed does not support the architecture.
+    #[error("the testbed supports only amd64, not {0}")]
     Arch(Arch),
 }
 
-/// A release whose manifest and files were found good.
+/// A release whose manifest and artifacts are verified.
 #[derive(Debug)]
 pub struct Artifacts {
-    /// What the manifest says.
+    /// The release in the manifest.
     pub release: Release,
     /// The raw disk image.
     pub disk: PathBuf,
@@ -103,26 +103,26 @@ pub struct Artifacts {
     pub kernel: PathBuf,
     /// The initrd.
     pub initrd: PathBuf,
-    /// What a CDN serves, and where.
+    /// The files for the CDN, and their paths there.
     pub served: Vec<Served>,
 }
 
 impl Artifacts {
-    /// The path under which a CDN serves the artifact with this role.
-    pub fn place(&self, role: Role) -> &str {
+    /// Returns the path of the artifact with this role on the CDN.
+    pub fn cdn_path(&self, role: Role) -> &str {
         let name = self.release.artifact(role).map_or("", |artifact| &artifact.name);
         let served = self.served.iter().find(|served| served.file.ends_with(name));
         served.map_or(name, |served| &served.path)
     }
 }
 
-/// Verifies the manifest of `target` in `dir` with `keys`, then every artifact: by size and digest.
+/// Verifies the manifest of `target` in `dir` with `keys`, and the size and digest of every artifact.
 pub fn verify(dir: &Path, target: &Target, keys: &KeyRing) -> Result<Artifacts, ArtifactError> {
     if target.arch != Arch::Amd64 {
         return Err(ArtifactError::Arch(target.arch));
     }
     let path = dir.join(target.manifest_name());
-    let release = manifest(&path, keys)?.into_inner().release;
+    let release = read_manifest(&path, keys)?.into_inner().release;
     if release.target() != *target {
         let (expected, found) = (target.clone(), release.target());
         return Err(ArtifactError::Target { path, expected, found });
@@ -132,17 +132,17 @@ pub fn verify(dir: &Path, target: &Target, keys: &KeyRing) -> Result<Artifacts, 
     for (file, role) in files.iter_mut().zip([Role::Kernel, Role::Initrd, Role::Disk]) {
         let artifact = release.artifact(role).ok_or(ReleaseError::MissingRole(role))?;
         *file = dir.join(&artifact.name);
-        content(file, artifact)?;
-        served.push(Served { path: place(target, artifact)?, file: file.clone() });
+        check_content(file, artifact)?;
+        served.push(Served { path: cdn_path(target, artifact)?, file: file.clone() });
     }
     let [kernel, initrd, disk] = files;
     Ok(Artifacts { release, disk, kernel, initrd, served })
 }
 
-fn manifest(path: &Path, keys: &KeyRing) -> Result<Verified<Manifest>, ArtifactError> {
+fn read_manifest(path: &Path, keys: &KeyRing) -> Result<Verified<Manifest>, ArtifactError> {
     let file_error = |source| ArtifactError::File { path: path.into(), source };
     let mut text = String::new();
-    // One byte more than allowed, so that too much is seen as such.
+    // One byte above the limit, so that the verification rejects a larger file.
     let limit = TOKEN_MAX as u64 + 1;
     let file = File::open(path).map_err(file_error)?;
     file.take(limit).read_to_string(&mut text).map_err(file_error)?;
@@ -153,15 +153,16 @@ fn manifest(path: &Path, keys: &KeyRing) -> Result<Verified<Manifest>, ArtifactE
     token.try_into().map_err(|source| ArtifactError::Manifest { path: path.into(), source })
 }
 
-/// The path under which a host looks for an artifact.
-fn place(target: &Target, artifact: &Artifact) -> Result<String, ArtifactError> {
+/// Returns the path at which the updater looks for an artifact.
+fn cdn_path(target: &Target, artifact: &Artifact) -> Result<String, ArtifactError> {
     let manifest = format!("{ORIGIN}{}", target.manifest_name());
     let refused = |source| ArtifactError::Url { role: artifact.role, source };
     let url = artifact_url(&manifest, &artifact.url, &[]).map_err(refused)?;
     Ok(url.strip_prefix(ORIGIN).unwrap_or(&url).to_owned())
 }
 
-fn content(path: &Path, artifact: &Artifact) -> Result<(), ArtifactError> {
+/// Checks the size and the digest of a file.
+fn check_content(path: &Path, artifact: &Artifact) -> Result<(), ArtifactError> {
     let file_error = |source| ArtifactError::File { path: path.into(), source };
     let size = fs::metadata(path).map_err(file_error)?.len();
     let expected = format!("{} bytes, SHA-256 {}", artifact.size, artifact.sha256);
@@ -190,8 +191,8 @@ pub(crate) mod tests {
     use super::*;
     use protocol::{Claims, PrivateKey};
 
-    /// A directory with a good release, and the key that signed it.
-    pub fn good(change: impl FnOnce(&mut Release)) -> (tempfile::TempDir, PrivateKey) {
+    /// Returns a directory with a valid release that `change` modifies, and the key that signed it.
+    pub fn signed_release(change: impl FnOnce(&mut Release)) -> (tempfile::TempDir, PrivateKey) {
         let dir = tempfile::tempdir().unwrap();
         let target: Target = "deb_amd64".parse().unwrap();
         let artifact = |role: Role| {
@@ -231,14 +232,14 @@ pub(crate) mod tests {
         verify(dir.path(), &target, &key.public().clone().into()).map_err(|e| e.to_string())
     }
 
-    /// The release of [`good`].
+    /// Verifies the release of [`signed_release`].
     pub fn verified(release: &(tempfile::TempDir, PrivateKey)) -> Artifacts {
         check(release).unwrap()
     }
 
     #[test]
-    fn a_good_release_is_served_where_a_host_looks_for_it() {
-        let artifacts = check(&good(|_| {})).unwrap();
+    fn serves_artifacts_at_the_urls_of_the_manifest() {
+        let artifacts = check(&signed_release(|_| {})).unwrap();
         let paths: Vec<&str> = artifacts.served.iter().map(|s| s.path.as_str()).collect();
         assert_eq!(
             paths,
@@ -249,23 +250,23 @@ pub(crate) mod tests {
                 "7/etchaos_deb_amd64.raw"
             ]
         );
-        assert_eq!(artifacts.place(Role::Initrd), "7/etchaos_deb_amd64.initrd");
+        assert_eq!(artifacts.cdn_path(Role::Initrd), "7/etchaos_deb_amd64.initrd");
         assert!(artifacts.disk.ends_with("etchaos_deb_amd64.raw"));
         assert!(artifacts.kernel.ends_with("etchaos_deb_amd64.vmlinuz"));
     }
 
     #[test]
-    fn what_is_wrong_is_named() {
-        let stranger = (good(|_| {}).0, PrivateKey::generate());
-        assert!(check(&stranger).unwrap_err().contains("not trusted here"));
-        let other = good(|r| r.variant = "ubu".parse().unwrap());
+    fn names_the_problem_of_an_invalid_release() {
+        let untrusted = (signed_release(|_| {}).0, PrivateKey::generate());
+        assert!(check(&untrusted).unwrap_err().contains("not trusted here"));
+        let other = signed_release(|r| r.variant = "ubu".parse().unwrap());
         assert!(check(&other).unwrap_err().contains("is for ubu_amd64, not for deb_amd64"));
-        let away = good(|r| r.artifacts[1].url = "http://elsewhere/x".into());
-        assert!(check(&away).unwrap_err().contains("would not fetch the initrd"));
-        let no_disk = good(|r| r.artifacts.truncate(2));
+        let elsewhere = signed_release(|r| r.artifacts[1].url = "http://elsewhere/x".into());
+        assert!(check(&elsewhere).unwrap_err().contains("refuse to download the initrd"));
+        let no_disk = signed_release(|r| r.artifacts.truncate(2));
         assert!(check(&no_disk).unwrap_err().contains("has no disk"));
 
-        let changed = good(|_| {});
+        let changed = signed_release(|_| {});
         fs::write(changed.0.path().join("etchaos_deb_amd64.initrd"), "that is the initrd").unwrap();
         assert!(check(&changed).unwrap_err().contains("SHA-256"));
         fs::write(changed.0.path().join("etchaos_deb_amd64.initrd"), "short").unwrap();

@@ -1,7 +1,7 @@
-//! What a healthy EtchaOS looks like from inside: a table of checks, sent to the guest as a Pattern.
+//! The checks of a healthy guest, which run inside it as a Pattern.
 //!
-//! The texts are for any POSIX shell and any distribution. `$R` is the guest's root: empty there, a
-//! directory of made-up files in this module's tests.
+//! The scripts work in every POSIX shell and on every distribution. `$R` is the root of the guest: empty
+//! in a real guest, a directory of fake files in the tests of this module.
 
 use std::fmt::Write as _;
 
@@ -11,36 +11,36 @@ use protocol::release::Release;
 
 use crate::firmware::Firmware;
 
-/// What the guest should be.
+/// The expected state of the guest.
 #[derive(Debug, Clone)]
 pub struct Expected<'a> {
-    /// The release that it runs.
+    /// The running release.
     pub release: &'a Release,
-    /// The slot that it runs from.
+    /// The slot of the running release.
     pub slot: Slot,
-    /// What booted it.
+    /// The firmware.
     pub firmware: Firmware,
-    /// Whether it was given a TPM.
+    /// Whether the guest has a TPM.
     pub tpm: bool,
-    /// What `etchaos-updater --version` says, without the name.
+    /// The version that `etchaos-updater --version` prints.
     pub updater_version: &'a str,
 }
 
-/// A Command's id and text.
+/// The id and the script of a Command.
 pub type Check = (&'static str, String);
 
-/// A socket that may listen: protocol, local address as a shell pattern for what `ss` prints, and
-/// whose it is.
+/// The sockets that may listen: protocol, local address in the output of `ss` as a shell pattern, and
+/// owner.
 const LISTENERS: [(&str, &str, &str); 3] = [
     ("tcp", "*:4000", "the updater, because the testbed configured it"),
     ("udp", "*:68", "the DHCP client"),
     ("udp", "*:546", "the DHCPv6 client"),
 ];
 
-/// Goes in front of every text. What the kernel's log says at this level is seen on the console: if a
-/// check hangs, its name is the console's last line.
+/// The beginning of every script. The kernel prints messages of level 4 on the console: if a check hangs,
+/// the last line of the console names it.
 const PRELUDE: &str = r#"R=${TESTBED_ROOT-}
-say() { [ ! -w $R/dev/kmsg ] || echo "<4>testbed: $*" >$R/dev/kmsg; }
+log() { [ ! -w $R/dev/kmsg ] || echo "<4>testbed: $*" >$R/dev/kmsg; }
 fail() { echo "$*"; exit 1; }
 # eventually SECONDS COMMAND…
 eventually() {
@@ -53,9 +53,10 @@ eventually() {
 }
 "#;
 
-/// The checks for this guest, in the order in which they run.
+/// Returns the checks for a guest, in the order in which they run.
 ///
-/// The slot comes early: it waits for the confirmation of the boot, which the later ones want done.
+/// The check of the slot is early, because it waits for the confirmation of the boot, which the later
+/// checks require.
 pub fn checks(expected: &Expected<'_>) -> Vec<Check> {
     let release = expected.release;
     let mut checks = vec![
@@ -81,17 +82,17 @@ pub fn checks(expected: &Expected<'_>) -> Vec<Check> {
     checks
 }
 
-/// A Pattern of checks without changes.
+/// Returns a Pattern of checks without changes.
 pub fn pattern(checks: &[Check]) -> Pattern {
-    let command = |(id, text): &Check| Command {
+    let command = |(id, script): &Check| Command {
         id: (*id).to_owned(),
-        check: Some(format!("{PRELUDE}say 'checking: {id}'\n{text}")),
+        check: Some(format!("{PRELUDE}log 'checking: {id}'\n{script}")),
         ..Command::default()
     };
     commands(checks.iter().map(command))
 }
 
-/// A Pattern of these Commands, for a POSIX shell.
+/// Returns a Pattern that runs Commands in a POSIX shell.
 pub fn commands(commands: impl IntoIterator<Item = Command>) -> Pattern {
     let entry = |command| Entry::Command(Box::new(command));
     Pattern {
@@ -104,7 +105,7 @@ pub fn commands(commands: impl IntoIterator<Item = Command>) -> Pattern {
 const NO_FAILED_UNIT: &str = r#"
 state=$(timeout 300 systemctl is-system-running --wait)
 [ "$state" = running ] && exit 0
-echo "systemd says: ${state:-nothing, within 300 s}"
+echo "expected the system state running, found: ${state:-none within 300 s}"
 systemctl --no-pager --no-legend list-jobs
 for unit in $(systemctl --failed --no-legend --plain | sed 's/ .*//'); do
   echo "failed: $unit"
@@ -118,20 +119,20 @@ fn slot(expected: &Expected<'_>) -> String {
     format!("slot={} version='{version}' kernel='{kernel}'\n{SLOT_CONFIRMED}", expected.slot)
 }
 
-// The confirming service runs after boot-complete.target, so perhaps after the listener answers.
+// The service that confirms the boot runs after boot-complete.target, so the listener may answer earlier.
 const SLOT_CONFIRMED: &str = r#"
 confirmed() {
-  now=$(etchaos-updater status --json | tr -d ' \n\t')
-  case $now in *'"trial":null'*) ;; *) return 1 ;; esac
-  case $now in *"\"good\":\"$slot\""*) ;; *) return 1 ;; esac
+  status=$(etchaos-updater status --json | tr -d ' \n\t')
+  case $status in *'"trial":null'*) ;; *) return 1 ;; esac
+  case $status in *"\"good\":\"$slot\""*) ;; *) return 1 ;; esac
 }
 if ! eventually "${TESTBED_TIMEOUT-90}" confirmed; then
-  echo "expected slot $slot to be confirmed, the updater says:"
+  echo "expected slot $slot to be confirmed, found the status:"
   etchaos-updater status
   journalctl -b --no-pager -o cat -n 15 -u etchaos-confirm.service
   exit 1
 fi
-running=$(echo "$now" | grep -o '"running":{[^}]*}')
+running=$(echo "$status" | grep -o '"running":{[^}]*}')
 for part in "\"slot\":\"$slot\"" "\"version\":\"$version\"" "\"kernel\":\"$kernel\""; do
   case $running in *"$part"*) ;; *) fail "expected $part, found $running" ;; esac
 done
@@ -141,19 +142,19 @@ fn firmware(firmware: Firmware) -> &'static str {
     match firmware {
         Firmware::UefiSecureboot => {
             r#"
-[ -d $R/sys/firmware/efi ] || fail "expected UEFI, there is no /sys/firmware/efi"
+[ -d $R/sys/firmware/efi ] || fail "expected UEFI, /sys/firmware/efi does not exist"
 variable=$R/sys/firmware/efi/efivars/SecureBoot-8be4df61-93ca-11d2-aa0d-00e098032b8c
-[ -e $variable ] || fail "expected the UEFI variable SecureBoot, there is none (is efivarfs mounted?)"
+[ -e $variable ] || fail "expected the UEFI variable SecureBoot, found none; check that efivarfs is mounted"
 bytes=$(od -An -v -t u1 $variable | tr -s ' \n' ' ')
 # Four bytes of attributes, one of value.
-case ${bytes% } in *' 1') ;; *) fail "expected Secure Boot enabled, the variable has the bytes:$bytes" ;; esac
+case ${bytes% } in *' 1') ;; *) fail "expected Secure Boot to be enabled, found the variable with the bytes:$bytes" ;; esac
 "#
         }
         Firmware::Uefi => {
-            r#"[ -d $R/sys/firmware/efi ] || fail "expected UEFI, there is no /sys/firmware/efi""#
+            r#"[ -d $R/sys/firmware/efi ] || fail "expected UEFI, /sys/firmware/efi does not exist""#
         }
         Firmware::Bios => {
-            r#"[ ! -e $R/sys/firmware/efi ] || fail "expected a BIOS, there is /sys/firmware/efi""#
+            r#"[ ! -e $R/sys/firmware/efi ] || fail "expected a BIOS, /sys/firmware/efi exists""#
         }
     }
 }
@@ -164,8 +165,8 @@ const KERNEL: &str = r#"
 
 const COMMAND_LINE: &str = r#"
 line=$(cat $R/proc/cmdline)
-for word in "etchaos.slot=$slot" console=tty0 console=ttyS0,115200; do
-  case " $line " in *" $word "*) ;; *) fail "expected $word, found: $line" ;; esac
+for parameter in "etchaos.slot=$slot" console=tty0 console=ttyS0,115200; do
+  case " $line " in *" $parameter "*) ;; *) fail "expected $parameter, found: $line" ;; esac
 done
 "#;
 
@@ -180,7 +181,8 @@ const OS_RELEASE: &str = r#"
 [ "$IMAGE_VERSION" = "$version" ] || fail "expected IMAGE_VERSION=$version, found '$IMAGE_VERSION'"
 "#;
 
-/// The manifest's list travels within the text: 250 packages take 10 kB, an argument may have 128.
+/// The script contains the package list of the manifest: 250 packages take 10 kB, and the limit for an
+/// argument is 128 kB.
 fn packages(release: &Release) -> String {
     let list = release.packages.iter().fold(String::new(), |mut list, package| {
         let _ = writeln!(list, "{package}");
@@ -188,7 +190,7 @@ fn packages(release: &Release) -> String {
     });
     format!(
         r#"
-dir=$(mktemp -d) || fail "cannot make a temporary directory"
+dir=$(mktemp -d) || fail "cannot create a temporary directory"
 trap 'rm -rf "$dir"' EXIT
 LC_ALL=C sort >"$dir/manifest" <<'END'
 {list}END
@@ -204,16 +206,16 @@ exit 1
     )
 }
 
-// As process 1 sees it: the listener may live in a stricter world of its own.
+// The mounts are those of process 1, because the listener may run in a stricter mount namespace.
 const USR_READ_ONLY: &str = r#"
-mount=$(grep ' /usr ' $R/proc/1/mounts) || fail "/usr is not a mount of its own"
+mount=$(grep ' /usr ' $R/proc/1/mounts) || fail "expected a mount at /usr, found none"
 case $mount in
 *' ro,'* | *' ro '*) ;;
 *) fail "expected a read-only mount, found: $mount" ;;
 esac
 if touch $R/usr/testbed-was-here; then
   rm -f $R/usr/testbed-was-here
-  fail "expected that nothing can be written to /usr, but a file was created there"
+  fail "expected a read-only /usr, but a file was created there"
 fi 2>/dev/null
 "#;
 
@@ -226,15 +228,15 @@ esac
 "#;
 
 const UPDATER: &str = r#"
-said=$(etchaos-updater --version) || fail "etchaos-updater --version failed: $said"
-[ "${said##* }" = "$expected" ] || fail "expected version $expected, found: $said"
+output=$(etchaos-updater --version) || fail "etchaos-updater --version failed: $output"
+[ "${output##* }" = "$expected" ] || fail "expected version $expected, found: $output"
 "#;
 
-/// Sockets that only this host itself can reach are nobody's door.
+/// Sockets on the loopback are allowed, because other hosts cannot reach them.
 fn listening_ports() -> String {
     let mut allowed = String::new();
-    for (protocol, address, whose) in LISTENERS {
-        let _ = writeln!(allowed, "  {protocol}\\ {address}) ;; # {whose}");
+    for (protocol, address, owner) in LISTENERS {
+        let _ = writeln!(allowed, "  {protocol}\\ {address}) ;; # {owner}");
     }
     format!(
         r#"
@@ -245,22 +247,22 @@ unexpected=$(echo "$found" | while read -r protocol state received sent address 
 {allowed}  *) echo "$protocol $address $rest" ;;
   esac
 done)
-[ -z "$unexpected" ] || fail "listening and not on the list: $unexpected"
+[ -z "$unexpected" ] || fail "unexpected listening sockets: $unexpected"
 "#
     )
 }
 
-// A locked hash is a secret of the machine all the same, and an empty field needs no password.
+// The hash of a locked account is still a secret, and an empty field permits a login without a password.
 const NO_PASSWORDS: &str = r#"
 for file in $R/etc/passwd $R/etc/shadow; do
-  with=$(grep -vE '^[^:]*:(\*|!|!!|!\*|x):' $file | sed 's/:.*//')
-  [ -z "$with" ] || fail "expected no password in $file, but these have one, or an empty one: $with"
+  accounts=$(grep -vE '^[^:]*:(\*|!|!!|!\*|x):' $file | sed 's/:.*//')
+  [ -z "$accounts" ] || fail "expected no password in $file, found accounts with a password or an empty one: $accounts"
 done
 "#;
 
 const NO_PRIVATE_KEYS: &str = r#"
-with=$(grep -rlE -e '-----BEGIN [A-Z ]*PRIVATE KEY-----' $R/etc $R/root $R/home)
-[ -z "$with" ] || fail "expected no private keys in the image, found: $with"
+files=$(grep -rlE -e '-----BEGIN [A-Z ]*PRIVATE KEY-----' $R/etc $R/root $R/home)
+[ -z "$files" ] || fail "expected no private keys in the image, found: $files"
 "#;
 
 const DOCKER_ANSWERS: &str = r#"
@@ -271,21 +273,21 @@ eventually "${TESTBED_TIMEOUT-60}" server || {
 }
 "#;
 
-// Without a registry: an image of links into the host's own /usr, which is mounted. That the shell
-// is process 1 shows that it is in a container.
+// No registry is needed: the image contains only links into /usr, which is mounted from the host. A shell
+// with the process id 1 runs in a container.
 const DOCKER_RUNS: &str = r#"
 links=
 for link in bin sbin lib lib64; do
   [ ! -L "/$link" ] || links="$links $link"
 done
 tar -C / -c $links | docker import - etchaos-testbed >/dev/null || fail "docker import failed"
-said=$(docker run --rm -v /usr:/usr:ro etchaos-testbed /bin/sh -c 'echo "process $$"' 2>&1)
+output=$(docker run --rm -v /usr:/usr:ro etchaos-testbed /bin/sh -c 'echo "process $$"' 2>&1)
 docker image rm etchaos-testbed >/dev/null
-[ "$said" = "process 1" ] || fail "expected a container to say 'process 1', found: $said"
+[ "$output" = "process 1" ] || fail "expected the output 'process 1' of a container, found: $output"
 "#;
 
 const TPM: &str = r#"
-version=$(cat $R/sys/class/tpm/tpm0/tpm_version_major) || fail "there is no TPM"
+version=$(cat $R/sys/class/tpm/tpm0/tpm_version_major) || fail "expected a TPM, found none"
 [ "$version" = 2 ] || fail "expected a TPM 2, found version $version"
 "#;
 

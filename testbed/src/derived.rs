@@ -1,8 +1,8 @@
-//! Other releases, made from the one that is tested: newer ones to update to, and broken ones.
+//! Derives releases from the release under test: newer ones to update to, and faulty ones.
 //!
-//! The kernel unpacks what is concatenated (kernel document
-//! `driver-api/early-userspace/buffer-format.rst`), so an initrd gets other files by a small archive
-//! at its end, and a release in seconds.
+//! The kernel unpacks all archives of an initrd (kernel document
+//! `driver-api/early-userspace/buffer-format.rst`), so a small archive at its end adds or replaces files.
+//! This takes seconds instead of a build.
 
 use std::fs::{self, File};
 use std::io::{self, Write};
@@ -16,26 +16,26 @@ use protocol::{Artifact, Claims, PrivateKey, Release, Role};
 use crate::artifacts::{Artifacts, measure};
 use crate::cdn::Served;
 
-/// How long a manifest is valid: longer than any scenario takes.
-const VALID: Duration = Duration::from_secs(86_400);
-/// Archives within an initrd begin at multiples of this.
+/// The validity of a manifest, which is longer than any scenario.
+const VALIDITY: Duration = Duration::from_secs(86_400);
+/// The alignment of archives within an initrd.
 const ALIGNMENT: usize = 4;
-/// Where the file is that a derived release says its build in, below the root of the running system.
+/// The path, below the root of the running system, of the file with the build of a derived release.
 pub const MARKER: &str = "etc/etchaos-testbed-build";
-/// Where the root's skeleton is in the initrd.
+/// The directory in the initrd that is copied to the root of the running system.
 const SKELETON: &str = "sysroot";
 
-/// A release that could not be made.
+/// A failed derivation of a release.
 #[derive(Debug, thiserror::Error)]
 pub enum DeriveError {
-    /// A file.
+    /// A file operation failed.
     #[error("cannot {doing} {} for a derived release: {source}", path.display())]
     File {
-        /// What was being done.
+        /// The operation.
         doing: &'static str,
-        /// With which file.
+        /// The file.
         path: PathBuf,
-        /// What happened.
+        /// The cause.
         source: io::Error,
     },
     /// The manifest could not be signed.
@@ -43,22 +43,22 @@ pub enum DeriveError {
     Sign(#[from] TokenError),
 }
 
-/// A file that is added to the initrd, or replaces one in it.
+/// A file that is added to the initrd or replaces one in it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Extra {
-    /// Its path in the initrd, without a leading slash; its directory must be there. What is below
-    /// `sysroot` comes into the running system, but not below `sysroot/usr`.
+    /// The path in the initrd, without a leading slash. Its directory must exist. Files below `sysroot`,
+    /// except below `sysroot/usr`, are copied to the running system.
     pub path: String,
-    /// What it is.
+    /// The type and the content.
     pub content: Content,
 }
 
-/// What an [`Extra`] is.
+/// The type and the content of an [`Extra`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Content {
     /// A file with these bytes and this mode (`0o644`).
     File(Vec<u8>, u32),
-    /// A symbolic link to this.
+    /// A symbolic link to this path.
     Link(String),
     /// A directory with this mode.
     #[cfg(test)]
@@ -66,60 +66,60 @@ pub enum Content {
 }
 
 impl Extra {
-    /// A file of the running system; `path` is below its root and not below `usr`.
+    /// Returns a file of the running system. `path` is relative to its root and not below `usr`.
     pub fn file(path: &str, mode: u32, bytes: impl Into<Vec<u8>>) -> Self {
         let content = Content::File(bytes.into(), mode);
         Self { path: format!("{SKELETON}/{path}"), content }
     }
 
-    /// A symbolic link of the running system.
+    /// Returns a symbolic link of the running system.
     pub fn link(path: &str, to: &str) -> Self {
         Self { path: format!("{SKELETON}/{path}"), content: Content::Link(to.to_owned()) }
     }
 }
 
-/// In what a release differs from the one that it is made of, besides its build.
+/// The differences of a derived release from its base, besides the build.
 #[derive(Debug, Clone, Default)]
 pub struct Changes {
-    /// Files that are laid over the initrd's.
+    /// Files that are added to the initrd or replace files in it.
     pub extra: Vec<Extra>,
-    /// Another kernel: these bytes, whether they boot or not.
+    /// The bytes of another kernel, which need not boot.
     pub kernel: Option<Vec<u8>>,
-    /// The initrd ends after this many bytes.
+    /// The size to which the initrd is truncated.
     pub initrd_bytes: Option<u64>,
 }
 
-/// A release that was made of another one.
+/// A release that is derived from another one.
 #[derive(Debug)]
 pub struct Derived {
-    /// What its manifest says.
+    /// The release in the manifest.
     pub release: Release,
-    /// Its manifest. It is not served before it is published: see [`Derived::publish`].
+    /// The manifest, which [`Derived::publish`] offers to hosts.
     manifest: PathBuf,
-    /// Its kernel and initrd, and where a CDN serves them.
+    /// The kernel and the initrd, and their paths on the CDN.
     pub served: Vec<Served>,
 }
 
 impl Derived {
-    /// Makes it what a host is offered: the manifest replaces the one at `place`, which is served.
-    pub fn publish(&self, place: &Path) -> Result<(), DeriveError> {
-        // A host may be reading it: it gets the old or the new one.
-        let next = place.with_extension("next");
-        let copied = fs::copy(&self.manifest, &next).and_then(|_| fs::rename(&next, place));
-        copied.map_err(failed("publish", place))
+    /// Offers the release to hosts: its manifest replaces the one at `path`, which the CDN serves.
+    pub fn publish(&self, path: &Path) -> Result<(), DeriveError> {
+        // The replacement is atomic, because a host may be downloading the manifest.
+        let next = path.with_extension("next");
+        let copied = fs::copy(&self.manifest, &next).and_then(|_| fs::rename(&next, path));
+        copied.map_err(failed("publish", path))
     }
 
-    /// The path under which a CDN serves the artifact with this role.
-    pub fn place(&self, role: Role) -> String {
+    /// Returns the path of the artifact with this role on the CDN.
+    pub fn cdn_path(&self, role: Role) -> String {
         self.release.artifact(role).map_or(String::new(), |artifact| artifact.url.clone())
     }
 }
 
-/// Makes a release of `base`: with another build, so that a host takes it for another release, with
-/// [`MARKER`], and with `changes`. Its manifest is signed by `key`, and its files are in a new directory
-/// within `dir`.
+/// Derives a release from `base` with another build, a [`MARKER`] file and `changes`. Signs its manifest
+/// with `key` and writes its files to a new directory in `dir`.
 ///
-/// The version stays what it was: os-release says it, and that is in `/usr`.
+/// The release keeps the version of `base`, because os-release, which contains the version, is in the
+/// unchanged `/usr`.
 pub fn derive(
     base: &Artifacts,
     build: u64,
@@ -128,7 +128,7 @@ pub fn derive(
     dir: &Path,
 ) -> Result<Derived, DeriveError> {
     let dir = dir.join(format!("release-{build}"));
-    fs::create_dir(&dir).map_err(failed("make the directory", &dir))?;
+    fs::create_dir(&dir).map_err(failed("create the directory", &dir))?;
     let (kernel, initrd) = (dir.join("vmlinuz"), dir.join("initrd"));
     match &changes.kernel {
         Some(bytes) => fs::write(&kernel, bytes),
@@ -159,7 +159,7 @@ fn claims(release: Release) -> Claims {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
     Claims {
         iat: Some(now),
-        exp: Some(now + VALID.as_secs()),
+        exp: Some(now + VALIDITY.as_secs()),
         etchaos_release: Some(release),
         ..Claims::default()
     }
@@ -177,7 +177,7 @@ fn make_initrd(base: &Path, extra: &[Extra], end: Option<u64>, to: &Path) -> io:
     }
 }
 
-/// A cpio archive in the format "newc".
+/// Returns a cpio archive in the format "newc".
 fn archive(extra: &[Extra]) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
     for (number, Extra { path, content }) in extra.iter().enumerate() {
@@ -205,10 +205,10 @@ fn failed(doing: &'static str, path: &Path) -> impl FnOnce(io::Error) -> DeriveE
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::artifacts::tests::{good, verified};
+    use crate::artifacts::tests::{signed_release, verified};
     use std::io::Read;
 
-    /// Name, mode and content of every entry, and how many bytes come after the last one.
+    /// Returns the name, mode and content of every entry, and the number of bytes after the last one.
     fn entries(mut bytes: &[u8]) -> (Vec<(String, u32, Vec<u8>)>, usize) {
         let mut entries = Vec::new();
         loop {
@@ -225,8 +225,8 @@ mod tests {
     }
 
     #[test]
-    fn a_derived_release_is_the_same_and_a_little_more() {
-        let directory = good(|_| {});
+    fn appends_extra_files_to_the_initrd() {
+        let directory = signed_release(|_| {});
         let base = verified(&directory);
         let extra = vec![
             Extra::file("etc/x", 0o755, "#!/bin/sh\n"),
@@ -255,17 +255,17 @@ mod tests {
         assert_eq!(rest, 0);
         assert_eq!(fs::read(&derived.served[0].file).unwrap(), fs::read(&base.kernel).unwrap());
 
-        let place = dir.join("offered.jwt");
-        derived.publish(&place).unwrap();
+        let published = dir.join("published.jwt");
+        derived.publish(&published).unwrap();
         let claims =
-            token::verify(&fs::read_to_string(place).unwrap(), &key.public().clone().into());
+            token::verify(&fs::read_to_string(published).unwrap(), &key.public().clone().into());
         let release = claims.unwrap().into_inner().etchaos_release.unwrap();
         assert_eq!(release, derived.release);
         release.validate().unwrap();
         assert_eq!((release.build, &release.version), (9, &base.release.version));
         for (artifact, served) in release.artifacts.iter().zip(&derived.served) {
             assert_eq!(
-                (&artifact.url, &derived.place(artifact.role)),
+                (&artifact.url, &derived.cdn_path(artifact.role)),
                 (&served.path, &served.path)
             );
             let (size, sha256) = measure(&served.file).unwrap();
@@ -274,8 +274,8 @@ mod tests {
     }
 
     #[test]
-    fn a_broken_release_is_broken_as_asked_for() {
-        let directory = good(|_| {});
+    fn replaces_the_kernel_and_truncates_the_initrd() {
+        let directory = signed_release(|_| {});
         let base = verified(&directory);
         let changes = Changes {
             kernel: Some(b"no kernel".to_vec()),
@@ -287,7 +287,7 @@ mod tests {
         assert_eq!(fs::read(&derived.served[0].file).unwrap(), b"no kernel");
         assert_eq!(fs::read(&derived.served[1].file).unwrap(), b"this is");
         assert_eq!(derived.release.artifact(Role::Initrd).unwrap().size, 7);
-        // The same build twice is a mistake.
+        // A build can be derived only once.
         assert!(derive(&base, 2, &changes, &key, directory.0.path()).is_err());
     }
 }

@@ -1,13 +1,13 @@
-//! Copies of disk images.
+//! Sparse copies of disk images.
 
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
-/// What is looked at as a whole: a block of zeros becomes a hole.
+/// The size of a block. A block of zeros becomes a hole.
 const BLOCK: usize = 1 << 20;
 
-/// A disk image that could not be copied.
+/// A failed copy of a disk image.
 #[derive(Debug, thiserror::Error)]
 #[error("cannot copy the disk image {} to {}: {source}", from.display(), to.display())]
 pub struct CopyError {
@@ -16,9 +16,12 @@ pub struct CopyError {
     source: io::Error,
 }
 
-/// Copies a disk image; what is zero takes no space in the copy. The original is only read.
+/// Copies a disk image, with holes for zeros, and returns its size in bytes.
 ///
-/// `to` must not exist. Nothing is synced: the copy lives as long as a test.
+/// `to` must not exist. The copy is not synced, because it only lasts as long as a test.
+///
+/// # Errors
+/// Fails if `from` is empty or changes its size during the copy.
 pub fn copy_sparse(from: &Path, to: &Path) -> Result<u64, CopyError> {
     copy(from, to).map_err(|source| CopyError { from: from.into(), to: to.into(), source })
 }
@@ -32,16 +35,18 @@ fn copy(from: &Path, to: &Path) -> io::Result<u64> {
     let mut target = File::create_new(to)?;
     let copied = copy_blocks(&mut source, &mut target)?;
     if copied != length {
-        let why = format!("it had {length} bytes, {copied} were read: is it being written?");
-        return Err(io::Error::new(io::ErrorKind::InvalidData, why));
+        let problem = format!(
+            "expected {length} bytes, read {copied}; check that nothing else is writing the image"
+        );
+        return Err(io::Error::new(io::ErrorKind::InvalidData, problem));
     }
     target.set_len(length)?;
     Ok(length)
 }
 
-/// Copies `from` to `to`, which must hold zeros from here on, and leaves out blocks of zeros.
-/// Returns the number of bytes. The caller sets the length: a hole at the end is not written.
-pub fn copy_blocks(from: &mut File, to: &mut File) -> io::Result<u64> {
+/// Copies `from` to `to`, without blocks of zeros, and returns the number of bytes. `to` must contain zeros
+/// from its position on. The caller must set its length, because a hole at the end does not extend it.
+fn copy_blocks(from: &mut File, to: &mut File) -> io::Result<u64> {
     let (mut block, zeros) = (vec![0; BLOCK], vec![0; BLOCK]);
     let mut copied = 0;
     loop {
@@ -78,7 +83,7 @@ mod tests {
     use std::os::unix::fs::MetadataExt;
 
     #[test]
-    fn a_copy_is_the_same_and_sparse() {
+    fn copies_content_sparsely() {
         let dir = tempfile::tempdir().unwrap();
         let (from, to) = (dir.path().join("from"), dir.path().join("to"));
         let mut content = vec![0; 8 * BLOCK + 7];
@@ -91,7 +96,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_is_overwritten_and_the_error_names_both() {
+    fn rejects_existing_target_and_empty_source() {
         let dir = tempfile::tempdir().unwrap();
         let (from, to) = (dir.path().join("from"), dir.path().join("to"));
         let error = copy_sparse(&from, &to).unwrap_err().to_string();

@@ -65,7 +65,7 @@ impl<'a> TestEnvironment<'a> {
         Ok(Work::new(&options.work, &options.cancel)?)
     }
 
-    /// Copies the disk into `work`, and serves `served` to guests that also trust `trusted`.
+    /// Copies the disk to `work` and serves `served`. Guests also trust the keys in `trusted`.
     pub fn with(
         options: &'a Options,
         artifacts: &Artifacts,
@@ -77,7 +77,7 @@ impl<'a> TestEnvironment<'a> {
         disk::copy_sparse(&artifacts.disk, &disk)?;
         let cdn = Cdn::start(served).map_err(ScenarioError::Cdn)?;
         let accel = probe::select(options.accel, Some(&artifacts.kernel), work.path());
-        let note = format!("by {}", accel.accel);
+        let note = accel.accel.to_string();
         let key = PrivateKey::generate();
         Ok((Self { options, work, disk, cdn, accel, key, trusted, progress }, note))
     }
@@ -113,12 +113,18 @@ impl<'a> TestEnvironment<'a> {
         Ok(Guest::boot(&machine, &dir, logs, key, &self.options.cancel, self.progress)?)
     }
 
-    /// Checks that kernel and initrd were downloaded from the CDN, and describes how much.
-    pub fn fetched(&self, place: impl Fn(Role) -> String) -> Result<String, ScenarioError> {
+    /// Describes the download of a release whose artifacts have the paths `cdn_path` on the CDN.
+    ///
+    /// # Errors
+    /// Fails if its kernel or initrd was not downloaded.
+    pub fn describe_download(
+        &self,
+        cdn_path: impl Fn(Role) -> String,
+    ) -> Result<String, ScenarioError> {
         let accesses = self.cdn.accesses();
         let mut bytes = 0;
         for role in Role::BOOT {
-            let path = format!("/{}", place(role));
+            let path = format!("/{}", cdn_path(role));
             let mut gets = accesses
                 .iter()
                 .filter(|a| a.method == "GET" && a.path == path && matches!(a.status, 200 | 206));

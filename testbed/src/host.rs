@@ -1,30 +1,30 @@
-//! What the machine under the VMs must have.
+//! The programs and files that the testbed requires on the host.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
 
-/// The directory of the firmware for UEFI, as Debian and Ubuntu package it.
+/// The directory of the UEFI firmware in the packages of Debian and Ubuntu.
 const OVMF: &str = "/usr/share/OVMF";
 
-/// A program or file that the testbed needs, and the Debian package that has it.
+/// A program or file that the testbed needs, and the Debian package that contains it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Requirement {
     /// The name of a program, or the absolute path of a file.
-    pub what: String,
+    pub name: String,
     /// The Debian package.
     pub package: &'static str,
 }
 
 impl Requirement {
-    /// Whether it is there.
-    pub fn is_met(&self) -> bool {
-        is_there(&self.what)
+    /// Returns whether the program or file is installed.
+    fn is_met(&self) -> bool {
+        is_installed(&self.name)
     }
 }
 
-/// Whether there is a program of this name in `PATH`, or a file at this absolute path.
-pub fn is_there(what: &str) -> bool {
-    let path = Path::new(what);
+/// Returns whether a program is in `PATH`, or whether a file exists if `name` is an absolute path.
+pub(crate) fn is_installed(name: &str) -> bool {
+    let path = Path::new(name);
     if path.is_absolute() {
         return path.is_file();
     }
@@ -34,48 +34,51 @@ pub fn is_there(what: &str) -> bool {
 
 impl fmt::Display for Requirement {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} (package {})", self.what, self.package)
+        write!(f, "{} (package {})", self.name, self.package)
     }
 }
 
-/// What is missing on this machine.
+/// The requirements that the host does not meet.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "the testbed needs what is not installed here: {}; install it with: apt-get install {}",
+    "the testbed needs programs or files that are not installed: {}; install them with: apt-get install {}",
     list(.0),
     packages(.0).join(" ")
 )]
-pub struct Missing(pub Vec<Requirement>);
+pub struct Missing(Vec<Requirement>);
 
-/// Everything that a full cycle needs.
+/// Returns the requirements of a full cycle.
 pub fn requirements() -> Vec<Requirement> {
-    let need = |what: &str, package| Requirement { what: what.to_owned(), package };
+    let requirement = |name: &str, package| Requirement { name: name.to_owned(), package };
     vec![
-        need("setpriv", "util-linux"),
-        need("qemu-system-x86_64", "qemu-system-x86"),
-        need("swtpm", "swtpm"),
-        need(&ovmf("OVMF_CODE_4M.fd"), "ovmf"),
-        need(&ovmf("OVMF_CODE_4M.secboot.fd"), "ovmf"),
-        need(&ovmf("OVMF_VARS_4M.fd"), "ovmf"),
-        need(&ovmf("OVMF_VARS_4M.ms.fd"), "ovmf"),
+        requirement("setpriv", "util-linux"),
+        requirement("qemu-system-x86_64", "qemu-system-x86"),
+        requirement("swtpm", "swtpm"),
+        requirement(&ovmf("OVMF_CODE_4M.fd"), "ovmf"),
+        requirement(&ovmf("OVMF_CODE_4M.secboot.fd"), "ovmf"),
+        requirement(&ovmf("OVMF_VARS_4M.fd"), "ovmf"),
+        requirement(&ovmf("OVMF_VARS_4M.ms.fd"), "ovmf"),
     ]
 }
 
-/// The requirements that are not met.
-pub fn missing() -> Vec<Requirement> {
+/// Returns the requirements that are not met.
+fn missing() -> Vec<Requirement> {
     requirements().into_iter().filter(|requirement| !requirement.is_met()).collect()
 }
 
-/// An error that lists all that is missing, if anything is.
-pub fn check() -> Result<(), Missing> {
+/// Checks that all requirements are met.
+///
+/// # Errors
+/// Fails with the requirements that are not met.
+pub(crate) fn check() -> Result<(), Missing> {
     match missing() {
-        none if none.is_empty() => Ok(()),
-        some => Err(Missing(some)),
+        missing if missing.is_empty() => Ok(()),
+        missing => Err(Missing(missing)),
     }
 }
 
-/// The packages of these requirements, each once, in their order.
-pub fn packages(requirements: &[Requirement]) -> Vec<&'static str> {
+/// Returns the packages of `requirements` in order, each of them once.
+fn packages(requirements: &[Requirement]) -> Vec<&'static str> {
     let mut packages = Vec::new();
     for requirement in requirements {
         if !packages.contains(&requirement.package) {
@@ -85,7 +88,7 @@ pub fn packages(requirements: &[Requirement]) -> Vec<&'static str> {
     packages
 }
 
-/// The absolute path of a firmware file.
+/// Returns the absolute path of a firmware file.
 pub(crate) fn ovmf(name: &str) -> String {
     PathBuf::from(OVMF).join(name).to_string_lossy().into_owned()
 }
@@ -99,7 +102,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn one_error_lists_everything_and_each_package_once() {
+    fn lists_all_requirements_and_each_package_once() {
         let error = Missing(requirements()).to_string();
         for requirement in requirements() {
             assert!(error.contains(&requirement.to_string()), "{error}");
@@ -111,8 +114,8 @@ mod tests {
     }
 
     #[test]
-    fn programs_are_looked_for_in_the_path_and_files_where_they_are() {
-        let met = |what: &str| Requirement { what: what.into(), package: "x" }.is_met();
+    fn finds_programs_in_path_and_files_by_absolute_path() {
+        let met = |name: &str| Requirement { name: name.into(), package: "x" }.is_met();
         assert!(met("sh") && met("/etc/passwd"));
         assert!(!met("no-such-program") && !met("/no/such/file") && !met("/etc"));
     }

@@ -1,24 +1,24 @@
-//! Boots EtchaOS in a VM, and takes a release through updates, power cuts and faults.
+//! Boots EtchaOS in a VM, and tests updates, power cuts and faulty releases.
 //!
-//! From the top to the bottom:
+//! The modules, from high level to low level:
 //!
-//! - [`scenarios`]: one file per scenario, each the list of its steps; says how to add one
-//! - [`scenario`], [`environment`], [`updates`], [`report`]: what scenarios share
+//! - [`scenarios`]: one file per scenario, each a list of its steps; describes how to add one
+//! - [`scenario`], [`environment`], [`updates`], [`report`]: the common parts of scenarios
 //! - [`artifacts`], [`derived`], [`work`], [`disk`], [`cdn`]: the releases, the directory of a run, and
 //!   the CDN
-//! - [`replay`]: searches the states that a power cut can leave of recorded writes; needs no VM
-//! - [`inspect`]: reads a disk from outside and predicts what it would boot
+//! - [`replay`]: searches the states of recorded writes that a power cut can leave; needs no VM
+//! - [`inspect`]: reads a disk from outside and predicts what it boots
 //! - [`guest`]: a VM with a running updater, reached through [`push`]
-//! - [`checks`], [`actions`]: the Patterns that are pushed
+//! - [`checks`], [`actions`]: the Patterns that are pushed to a guest
 //! - [`vm`]: QEMU with [`console`], [`qmp`] and a TPM; [`machine`] builds its command line
-//! - [`firmware`], [`accel`], [`probe`], [`host`], [`process`]: what a VM depends on
+//! - [`firmware`], [`accel`], [`probe`], [`host`], [`process`]: the requirements of a VM
 //!
 //! All ports are on the loopback, and no child process outlives the testbed.
 
 mod accel;
 mod actions;
 mod args;
-pub mod artifacts;
+mod artifacts;
 pub mod cancel;
 mod cdn;
 mod checks;
@@ -26,7 +26,7 @@ pub mod cli;
 pub mod commands;
 mod console;
 mod derived;
-pub mod disk;
+mod disk;
 mod environment;
 mod firmware;
 mod guest;

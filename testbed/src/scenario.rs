@@ -50,7 +50,7 @@ impl Options {
     pub const UPDATER_VERSION: &str = env!("CARGO_PKG_VERSION");
 }
 
-/// Why a scenario failed.
+/// The cause of a failed scenario.
 #[derive(Debug, thiserror::Error)]
 pub enum ScenarioError {
     /// Programs or firmware are not installed.
@@ -84,7 +84,7 @@ pub enum ScenarioError {
     /// The guest failed.
     #[error(transparent)]
     Guest(#[from] GuestError),
-    /// The guest reports an update, but did not download it from the CDN.
+    /// The guest was updated without a download from the CDN.
     #[error(
         "the guest reports an update, but did not download {missing} from the CDN; requests to the CDN: {requests}"
     )]
@@ -98,7 +98,7 @@ pub enum ScenarioError {
     #[error(transparent)]
     Replay(#[from] ReplayError),
     /// The disk is not in the expected state.
-    #[error("expected {expected}, found on the disk: {found}")]
+    #[error("expected on the disk: {expected}; found: {found}")]
     Disk {
         /// The expected state.
         expected: String,

@@ -2,7 +2,7 @@
 //! content of its disk.
 
 use std::fs::File;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use protocol::boot_order::Environment;
 use protocol::esp::Slot;
@@ -28,7 +28,7 @@ pub struct ReleaseSeries {
     /// The key that signs them.
     key: PrivateKey,
     /// The file that the CDN serves as the manifest.
-    manifest_path: std::path::PathBuf,
+    manifest_path: PathBuf,
     manifest_name: String,
 }
 
@@ -48,7 +48,7 @@ impl ReleaseSeries {
         Ok((Self { releases, key, manifest_path, manifest_name }, note))
     }
 
-    /// ReleaseSeries one of the releases to hosts.
+    /// Offers one of the releases to hosts.
     pub fn publish(&self, number: usize) -> Result<&Release, ScenarioError> {
         let derived = &self.releases[number];
         derived.publish(&self.manifest_path)?;
@@ -92,19 +92,19 @@ impl ReleaseSeries {
     ///
     /// # Errors
     /// Fails if the CDN has not served its kernel and initrd.
-    pub fn fetched(
+    pub fn describe_download(
         &self,
         number: usize,
         environment: &TestEnvironment<'_>,
     ) -> Result<String, ScenarioError> {
-        environment.fetched(|role: Role| self.releases[number].place(role))
+        environment.describe_download(|role: Role| self.releases[number].cdn_path(role))
     }
 }
 
 /// A running host.
 pub struct Host<'a> {
     environment: &'a TestEnvironment<'a>,
-    /// Its guest.
+    /// The VM.
     pub guest: Guest<'a>,
     /// The id of the current boot.
     pub boot: String,
@@ -184,7 +184,7 @@ impl Disk {
         let esp = find_esp(&file).map_err(failed)?;
         let esp = esp.ok_or_else(|| ScenarioError::Disk {
             expected: "an EFI system partition".into(),
-            found: "no GPT with one".into(),
+            found: "no GPT with such a partition".into(),
         })?;
         Ok(Self { file, esp: esp.0 })
     }

@@ -1,4 +1,4 @@
-//! The checks against made-up guests: a directory of files, and programs that say what a test wants.
+//! Tests of the checks with fake guests: a directory of files, and programs with a given output.
 
 use super::*;
 use protocol::release::{Artifact, Package};
@@ -31,11 +31,11 @@ fn release() -> Release {
     }
 }
 
-fn text(id: &str) -> String {
-    text_by(id, Firmware::UefiSecureboot)
+fn script(id: &str) -> String {
+    script_for(id, Firmware::UefiSecureboot)
 }
 
-fn text_by(id: &str, firmware: Firmware) -> String {
+fn script_for(id: &str, firmware: Firmware) -> String {
     let release = release();
     let expected = Expected {
         release: &release,
@@ -55,7 +55,7 @@ fn text_by(id: &str, firmware: Firmware) -> String {
         .unwrap_or_else(|| panic!("no check {id:?}"))
 }
 
-/// A guest made of files and programs.
+/// A fake guest of files and programs.
 struct Guest(tempfile::TempDir);
 
 impl Guest {
@@ -72,43 +72,43 @@ impl Guest {
         self
     }
 
-    fn program(self, path: &str, text: &str) -> Self {
-        let guest = self.file(path, format!("#!/bin/sh\n{text}\n"));
+    fn program(self, path: &str, script: &str) -> Self {
+        let guest = self.file(path, format!("#!/bin/sh\n{script}\n"));
         let mode = fs::Permissions::from_mode(0o755);
         fs::set_permissions(guest.0.path().join(path), mode).unwrap();
         guest
     }
 
-    /// Whether the check is content, and what it says.
-    fn run(&self, text: &str) -> (bool, String) {
+    /// Runs a check and returns whether it passes, and its output.
+    fn run(&self, script: &str) -> (bool, String) {
         let root = self.0.path();
         let path = format!("{}:{}", root.join("bin").display(), std::env::var("PATH").unwrap());
         let output = Program::new("/bin/sh")
-            .args(["-c", text])
+            .args(["-c", script])
             .env("TESTBED_ROOT", root)
             .env("TESTBED_TIMEOUT", "0")
             .env("PATH", path)
             .output()
             .unwrap();
-        let said = [output.stdout, output.stderr].concat();
-        (output.status.success(), String::from_utf8(said).unwrap())
+        let printed = [output.stdout, output.stderr].concat();
+        (output.status.success(), String::from_utf8(printed).unwrap())
     }
 
     #[track_caller]
-    fn passes(&self, text: &str) {
-        let (passed, said) = self.run(text);
-        assert!(passed, "{said}");
+    fn passes(&self, script: &str) {
+        let (passed, output) = self.run(script);
+        assert!(passed, "{output}");
     }
 
     #[track_caller]
-    fn fails(&self, text: &str, why: &str) {
-        let (passed, said) = self.run(text);
-        assert!(!passed && said.contains(why), "passed: {passed}, said: {said}");
+    fn fails(&self, script: &str, problem: &str) {
+        let (passed, output) = self.run(script);
+        assert!(!passed && output.contains(problem), "passed: {passed}, output: {output}");
     }
 }
 
 #[test]
-fn every_text_is_a_posix_shell_script() {
+fn uses_valid_posix_shell() {
     for firmware in [Firmware::UefiSecureboot, Firmware::Uefi, Firmware::Bios] {
         for (id, _) in checks(&Expected {
             release: &release(),
@@ -118,7 +118,7 @@ fn every_text_is_a_posix_shell_script() {
             updater_version: "1",
         }) {
             let parsed = Program::new("/bin/sh")
-                .args(["-n", "-c", &text_by(id, firmware)])
+                .args(["-n", "-c", &script_for(id, firmware)])
                 .output()
                 .unwrap();
             assert!(parsed.status.success(), "{id}: {parsed:?}");
@@ -127,86 +127,86 @@ fn every_text_is_a_posix_shell_script() {
 }
 
 #[test]
-fn firmware_is_told_apart() {
+fn distinguishes_firmware() {
     const VARIABLE: &str =
         "sys/firmware/efi/efivars/SecureBoot-8be4df61-93ca-11d2-aa0d-00e098032b8c";
     let (secure, plain, bios) = (
-        text("firmware"),
-        text_by("firmware", Firmware::Uefi),
-        text_by("firmware", Firmware::Bios),
+        script("firmware"),
+        script_for("firmware", Firmware::Uefi),
+        script_for("firmware", Firmware::Bios),
     );
     let on = Guest::new().file(VARIABLE, [6, 0, 0, 0, 1]);
     on.passes(&secure);
     on.passes(&plain);
     on.fails(&bios, "expected a BIOS");
     let off = Guest::new().file(VARIABLE, [6, 0, 0, 0, 0]);
-    off.fails(&secure, "expected Secure Boot enabled");
-    Guest::new().file("sys/firmware/efi/x", "").fails(&secure, "there is none");
+    off.fails(&secure, "expected Secure Boot to be enabled");
+    Guest::new().file("sys/firmware/efi/x", "").fails(&secure, "found none");
     Guest::new().passes(&bios);
     Guest::new().fails(&plain, "expected UEFI");
 }
 
 #[test]
-fn the_console_says_which_check_is_running() {
+fn logs_the_running_check_to_the_console() {
     let guest = Guest::new().program("bin/uname", "echo 6.12.1-cloud").file("dev/kmsg", "");
-    guest.passes(&text("kernel"));
-    let said = fs::read_to_string(guest.0.path().join("dev/kmsg")).unwrap();
-    assert_eq!(said, "<4>testbed: checking: kernel\n");
+    guest.passes(&script("kernel"));
+    let logged = fs::read_to_string(guest.0.path().join("dev/kmsg")).unwrap();
+    assert_eq!(logged, "<4>testbed: checking: kernel\n");
 }
 
 #[test]
-fn kernel_and_command_line() {
+fn checks_kernel_and_command_line() {
     let guest = Guest::new().program("bin/uname", "echo 6.12.1-cloud");
-    guest.passes(&text("kernel"));
+    guest.passes(&script("kernel"));
     let other = Guest::new().program("bin/uname", "echo 6.12.2-cloud");
-    other.fails(&text("kernel"), "expected kernel 6.12.1-cloud, 6.12.2-cloud is running");
+    other.fails(&script("kernel"), "expected kernel 6.12.1-cloud, 6.12.2-cloud is running");
 
-    let line = |words: &str| Guest::new().file("proc/cmdline", format!("{words}\n"));
-    line("etchaos.slot=a console=tty0 console=ttyS0,115200").passes(&text("kernel command line"));
+    let line = |line: &str| Guest::new().file("proc/cmdline", format!("{line}\n"));
+    line("etchaos.slot=a console=tty0 console=ttyS0,115200").passes(&script("kernel command line"));
     line("etchaos.slot=b console=tty0 console=ttyS0,115200")
-        .fails(&text("kernel command line"), "expected etchaos.slot=a");
+        .fails(&script("kernel command line"), "expected etchaos.slot=a");
 }
 
 #[test]
-fn os_release_is_read_as_a_shell_does() {
+fn reads_quoted_values_of_os_release() {
     let release = |version: &str| {
         let content = format!("IMAGE_ID=etchaos\nVARIANT_ID=deb\nIMAGE_VERSION={version}\n");
         Guest::new().file("etc/os-release", content)
     };
-    release("\"13.20261120\"").passes(&text("os-release"));
-    release("12").fails(&text("os-release"), "expected IMAGE_VERSION=13.20261120, found '12'");
+    release("\"13.20261120\"").passes(&script("os-release"));
+    release("12").fails(&script("os-release"), "expected IMAGE_VERSION=13.20261120, found '12'");
 }
 
 #[test]
-fn packages_are_compared_both_ways() {
+fn lists_packages_missing_on_either_side() {
     const SCRIPT: &str = "usr/lib/etchaos/packages";
     let guest = |lines: &str| Guest::new().program(SCRIPT, &format!("printf '{lines}'"));
-    guest("bash 5.2 amd64\\nadduser 3.1 all\\n").passes(&text("packages"));
+    guest("bash 5.2 amd64\\nadduser 3.1 all\\n").passes(&script("packages"));
     let other = guest("adduser 3.1 all\\nbash 5.3 amd64\\n");
     other.fails(
-        &text("packages"),
+        &script("packages"),
         "only the manifest has:\nbash 5.2 amd64\nonly the image has:\nbash 5.3 amd64",
     );
-    Guest::new().fails(&text("packages"), "/usr/lib/etchaos/packages failed");
+    Guest::new().fails(&script("packages"), "/usr/lib/etchaos/packages failed");
 }
 
 #[test]
-fn mounts_and_writes() {
+fn checks_mounts_of_root_and_usr() {
     let guest = |mounts: &str| Guest::new().file("proc/1/mounts", mounts);
-    let usr = text("/usr is read-only");
-    // No directory usr: nothing can be written there.
+    let usr = script("/usr is read-only");
+    // The fake guest has no directory usr, so the write fails.
     guest("/dev/loop0 /usr squashfs ro,nodev,relatime 0 0\n").passes(&usr);
     guest("/dev/loop0 /usr squashfs rw,relatime 0 0\n").fails(&usr, "expected a read-only mount");
-    guest("root / tmpfs rw 0 0\n").fails(&usr, "not a mount of its own");
+    guest("root / tmpfs rw 0 0\n").fails(&usr, "expected a mount at /usr");
     guest("/dev/loop0 /usr squashfs ro 0 0\n").file("usr/x", "").fails(&usr, "a file was created");
 
-    let root = text("root is in memory");
+    let root = script("root is in memory");
     guest("rootfs / rootfs rw 0 0\nroot / tmpfs rw,size=1 0 0\n").passes(&root);
     guest("/dev/vda1 / ext4 rw 0 0\n").fails(&root, "found: /dev/vda1 / ext4");
 }
 
 #[test]
-fn the_slot_must_be_running_good_and_without_a_trial() {
+fn requires_a_running_confirmed_slot_without_a_trial() {
     let guest = |slot: &str, good: &str, trial: &str| {
         let json = format!(
             r#"{{
@@ -221,7 +221,7 @@ fn the_slot_must_be_running_good_and_without_a_trial() {
             .program("bin/etchaos-updater", &format!("echo '{json}'"))
             .program("bin/journalctl", "echo the journal")
     };
-    let check = text("slot is confirmed");
+    let check = script("slot is confirmed");
     guest("a", "a", "null").passes(&check);
     guest("b", "a", "null").fails(&check, r#"expected "slot":"a""#);
     guest("a", "b", "null").fails(&check, "the journal");
@@ -229,9 +229,9 @@ fn the_slot_must_be_running_good_and_without_a_trial() {
 }
 
 #[test]
-fn listeners_are_known_by_name() {
+fn allows_only_listed_listeners() {
     let guest = |lines: &str| Guest::new().program("bin/ss", &format!("cat <<'E'\n{lines}\nE"));
-    let check = text("no unexpected listening port");
+    let check = script("no unexpected listening port");
     guest("").passes(&check);
     let known = "udp UNCONN 0 0 10.0.2.15%ens3:68 0.0.0.0:*\ntcp LISTEN 0 9 0.0.0.0:4000 0.0.0.0:* users\n\
         tcp LISTEN 0 9 [::]:4000 [::]:*\ntcp LISTEN 0 9 *:4000 *:*\ntcp LISTEN 0 9 127.0.0.1:41233 0.0.0.0:*\n\
@@ -249,7 +249,7 @@ fn listeners_are_known_by_name() {
 }
 
 #[test]
-fn passwords_and_keys_are_found() {
+fn finds_passwords_and_private_keys() {
     let guest = |shadow: &str| {
         Guest::new()
             .file("etc/passwd", "root:x:0:0:root:/root:/bin/sh\n")
@@ -257,44 +257,45 @@ fn passwords_and_keys_are_found() {
             .file("root/x", "")
             .file("home/x", "")
     };
-    let check = text("no passwords");
+    let check = script("no passwords");
     guest("root:!:1::::::").passes(&check);
     for shadow in ["root:$6$salt$hash:1::::::", "root:!$6$salt$hash:1::::::", "root::1::::::"] {
         guest(shadow).fails(&check, "or an empty one: root");
     }
-    let keys = text("no private keys");
+    let keys = script("no private keys");
     guest("").passes(&keys);
     let key = "-----BEGIN OPENSSH PRIVATE KEY-----\n";
     guest("").file("etc/ssh/ssh_host_rsa_key", key).fails(&keys, "etc/ssh/ssh_host_rsa_key");
 }
 
 #[test]
-fn units_docker_updater_and_tpm() {
+fn checks_units_docker_updater_and_tpm() {
     let running = Guest::new().program("bin/systemctl", "echo running");
-    running.passes(&text("no failed unit"));
+    running.passes(&script("no failed unit"));
     let degraded = Guest::new()
         .program(
             "bin/systemctl",
             "case $* in *--failed*) echo x.service loaded failed;; *system*) echo degraded;; esac",
         )
-        .program("bin/journalctl", "echo because $*");
-    degraded.fails(&text("no failed unit"), "failed: x.service\nbecause -b");
+        .program("bin/journalctl", "echo journal $*");
+    degraded.fails(&script("no failed unit"), "failed: x.service\njournal -b");
 
     let docker = Guest::new().program("bin/docker", "echo 26.1").program("bin/journalctl", "");
-    docker.passes(&text("Docker answers"));
-    let silent = Guest::new().program("bin/docker", "exit 1").program("bin/journalctl", "echo why");
-    silent.fails(&text("Docker answers"), "why");
+    docker.passes(&script("Docker answers"));
+    let silent =
+        Guest::new().program("bin/docker", "exit 1").program("bin/journalctl", "echo journal");
+    silent.fails(&script("Docker answers"), "journal");
 
     let updater = Guest::new().program("bin/etchaos-updater", "echo etchaos-updater 0.1.0");
-    updater.passes(&text("updater version"));
+    updater.passes(&script("updater version"));
     let old = Guest::new().program("bin/etchaos-updater", "echo etchaos-updater 0.0.9");
-    old.fails(&text("updater version"), "expected version 0.1.0, found: etchaos-updater 0.0.9");
+    old.fails(&script("updater version"), "expected version 0.1.0, found: etchaos-updater 0.0.9");
 
-    Guest::new().file("sys/class/tpm/tpm0/tpm_version_major", "2\n").passes(&text("TPM 2.0"));
-    Guest::new().fails(&text("TPM 2.0"), "there is no TPM");
+    Guest::new().file("sys/class/tpm/tpm0/tpm_version_major", "2\n").passes(&script("TPM 2.0"));
+    Guest::new().fails(&script("TPM 2.0"), "expected a TPM");
 }
 
 #[test]
-fn nothing_is_made_outside_the_guest() {
+fn creates_no_files_outside_the_guest() {
     assert!(!Path::new("/usr/testbed-was-here").exists());
 }

@@ -1,5 +1,5 @@
-//! A disk as its sectors: a file, or the model of one whose every sector knows all contents that it
-//! ever had.
+//! Access to the sectors of a disk: of an image file, or of a model in memory that can change between
+//! states.
 
 use std::collections::HashMap;
 use std::fs::File;
@@ -10,23 +10,23 @@ use std::path::Path;
 
 use sha2::{Digest, Sha256};
 
-/// Bytes of a sector: what a disk writes as a whole.
+/// Bytes of a sector. A disk writes a sector completely or not at all.
 pub const SECTOR: usize = 512;
 
-/// The type of an EFI system partition (UEFI specification, section 5.3.3), as it is on the disk.
+/// The type GUID of an EFI system partition (UEFI specification, section 5.3.3), in on-disk byte order.
 pub(crate) const ESP_TYPE: [u8; 16] = [
     0x28, 0x73, 0x2a, 0xc1, 0x1f, 0xf8, 0xd2, 0x11, 0xba, 0x4b, 0x00, 0xa0, 0xc9, 0x3e, 0xc9, 0x3b,
 ];
-/// The number of sectors that the entries of a GPT take by default: 128 entries of 128 bytes.
+/// Sectors of the default table of GPT entries: 128 entries of 128 bytes.
 const GPT_SECTORS: u64 = 32;
 
-/// Something that has sectors.
+/// A disk whose sectors can be read.
 pub trait Sectors {
-    /// The content of a sector.
+    /// Reads a sector.
     fn read(&self, sector: u64) -> io::Result<[u8; SECTOR]>;
 
-    /// A number that stands for the content of this sector: equal for equal contents. None, if there
-    /// are no such numbers.
+    /// Returns the number of the sector's content. Equal contents have equal numbers. Returns `None` if
+    /// the implementation does not number contents.
     fn id(&self, sector: u64) -> Option<u32>;
 }
 
@@ -42,7 +42,8 @@ impl Sectors for File {
     }
 }
 
-/// First sector and number of sectors of the EFI system partition on a disk with a GPT, if it has one.
+/// Returns the first sector and the number of sectors of the EFI system partition, or `None` if the disk
+/// has no GPT or no such partition.
 pub fn find_esp(disk: &impl Sectors) -> io::Result<Option<(u64, u64)>> {
     if !disk.read(1)?.starts_with(b"EFI PART") {
         return Ok(None);
@@ -61,22 +62,22 @@ pub fn find_esp(disk: &impl Sectors) -> io::Result<Option<(u64, u64)>> {
     Ok(None)
 }
 
-/// Contents of sectors, each one held once and known by a number. 0 is the sector of zeros.
+/// Deduplicated sector contents, each with a number. The sector of zeros has the number 0.
 pub struct Contents {
     bytes: Vec<[u8; SECTOR]>,
-    known: HashMap<u128, u32>,
+    ids: HashMap<u128, u32>,
 }
 
 impl Default for Contents {
     fn default() -> Self {
-        let mut contents = Self { bytes: Vec::new(), known: HashMap::new() };
+        let mut contents = Self { bytes: Vec::new(), ids: HashMap::new() };
         contents.add(&[0; SECTOR]);
         contents
     }
 }
 
 impl Contents {
-    /// The number of this content.
+    /// Adds a content if it is new, and returns its number.
     pub fn add(&mut self, bytes: &[u8; SECTOR]) -> u32 {
         if bytes == &[0; SECTOR] && !self.bytes.is_empty() {
             return 0;
@@ -84,7 +85,7 @@ impl Contents {
         let digest = Sha256::digest(bytes);
         let key = digest[..16].iter().fold(0_u128, |key, byte| key << 8 | u128::from(*byte));
         let next = self.bytes.len() as u32;
-        let id = *self.known.entry(key).or_insert(next);
+        let id = *self.ids.entry(key).or_insert(next);
         if id == next {
             self.bytes.push(*bytes);
         }
@@ -92,23 +93,24 @@ impl Contents {
     }
 }
 
-/// A disk that goes back and forth between states.
+/// A disk in memory that can change between states.
 pub struct Model {
     contents: Contents,
-    /// The number of what is in each sector at the beginning, and now.
+    /// The content number of each sector of the image.
     base: Vec<u32>,
-    now: Vec<u32>,
-    /// A number for the whole state: the same for the same contents.
+    /// The content number of each sector in the current state.
+    current: Vec<u32>,
+    /// See [`Model::state`].
     state: u128,
 }
 
 impl Model {
-    /// The disk of an image; its sectors get more contents to those that are known.
+    /// Loads a disk image. Adds the contents of its sectors to `contents`.
     pub fn load(image: &Path, mut contents: Contents) -> io::Result<Self> {
         const CHUNK: usize = 1 << 20;
         let file = File::open(image)?;
         let length = file.metadata()?.len();
-        let mut now = Vec::with_capacity((length / SECTOR as u64) as usize);
+        let mut current = Vec::with_capacity((length / SECTOR as u64) as usize);
         let mut chunk = vec![0; CHUNK];
         let mut at = 0;
         while at < length {
@@ -118,71 +120,71 @@ impl Model {
             if !rest.is_empty() {
                 return Err(io::Error::new(
                     io::ErrorKind::InvalidData,
-                    format!("it has {length} bytes, which are no whole sectors"),
+                    format!("its size of {length} bytes is not a multiple of {SECTOR}"),
                 ));
             }
-            now.extend(sectors.iter().map(|sector| contents.add(sector)));
+            current.extend(sectors.iter().map(|sector| contents.add(sector)));
             at += count as u64;
         }
-        Ok(Self { contents, base: now.clone(), now, state: 0 })
+        Ok(Self { contents, base: current.clone(), current, state: 0 })
     }
 
-    /// Where the contents are that its sectors may be given.
+    /// Returns the contents, to which new ones can be added.
     pub fn contents(&mut self) -> &mut Contents {
         &mut self.contents
     }
 
-    /// The content with this number.
+    /// Returns the content with this number.
     pub fn content(&self, id: u32) -> &[u8; SECTOR] {
         &self.contents.bytes[id as usize]
     }
 
-    /// Goes back to the beginning.
+    /// Restores the state of the image.
     pub fn rewind(&mut self) {
-        self.now.copy_from_slice(&self.base);
+        self.current.copy_from_slice(&self.base);
         self.state = 0;
     }
 
-    /// The first sector whose content differs from that of this image.
+    /// Returns the first sector that differs from `image`, or `None` if they are equal.
     pub fn first_difference(&mut self, image: &Path) -> io::Result<Option<u64>> {
         let contents = std::mem::take(&mut self.contents);
         let other = Self::load(image, contents)?;
-        let differs = |(ours, theirs): (&u32, &u32)| ours != theirs;
-        let place = self.now.iter().zip(&other.now).position(differs);
-        let place = place.or_else(|| (self.now.len() != other.now.len()).then_some(self.now.len()));
+        let (ours, theirs) = (&self.current, &other.current);
+        let difference = ours.iter().zip(theirs).position(|(ours, theirs)| ours != theirs);
+        let sector = difference.or_else(|| (ours.len() != theirs.len()).then_some(ours.len()));
         self.contents = other.contents;
-        Ok(place.map(|place| place as u64))
+        Ok(sector.map(|sector| sector as u64))
     }
 
-    /// Writes these sectors, as they are now, to a new file, with holes for zeros.
+    /// Writes sectors of the current state to a new file, with holes for zeros.
     pub fn save(&self, sectors: Range<u64>, to: &Path) -> io::Result<()> {
         let file = File::create_new(to)?;
         file.set_len((sectors.end - sectors.start) * SECTOR as u64)?;
-        for (place, sector) in (0_u64..).zip(sectors) {
-            let id = self.now.get(sector as usize).copied().unwrap_or_default();
+        for (index, sector) in (0_u64..).zip(sectors) {
+            let id = self.current.get(sector as usize).copied().unwrap_or_default();
             if id != 0 {
                 let bytes = &self.contents.bytes[id as usize];
-                file.write_all_at(bytes, place * SECTOR as u64)?;
+                file.write_all_at(bytes, index * SECTOR as u64)?;
             }
         }
         Ok(())
     }
 
-    /// How many sectors it has.
+    /// Returns the number of sectors.
     pub fn len(&self) -> u64 {
-        self.now.len() as u64
+        self.current.len() as u64
     }
 
-    /// Puts another content into a sector, and returns the one before. A sector that is not there is
-    /// not changed: whoever reads a log checks that before.
+    /// Replaces the content of a sector and returns the number of the old one. Ignores a sector beyond
+    /// the end of the disk: the reader of a log has already rejected such sectors.
     pub fn set(&mut self, sector: u64, id: u32) -> u32 {
-        let Some(place) = self.now.get_mut(sector as usize) else { return 0 };
-        let before = std::mem::replace(place, id);
-        self.state ^= fingerprint(sector, before) ^ fingerprint(sector, id);
-        before
+        let Some(current) = self.current.get_mut(sector as usize) else { return 0 };
+        let old = std::mem::replace(current, id);
+        self.state ^= fingerprint(sector, old) ^ fingerprint(sector, id);
+        old
     }
 
-    /// A number for the state that it is in: the same for the same contents.
+    /// Returns a fingerprint of the current state. States of equal contents have equal fingerprints.
     pub fn state(&self) -> u128 {
         self.state
     }
@@ -190,17 +192,19 @@ impl Model {
 
 impl Sectors for Model {
     fn read(&self, sector: u64) -> io::Result<[u8; SECTOR]> {
-        let id = self.now.get(sector as usize).copied();
-        let id = id.ok_or_else(|| io::Error::other(format!("there is no sector {sector}")))?;
+        let id = self.current.get(sector as usize).copied();
+        let id =
+            id.ok_or_else(|| io::Error::other(format!("sector {sector} is beyond the end")))?;
         Ok(self.contents.bytes[id as usize])
     }
 
     fn id(&self, sector: u64) -> Option<u32> {
-        self.now.get(sector as usize).copied()
+        self.current.get(sector as usize).copied()
     }
 }
 
-/// Two steps of splitmix64, one for each half: states are compared, nobody attacks them.
+/// Hashes a sector and its content number with two steps of splitmix64, one for each half. The hash need
+/// not resist attacks.
 fn fingerprint(sector: u64, id: u32) -> u128 {
     let seed = sector << 32 ^ u64::from(id);
     let mix = |seed: u64| {

@@ -1,48 +1,48 @@
-//! A reader of FAT32 that trusts nothing: it is the judge of what a power cut has left.
+//! A strict, read-only reader of FAT32 for the states that a power cut leaves.
 //!
-//! It shares no code with what writes the file system, never writes, and does not mind a file system
-//! that was not unmounted. Layout by Microsoft's "FAT32 File System Specification" 1.03; names as
-//! GRUB sees them: the long one where it is whole, else the short one, and case does not matter.
+//! It shares no code with the writer of the file system, and accepts a file system that was not
+//! unmounted. The layout follows Microsoft's "FAT32 File System Specification" 1.03. Names are read as
+//! GRUB reads them: the long name if it is complete, else the short one, without regard to case.
 
 use std::io;
 
 use super::disk::{SECTOR, Sectors};
 
-/// Bytes of an entry of a directory.
+/// Bytes of a directory entry.
 const ENTRY: usize = 32;
-/// No directory of ours is larger: this many clusters.
+/// The size limit for a directory, in clusters. The directories of EtchaOS are smaller.
 const DIRECTORY_CLUSTERS_MAX: usize = 256;
-/// Entries of the file allocation table in a sector.
+/// Entries of the file allocation table per sector.
 const LINKS: u64 = SECTOR as u64 / 4;
-/// The upper four bits of an entry mean nothing.
+/// The upper four bits of a table entry are reserved.
 const LINK_MASK: u32 = 0x0fff_ffff;
-/// From here on, an entry of the table is the end of a chain.
+/// The lowest value of a table entry that ends a chain.
 const END: u32 = 0x0fff_fff8;
-/// Deepest path that is walked.
+/// The depth limit for [`Fat::files`].
 const DEPTH_MAX: usize = 8;
 
 const ATTRIBUTE_VOLUME: u8 = 0x08;
 const ATTRIBUTE_DIRECTORY: u8 = 0x10;
 const ATTRIBUTE_LONG: u8 = 0x0f;
 
-/// A file system, or a part of it, that cannot be read.
+/// A failed read of a file system.
 #[derive(Debug, thiserror::Error)]
 pub enum FatError {
-    /// The disk.
+    /// The disk cannot be read.
     #[error("the disk cannot be read: {0}")]
     Disk(#[from] io::Error),
-    /// No FAT32, or one that makes no sense.
-    #[error("this is no FAT32 file system: {0}")]
+    /// The first sector is not of a valid FAT32 file system.
+    #[error("not a valid FAT32 file system: {0}")]
     Geometry(&'static str),
-    /// A chain that ends early, runs in a circle or leaves the disk.
-    #[error("a chain of clusters is broken: {0}")]
+    /// A chain of clusters ends early, is too long or leaves the disk.
+    #[error("broken chain of clusters: {0}")]
     Chain(String),
-    /// More than what was asked for may have.
-    #[error("it has {found} bytes, more than {max}")]
+    /// A file exceeds its size limit.
+    #[error("{found} bytes, expected at most {max}")]
     TooLarge {
-        /// Its size.
+        /// The size.
         found: u64,
-        /// What was allowed.
+        /// The limit.
         max: u64,
     },
 }
@@ -50,21 +50,22 @@ pub enum FatError {
 /// A file or a directory.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Node {
-    /// Its name.
+    /// The name.
     pub name: String,
-    /// Whether it is a directory.
+    /// Whether the node is a directory.
     pub is_directory: bool,
-    /// Its size in bytes; 0 for a directory.
+    /// The size in bytes; 0 for a directory.
     pub size: u64,
-    /// Its first cluster; 0 if it has none.
+    /// The first cluster; 0 if the node has none.
     first: u32,
 }
 
 /// A file system on a disk.
 pub struct Fat<'a, S> {
     disk: &'a S,
-    /// All in sectors from the disk's beginning.
+    /// The first sector of the file allocation table, from the beginning of the disk.
     table: u64,
+    /// The first sector of cluster 2, from the beginning of the disk.
     data: u64,
     cluster_sectors: u64,
     clusters: u32,
@@ -78,7 +79,7 @@ impl<'a, S: Sectors> Fat<'a, S> {
         let u16_at = |at: usize| u64::from(u16::from_le_bytes([boot[at], boot[at + 1]]));
         let u32_at = |at: usize| u32_in(&boot, at);
         if boot[510..] != [0x55, 0xaa] {
-            return Err(FatError::Geometry("no signature in its first sector"));
+            return Err(FatError::Geometry("its first sector has no signature"));
         }
         if u16_at(11) != SECTOR as u64 {
             return Err(FatError::Geometry("its sectors do not have 512 bytes"));
@@ -86,7 +87,9 @@ impl<'a, S: Sectors> Fat<'a, S> {
         let (cluster_sectors, reserved) = (u64::from(boot[13]), u16_at(14));
         let (copies, table_sectors) = (u64::from(boot[16]), u64::from(u32_at(36)));
         if !cluster_sectors.is_power_of_two() || reserved == 0 || !(1..=2).contains(&copies) {
-            return Err(FatError::Geometry("clusters, reserved sectors or tables make no sense"));
+            return Err(FatError::Geometry(
+                "invalid number of clusters, reserved sectors or tables",
+            ));
         }
         if u16_at(17) != 0 || u16_at(22) != 0 || table_sectors == 0 {
             return Err(FatError::Geometry("it is FAT12 or FAT16"));
@@ -96,13 +99,13 @@ impl<'a, S: Sectors> Fat<'a, S> {
         let clusters = total.checked_sub(before).map(|sectors| sectors / cluster_sectors);
         let clusters = clusters.and_then(|count| u32::try_from(count).ok()).unwrap_or_default();
         if clusters == 0 || u64::from(clusters) + 2 > table_sectors * LINKS {
-            return Err(FatError::Geometry("its table is too small for it"));
+            return Err(FatError::Geometry("its table is too small for its clusters"));
         }
         let (table, data) = (start + reserved, start + before);
         Ok(Self { disk, table, data, cluster_sectors, clusters, root: u32_at(44) })
     }
 
-    /// The node at a path of names with slashes between them; none, if a part of it is not there.
+    /// Returns the node at a path of names separated by slashes, or `None` if it does not exist.
     pub fn find(&self, path: &str) -> Result<Option<Node>, FatError> {
         let mut node = Node { name: String::new(), is_directory: true, size: 0, first: self.root };
         for name in path.split('/').filter(|name| !name.is_empty()) {
@@ -118,7 +121,7 @@ impl<'a, S: Sectors> Fat<'a, S> {
         Ok(Some(node))
     }
 
-    /// Everything in a directory, without `.` and `..`.
+    /// Returns the content of a directory, without `.` and `..`.
     pub fn list(&self, directory: &Node) -> Result<Vec<Node>, FatError> {
         let chain = self.chain(directory.first, None)?;
         let mut nodes = Vec::new();
@@ -142,7 +145,7 @@ impl<'a, S: Sectors> Fat<'a, S> {
         Ok(nodes)
     }
 
-    /// Every file below a directory, with its path from the root.
+    /// Returns every file below a directory, with its path from the root.
     pub fn files(&self, path: &str) -> Result<Vec<(String, Node)>, FatError> {
         let mut files = Vec::new();
         if let Some(node) = self.find(path)? {
@@ -163,7 +166,7 @@ impl<'a, S: Sectors> Fat<'a, S> {
             return Ok(());
         }
         if depth == DEPTH_MAX {
-            return Err(FatError::Chain(format!("{path} is too deep")));
+            return Err(FatError::Chain(format!("{path} is nested too deeply")));
         }
         for child in self.list(node)? {
             self.walk(&format!("{path}/{}", child.name), &child, depth + 1, files)?;
@@ -171,7 +174,7 @@ impl<'a, S: Sectors> Fat<'a, S> {
         Ok(())
     }
 
-    /// The sectors of a file in their order; the last one may be used in part.
+    /// Returns the sectors of a file in order. The last one may be used in part.
     pub fn sectors(&self, file: &Node) -> Result<Vec<u64>, FatError> {
         let count = file.size.div_ceil(SECTOR as u64);
         let chain = self.chain(file.first, Some(count.div_ceil(self.cluster_sectors)))?;
@@ -179,7 +182,7 @@ impl<'a, S: Sectors> Fat<'a, S> {
         Ok(sectors.take(count as usize).collect())
     }
 
-    /// The content of a small file.
+    /// Reads a file of at most `max` bytes.
     pub fn content(&self, file: &Node, max: u64) -> Result<Vec<u8>, FatError> {
         if file.size > max {
             return Err(FatError::TooLarge { found: file.size, max });
@@ -197,24 +200,24 @@ impl<'a, S: Sectors> Fat<'a, S> {
         first..first + self.cluster_sectors
     }
 
-    /// A chain of this many clusters; without a number, up to its end.
+    /// Returns the first `count` clusters of a chain, or all of them if `count` is `None`.
     fn chain(&self, first: u32, count: Option<u64>) -> Result<Vec<u32>, FatError> {
         if count.is_some_and(|count| count > u64::from(self.clusters)) {
-            return Err(FatError::Chain("it is longer than the disk".into()));
+            return Err(FatError::Chain("the file is larger than the disk".into()));
         }
-        let most = count.map_or(DIRECTORY_CLUSTERS_MAX, |count| count as usize);
+        let max = count.map_or(DIRECTORY_CLUSTERS_MAX, |count| count as usize);
         let mut chain = Vec::new();
-        let (mut cluster, mut at, mut links) = (first, u64::MAX, [0; SECTOR]);
-        while chain.len() < most {
+        let (mut cluster, mut cached, mut links) = (first, u64::MAX, [0; SECTOR]);
+        while chain.len() < max {
             if cluster < 2 || cluster - 2 >= self.clusters {
-                let place = chain.len();
-                let why = format!("cluster {place} of it is number {cluster:#x}");
-                return Err(FatError::Chain(why));
+                let index = chain.len();
+                let problem = format!("link {index} points to the invalid cluster {cluster:#x}");
+                return Err(FatError::Chain(problem));
             }
             chain.push(cluster);
             let sector = self.table + u64::from(cluster) / LINKS;
-            if sector != at {
-                (at, links) = (sector, self.disk.read(sector)?);
+            if sector != cached {
+                (cached, links) = (sector, self.disk.read(sector)?);
             }
             cluster = u32_in(&links, (u64::from(cluster) % LINKS) as usize * 4) & LINK_MASK;
             if count.is_none() && cluster >= END {
@@ -223,12 +226,12 @@ impl<'a, S: Sectors> Fat<'a, S> {
         }
         match count {
             Some(_) => Ok(chain),
-            None => Err(FatError::Chain(format!("a directory has more than {most} clusters"))),
+            None => Err(FatError::Chain(format!("a directory has more than {max} clusters"))),
         }
     }
 }
 
-/// What a short entry says; nothing for a volume's label, `.` and `..`.
+/// Parses a short entry. Returns `None` for a volume label, `.` and `..`.
 fn node(entry: &[u8], name: String) -> Option<Node> {
     if entry[11] & ATTRIBUTE_VOLUME != 0 || entry[0] == b'.' {
         return None;
@@ -246,33 +249,33 @@ fn u32_in(bytes: &[u8], at: usize) -> u32 {
     u32::from_le_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]])
 }
 
-/// The parts of a long name, which stand before the short one, last part first.
+/// A long name. Its parts precede the short entry, the last part first.
 #[derive(Default)]
 struct LongName {
     units: Vec<u16>,
     checksum: u8,
-    /// The number of the part that has to come next; 0 after the first part of the name.
+    /// The number of the part that must follow; 0 after the first part of the name.
     next: u8,
-    is_good: bool,
+    is_valid: bool,
 }
 
 impl LongName {
     fn add(&mut self, entry: &[u8]) {
         let (number, checksum) = (entry[0] & 0x3f, entry[13]);
         if entry[0] & 0x40 != 0 {
-            *self = Self { units: Vec::new(), checksum, next: number, is_good: number > 0 };
+            *self = Self { units: Vec::new(), checksum, next: number, is_valid: number > 0 };
         }
-        self.is_good &= number == self.next && checksum == self.checksum && number > 0;
+        self.is_valid &= number == self.next && checksum == self.checksum && number > 0;
         self.next = number.saturating_sub(1);
-        let places = [1..11, 14..26, 28..32].into_iter().flatten().step_by(2);
-        let part = places.map(|at| u16::from_le_bytes([entry[at], entry[at + 1]]));
+        let offsets = [1..11, 14..26, 28..32].into_iter().flatten().step_by(2);
+        let part = offsets.map(|at| u16::from_le_bytes([entry[at], entry[at + 1]]));
         self.units.splice(0..0, part);
     }
 
-    /// The name of this short entry: the long one, if all of it is there and belongs to it.
+    /// Returns the name of a short entry: the long name if it is complete and belongs to the entry.
     fn finish(self, entry: &[u8]) -> String {
         let checksum = entry[..11].iter().fold(0_u8, |sum, b| sum.rotate_right(1).wrapping_add(*b));
-        if !self.is_good || self.next != 0 || self.checksum != checksum {
+        if !self.is_valid || self.next != 0 || self.checksum != checksum {
             return short_name(entry);
         }
         let units = self.units.into_iter().take_while(|unit| *unit != 0);

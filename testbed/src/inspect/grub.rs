@@ -1,7 +1,7 @@
-//! A reader of GRUB's environment block, written after GRUB's own (`grub-core/lib/envblk.c`).
+//! A reader of GRUB's environment block that follows GRUB's own (`grub-core/lib/envblk.c`).
 //!
-//! It is independent of the updater's codec, [`protocol::grubenv::Block`], because the codec may be what is
-//! wrong. What grub.cfg does with the variables is described in [`protocol::boot_order`].
+//! It shares no code with the updater's codec, [`protocol::grubenv::Block`], so that it can reveal a fault of
+//! the codec. [`protocol::boot_order`] describes how grub.cfg uses the variables.
 
 use protocol::boot_order::Environment;
 use protocol::grubenv::{GOOD, TRIAL, TRIES_LEFT};
@@ -31,8 +31,8 @@ pub fn read_environment(file: &[u8]) -> Environment {
     environment
 }
 
-/// Returns the value at the beginning of `text`: it ends with the line, and a backslash makes the
-/// character after it an ordinary one.
+/// Returns the value at the beginning of `text`, which extends to the end of the line. A backslash escapes
+/// the next character.
 fn unescape(text: &[u8]) -> String {
     let mut value = Vec::new();
     let mut bytes = text.iter();
@@ -46,7 +46,7 @@ fn unescape(text: &[u8]) -> String {
     String::from_utf8_lossy(&value).into_owned()
 }
 
-/// Returns the length of the first line, with its end. An escaped line end is part of the line.
+/// Returns the length of the first line, including its end. An escaped line end does not end the line.
 fn line_length(text: &[u8]) -> usize {
     let mut at = 0;
     while at < text.len() {
@@ -72,14 +72,14 @@ mod tests {
         bytes
     }
 
-    /// The order in which GRUB boots the slots, if the disk has these files in both of them.
+    /// Returns the order in which GRUB boots the slots if both contain these files.
     fn order(environment: &Environment, files: SlotFiles) -> Vec<(Slot, Reason)> {
         let attempts = environment.decide(|_| files, Save::Stored).attempts;
         attempts.into_iter().map(|attempt| (attempt.slot, attempt.reason)).collect()
     }
 
     #[test]
-    fn reads_what_the_updater_writes() {
+    fn reads_the_block_of_the_updater() {
         let trial = Trial { slot: Slot::B, tries: 3, release: None, since: None };
         let state = BootState { trial: Some(trial), ..BootState::with_good(Slot::A) };
         let read = read_environment(&state.to_bytes());
@@ -96,7 +96,7 @@ mod tests {
     }
 
     #[test]
-    fn a_damaged_block_gives_slot_a_and_no_trial() {
+    fn boots_slot_a_without_a_trial_if_the_block_is_damaged() {
         let a = [(Slot::A, Reason::Good), (Slot::B, Reason::Fallback)];
         for file in [
             Vec::new(),
@@ -114,9 +114,9 @@ mod tests {
     }
 
     #[test]
-    fn a_slot_without_a_manifest_does_not_count_as_good() {
-        // The slots with a manifest, and whether they have the mark.
-        let good = |lines: &str, slots: &[(Slot, bool)]| {
+    fn ignores_slots_without_a_manifest_for_the_default() {
+        // `slots` are the slots with a manifest, each with whether it has the mark.
+        let good_slot = |lines: &str, slots: &[(Slot, bool)]| {
             let files = |slot: Slot| SlotFiles {
                 manifest: slots.iter().any(|(found, _)| *found == slot),
                 mark: slots.contains(&(slot, true)),
@@ -135,7 +135,7 @@ mod tests {
             ("etchaos_good=a\n", &[(Slot::B, true)], Slot::A),
             ("etchaos_good=b\n", &[(Slot::A, true)], Slot::B),
         ] {
-            assert_eq!(good(lines, slots), expected, "{lines:?} {slots:?}");
+            assert_eq!(good_slot(lines, slots), expected, "{lines:?} {slots:?}");
         }
     }
 

@@ -5,37 +5,37 @@ use std::fmt;
 use std::rc::Rc;
 
 use protocol::boot_order::{Attempt, Environment, Reason, Save, SlotFiles};
+use protocol::digest::Hasher;
 use protocol::esp::{CONFIRMED, GRUB_CFG, GRUBENV, MANIFEST, Slot, slot_file};
 use protocol::token::{self, TOKEN_MAX};
 use protocol::{Artifact, KeyRing, Manifest, Release, Role, Verified};
-use sha2::{Digest, Sha256};
 
 use super::disk::{SECTOR, Sectors};
 use super::fat::{Fat, FatError, Node};
 use super::grub;
 
-/// The size limit for grubenv. GRUB's has 1024 bytes.
+/// The size limit for grubenv. The one that GRUB creates has 1024 bytes.
 const GRUBENV_MAX: u64 = 64 << 10;
 /// The directory in which firmware finds the boot loader.
 const LOADERS: &str = "EFI";
 
 /// The content of a slot.
 #[derive(Debug, Clone)]
-pub enum Held {
+pub enum SlotContent {
     /// No files.
-    Nothing,
+    Empty,
     /// A release whose manifest verifies and whose files match it.
     Complete(Rc<Release>),
-    /// An incomplete or damaged release, and what is wrong with it.
-    Broken(String),
+    /// An incomplete or damaged release, and its problem.
+    Incomplete(String),
 }
 
-impl fmt::Display for Held {
+impl fmt::Display for SlotContent {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Nothing => f.write_str("empty"),
+            Self::Empty => f.write_str("empty"),
             Self::Complete(release) => write!(f, "complete, build {}", release.build),
-            Self::Broken(problem) => write!(f, "incomplete: {problem}"),
+            Self::Incomplete(problem) => write!(f, "incomplete: {problem}"),
         }
     }
 }
@@ -50,11 +50,11 @@ pub enum Verdict {
     Bad(String),
 }
 
-/// Judges disks. Caches digests by the content numbers of the sectors, so that each file is hashed once.
+/// Judges disks. It caches digests by the content numbers of the sectors, so that each file is hashed once.
 pub struct Judge {
     keys: KeyRing,
     esp: u64,
-    /// The files of the boot loader, which must not change.
+    /// The paths and fingerprints of the boot loader's files, which must not change.
     loader: Vec<(String, u128)>,
     digests: HashMap<u128, String>,
     manifests: HashMap<u128, Result<Rc<Release>, String>>,
@@ -98,18 +98,18 @@ impl Judge {
             if !files(slot).kernel || !files(slot).initrd {
                 continue;
             }
-            let held = self.held_in(disk, &fat, slot);
-            if !matches!(held, Held::Complete(_)) {
+            let content = self.slot_content(disk, &fat, slot);
+            if !matches!(content, SlotContent::Complete(_)) {
                 return Err(format!(
-                    "{environment}: GRUB boots slot {slot} ({reason}), which is {held}"
+                    "{environment}: GRUB boots slot {slot} ({reason}), which is {content}"
                 ));
             }
             let good = decision.good;
             if reason == Reason::Trial && good != slot {
-                let held = self.held_in(disk, &fat, good);
-                if !matches!(held, Held::Complete(_)) {
+                let content = self.slot_content(disk, &fat, good);
+                if !matches!(content, SlotContent::Complete(_)) {
                     return Err(format!(
-                        "{environment}: slot {good}, the fallback of the trial, is {held}"
+                        "{environment}: slot {good}, the fallback of the trial, is {content}"
                     ));
                 }
             }
@@ -118,6 +118,7 @@ impl Judge {
         Err(format!("{environment}: no slot has a kernel and an initrd"))
     }
 
+    /// Checks that the boot loader's files have not changed.
     fn check_loader<S: Sectors>(&self, disk: &S, fat: &Fat<'_, S>) -> Result<(), String> {
         for (path, expected) in &self.loader {
             let unreadable = |error: FatError| format!("the boot loader's {path}: {error}");
@@ -134,15 +135,15 @@ impl Judge {
     /// Reads grubenv and both slots.
     pub fn inspect(&mut self, disk: &impl Sectors) -> Result<Inspection, FatError> {
         let fat = Fat::open(disk, self.esp)?;
-        let [a, b] = Slot::ALL.map(|slot| self.held_in(disk, &fat, slot));
+        let [a, b] = Slot::ALL.map(|slot| self.slot_content(disk, &fat, slot));
         Ok(Inspection { environment: read_environment(&fat), a, b })
     }
 
-    fn held_in<S: Sectors>(&mut self, disk: &S, fat: &Fat<'_, S>, slot: Slot) -> Held {
+    fn slot_content<S: Sectors>(&mut self, disk: &S, fat: &Fat<'_, S>, slot: Slot) -> SlotContent {
         match self.release_in(disk, fat, slot) {
-            Ok(Some(release)) => Held::Complete(release),
-            Ok(None) => Held::Nothing,
-            Err(problem) => Held::Broken(problem),
+            Ok(Some(release)) => SlotContent::Complete(release),
+            Ok(None) => SlotContent::Empty,
+            Err(problem) => SlotContent::Incomplete(problem),
         }
     }
 
@@ -161,11 +162,12 @@ impl Judge {
         let manifest = find(fat, &path)?.ok_or_else(|| format!("{MANIFEST} is missing"))?;
         let release = self.manifest(disk, fat, &manifest)?;
         for artifact in release.boot_artifacts() {
-            self.check(disk, fat, slot, artifact)?;
+            self.check_artifact(disk, fat, slot, artifact)?;
         }
         Ok(Some(release))
     }
 
+    /// Verifies the manifest in `file`, or returns the cached result.
     fn manifest<S: Sectors>(
         &mut self,
         disk: &S,
@@ -185,7 +187,8 @@ impl Judge {
         release
     }
 
-    fn check<S: Sectors>(
+    /// Checks the size and the digest of an artifact in a slot.
+    fn check_artifact<S: Sectors>(
         &mut self,
         disk: &S,
         fat: &Fat<'_, S>,
@@ -211,7 +214,11 @@ impl Judge {
         if let Some(key) = fingerprint {
             self.digests.insert(key, digest);
         }
-        if matches { Ok(()) } else { Err(format!("{name} has another SHA-256 than the manifest")) }
+        if matches {
+            Ok(())
+        } else {
+            Err(format!("{name} does not have the SHA-256 of the manifest"))
+        }
     }
 }
 
@@ -221,9 +228,9 @@ pub struct Inspection {
     /// The variables as GRUB reads them.
     pub environment: Environment,
     /// The content of `etchaos/a`.
-    pub a: Held,
+    pub a: SlotContent,
     /// The content of `etchaos/b`.
-    pub b: Held,
+    pub b: SlotContent,
 }
 
 impl fmt::Display for Inspection {
@@ -263,8 +270,8 @@ fn find<S: Sectors>(fat: &Fat<'_, S>, path: &str) -> Result<Option<Node>, String
     fat.find(path).map_err(|error| format!("{path}: {error}"))
 }
 
-/// Verifies the manifest in `file`. Its expiry is ignored: it limits downloads, and an installed release
-/// may run without limit.
+/// Verifies the manifest in `file`. Ignores its expiry, which limits only downloads: an installed release
+/// does not expire.
 fn verify<S: Sectors>(
     fat: &Fat<'_, S>,
     file: &Node,
@@ -279,7 +286,7 @@ fn verify<S: Sectors>(
 }
 
 /// Returns a number that is equal for files of equal content. The unused end of the last sector counts as
-/// content. `None` if a sector cannot be identified.
+/// content. Returns `None` if the contents of the disk have no numbers.
 fn fingerprint(disk: &impl Sectors, sectors: &[u64], size: u64) -> Option<u128> {
     const FACTOR: u128 = 0x0000_0000_0100_0000_0000_0000_0000_013b;
     let mut hash = u128::from(size) ^ 0x6c62_272e_07bb_0142_62b8_2175_6295_c58d;
@@ -291,12 +298,12 @@ fn fingerprint(disk: &impl Sectors, sectors: &[u64], size: u64) -> Option<u128> 
 }
 
 fn digest(disk: &impl Sectors, sectors: &[u64], size: u64) -> std::io::Result<String> {
-    let mut hasher = Sha256::new();
+    let mut hasher = Hasher::default();
     let mut left = size as usize;
     for sector in sectors {
         let bytes = disk.read(*sector)?;
         hasher.update(&bytes[..left.min(SECTOR)]);
         left = left.saturating_sub(SECTOR);
     }
-    Ok(hasher.finalize().iter().map(|byte| format!("{byte:02x}")).collect())
+    Ok(hasher.finish())
 }

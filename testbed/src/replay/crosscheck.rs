@@ -1,4 +1,4 @@
-//! Whether our reader of FAT sees what another one sees: mtools gets some of the states as images.
+//! Compares the FAT reader with mtools: mtools reads some of the states, too.
 
 use std::fmt;
 use std::io;
@@ -9,73 +9,75 @@ use std::process::{Command, Stdio};
 use protocol::digest::Hasher;
 use protocol::esp::{DIRECTORY, GRUB_CFG, GRUBENV, MANIFEST, Slot};
 
-use crate::host::is_there;
+use crate::host::is_installed;
 use crate::inspect::disk::{Model, SECTOR, Sectors};
 use crate::inspect::fat::{Fat, FatError};
 
 /// The program of mtools that prints a file.
 const READER: &str = "mtype";
 
-/// Two readers that do not see the same.
+/// A failed comparison.
 #[derive(Debug, thiserror::Error)]
 pub enum CrosscheckError {
-    /// No mtools.
+    /// mtools is not installed.
     #[error(
-        "{READER} is not there, so no state can be read by another reader: install the package mtools"
+        "cannot compare the FAT reader with {READER}, which is missing: install the package mtools"
     )]
     NoReader,
-    /// A file.
-    #[error("cannot give a state to {READER}: {0}")]
+    /// mtools cannot run, or its input cannot be written.
+    #[error("cannot read a state with {READER}: {0}")]
     Io(#[from] io::Error),
-    /// The file system.
+    /// The FAT reader cannot open the file system.
     #[error("cannot read a state: {0}")]
     Fat(#[from] FatError),
-    /// They differ.
-    #[error("{path}: our reader sees {ours}, mtools sees {theirs}")]
+    /// The readers disagree.
+    #[error("the FAT reader found {ours} at {path}, mtools found {theirs}")]
     Differ {
-        /// Which file.
+        /// The file.
         path: String,
-        /// What we see.
+        /// The result of the FAT reader.
         ours: String,
-        /// What mtools sees.
+        /// The result of mtools.
         theirs: String,
     },
 }
 
-/// Has one state in so many read by mtools, too.
+/// Selects the states to compare, evenly distributed, and compares them.
 pub struct Crosscheck {
     esp: Range<u64>,
+    /// The number of states to compare.
     count: usize,
-    every: usize,
+    /// The distance between two of them; 0 if none are compared.
+    interval: usize,
     visited: usize,
     done: usize,
 }
 
 impl Crosscheck {
-    /// `count` of `states` states of a disk with an EFI system partition at these sectors. Without
-    /// mtools there are none, and that is said; with `CI=true` it is an error.
+    /// Creates a comparison of `count` out of `states` states. `esp` are the sectors of the EFI system
+    /// partition. If mtools is missing, logs a warning and compares no states, or fails if `CI=true`.
     pub fn new(count: usize, states: usize, esp: Range<u64>) -> Result<Self, CrosscheckError> {
-        let is_possible = is_there(READER);
+        let is_possible = is_installed(READER);
         if count > 0 && !is_possible {
             if std::env::var("CI").as_deref() == Ok("true") {
                 return Err(CrosscheckError::NoReader);
             }
             log::warn!("{}", CrosscheckError::NoReader);
         }
-        let every = if is_possible { states.checked_div(count).unwrap_or(0) } else { 0 };
-        Ok(Self { esp, count, every, visited: 0, done: 0 })
+        let interval = if is_possible { states.checked_div(count).unwrap_or(0) } else { 0 };
+        Ok(Self { esp, count, interval, visited: 0, done: 0 })
     }
 
-    /// How many states were read by both.
+    /// Returns the number of compared states.
     pub fn done(&self) -> usize {
         self.done
     }
 
-    /// Reads a state if it is the turn of this one.
+    /// Counts a state, and compares it if it is selected.
     pub fn visit(&mut self, model: &Model) -> Result<(), CrosscheckError> {
         self.visited += 1;
-        let is_its_turn = self.every > 0 && self.visited.is_multiple_of(self.every);
-        if is_its_turn && self.done < self.count {
+        let is_selected = self.interval > 0 && self.visited.is_multiple_of(self.interval);
+        if is_selected && self.done < self.count {
             compare(model, self.esp.clone())?;
             self.done += 1;
         }
@@ -83,7 +85,10 @@ impl Crosscheck {
     }
 }
 
-/// Whether mtools and our reader see the same in the files that matter.
+/// Reads grub.cfg, grubenv and the files of both slots with the FAT reader and with mtools.
+///
+/// # Errors
+/// Fails if the results differ.
 pub fn compare(model: &Model, esp: Range<u64>) -> Result<(), CrosscheckError> {
     let dir = tempfile::tempdir()?;
     let image = dir.path().join("esp.img");
@@ -98,9 +103,9 @@ pub fn compare(model: &Model, esp: Range<u64>) -> Result<(), CrosscheckError> {
     for path in paths {
         let (ours, theirs) = (ours(model, &fat, &path), theirs(&image, &path)?);
         let agree = match (&ours, &theirs) {
-            // mtools gives what comes before the break, and is content.
-            (Seen::Broken(size), Seen::Whole(found, _)) => found < size,
-            (Seen::Broken(_), _) => true,
+            // mtools prints the content before the break and reports success.
+            (ReadResult::Broken(size), ReadResult::Complete(found, _)) => found < size,
+            (ReadResult::Broken(_), _) => true,
             (ours, theirs) => ours == theirs,
         };
         if !agree {
@@ -111,42 +116,42 @@ pub fn compare(model: &Model, esp: Range<u64>) -> Result<(), CrosscheckError> {
     Ok(())
 }
 
-/// What a reader sees of a file.
+/// The result of reading a file.
 #[derive(Debug, PartialEq, Eq)]
-enum Seen {
-    Nothing,
-    /// Its chain of clusters ends before this size.
+enum ReadResult {
+    NotFound,
+    /// A file of this size, with a broken chain of clusters.
     Broken(u64),
-    /// Size and SHA-256.
-    Whole(u64, String),
+    /// The size and the SHA-256.
+    Complete(u64, String),
 }
 
-impl fmt::Display for Seen {
+impl fmt::Display for ReadResult {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Nothing => f.write_str("no file"),
+            Self::NotFound => f.write_str("no file"),
             Self::Broken(size) => write!(f, "a broken file of {size} bytes"),
-            Self::Whole(size, digest) => write!(f, "{size} bytes, SHA-256 {digest}"),
+            Self::Complete(size, digest) => write!(f, "{size} bytes, SHA-256 {digest}"),
         }
     }
 }
 
-fn ours<S: Sectors>(disk: &S, fat: &Fat<'_, S>, path: &str) -> Seen {
+fn ours<S: Sectors>(disk: &S, fat: &Fat<'_, S>, path: &str) -> ReadResult {
     let file = fat.find(path).ok().flatten().filter(|file| !file.is_directory);
-    let Some(file) = file else { return Seen::Nothing };
-    let read = || -> Result<Seen, FatError> {
+    let Some(file) = file else { return ReadResult::NotFound };
+    let read = || -> Result<ReadResult, FatError> {
         let mut hasher = Hasher::default();
         let mut left = file.size as usize;
         for sector in fat.sectors(&file)? {
             hasher.update(&disk.read(sector)?[..left.min(SECTOR)]);
             left = left.saturating_sub(SECTOR);
         }
-        Ok(Seen::Whole(file.size, hasher.finish()))
+        Ok(ReadResult::Complete(file.size, hasher.finish()))
     };
-    read().unwrap_or(Seen::Broken(file.size))
+    read().unwrap_or(ReadResult::Broken(file.size))
 }
 
-fn theirs(image: &Path, path: &str) -> io::Result<Seen> {
+fn theirs(image: &Path, path: &str) -> io::Result<ReadResult> {
     let mut reader = Command::new(READER);
     reader.arg("-i").arg(image).arg(format!("::/{path}"));
     reader.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null());
@@ -158,5 +163,9 @@ fn theirs(image: &Path, path: &str) -> io::Result<Seen> {
     };
     let status = reader.wait()?;
     let size = size?;
-    Ok(if status.success() { Seen::Whole(size, hasher.finish()) } else { Seen::Nothing })
+    Ok(if status.success() {
+        ReadResult::Complete(size, hasher.finish())
+    } else {
+        ReadResult::NotFound
+    })
 }

@@ -1,17 +1,18 @@
-//! The log of a disk's writes: what QEMU's block driver `blklogwrites` makes, in the format of the
-//! kernel's dm-log-writes (kernel document `admin-guide/device-mapper/log-writes.rst`).
+//! Reads the log of a disk's writes that QEMU's block driver `blklogwrites` records. The format is that of
+//! the kernel's dm-log-writes (kernel document `admin-guide/device-mapper/log-writes.rst`).
 //!
-//! A sector that says how many entries there are, then the entries, each of them a sector that says
-//! what was written where, and the data. All numbers are little-endian.
+//! The first sector contains the number of entries. Each entry consists of a sector with the kind and the
+//! position of the request, and of its data. All numbers are little-endian.
 //!
-//! **Order.** QEMU (`block/blklogwrites.c`) carries out a request first and logs it then: the log has
-//! the order in which requests ended. A flush is logged when it has ended, too, so a write that ended
-//! while a flush was under way stands before it and is taken for flushed, which it need not be; and one
-//! that was begun before a flush and ended after it is taken for later. This hides no mistake of a
-//! program that waits for its writes before it flushes and for the flush before it goes on, as fsync
-//! does; with the guest's own writing-back beside it, it is a limit of what is proven. Two
-//! flushes without a write between them are one. The number of entries is written with each flush, and
-//! QEMU flushes when it ends; so nothing is missing in the log of a VM that was not killed.
+//! **Order.** QEMU (`block/blklogwrites.c`) logs a request after it has completed, so the log has the order
+//! of completion. A write that completes during a flush is logged before the flush and counts as flushed,
+//! although it need not be. A write that starts before a flush and completes after it counts as later.
+//! Neither hides a mistake in a program that waits for its writes before a flush and for the flush before
+//! the next write, as fsync does. Concurrent write-back by the guest's kernel can hide one: this limits
+//! what a replay proves.
+//!
+//! Two flushes without a write between them are logged as one. QEMU updates the number of entries at each
+//! flush, and flushes when it exits, so the log of a VM that was not killed is complete.
 
 use std::fs::File;
 use std::io::{self, BufReader, Read};
@@ -24,46 +25,48 @@ const MAGIC: u64 = 0x6a_7366_7773_6872;
 const VERSION: u64 = 1;
 const FLUSH: u64 = 1;
 const DISCARD: u64 = 4;
-/// A VM that writes this often does something else than updating.
+/// The limit for the number of entries. Updates write far less often.
 const ENTRIES_MAX: u64 = 1 << 20;
 
-/// A log that cannot be used.
+/// A failed read of a log.
 #[derive(Debug, thiserror::Error)]
 pub enum LogError {
-    /// The file.
+    /// The file cannot be read.
     #[error(transparent)]
     Io(#[from] io::Error),
-    /// Another format, or a broken one.
-    #[error("it is no log of writes that this program knows: {0}")]
+    /// The format is unknown or invalid.
+    #[error("not a valid dm-log-writes log: {0}")]
     Format(String),
 }
 
-/// What was done to the disk.
+/// A request to the disk.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Action {
-    /// These contents were written, from this sector on.
+    /// Writes contents, given by their numbers, from this sector on.
     Write(u64, Vec<u32>),
-    /// This many sectors were given up, from this one on: they hold zeros, or still what they held.
+    /// Discards, from this sector on, this many sectors. They then contain zeros or their old content.
     Discard(u64, u64),
-    /// Everything before is on the disk for good.
+    /// Makes all completed writes persistent.
     Flush,
 }
 
 /// An entry of a log.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Entry {
-    /// What was done.
+    /// The request.
     pub action: Action,
-    /// Where in the file it ends, in bytes.
+    /// The offset in the log at which the entry ends, in bytes.
     pub end: u64,
 }
 
-/// Reads the log of a disk with this many sectors.
+/// Reads the log of a disk with this many sectors. Adds the written contents to `contents`.
 pub fn read(path: &Path, sectors: u64, contents: &mut Contents) -> Result<Vec<Entry>, LogError> {
     let mut log = BufReader::with_capacity(1 << 20, File::open(path)?);
     let head = sector(&mut log)?;
     if [number(&head, 0), number(&head, 8)] != [MAGIC, VERSION] {
-        return Err(LogError::Format("its first sector has another magic or version".into()));
+        return Err(LogError::Format(
+            "its first sector has an unknown magic number or version".into(),
+        ));
     }
     let count = number(&head, 16);
     let sector_size = number(&head, 24) & u64::from(u32::MAX);
@@ -73,12 +76,12 @@ pub fn read(path: &Path, sectors: u64, contents: &mut Contents) -> Result<Vec<En
     }
     let mut entries = Vec::new();
     let mut end = SECTOR as u64;
-    for place in 0..count {
+    for index in 0..count {
         let head = sector(&mut log)?;
         let [first, length, flags, more] = [0, 8, 16, 24].map(|at| number(&head, at));
         if more != 0 || first.checked_add(length).is_none_or(|end| end > sectors) {
             let found = format!(
-                "entry {place} is about {length} sectors from {first} on, with {more} bytes of data; the disk has {sectors}"
+                "entry {index} covers {length} sectors from {first} on, with {more} bytes of data; the disk has {sectors} sectors"
             );
             return Err(LogError::Format(found));
         }
@@ -90,7 +93,7 @@ pub fn read(path: &Path, sectors: u64, contents: &mut Contents) -> Result<Vec<En
             FLUSH if length == 0 => Action::Flush,
             DISCARD => Action::Discard(first, length),
             _ => {
-                let found = format!("entry {place} has the flags {flags:#x}");
+                let found = format!("entry {index} has the flags {flags:#x}");
                 return Err(LogError::Format(found));
             }
         };
@@ -116,7 +119,7 @@ pub(super) mod tests {
     use super::*;
     use std::path::PathBuf;
 
-    /// Writes a log as QEMU does. Writes have their data, discards a number of sectors.
+    /// Builds a log as QEMU writes it: its bytes and the number of entries.
     pub struct Writer(Vec<u8>, u64);
 
     impl Writer {
@@ -161,7 +164,7 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn what_qemu_writes_is_read() {
+    fn reads_writes_flushes_and_discards() {
         let mut log = Writer::new();
         let data = [[7; SECTOR], [0; SECTOR], [7; SECTOR]].concat();
         let entries = parse(log.write(5, &data).flush().discard(90, 10)).unwrap();
@@ -173,8 +176,8 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn everything_else_is_refused() {
-        for (head, part) in [
+    fn rejects_invalid_logs() {
+        for (head, expected) in [
             ([0, 0, 8, 0], "flags 0x8"),
             ([0, 0, 3, 0], "flags 0x3"),
             ([0, 1, FLUSH, 0], "flags 0x1"),
@@ -185,7 +188,7 @@ pub(super) mod tests {
             ([0, 1, 0, 0], "fill whole buffer"),
         ] {
             let error = parse(Writer::new().entry(head, &[])).unwrap_err();
-            assert!(error.contains(part), "{head:?}: {error}");
+            assert!(error.contains(expected), "{head:?}: {error}");
         }
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("x");

@@ -63,16 +63,16 @@ pub enum ReplayError {
         source: FatError,
     },
     /// The base disk does not boot.
-    #[error("{} does not boot even before anything is written to it: {why}", path.display())]
+    #[error("{} does not boot before the first recorded write: {problem}", path.display())]
     Base {
         /// The disk.
         path: PathBuf,
         /// The reason.
-        why: String,
+        problem: String,
     },
     /// The recording does not belong to the disk.
     #[error(
-        "the recording does not lead to {}: sector {sector} differs; was the disk also written without the recording?",
+        "the recorded writes do not result in {}: sector {sector} differs; check that the disk was written only while it was recorded",
         path.display()
     )]
     End {
@@ -141,8 +141,8 @@ pub fn replay(job: &Job<'_>) -> Result<Tally, ReplayError> {
     let unreadable = |source| ReplayError::Fat { path: job.base.into(), source };
     judge.remember_loader(&model).map_err(unreadable)?;
     let phases = phases(job.phases, &entries, &model, esp).map_err(unreadable)?;
-    if let Verdict::Bad(why) = judge.judge(&model) {
-        return Err(ReplayError::Base { path: job.base.into(), why });
+    if let Verdict::Bad(problem) = judge.judge(&model) {
+        return Err(ReplayError::Base { path: job.base.into(), problem });
     }
     let log_bytes = fs::metadata(job.log).map_err(file("get the size of", job.log))?.len();
     let mut tally = Tally::new(&entries, phases, log_bytes, job.search.seed);
@@ -169,7 +169,8 @@ pub fn replay(job: &Job<'_>) -> Result<Tally, ReplayError> {
     Ok(tally)
 }
 
-/// Checks that the recorded writes turn the base into the final disk, so that none is missing.
+/// Checks that the recorded writes turn the base into the final disk: a difference means that the
+/// recording lacks a write.
 fn check_end(model: &mut Model, path: &Path) -> Result<(), ReplayError> {
     match model.first_difference(path).map_err(file("read", path))? {
         Some(sector) => Err(ReplayError::End { path: path.into(), sector }),
@@ -177,6 +178,7 @@ fn check_end(model: &mut Model, path: &Path) -> Result<(), ReplayError> {
     }
 }
 
+/// Writes the disk of a bad state and the description of the state to `dir`.
 fn keep(model: &Model, state: &State<'_>, dir: &Path) -> Result<(), ReplayError> {
     fs::create_dir_all(dir).map_err(file("create the directory", dir))?;
     let path = dir.join("bad.raw");

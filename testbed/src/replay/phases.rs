@@ -1,4 +1,4 @@
-//! The parts of a recording: what its scenario names, and within that where a trial begins.
+//! The phases of a recording: the steps of its scenario, split where a trial begins.
 
 use std::ops::Range;
 
@@ -9,12 +9,12 @@ use crate::inspect::disk::Model;
 use crate::inspect::fat::{Fat, FatError};
 use crate::inspect::grub::read_environment;
 
-/// The second part of a step in which a slot was tried.
+/// The name of the phase of a step that begins with the trial of a slot.
 const TRIAL: &str = "  trial boot and confirmation";
 
-/// Names of parts, and the places of their entries. `steps` are names with the length of the log at
-/// the end of each; where GRUB counts a try down, another part begins. The file system of `base`
-/// begins at sector `esp`.
+/// Returns the names of the phases, each with the range of its entries. `steps` are the names of the
+/// steps, each with the length of the log at its end. A step in which GRUB counts down a try is split at
+/// that write. The file system of `base` begins at sector `esp`.
 pub fn phases(
     steps: &[(String, u64)],
     entries: &[Entry],
@@ -27,12 +27,12 @@ pub fn phases(
     let mut phases = Vec::new();
     let mut start = 0;
     for (number, (name, length)) in steps.iter().enumerate() {
-        // What no step has belongs to the last one.
+        // Entries after the last step belong to it.
         let is_last = number + 1 == steps.len();
-        let before = entries.partition_point(|entry| entry.end <= *length);
-        let end = if is_last { entries.len() } else { before.max(start) };
-        let counts = |at: &usize| counts(&entries[*at], grubenv, base);
-        let trial = (start..end).find(counts).unwrap_or(end);
+        let logged = entries.partition_point(|entry| entry.end <= *length);
+        let end = if is_last { entries.len() } else { logged.max(start) };
+        let begins_trial = |index: &usize| counts_down_try(&entries[*index], grubenv, base);
+        let trial = (start..end).find(begins_trial).unwrap_or(end);
         phases.push((name.clone(), start..trial));
         if trial < end {
             phases.push((TRIAL.to_owned(), trial..end));
@@ -45,11 +45,11 @@ pub fn phases(
     Ok(phases)
 }
 
-/// Whether this is a write of grubenv in which a try was counted.
-fn counts(entry: &Entry, grubenv: Option<u64>, contents: &Model) -> bool {
+/// Returns whether `entry` writes a grubenv in which GRUB has counted down a try.
+fn counts_down_try(entry: &Entry, grubenv: Option<u64>, contents: &Model) -> bool {
     let (Action::Write(first, ids), Some(sector)) = (&entry.action, grubenv) else { return false };
-    let Some(place) = sector.checked_sub(*first) else { return false };
-    let id = ids.get(place as usize);
+    let Some(index) = sector.checked_sub(*first) else { return false };
+    let id = ids.get(index as usize);
     let environment = id.map(|id| read_environment(contents.content(*id)));
     environment
         .is_some_and(|found| !found.trial.is_empty() && matches!(&*found.tries, "0" | "1" | "2"))

@@ -1,13 +1,17 @@
 //! The states that a power cut can leave.
 //!
-//! What was written before the last flush that ended is on the disk. Of what was written since, a cut
-//! leaves any part, because a disk keeps and reorders what it has not flushed: any writes, and of each
-//! of them any sectors, as a sector is all that a disk writes as a whole. Only what is written twice
-//! to one sector keeps its order. A discard is a write of zeros that need not happen.
+//! Writes before the last completed flush are on the disk. Later writes may be lost, because a disk
+//! caches and reorders them: any subset of them may have reached the disk, and of each write any subset
+//! of its sectors, since only a single sector is written atomically. Two writes of the same sector keep
+//! their order. A discard is treated as a write of zeros that may be lost.
 //!
-//! All of that is more than can be looked at, so it is searched: every prefix of the writes, tears of
-//! the write at which the cut came, all subsets of whole writes between two flushes where these are
-//! few, each one alone and each one missing where they are many, and then subsets at random.
+//! There are too many such states to visit all, so a sample is searched:
+//!
+//! - every prefix of the writes
+//! - tears of the write at which the power is cut
+//! - between two flushes: all subsets of whole writes if there are few writes, else each write alone and
+//!   each write missing
+//! - random subsets
 
 use std::collections::HashSet;
 use std::fmt;
@@ -18,56 +22,57 @@ use fastrand::Rng;
 use super::log::{Action, Entry};
 use crate::inspect::disk::Model;
 
-/// Between two flushes with at most this many writes, all subsets of them are tried.
-const SUBSETS_OF_MAX: usize = 6;
-/// Writes with at most this many sectors are torn at each of them.
-const TEARS_OF_MAX: usize = 8;
-/// Rounds of random subsets without a new state, after which there are no more.
-const BARREN_ROUNDS_MAX: usize = 200;
+/// The largest epoch of which all subsets are visited, in entries.
+const ALL_SUBSETS_MAX: usize = 6;
+/// The largest write that is torn between all of its sectors, in sectors.
+const ALL_TEARS_MAX: usize = 8;
+/// The search ends after this many rounds of random subsets without a new state.
+const FRUITLESS_ROUNDS_MAX: usize = 200;
 
-/// How a state came about.
+/// The kind of a state.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
-    /// The writes up to one of them.
+    /// All writes before an entry.
     Prefix,
-    /// The same, and a part of the next one.
+    /// All writes before an entry, and a part of the entry.
     Torn,
-    /// Some of the writes since the last flush, whole or in part.
+    /// Some of the writes since the last flush, complete or torn.
     Subset,
 }
 
-/// A state, told so that it can be made again.
+/// The description of a state, from which it can be reproduced.
 pub struct State<'a> {
-    /// How it came about.
+    /// The kind.
     pub kind: Kind,
-    /// The place of the entry that was cut, in the log.
+    /// The index of the entry at which the power is cut.
     pub entry: usize,
-    /// What is there of the entries since the last flush; what is not named is not there.
+    /// The entries since the last flush that are on the disk, completely or in part.
     parts: &'a [(usize, Part)],
 }
 
-/// What is there of a write.
+/// The part of a write that is on the disk.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Part {
     All,
     Head(usize),
     Tail(usize),
-    /// The sectors at these places.
+    /// The sectors whose flag is set.
     Sectors(Vec<bool>),
 }
 
 impl Part {
-    fn has(&self, place: usize, length: usize) -> bool {
+    fn contains(&self, index: usize, length: usize) -> bool {
         match self {
             Self::All => true,
-            Self::Head(count) => place < *count,
-            Self::Tail(count) => place >= length - count,
-            Self::Sectors(sectors) => sectors[place],
+            Self::Head(count) => index < *count,
+            Self::Tail(count) => index >= length - count,
+            Self::Sectors(sectors) => sectors[index],
         }
     }
 }
 
-/// `entry 7: everything before the last flush, and 5, 6 (sectors 0-3 and 5), 7 (first 3 sectors)`
+/// Formats the state like `torn write at entry 7: all before the last flush, then 5, 6 (sectors 0-3 5),
+/// 7 (first 3 sectors)`.
 impl fmt::Display for State<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let kind = match self.kind {
@@ -75,7 +80,7 @@ impl fmt::Display for State<'_> {
             Kind::Torn => "torn write",
             Kind::Subset => "subset",
         };
-        write!(f, "{kind} at entry {}: all before the flush before it, and since", self.entry)?;
+        write!(f, "{kind} at entry {}: all before the last flush, then", self.entry)?;
         if self.parts.is_empty() {
             f.write_str(" nothing")?;
         }
@@ -109,22 +114,23 @@ impl fmt::Display for Ranges<'_> {
     }
 }
 
-/// Goes through states. Each one is visited once, in the way in which it was first found.
+/// A search that visits each state once.
 pub struct Search<'a> {
     model: &'a mut Model,
     entries: &'a [Entry],
     rng: Rng,
-    seen: HashSet<u128>,
+    visited: HashSet<u128>,
 }
 
 impl<'a> Search<'a> {
-    /// A search from the disk before the first entry. The same seed gives the same states.
+    /// Creates a search. `model` is the disk before the first entry. Searches with the same seed visit
+    /// the same states.
     pub fn new(model: &'a mut Model, entries: &'a [Entry], seed: u64) -> Self {
-        Self { model, entries, rng: Rng::with_seed(seed), seen: HashSet::new() }
+        Self { model, entries, rng: Rng::with_seed(seed), visited: HashSet::new() }
     }
 
-    /// Visits at least this many states, if there are so many. The model is left at the end of the
-    /// log.
+    /// Visits at least `states` states, if that many are found. Leaves the model in the state at the end
+    /// of the log.
     pub fn run<E>(
         &mut self,
         states: usize,
@@ -135,19 +141,19 @@ impl<'a> Search<'a> {
             self.prefixes(epoch, &mut visit)?;
         }
         let end = self.entries.len();
-        self.look(&State { kind: Kind::Prefix, entry: end, parts: &[] }, &mut visit)?;
+        self.visit_once(&State { kind: Kind::Prefix, entry: end, parts: &[] }, &mut visit)?;
         self.every_epoch(&epochs, |search, epoch| search.tears(epoch, &mut visit))?;
         self.every_epoch(&epochs, |search, epoch| search.subsets(epoch, &mut visit))?;
-        let mut barren = 0;
-        while self.seen.len() < states && barren < BARREN_ROUNDS_MAX {
-            let before = self.seen.len();
+        let mut fruitless = 0;
+        while self.visited.len() < states && fruitless < FRUITLESS_ROUNDS_MAX {
+            let before = self.visited.len();
             self.every_epoch(&epochs, |search, epoch| search.random_subset(epoch, &mut visit))?;
-            barren = if self.seen.len() == before { barren + 1 } else { 0 };
+            fruitless = if self.visited.len() == before { fruitless + 1 } else { 0 };
         }
         Ok(())
     }
 
-    /// Goes back to the beginning, and does something at the beginning of each epoch.
+    /// Rewinds the model and calls `action` at the beginning of each epoch.
     fn every_epoch<E>(
         &mut self,
         epochs: &[Range<usize>],
@@ -163,7 +169,7 @@ impl<'a> Search<'a> {
         Ok(())
     }
 
-    /// From the beginning of an epoch to its end, one write after the other.
+    /// Visits every prefix of an epoch, and applies the epoch.
     fn prefixes<E>(
         &mut self,
         epoch: Range<usize>,
@@ -171,14 +177,14 @@ impl<'a> Search<'a> {
     ) -> Result<(), E> {
         let mut parts = Vec::new();
         for entry in epoch {
-            self.look(&State { kind: Kind::Prefix, entry, parts: &parts }, visit)?;
+            self.visit_once(&State { kind: Kind::Prefix, entry, parts: &parts }, visit)?;
             self.apply(entry, &Part::All, &mut Vec::new());
             parts.push((entry, Part::All));
         }
         Ok(())
     }
 
-    /// The same with a part of the next write.
+    /// Visits every prefix of an epoch together with parts of the next write.
     fn tears<E>(
         &mut self,
         epoch: Range<usize>,
@@ -191,7 +197,7 @@ impl<'a> Search<'a> {
                 let mut undo = Vec::new();
                 self.apply(entry, &tear, &mut undo);
                 parts.push((entry, tear));
-                self.look(&State { kind: Kind::Torn, entry, parts: &parts }, visit)?;
+                self.visit_once(&State { kind: Kind::Torn, entry, parts: &parts }, visit)?;
                 parts.pop();
                 self.undo(undo);
             }
@@ -206,7 +212,7 @@ impl<'a> Search<'a> {
         let length = self.length(entry);
         match length {
             0 | 1 => Vec::new(),
-            2..=TEARS_OF_MAX => (1..length).flat_map(|n| [Part::Head(n), Part::Tail(n)]).collect(),
+            2..=ALL_TEARS_MAX => (1..length).flat_map(|n| [Part::Head(n), Part::Tail(n)]).collect(),
             _ => {
                 let mut count = || self.rng.usize(1..length);
                 let mut tears = vec![Part::Head(count()), Part::Head(count()), Part::Tail(count())];
@@ -220,14 +226,14 @@ impl<'a> Search<'a> {
         Part::Sectors((0..length).map(|_| self.rng.bool()).collect())
     }
 
-    /// Subsets of whole writes.
+    /// Visits subsets of whole writes.
     fn subsets<E>(
         &mut self,
         epoch: Range<usize>,
         visit: &mut impl FnMut(&Model, &State<'_>) -> Result<(), E>,
     ) -> Result<(), E> {
         let all = || epoch.clone().map(|entry| (entry, Part::All));
-        if epoch.len() <= SUBSETS_OF_MAX {
+        if epoch.len() <= ALL_SUBSETS_MAX {
             for mask in 0..1_usize << epoch.len() {
                 let chosen = all().filter(|(entry, _)| mask >> (entry - epoch.start) & 1 == 1);
                 self.subset(&epoch, chosen.collect(), visit)?;
@@ -241,13 +247,13 @@ impl<'a> Search<'a> {
         Ok(())
     }
 
-    /// Any writes, one in four of them torn.
+    /// Visits a random subset of the writes, one in four of them torn.
     fn random_subset<E>(
         &mut self,
         epoch: Range<usize>,
         visit: &mut impl FnMut(&Model, &State<'_>) -> Result<(), E>,
     ) -> Result<(), E> {
-        // Few of them, half of them, or nearly all.
+        // Few, half or most of the writes.
         let tenths = [1, 5, 9][self.rng.usize(..3)];
         let mut chosen = Vec::new();
         for entry in epoch.clone() {
@@ -273,12 +279,12 @@ impl<'a> Search<'a> {
             self.apply(*entry, part, &mut undo);
         }
         let entry = parts.last().map_or(epoch.start, |(entry, _)| *entry);
-        self.look(&State { kind: Kind::Subset, entry, parts: &parts }, visit)?;
+        self.visit_once(&State { kind: Kind::Subset, entry, parts: &parts }, visit)?;
         self.undo(undo);
         Ok(())
     }
 
-    /// How many sectors an entry is about.
+    /// Returns the number of sectors that an entry changes.
     fn length(&self, entry: usize) -> usize {
         match &self.entries[entry].action {
             Action::Write(_, ids) => ids.len(),
@@ -289,18 +295,18 @@ impl<'a> Search<'a> {
 
     fn apply(&mut self, entry: usize, part: &Part, undo: &mut Vec<(u64, u32)>) {
         let length = self.length(entry);
-        let mut set = |first: u64, place: usize, id: u32| {
-            if part.has(place, length) {
-                let sector = first + place as u64;
+        let mut set = |first: u64, index: usize, id: u32| {
+            if part.contains(index, length) {
+                let sector = first + index as u64;
                 undo.push((sector, self.model.set(sector, id)));
             }
         };
         match &self.entries[entry].action {
             Action::Write(first, ids) => {
-                ids.iter().enumerate().for_each(|(place, id)| set(*first, place, *id));
+                ids.iter().enumerate().for_each(|(index, id)| set(*first, index, *id));
             }
             Action::Discard(first, count) => {
-                (0..*count as usize).for_each(|place| set(*first, place, 0));
+                (0..*count as usize).for_each(|index| set(*first, index, 0));
             }
             Action::Flush => {}
         }
@@ -312,23 +318,24 @@ impl<'a> Search<'a> {
         }
     }
 
-    fn look<E>(
+    /// Visits the current state unless it was visited before.
+    fn visit_once<E>(
         &mut self,
         state: &State<'_>,
         visit: &mut impl FnMut(&Model, &State<'_>) -> Result<(), E>,
     ) -> Result<(), E> {
-        if self.seen.insert(self.model.state()) { visit(self.model, state) } else { Ok(()) }
+        if self.visited.insert(self.model.state()) { visit(self.model, state) } else { Ok(()) }
     }
 }
 
-/// The entries between two flushes, flushes left out; none of them is empty.
+/// Returns the ranges of entries between flushes, without the flushes and without empty ranges.
 pub fn epochs(entries: &[Entry]) -> Vec<Range<usize>> {
     let mut epochs = Vec::new();
     let mut start = 0;
-    for (place, entry) in entries.iter().enumerate() {
+    for (index, entry) in entries.iter().enumerate() {
         if entry.action == Action::Flush {
-            epochs.push(start..place);
-            start = place + 1;
+            epochs.push(start..index);
+            start = index + 1;
         }
     }
     epochs.push(start..entries.len());
@@ -346,12 +353,12 @@ mod tests {
     use super::*;
     use crate::inspect::disk::{Contents, SECTOR, Sectors};
 
-    /// Sectors, each of them filled with the number that is given for it.
+    /// Returns one sector per number, filled with it.
     fn sectors(numbers: &[u8]) -> Vec<u8> {
         numbers.iter().flat_map(|number| [*number; SECTOR]).collect()
     }
 
-    /// The states that are visited, as the first byte of each of the disk's five sectors.
+    /// Returns the visited states, each as the first bytes of the disk's five sectors.
     fn states(log: &mut Writer) -> BTreeSet<String> {
         let dir = tempfile::tempdir().unwrap();
         let image = dir.path().join("image");
@@ -362,7 +369,7 @@ mod tests {
         let mut search = Search::new(&mut model, &entries, 1);
         let visit = |model: &Model, _: &State<'_>| {
             let numbers = (0..5).map(|at| model.read(at).unwrap()[0].to_string());
-            assert!(found.insert(numbers.collect::<String>()), "no state is visited twice");
+            assert!(found.insert(numbers.collect::<String>()), "a state was visited twice");
             Ok::<(), Infallible>(())
         };
         search.run(1000, visit).unwrap();
@@ -370,7 +377,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_flushed_is_there_and_of_the_rest_any_sectors() {
+    fn keeps_flushed_writes_and_any_subset_of_later_sectors() {
         let mut log = Writer::new();
         log.write(0, &sectors(&[1])).write(1, &sectors(&[1])).flush();
         log.write(2, &sectors(&[1])).write(3, &sectors(&[1, 1])).flush();
@@ -381,7 +388,7 @@ mod tests {
     }
 
     #[test]
-    fn one_sector_keeps_its_order() {
+    fn keeps_the_order_of_writes_to_one_sector() {
         let mut log = Writer::new();
         log.write(0, &sectors(&[1])).write(0, &sectors(&[2])).flush().write(0, &sectors(&[3]));
         let expected = ["00000", "10000", "20000", "30000"].map(str::to_owned);
@@ -389,7 +396,7 @@ mod tests {
     }
 
     #[test]
-    fn a_discard_may_or_may_not_happen() {
+    fn applies_and_skips_discards() {
         let mut log = Writer::new();
         log.write(0, &sectors(&[1, 1])).flush().discard(0, 2).write(2, &sectors(&[1]));
         let expected = ["00000", "10000", "01000", "11000", "00100", "10100", "01100", "11100"];
@@ -397,7 +404,7 @@ mod tests {
     }
 
     #[test]
-    fn a_state_can_be_made_again_from_its_name() {
+    fn formats_all_parts_of_a_state() {
         let parts = [
             (5, Part::All),
             (6, Part::Head(3)),
@@ -407,7 +414,7 @@ mod tests {
         let state = State { kind: Kind::Subset, entry: 8, parts: &parts };
         assert_eq!(
             state.to_string(),
-            "subset at entry 8: all before the flush before it, and since 5, 6 (first 3 sectors), 7 (last 1 sectors), 8 (sectors 0-1 4)"
+            "subset at entry 8: all before the last flush, then 5, 6 (first 3 sectors), 7 (last 1 sectors), 8 (sectors 0-1 4)"
         );
     }
 }

@@ -1,4 +1,4 @@
-//! What a replay found, as a table and as JSON.
+//! The result of a replay, as a table and as JSON.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -10,48 +10,48 @@ use super::log::{Action, Entry};
 use super::states::{Kind, State, epochs};
 use crate::inspect::judge::Verdict;
 
-/// What a replay found.
+/// The result of a replay.
 #[derive(Debug, Clone, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Tally {
-    /// What decided by which tears and subsets.
+    /// The seed for tears and subsets.
     pub seed: u64,
-    /// The size of the recording.
+    /// The size of the recording in bytes.
     pub log_bytes: u64,
-    /// The parts of the recording, in their order.
+    /// The phases of the recording, in order.
     pub phases: Vec<Phase>,
-    /// How many states would boot which slot, and why.
+    /// The number of states by the slot that they boot and the reason for it.
     pub boots: BTreeMap<String, usize>,
-    /// How many states other readers read and found the same.
+    /// The number of states that mtools read with the same result.
     pub crosschecked: usize,
-    /// The first state that would not boot as it should.
+    /// The first bad state.
     pub first_bad: Option<Bad>,
-    /// How long it took.
+    /// The duration of the replay in seconds.
     pub seconds: f64,
 }
 
-/// A part of a recording.
+/// A phase of a recording.
 #[derive(Debug, Clone, Serialize)]
 pub struct Phase {
-    /// Its name.
+    /// The name.
     pub name: String,
-    /// Requests that wrote.
+    /// The number of write requests.
     pub writes: usize,
-    /// Requests that gave sectors up.
+    /// The number of discard requests.
     pub discards: usize,
-    /// Sectors that were written.
+    /// The number of written sectors.
     pub sectors: usize,
-    /// Groups of writes between two flushes.
+    /// The number of groups of writes between flushes.
     pub epochs: usize,
-    /// States after each write.
+    /// The number of judged states after complete writes.
     pub prefixes: usize,
-    /// States within a write.
+    /// The number of judged states within a write.
     pub torn: usize,
-    /// States with some of the writes since the last flush.
+    /// The number of judged states with a subset of the writes since the last flush.
     pub subsets: usize,
-    /// States that would not boot a complete and verified release.
+    /// The number of states that do not boot a complete and verified release.
     pub bad: usize,
-    /// The number of entries up to its end.
+    /// The index of the entry after the phase.
     #[serde(skip)]
     end: usize,
 }
@@ -59,12 +59,13 @@ pub struct Phase {
 /// A bad state.
 #[derive(Debug, Clone, Serialize)]
 pub struct Bad {
-    /// In which part.
+    /// The phase of the state.
     pub phase: String,
-    /// Which writes are there.
+    /// The writes that are on the disk.
     pub state: String,
-    /// What is wrong.
-    pub why: String,
+    /// The reason why the state is bad.
+    #[serde(rename = "why")]
+    pub problem: String,
 }
 
 impl Tally {
@@ -74,9 +75,9 @@ impl Tally {
         log_bytes: u64,
         seed: u64,
     ) -> Self {
-        let phases = phases.into_iter().map(|(name, places)| {
-            let end = places.end;
-            Phase::new(name, &entries[places], end)
+        let phases = phases.into_iter().map(|(name, range)| {
+            let end = range.end;
+            Phase::new(name, &entries[range], end)
         });
         Self {
             seed,
@@ -89,23 +90,27 @@ impl Tally {
         }
     }
 
+    /// Counts a judged state.
     pub(super) fn add(&mut self, state: &State<'_>, verdict: &Verdict) {
-        let place = self.phases.iter().position(|phase| state.entry < phase.end);
-        let place = place.unwrap_or(self.phases.len() - 1);
-        let phase = &mut self.phases[place];
+        let index = self.phases.iter().position(|phase| state.entry < phase.end);
+        let index = index.unwrap_or(self.phases.len() - 1);
+        let phase = &mut self.phases[index];
         match state.kind {
             Kind::Prefix => phase.prefixes += 1,
             Kind::Torn => phase.torn += 1,
             Kind::Subset => phase.subsets += 1,
         }
         match verdict {
-            Verdict::Boots(slot, why) => {
-                *self.boots.entry(format!("slot {slot}, {why}")).or_default() += 1;
+            Verdict::Boots(slot, reason) => {
+                *self.boots.entry(format!("slot {slot}, {reason}")).or_default() += 1;
             }
-            Verdict::Bad(why) => {
+            Verdict::Bad(problem) => {
                 phase.bad += 1;
-                let (phase, why) = (phase.name.clone(), why.clone());
-                self.first_bad.get_or_insert_with(|| Bad { phase, state: state.to_string(), why });
+                self.first_bad.get_or_insert_with(|| Bad {
+                    phase: phase.name.clone(),
+                    state: state.to_string(),
+                    problem: problem.clone(),
+                });
             }
         }
     }
@@ -117,7 +122,7 @@ impl Tally {
     pub fn require_no_bad_states(&self) -> Result<(), String> {
         match self.bad() {
             0 => Ok(()),
-            bad => Err(format!("{bad} states would not boot a complete and verified release")),
+            bad => Err(format!("{bad} states do not boot a complete and verified release")),
         }
     }
 
@@ -126,7 +131,7 @@ impl Tally {
         self.phases.iter().map(|phase| phase.bad).sum()
     }
 
-    /// How many states were judged.
+    /// Returns the number of judged states.
     pub fn states(&self) -> usize {
         self.phases.iter().map(Phase::states).sum()
     }
@@ -179,7 +184,7 @@ impl Phase {
     }
 }
 
-/// A table for people.
+/// Formats the result as a table.
 impl fmt::Display for Tally {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let line = |f: &mut fmt::Formatter<'_>, name: &str, cells: [&dyn fmt::Display; 8]| {
@@ -188,21 +193,21 @@ impl fmt::Display for Tally {
             writeln!(f)
         };
         let head = ["writes", "MiB", "epochs", "prefixes", "torn", "subsets", "states", "BAD"];
-        line(f, "", head.each_ref().map(|word| word as &dyn fmt::Display))?;
+        line(f, "", head.each_ref().map(|title| title as &dyn fmt::Display))?;
         for phase in self.phases.iter().chain([&Phase::sum(&self.phases)]) {
             let (mib, states) = (phase.sectors / 2048, phase.states());
             let Phase { writes, epochs, prefixes, torn, subsets, bad, .. } = phase;
             line(f, &phase.name, [writes, &mib, epochs, prefixes, torn, subsets, &states, bad])?;
         }
-        for (what, count) in &self.boots {
-            writeln!(f, "{count:>8} states would boot {what}")?;
+        for (slot_and_reason, count) in &self.boots {
+            writeln!(f, "{count:>8} states boot {slot_and_reason}")?;
         }
         let (mib, discards) = (self.log_bytes >> 20, Phase::sum(&self.phases).discards);
         write!(f, "recording {mib} MiB, {discards} discards; seed {}; ", self.seed)?;
-        write!(f, "{} states read by mtools, too; ", self.crosschecked)?;
+        write!(f, "{} states compared with mtools; ", self.crosschecked)?;
         writeln!(f, "judged in {:.1} s", self.seconds)?;
-        if let Some(Bad { phase, state, why }) = &self.first_bad {
-            writeln!(f, "the first BAD one, in \"{phase}\": {why}\n  {state}")?;
+        if let Some(Bad { phase, state, problem }) = &self.first_bad {
+            writeln!(f, "first BAD state, in \"{phase}\": {problem}\n  {state}")?;
         }
         Ok(())
     }

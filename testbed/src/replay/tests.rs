@@ -1,4 +1,4 @@
-//! The replay on disks made by mkfs.vfat and mtools, with writes in good and in bad orders.
+//! Tests of the replay, on disks made by mkfs.vfat and mtools, with writes in safe and unsafe orders.
 
 use std::fs::{self, File};
 use std::os::unix::fs::FileExt;
@@ -15,16 +15,16 @@ use super::log::tests::Writer;
 use super::tally::Tally;
 use super::{Job, ReplayError, SearchOptions, crosscheck, replay};
 use crate::cancel::Cancel;
-use crate::host::is_there;
+use crate::host::is_installed;
 use crate::inspect::disk::{Contents, Model, SECTOR, Sectors, find_esp};
 use crate::inspect::fat::Fat;
 use crate::inspect::judge::{Judge, Verdict};
 
-/// Where the ESP begins, and how large it is: so many clusters of one sector that it is FAT32.
+/// The first sector and the size of the ESP. With clusters of one sector, it is large enough for FAT32.
 const ESP: u64 = 64;
 const ESP_SECTORS: u64 = 70_000;
 
-/// A disk with a release in slot `a`, which is good, and room for another one.
+/// A disk with a confirmed release in slot `a` and an empty slot `b`.
 struct TestEnvironment {
     dir: TempDir,
     key: PrivateKey,
@@ -35,15 +35,15 @@ struct TestEnvironment {
 type Files = Vec<(&'static str, Vec<u8>)>;
 
 impl TestEnvironment {
-    /// None where the programs are missing that make file systems; with `CI=true` that is a failure.
+    /// Returns `None` if the tools to make file systems are not installed. Panics instead if `CI=true`.
     fn new() -> Option<Self> {
         let tools = ["/usr/sbin/mkfs.vfat", "mcopy", "mmd", "mdel"];
-        if let Some(missing) = tools.iter().find(|tool| !is_there(tool)) {
-            let why = format!("no judge: {missing} (packages dosfstools and mtools)");
-            assert!(std::env::var("CI").as_deref() != Ok("true"), "{why}");
-            // Not by a macro, whose output tests that pass keep to themselves.
+        if let Some(missing) = tools.iter().find(|tool| !is_installed(tool)) {
+            let problem = format!("{missing} is missing (packages dosfstools and mtools)");
+            assert!(std::env::var("CI").as_deref() != Ok("true"), "{problem}");
+            // The test harness hides the output of eprintln! in tests that pass.
             use std::io::Write;
-            let _ = writeln!(std::io::stderr(), "SKIPPED: {why}");
+            let _ = writeln!(std::io::stderr(), "SKIPPED: {problem}");
             return None;
         }
         let dir = tempfile::tempdir().unwrap();
@@ -77,14 +77,14 @@ impl TestEnvironment {
         self.dir.path().join(name)
     }
 
-    /// Runs a program; `IMAGE` is the ESP for mtools.
+    /// Runs a program. Replaces the arguments `DISK` by the disk and `IMAGE` by its ESP, as mtools name it.
     fn tool(&self, program: &str, arguments: &[&str]) {
         let disk = self.disk.to_str().unwrap();
         let image = format!("{disk}@@{}", ESP * SECTOR as u64);
-        let arguments = arguments.iter().map(|word| match *word {
+        let arguments = arguments.iter().map(|argument| match *argument {
             "IMAGE" => &image,
             "DISK" => disk,
-            word => word,
+            argument => argument,
         });
         let output = Command::new(program).args(arguments).output().unwrap();
         assert!(output.status.success(), "{program}: {output:?}");
@@ -102,7 +102,7 @@ impl TestEnvironment {
         }
     }
 
-    /// A signed release.
+    /// Returns the files of a signed release.
     fn release(&self, build: u64) -> Files {
         let bytes = |seed: u64, length: usize| {
             let mut rng = Rng::with_seed(build * 100 + seed);
@@ -143,14 +143,14 @@ impl TestEnvironment {
         to
     }
 
-    /// The first sector of a file on the disk.
+    /// Returns the first sector of a file on the disk.
     fn first_sector(&self, path: &str) -> u64 {
         let disk = File::open(&self.disk).unwrap();
         let fat = Fat::open(&disk, ESP).unwrap();
         fat.sectors(&fat.find(path).unwrap().unwrap()).unwrap()[0]
     }
 
-    /// Replays `log` on `base`, and demands that it leads to the disk as it is now.
+    /// Replays `log` on `base`. Panics if the result differs from the disk.
     fn replay(&self, base: &Path, log: &mut Writer) -> Tally {
         let search = SearchOptions {
             states: 300,
@@ -171,7 +171,7 @@ impl TestEnvironment {
     }
 }
 
-/// The writes that make one image of another: runs of sectors, and no long ones.
+/// Logs the writes that turn the image `from` into `to`, each of at most 12 sectors.
 fn difference(from: &Path, to: &Path, log: &mut Writer) {
     let (from, to) = (fs::read(from).unwrap(), fs::read(to).unwrap());
     let (from, to) = (from.as_chunks::<SECTOR>().0, to.as_chunks::<SECTOR>().0);
@@ -185,11 +185,11 @@ fn difference(from: &Path, to: &Path, log: &mut Writer) {
     }
 }
 
-/// grubenv in place, as the updater and GRUB write it.
-fn flip(environment: &TestEnvironment, state: BootState, log: &mut Writer) {
+/// Overwrites grubenv in place, as the updater and GRUB do.
+fn write_grubenv(environment: &TestEnvironment, state: BootState, log: &mut Writer) {
     let sector = environment.first_sector(GRUBENV);
     let bytes = state.to_bytes();
-    // mkfs.vfat and mtools give one file neighbouring clusters on an empty disk.
+    // The clusters of grubenv are adjacent: mtools wrote it to an empty file system.
     File::options()
         .write(true)
         .open(&environment.disk)
@@ -209,34 +209,34 @@ fn on_trial(tries: u8) -> BootState {
 }
 
 #[test]
-fn a_slot_that_is_flushed_before_anything_points_to_it_is_never_bad() {
+fn finds_no_bad_state_if_the_slot_is_flushed_before_grubenv() {
     let Some(environment) = TestEnvironment::new() else { return };
     let base = environment.snapshot("base");
     let mut log = Writer::new();
     environment.install(Slot::B, &environment.release(2));
     difference(&base, &environment.disk, &mut log);
     log.flush();
-    flip(&environment, trial(), &mut log);
+    write_grubenv(&environment, trial(), &mut log);
     log.flush();
-    // GRUB counts, and flushes nothing.
-    flip(&environment, on_trial(TRIES - 1), &mut log);
-    flip(&environment, BootState::with_good(Slot::B), &mut log);
+    // GRUB counts down the tries without a flush.
+    write_grubenv(&environment, on_trial(TRIES - 1), &mut log);
+    write_grubenv(&environment, BootState::with_good(Slot::B), &mut log);
     log.flush();
 
     let tally = environment.replay(&base, &mut log);
-    assert_eq!((tally.bad(), tally.first_bad.as_ref().map(|bad| &bad.why)), (0, None));
+    assert_eq!((tally.bad(), tally.first_bad.as_ref().map(|bad| &bad.problem)), (0, None));
     assert!(tally.states() >= 300, "{tally}");
     let [update, trial] = &tally.phases[..] else { panic!("{tally}") };
     assert!(update.prefixes > 0 && trial.prefixes == 3 && trial.writes == 2, "{tally}");
     assert!(tally.crosschecked >= 3, "{tally}");
-    for how in ["slot a, last confirmed", "slot b, on trial", "slot b, last confirmed"] {
-        assert!(tally.boots.contains_key(how), "{tally}");
+    for boot in ["slot a, last confirmed", "slot b, on trial", "slot b, last confirmed"] {
+        assert!(tally.boots.contains_key(boot), "{tally}");
     }
     assert!(!environment.path("bad").exists());
 }
 
 #[test]
-fn the_same_seed_finds_the_same_states() {
+fn searches_the_same_states_for_the_same_seed() {
     let Some(environment) = TestEnvironment::new() else { return };
     let base = environment.snapshot("base");
     let mut log = Writer::new();
@@ -249,36 +249,35 @@ fn the_same_seed_finds_the_same_states() {
     assert_eq!(first, second);
 }
 
-/// Every order that is wrong must be found out, or the judge is worth nothing.
 #[test]
-fn wrong_orders_are_bad() {
+fn finds_bad_states_for_unsafe_orders_of_writes() {
     type Order = fn(&TestEnvironment, &Path, &mut Writer);
     let orders: [(&str, Order, &str); 5] = [
-        ("the good slot is overwritten in place", overwrite_good, "slot a (last confirmed)"),
-        ("grubenv points to a slot that is not written yet", flip_first, "on trial"),
-        ("nothing is flushed between the slot and grubenv", no_flush, "on trial"),
-        ("a slot is confirmed and the way back is removed too early", no_way_back, "the fallback"),
-        ("the boot loader is replaced", replace_loader, "boot loader"),
+        ("overwrites the confirmed slot", overwrite_confirmed, "slot a (last confirmed)"),
+        ("writes grubenv before the slot", write_grubenv_first, "on trial"),
+        ("does not flush between the slot and grubenv", skip_flush, "on trial"),
+        ("removes the fallback before the confirmation", remove_fallback, "the fallback"),
+        ("replaces the boot loader", replace_loader, "boot loader"),
     ];
-    for (what, order, why) in orders {
+    for (name, order, problem) in orders {
         let Some(environment) = TestEnvironment::new() else { return };
         let base = environment.snapshot("base");
         let mut log = Writer::new();
         order(&environment, &base, &mut log);
         let tally = environment.replay(&base, &mut log);
-        let bad = tally.first_bad.as_ref().unwrap_or_else(|| panic!("{what}: {tally}"));
-        assert!(bad.why.contains(why), "{what}: {bad:?}");
-        // What was kept is bad for the same reason. The boot loader is another matter: on its own
-        // disk it is as it was.
+        let bad = tally.first_bad.as_ref().unwrap_or_else(|| panic!("{name}: {tally}"));
+        assert!(bad.problem.contains(problem), "{name}: {bad:?}");
+        // The kept disk is bad for the same reason, except for a changed boot loader: a judge that has
+        // not seen the original accepts it.
         let kept = File::open(environment.path("bad/bad.raw")).unwrap();
         let verdict = Judge::new(environment.key.public().clone().into(), ESP).judge(&kept);
-        if why != "boot loader" {
-            assert_eq!(verdict, Verdict::Bad(bad.why.clone()), "{what}");
+        if problem != "boot loader" {
+            assert_eq!(verdict, Verdict::Bad(bad.problem.clone()), "{name}");
         }
     }
 }
 
-fn overwrite_good(environment: &TestEnvironment, base: &Path, log: &mut Writer) {
+fn overwrite_confirmed(environment: &TestEnvironment, base: &Path, log: &mut Writer) {
     let release = environment.release(2);
     for (name, bytes) in &release {
         let sector = environment.first_sector(&format!("etchaos/a/{name}"));
@@ -289,33 +288,33 @@ fn overwrite_good(environment: &TestEnvironment, base: &Path, log: &mut Writer) 
     log.flush();
 }
 
-fn flip_first(environment: &TestEnvironment, _: &Path, log: &mut Writer) {
-    flip(environment, trial(), log);
+fn write_grubenv_first(environment: &TestEnvironment, _: &Path, log: &mut Writer) {
+    write_grubenv(environment, trial(), log);
     log.flush();
-    let flipped = environment.snapshot("flipped");
+    let trial = environment.snapshot("trial");
     environment.install(Slot::B, &environment.release(2));
-    difference(&flipped, &environment.disk, log);
+    difference(&trial, &environment.disk, log);
     log.flush();
 }
 
-fn no_flush(environment: &TestEnvironment, base: &Path, log: &mut Writer) {
+fn skip_flush(environment: &TestEnvironment, base: &Path, log: &mut Writer) {
     environment.install(Slot::B, &environment.release(2));
     difference(base, &environment.disk, log);
-    flip(environment, trial(), log);
+    write_grubenv(environment, trial(), log);
     log.flush();
 }
 
-fn no_way_back(environment: &TestEnvironment, base: &Path, log: &mut Writer) {
+fn remove_fallback(environment: &TestEnvironment, base: &Path, log: &mut Writer) {
     environment.install(Slot::B, &environment.release(2));
     difference(base, &environment.disk, log);
     log.flush();
-    flip(environment, trial(), log);
+    write_grubenv(environment, trial(), log);
     log.flush();
-    let flipped = environment.snapshot("flipped");
+    let trial = environment.snapshot("trial");
     environment.tool("mdel", &["-i", "IMAGE", "::etchaos/a/initrd"]);
-    difference(&flipped, &environment.disk, log);
+    difference(&trial, &environment.disk, log);
     log.flush();
-    flip(environment, BootState::with_good(Slot::B), log);
+    write_grubenv(environment, BootState::with_good(Slot::B), log);
     log.flush();
 }
 
@@ -325,7 +324,7 @@ fn replace_loader(environment: &TestEnvironment, base: &Path, log: &mut Writer) 
 }
 
 #[test]
-fn a_recording_of_another_disk_is_found_out() {
+fn rejects_a_recording_of_another_disk() {
     let Some(environment) = TestEnvironment::new() else { return };
     let base = environment.snapshot("base");
     environment.put("etchaos/config.json", b"{}");
@@ -340,15 +339,15 @@ fn a_recording_of_another_disk_is_found_out() {
         cancel: &Cancel::default(),
     };
     assert!(matches!(replay(&job), Err(ReplayError::End { .. })));
-    let stranger = PrivateKey::generate().public().clone().into();
-    let error = replay(&Job { keys: &stranger, ..job }).map(drop).unwrap_err();
-    assert!(error.to_string().contains("before anything is written"), "{error}");
+    let untrusted = PrivateKey::generate().public().clone().into();
+    let error = replay(&Job { keys: &untrusted, ..job }).map(drop).unwrap_err();
+    assert!(error.to_string().contains("before the first recorded write"), "{error}");
 }
 
 #[test]
-fn mtools_and_our_reader_see_the_same() {
+fn reads_files_as_mtools_does() {
     let Some(environment) = TestEnvironment::new() else { return };
-    // Fragments, deleted entries, and a name that needs three entries.
+    // Fragmented files, deleted entries, and names of three entries each.
     for number in 0..20 {
         environment
             .put(&format!("etchaos/a file with a long name, number {number}.txt"), &[1; 600]);
@@ -374,7 +373,7 @@ fn mtools_and_our_reader_see_the_same() {
 }
 
 #[test]
-fn no_damage_makes_the_judge_panic_or_err() {
+fn judges_damaged_disks_without_a_panic() {
     let Some(environment) = TestEnvironment::new() else { return };
     let mut model = Model::load(&environment.disk, Contents::default()).unwrap();
     let mut judge = Judge::new(environment.key.public().clone().into(), ESP);
@@ -391,7 +390,7 @@ fn no_damage_makes_the_judge_panic_or_err() {
         }
         let id = model.contents().add(&bytes);
         let before = model.set(sector, id);
-        // What it says depends on the damage; that it says something, and soon, does not.
+        // The verdict depends on the damage, so only panics and endless loops fail this test.
         let _ = judge.judge(&model);
         model.set(sector, before);
     }

@@ -152,7 +152,8 @@ impl<'a> Damaged<'a> {
         let Self(mut host) = self;
         host.guest.push_last("starting the update", actions::update())?;
         host.boot = host.guest.wait_for_reboot(&host.boot)?;
-        let fetched = host.environment.fetched(|role| host.artifacts.place(role).to_owned())?;
+        let fetched =
+            host.environment.describe_download(|role| host.artifacts.cdn_path(role).to_owned())?;
         Ok((host, fetched))
     }
 }

@@ -1,5 +1,5 @@
 //! Offers faulty releases, one after the other, to a host that trusts their key. Each time the host
-//! must return to its previous release without help, and must refuse the faulty one from then on.
+//! must return to its previous release without intervention, and must refuse the faulty one afterwards.
 
 use std::collections::BTreeSet;
 
@@ -42,10 +42,10 @@ impl Fault {
 
     fn step(self) -> Step {
         match self {
-            Self::Panic => Step::new("panic", "survive a kernel that panics"),
-            Self::Truncated => Step::new("truncated", "survive an initrd that is cut short"),
-            Self::Unhealthy => Step::new("unhealthy", "survive a unit that fails"),
-            Self::Hang => Step::new("hang", "survive a systemd that hangs"),
+            Self::Panic => Step::new("panic", "recover from a kernel panic"),
+            Self::Truncated => Step::new("truncated", "recover from a truncated initrd"),
+            Self::Unhealthy => Step::new("unhealthy", "recover from a failed unit"),
+            Self::Hang => Step::new("hang", "recover from a hanging systemd"),
         }
     }
 
@@ -68,8 +68,8 @@ impl Fault {
         Changes { extra, initrd_bytes, ..Changes::default() }
     }
 
-    /// Returns whether the trial has all of its tries. Where one try takes minutes, a single one is
-    /// enough, because the other faults show that tries are counted.
+    /// Returns whether the trial starts with all of its tries. A fault whose tries take minutes gets a
+    /// single one, because the other faults already test the counting.
     fn uses_all_tries(self) -> bool {
         matches!(self, Self::Panic | Self::Truncated)
     }
@@ -92,7 +92,7 @@ fn unit(command: &str) -> Vec<Extra> {
 /// Offer faulty releases, one after the other
 ///
 /// A kernel that panics, a truncated initrd, a unit that fails, a systemd that hangs. The host must
-/// return to its previous release without help, and must refuse the faulty release afterwards.
+/// return to its previous release without intervention, and must refuse the faulty release afterwards.
 #[derive(Debug, Args)]
 pub(crate) struct Faults {
     /// Options of every scenario
@@ -121,26 +121,37 @@ impl Scenario for Faults {
     ) -> Result<Self::Findings, ScenarioError> {
         let artifacts = steps.run(Step::VERIFY_ARTIFACTS, || environment::verify(options))?;
         let work = TestEnvironment::directories(options)?;
-        let changes: Vec<Changes> = self.only.iter().map(|fault| fault.changes(&artifacts)).collect();
-        let releases = steps.run(Step::DERIVE_RELEASES, || ReleaseSeries::derive(&artifacts, &changes, &work))?;
-        let environment = steps.run(Step::PREPARE_ENVIRONMENT, || releases.environment(options, &artifacts, work, progress))?;
+        let changes: Vec<Changes> =
+            self.only.iter().map(|fault| fault.changes(&artifacts)).collect();
+        let releases = steps
+            .run(Step::DERIVE_RELEASES, || ReleaseSeries::derive(&artifacts, &changes, &work))?;
+        let environment = steps.run(Step::PREPARE_ENVIRONMENT, || {
+            releases.environment(options, &artifacts, work, progress)
+        })?;
         steps.report.accel = Some(environment.accel.clone());
-    
+
         let mut host = steps.run(Step::BOOT, || {
-            Ok((Host::boot(&environment, "faults", self.firmware, None)?, self.firmware.to_string()))
+            Ok((
+                Host::boot(&environment, "faults", self.firmware, None)?,
+                self.firmware.to_string(),
+            ))
         })?;
         for (number, fault) in self.only.iter().enumerate() {
             releases.publish(number)?;
-            steps.run(fault.step(), || survive(&mut host, *fault, &environment))?;
+            steps.run(fault.step(), || recover_from(&mut host, *fault, &environment))?;
         }
         steps.run(Step::POWER_OFF, || Ok(((), host.guest.power_off()?.to_owned())))?;
         Ok(Passed)
     }
 }
 
-/// Starts the update to the faulty release, waits until the host runs the good release again, and
+/// Starts the update to the faulty release, waits until the host runs the previous release again, and
 /// checks that it refuses another attempt.
-fn survive(host: &mut Host<'_>, fault: Fault, environment: &TestEnvironment<'_>) -> Outcome<()> {
+fn recover_from(
+    host: &mut Host<'_>,
+    fault: Fault,
+    environment: &TestEnvironment<'_>,
+) -> Outcome<()> {
     let disk = Disk::open(&environment.disk)?;
     if fault.uses_all_tries() {
         host.start_update()?;
@@ -151,8 +162,16 @@ fn survive(host: &mut Host<'_>, fault: Fault, environment: &TestEnvironment<'_>)
     let tries = wait_for_return(host, &disk)?;
     host.boot = host.guest.wait_for_boot(&host.boot)?;
     host.guest.allow_panics(false);
-    host.guest.push("identifying the running release", actions::identify(Slot::A, 0), Mode::Check)?;
-    host.guest.push("updating once more", actions::refuse_again(), Mode::Check)?;
+    host.guest.push(
+        "identifying the running release",
+        actions::identify(Slot::A, 0),
+        Mode::Check,
+    )?;
+    host.guest.push(
+        "updating to the failed release again",
+        actions::refuse_failed(),
+        Mode::Check,
+    )?;
 
     let expected: &[&str] = if fault.uses_all_tries() { &["0", "1", "2"] } else { &["0", "1"] };
     let found: Vec<&str> = tries.iter().map(String::as_str).collect();
@@ -167,19 +186,20 @@ fn survive(host: &mut Host<'_>, fault: Fault, environment: &TestEnvironment<'_>)
 }
 
 /// Waits until GRUB has tried the other slot and the host has returned and recorded the failure.
-/// Returns the numbers of remaining tries that were seen, without the initial one.
+/// Returns the observed numbers of remaining tries, without the initial one.
 fn wait_for_return(host: &mut Host<'_>, disk: &Disk) -> Result<BTreeSet<String>, GuestError> {
-    let mut counted = BTreeSet::new();
+    let mut tries = BTreeSet::new();
     host.guest.wait_until("waiting for the host to return to the previous release", |_| {
-        let Some(now) = disk.environment() else { return Ok(None) };
-        if now.trial == Slot::B.to_string() {
-            if now.tries != INITIAL_TRIES {
-                counted.insert(now.tries);
+        let Some(environment) = disk.environment() else { return Ok(None) };
+        if environment.trial == Slot::B.to_string() {
+            if environment.tries != INITIAL_TRIES {
+                tries.insert(environment.tries);
             }
             return Ok(None);
         }
-        let over = !counted.is_empty() && now.trial.is_empty() && now.is_confirmed(Slot::A);
-        Ok(over.then(|| counted.clone()))
+        let has_returned =
+            !tries.is_empty() && environment.trial.is_empty() && environment.is_confirmed(Slot::A);
+        Ok(has_returned.then(|| tries.clone()))
     })
 }
 

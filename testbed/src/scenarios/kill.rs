@@ -1,5 +1,5 @@
-//! Kills the machine repeatedly in the middle of updates and keeps the disk as it is. The host must
-//! boot each time, and must run the newest release at the end.
+//! Kills the VM repeatedly during updates and keeps its disk. The host must boot each time, and must run
+//! the newest release at the end.
 
 use std::fmt;
 use std::time::{Duration, Instant};
@@ -21,16 +21,16 @@ use crate::updates::{Disk, Host, ReleaseSeries};
 
 /// One in this many kills happens during a trial boot.
 const TRIAL_RATIO: usize = 4;
-/// A trial boot is killed within this time. A trial boot takes longer, except under KVM, where the
-/// kill may happen after the confirmation.
+/// The latest moment of a kill during a trial boot. Without KVM, a trial boot takes longer; with KVM, the
+/// kill may come after the confirmation.
 const TRIAL_KILL_MAX: Duration = Duration::from_secs(45);
 
-const KILL: Step = Step::new("kill", "update and be killed");
+const KILL: Step = Step::new("kill", "update, kill and boot");
 
 /// Kill QEMU repeatedly at random moments of updates
 ///
-/// The disk stays as it is. The host must boot each time, and must run the newest release, confirmed,
-/// at the end. The work directory needs room for one release more than the number of kills.
+/// The disk is kept. The host must boot each time, and must run the newest release, confirmed, at the
+/// end. The work directory needs room for one release more than the number of kills.
 #[derive(Debug, Args)]
 pub(crate) struct Kill {
     /// Options of every scenario
@@ -49,7 +49,7 @@ pub(crate) struct Kill {
 
 /// A kill and the boot after it.
 #[derive(Debug, Clone, Serialize)]
-pub(crate) struct Killed {
+pub(crate) struct KillRecord {
     /// The moment of the kill.
     moment: String,
     /// The content of the disk after the kill.
@@ -67,13 +67,13 @@ pub(crate) struct Kills {
     /// The seed for the moments.
     seed: u64,
     /// The kills in order.
-    kills: Vec<Killed>,
+    kills: Vec<KillRecord>,
 }
 
 /// Formats the kills as a table.
 impl fmt::Display for Kills {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (number, Killed { moment, disk, boot, slot }) in self.kills.iter().enumerate() {
+        for (number, KillRecord { moment, disk, boot, slot }) in self.kills.iter().enumerate() {
             let (number, boot) = (number + 1, boot.as_secs_f32());
             writeln!(f, "{number:>3}  {moment:<28}  booted slot {slot} in {boot:>5.1} s  {disk}")?;
         }
@@ -97,12 +97,15 @@ impl Scenario for Kill {
         let artifacts = steps.run(Step::VERIFY_ARTIFACTS, || environment::verify(options))?;
         let work = TestEnvironment::directories(options)?;
         let moments = moments(self.seed, self.times);
-        // After a kill that is so late that the next boot confirms the release, the host needs a newer one.
+        // If the boot after a kill confirms the release, the next kill needs a newer release.
         let changes = vec![Changes::default(); self.times + 1];
-        let releases = steps.run(Step::DERIVE_RELEASES, || ReleaseSeries::derive(&artifacts, &changes, &work))?;
-        let environment = steps.run(Step::PREPARE_ENVIRONMENT, || releases.environment(options, &artifacts, work, progress))?;
+        let releases = steps
+            .run(Step::DERIVE_RELEASES, || ReleaseSeries::derive(&artifacts, &changes, &work))?;
+        let environment = steps.run(Step::PREPARE_ENVIRONMENT, || {
+            releases.environment(options, &artifacts, work, progress)
+        })?;
         steps.report.accel = Some(environment.accel.clone());
-    
+
         let mut series = Series {
             environment: &environment,
             releases: &releases,
@@ -112,13 +115,17 @@ impl Scenario for Kill {
         };
         releases.publish(0)?;
         let mut host = steps.run(Step::BOOT, || {
-            Ok((Host::boot(&environment, "kill-0", self.firmware, None)?, self.firmware.to_string()))
+            Ok((
+                Host::boot(&environment, "kill-0", self.firmware, None)?,
+                self.firmware.to_string(),
+            ))
         })?;
         let mut kills = Kills { seed: self.seed, kills: Vec::new() };
         for (number, moment) in moments.iter().enumerate() {
             host = steps.run(KILL, || {
                 let (record, host) = series.kill(host, *moment, &format!("kill-{}", number + 1))?;
-                // The table of kills is printed at the end only. If a kill fails, the notes show the earlier ones.
+                // The table of kills is printed only at the end. If a later step fails, the notes still
+                // list the earlier kills.
                 let (moment, boot) = (&record.moment, record.boot.as_secs_f32());
                 let note = format!("{moment}; {}; booted again in {boot:.1} s", record.disk);
                 kills.kills.push(record);
@@ -135,12 +142,12 @@ impl Scenario for Kill {
     }
 }
 
-/// A moment at which the machine is killed.
+/// The moment of a kill.
 #[derive(Debug, Clone, Copy, PartialEq)]
 enum Moment {
-    /// After it has written this part of its download.
+    /// After this fraction of the download is written.
     Written(f64),
-    /// This long after GRUB started the trial.
+    /// This long after GRUB has started the trial.
     Trial(Duration),
 }
 
@@ -172,7 +179,7 @@ impl<'a> Series<'a> {
         mut host: Host<'a>,
         moment: Moment,
         name: &str,
-    ) -> Result<(Killed, Host<'a>), ScenarioError> {
+    ) -> Result<(KillRecord, Host<'a>), ScenarioError> {
         let disk = Disk::open(&self.environment.disk)?;
         host.start_update()?;
         let moment = self.wait(&mut host, &disk, moment)?;
@@ -190,11 +197,12 @@ impl<'a> Series<'a> {
             self.releases.publish(self.published)?;
             self.running
         } else {
-            let build = self.published.checked_sub(1).map(|n| self.releases.releases[n].release.build);
+            let build =
+                self.published.checked_sub(1).map(|n| self.releases.releases[n].release.build);
             host.wait_for_confirmation(self.running, build.unwrap_or_default())?;
             self.running
         };
-        Ok((Killed { moment, disk: content.to_string(), boot, slot }, host))
+        Ok((KillRecord { moment, disk: content.to_string(), boot, slot }, host))
     }
 
     /// Waits for the moment and describes it.
@@ -206,13 +214,14 @@ impl<'a> Series<'a> {
     ) -> Result<String, ScenarioError> {
         let spare = self.running.other();
         match moment {
-            Moment::Written(part) => {
-                let bytes = (self.releases.size(self.published) as f64 * part) as u64;
+            Moment::Written(fraction) => {
+                let bytes = (self.releases.size(self.published) as f64 * fraction) as u64;
                 let mut start = None;
                 let written = host.guest.wait_until("waiting for the update to write", |vm| {
                     let written = vm.qmp().bytes_written()?;
                     let more = written - *start.get_or_insert(written);
-                    // A resumed download does not write again what is already on the disk.
+                    // A resumed download writes only the rest, so the trial may begin before `bytes` are
+                    // written.
                     let done = disk.environment().is_some_and(|env| on_trial(&env, spare));
                     Ok((more >= bytes || done).then_some(more))
                 })?;

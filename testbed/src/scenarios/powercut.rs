@@ -31,7 +31,7 @@ const UPDATE_AFTER_CRASH: Step =
     Step::new("update-after-crash", "update again, reboot and confirm");
 const REPLAY: Step = Step::new("replay", "judge crash states");
 
-/// Record every write of updates, and judge what a power cut could have left of them
+/// Record every write of updates, and judge the disk states that a power cut could have left
 ///
 /// In one VM: an update, a rollback, an update that crashes, and another update. Then every prefix of
 /// the writes, and subsets of the writes that were not flushed, torn at 512 bytes, must boot a
@@ -75,8 +75,11 @@ impl Scenario for PowerCut {
         let artifacts = steps.run(Step::VERIFY_ARTIFACTS, || environment::verify(options))?;
         let work = TestEnvironment::directories(options)?;
         let changes = [Changes::default(), Changes::default()];
-        let releases = steps.run(Step::DERIVE_RELEASES, || ReleaseSeries::derive(&artifacts, &changes, &work))?;
-        let environment = steps.run(Step::PREPARE_ENVIRONMENT, || releases.environment(options, &artifacts, work, progress))?;
+        let releases = steps
+            .run(Step::DERIVE_RELEASES, || ReleaseSeries::derive(&artifacts, &changes, &work))?;
+        let environment = steps.run(Step::PREPARE_ENVIRONMENT, || {
+            releases.environment(options, &artifacts, work, progress)
+        })?;
         steps.report.accel = Some(environment.accel.clone());
         let recording = record(self, &environment, &releases, steps)?;
         let keys = releases.keys(options);
@@ -121,10 +124,10 @@ pub(crate) fn replay_kept(
             source,
         })
     };
-    let invalid = |name: &str, why: String| ReplayError::File {
+    let invalid = |name: &str, problem: String| ReplayError::File {
         doing: "use",
         path: dir.join(name),
-        source: std::io::Error::new(std::io::ErrorKind::InvalidData, why),
+        source: std::io::Error::new(std::io::ErrorKind::InvalidData, problem),
     };
     let phases: Vec<(String, u64)> =
         serde_json::from_str(&read(PHASES)?).map_err(|error| invalid(PHASES, error.to_string()))?;
@@ -150,7 +153,7 @@ fn record(
     let first = releases.publish(0)?.build;
     steps.run(Step::UPDATE, || {
         host.update(Slot::B, first)?;
-        Ok(((), releases.fetched(0, environment)?))
+        Ok(((), releases.describe_download(0, environment)?))
     })?;
     recording.end_step(Step::UPDATE)?;
 
@@ -172,7 +175,7 @@ fn record(
 
     steps.run(UPDATE_AFTER_CRASH, || {
         host.update(spare, second)?;
-        Ok(((), releases.fetched(1, environment)?))
+        Ok(((), releases.describe_download(1, environment)?))
     })?;
     recording.end_step(UPDATE_AFTER_CRASH)?;
     steps.run(Step::POWER_OFF, || Ok(((), host.guest.power_off()?.to_owned())))?;
