@@ -121,13 +121,20 @@ impl Scenario for Faults {
     ) -> Result<Self::Findings, ScenarioError> {
         let artifacts = steps.run(Step::VERIFY_ARTIFACTS, || environment::verify(options))?;
         let work = TestEnvironment::directories(options)?;
-        let changes: Vec<Changes> = self.only.iter().map(|fault| fault.changes(&artifacts)).collect();
-        let releases = steps.run(Step::DERIVE_RELEASES, || ReleaseSeries::derive(&artifacts, &changes, &work))?;
-        let environment = steps.run(Step::PREPARE_ENVIRONMENT, || releases.environment(options, &artifacts, work, progress))?;
+        let changes: Vec<Changes> =
+            self.only.iter().map(|fault| fault.changes(&artifacts)).collect();
+        let releases = steps
+            .run(Step::DERIVE_RELEASES, || ReleaseSeries::derive(&artifacts, &changes, &work))?;
+        let environment = steps.run(Step::PREPARE_ENVIRONMENT, || {
+            releases.environment(options, &artifacts, work, progress)
+        })?;
         steps.report.accel = Some(environment.accel.clone());
-    
+
         let mut host = steps.run(Step::BOOT, || {
-            Ok((Host::boot(&environment, "faults", self.firmware, None)?, self.firmware.to_string()))
+            Ok((
+                Host::boot(&environment, "faults", self.firmware, None)?,
+                self.firmware.to_string(),
+            ))
         })?;
         for (number, fault) in self.only.iter().enumerate() {
             releases.publish(number)?;
@@ -151,7 +158,11 @@ fn survive(host: &mut Host<'_>, fault: Fault, environment: &TestEnvironment<'_>)
     let tries = wait_for_return(host, &disk)?;
     host.boot = host.guest.wait_for_boot(&host.boot)?;
     host.guest.may_panic(false);
-    host.guest.push("identifying the running release", actions::identify(Slot::A, 0), Mode::Check)?;
+    host.guest.push(
+        "identifying the running release",
+        actions::identify(Slot::A, 0),
+        Mode::Check,
+    )?;
     host.guest.push("updating once more", actions::refuse_again(), Mode::Check)?;
 
     let expected: &[&str] = if fault.uses_all_tries() { &["0", "1", "2"] } else { &["0", "1"] };

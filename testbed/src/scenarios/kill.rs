@@ -99,10 +99,13 @@ impl Scenario for Kill {
         let moments = moments(self.seed, self.times);
         // After a kill that is so late that the next boot confirms the release, the host needs a newer one.
         let changes = vec![Changes::default(); self.times + 1];
-        let releases = steps.run(Step::DERIVE_RELEASES, || ReleaseSeries::derive(&artifacts, &changes, &work))?;
-        let environment = steps.run(Step::PREPARE_ENVIRONMENT, || releases.environment(options, &artifacts, work, progress))?;
+        let releases = steps
+            .run(Step::DERIVE_RELEASES, || ReleaseSeries::derive(&artifacts, &changes, &work))?;
+        let environment = steps.run(Step::PREPARE_ENVIRONMENT, || {
+            releases.environment(options, &artifacts, work, progress)
+        })?;
         steps.report.accel = Some(environment.accel.clone());
-    
+
         let mut series = Series {
             environment: &environment,
             releases: &releases,
@@ -112,7 +115,10 @@ impl Scenario for Kill {
         };
         releases.publish(0)?;
         let mut host = steps.run(Step::BOOT, || {
-            Ok((Host::boot(&environment, "kill-0", self.firmware, None)?, self.firmware.to_string()))
+            Ok((
+                Host::boot(&environment, "kill-0", self.firmware, None)?,
+                self.firmware.to_string(),
+            ))
         })?;
         let mut kills = Kills { seed: self.seed, kills: Vec::new() };
         for (number, moment) in moments.iter().enumerate() {
@@ -190,7 +196,8 @@ impl<'a> Series<'a> {
             self.releases.publish(self.published)?;
             self.running
         } else {
-            let build = self.published.checked_sub(1).map(|n| self.releases.releases[n].release.build);
+            let build =
+                self.published.checked_sub(1).map(|n| self.releases.releases[n].release.build);
             host.wait_for_confirmation(self.running, build.unwrap_or_default())?;
             self.running
         };

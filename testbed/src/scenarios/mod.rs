@@ -29,7 +29,7 @@ macro_rules! scenarios {
         /// The subcommands of the scenarios.
         #[derive(Debug, clap::Subcommand)]
         pub(crate) enum Scenarios {
-            $(#[allow(missing_docs)] $variant($module::$options)),*
+            $($variant($module::$options)),*
         }
 
         impl Scenarios {

@@ -75,8 +75,11 @@ impl Scenario for PowerCut {
         let artifacts = steps.run(Step::VERIFY_ARTIFACTS, || environment::verify(options))?;
         let work = TestEnvironment::directories(options)?;
         let changes = [Changes::default(), Changes::default()];
-        let releases = steps.run(Step::DERIVE_RELEASES, || ReleaseSeries::derive(&artifacts, &changes, &work))?;
-        let environment = steps.run(Step::PREPARE_ENVIRONMENT, || releases.environment(options, &artifacts, work, progress))?;
+        let releases = steps
+            .run(Step::DERIVE_RELEASES, || ReleaseSeries::derive(&artifacts, &changes, &work))?;
+        let environment = steps.run(Step::PREPARE_ENVIRONMENT, || {
+            releases.environment(options, &artifacts, work, progress)
+        })?;
         steps.report.accel = Some(environment.accel.clone());
         let recording = record(self, &environment, &releases, steps)?;
         let keys = releases.keys(options);
