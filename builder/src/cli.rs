@@ -228,7 +228,7 @@ impl RunArgs {
         let signing =
             Signing::load(self.signing_key.as_deref(), &self.trusted_keys, &out.join("keys"))?;
         let cdn = Cdn::open(&self.cdn.unwrap_or_else(|| out.join("cdn")))?;
-        // Reads the published manifest now, so that an error does not come only after the test stage.
+        // Without this check, an untrusted manifest would be an error only after the test stage.
         cdn.manifest(&target, &signing.ring()?)?;
         if let Some(config) = &self.host_config {
             let text = std::fs::read_to_string(config)

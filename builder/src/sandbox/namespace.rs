@@ -1,6 +1,6 @@
 //! Sandboxes without a daemon: a directory, namespaces and `chroot`.
 //!
-//! Each script runs below two helper processes, which avoids `unsafe` code and leaves nothing behind:
+//! Each script runs below two helper processes. They need no `unsafe` code and leave nothing behind:
 //!
 //! 1. `builder sandbox enter`, started by the builder, unshares the mount, PID, IPC and UTS
 //!    namespaces.
@@ -54,8 +54,8 @@ impl NamespaceSandbox {
         Ok(Self { root, work: work.to_owned(), builder: THIS_PROGRAM.into() })
     }
 
-    /// Sets the program that is started as `builder sandbox enter`. Tests need this because they are
-    /// not the builder themselves.
+    /// Sets the program that is started with `sandbox enter`. Tests need this, because they run in a
+    /// program other than the builder.
     pub fn with_builder(self, builder: &Path) -> Self {
         Self { builder: builder.to_owned(), ..self }
     }
