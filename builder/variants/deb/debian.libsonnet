@@ -89,7 +89,8 @@ local etchaos = import '../lib/etchaos.libsonnet';
 
   container: {
     image: 'debian:' + debian.suite,
-    // Used if no registry answers. The builder appends the output, and the mirror if there is one.
+    // Creates the base if the image cannot be used: without a container engine, or without a registry.
+    // The builder appends the path of the output, and the mirror if there is one.
     bootstrap: ['mmdebstrap', '--variant=apt', debian.suite],
     hostPackages: ['mmdebstrap', 'debian-archive-keyring'],
   },
