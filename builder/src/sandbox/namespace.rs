@@ -86,13 +86,14 @@ pub struct Entry {
 #[derive(Debug, clap::Subcommand)]
 enum Step {
     /// Unshare namespaces and start "init" in them
-    Enter(Place),
+    Enter(Launch),
     /// Mount file systems, change root and start the program
-    Init(Place),
+    Init(Launch),
 }
 
+/// A program to run, and the directories that it sees.
 #[derive(Debug, clap::Args)]
-struct Place {
+struct Launch {
     #[arg(long)]
     root: PathBuf,
     #[arg(long)]
@@ -107,13 +108,13 @@ impl Entry {
         nix::sys::prctl::set_pdeathsig(Signal::SIGKILL)
             .context("setting the parent-death signal")?;
         match self.step {
-            Step::Enter(place) => place.enter(),
-            Step::Init(place) => place.init(),
+            Step::Enter(launch) => launch.enter(),
+            Step::Init(launch) => launch.init(),
         }
     }
 }
 
-impl Place {
+impl Launch {
     fn enter(self) -> Result<u8> {
         let spaces = CloneFlags::CLONE_NEWNS
             | CloneFlags::CLONE_NEWPID
