@@ -50,7 +50,7 @@ pub struct Cli {
 enum Action {
     /// Build, test and publish a variant
     ///
-    /// Needs root. Publishes nothing if a stage fails, or if the published release has the same content.
+    /// Needs root. Publishes no release if a stage fails or if the published release has the same content.
     #[command(after_long_help = "\
 Examples:
   builder run deb --setup

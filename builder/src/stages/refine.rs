@@ -19,8 +19,7 @@ use crate::{download, updater_binary};
 /// The number of hexadecimal digits of the content's digest in a version.
 const VERSION_DIGITS: usize = 8;
 
-/// The size of the ESP in MiB. The slots need room to grow, because updates cannot
-/// resize the partition.
+/// The size of the ESP in MiB. The slots need room to grow, because updates cannot resize the partition.
 const ESP_MIB: u64 = 1021;
 
 /// A root tree of EtchaOS and its identity.
