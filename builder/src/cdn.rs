@@ -87,8 +87,8 @@ impl Cdn {
         self.place(manifest, &self.0.join(target.manifest_name()), log)
     }
 
-    /// Replaces a file; readers see the old file or the new one. Runs of zeros become holes, as disk
-    /// images are mostly empty.
+    /// Replaces a file; readers see the old file or the new one. Runs of zeros become holes, because
+    /// disk images are mostly empty.
     fn place(&self, from: &Path, to: &Path, log: &mut LogFile) -> Result<()> {
         let failed = || format!("writing {}", to.display());
         let mut partial = PartialFile::create(to)?;

@@ -49,10 +49,22 @@ pub struct Cli {
 #[derive(Debug, Subcommand)]
 enum Action {
     /// Build, test and publish a variant
+    ///
+    /// Needs root. Publishes no release if a stage fails or if the published release has the same content.
+    #[command(after_long_help = "\
+Examples:
+  builder run deb --setup
+  builder run deb --signing-key @signing.key --host-config host.json --cdn /srv/cdn
+
+Files in <OUT>, for the variant \"deb\" on amd64:
+  deb_amd64/       the disk image, the kernel, the initrd and the manifest
+  deb_amd64/logs/  one log for each stage, and the consoles of the virtual machines
+  cdn/             the published releases, unless --cdn is given
+  keys/            the development key, unless --signing-key is given")]
     Run(Box<RunArgs>),
     /// List the variants
     Variants,
-    /// Print a rendered variant as JSON
+    /// Print a variant as JSON, as Jsonnet evaluates it
     Render {
         /// The variant, such as "deb"
         variant: Variant,
@@ -108,24 +120,24 @@ struct RunArgs {
     #[arg(long, value_enum, default_value_t = Engine::Auto)]
     engine: Engine,
     /// The URL of the distribution's mirror [default: that of the bootstrap tool]
-    #[arg(long)]
+    #[arg(long, value_name = "URL")]
     mirror: Option<String>,
     /// The key that signs the manifest: a key string or @FILE [default: a development key, created in
-    /// <out>/keys]
-    #[arg(long, env = "ETCHAOS_SIGNING_KEY", hide_env_values = true)]
+    /// <OUT>/keys]
+    #[arg(long, value_name = "KEY", env = "ETCHAOS_SIGNING_KEY", hide_env_values = true)]
     signing_key: Option<String>,
     /// An additional key that the image trusts, such as the next signing key: a key string or @FILE;
     /// can be repeated
-    #[arg(long = "trusted-key")]
+    #[arg(long = "trusted-key", value_name = "KEY")]
     trusted_keys: Vec<String>,
-    /// The directory to publish releases in [default: <out>/cdn]
-    #[arg(long)]
+    /// The directory to publish releases in [default: <OUT>/cdn]
+    #[arg(long, value_name = "DIR")]
     cdn: Option<PathBuf>,
     /// A file with the updater's configuration in the image, such as {"cdn": "https://…"}
     #[arg(long, value_name = "FILE")]
     host_config: Option<PathBuf>,
     /// The directory for artifacts, logs, keys and caches
-    #[arg(long, default_value = "out")]
+    #[arg(long, value_name = "OUT", default_value = "out")]
     out: PathBuf,
     /// The acceleration of the test's virtual machines
     #[arg(long, value_enum, default_value_t)]
@@ -216,7 +228,7 @@ impl RunArgs {
         let signing =
             Signing::load(self.signing_key.as_deref(), &self.trusted_keys, &out.join("keys"))?;
         let cdn = Cdn::open(&self.cdn.unwrap_or_else(|| out.join("cdn")))?;
-        // Reads the published manifest now, so that an error does not come only after the test stage.
+        // Without this check, an untrusted manifest would be an error only after the test stage.
         cdn.manifest(&target, &signing.ring()?)?;
         if let Some(config) = &self.host_config {
             let text = std::fs::read_to_string(config)

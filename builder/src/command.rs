@@ -7,10 +7,10 @@ use anyhow::{Context, Result, bail};
 
 use crate::log_file::LogFile;
 
-/// The prefix of command lines that ends a program together with the builder, even by SIGKILL.
+/// The prefix of command lines that makes a program end together with the builder, even after SIGKILL.
 ///
 /// `setpriv` makes the kernel kill `unshare` when the builder ends. `unshare --kill-child` then kills the
-/// first process of its PID namespace, and with it the kernel ends all processes and mounts in there.
+/// first process of its PID namespace, and with it the kernel ends all its processes and mounts.
 const LIFETIME_PREFIX: [&str; 9] = [
     "setpriv",
     "--pdeathsig",

@@ -13,7 +13,7 @@ use crate::variant::Binary;
 
 /// The maximum size of a program, in bytes. It bounds what a faulty server can write to the disk.
 const SIZE_MAX: u64 = 512 << 20;
-/// The timeout for connecting, for the response, and for each read.
+/// The timeout for the connection, for the response, and for each read.
 const STALL_TIMEOUT: Duration = Duration::from_secs(30);
 /// The maximum number of redirects. Release pages of code hosts need a few.
 const REDIRECTS_MAX: u32 = 5;

@@ -13,7 +13,7 @@ use serde_json::json;
 use crate::progress::message;
 use crate::variant::VariantFile;
 
-/// What a requirement is needed for.
+/// The purpose of a requirement.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Purpose {
@@ -30,9 +30,9 @@ pub enum Purpose {
 pub struct Requirement {
     /// The name of a program, or the absolute path of a file.
     pub needs: String,
-    /// The package.
+    /// The Debian package that provides it.
     pub package: String,
-    /// What it is needed for.
+    /// The purpose.
     pub purpose: Purpose,
     /// Whether the host has it.
     pub installed: bool,
@@ -47,7 +47,7 @@ const BUILD: [(&str, &str); 5] = [
     ("dd", "coreutils"),
 ];
 
-/// The programs that only tests need: independent readers of our formats, a proxy, a container engine,
+/// The programs that only tests need: independent readers of the formats, a proxy, a container engine,
 /// a C++ compiler for fuzzing, and linters.
 const TESTS: [(&str, &str); 17] = [
     ("sgdisk", "gdisk"),
@@ -98,8 +98,8 @@ fn table(
     entries.iter().map(move |(program, package)| Requirement::new(program, package, purpose))
 }
 
-/// Returns the packages of a bootstrap program. The program stands for all of them, as some, such as
-/// keyrings, contain no program.
+/// Returns a requirement for each package of a bootstrap program. All of them count as installed if the
+/// program is, because some packages, such as keyrings, contain no program.
 fn base_requirements(program: &str, packages: &[String]) -> Vec<Requirement> {
     packages.iter().map(|package| Requirement::new(program, package, Purpose::Build)).collect()
 }

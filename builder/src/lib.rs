@@ -8,7 +8,7 @@
 //! - [`image`] writes the formats of a release in user space
 //! - [`signing`] loads keys, [`cdn`] publishes releases
 //! - [`command`], [`log_file`] and [`progress`] run programs, log their output and show progress
-//! - [`host`] knows the packages that the build host needs
+//! - [`host`] checks and installs the packages that the build host needs
 
 pub mod cdn;
 pub mod cli;

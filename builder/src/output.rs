@@ -1,18 +1,18 @@
-//! Standard output whose reader may go away, as in `builder render deb | head -1`.
+//! Standard output, which its reader may close early: `builder render deb | head -1`.
 
 use std::io::{self, StdoutLock, Write};
 
 /// The exit code after the reader of standard output closed it: 128 + SIGPIPE, as shells report it.
 pub const BROKEN_PIPE_EXIT: u8 = 141;
 
-/// The cause of an I/O error if the reader of standard output closed it.
+/// The cause of an I/O error after the reader closed standard output.
 ///
-/// A type of its own tells this error apart from a broken pipe of a socket or a child process.
+/// This type distinguishes the error from a broken pipe of a socket or of a child process.
 #[derive(Debug, thiserror::Error)]
 #[error("standard output was closed")]
 struct Closed;
 
-/// Standard output; flushes each write, so that a failure is reported by that write.
+/// Standard output. Flushes each write, so that the write itself reports a failure.
 #[derive(Debug)]
 pub struct Output(StdoutLock<'static>);
 

@@ -25,7 +25,7 @@ pub struct PartialFile {
 }
 
 impl PartialFile {
-    /// Creates the partial file of `to`, after it removed those of killed processes.
+    /// Creates the partial file of `to`. Removes the files that killed processes left in its directory.
     pub fn create(to: &Path) -> Result<Self> {
         let failed = || format!("creating a partial file for {}", to.display());
         let directory = to.parent().with_context(failed)?.to_owned();

@@ -13,8 +13,8 @@ pub const SIGNAL_BASE: i32 = 128;
 /// Ends the process with 128 + N when it receives SIGINT, SIGTERM or SIGHUP.
 ///
 /// There is nothing to clean up: the kernel ends child processes, mounts and containers together with
-/// this process. SIGINT is handled even if it was ignored at start, as shells ignore it for commands
-/// in the background. SIGHUP stays ignored if it was, because `nohup` asks for that.
+/// this process. SIGINT is handled even if it was ignored at start, because shells ignore it for
+/// commands in the background. SIGHUP stays ignored if it was, because `nohup` asks for that.
 ///
 /// # Errors
 /// Fails if the handlers cannot be installed.

@@ -85,7 +85,9 @@ mod tests {
         if !nix::unistd::geteuid().is_root() {
             return skip("the command runner needs root");
         }
-        let Some(arch) = Arch::native() else { return skip("EtchaOS has no such architecture") };
+        let Some(arch) = Arch::native() else {
+            return skip("EtchaOS does not support the architecture of this machine");
+        };
         let directory = tempfile::tempdir().unwrap();
         let workspace = directory.path().join("it's a checkout");
         fs::create_dir_all(workspace.join("src")).unwrap();

@@ -193,8 +193,8 @@ mod tests {
 
     fn binary(path: &str) -> Binary {
         Binary {
-            name: "rot".into(),
-            url: "https://host.example/rot".into(),
+            name: "tool".into(),
+            url: "https://host.example/tool".into(),
             sha256: "ab".repeat(32),
             path: path.into(),
         }
@@ -202,15 +202,15 @@ mod tests {
 
     #[test]
     fn rejects_binary_paths_outside_usr() {
-        assert!(binary("/usr/bin/rot").validate().is_ok());
-        for path in ["/etc/rot", "usr/bin/rot", "/usr/../etc/rot", "/usr/bin/", "/usr//rot"] {
+        assert!(binary("/usr/bin/tool").validate().is_ok());
+        for path in ["/etc/tool", "usr/bin/tool", "/usr/../etc/tool", "/usr/bin/", "/usr//tool"] {
             assert!(binary(path).validate().is_err(), "{path}");
         }
     }
 
     #[test]
     fn rejects_binaries_without_digest_or_http_url() {
-        let good = binary("/usr/bin/rot");
+        let good = binary("/usr/bin/tool");
         assert!(Binary { sha256: "AB".repeat(32), ..good.clone() }.validate().is_err());
         assert!(Binary { url: "file:///etc/passwd".into(), ..good }.validate().is_err());
     }

@@ -115,9 +115,10 @@ fn rejects_unknown_fields_in_variants() {
     let directory = tempfile::tempdir().unwrap();
     let variants = directory.path().join("variants");
     copy_variants(&variants);
-    let text = fs::read_to_string(variants.join("deb.jsonnet")).unwrap();
+    let file = variants.join("deb/debian.libsonnet");
+    let text = fs::read_to_string(&file).unwrap();
     for (right, wrong) in [("  units: {", "  unitz: {"), ("    disable: [", "    dizable: [")] {
-        fs::write(variants.join("deb.jsonnet"), text.replace(right, wrong)).unwrap();
+        fs::write(&file, text.replace(right, wrong)).unwrap();
         let name = wrong.trim().split(':').next().unwrap();
         fails(
             directory.path(),

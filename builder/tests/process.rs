@@ -89,7 +89,7 @@ fn exits_quietly_if_reader_closes_output() {
 }
 
 #[test]
-fn closed_standard_error_is_no_panic() {
+fn survives_closed_standard_error() {
     let (reader, writer) = std::io::pipe().unwrap();
     drop(reader);
     let status = Command::new(BUILDER).args(["render", "nosuch"]).stderr(writer).status().unwrap();
@@ -97,7 +97,7 @@ fn closed_standard_error_is_no_panic() {
 }
 
 #[test]
-fn render_can_be_cut_short() {
+fn render_stops_when_reader_closes_output() {
     let mut child = Command::new(BUILDER)
         .args(["render", "deb", "--arch", "amd64"])
         .stdout(Stdio::piped())
@@ -110,7 +110,7 @@ fn render_can_be_cut_short() {
 }
 
 #[test]
-fn keygen_keeps_no_key_that_it_cannot_print() {
+fn keygen_removes_key_that_it_cannot_print() {
     let directory = tempfile::tempdir().unwrap();
     let key = directory.path().join("k");
     let full = File::options().write(true).open("/dev/full").unwrap();

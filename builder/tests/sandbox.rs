@@ -29,12 +29,12 @@ impl BaseTar for Cached {
     }
 }
 
-struct Place {
+struct Fixture {
     directory: tempfile::TempDir,
     log: LogFile,
 }
 
-impl Place {
+impl Fixture {
     fn new() -> Self {
         let directory = tempfile::tempdir().unwrap();
         fs::create_dir(directory.path().join("work")).unwrap();
@@ -66,17 +66,17 @@ fn base() -> Option<Cached> {
     Some(Cached(files.find(is_base).expect("a build caches its base")))
 }
 
-fn namespace(place: &mut Place) -> Option<NamespaceSandbox> {
-    let sandbox = NamespaceSandbox::create(&base()?.0, &place.work(), &mut place.log).unwrap();
+fn namespace(fixture: &mut Fixture) -> Option<NamespaceSandbox> {
+    let sandbox = NamespaceSandbox::create(&base()?.0, &fixture.work(), &mut fixture.log).unwrap();
     Some(sandbox.with_builder(Path::new(env!("CARGO_BIN_EXE_builder"))))
 }
 
-fn docker(place: &mut Place) -> Option<DockerSandbox> {
+fn docker(fixture: &mut Fixture) -> Option<DockerSandbox> {
     let tar = base()?;
     match Connection::open() {
         Ok(connection) => {
             let base = Base { image: "localhost/no-such-image", tar: &tar };
-            Some(connection.start(&base, &place.work(), &mut place.log).unwrap())
+            Some(connection.start(&base, &fixture.work(), &mut fixture.log).unwrap())
         }
         Err(error) => {
             skip(&format!("no container engine: {error:#}"));
@@ -85,42 +85,46 @@ fn docker(place: &mut Place) -> Option<DockerSandbox> {
     }
 }
 
-fn run(sandbox: &dyn Sandbox, place: &mut Place, text: &str) -> (i32, String) {
+fn run(sandbox: &dyn Sandbox, fixture: &mut Fixture, text: &str) -> (i32, String) {
     let env = BTreeMap::from([("ONLY".to_owned(), "this".to_owned())]);
     let script = Script { exec: &Exec::default(), text, env: &env };
-    let finished = sandbox.run(&script, &mut place.log).unwrap();
+    let finished = sandbox.run(&script, &mut fixture.log).unwrap();
     (finished.code, finished.stdout)
 }
 
 /// Checks the behaviour that all kinds of sandboxes share.
-fn check_sandbox(sandbox: &dyn Sandbox, place: &mut Place) {
-    assert_eq!(run(sandbox, place, "echo out; echo err >&2; exit 7"), (7, "out\n".into()));
-    assert!(place.log().contains("out\n") && place.log().contains("err\n"), "{}", place.log());
+fn check_sandbox(sandbox: &dyn Sandbox, fixture: &mut Fixture) {
+    assert_eq!(run(sandbox, fixture, "echo out; echo err >&2; exit 7"), (7, "out\n".into()));
+    assert!(
+        fixture.log().contains("out\n") && fixture.log().contains("err\n"),
+        "{}",
+        fixture.log()
+    );
 
-    let (_, environment) = run(sandbox, place, "env | cut -d= -f1 | sort | tr '\\n' ' '");
+    let (_, environment) = run(sandbox, fixture, "env | cut -d= -f1 | sort | tr '\\n' ' '");
     for name in environment.split_whitespace() {
         let known = ["HOME", "HOSTNAME", "ONLY", "PATH", "PWD", "SHLVL", "_"];
         assert!(known.contains(&name), "{name} leaks into the sandbox");
     }
-    assert_eq!(run(sandbox, place, "cat /etc/debian_version").0, 0);
+    assert_eq!(run(sandbox, fixture, "cat /etc/debian_version").0, 0);
 
-    fs::write(place.work().join("in"), "hello").unwrap();
-    assert_eq!(run(sandbox, place, "cat /build/in; echo back >/build/out").1, "hello");
-    assert_eq!(fs::read_to_string(place.work().join("out")).unwrap(), "back\n");
+    fs::write(fixture.work().join("in"), "hello").unwrap();
+    assert_eq!(run(sandbox, fixture, "cat /build/in; echo back >/build/out").1, "hello");
+    assert_eq!(fs::read_to_string(fixture.work().join("out")).unwrap(), "back\n");
 
     // Bootstrap tools need these calls. The mount must not be visible outside. The base has no mount(8).
     let (code, text) = run(
         sandbox,
-        place,
+        fixture,
         r#"mkdir -p /build/m && mknod /tmp/null c 1 3 && chroot / true &&
         perl -e 'my ($type, $to, $data) = ("tmpfs", "/build/m", "size=1m");
                  syscall(165, $type, $to, $type, 0, $data) == 0 or die "mount: $!";
                  open(my $file, ">", "/build/m/x") or die $!;
                  print "mounted\n"'"#,
     );
-    assert_eq!((code, text.as_str()), (0, "mounted\n"), "{}", place.log());
-    assert!(!place.work().join("m/x").exists());
-    assert_eq!(run(sandbox, place, "kill -9 $BASHPID").0, 137);
+    assert_eq!((code, text.as_str()), (0, "mounted\n"), "{}", fixture.log());
+    assert!(!fixture.work().join("m/x").exists());
+    assert_eq!(run(sandbox, fixture, "kill -9 $BASHPID").0, 137);
 }
 
 fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
@@ -133,16 +137,16 @@ fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
 
 #[test]
 fn namespace_runs_scripts_in_isolation() {
-    let mut place = Place::new();
-    let Some(sandbox) = namespace(&mut place) else { return };
-    check_sandbox(&sandbox, &mut place);
+    let mut fixture = Fixture::new();
+    let Some(sandbox) = namespace(&mut fixture) else { return };
+    check_sandbox(&sandbox, &mut fixture);
 }
 
 #[test]
 fn docker_runs_scripts_and_container_ends_with_connection() {
-    let mut place = Place::new();
-    let Some(sandbox) = docker(&mut place) else { return };
-    check_sandbox(&sandbox, &mut place);
+    let mut fixture = Fixture::new();
+    let Some(sandbox) = docker(&mut fixture) else { return };
+    check_sandbox(&sandbox, &mut fixture);
     let id = sandbox.id().to_owned();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let engine = bollard::Docker::connect_with_defaults().unwrap();
@@ -154,18 +158,18 @@ fn docker_runs_scripts_and_container_ends_with_connection() {
 
 #[test]
 fn killed_builder_leaves_no_process_and_no_mount() {
-    let mut place = Place::new();
-    if namespace(&mut place).is_none() {
+    let mut fixture = Fixture::new();
+    if namespace(&mut fixture).is_none() {
         return;
     }
     // The process ID makes the command line unique.
     let marker = format!("sleep 98{}", std::process::id());
-    let root = place.work().join("sandbox");
+    let root = fixture.work().join("sandbox");
     let mut builder = Command::new(env!("CARGO_BIN_EXE_builder"))
         .args(["sandbox", "enter", "--root"])
         .arg(&root)
         .arg("--work")
-        .arg(place.work())
+        .arg(fixture.work())
         .args(["--", "/bin/bash", "-c", &format!("{marker} & wait")])
         .stdin(Stdio::null())
         .spawn()

@@ -16,7 +16,7 @@ pub fn of_file(path: &Path) -> Result<(u64, String)> {
 
 /// Returns the SHA-256 of a tree: of its names, modes, link targets and contents, in sorted order.
 ///
-/// Times and owners do not count, as the image gets its own.
+/// Times and owners are ignored, because the image gets its own.
 pub fn of_tree(root: &Path) -> Result<String> {
     let mut hasher = Hasher::default();
     for entry in WalkDir::new(root).sort_by_file_name() {

@@ -78,7 +78,7 @@ impl Disk<'_> {
     }
 
     fn partition(&self, disk: &mut File, sectors: u64, esp_sectors: u64) -> Result<()> {
-        // The MBR has to exist before the GPT, as the library reads it back.
+        // The MBR has to exist before the GPT, because the library reads it back.
         let mut mbr = ProtectiveMBR::with_lb_size(u32::try_from(sectors - 1).unwrap_or(u32::MAX));
         mbr.set_bootcode(bios::boot_code(self.boot_img, BIOS_START)?);
         mbr.overwrite_lba0(disk)?;

@@ -1,4 +1,4 @@
-//! What all kinds of sandboxes have in common.
+//! The interface of all kinds of sandboxes.
 
 use std::collections::BTreeMap;
 use std::fmt;

@@ -1,6 +1,6 @@
 //! Sandboxes without a daemon: a directory, namespaces and `chroot`.
 //!
-//! Each script runs below two helper processes, which avoids `unsafe` code and leaves nothing behind:
+//! Each script runs below two helper processes. They need no `unsafe` code and leave nothing behind:
 //!
 //! 1. `builder sandbox enter`, started by the builder, unshares the mount, PID, IPC and UTS
 //!    namespaces.
@@ -54,8 +54,8 @@ impl NamespaceSandbox {
         Ok(Self { root, work: work.to_owned(), builder: THIS_PROGRAM.into() })
     }
 
-    /// Sets the program that is started as `builder sandbox enter`. Tests need this because they are
-    /// not the builder themselves.
+    /// Sets the program that is started with `sandbox enter`. Tests need this, because they run in a
+    /// program other than the builder.
     pub fn with_builder(self, builder: &Path) -> Self {
         Self { builder: builder.to_owned(), ..self }
     }
@@ -86,13 +86,14 @@ pub struct Entry {
 #[derive(Debug, clap::Subcommand)]
 enum Step {
     /// Unshare namespaces and start "init" in them
-    Enter(Place),
+    Enter(Launch),
     /// Mount file systems, change root and start the program
-    Init(Place),
+    Init(Launch),
 }
 
+/// A program to run, and the directories that it sees.
 #[derive(Debug, clap::Args)]
-struct Place {
+struct Launch {
     #[arg(long)]
     root: PathBuf,
     #[arg(long)]
@@ -107,13 +108,13 @@ impl Entry {
         nix::sys::prctl::set_pdeathsig(Signal::SIGKILL)
             .context("setting the parent-death signal")?;
         match self.step {
-            Step::Enter(place) => place.enter(),
-            Step::Init(place) => place.init(),
+            Step::Enter(launch) => launch.enter(),
+            Step::Init(launch) => launch.init(),
         }
     }
 }
 
-impl Place {
+impl Launch {
     fn enter(self) -> Result<u8> {
         let spaces = CloneFlags::CLONE_NEWNS
             | CloneFlags::CLONE_NEWPID

@@ -50,7 +50,7 @@ impl BaseTar for CachedBase<'_> {
     fn path(&self, log: &mut LogFile) -> Result<PathBuf> {
         let Build { directories, variant, mirror, target, .. } = self.build;
         let command = &variant.base.bootstrap;
-        // The name depends on the command and the mirror, as both change the base.
+        // The name depends on the command and the mirror, because both change the base.
         let key = digest::of_bytes(format!("{command:?} {mirror:?}").as_bytes());
         let tar = directories.cache.join(format!("base_{target}_{}.tar", &key[..8]));
         if tar.exists() {

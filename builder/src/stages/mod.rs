@@ -33,6 +33,9 @@ pub struct Summary {
 }
 
 /// Builds, tests and publishes one target.
+///
+/// # Errors
+/// Fails if a stage fails; the error names the stage and its log.
 pub fn run(build: &Build) -> Result<Summary> {
     let mut stages = Stages { build, done: Vec::new() };
     let toolbox = stages.stage("init", |log| init::run(build, log))?;

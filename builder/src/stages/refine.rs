@@ -19,7 +19,7 @@ use crate::{download, updater_binary};
 /// The number of hexadecimal digits of the content's digest in a version.
 const VERSION_DIGITS: usize = 8;
 
-/// The size of the ESP in MiB. Two slots need room to grow, as updates cannot resize the partition.
+/// The size of the ESP in MiB. The slots need room to grow, because updates cannot resize the partition.
 const ESP_MIB: u64 = 1021;
 
 /// A root tree of EtchaOS and its identity.
@@ -101,8 +101,8 @@ fn gather(build: &Build, files: &Path, log: &mut LogFile) -> Result<()> {
     Ok(())
 }
 
-/// Copies a tree. Files get the modes that git records, as the image must not depend on the umask of
-/// the checkout.
+/// Copies a tree. Files get the modes that git records, because the image must not depend on the umask
+/// of the checkout.
 fn copy_tree(from: &Path, to: &Path) -> Result<()> {
     for entry in WalkDir::new(from).sort_by_file_name() {
         let entry = entry.with_context(|| format!("reading {}", from.display()))?;

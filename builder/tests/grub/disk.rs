@@ -22,7 +22,7 @@ const FIRST: usize = 64 * SECTOR;
 /// The number of entries in a GPT.
 const PARTITIONS_MAX: usize = 128;
 
-/// Makes the file systems of states.
+/// Creates the file systems of states.
 pub struct Partitions<'a> {
     directory: &'a Path,
     /// A file system with every file.
@@ -72,7 +72,7 @@ impl<'a> Partitions<'a> {
                 .into_iter()
                 .zip(files)
                 .flat_map(|(slot, files)| slot_files(files).map(|file| (slot, file)))
-                .filter(|(_, (_, is_there))| !is_there)
+                .filter(|(_, (_, exists))| !exists)
                 .map(|(slot, (name, _))| path(slot, name))
                 .collect();
             if state.grubenv.is_none() {
@@ -93,7 +93,7 @@ impl<'a> Partitions<'a> {
     }
 }
 
-/// Returns a disk with one FAT partition that holds these files.
+/// Returns a disk with one FAT partition that contains these files.
 pub fn with_files(directory: &Path, files: &[(&str, &[u8])]) -> Vec<u8> {
     let image = directory.join("files.img");
     make_fat(&image, FILES);
@@ -110,7 +110,8 @@ fn all_paths() -> Vec<String> {
     slots.chain([GRUBENV.to_owned()]).collect()
 }
 
-/// A GPT as far as GRUB reads it: a protective MBR, and a header and entries without checksums.
+/// Returns the parts of a GPT that GRUB reads: a protective MBR, and a header and entries without
+/// checksums.
 fn partition_table(partitions: usize, size: usize) -> Vec<u8> {
     assert!(partitions <= PARTITIONS_MAX);
     let mut table = vec![0; FIRST];
@@ -157,7 +158,7 @@ fn mtools_command(program: &str, image: &Path) -> Command {
     command
 }
 
-/// Runs a program, which must succeed.
+/// Runs a program that has to succeed.
 pub fn tool(command: &mut Command) {
     let output = command.output().unwrap_or_else(|error| panic!("cannot run {command:?}: {error}"));
     let stderr = String::from_utf8_lossy(&output.stderr);

@@ -35,7 +35,7 @@ const MODULES: [&str; 12] = [
 const BOOT_DISK: usize = 4 << 20;
 /// GRUB becomes slower with each script that it has run, so a machine runs only a few.
 const STATES_PER_MACHINE: usize = 40;
-/// A machine takes about two seconds.
+/// The timeout of a machine, which takes about two seconds.
 const TIMEOUT: Duration = Duration::from_secs(100);
 
 /// Stand-ins for commands that would end the run. After the outcome of a state (`finished`), all of them
@@ -81,7 +81,7 @@ terminfo -g 200x50 serial dumb
 terminal_output serial
 "#;
 
-/// What GRUB did in one state.
+/// The observed behavior of GRUB in one state.
 #[derive(Debug, Default)]
 pub struct Run {
     pub attempts: Vec<Attempt>,
@@ -113,7 +113,7 @@ pub fn run(states: &[State]) -> Vec<Run> {
     let mut partitions = Partitions::new(directory);
     let machines: Vec<Machine<'_>> = states
         .chunk_by(|one, next| one.is_read_only == next.is_read_only)
-        .flat_map(|alike| alike.chunks(STATES_PER_MACHINE))
+        .flat_map(|group| group.chunks(STATES_PER_MACHINE))
         .enumerate()
         .map(|(number, states)| {
             let directory = directory.join(number.to_string());
@@ -135,7 +135,7 @@ pub fn run(states: &[State]) -> Vec<Run> {
     })
 }
 
-/// A machine for some of the states, which all have a writable disk or all a read-only one.
+/// A machine for some of the states. The disk is either writable or read-only in all of them.
 struct Machine<'a> {
     directory: PathBuf,
     boot: PathBuf,
@@ -179,8 +179,8 @@ impl<'a> Machine<'a> {
     }
 }
 
-/// The script that runs grub.cfg for all states. GRUB names the disks in the order of the machine's: hd0
-/// is the boot disk, hd1 has the scripts, and hd2 has the states.
+/// Returns the script that runs grub.cfg for all states. GRUB numbers the disks in their order in the
+/// machine: hd0 is the boot disk, hd1 has the scripts, and hd2 has the states.
 fn script(states: &[State]) -> String {
     let mut script = FUNCTIONS.to_owned();
     for (index, state) in states.iter().enumerate() {
@@ -198,8 +198,8 @@ fn script(states: &[State]) -> String {
     script + "echo \"TEST end\"\nhalt\n"
 }
 
-/// Makes a disk that boots GRUB: its boot sector, and the core image after it, which is where the boot
-/// sector looks for it unless an installer changes that.
+/// Creates a disk that boots GRUB: the boot sector, followed by the core image. The boot sector reads the
+/// core image from there unless an installer changes the position.
 fn boot_disk(directory: &Path) -> PathBuf {
     let (config, core) = (directory.join("early.cfg"), directory.join("core.img"));
     fs::write(&config, "set root=hd1,gpt1\nnormal (hd1,gpt1)/run.cfg\n").unwrap();

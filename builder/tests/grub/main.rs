@@ -3,7 +3,7 @@
 //!
 //! QEMU machines with BIOS run dozens of states each: a state is a FAT partition with its own environment
 //! block and slots. `load_env`, `save_env`, `test`, `probe` and the script language are GRUB's. Five commands are
-//! left out of this GRUB, and functions take their place: `linux` and `initrd` fail where the state says
+//! missing in this GRUB, and functions replace them: `linux` and `initrd` fail where the state says
 //! so, `reboot` and a successful `initrd` end a run, and `sleep` does not sleep.
 
 mod disk;
@@ -21,10 +21,10 @@ use judge::skip;
 use machine::Run;
 use table::State;
 
-/// How many mismatches a failure shows.
+/// The maximum number of mismatches that a failure shows.
 const MISMATCHES_SHOWN: usize = 12;
 
-/// What happened, or should happen, in one state.
+/// The behavior of GRUB or of the model in one state.
 #[derive(Debug, PartialEq, Eq)]
 struct Behavior {
     /// The slots that GRUB tries to boot before the outcome.
@@ -35,7 +35,7 @@ struct Behavior {
 }
 
 #[test]
-fn grub_boots_the_slots_that_the_model_says() {
+fn grub_boots_the_slots_that_the_model_predicts() {
     let missing = machine::missing_programs();
     if !missing.is_empty() {
         skip(&format!("GRUB cannot be run: missing {}", missing.join(", ")));
@@ -62,7 +62,7 @@ fn mismatch(state: &State, run: Run) -> Option<String> {
     })
 }
 
-/// Returns what the model says about a state.
+/// Returns the behavior of the model in a state.
 fn model(state: &State) -> Behavior {
     let files = |slot| *state.slot(slot).0;
     let decision = state.environment.decide(files, state.save);
@@ -119,7 +119,7 @@ fn describe(behavior: &Behavior) -> String {
     format!("attempts {}; {outcome}; grubenv: {grubenv}", attempts.join(", "))
 }
 
-/// The files of a slot, each with whether this state has it.
+/// Returns the files of a slot, and for each whether it exists in this state.
 fn slot_files(files: SlotFiles) -> [(&'static str, bool); 4] {
     [
         (MANIFEST, files.manifest),
@@ -129,7 +129,7 @@ fn slot_files(files: SlotFiles) -> [(&'static str, bool); 4] {
     ]
 }
 
-/// The path on the ESP of a file in a slot.
+/// Returns the path on the ESP of a file in a slot.
 fn path(slot: Slot, name: &str) -> String {
     format!("{}/{name}", slot.directory())
 }

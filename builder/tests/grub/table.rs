@@ -12,16 +12,16 @@ const SIGNATURE: &str = "# GRUB Environment Block\n";
 const ALL_FILES: SlotFiles = SlotFiles { manifest: true, mark: true, kernel: true, initrd: true };
 const PLATFORMS: [Platform; 2] = [Platform::Bios, Platform::Uefi];
 
-/// One state of an ESP, and what loads.
+/// One state of an ESP, and the results of loading its slots.
 #[derive(Debug, Clone)]
 pub struct State {
     /// The content of grubenv; `None` without the file.
     pub grubenv: Option<Vec<u8>>,
-    /// What GRUB reads from it.
+    /// The variables that GRUB reads from it.
     pub environment: Environment,
     /// Whether the disk refuses writes.
     pub is_read_only: bool,
-    /// What follows for `save_env`.
+    /// The result of `save_env`.
     pub save: Save,
     files: [SlotFiles; 2],
     loads: [Load; 2],
@@ -52,12 +52,12 @@ impl State {
         }
     }
 
-    /// Returns a state whose grubenv is missing, or holds nothing that GRUB reads.
+    /// Returns a state whose grubenv is missing, or contains no variable that GRUB reads.
     fn unreadable(grubenv: Option<&[u8]>) -> Self {
         Self { grubenv: grubenv.map(<[u8]>::to_vec), ..Self::new(None, None, None) }
     }
 
-    /// Returns the files of a slot and what becomes of loading it.
+    /// Returns the files of a slot and the result of loading it.
     pub fn slot(&self, slot: Slot) -> (&SlotFiles, &Load) {
         let index = usize::from(slot == Slot::B);
         (&self.files[index], &self.loads[index])
@@ -71,8 +71,7 @@ impl fmt::Display for State {
         write!(f, ", save {:?}, {:?}", self.save, self.platform)?;
         for slot in Slot::ALL {
             let (files, load) = self.slot(slot);
-            let names =
-                slot_files(*files).map(|(name, is_there)| if is_there { name } else { "-" });
+            let names = slot_files(*files).map(|(name, exists)| if exists { name } else { "-" });
             write!(f, "; slot {slot}: {} ({load:?})", names.join(" "))?;
         }
         Ok(())
@@ -89,7 +88,7 @@ pub fn states() -> Vec<State> {
     states
 }
 
-/// Every combination of valid, missing and invalid variables.
+/// Returns every combination of valid, missing and invalid variables.
 fn variables() -> Vec<State> {
     let mut states = Vec::new();
     for good in [None, Some(""), Some("a"), Some("b"), Some("c")] {
@@ -105,7 +104,7 @@ fn variables() -> Vec<State> {
     states
 }
 
-/// Every form of a grubenv that cannot be used, with every combination of manifests and marks.
+/// Returns every form of a grubenv that cannot be used, with every combination of manifests and marks.
 fn damaged() -> Vec<State> {
     let valid = State::new(Some("b"), Some("b"), Some("3")).grubenv.unwrap();
     let mut no_signature = valid.clone();
@@ -127,7 +126,7 @@ fn damaged() -> Vec<State> {
     states
 }
 
-/// Every combination of files, with and without a named good slot and a trial.
+/// Returns every combination of files, with and without a good slot and a trial in grubenv.
 fn files() -> Vec<State> {
     let all: Vec<SlotFiles> = (0..16)
         .map(|bits| SlotFiles {
@@ -146,7 +145,7 @@ fn files() -> Vec<State> {
     states
 }
 
-/// Every combination of failures to load a slot.
+/// Returns every combination of failures to load a slot.
 fn loads() -> Vec<State> {
     let mut states = Vec::new();
     for platform in PLATFORMS {
@@ -167,7 +166,7 @@ fn loads() -> Vec<State> {
     states
 }
 
-/// Counts that cannot be saved, or are not read back.
+/// Returns states in which the count of tries cannot be saved, or reads back different.
 fn saves() -> Vec<State> {
     let mut states = Vec::new();
     let mut read_only = Vec::new();
@@ -198,7 +197,7 @@ fn manifests_and_marks() -> [SlotFiles; 4] {
     })
 }
 
-/// Every pair of two values.
+/// Returns every pair of two values.
 fn pairs<T: Copy>(values: &[T]) -> Vec<[T; 2]> {
     values.iter().flat_map(|a| values.iter().map(|b| [*a, *b])).collect()
 }

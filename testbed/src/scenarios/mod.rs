@@ -7,6 +7,8 @@
 //!    constants; and with an implementation of [`Scenario`] for the struct.
 //! 2. Add the line `Variant(module::Struct)` to the list below. It declares the module, adds the
 //!    subcommand `variant`, runs the scenario and prints its report.
+//! 3. Run `rustfmt --edition 2024 testbed/src/scenarios/*.rs`. `cargo fmt` does not find modules that a
+//!    macro declares.
 
 use std::fmt::Display;
 use std::io::Write;

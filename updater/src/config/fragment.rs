@@ -13,7 +13,7 @@ use super::reboot_policy::RebootFragment;
 use super::redact::describe_error;
 
 /// The configuration of one source, as written in JSON. Every member is optional; an unknown member is
-/// an error.
+/// an error. `CONTRIBUTING.md` lists the steps to add a member.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, expecting = "an object")]
 pub struct Fragment {

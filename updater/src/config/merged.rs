@@ -89,6 +89,21 @@ impl Merged {
     /// Returns every value and its source, by key. Shows keys by their ID, and the proxy without
     /// credentials.
     pub fn to_json(&self) -> Value {
+        self.members().into_iter().map(|(key, value)| (key.to_owned(), value)).collect()
+    }
+
+    /// Returns rows of key, value and source: one row for each value of a list, and one for each key
+    /// that is not set.
+    pub fn rows(&self) -> Vec<[String; 3]> {
+        let mut rows = Vec::new();
+        for (key, value) in self.members() {
+            add_rows(&mut rows, key, &value);
+        }
+        rows
+    }
+
+    /// Returns the members of [`Merged::to_json`], in the order of `docs/operators.md`.
+    fn members(&self) -> Vec<(&'static str, Value)> {
         let sources: BTreeMap<&String, Value> = self
             .push_sources
             .iter()
@@ -102,50 +117,27 @@ impl Merged {
             .iter()
             .map(|key| json!({"value": key_id(&key.value), "source": key.source.to_string()}))
             .collect();
-        json!({
-            "cdn": with_source(self.cdn.as_ref()),
-            "variant": with_source(self.variant.as_ref()),
-            "keys": keys,
-            "allowedOrigins": with_source(self.allowed_origins.as_ref()),
-            "proxy": self.proxy_json(),
-            "noProxy": self.no_proxy_json(),
-            "ca": with_source(self.ca.as_ref()),
-            "rateLimit": with_source(self.rate_limit.as_ref()),
-            "health": {
-                "units": with_source(self.health_units.as_ref()),
-                "checks": with_source(self.health_checks.as_ref()),
-                "deadline": with_source(self.health_deadline.as_ref()),
-            },
-            "reboot": with_source(self.reboot.as_ref()),
-            "metrics": with_source(self.metrics.as_ref()),
-            "listen": {"address": with_source(self.listen_address.as_ref()), "sources": sources},
-        })
-    }
-
-    /// Returns rows of key, value and source: one row for each value of a list, and one for each key
-    /// that is not set.
-    pub fn rows(&self) -> Vec<[String; 3]> {
-        let Value::Object(config) = self.to_json() else { return Vec::new() };
-        // The order of the documentation, because the JSON object is sorted by name.
-        const ORDER: [&str; 12] = [
-            "cdn",
-            "variant",
-            "keys",
-            "allowedOrigins",
-            "proxy",
-            "noProxy",
-            "ca",
-            "rateLimit",
-            "health",
-            "reboot",
-            "metrics",
-            "listen",
-        ];
-        let mut rows = Vec::new();
-        for key in ORDER {
-            add_rows(&mut rows, key, config.get(key).unwrap_or(&Value::Null));
-        }
-        rows
+        let health = json!({
+            "units": with_source(self.health_units.as_ref()),
+            "checks": with_source(self.health_checks.as_ref()),
+            "deadline": with_source(self.health_deadline.as_ref()),
+        });
+        let listen =
+            json!({"address": with_source(self.listen_address.as_ref()), "sources": sources});
+        vec![
+            ("cdn", with_source(self.cdn.as_ref())),
+            ("variant", with_source(self.variant.as_ref())),
+            ("keys", Value::Array(keys)),
+            ("allowedOrigins", with_source(self.allowed_origins.as_ref())),
+            ("proxy", self.proxy_json()),
+            ("noProxy", self.no_proxy_json()),
+            ("ca", with_source(self.ca.as_ref())),
+            ("rateLimit", with_source(self.rate_limit.as_ref())),
+            ("health", health),
+            ("reboot", with_source(self.reboot.as_ref())),
+            ("metrics", with_source(self.metrics.as_ref())),
+            ("listen", listen),
+        ]
     }
 
     /// Returns the configured proxy, or else every proxy variable of the environment that applies.

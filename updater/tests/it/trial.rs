@@ -36,7 +36,8 @@ fn host_is_healthy_if_units_are_active_and_checks_succeed() {
     );
     world.program("systemctl", "#!/bin/sh\necho activating\nexit 3\n");
     let ran = world.run(&["health", "--json"]).ended(1);
-    let problems = json!(["app.service is activating", "check 2 failed with exit code 4: \"reason\""]);
+    let problems =
+        json!(["app.service is activating", "check 2 failed with exit code 4: \"reason\""]);
     assert_eq!(ran.json(), json!({"healthy": false, "problems": problems}));
     world.program("systemctl", "#!/bin/sh\necho Failed to connect to bus >&2\nexit 1\n");
     let problem =

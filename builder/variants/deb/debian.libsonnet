@@ -1,0 +1,111 @@
+// The fields that the variants of all Debian versions share. They use the kernel and the boot loaders that
+// Debian signed. A variant sets name, number and suite, and can override or extend every other field.
+local etchaos = import '../lib/etchaos.libsonnet';
+
+{
+  local debian = self,
+
+  // The number of the Debian version and its code name, such as '13' and 'trixie'.
+  number:: error 'the variant has no number',
+  suite:: error 'the variant has no suite',
+
+  // The packages of the OS, in addition to Debian's essential packages.
+  installed:: [
+    // The kernel for virtual machines and clouds. linux-image-amd64 supports more hardware and is larger.
+    'linux-image-cloud-amd64',
+    'systemd-sysv',
+    'systemd-resolved',
+    'systemd-timesyncd',
+    'udev',
+    'kmod',
+    'mount',
+    'dosfstools',  // fsck.vfat, for the ESP after a power cut
+    'iproute2',
+    'dbus-broker',
+    'docker.io',
+    'docker-cli',
+    'containerd',
+    'iptables',
+    'ca-certificates',
+  ],
+
+  // Packages that are needed only to install others. They are purged, and so are not in the manifest.
+  // perl-base comes last, because scripts of the others may call it.
+  purged:: [
+    'initramfs-tools',
+    'initramfs-tools-core',
+    'initramfs-tools-bin',
+    'dracut-install',
+    'klibc-utils',
+    'libklibc',
+    'cpio',
+    'linux-base',
+    'openssl',
+    'adduser',
+    'passwd',
+    'libsemanage2',
+    'libsemanage-common',
+    'libsepol2',
+    'logsave',
+    'debconf',
+    'perl-base',
+  ],
+
+  // Files that are not unpacked. The hooks in /etc/kernel would build an initramfs that is not used.
+  excluded:: [
+    '/etc/kernel/*',
+    '/usr/share/doc/*',
+    '/usr/share/man/*',
+    '/usr/share/info/*',
+    '/usr/share/locale/*',
+    '/usr/share/lintian/*',
+    '/usr/share/bash-completion/*',
+    '/usr/share/zsh/*',
+    '/usr/share/fish/*',
+    '/usr/lib/*/gconv/*',
+    // Programs for shells, for tests and for older versions of Docker.
+    '/usr/bin/ctr',
+    '/usr/bin/containerd-stress',
+    '/usr/bin/containerd-shim',
+    '/usr/bin/containerd-shim-runc-v1',
+  ],
+
+  // The shell variables that init.sh and bootstrap.sh use.
+  variables:: |||
+    SUITE=%s
+    PACKAGES="%s"
+    PURGED="%s"
+    EXCLUDED="%s"
+  ||| % [
+    debian.suite,
+    std.join(',', debian.installed),
+    std.join(' ', debian.purged),
+    std.join(' ', debian.excluded),
+  ],
+
+  distribution: 'Debian %s (%s)' % [debian.number, debian.suite],
+  arches: ['amd64'],
+  espVendor: 'debian',
+
+  container: {
+    image: 'debian:' + debian.suite,
+    // Creates the base if the image cannot be used: without a container engine, or without a registry.
+    // The builder appends the path of the output, and the mirror if there is one.
+    bootstrap: ['mmdebstrap', '--variant=apt', debian.suite],
+    hostPackages: ['mmdebstrap', 'debian-archive-keyring'],
+  },
+
+  units: {
+    disable: ['dpkg-db-backup.timer'],
+  },
+
+  init: debian.variables + (importstr 'init.sh'),
+  bootstrap: debian.variables
+             + (importstr 'bootstrap.sh')
+             + etchaos.writeFile('$ROOT/usr/lib/etchaos/packages', (importstr 'packages'), '755'),
+  packages: 'chroot "$ROOT" /usr/lib/etchaos/packages\n',
+  epoch: (importstr 'epoch.sh'),
+  version: 'echo "' + debian.number + '.$(date --utc --date="@$(\n' + (importstr 'epoch.sh') + ')" +%Y%m%d)"\n',
+  refine: (importstr 'refine.sh'),
+  bootloaders: (importstr 'bootloaders.sh'),
+}
