@@ -7,29 +7,29 @@ use crate::checks::commands;
 use crate::derived::MARKER;
 
 /// The id of the Command that prints the boot id.
-pub const BOOT_ID: &str = "boot id";
+pub(crate) const BOOT_ID: &str = "boot id";
 /// The id of the Command that checks the state of the update.
-pub const UPDATE: &str = "etchaos-updater.service";
+pub(crate) const UPDATE: &str = "etchaos-updater.service";
 
 /// Prints the boot id.
-pub fn boot_id() -> Pattern {
+pub(crate) fn boot_id() -> Pattern {
     commands([check(BOOT_ID, "cat /proc/sys/kernel/random/boot_id")])
 }
 
 /// Deletes the kernel and the initrd of slot `a`. The next update of the host must repair the slot.
-pub fn damage() -> Pattern {
+pub(crate) fn damage() -> Pattern {
     commands([change("delete kernel and initrd of slot a", DAMAGE)])
 }
 
 /// Starts the update as the timer does. The reboot may interrupt the answer.
-pub fn update() -> Pattern {
+pub(crate) fn update() -> Pattern {
     // Without the pause, the next query could see the state before the start.
     let start = "systemctl start --no-block etchaos-updater.service && sleep 1";
     commands([change("start the update", start)])
 }
 
 /// Installs the published release and boots it with a single try.
-pub fn update_for_one_try() -> Pattern {
+pub(crate) fn update_for_one_try() -> Pattern {
     let start = format!(
         "systemd-run --quiet --collect --unit=testbed-one-try /bin/sh -c '{ONE_TRY}' && sleep 1"
     );
@@ -37,12 +37,12 @@ pub fn update_for_one_try() -> Pattern {
 }
 
 /// Checks that the updater refuses the published release because it is known to have failed.
-pub fn refuse_failed() -> Pattern {
+pub(crate) fn refuse_failed() -> Pattern {
     commands([check("failed release is refused", REFUSE_FAILED)])
 }
 
 /// Rolls back to the other slot and boots it. The reboot may interrupt the answer.
-pub fn roll_back() -> Pattern {
+pub(crate) fn roll_back() -> Pattern {
     // The updater may reboot as well; a second request does no harm.
     let text = "etchaos-updater rollback && systemctl reboot --no-block && sleep 1";
     commands([change("roll back", text)])
@@ -50,18 +50,18 @@ pub fn roll_back() -> Pattern {
 
 /// Checks that the system was booted from `slot` and runs the derived release with `build`. A `build` of 0
 /// stands for the release under test.
-pub fn identify(slot: Slot, build: u64) -> Pattern {
+pub(crate) fn identify(slot: Slot, build: u64) -> Pattern {
     let text = format!("slot={slot} build={build} marker=/{MARKER}\n{IDENTIFY}");
     commands([check("running release", &text)])
 }
 
 /// Prints the boot id and checks the state of the update.
-pub fn watch_update() -> Pattern {
+pub(crate) fn watch_update() -> Pattern {
     commands([check(BOOT_ID, "cat /proc/sys/kernel/random/boot_id"), check(UPDATE, WATCH)])
 }
 
 /// Powers the guest off. The shutdown may interrupt the answer.
-pub fn power_off() -> Pattern {
+pub(crate) fn power_off() -> Pattern {
     commands([change("power off", "systemctl poweroff --no-block")])
 }
 

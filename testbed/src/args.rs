@@ -12,7 +12,7 @@ use crate::work::default_work;
 
 /// Options of the VM.
 #[derive(Debug, Args)]
-pub struct VmArgs {
+pub(crate) struct VmArgs {
     /// The accelerator
     #[arg(long, value_enum, default_value_t)]
     pub accel: Preference,
@@ -30,7 +30,7 @@ pub struct VmArgs {
 
 /// Options of every scenario.
 #[derive(Debug, Args)]
-pub struct ScenarioArgs {
+pub(crate) struct ScenarioArgs {
     /// Directory with etchaos_TARGET.jwt, .raw, .vmlinuz and .initrd
     #[arg(long, value_name = "DIR")]
     pub artifacts: PathBuf,

@@ -94,7 +94,7 @@ pub enum ArtifactError {
 
 /// A release whose manifest and artifacts are verified.
 #[derive(Debug)]
-pub struct Artifacts {
+pub(crate) struct Artifacts {
     /// The release in the manifest.
     pub release: Release,
     /// The raw disk image.
@@ -109,7 +109,7 @@ pub struct Artifacts {
 
 impl Artifacts {
     /// Returns the path of the artifact with this role on the CDN.
-    pub fn cdn_path(&self, role: Role) -> &str {
+    pub(crate) fn cdn_path(&self, role: Role) -> &str {
         let name = self.release.artifact(role).map_or("", |artifact| &artifact.name);
         let served = self.served.iter().find(|served| served.file.ends_with(name));
         served.map_or(name, |served| &served.path)
@@ -117,7 +117,11 @@ impl Artifacts {
 }
 
 /// Verifies the manifest of `target` in `dir` with `keys`, and the size and digest of every artifact.
-pub fn verify(dir: &Path, target: &Target, keys: &KeyRing) -> Result<Artifacts, ArtifactError> {
+pub(crate) fn verify(
+    dir: &Path,
+    target: &Target,
+    keys: &KeyRing,
+) -> Result<Artifacts, ArtifactError> {
     if target.arch != Arch::Amd64 {
         return Err(ArtifactError::Arch(target.arch));
     }
@@ -182,7 +186,7 @@ fn check_content(path: &Path, artifact: &Artifact) -> Result<(), ArtifactError> 
 ///
 /// # Errors
 /// Fails if the file cannot be read.
-pub fn measure(path: &Path) -> io::Result<(u64, String)> {
+pub(crate) fn measure(path: &Path) -> io::Result<(u64, String)> {
     digest::of_reader(File::open(path)?)
 }
 
@@ -192,7 +196,9 @@ pub(crate) mod tests {
     use protocol::{Claims, PrivateKey};
 
     /// Returns a directory with a valid release that `change` modifies, and the key that signed it.
-    pub fn signed_release(change: impl FnOnce(&mut Release)) -> (tempfile::TempDir, PrivateKey) {
+    pub(crate) fn signed_release(
+        change: impl FnOnce(&mut Release),
+    ) -> (tempfile::TempDir, PrivateKey) {
         let dir = tempfile::tempdir().unwrap();
         let target: Target = "deb_amd64".parse().unwrap();
         let artifact = |role: Role| {
@@ -233,7 +239,7 @@ pub(crate) mod tests {
     }
 
     /// Verifies the release of [`signed_release`].
-    pub fn verified(release: &(tempfile::TempDir, PrivateKey)) -> Artifacts {
+    pub(crate) fn verified(release: &(tempfile::TempDir, PrivateKey)) -> Artifacts {
         check(release).unwrap()
     }
 

@@ -27,7 +27,7 @@ const LOG_MAX: usize = 10_000;
 
 /// A file that the CDN serves.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Served {
+pub(crate) struct Served {
     /// The path of the URL without the leading slash.
     pub path: String,
     /// The path of the file.
@@ -36,7 +36,7 @@ pub struct Served {
 
 /// A request and the status and length of its response.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Access {
+pub(crate) struct Access {
     /// The method, usually `GET` or `HEAD`.
     pub method: String,
     /// The path with the leading slash.
@@ -52,7 +52,7 @@ pub struct Access {
 type Log = Arc<Mutex<Vec<Access>>>;
 
 /// A running server. Dropping it ends the server.
-pub struct Cdn {
+pub(crate) struct Cdn {
     address: SocketAddr,
     log: Log,
     stop: Option<oneshot::Sender<()>>,
@@ -61,7 +61,7 @@ pub struct Cdn {
 
 impl Cdn {
     /// Starts a server for `files` on a port that the system chooses.
-    pub fn start(files: &[Served]) -> io::Result<Self> {
+    pub(crate) fn start(files: &[Served]) -> io::Result<Self> {
         let log = Log::default();
         let router = router(files, Arc::clone(&log));
         let listener = std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
@@ -78,12 +78,12 @@ impl Cdn {
     }
 
     /// Returns the address that the server listens on.
-    pub fn address(&self) -> SocketAddr {
+    pub(crate) fn address(&self) -> SocketAddr {
         self.address
     }
 
     /// Returns the requests so far, in the order of their responses.
-    pub fn accesses(&self) -> Vec<Access> {
+    pub(crate) fn accesses(&self) -> Vec<Access> {
         self.log.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 }

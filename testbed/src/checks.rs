@@ -13,7 +13,7 @@ use crate::firmware::Firmware;
 
 /// The expected state of the guest.
 #[derive(Debug, Clone)]
-pub struct Expected<'a> {
+pub(crate) struct Expected<'a> {
     /// The running release.
     pub release: &'a Release,
     /// The slot of the running release.
@@ -27,7 +27,7 @@ pub struct Expected<'a> {
 }
 
 /// The id and the script of a Command.
-pub type Check = (&'static str, String);
+pub(crate) type Check = (&'static str, String);
 
 /// The sockets that may listen: protocol, local address in the output of `ss` as a shell pattern, and
 /// owner.
@@ -57,7 +57,7 @@ eventually() {
 ///
 /// The check of the slot is early, because it waits for the confirmation of the boot, which the later
 /// checks require.
-pub fn checks(expected: &Expected<'_>) -> Vec<Check> {
+pub(crate) fn checks(expected: &Expected<'_>) -> Vec<Check> {
     let release = expected.release;
     let mut checks = vec![
         ("no failed unit", NO_FAILED_UNIT.to_owned()),
@@ -83,7 +83,7 @@ pub fn checks(expected: &Expected<'_>) -> Vec<Check> {
 }
 
 /// Returns a Pattern of checks without changes.
-pub fn pattern(checks: &[Check]) -> Pattern {
+pub(crate) fn pattern(checks: &[Check]) -> Pattern {
     let command = |(id, script): &Check| Command {
         id: (*id).to_owned(),
         check: Some(format!("{PRELUDE}log 'checking: {id}'\n{script}")),
@@ -93,7 +93,7 @@ pub fn pattern(checks: &[Check]) -> Pattern {
 }
 
 /// Returns a Pattern that runs Commands in a POSIX shell.
-pub fn commands(commands: impl IntoIterator<Item = Command>) -> Pattern {
+pub(crate) fn commands(commands: impl IntoIterator<Item = Command>) -> Pattern {
     let entry = |command| Entry::Command(Box::new(command));
     Pattern {
         exec: Exec { command: "/bin/sh".into(), flags: "-c".into() },

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use self::clean::Cleaner;
 
-pub use self::clean::ConsoleFilter;
+pub(crate) use self::clean::ConsoleFilter;
 
 /// Time between two reads of the file.
 const POLL_INTERVAL: Duration = Duration::from_millis(100);
@@ -35,10 +35,10 @@ const PROBLEMS: [(&str, &str); 8] = [
 ];
 
 /// A callback that receives the bytes of a console as they arrive.
-pub type Sink = Box<dyn FnMut(&[u8]) + Send>;
+pub(crate) type Sink = Box<dyn FnMut(&[u8]) + Send>;
 
 /// A console whose log file is followed by a thread.
-pub struct Console {
+pub(crate) struct Console {
     path: PathBuf,
     memory: Arc<Mutex<Memory>>,
     /// Ends the thread when dropped.
@@ -48,7 +48,7 @@ pub struct Console {
 
 impl Console {
     /// Follows the file at `path`, which may not exist yet, and passes its bytes to `sink`.
-    pub fn follow(path: &Path, mut sink: Option<Sink>) -> io::Result<Self> {
+    pub(crate) fn follow(path: &Path, mut sink: Option<Sink>) -> io::Result<Self> {
         let memory = Arc::new(Mutex::new(Memory::new()));
         let (stop, stopped) = mpsc::channel::<()>();
         let (file, shared) = (path.to_owned(), Arc::clone(&memory));
@@ -70,33 +70,33 @@ impl Console {
     }
 
     /// Returns the path of the log file.
-    pub fn path(&self) -> &Path {
+    pub(crate) fn path(&self) -> &Path {
         &self.path
     }
 
     /// Returns the last `count` lines that are not blank.
-    pub fn tail(&self, count: usize) -> Vec<String> {
+    pub(crate) fn tail(&self, count: usize) -> Vec<String> {
         self.memory().tail(count)
     }
 
     /// Returns the last line that is not blank.
-    pub fn last_line(&self) -> Option<String> {
+    pub(crate) fn last_line(&self) -> Option<String> {
         self.tail(1).pop()
     }
 
     /// Returns the time since the last output.
-    pub fn silent_for(&self) -> Duration {
+    pub(crate) fn silent_for(&self) -> Duration {
         self.memory().last_output.elapsed()
     }
 
     /// Returns the first fatal error since the last [`Console::expect_boot`]: an explanation and the
     /// line.
-    pub fn problem(&self) -> Option<String> {
+    pub(crate) fn problem(&self) -> Option<String> {
         self.memory().problem.clone()
     }
 
     /// Forgets the fatal error and restarts the measurement of silence, because another boot begins.
-    pub fn expect_boot(&self) {
+    pub(crate) fn expect_boot(&self) {
         let mut memory = self.memory();
         memory.problem = None;
         memory.last_output = Instant::now();

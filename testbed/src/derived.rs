@@ -21,7 +21,7 @@ const VALIDITY: Duration = Duration::from_secs(86_400);
 /// The alignment of archives within an initrd.
 const ALIGNMENT: usize = 4;
 /// The path, below the root of the running system, of the file with the build of a derived release.
-pub const MARKER: &str = "etc/etchaos-testbed-build";
+pub(crate) const MARKER: &str = "etc/etchaos-testbed-build";
 /// The directory in the initrd that is copied to the root of the running system.
 const SKELETON: &str = "sysroot";
 
@@ -45,7 +45,7 @@ pub enum DeriveError {
 
 /// A file that is added to the initrd or replaces one in it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Extra {
+pub(crate) struct Extra {
     /// The path in the initrd, without a leading slash. Its directory must exist. Files below `sysroot`,
     /// except below `sysroot/usr`, are copied to the running system.
     pub path: String,
@@ -55,7 +55,7 @@ pub struct Extra {
 
 /// The type and the content of an [`Extra`].
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Content {
+pub(crate) enum Content {
     /// A file with these bytes and this mode (`0o644`).
     File(Vec<u8>, u32),
     /// A symbolic link to this path.
@@ -67,20 +67,20 @@ pub enum Content {
 
 impl Extra {
     /// Returns a file of the running system. `path` is relative to its root and not below `usr`.
-    pub fn file(path: &str, mode: u32, bytes: impl Into<Vec<u8>>) -> Self {
+    pub(crate) fn file(path: &str, mode: u32, bytes: impl Into<Vec<u8>>) -> Self {
         let content = Content::File(bytes.into(), mode);
         Self { path: format!("{SKELETON}/{path}"), content }
     }
 
     /// Returns a symbolic link of the running system.
-    pub fn link(path: &str, to: &str) -> Self {
+    pub(crate) fn link(path: &str, to: &str) -> Self {
         Self { path: format!("{SKELETON}/{path}"), content: Content::Link(to.to_owned()) }
     }
 }
 
 /// The differences of a derived release from its base, besides the build.
 #[derive(Debug, Clone, Default)]
-pub struct Changes {
+pub(crate) struct Changes {
     /// Files that are added to the initrd or replace files in it.
     pub extra: Vec<Extra>,
     /// The bytes of another kernel, which need not boot.
@@ -91,7 +91,7 @@ pub struct Changes {
 
 /// A release that is derived from another one.
 #[derive(Debug)]
-pub struct Derived {
+pub(crate) struct Derived {
     /// The release in the manifest.
     pub release: Release,
     /// The manifest, which [`Derived::publish`] offers to hosts.
@@ -102,7 +102,7 @@ pub struct Derived {
 
 impl Derived {
     /// Offers the release to hosts: its manifest replaces the one at `path`, which the CDN serves.
-    pub fn publish(&self, path: &Path) -> Result<(), DeriveError> {
+    pub(crate) fn publish(&self, path: &Path) -> Result<(), DeriveError> {
         // The replacement is atomic, because a host may be downloading the manifest.
         let next = path.with_extension("next");
         let copied = fs::copy(&self.manifest, &next).and_then(|_| fs::rename(&next, path));
@@ -110,7 +110,7 @@ impl Derived {
     }
 
     /// Returns the path of the artifact with this role on the CDN.
-    pub fn cdn_path(&self, role: Role) -> String {
+    pub(crate) fn cdn_path(&self, role: Role) -> String {
         self.release.artifact(role).map_or(String::new(), |artifact| artifact.url.clone())
     }
 }
@@ -120,7 +120,7 @@ impl Derived {
 ///
 /// The release keeps the version of `base`, because os-release, which contains the version, is in the
 /// unchanged `/usr`.
-pub fn derive(
+pub(crate) fn derive(
     base: &Artifacts,
     build: u64,
     changes: &Changes,

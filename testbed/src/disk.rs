@@ -22,7 +22,7 @@ pub struct CopyError {
 ///
 /// # Errors
 /// Fails if `from` is empty or changes its size during the copy.
-pub fn copy_sparse(from: &Path, to: &Path) -> Result<u64, CopyError> {
+pub(crate) fn copy_sparse(from: &Path, to: &Path) -> Result<u64, CopyError> {
     copy(from, to).map_err(|source| CopyError { from: from.into(), to: to.into(), source })
 }
 

@@ -18,7 +18,7 @@ use crate::scenario::{Options, Outcome, ScenarioError};
 use crate::work::Work;
 
 /// Checks the requirements of this host, then verifies the artifacts.
-pub fn verify(options: &Options) -> Outcome<Artifacts> {
+pub(crate) fn verify(options: &Options) -> Outcome<Artifacts> {
     host::check()?;
     let artifacts = artifacts::verify(&options.artifacts, &options.target, &options.keys)?;
     let note = format!("{} {}", options.target, artifacts.release.version);
@@ -26,7 +26,7 @@ pub fn verify(options: &Options) -> Outcome<Artifacts> {
 }
 
 /// The environment in which a scenario runs its VMs.
-pub struct TestEnvironment<'a> {
+pub(crate) struct TestEnvironment<'a> {
     /// The options of the scenario.
     pub options: &'a Options,
     /// The directory of the run.
@@ -46,7 +46,7 @@ pub struct TestEnvironment<'a> {
 
 impl<'a> TestEnvironment<'a> {
     /// Copies the disk and serves the artifacts.
-    pub fn prepare(
+    pub(crate) fn prepare(
         options: &'a Options,
         artifacts: &Artifacts,
         progress: &'a dyn Fn(&str),
@@ -56,7 +56,7 @@ impl<'a> TestEnvironment<'a> {
     }
 
     /// Creates the directories of a run.
-    pub fn directories(options: &Options) -> Result<Work, ScenarioError> {
+    pub(crate) fn directories(options: &Options) -> Result<Work, ScenarioError> {
         std::fs::create_dir_all(&options.logs).map_err(|source| ScenarioError::File {
             doing: "create the log directory",
             path: options.logs.clone(),
@@ -66,7 +66,7 @@ impl<'a> TestEnvironment<'a> {
     }
 
     /// Copies the disk to `work` and serves `served`. Guests also trust the keys in `trusted`.
-    pub fn with(
+    pub(crate) fn with(
         options: &'a Options,
         artifacts: &Artifacts,
         (work, served): (Work, &[Served]),
@@ -86,7 +86,7 @@ impl<'a> TestEnvironment<'a> {
     ///
     /// `name` is part of the names of log files and must be new in this run. With `recording`, all
     /// writes are logged in that file.
-    pub fn boot(
+    pub(crate) fn boot(
         &'a self,
         name: &str,
         firmware: Firmware,
@@ -117,7 +117,7 @@ impl<'a> TestEnvironment<'a> {
     ///
     /// # Errors
     /// Fails if its kernel or initrd was not downloaded.
-    pub fn describe_download(
+    pub(crate) fn describe_download(
         &self,
         cdn_path: impl Fn(Role) -> String,
     ) -> Result<String, ScenarioError> {

@@ -11,7 +11,7 @@ use crate::host::ovmf;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, clap::ValueEnum)]
 #[serde(rename_all = "kebab-case")]
 #[value(rename_all = "kebab-case")]
-pub enum Firmware {
+pub(crate) enum Firmware {
     /// OVMF with Secure Boot enforced and Microsoft's keys enrolled
     UefiSecureboot,
     /// OVMF without Secure Boot
@@ -32,7 +32,7 @@ impl fmt::Display for Firmware {
 
 /// The flash images of a UEFI firmware.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Flash {
+pub(crate) struct Flash {
     /// The path of the code, which is read-only.
     pub code: String,
     /// The path of the initial variables, which are copied for each VM.
@@ -47,7 +47,7 @@ impl Firmware {
     /// SMM protects the variables from a guest that bypasses the firmware. It is not used under KVM,
     /// because it makes nested KVM fail with "KVM: entry failed". Secure Boot is enforced with and
     /// without SMM.
-    pub fn flash(self, accel: Accel) -> Option<Flash> {
+    pub(crate) fn flash(self, accel: Accel) -> Option<Flash> {
         let flash = |code: &str, variables: &str, smm| {
             Some(Flash { code: ovmf(code), variables: ovmf(variables), smm })
         };

@@ -18,8 +18,8 @@ use crate::push::{PORT, PushClient, PushError};
 use crate::qmp::QmpError;
 use crate::vm::{Vm, VmError};
 
-pub use self::error::GuestError;
-pub use self::timeouts::Timeouts;
+pub(crate) use self::error::GuestError;
+pub(crate) use self::timeouts::Timeouts;
 
 /// The number of console lines that an error shows.
 const CONSOLE_TAIL_LINES: usize = 30;
@@ -43,7 +43,7 @@ const BUSY_TIMEOUT: Duration = Duration::from_secs(60);
 const PROGRESS_INTERVAL: Duration = Duration::from_secs(5);
 
 /// A VM and a push client for the updater in it.
-pub struct Guest<'a> {
+pub(crate) struct Guest<'a> {
     vm: Vm,
     client: PushClient,
     timeouts: Timeouts,
@@ -55,7 +55,7 @@ pub struct Guest<'a> {
 
 impl<'a> Guest<'a> {
     /// Starts a machine, waits for its first answer, and returns the guest and its boot ID.
-    pub fn boot(
+    pub(crate) fn boot(
         machine: &Machine,
         dir: &Path,
         logs: &Path,
@@ -81,7 +81,7 @@ impl<'a> Guest<'a> {
     ///
     /// # Errors
     /// Fails if a Command fails.
-    pub fn push(
+    pub(crate) fn push(
         &mut self,
         activity: &'static str,
         pattern: Pattern,
@@ -116,7 +116,7 @@ impl<'a> Guest<'a> {
     }
 
     /// Sends a Pattern that may end the listener before the listener answers.
-    pub fn push_last(
+    pub(crate) fn push_last(
         &mut self,
         activity: &'static str,
         pattern: Pattern,
@@ -135,7 +135,7 @@ impl<'a> Guest<'a> {
     /// Waits for the reboot after an update and for its first answer, and returns the new boot ID.
     ///
     /// `before` is the ID of the boot before the update.
-    pub fn wait_for_reboot(&mut self, before: &str) -> Result<String, GuestError> {
+    pub(crate) fn wait_for_reboot(&mut self, before: &str) -> Result<String, GuestError> {
         self.vm.console().expect_boot();
         let activity = "waiting for the update and the reboot";
         let new_boot = |report: &Report| boot_id(report).filter(|boot| boot != before);
@@ -145,7 +145,7 @@ impl<'a> Guest<'a> {
     /// Waits for a reboot from any cause and for its first answer, and returns the new boot ID.
     ///
     /// `before` is the ID of the boot before the reboot.
-    pub fn wait_for_boot(&mut self, before: &str) -> Result<String, GuestError> {
+    pub(crate) fn wait_for_boot(&mut self, before: &str) -> Result<String, GuestError> {
         self.vm.console().expect_boot();
         let new_boot = |report: &Report| boot_id(report).filter(|boot| boot != before);
         let activity = "waiting for the next boot";
@@ -157,7 +157,7 @@ impl<'a> Guest<'a> {
     ///
     /// Nothing is sent to the guest, and the limit for inactivity does not apply, because a long
     /// update prints nothing.
-    pub fn wait_until<T>(
+    pub(crate) fn wait_until<T>(
         &mut self,
         activity: &'static str,
         mut condition: impl FnMut(&mut Vm) -> Result<Option<T>, QmpError>,
@@ -178,31 +178,31 @@ impl<'a> Guest<'a> {
     /// Limits the guest's write rate, so that a test can stop the guest in the middle of a write.
     ///
     /// Without a limit, the guest flushes its page cache too fast.
-    pub fn limit_write_rate(&mut self) -> Result<(), GuestError> {
+    pub(crate) fn limit_write_rate(&mut self) -> Result<(), GuestError> {
         Ok(self.vm.qmp().limit_writes(BOOT_DISK, SLOW_BYTES_PER_SECOND).map_err(VmError::from)?)
     }
 
     /// Sets whether a fatal error on the console, such as a kernel panic, is expected from now on.
-    pub fn allow_panics(&mut self, allow: bool) {
+    pub(crate) fn allow_panics(&mut self, allow: bool) {
         self.allows_panics = allow;
         self.vm.console().expect_boot();
     }
 
     /// Resets the machine as its reset button does. Data that the guest has not written yet is lost.
-    pub fn reset(&mut self) -> Result<(), GuestError> {
+    pub(crate) fn reset(&mut self) -> Result<(), GuestError> {
         self.vm.qmp().reset().map_err(VmError::from)?;
         self.vm.console().expect_boot();
         Ok(())
     }
 
     /// Ends QEMU with SIGKILL, which is a power cut for the guest.
-    pub fn kill(self) {
+    pub(crate) fn kill(self) {
         drop(self);
     }
 
     /// Powers off the guest by a push, then by the power button, then by killing QEMU. Returns a
     /// description of the method that worked.
-    pub fn power_off(mut self) -> Result<&'static str, GuestError> {
+    pub(crate) fn power_off(mut self) -> Result<&'static str, GuestError> {
         match self.push_last("powering off", actions::power_off()) {
             // QEMU may exit before the answer arrives.
             Err(_) if self.vm.wait(Duration::ZERO).is_some() => {}

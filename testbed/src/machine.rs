@@ -21,7 +21,7 @@ const RAW_DISK: &[u8] = b"driver=raw,node-name=disk,discard=unmap,file.driver=fi
 
 /// The software that a machine boots.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Boot {
+pub(crate) enum Boot {
     /// A raw disk image, which the machine can write.
     Disk(PathBuf),
     /// A raw disk image, with a log of all writes to it; see [`crate::replay`].
@@ -40,7 +40,7 @@ pub enum Boot {
 
 /// A machine that can be started.
 #[derive(Debug, Clone)]
-pub struct Machine {
+pub(crate) struct Machine {
     /// The name in the file names of logs, such as `uefi`.
     pub name: String,
     /// The software that it boots.
@@ -66,7 +66,7 @@ impl Machine {
     ///
     /// The serial console is logged to `console` and the firmware's debug port to `debug_log`. The
     /// firmware's variables, the sockets and the TPM's state are in the working directory.
-    pub fn arguments(&self, console: &Path, debug_log: &Path) -> Vec<OsString> {
+    pub(crate) fn arguments(&self, console: &Path, debug_log: &Path) -> Vec<OsString> {
         let mut line = CommandLine::default();
         // Without default devices, a new version of QEMU cannot change the machine.
         line.arguments(["-nodefaults", "-no-user-config", "-display", "none", "-vga", "std"]);

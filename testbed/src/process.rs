@@ -32,7 +32,7 @@ pub struct StartError {
 /// `setpriv --pdeathsig` makes the kernel send SIGKILL to the child when its parent exits; see
 /// PR_SET_PDEATHSIG(2const). The parent in this sense is the *thread* that started the child, so each
 /// child has a thread that starts it and waits for it.
-pub struct Process {
+pub(crate) struct Process {
     program: String,
     log: PathBuf,
     status: Arc<Mutex<Option<ExitStatus>>>,
@@ -47,7 +47,7 @@ impl Process {
     ///
     /// A program that does not exist is no error here: setpriv exits and its message is in the exit
     /// report.
-    pub fn start(
+    pub(crate) fn start(
         program: &str,
         arguments: &[OsString],
         cwd: &Path,
@@ -100,12 +100,12 @@ impl Process {
     }
 
     /// Returns the exit status, or `None` while the child runs.
-    pub fn exit_status(&self) -> Option<ExitStatus> {
+    pub(crate) fn exit_status(&self) -> Option<ExitStatus> {
         *lock(&self.status)
     }
 
     /// Waits up to `timeout` for the child to exit, and returns its status if it did.
-    pub fn wait(&self, timeout: Duration) -> Option<ExitStatus> {
+    pub(crate) fn wait(&self, timeout: Duration) -> Option<ExitStatus> {
         let start = Instant::now();
         loop {
             match self.exit_status() {
@@ -116,7 +116,7 @@ impl Process {
     }
 
     /// Returns the exit status and the end of the output, or `None` while the child runs.
-    pub fn exit_report(&self) -> Option<String> {
+    pub(crate) fn exit_report(&self) -> Option<String> {
         let status = self.exit_status()?;
         let output = std::fs::read_to_string(&self.log).unwrap_or_default();
         let output = last_chars(output.trim(), LOG_TAIL_CHARS);
@@ -125,7 +125,7 @@ impl Process {
     }
 
     /// Kills the child and waits until it has exited.
-    pub fn kill(&mut self) {
+    pub(crate) fn kill(&mut self) {
         drop(self.stop.take());
         if let Some(supervisor) = self.supervisor.take()
             && supervisor.join().is_err()

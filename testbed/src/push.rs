@@ -11,9 +11,9 @@ use serde_json::json;
 use ureq::Agent;
 
 /// The name of the source in the guest's configuration that has the testbed's key.
-pub const SOURCE: &str = "testbed";
+pub(crate) const SOURCE: &str = "testbed";
 /// The guest's port.
-pub const PORT: u16 = 4000;
+pub(crate) const PORT: u16 = 4000;
 /// The lifetime of a token in seconds. The updater accepts at most one hour.
 const TOKEN_SECONDS: u64 = 1800;
 /// The limit for the connection. A guest that has booted accepts it within milliseconds.
@@ -68,7 +68,7 @@ impl PushError {
 
 /// A client that sends Patterns to one guest.
 #[derive(Debug, Clone)]
-pub struct PushClient {
+pub(crate) struct PushClient {
     agent: Agent,
     url: String,
     key: PrivateKey,
@@ -77,7 +77,7 @@ pub struct PushClient {
 impl PushClient {
     /// Creates a client for the listener at a loopback port of the host. `key` is a key that the
     /// listener trusts.
-    pub fn new(port: u16, key: PrivateKey) -> Self {
+    pub(crate) fn new(port: u16, key: PrivateKey) -> Self {
         let config = Agent::config_builder()
             .timeout_connect(Some(CONNECT_TIMEOUT))
             .http_status_as_error(false)
@@ -96,7 +96,7 @@ impl PushClient {
     ///
     /// # Errors
     /// Fails if the Pattern cannot be signed, or if no report arrives within `timeout`.
-    pub fn push(
+    pub(crate) fn push(
         &self,
         pattern: &Pattern,
         mode: Mode,
@@ -151,7 +151,7 @@ impl PushClient {
 ///
 /// With it, the guest accepts pushes signed with `key`, updates from the CDN at `cdn_port` of the host,
 /// and also trusts manifests signed with a key in `trusted`.
-pub fn guest_config(key: &PrivateKey, cdn_port: u16, trusted: &KeyRing) -> String {
+pub(crate) fn guest_config(key: &PrivateKey, cdn_port: u16, trusted: &KeyRing) -> String {
     let mut config = json!({
         "cdn": format!("http://10.0.2.2:{cdn_port}"),
         "reboot": "now",

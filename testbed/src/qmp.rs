@@ -47,13 +47,13 @@ pub enum QmpError {
 
 /// A QMP connection in command mode.
 #[derive(Debug)]
-pub struct Qmp {
+pub(crate) struct Qmp {
     stream: BufReader<UnixStream>,
 }
 
 impl Qmp {
     /// Reads the greeting on a new connection and switches the connection to command mode.
-    pub fn new(stream: UnixStream) -> Result<Self, QmpError> {
+    pub(crate) fn new(stream: UnixStream) -> Result<Self, QmpError> {
         let command = "qmp_capabilities";
         stream
             .set_read_timeout(Some(TIMEOUT))
@@ -69,7 +69,7 @@ impl Qmp {
     }
 
     /// Runs a command and returns its answer.
-    pub fn execute(&mut self, command: &str, arguments: Value) -> Result<Value, QmpError> {
+    pub(crate) fn execute(&mut self, command: &str, arguments: Value) -> Result<Value, QmpError> {
         let line = format!("{}\n", json!({"execute": command, "arguments": arguments}));
         self.stream
             .get_mut()
@@ -95,7 +95,7 @@ impl Qmp {
     ///
     /// The system chose the port when QEMU opened it, so that no other process can take the port
     /// before QEMU does.
-    pub fn forwarded_port(&mut self, guest_port: u16) -> Result<u16, QmpError> {
+    pub(crate) fn forwarded_port(&mut self, guest_port: u16) -> Result<u16, QmpError> {
         let command = "human-monitor-command";
         let answer = self.execute(command, json!({"command-line": "info usernet"}))?;
         let table = answer.as_str().unwrap_or_default();
@@ -104,17 +104,17 @@ impl Qmp {
     }
 
     /// Presses the power button.
-    pub fn power_button(&mut self) -> Result<(), QmpError> {
+    pub(crate) fn power_button(&mut self) -> Result<(), QmpError> {
         self.execute("system_powerdown", json!({})).map(drop)
     }
 
     /// Presses the reset button.
-    pub fn reset(&mut self) -> Result<(), QmpError> {
+    pub(crate) fn reset(&mut self) -> Result<(), QmpError> {
         self.execute("system_reset", json!({})).map(drop)
     }
 
     /// Returns the number of bytes that the machine has written to its disks since QEMU started.
-    pub fn bytes_written(&mut self) -> Result<u64, QmpError> {
+    pub(crate) fn bytes_written(&mut self) -> Result<u64, QmpError> {
         let command = "query-blockstats";
         let answer = self.execute(command, json!({}))?;
         let disks = answer.as_array().ok_or_else(|| protocol(command, "a list", &answer))?;
@@ -122,7 +122,11 @@ impl Qmp {
     }
 
     /// Limits the write rate of a disk. `disk` is a path in QEMU's object tree.
-    pub fn limit_writes(&mut self, disk: &str, bytes_per_second: u64) -> Result<(), QmpError> {
+    pub(crate) fn limit_writes(
+        &mut self,
+        disk: &str,
+        bytes_per_second: u64,
+    ) -> Result<(), QmpError> {
         let limits = json!({
             "id": disk, "bps": 0, "bps_rd": 0, "bps_wr": bytes_per_second,
             "iops": 0, "iops_rd": 0, "iops_wr": 0,
@@ -131,7 +135,7 @@ impl Qmp {
     }
 
     /// Returns the state of the machine, such as `running`, `shutdown` or `internal-error`.
-    pub fn status(&mut self) -> Result<String, QmpError> {
+    pub(crate) fn status(&mut self) -> Result<String, QmpError> {
         let answer = self.execute("query-status", json!({}))?;
         match answer["status"].as_str() {
             Some(status) => Ok(status.to_owned()),

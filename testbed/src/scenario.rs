@@ -120,11 +120,11 @@ pub struct Failure {
 }
 
 /// The result of a step: its value, and a note for the table.
-pub type Outcome<T> = Result<(T, String), ScenarioError>;
+pub(crate) type Outcome<T> = Result<(T, String), ScenarioError>;
 
 /// Runs a scenario. `play` receives the runner for its steps, and a function that reports progress
 /// within the current step.
-pub fn run<T>(
+pub(crate) fn run<T>(
     options: &Options,
     events: &dyn Fn(Event<'_>),
     play: impl FnOnce(&mut Steps<'_>, &dyn Fn(&str)) -> Result<T, ScenarioError>,
@@ -140,7 +140,7 @@ pub fn run<T>(
 }
 
 /// Runs and times steps, and emits events for them.
-pub struct Steps<'a> {
+pub(crate) struct Steps<'a> {
     events: &'a dyn Fn(Event<'_>),
     step: &'a Cell<Step>,
     /// The steps that succeeded so far.
@@ -149,7 +149,7 @@ pub struct Steps<'a> {
 
 impl Steps<'_> {
     /// Runs one step.
-    pub fn run<T>(
+    pub(crate) fn run<T>(
         &mut self,
         step: Step,
         action: impl FnOnce() -> Outcome<T>,

@@ -22,7 +22,7 @@ use crate::scenario::{Options, Outcome, ScenarioError};
 use crate::work::Work;
 
 /// A series of newer releases that a scenario offers to a host.
-pub struct ReleaseSeries {
+pub(crate) struct ReleaseSeries {
     /// The releases, in ascending order of their builds.
     pub releases: Vec<Derived>,
     /// The key that signs them.
@@ -34,7 +34,7 @@ pub struct ReleaseSeries {
 
 impl ReleaseSeries {
     /// Derives one release for each of `changes`, in `work`. [`ReleaseSeries::publish`] offers one.
-    pub fn derive(base: &Artifacts, changes: &[Changes], work: &Work) -> Outcome<Self> {
+    pub(crate) fn derive(base: &Artifacts, changes: &[Changes], work: &Work) -> Outcome<Self> {
         let key = PrivateKey::generate();
         let builds = base.release.build + 1..;
         let releases = builds
@@ -49,19 +49,19 @@ impl ReleaseSeries {
     }
 
     /// Offers one of the releases to hosts.
-    pub fn publish(&self, number: usize) -> Result<&Release, ScenarioError> {
+    pub(crate) fn publish(&self, number: usize) -> Result<&Release, ScenarioError> {
         let derived = &self.releases[number];
         derived.publish(&self.manifest_path)?;
         Ok(&derived.release)
     }
 
     /// Returns the key that a host has to trust.
-    pub fn trusted(&self) -> KeyRing {
+    pub(crate) fn trusted(&self) -> KeyRing {
         self.key.public().clone().into()
     }
 
     /// Prepares a test environment whose CDN serves the releases.
-    pub fn environment<'a>(
+    pub(crate) fn environment<'a>(
         &self,
         options: &'a Options,
         base: &Artifacts,
@@ -76,7 +76,7 @@ impl ReleaseSeries {
     }
 
     /// Returns the keys of all releases that a host of this environment may run.
-    pub fn keys(&self, options: &Options) -> KeyRing {
+    pub(crate) fn keys(&self, options: &Options) -> KeyRing {
         let mut keys = options.keys.clone();
         // The key was just generated, so no other key has its id.
         let _ = keys.add(self.key.public().clone());
@@ -84,7 +84,7 @@ impl ReleaseSeries {
     }
 
     /// Returns the number of bytes that a host downloads to install a release.
-    pub fn size(&self, number: usize) -> u64 {
+    pub(crate) fn size(&self, number: usize) -> u64 {
         self.releases[number].release.boot_artifacts().map(|artifact| artifact.size).sum()
     }
 
@@ -92,7 +92,7 @@ impl ReleaseSeries {
     ///
     /// # Errors
     /// Fails if the CDN has not served its kernel and initrd.
-    pub fn describe_download(
+    pub(crate) fn describe_download(
         &self,
         number: usize,
         environment: &TestEnvironment<'_>,
@@ -102,7 +102,7 @@ impl ReleaseSeries {
 }
 
 /// A running host.
-pub struct Host<'a> {
+pub(crate) struct Host<'a> {
     environment: &'a TestEnvironment<'a>,
     /// The VM.
     pub guest: Guest<'a>,
@@ -112,7 +112,7 @@ pub struct Host<'a> {
 
 impl<'a> Host<'a> {
     /// Boots the disk of the environment; see [`TestEnvironment::boot`].
-    pub fn boot(
+    pub(crate) fn boot(
         environment: &'a TestEnvironment<'a>,
         name: &str,
         firmware: Firmware,
@@ -124,26 +124,26 @@ impl<'a> Host<'a> {
     }
 
     /// Starts an update. The host reboots after it has installed a release.
-    pub fn start_update(&mut self) -> Result<(), ScenarioError> {
+    pub(crate) fn start_update(&mut self) -> Result<(), ScenarioError> {
         Ok(self.guest.push_last("starting the update", actions::update())?)
     }
 
     /// Updates to the published release and waits until it is confirmed in `slot`.
-    pub fn update(&mut self, slot: Slot, build: u64) -> Result<(), ScenarioError> {
+    pub(crate) fn update(&mut self, slot: Slot, build: u64) -> Result<(), ScenarioError> {
         self.start_update()?;
         self.boot = self.guest.wait_for_reboot(&self.boot)?;
         self.wait_for_confirmation(slot, build)
     }
 
     /// Rolls back to the previous release and waits until it is confirmed in `slot`.
-    pub fn roll_back(&mut self, slot: Slot, build: u64) -> Result<(), ScenarioError> {
+    pub(crate) fn roll_back(&mut self, slot: Slot, build: u64) -> Result<(), ScenarioError> {
         self.guest.push_last("rolling back", actions::roll_back())?;
         self.boot = self.guest.wait_for_boot(&self.boot)?;
         self.wait_for_confirmation(slot, build)
     }
 
     /// Presses the reset button after the host has written another `bytes` bytes.
-    pub fn reset_after(&mut self, bytes: u64) -> Result<(), ScenarioError> {
+    pub(crate) fn reset_after(&mut self, bytes: u64) -> Result<(), ScenarioError> {
         let mut end = None;
         self.guest.wait_until("waiting for the update to write", |vm| {
             let written = vm.qmp().bytes_written()?;
@@ -156,7 +156,11 @@ impl<'a> Host<'a> {
     }
 
     /// Waits until `slot` is confirmed, and checks that the release with this build runs from it.
-    pub fn wait_for_confirmation(&mut self, slot: Slot, build: u64) -> Result<(), ScenarioError> {
+    pub(crate) fn wait_for_confirmation(
+        &mut self,
+        slot: Slot,
+        build: u64,
+    ) -> Result<(), ScenarioError> {
         let disk = Disk::open(&self.environment.disk)?;
         self.guest.wait_until("waiting for the boot to be confirmed", |_| {
             Ok(disk.environment().filter(|found| found.is_confirmed(slot)))
@@ -171,14 +175,14 @@ impl<'a> Host<'a> {
 }
 
 /// The disk of a VM, read from outside. The VM may be running.
-pub struct Disk {
+pub(crate) struct Disk {
     file: File,
     esp: u64,
 }
 
 impl Disk {
     /// Opens the disk image at `path`.
-    pub fn open(path: &Path) -> Result<Self, ScenarioError> {
+    pub(crate) fn open(path: &Path) -> Result<Self, ScenarioError> {
         let failed = |source| ScenarioError::File { doing: "read", path: path.into(), source };
         let file = File::open(path).map_err(failed)?;
         let esp = find_esp(&file).map_err(failed)?;
@@ -190,12 +194,12 @@ impl Disk {
     }
 
     /// Returns the variables that GRUB would read, or none if the guest is writing the file system.
-    pub fn environment(&self) -> Option<Environment> {
+    pub(crate) fn environment(&self) -> Option<Environment> {
         read_environment(&self.file, self.esp).ok()
     }
 
     /// Returns the content of the disk's slots.
-    pub fn inspect(&self, keys: &KeyRing) -> Result<Inspection, ScenarioError> {
+    pub(crate) fn inspect(&self, keys: &KeyRing) -> Result<Inspection, ScenarioError> {
         let inspection = Judge::new(keys.clone(), self.esp).inspect(&self.file);
         inspection.map_err(|error| ScenarioError::Disk {
             expected: "a readable EFI system partition".into(),

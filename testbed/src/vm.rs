@@ -54,7 +54,7 @@ pub enum VmError {
 }
 
 /// A running VM. Dropping it kills QEMU and swtpm.
-pub struct Vm {
+pub(crate) struct Vm {
     // Fields are dropped in this order. QEMU has to exit before swtpm, or it reports a lost TPM.
     qemu: Process,
     _swtpm: Option<Process>,
@@ -69,7 +69,7 @@ impl Vm {
     ///
     /// Creates `dir` for its sockets and state, and writes `console-NAME.log`, `firmware-NAME.log` and
     /// the output of the programs to `logs`. `sink` receives the console output as well.
-    pub fn start(
+    pub(crate) fn start(
         machine: &Machine,
         dir: &Path,
         logs: &Path,
@@ -101,39 +101,39 @@ impl Vm {
     }
 
     /// Returns the console.
-    pub fn console(&self) -> &Console {
+    pub(crate) fn console(&self) -> &Console {
         &self.console
     }
 
     /// Returns the connection to QEMU's monitor.
-    pub fn qmp(&mut self) -> &mut Qmp {
+    pub(crate) fn qmp(&mut self) -> &mut Qmp {
         &mut self.qmp
     }
 
     /// Returns the loopback port of the host that is forwarded to [`Machine::forward`], if that is
     /// set.
-    pub fn port(&self) -> Option<u16> {
+    pub(crate) fn port(&self) -> Option<u16> {
         self.port
     }
 
     /// Returns the exit report if QEMU has exited, or else the first fatal error on the console.
-    pub fn problem(&self) -> Option<String> {
+    pub(crate) fn problem(&self) -> Option<String> {
         self.qemu.exit_report().or_else(|| self.console.problem())
     }
 
     /// Waits up to `timeout` for QEMU to exit, and returns its status if it did. The status is a
     /// success if the guest has powered off.
-    pub fn wait(&self, timeout: Duration) -> Option<ExitStatus> {
+    pub(crate) fn wait(&self, timeout: Duration) -> Option<ExitStatus> {
         self.qemu.wait(timeout)
     }
 
     /// Returns QEMU's exit status and the end of its output, or `None` while it runs.
-    pub fn exit_report(&self) -> Option<String> {
+    pub(crate) fn exit_report(&self) -> Option<String> {
         self.qemu.exit_report()
     }
 
     /// Returns the last lines of the console, or of the firmware's log if the console is empty.
-    pub fn console_tail(&self, lines: usize) -> String {
+    pub(crate) fn console_tail(&self, lines: usize) -> String {
         let tail = self.console.tail(lines);
         if !tail.is_empty() {
             return section("the console's last lines", self.console.path(), &tail);

@@ -54,7 +54,7 @@ pub enum WorkError {
 }
 
 /// The directory of a run. Dropping it removes the directory.
-pub struct Work {
+pub(crate) struct Work {
     dir: TempDir,
     _lock: File,
 }
@@ -67,7 +67,7 @@ impl Work {
     /// # Errors
     /// Fails if `within` belongs to another user or if everybody may write to it, if a file
     /// operation fails, or if `cancel` requests a stop.
-    pub fn new(within: &Path, cancel: &Cancel) -> Result<Self, WorkError> {
+    pub(crate) fn new(within: &Path, cancel: &Cancel) -> Result<Self, WorkError> {
         let fail = |source| WorkError::Io { within: within.into(), source };
         DirBuilder::new().recursive(true).mode(0o700).create(within).map_err(fail)?;
         let within = fs::canonicalize(within).map_err(fail)?;
@@ -88,7 +88,7 @@ impl Work {
     }
 
     /// Returns the absolute path of the directory.
-    pub fn path(&self) -> &Path {
+    pub(crate) fn path(&self) -> &Path {
         self.dir.path()
     }
 
@@ -104,7 +104,7 @@ impl Work {
 /// Returns the default work directory: one in the user's cache directory, which other users cannot
 /// write to. Without a cache directory it is in the directory for temporary files, where
 /// [`Work::new`] refuses a directory of another user.
-pub fn default_work() -> PathBuf {
+pub(crate) fn default_work() -> PathBuf {
     let absolute = |name: &str| env::var_os(name).map(PathBuf::from).filter(|p| p.is_absolute());
     let cache = absolute("XDG_CACHE_HOME");
     let cache = cache.or_else(|| absolute("HOME").map(|home| home.join(".cache")));

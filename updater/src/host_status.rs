@@ -71,7 +71,7 @@ pub(crate) struct Records {
 
 impl Records {
     /// Reads the records. Omits a download whose record is too old.
-    pub fn read(host: &Host, now: u64) -> Self {
+    pub(crate) fn read(host: &Host, now: u64) -> Self {
         let is_current = |download: &Download| now.abs_diff(download.time) <= DOWNLOAD_AGE_MAX;
         Self {
             poll: record::read(host),
@@ -95,7 +95,7 @@ pub(crate) struct Failed {
 
 impl Disk {
     /// Returns the release that failed its trial or was rolled back, according to grubenv.
-    pub fn failed(&self, running: Option<Slot>) -> Option<Failed> {
+    pub(crate) fn failed(&self, running: Option<Slot>) -> Option<Failed> {
         let id = expire_trial(&self.boot, running).failed?;
         let holds = |slot: &Slot| self.slots.get(*slot).release().is_some_and(|r| r.id() == id);
         Some(Failed { id, slot: Slot::ALL.into_iter().find(holds) })
@@ -104,7 +104,7 @@ impl Disk {
     /// Returns the slot that the host has to be rebooted into: the one on trial, or the good one if the
     /// running slot was abandoned. Returns the running slot only if it was overwritten since the boot, so
     /// that no try was counted; otherwise its trial is in progress.
-    pub fn pending(&self, running: Option<Slot>) -> Option<Slot> {
+    pub(crate) fn pending(&self, running: Option<Slot>) -> Option<Slot> {
         let trial = self.boot.trial?;
         match trial.tries {
             0 => {
@@ -117,18 +117,18 @@ impl Disk {
 
 impl Status {
     /// Returns whether the running release is confirmed, or `None` if the running slot is unknown.
-    pub fn is_confirmed(&self) -> Option<bool> {
+    pub(crate) fn is_confirmed(&self) -> Option<bool> {
         let (running, disk) = (self.running?, self.disk.as_ref().ok()?);
         Some(disk.boot.good == running)
     }
 
     /// Returns the running release, if its manifest is on the ESP.
-    pub fn release(&self) -> Option<&Release> {
+    pub(crate) fn release(&self) -> Option<&Release> {
         self.disk.as_ref().ok()?.slots.get(self.running?).release()
     }
 
     /// Returns the status as JSON, as described in docs/json.md.
-    pub fn to_json(&self) -> Value {
+    pub(crate) fn to_json(&self) -> Value {
         let disk = self.disk.as_ref().ok();
         let failed = disk.and_then(|disk| {
             let Failed { id, slot } = disk.failed(self.running)?;
@@ -179,7 +179,7 @@ impl Status {
     }
 
     /// Returns the status as text.
-    pub fn table(&self) -> String {
+    pub(crate) fn table(&self) -> String {
         let mut table = Table::default();
         table.add("updater", env!("CARGO_PKG_VERSION"));
         let version = self.release().map(|r| r.version.as_str()).or(self.image.as_deref());

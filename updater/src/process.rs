@@ -44,7 +44,7 @@ pub(crate) struct Finished {
 
 /// A process that could not be run or did not succeed.
 #[derive(Debug, thiserror::Error)]
-pub enum ProcessError {
+pub(crate) enum ProcessError {
     /// The program cannot be started, or waiting for it failed.
     #[error("cannot run {program}: {error}")]
     Start {

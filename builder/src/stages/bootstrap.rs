@@ -9,7 +9,7 @@ use super::init::Toolbox;
 use crate::log_file::LogFile;
 
 /// A root tree in the work directory, with its properties.
-pub struct RootTree {
+pub(super) struct RootTree {
     pub(super) toolbox: Toolbox,
     pub(super) packages: Vec<Package>,
     /// The kernel release, as `uname -r` reports it.
@@ -27,7 +27,7 @@ impl Describe for RootTree {
 }
 
 /// Bootstraps the distribution.
-pub fn run(build: &Build, toolbox: Toolbox, log: &mut LogFile) -> Result<RootTree> {
+pub(super) fn run(build: &Build, toolbox: Toolbox, log: &mut LogFile) -> Result<RootTree> {
     let report = run_part(build, "bootstrap", &*toolbox.sandbox, &environment(build), log)?;
     let packages = Package::parse_list(&report.build_manifest)?;
     ensure!(!packages.is_empty(), "the bootstrap reported no packages to etcha:buildManifest");

@@ -86,7 +86,7 @@ impl Directories {
 }
 
 /// The result of a stage, in one line for display.
-pub trait Describe {
+pub(super) trait Describe {
     /// Returns the line.
     fn describe(&self) -> String;
 }

@@ -10,7 +10,7 @@ use crate::log_file::LogFile;
 use crate::sandbox::{Sandbox, Script, WORK};
 
 /// Runs the Commands of one part of the build; see [`crate::variant::PARTS`].
-pub fn run_part(
+pub(super) fn run_part(
     build: &Build,
     part: &str,
     sandbox: &dyn Sandbox,
@@ -36,7 +36,7 @@ pub fn run_part(
 }
 
 /// Returns the environment of every Command.
-pub fn environment(build: &Build) -> BTreeMap<String, String> {
+pub(super) fn environment(build: &Build) -> BTreeMap<String, String> {
     let units = &build.variant.units;
     let work = |name: &str| format!("{WORK}/{name}");
     [
@@ -63,7 +63,7 @@ pub fn environment(build: &Build) -> BTreeMap<String, String> {
 ///
 /// # Errors
 /// Fails if the variable is missing or empty.
-pub fn run_var(report: &Report, name: &str) -> Result<String> {
+pub(super) fn run_var(report: &Report, name: &str) -> Result<String> {
     let value = report.run_vars.get(name).filter(|value| !value.is_empty());
     let missing = || format!("no Command of the variant set the run variable {name:?}");
     value.cloned().with_context(missing)

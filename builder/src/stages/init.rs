@@ -13,7 +13,7 @@ use crate::log_file::LogFile;
 use crate::sandbox::{self, Base, BaseTar, Sandbox};
 
 /// A sandbox that has the bootstrap and disk tools.
-pub struct Toolbox {
+pub(super) struct Toolbox {
     pub(super) sandbox: Box<dyn Sandbox>,
 }
 
@@ -24,7 +24,7 @@ impl Describe for Toolbox {
 }
 
 /// Starts the sandbox and installs the tools.
-pub fn run(build: &Build, log: &mut LogFile) -> Result<Toolbox> {
+pub(super) fn run(build: &Build, log: &mut LogFile) -> Result<Toolbox> {
     let work = &build.directories.work;
     // Removes the files of the previous build. Nothing is mounted there: mounts end with their namespace.
     fs::remove_dir_all(work).with_context(|| format!("emptying {}", work.display()))?;

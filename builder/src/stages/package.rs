@@ -20,7 +20,7 @@ use crate::image::initrd::Initrd;
 use crate::log_file::LogFile;
 
 /// The files of a release and its signed manifest, in the artifacts directory.
-pub struct Packaged {
+pub(super) struct Packaged {
     pub(super) release: Release,
     pub(super) manifest: PathBuf,
 }
@@ -33,7 +33,7 @@ impl Describe for Packaged {
 }
 
 /// Writes the files of the release.
-pub fn run(build: &Build, image: Image, log: &mut LogFile) -> Result<Packaged> {
+pub(super) fn run(build: &Build, image: Image, log: &mut LogFile) -> Result<Packaged> {
     let mut packaging = Packaging { build, pieces: build.directories.work.join("out"), image, log };
     packaging.part("package")?;
     let kernel = packaging.kernel()?;

@@ -23,7 +23,7 @@ const VERSION_DIGITS: usize = 8;
 const ESP_MIB: u64 = 1021;
 
 /// A root tree of EtchaOS and its identity.
-pub struct Image {
+pub(super) struct Image {
     pub(super) tree: RootTree,
     /// The SHA-256 of the rendered variant and of every file that is added.
     pub(super) recipe: String,
@@ -40,7 +40,7 @@ impl Describe for Image {
 }
 
 /// Collects the files to add, and runs the variant's Commands.
-pub fn run(build: &Build, tree: RootTree, log: &mut LogFile) -> Result<Image> {
+pub(super) fn run(build: &Build, tree: RootTree, log: &mut LogFile) -> Result<Image> {
     let files = build.directories.work.join("files");
     gather(build, &files, log)?;
     let content = digest::of_tree(&files)?;

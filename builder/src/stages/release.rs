@@ -57,7 +57,7 @@ fn expires_soon(claims: &Claims, now: u64) -> bool {
 /// Publishes the artifacts, each verified after the copy, and then the manifest.
 ///
 /// Hosts see the release as soon as its manifest is in the directory, so the manifest has to come last.
-pub fn run(build: &Build, tested: Tested, log: &mut LogFile) -> Result<Outcome> {
+pub(super) fn run(build: &Build, tested: Tested, log: &mut LogFile) -> Result<Outcome> {
     let release = tested.release();
     let published = build.cdn.manifest(&build.target, &build.signing.ring()?)?;
     let differences = published.as_ref().map(|old| differences(&old.release, release));

@@ -13,7 +13,7 @@ use super::package::Packaged;
 use crate::log_file::LogFile;
 
 /// A release that has passed the testbed. Only [`run`] creates one.
-pub struct Tested {
+pub(super) struct Tested {
     packaged: Packaged,
     steps: usize,
 }
@@ -35,7 +35,7 @@ impl Describe for Tested {
 }
 
 /// Runs the full update cycle.
-pub fn run(build: &Build, packaged: Packaged, log: &mut LogFile) -> Result<Tested> {
+pub(super) fn run(build: &Build, packaged: Packaged, log: &mut LogFile) -> Result<Tested> {
     let options = Options {
         artifacts: build.directories.artifacts.clone(),
         target: build.target.clone(),

@@ -23,7 +23,7 @@ const FIRST: usize = 64 * SECTOR;
 const PARTITIONS_MAX: usize = 128;
 
 /// Creates the file systems of states.
-pub struct Partitions<'a> {
+pub(crate) struct Partitions<'a> {
     directory: &'a Path,
     /// A file system with every file.
     full: Vec<u8>,
@@ -34,7 +34,7 @@ pub struct Partitions<'a> {
 }
 
 impl<'a> Partitions<'a> {
-    pub fn new(directory: &'a Path) -> Self {
+    pub(crate) fn new(directory: &'a Path) -> Self {
         let marker = b"The content of grubenv is here. ".repeat(SIZE / 32);
         let content = |path: &str| if path == GRUBENV { marker.clone() } else { vec![b'x'] };
         let image = directory.join("full.img");
@@ -50,7 +50,7 @@ impl<'a> Partitions<'a> {
     }
 
     /// Returns a disk with a partition for each of these states.
-    pub fn disk(&mut self, states: &[State]) -> Vec<u8> {
+    pub(crate) fn disk(&mut self, states: &[State]) -> Vec<u8> {
         let mut disk = partition_table(states.len(), PARTITION);
         for state in states {
             disk.extend(self.partition(state));
@@ -59,7 +59,7 @@ impl<'a> Partitions<'a> {
     }
 
     /// Returns the content of grubenv in the partition with this index.
-    pub fn grubenv(&self, disk: &[u8], index: usize) -> Vec<u8> {
+    pub(crate) fn grubenv(&self, disk: &[u8], index: usize) -> Vec<u8> {
         let start = FIRST + index * PARTITION + self.grubenv;
         disk[start..start + SIZE].to_vec()
     }
@@ -94,7 +94,7 @@ impl<'a> Partitions<'a> {
 }
 
 /// Returns a disk with one FAT partition that contains these files.
-pub fn with_files(directory: &Path, files: &[(&str, &[u8])]) -> Vec<u8> {
+pub(crate) fn with_files(directory: &Path, files: &[(&str, &[u8])]) -> Vec<u8> {
     let image = directory.join("files.img");
     make_fat(&image, FILES);
     for (path, content) in files {
@@ -159,7 +159,7 @@ fn mtools_command(program: &str, image: &Path) -> Command {
 }
 
 /// Runs a program that has to succeed.
-pub fn tool(command: &mut Command) {
+pub(crate) fn tool(command: &mut Command) {
     let output = command.output().unwrap_or_else(|error| panic!("cannot run {command:?}: {error}"));
     let stderr = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{command:?} failed: {stderr}");

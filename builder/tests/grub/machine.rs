@@ -83,7 +83,7 @@ terminal_output serial
 
 /// The observed behavior of GRUB in one state.
 #[derive(Debug, Default)]
-pub struct Run {
+pub(crate) struct Run {
     pub attempts: Vec<Attempt>,
     pub outcome: Option<Outcome>,
     /// The environment block afterwards; `None` if there is none.
@@ -93,7 +93,7 @@ pub struct Run {
 }
 
 /// Returns the programs and files that the test needs and this host does not have.
-pub fn missing_programs() -> Vec<String> {
+pub(crate) fn missing_programs() -> Vec<String> {
     let programs = ["grub-mkimage", "qemu-system-x86_64", "mkfs.vfat", "mmd", "mcopy", "mdel"]
         .map(String::from);
     let is_missing = |program: &String| Command::new(program).arg("--version").output().is_err();
@@ -106,7 +106,7 @@ pub fn missing_programs() -> Vec<String> {
 }
 
 /// Runs grub.cfg in each of these states, and returns the runs in the same order.
-pub fn run(states: &[State]) -> Vec<Run> {
+pub(crate) fn run(states: &[State]) -> Vec<Run> {
     let temporary = tempfile::tempdir().unwrap();
     let directory = temporary.path();
     let boot = boot_disk(directory);

@@ -14,7 +14,7 @@ const PLATFORMS: [Platform; 2] = [Platform::Bios, Platform::Uefi];
 
 /// One state of an ESP, and the results of loading its slots.
 #[derive(Debug, Clone)]
-pub struct State {
+pub(crate) struct State {
     /// The content of grubenv; `None` without the file.
     pub grubenv: Option<Vec<u8>>,
     /// The variables that GRUB reads from it.
@@ -58,7 +58,7 @@ impl State {
     }
 
     /// Returns the files of a slot and the result of loading it.
-    pub fn slot(&self, slot: Slot) -> (&SlotFiles, &Load) {
+    pub(crate) fn slot(&self, slot: Slot) -> (&SlotFiles, &Load) {
         let index = usize::from(slot == Slot::B);
         (&self.files[index], &self.loads[index])
     }
@@ -79,7 +79,7 @@ impl fmt::Display for State {
 }
 
 /// Returns all states.
-pub fn states() -> Vec<State> {
+pub(crate) fn states() -> Vec<State> {
     let mut states = variables();
     states.extend(damaged());
     states.extend(files());

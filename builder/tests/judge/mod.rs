@@ -8,7 +8,7 @@ use std::process::Command;
 /// Runs a program that has to succeed and returns the output of both streams.
 ///
 /// Returns nothing if the program is not installed; see [`skip`].
-pub fn judge(program: &str, arguments: &[&str]) -> Option<String> {
+pub(crate) fn judge(program: &str, arguments: &[&str]) -> Option<String> {
     match Command::new(program).args(arguments).output() {
         Ok(output) => {
             let text = [output.stdout, output.stderr].concat();
@@ -24,7 +24,7 @@ pub fn judge(program: &str, arguments: &[&str]) -> Option<String> {
 }
 
 /// Reports that a test cannot run here. With `CI=true`, panics instead.
-pub fn skip(why: &str) {
+pub(crate) fn skip(why: &str) {
     assert!(std::env::var("CI").as_deref() != Ok("true"), "{why}");
     // The test harness hides the output of `eprintln!` for tests that pass.
     let _ = writeln!(std::io::stderr(), "SKIPPED: {why}");

@@ -38,7 +38,7 @@ fn sign(algorithm: &'static EcdsaSigningAlgorithm, pkcs8: &[u8], message: &[u8])
     pair.sign(&SystemRandom::new(), message).unwrap().as_ref().to_vec()
 }
 
-pub fn pkcs8(algorithm: &'static EcdsaSigningAlgorithm) -> Vec<u8> {
+pub(crate) fn pkcs8(algorithm: &'static EcdsaSigningAlgorithm) -> Vec<u8> {
     EcdsaKeyPair::generate_pkcs8(algorithm, &SystemRandom::new()).unwrap().as_ref().to_vec()
 }
 

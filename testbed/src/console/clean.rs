@@ -2,14 +2,14 @@
 
 /// A filter that reduces console output to its text, for display.
 #[derive(Default)]
-pub struct ConsoleFilter {
+pub(crate) struct ConsoleFilter {
     cleaner: Cleaner,
     ended_line: bool,
 }
 
 impl ConsoleFilter {
     /// Returns the text in the next bytes. Several line ends in a row become one.
-    pub fn clean(&mut self, bytes: &[u8]) -> Vec<u8> {
+    pub(crate) fn clean(&mut self, bytes: &[u8]) -> Vec<u8> {
         let mut text = Vec::new();
         for byte in bytes.iter().filter_map(|byte| self.cleaner.clean(*byte)) {
             if byte != b'\n' || !self.ended_line {

@@ -6,7 +6,7 @@ use crate::accel::Accel;
 
 /// The timeouts for a guest under one accelerator.
 #[derive(Debug, Clone, Copy)]
-pub struct Timeouts {
+pub(crate) struct Timeouts {
     /// Time from power-on to the first answer.
     pub boot: Duration,
     /// Time with neither console output nor an answer from the listener.

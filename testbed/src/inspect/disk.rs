@@ -11,7 +11,7 @@ use std::path::Path;
 use sha2::{Digest, Sha256};
 
 /// Bytes of a sector. A disk writes a sector completely or not at all.
-pub const SECTOR: usize = 512;
+pub(crate) const SECTOR: usize = 512;
 
 /// The type GUID of an EFI system partition (UEFI specification, section 5.3.3), in on-disk byte order.
 pub(crate) const ESP_TYPE: [u8; 16] = [
@@ -21,7 +21,7 @@ pub(crate) const ESP_TYPE: [u8; 16] = [
 const GPT_SECTORS: u64 = 32;
 
 /// A disk whose sectors can be read.
-pub trait Sectors {
+pub(crate) trait Sectors {
     /// Reads a sector.
     fn read(&self, sector: u64) -> io::Result<[u8; SECTOR]>;
 
@@ -44,7 +44,7 @@ impl Sectors for File {
 
 /// Returns the first sector and the number of sectors of the EFI system partition, or `None` if the disk
 /// has no GPT or no such partition.
-pub fn find_esp(disk: &impl Sectors) -> io::Result<Option<(u64, u64)>> {
+pub(crate) fn find_esp(disk: &impl Sectors) -> io::Result<Option<(u64, u64)>> {
     if !disk.read(1)?.starts_with(b"EFI PART") {
         return Ok(None);
     }
@@ -63,7 +63,7 @@ pub fn find_esp(disk: &impl Sectors) -> io::Result<Option<(u64, u64)>> {
 }
 
 /// Deduplicated sector contents, each with a number. The sector of zeros has the number 0.
-pub struct Contents {
+pub(crate) struct Contents {
     bytes: Vec<[u8; SECTOR]>,
     ids: HashMap<u128, u32>,
 }
@@ -78,7 +78,7 @@ impl Default for Contents {
 
 impl Contents {
     /// Adds a content if it is new, and returns its number.
-    pub fn add(&mut self, bytes: &[u8; SECTOR]) -> u32 {
+    pub(crate) fn add(&mut self, bytes: &[u8; SECTOR]) -> u32 {
         if bytes == &[0; SECTOR] && !self.bytes.is_empty() {
             return 0;
         }
@@ -94,7 +94,7 @@ impl Contents {
 }
 
 /// A disk in memory that can change between states.
-pub struct Model {
+pub(crate) struct Model {
     contents: Contents,
     /// The content number of each sector of the image.
     base: Vec<u32>,
@@ -106,7 +106,7 @@ pub struct Model {
 
 impl Model {
     /// Loads a disk image. Adds the contents of its sectors to `contents`.
-    pub fn load(image: &Path, mut contents: Contents) -> io::Result<Self> {
+    pub(crate) fn load(image: &Path, mut contents: Contents) -> io::Result<Self> {
         const CHUNK: usize = 1 << 20;
         let file = File::open(image)?;
         let length = file.metadata()?.len();
@@ -130,23 +130,23 @@ impl Model {
     }
 
     /// Returns the contents, to which new ones can be added.
-    pub fn contents(&mut self) -> &mut Contents {
+    pub(crate) fn contents(&mut self) -> &mut Contents {
         &mut self.contents
     }
 
     /// Returns the content with this number.
-    pub fn content(&self, id: u32) -> &[u8; SECTOR] {
+    pub(crate) fn content(&self, id: u32) -> &[u8; SECTOR] {
         &self.contents.bytes[id as usize]
     }
 
     /// Restores the state of the image.
-    pub fn rewind(&mut self) {
+    pub(crate) fn rewind(&mut self) {
         self.current.copy_from_slice(&self.base);
         self.state = 0;
     }
 
     /// Returns the first sector that differs from `image`, or `None` if they are equal.
-    pub fn first_difference(&mut self, image: &Path) -> io::Result<Option<u64>> {
+    pub(crate) fn first_difference(&mut self, image: &Path) -> io::Result<Option<u64>> {
         let contents = std::mem::take(&mut self.contents);
         let other = Self::load(image, contents)?;
         let (ours, theirs) = (&self.current, &other.current);
@@ -157,7 +157,7 @@ impl Model {
     }
 
     /// Writes sectors of the current state to a new file, with holes for zeros.
-    pub fn save(&self, sectors: Range<u64>, to: &Path) -> io::Result<()> {
+    pub(crate) fn save(&self, sectors: Range<u64>, to: &Path) -> io::Result<()> {
         let file = File::create_new(to)?;
         file.set_len((sectors.end - sectors.start) * SECTOR as u64)?;
         for (index, sector) in (0_u64..).zip(sectors) {
@@ -171,13 +171,13 @@ impl Model {
     }
 
     /// Returns the number of sectors.
-    pub fn len(&self) -> u64 {
+    pub(crate) fn len(&self) -> u64 {
         self.current.len() as u64
     }
 
     /// Replaces the content of a sector and returns the number of the old one. Ignores a sector beyond
     /// the end of the disk: the reader of a log has already rejected such sectors.
-    pub fn set(&mut self, sector: u64, id: u32) -> u32 {
+    pub(crate) fn set(&mut self, sector: u64, id: u32) -> u32 {
         let Some(current) = self.current.get_mut(sector as usize) else { return 0 };
         let old = std::mem::replace(current, id);
         self.state ^= fingerprint(sector, old) ^ fingerprint(sector, id);
@@ -185,7 +185,7 @@ impl Model {
     }
 
     /// Returns a fingerprint of the current state. States of equal contents have equal fingerprints.
-    pub fn state(&self) -> u128 {
+    pub(crate) fn state(&self) -> u128 {
         self.state
     }
 }

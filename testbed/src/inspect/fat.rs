@@ -49,7 +49,7 @@ pub enum FatError {
 
 /// A file or a directory.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Node {
+pub(crate) struct Node {
     /// The name.
     pub name: String,
     /// Whether the node is a directory.
@@ -61,7 +61,7 @@ pub struct Node {
 }
 
 /// A file system on a disk.
-pub struct Fat<'a, S> {
+pub(crate) struct Fat<'a, S> {
     disk: &'a S,
     /// The first sector of the file allocation table, from the beginning of the disk.
     table: u64,
@@ -74,7 +74,7 @@ pub struct Fat<'a, S> {
 
 impl<'a, S: Sectors> Fat<'a, S> {
     /// Opens the file system that begins at sector `start`.
-    pub fn open(disk: &'a S, start: u64) -> Result<Self, FatError> {
+    pub(crate) fn open(disk: &'a S, start: u64) -> Result<Self, FatError> {
         let boot = disk.read(start)?;
         let u16_at = |at: usize| u64::from(u16::from_le_bytes([boot[at], boot[at + 1]]));
         let u32_at = |at: usize| u32_in(&boot, at);
@@ -106,7 +106,7 @@ impl<'a, S: Sectors> Fat<'a, S> {
     }
 
     /// Returns the node at a path of names separated by slashes, or `None` if it does not exist.
-    pub fn find(&self, path: &str) -> Result<Option<Node>, FatError> {
+    pub(crate) fn find(&self, path: &str) -> Result<Option<Node>, FatError> {
         let mut node = Node { name: String::new(), is_directory: true, size: 0, first: self.root };
         for name in path.split('/').filter(|name| !name.is_empty()) {
             if !node.is_directory {
@@ -122,7 +122,7 @@ impl<'a, S: Sectors> Fat<'a, S> {
     }
 
     /// Returns the content of a directory, without `.` and `..`.
-    pub fn list(&self, directory: &Node) -> Result<Vec<Node>, FatError> {
+    pub(crate) fn list(&self, directory: &Node) -> Result<Vec<Node>, FatError> {
         let chain = self.chain(directory.first, None)?;
         let mut nodes = Vec::new();
         let mut long = LongName::default();
@@ -146,7 +146,7 @@ impl<'a, S: Sectors> Fat<'a, S> {
     }
 
     /// Returns every file below a directory, with its path from the root.
-    pub fn files(&self, path: &str) -> Result<Vec<(String, Node)>, FatError> {
+    pub(crate) fn files(&self, path: &str) -> Result<Vec<(String, Node)>, FatError> {
         let mut files = Vec::new();
         if let Some(node) = self.find(path)? {
             self.walk(path, &node, 0, &mut files)?;
@@ -175,7 +175,7 @@ impl<'a, S: Sectors> Fat<'a, S> {
     }
 
     /// Returns the sectors of a file in order. The last one may be used in part.
-    pub fn sectors(&self, file: &Node) -> Result<Vec<u64>, FatError> {
+    pub(crate) fn sectors(&self, file: &Node) -> Result<Vec<u64>, FatError> {
         let count = file.size.div_ceil(SECTOR as u64);
         let chain = self.chain(file.first, Some(count.div_ceil(self.cluster_sectors)))?;
         let sectors = chain.into_iter().flat_map(|cluster| self.sectors_of(cluster));
@@ -183,7 +183,7 @@ impl<'a, S: Sectors> Fat<'a, S> {
     }
 
     /// Reads a file of at most `max` bytes.
-    pub fn content(&self, file: &Node, max: u64) -> Result<Vec<u8>, FatError> {
+    pub(crate) fn content(&self, file: &Node, max: u64) -> Result<Vec<u8>, FatError> {
         if file.size > max {
             return Err(FatError::TooLarge { found: file.size, max });
         }

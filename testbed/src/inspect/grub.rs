@@ -11,7 +11,7 @@ const SIGNATURE: &[u8] = b"# GRUB Environment Block\n";
 
 /// Reads a file as leniently as `load_env` does. A file without GRUB's first line has no variables, and of
 /// two values of a variable the last one counts.
-pub fn read_environment(file: &[u8]) -> Environment {
+pub(crate) fn read_environment(file: &[u8]) -> Environment {
     let mut environment = Environment::default();
     let Some(mut rest) = file.strip_prefix(SIGNATURE) else { return environment };
     while !rest.is_empty() {

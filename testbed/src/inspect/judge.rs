@@ -21,7 +21,7 @@ const LOADERS: &str = "EFI";
 
 /// The content of a slot.
 #[derive(Debug, Clone)]
-pub enum SlotContent {
+pub(crate) enum SlotContent {
     /// No files.
     Empty,
     /// A release whose manifest verifies and whose files match it.
@@ -42,7 +42,7 @@ impl fmt::Display for SlotContent {
 
 /// The result of judging a disk.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Verdict {
+pub(crate) enum Verdict {
     /// The disk boots this slot. Its release is complete and verified, and so is the one that GRUB falls
     /// back to after a trial.
     Boots(Slot, Reason),
@@ -51,7 +51,7 @@ pub enum Verdict {
 }
 
 /// Judges disks. It caches digests by the content numbers of the sectors, so that each file is hashed once.
-pub struct Judge {
+pub(crate) struct Judge {
     keys: KeyRing,
     esp: u64,
     /// The paths and fingerprints of the boot loader's files, which must not change.
@@ -63,12 +63,12 @@ pub struct Judge {
 impl Judge {
     /// Creates a judge of disks whose EFI system partition begins at sector `esp`. Manifests must be
     /// signed by one of `keys`.
-    pub fn new(keys: KeyRing, esp: u64) -> Self {
+    pub(crate) fn new(keys: KeyRing, esp: u64) -> Self {
         Self { keys, esp, loader: Vec::new(), digests: HashMap::new(), manifests: HashMap::new() }
     }
 
     /// Remembers the boot loader's files on this disk. Disks judged later must have the same.
-    pub fn remember_loader(&mut self, disk: &impl Sectors) -> Result<(), FatError> {
+    pub(crate) fn remember_loader(&mut self, disk: &impl Sectors) -> Result<(), FatError> {
         let fat = Fat::open(disk, self.esp)?;
         let mut files = fat.files(LOADERS)?;
         files.extend(fat.find(GRUB_CFG)?.map(|node| (GRUB_CFG.to_owned(), node)));
@@ -81,7 +81,7 @@ impl Judge {
     }
 
     /// Judges what this disk boots.
-    pub fn judge(&mut self, disk: &impl Sectors) -> Verdict {
+    pub(crate) fn judge(&mut self, disk: &impl Sectors) -> Verdict {
         match self.booted_slot(disk) {
             Ok((slot, reason)) => Verdict::Boots(slot, reason),
             Err(problem) => Verdict::Bad(problem),
@@ -133,7 +133,7 @@ impl Judge {
     }
 
     /// Reads grubenv and both slots.
-    pub fn inspect(&mut self, disk: &impl Sectors) -> Result<Inspection, FatError> {
+    pub(crate) fn inspect(&mut self, disk: &impl Sectors) -> Result<Inspection, FatError> {
         let fat = Fat::open(disk, self.esp)?;
         let [a, b] = Slot::ALL.map(|slot| self.slot_content(disk, &fat, slot));
         Ok(Inspection { environment: read_environment(&fat), a, b })
@@ -224,7 +224,7 @@ impl Judge {
 
 /// The content of grubenv and of both slots.
 #[derive(Debug, Clone)]
-pub struct Inspection {
+pub(crate) struct Inspection {
     /// The variables as GRUB reads them.
     pub environment: Environment,
     /// The content of `etchaos/a`.
@@ -240,7 +240,7 @@ impl fmt::Display for Inspection {
 }
 
 /// Reads grubenv on the disk whose EFI system partition begins at sector `esp`.
-pub fn environment(disk: &impl Sectors, esp: u64) -> Result<Environment, FatError> {
+pub(crate) fn environment(disk: &impl Sectors, esp: u64) -> Result<Environment, FatError> {
     Ok(read_environment(&Fat::open(disk, esp)?))
 }
 

@@ -43,7 +43,7 @@ pub enum CrosscheckError {
 }
 
 /// Selects the states to compare, evenly distributed, and compares them.
-pub struct Crosscheck {
+pub(crate) struct Crosscheck {
     esp: Range<u64>,
     /// The number of states to compare.
     count: usize,
@@ -56,7 +56,11 @@ pub struct Crosscheck {
 impl Crosscheck {
     /// Creates a comparison of `count` out of `states` states. `esp` are the sectors of the EFI system
     /// partition. If mtools is missing, logs a warning and compares no states, or fails if `CI=true`.
-    pub fn new(count: usize, states: usize, esp: Range<u64>) -> Result<Self, CrosscheckError> {
+    pub(crate) fn new(
+        count: usize,
+        states: usize,
+        esp: Range<u64>,
+    ) -> Result<Self, CrosscheckError> {
         let is_possible = is_installed(READER);
         if count > 0 && !is_possible {
             if std::env::var("CI").as_deref() == Ok("true") {
@@ -69,12 +73,12 @@ impl Crosscheck {
     }
 
     /// Returns the number of compared states.
-    pub fn done(&self) -> usize {
+    pub(crate) fn done(&self) -> usize {
         self.done
     }
 
     /// Counts a state, and compares it if it is selected.
-    pub fn visit(&mut self, model: &Model) -> Result<(), CrosscheckError> {
+    pub(crate) fn visit(&mut self, model: &Model) -> Result<(), CrosscheckError> {
         self.visited += 1;
         let is_selected = self.interval > 0 && self.visited.is_multiple_of(self.interval);
         if is_selected && self.done < self.count {
@@ -89,7 +93,7 @@ impl Crosscheck {
 ///
 /// # Errors
 /// Fails if the results differ.
-pub fn compare(model: &Model, esp: Range<u64>) -> Result<(), CrosscheckError> {
+pub(crate) fn compare(model: &Model, esp: Range<u64>) -> Result<(), CrosscheckError> {
     let dir = tempfile::tempdir()?;
     let image = dir.path().join("esp.img");
     model.save(esp.clone(), &image)?;

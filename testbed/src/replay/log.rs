@@ -41,7 +41,7 @@ pub enum LogError {
 
 /// A request to the disk.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Action {
+pub(crate) enum Action {
     /// Writes contents, given by their numbers, from this sector on.
     Write(u64, Vec<u32>),
     /// Discards, from this sector on, this many sectors. They then contain zeros or their old content.
@@ -52,7 +52,7 @@ pub enum Action {
 
 /// An entry of a log.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Entry {
+pub(crate) struct Entry {
     /// The request.
     pub action: Action,
     /// The offset in the log at which the entry ends, in bytes.
@@ -60,7 +60,11 @@ pub struct Entry {
 }
 
 /// Reads the log of a disk with this many sectors. Adds the written contents to `contents`.
-pub fn read(path: &Path, sectors: u64, contents: &mut Contents) -> Result<Vec<Entry>, LogError> {
+pub(crate) fn read(
+    path: &Path,
+    sectors: u64,
+    contents: &mut Contents,
+) -> Result<Vec<Entry>, LogError> {
     let mut log = BufReader::with_capacity(1 << 20, File::open(path)?);
     let head = sector(&mut log)?;
     if [number(&head, 0), number(&head, 8)] != [MAGIC, VERSION] {
@@ -120,27 +124,27 @@ pub(super) mod tests {
     use std::path::PathBuf;
 
     /// Builds a log as QEMU writes it: its bytes and the number of entries.
-    pub struct Writer(Vec<u8>, u64);
+    pub(crate) struct Writer(Vec<u8>, u64);
 
     impl Writer {
-        pub fn new() -> Self {
+        pub(crate) fn new() -> Self {
             Self(vec![0; SECTOR], 0)
         }
 
-        pub fn write(&mut self, first: u64, data: &[u8]) -> &mut Self {
+        pub(crate) fn write(&mut self, first: u64, data: &[u8]) -> &mut Self {
             assert_eq!(data.len() % SECTOR, 0);
             self.entry([first, (data.len() / SECTOR) as u64, 0, 0], data)
         }
 
-        pub fn discard(&mut self, first: u64, count: u64) -> &mut Self {
+        pub(crate) fn discard(&mut self, first: u64, count: u64) -> &mut Self {
             self.entry([first, count, DISCARD, 0], &[])
         }
 
-        pub fn flush(&mut self) -> &mut Self {
+        pub(crate) fn flush(&mut self) -> &mut Self {
             self.entry([0, 0, FLUSH, 0], &[])
         }
 
-        pub fn entry(&mut self, head: [u64; 4], data: &[u8]) -> &mut Self {
+        pub(crate) fn entry(&mut self, head: [u64; 4], data: &[u8]) -> &mut Self {
             self.0.extend(head.iter().flat_map(|number| number.to_le_bytes()));
             self.0.resize(self.0.len().next_multiple_of(SECTOR), 0);
             self.0.extend_from_slice(data);
@@ -148,7 +152,7 @@ pub(super) mod tests {
             self
         }
 
-        pub fn save(&mut self, dir: &Path) -> PathBuf {
+        pub(crate) fn save(&mut self, dir: &Path) -> PathBuf {
             let head = [MAGIC, VERSION, self.1, SECTOR as u64];
             let head: Vec<u8> = head.iter().flat_map(|number| number.to_le_bytes()).collect();
             self.0[..head.len()].copy_from_slice(&head);

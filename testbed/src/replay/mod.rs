@@ -91,7 +91,7 @@ pub enum ReplayError {
 
 /// The input of a replay.
 #[derive(Debug, Clone)]
-pub struct Job<'a> {
+pub(crate) struct Job<'a> {
     /// The disk before the first write.
     pub base: &'a Path,
     /// The recording.
@@ -110,7 +110,7 @@ pub struct Job<'a> {
 
 /// How to search for bad states.
 #[derive(Debug, Clone, clap::Args)]
-pub struct SearchOptions {
+pub(crate) struct SearchOptions {
     /// Judge at least this many states
     #[arg(long, default_value_t = 10_000, value_name = "N")]
     pub states: usize,
@@ -130,7 +130,7 @@ pub struct SearchOptions {
 /// # Errors
 /// Fails if the recording or the disk cannot be read, if the base disk does not boot, if mtools
 /// disagrees with the FAT reader, or if the recording does not lead to `job.end`.
-pub fn replay(job: &Job<'_>) -> Result<Tally, ReplayError> {
+pub(crate) fn replay(job: &Job<'_>) -> Result<Tally, ReplayError> {
     let start = Instant::now();
     let mut model = Model::load(job.base, Contents::default()).map_err(file("read", job.base))?;
     let entries = self::log::read(job.log, model.len(), model.contents())

@@ -15,7 +15,7 @@ const TRIAL: &str = "  trial boot and confirmation";
 /// Returns the names of the phases, each with the range of its entries. `steps` are the names of the
 /// steps, each with the length of the log at its end. A step in which GRUB counts down a try is split at
 /// that write. The file system of `base` begins at sector `esp`.
-pub fn phases(
+pub(crate) fn phases(
     steps: &[(String, u64)],
     entries: &[Entry],
     base: &Model,

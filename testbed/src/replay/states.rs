@@ -31,7 +31,7 @@ const FRUITLESS_ROUNDS_MAX: usize = 200;
 
 /// The kind of a state.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Kind {
+pub(crate) enum Kind {
     /// All writes before an entry.
     Prefix,
     /// All writes before an entry, and a part of the entry.
@@ -41,7 +41,7 @@ pub enum Kind {
 }
 
 /// The description of a state, from which it can be reproduced.
-pub struct State<'a> {
+pub(crate) struct State<'a> {
     /// The kind.
     pub kind: Kind,
     /// The index of the entry at which the power is cut.
@@ -115,7 +115,7 @@ impl fmt::Display for Ranges<'_> {
 }
 
 /// A search that visits each state once.
-pub struct Search<'a> {
+pub(crate) struct Search<'a> {
     model: &'a mut Model,
     entries: &'a [Entry],
     rng: Rng,
@@ -125,13 +125,13 @@ pub struct Search<'a> {
 impl<'a> Search<'a> {
     /// Creates a search. `model` is the disk before the first entry. Searches with the same seed visit
     /// the same states.
-    pub fn new(model: &'a mut Model, entries: &'a [Entry], seed: u64) -> Self {
+    pub(crate) fn new(model: &'a mut Model, entries: &'a [Entry], seed: u64) -> Self {
         Self { model, entries, rng: Rng::with_seed(seed), visited: HashSet::new() }
     }
 
     /// Visits at least `states` states, if that many are found. Leaves the model in the state at the end
     /// of the log.
-    pub fn run<E>(
+    pub(crate) fn run<E>(
         &mut self,
         states: usize,
         mut visit: impl FnMut(&Model, &State<'_>) -> Result<(), E>,
@@ -329,7 +329,7 @@ impl<'a> Search<'a> {
 }
 
 /// Returns the ranges of entries between flushes, without the flushes and without empty ranges.
-pub fn epochs(entries: &[Entry]) -> Vec<Range<usize>> {
+pub(crate) fn epochs(entries: &[Entry]) -> Vec<Range<usize>> {
     let mut epochs = Vec::new();
     let mut start = 0;
     for (index, entry) in entries.iter().enumerate() {

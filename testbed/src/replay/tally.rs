@@ -13,7 +13,7 @@ use crate::inspect::judge::Verdict;
 /// The result of a replay.
 #[derive(Debug, Clone, Serialize)]
 #[serde(rename_all = "camelCase")]
-pub struct Tally {
+pub(crate) struct Tally {
     /// The seed for tears and subsets.
     pub seed: u64,
     /// The size of the recording in bytes.
@@ -32,7 +32,7 @@ pub struct Tally {
 
 /// A phase of a recording.
 #[derive(Debug, Clone, Serialize)]
-pub struct Phase {
+pub(crate) struct Phase {
     /// The name.
     pub name: String,
     /// The number of write requests.
@@ -58,7 +58,7 @@ pub struct Phase {
 
 /// A bad state.
 #[derive(Debug, Clone, Serialize)]
-pub struct Bad {
+pub(crate) struct Bad {
     /// The phase of the state.
     pub phase: String,
     /// The writes that are on the disk.
@@ -119,7 +119,7 @@ impl Tally {
     ///
     /// # Errors
     /// Fails with the number of bad states.
-    pub fn require_no_bad_states(&self) -> Result<(), String> {
+    pub(crate) fn require_no_bad_states(&self) -> Result<(), String> {
         match self.bad() {
             0 => Ok(()),
             bad => Err(format!("{bad} states do not boot a complete and verified release")),
@@ -127,12 +127,12 @@ impl Tally {
     }
 
     /// Returns the number of bad states.
-    pub fn bad(&self) -> usize {
+    pub(crate) fn bad(&self) -> usize {
         self.phases.iter().map(|phase| phase.bad).sum()
     }
 
     /// Returns the number of judged states.
-    pub fn states(&self) -> usize {
+    pub(crate) fn states(&self) -> usize {
         self.phases.iter().map(Phase::states).sum()
     }
 }

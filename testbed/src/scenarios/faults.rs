@@ -25,7 +25,7 @@ const INITIAL_TRIES: &str = "3";
 
 /// A fault of a release.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, clap::ValueEnum)]
-pub enum Fault {
+pub(crate) enum Fault {
     /// The kernel panics, because the first process ends
     Panic,
     /// The initrd is truncated before the manifest is signed
@@ -38,7 +38,7 @@ pub enum Fault {
 
 impl Fault {
     /// All faults.
-    pub const ALL: [Self; 4] = [Self::Panic, Self::Truncated, Self::Unhealthy, Self::Hang];
+    pub(crate) const ALL: [Self; 4] = [Self::Panic, Self::Truncated, Self::Unhealthy, Self::Hang];
 
     fn step(self) -> Step {
         match self {

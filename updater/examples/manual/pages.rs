@@ -18,7 +18,7 @@ const SECTIONS: [(&str, &str); 3] = [
 
 /// Writes `etchaos-updater.1`, a page for each command such as `etchaos-updater-update.1`, and the
 /// completions for bash, zsh and fish.
-pub fn write(directory: &Path) -> io::Result<()> {
+pub(super) fn write(directory: &Path) -> io::Result<()> {
     std::fs::create_dir_all(directory)?;
     clap_mangen::generate_to(Cli::command(), directory)?;
     write_sections(&directory.join(format!("{NAME}.1")))?;

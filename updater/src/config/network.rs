@@ -49,7 +49,7 @@ pub(crate) struct Environment {
 
 impl Environment {
     /// Reads the variables. For each purpose, the first variable that is not empty applies.
-    pub fn read(get: &dyn Fn(&str) -> Option<String>) -> Self {
+    pub(crate) fn read(get: &dyn Fn(&str) -> Option<String>) -> Self {
         let first = |names: &[&'static str]| {
             let set = |name: &&'static str| Some(Variable { name, value: get(name)? });
             names.iter().filter_map(set).find(|variable| !variable.value.trim().is_empty())
@@ -62,12 +62,12 @@ impl Environment {
     }
 
     /// Returns the variables that name a proxy. A variable that applies to both schemes is returned once.
-    pub fn proxies(&self) -> impl Iterator<Item = &Variable> {
+    pub(crate) fn proxies(&self) -> impl Iterator<Item = &Variable> {
         self.http.iter().chain(self.https.iter().filter(|https| Some(*https) != self.http.as_ref()))
     }
 
     /// Returns the hosts in `no_proxy`, which are separated by commas or spaces.
-    pub fn bypass(&self) -> impl Iterator<Item = &str> {
+    pub(crate) fn bypass(&self) -> impl Iterator<Item = &str> {
         let list = self.no_proxy.iter().flat_map(|variable| variable.value.split([',', ' ']));
         list.map(str::trim).filter(|entry| !entry.is_empty())
     }

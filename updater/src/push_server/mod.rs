@@ -73,7 +73,7 @@ const LIMITS: Limits = Limits {
 ///
 /// # Errors
 /// Fails if the address cannot be bound, or if the accepted tokens or the uptime cannot be read.
-pub fn serve(listen: Listen, host: &Host) -> io::Result<()> {
+pub(crate) fn serve(listen: Listen, host: &Host) -> io::Result<()> {
     let accepted = ReplayGuard::open(host.path(ACCEPTED_FILE)).map_err(io::Error::other)?;
     // Without the uptime no push can be accepted, so fail now.
     clock(host)?;

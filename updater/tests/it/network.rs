@@ -12,7 +12,7 @@ use updater::config::Network;
 use crate::world::{now, sha256, target};
 
 /// Short pauses between attempts, and timeouts that are long enough for a slow machine.
-pub fn timeouts() -> Timeouts {
+pub(crate) fn timeouts() -> Timeouts {
     let retries = Retries {
         attempts: 5,
         first_pause: Duration::from_millis(1),
@@ -30,30 +30,30 @@ pub fn timeouts() -> Timeouts {
 }
 
 /// A client with short pauses that ignores the environment.
-pub fn client(network: &Network) -> Cdn {
+pub(crate) fn client(network: &Network) -> Cdn {
     Cdn::with_environment(network, &[], timeouts(), &|_| None).unwrap()
 }
 
 /// A client without a proxy, certificates or a rate limit.
-pub fn plain() -> Cdn {
+pub(crate) fn plain() -> Cdn {
     client(&Network::default())
 }
 
 /// A client with this stall timeout.
-pub fn with_stall_timeout(stall: Duration) -> Cdn {
+pub(crate) fn with_stall_timeout(stall: Duration) -> Cdn {
     let timeouts = Timeouts { stall, ..timeouts() };
     Cdn::with_environment(&Network::default(), &[], timeouts, &|_| None).unwrap()
 }
 
 /// Returns bytes that do not repeat, so that misplaced parts of a file are noticed.
-pub fn bytes(length: usize) -> Vec<u8> {
+pub(crate) fn bytes(length: usize) -> Vec<u8> {
     (0..length as u32)
         .flat_map(|n| n.wrapping_mul(2_654_435_761).to_le_bytes())
         .take(length)
         .collect()
 }
 
-pub fn artifact(content: &[u8]) -> Artifact {
+pub(crate) fn artifact(content: &[u8]) -> Artifact {
     Artifact {
         role: Role::Initrd,
         name: "x".into(),
@@ -65,14 +65,14 @@ pub fn artifact(content: &[u8]) -> Artifact {
 
 /// A sink in memory.
 #[derive(Default)]
-pub struct Memory {
+pub(crate) struct Memory {
     pub bytes: Vec<u8>,
     pub restarts: usize,
     pub is_full: bool,
 }
 
 impl Memory {
-    pub fn with(bytes: &[u8]) -> Self {
+    pub(crate) fn with(bytes: &[u8]) -> Self {
         Self { bytes: bytes.to_vec(), ..Self::default() }
     }
 }
@@ -104,14 +104,14 @@ impl ResumableSink for Memory {
 }
 
 /// The parts of a candidate request that tests vary.
-pub struct Query<'a> {
+pub(crate) struct Query<'a> {
     pub keys: KeyRing,
     pub newest: Option<u64>,
     pub cache: Option<&'a Path>,
 }
 
 impl Query<'_> {
-    pub fn fetch(&self, cdn: &Cdn, bases: &[String]) -> Result<Candidate, CandidateError> {
+    pub(crate) fn fetch(&self, cdn: &Cdn, bases: &[String]) -> Result<Candidate, CandidateError> {
         let Self { keys, newest, cache } = self;
         let (newest, cache, target) = (*newest, *cache, target());
         candidate::fetch(

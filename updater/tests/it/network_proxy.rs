@@ -22,13 +22,13 @@ use crate::world::World;
 const SIZE: usize = 300_000;
 
 /// A private certificate authority.
-pub struct Authority {
+pub(crate) struct Authority {
     directory: TempDir,
     issuer: Issuer<'static, KeyPair>,
 }
 
 impl Authority {
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let directory = tempfile::tempdir().unwrap();
         let mut params = CertificateParams::new(Vec::new()).unwrap();
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
@@ -43,7 +43,7 @@ impl Authority {
         self.directory.path().join("ca.pem")
     }
 
-    pub fn network(&self) -> Network {
+    pub(crate) fn network(&self) -> Network {
         Network { authorities: vec![self.path()], ..Network::default() }
     }
 
@@ -52,7 +52,7 @@ impl Authority {
         serving(Server::start_tls(self.config(name)))
     }
 
-    pub fn config(&self, name: &str) -> ServerConfig {
+    pub(crate) fn config(&self, name: &str) -> ServerConfig {
         let key = KeyPair::generate().unwrap();
         let params = CertificateParams::new(vec![name.to_owned()]).unwrap();
         let certificate = params.signed_by(&key, &self.issuer).unwrap();

@@ -15,7 +15,7 @@ const FOREVER: Duration = Duration::from_secs(60);
 
 /// A response.
 #[derive(Clone, Default)]
-pub struct Reply {
+pub(crate) struct Reply {
     pub status: u16,
     pub headers: Vec<String>,
     pub body: Vec<u8>,
@@ -30,7 +30,7 @@ pub struct Reply {
 
 /// How a connection ends.
 #[derive(Clone, Copy, Default, PartialEq, Eq)]
-pub enum End {
+pub(crate) enum End {
     #[default]
     Close,
     Reset,
@@ -42,24 +42,24 @@ pub enum End {
 
 impl Reply {
     /// Returns a response with status 200 and this body.
-    pub fn ok(body: impl Into<Vec<u8>>) -> Self {
+    pub(crate) fn ok(body: impl Into<Vec<u8>>) -> Self {
         Self { status: 200, body: body.into(), ..Self::default() }
     }
 
     /// Returns a response without a body.
-    pub fn status(status: u16) -> Self {
+    pub(crate) fn status(status: u16) -> Self {
         Self { status, ..Self::default() }
     }
 
     /// Adds a header field, such as `ETag: "1"`.
-    pub fn header(mut self, header: impl Into<String>) -> Self {
+    pub(crate) fn header(mut self, header: impl Into<String>) -> Self {
         self.headers.push(header.into());
         self
     }
 
     /// Returns the response of a correct server for a file with this ETag. Supports `If-None-Match`, `If-Range` and
     /// `Range`.
-    pub fn file(request: &Request, body: &[u8], etag: &str) -> Self {
+    pub(crate) fn file(request: &Request, body: &[u8], etag: &str) -> Self {
         let etag_field = format!("ETag: {etag}");
         if request.header("if-none-match") == Some(etag) {
             return Self::status(304).header(etag_field);
@@ -78,20 +78,20 @@ impl Reply {
     }
 
     /// Ends the response after `after` bytes of the body.
-    pub fn cut(mut self, after: usize, end: End) -> Self {
+    pub(crate) fn cut(mut self, after: usize, end: End) -> Self {
         (self.cut, self.end) = (Some(after), end);
         self
     }
 }
 
 /// Returns a `Content-Range` from a byte to the end.
-pub fn content_range(from: usize, size: usize) -> String {
+pub(crate) fn content_range(from: usize, size: usize) -> String {
     format!("Content-Range: bytes {from}-{}/{size}", size - 1)
 }
 
 /// A received request.
 #[derive(Clone, Debug)]
-pub struct Request {
+pub(crate) struct Request {
     pub method: String,
     pub path: String,
     headers: Vec<(String, String)>,
@@ -101,13 +101,13 @@ pub struct Request {
 
 impl Request {
     /// Returns the value of a header field. The name must be in lower case.
-    pub fn header(&self, name: &str) -> Option<&str> {
+    pub(crate) fn header(&self, name: &str) -> Option<&str> {
         let mut found = self.headers.iter().filter(|(key, _)| key == name);
         found.next().map(|(_, value)| value.as_str())
     }
 
     /// Returns the first byte of `Range`.
-    pub fn from(&self) -> Option<usize> {
+    pub(crate) fn from(&self) -> Option<usize> {
         self.header("range")?.strip_prefix("bytes=")?.strip_suffix('-')?.parse().ok()
     }
 }
@@ -122,19 +122,19 @@ struct State {
 }
 
 /// A running server. It counts and records what it receives and sends.
-pub struct Server {
+pub(crate) struct Server {
     pub url: String,
     state: Arc<State>,
 }
 
 impl Server {
     /// Starts a server on a free port.
-    pub fn start() -> Self {
+    pub(crate) fn start() -> Self {
         Self::listen("http", |stream| Ok(Box::new(stream)))
     }
 
     /// Starts a server that uses TLS.
-    pub fn start_tls(config: ServerConfig) -> Self {
+    pub(crate) fn start_tls(config: ServerConfig) -> Self {
         let config = Arc::new(config);
         Self::listen("https", move |stream| {
             let connection =
@@ -165,33 +165,37 @@ impl Server {
     }
 
     /// Sets a fixed response for a path.
-    pub fn put(&self, path: &str, reply: Reply) {
+    pub(crate) fn put(&self, path: &str, reply: Reply) {
         self.answer(path, move |_| reply.clone());
     }
 
     /// Sets the function that makes the response for a path.
-    pub fn answer(&self, path: &str, handler: impl Fn(&Request) -> Reply + Send + Sync + 'static) {
+    pub(crate) fn answer(
+        &self,
+        path: &str,
+        handler: impl Fn(&Request) -> Reply + Send + Sync + 'static,
+    ) {
         self.state.handlers.lock().unwrap().insert(path.to_owned(), Arc::new(handler));
     }
 
     /// Removes the response for a path, which then gets a 404.
-    pub fn remove(&self, path: &str) {
+    pub(crate) fn remove(&self, path: &str) {
         self.state.handlers.lock().unwrap().remove(path);
     }
 
     /// Returns the request lines without the version, such as `GET /x`, in order.
-    pub fn requests(&self) -> Vec<String> {
+    pub(crate) fn requests(&self) -> Vec<String> {
         let received = self.received();
         received.iter().map(|request| format!("{} {}", request.method, request.path)).collect()
     }
 
     /// Returns the requests in order.
-    pub fn received(&self) -> Vec<Request> {
+    pub(crate) fn received(&self) -> Vec<Request> {
         self.state.requests.lock().unwrap().clone()
     }
 
     /// Returns the number of bytes of all responses so far, including heads, without TLS overhead.
-    pub fn sent(&self) -> u64 {
+    pub(crate) fn sent(&self) -> u64 {
         self.state.sent.load(Ordering::SeqCst)
     }
 }

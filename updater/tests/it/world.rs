@@ -18,14 +18,14 @@ use tempfile::TempDir;
 use crate::server::{Reply, Server};
 
 /// A host, the CDN from which it updates, and the key that signs the CDN's releases.
-pub struct World {
+pub(crate) struct World {
     directory: TempDir,
     pub key: PrivateKey,
     pub cdn: Server,
 }
 
 /// The result of a run of the updater.
-pub struct Ran {
+pub(crate) struct Ran {
     pub code: i32,
     pub stdout: String,
     pub stderr: String,
@@ -33,21 +33,21 @@ pub struct Ran {
 
 impl Ran {
     /// Returns the JSON in the last line of stdout. Events may precede it.
-    pub fn json(&self) -> Value {
+    pub(crate) fn json(&self) -> Value {
         let last = self.stdout.lines().last().unwrap_or_default();
         serde_json::from_str(last).unwrap_or_else(|e| panic!("{e}: {}", self.stdout))
     }
 
     /// Asserts that the updater exited with this code.
     #[track_caller]
-    pub fn ended(self, code: i32) -> Self {
+    pub(crate) fn ended(self, code: i32) -> Self {
         assert_eq!(self.code, code, "stdout: {}\nstderr: {}", self.stdout, self.stderr);
         self
     }
 
     /// Asserts that the updater failed, without a panic, and that stderr contains these texts.
     #[track_caller]
-    pub fn failed(&self, expected: &[&str]) {
+    pub(crate) fn failed(&self, expected: &[&str]) {
         assert_eq!(self.code, 1, "stdout: {}\nstderr: {}", self.stdout, self.stderr);
         assert!(!self.stderr.contains("panicked"), "{}", self.stderr);
         for text in expected {
@@ -57,26 +57,26 @@ impl Ran {
 }
 
 /// Returns the Unix time in seconds.
-pub fn now() -> u64 {
+pub(crate) fn now() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs()
 }
 
-pub fn sha256(bytes: &[u8]) -> String {
+pub(crate) fn sha256(bytes: &[u8]) -> String {
     protocol::digest::of_bytes(bytes)
 }
 
 /// Returns the target of all releases in these tests.
-pub fn target() -> Target {
+pub(crate) fn target() -> Target {
     Target { variant: "deb".parse().unwrap(), arch: Arch::native().unwrap() }
 }
 
 /// Returns the bytes of an artifact of the n-th release.
-pub fn content(role: Role, n: u64) -> Vec<u8> {
+pub(crate) fn content(role: Role, n: u64) -> Vec<u8> {
     format!("{role} of release {n}\n").repeat(16_000 + n as usize).into_bytes()
 }
 
 /// Returns the n-th release, with build number n.
-pub fn release(n: u64) -> Release {
+pub(crate) fn release(n: u64) -> Release {
     let artifact = |role: Role| {
         let bytes = content(role, n);
         let name = format!("{n}.{}", role.extension());
@@ -99,7 +99,7 @@ pub fn release(n: u64) -> Release {
 }
 
 /// Returns the claims of a manifest that is valid for an hour.
-pub fn claims(release: &Release) -> Claims {
+pub(crate) fn claims(release: &Release) -> Claims {
     Claims {
         iat: Some(now()),
         exp: Some(now() + 3600),
@@ -111,7 +111,7 @@ pub fn claims(release: &Release) -> Claims {
 impl World {
     /// Returns a host installed from a disk image: slot a runs release 1, and slot b is empty. The CDN offers
     /// release 1.
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let world = Self {
             directory: tempfile::tempdir().unwrap(),
             key: PrivateKey::generate(),
@@ -140,17 +140,17 @@ impl World {
     }
 
     /// Returns a path in the temporary directory.
-    pub fn path(&self, relative: &str) -> PathBuf {
+    pub(crate) fn path(&self, relative: &str) -> PathBuf {
         self.directory.path().join(relative)
     }
 
     /// Returns a path on the ESP.
-    pub fn esp(&self, relative: &str) -> PathBuf {
+    pub(crate) fn esp(&self, relative: &str) -> PathBuf {
         self.path("esp").join(relative)
     }
 
     /// Writes a file in the temporary directory, and creates its parent directories.
-    pub fn write(&self, relative: &str, content: impl AsRef<[u8]>) {
+    pub(crate) fn write(&self, relative: &str, content: impl AsRef<[u8]>) {
         let path = self.path(relative);
         fs::create_dir_all(path.parent().unwrap()).unwrap();
         fs::write(path, content).unwrap();
@@ -158,7 +158,7 @@ impl World {
 
     /// Boots a slot: sets the kernel command line as GRUB does, with the tries if the slot is on trial, and
     /// a new boot ID.
-    pub fn boot(&self, slot: Slot) {
+    pub(crate) fn boot(&self, slot: Slot) {
         let state = fs::read(self.esp(GRUBENV)).ok().and_then(|bytes| Block::parse(&bytes).ok());
         let trial = state.and_then(|block| BootState::read(&block).ok()?.trial);
         let trial = trial.filter(|trial| trial.slot == slot && trial.tries < TRIES);
@@ -169,7 +169,7 @@ impl World {
     }
 
     /// Writes the n-th release to a slot, with a manifest of this build number.
-    pub fn fill(&self, slot: Slot, n: u64, build: u64) {
+    pub(crate) fn fill(&self, slot: Slot, n: u64, build: u64) {
         let directory = format!("esp/etchaos/{slot}");
         for role in Role::BOOT {
             self.write(&format!("{directory}/{}", slot_file(role).unwrap()), content(role, n));
@@ -179,25 +179,25 @@ impl World {
     }
 
     /// Writes the boot state to grubenv.
-    pub fn set_state(&self, state: BootState) {
+    pub(crate) fn set_state(&self, state: BootState) {
         self.write("esp/etchaos/grubenv", state.to_bytes());
     }
 
     /// Returns the boot state in grubenv.
-    pub fn state(&self) -> BootState {
+    pub(crate) fn state(&self) -> BootState {
         let bytes = fs::read(self.esp(GRUBENV)).unwrap();
         assert_eq!(bytes.len(), 1024);
         BootState::read(&Block::parse(&bytes).unwrap()).unwrap()
     }
 
     /// Returns the good slot, and the slot on trial with the remaining tries.
-    pub fn boots(&self) -> (Slot, Option<(Slot, u8)>) {
+    pub(crate) fn boots(&self) -> (Slot, Option<(Slot, u8)>) {
         let BootState { good, trial, .. } = self.state();
         (good, trial.map(|trial| (trial.slot, trial.tries)))
     }
 
     /// Sets the remaining tries of a trial as GRUB does. Begins a trial if there is none in this slot.
-    pub fn on_trial(&self, good: Slot, slot: Slot, tries: u8) {
+    pub(crate) fn on_trial(&self, good: Slot, slot: Slot, tries: u8) {
         let state = BootState { good, ..self.state() };
         let trial = state.trial.filter(|trial| trial.slot == slot);
         let release = Some(release(99).id());
@@ -206,7 +206,7 @@ impl World {
     }
 
     /// Makes the CDN offer the n-th release.
-    pub fn publish(&self, n: u64) {
+    pub(crate) fn publish(&self, n: u64) {
         for role in Role::BOOT {
             let path = format!("/{n}.{}", role.extension());
             self.cdn.put(&path, Reply::ok(content(role, n)));
@@ -215,17 +215,17 @@ impl World {
     }
 
     /// Makes the CDN offer a manifest of this release.
-    pub fn publish_manifest(&self, release: &Release) {
+    pub(crate) fn publish_manifest(&self, release: &Release) {
         self.publish_token(sign(&self.key, &claims(release)).unwrap());
     }
 
     /// Makes the CDN send these bytes as the manifest.
-    pub fn publish_token(&self, token: impl Into<Vec<u8>>) {
+    pub(crate) fn publish_token(&self, token: impl Into<Vec<u8>>) {
         self.cdn.put(&format!("/{}", target().manifest_name()), Reply::ok(token));
     }
 
     /// Returns a command that runs the updater on this host.
-    pub fn command(&self, arguments: &[&str]) -> Command {
+    pub(crate) fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_updater"));
         command.arg("--esp").arg(self.esp("")).arg("--host-root").arg(self.path("host"));
         command.arg("--longest-pause").arg("10").args(arguments);
@@ -239,7 +239,7 @@ impl World {
     }
 
     /// Runs the updater on this host.
-    pub fn run(&self, arguments: &[&str]) -> Ran {
+    pub(crate) fn run(&self, arguments: &[&str]) -> Ran {
         let Output { status, stdout, stderr } = self.command(arguments).output().unwrap();
         Ran {
             code: status.code().expect("the updater was killed by a signal"),
@@ -249,14 +249,14 @@ impl World {
     }
 
     /// Installs a program in the first directory of the updater's `PATH`.
-    pub fn program(&self, name: &str, script: &str) {
+    pub(crate) fn program(&self, name: &str, script: &str) {
         let path = format!("bin/{name}");
         self.write(&path, script);
         fs::set_permissions(self.path(&path), fs::Permissions::from_mode(0o755)).unwrap();
     }
 
     /// Sets the JSON that loginctl prints as the list of sessions, as in systemd 256 and later.
-    pub fn set_sessions(&self, json: &str) {
+    pub(crate) fn set_sessions(&self, json: &str) {
         let script = format!(
             "#!/bin/sh\ncase $1 in list-sessions) echo '{json}';; *) printf 'Class=user\\nState=active\\n';; esac\n"
         );
@@ -264,12 +264,12 @@ impl World {
     }
 
     /// Sets the JSON that systemd-inhibit prints as the list of inhibitors, as in systemd 260 and later.
-    pub fn set_inhibitors(&self, json: &str) {
+    pub(crate) fn set_inhibitors(&self, json: &str) {
         self.program("systemd-inhibit", &format!("#!/bin/sh\necho '{json}'\n"));
     }
 
     /// Returns the calls of systemctl and systemd-run since the last call of this function, one per line.
-    pub fn commands(&self) -> String {
+    pub(crate) fn commands(&self) -> String {
         let commands = fs::read_to_string(self.path("commands")).unwrap_or_default();
         let _ = fs::remove_file(self.path("commands"));
         commands
@@ -277,12 +277,12 @@ impl World {
 
     /// Returns whether a reboot was requested since the last call of this function or of
     /// [`Self::commands`].
-    pub fn rebooted(&self) -> bool {
+    pub(crate) fn rebooted(&self) -> bool {
         self.commands().lines().any(|line| line.starts_with("systemctl reboot"))
     }
 
     /// Returns the digests of all files on the ESP except grubenv, for which there is [`Self::boots`].
-    pub fn tree(&self) -> BTreeMap<PathBuf, String> {
+    pub(crate) fn tree(&self) -> BTreeMap<PathBuf, String> {
         let mut files = tree(&self.esp(""));
         files.remove(&self.esp(GRUBENV));
         files
@@ -290,7 +290,7 @@ impl World {
 
     /// Asserts that a slot holds the complete n-th release.
     #[track_caller]
-    pub fn assert_slot(&self, slot: Slot, n: u64) {
+    pub(crate) fn assert_slot(&self, slot: Slot, n: u64) {
         for role in Role::BOOT {
             let path = self.esp(&format!("etchaos/{slot}/{}", slot_file(role).unwrap()));
             assert!(fs::read(&path).unwrap() == content(role, n), "{}", path.display());
@@ -301,7 +301,7 @@ impl World {
 }
 
 /// Waits for the end of a child. Returns the peak of its resident set, in KiB.
-pub fn peak_memory(child: &mut Child) -> u64 {
+pub(crate) fn peak_memory(child: &mut Child) -> u64 {
     let status = format!("/proc/{}/status", child.id());
     let mut peak = 0;
     while child.try_wait().unwrap().is_none() {
@@ -315,7 +315,7 @@ pub fn peak_memory(child: &mut Child) -> u64 {
 }
 
 /// Returns the digests of all files in a directory and below.
-pub fn tree(directory: &Path) -> BTreeMap<PathBuf, String> {
+pub(crate) fn tree(directory: &Path) -> BTreeMap<PathBuf, String> {
     let mut found = BTreeMap::new();
     let mut directories = vec![directory.to_owned()];
     while let Some(directory) = directories.pop() {

@@ -12,7 +12,7 @@ use std::path::PathBuf;
 use nix::errno::Errno;
 use updater::files::{Capacity, Entry, FileError, FileSystem, OpenFile};
 
-pub const SECTOR: usize = 512;
+pub(super) const SECTOR: usize = 512;
 /// Small enough for several flushes in a file of a few sectors.
 const FLUSH_EVERY: u64 = 4 * SECTOR as u64;
 
@@ -85,7 +85,7 @@ impl Image {
 
 /// A fault of the disk, or of a program that does not flush.
 #[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]
-pub enum Fault {
+pub(super) enum Fault {
     #[default]
     None,
     /// A flush of a file does nothing, except for grubenv.
@@ -95,7 +95,7 @@ pub enum Fault {
 }
 
 /// A mounted disk.
-pub struct Disk {
+pub(super) struct Disk {
     /// The content with the pending writes, as programs see it.
     now: RefCell<Image>,
     /// The content without the pending writes.
@@ -112,7 +112,7 @@ pub struct Disk {
 }
 
 impl Disk {
-    pub fn new() -> Self {
+    pub(super) fn new() -> Self {
         let root = Node { is_directory: true, ..Node::default() };
         Self::of(Image { nodes: vec![root], ..Image::default() })
     }
@@ -131,29 +131,29 @@ impl Disk {
     }
 
     /// Returns a copy. Panics if writes are pending.
-    pub fn copy(&self) -> Self {
+    pub(super) fn copy(&self) -> Self {
         assert!(self.pending.borrow().is_empty());
         Self::of(self.flushed.borrow().clone())
     }
 
     /// Makes the power fail after this many writing operations.
-    pub fn fail_after(&self, operations: usize) {
+    pub(super) fn fail_after(&self, operations: usize) {
         self.remaining.set(operations);
     }
 
     /// Returns the number of writing operations so far.
-    pub fn operations(&self) -> usize {
+    pub(super) fn operations(&self) -> usize {
         self.done.get()
     }
 
     /// Returns the number of pending writes.
-    pub fn pending(&self) -> usize {
+    pub(super) fn pending(&self) -> usize {
         self.pending.borrow().len()
     }
 
     /// Returns the disk after a power cut: everything that was flushed, and each pending write for whose
     /// index `reached` returns true.
-    pub fn after_power_cut(&self, reached: impl Fn(usize) -> bool) -> Self {
+    pub(super) fn after_power_cut(&self, reached: impl Fn(usize) -> bool) -> Self {
         let mut image = self.flushed.borrow().clone();
         for (index, write) in self.pending.borrow().iter().enumerate() {
             if reached(index) {
@@ -164,12 +164,12 @@ impl Disk {
     }
 
     /// Returns the disk after the end of the program or an orderly shutdown, with all writes.
-    pub fn unmounted(&self) -> Self {
+    pub(super) fn unmounted(&self) -> Self {
         Self::of(self.now.borrow().clone())
     }
 
     /// Returns a hash of the flushed content.
-    pub fn fingerprint(&self) -> u64 {
+    pub(super) fn fingerprint(&self) -> u64 {
         let mut hasher = DefaultHasher::new();
         self.flushed.borrow().hash(&mut hasher);
         hasher.finish()
@@ -177,14 +177,14 @@ impl Disk {
 
     /// Returns whether any file has fewer clusters than its size needs. Linux would remount such a disk
     /// read-only.
-    pub fn has_short_chains(&self) -> bool {
+    pub(super) fn has_short_chains(&self) -> bool {
         let image = self.now.borrow();
         image.files().into_iter().any(|file| image.is_short(file))
     }
 
     /// Repairs the disk as `fsck.vfat -a` does: makes sizes and chains agree, and gives each cluster one
     /// owner.
-    pub fn fsck(&self) {
+    pub(super) fn fsck(&self) {
         let mut image = self.now.borrow_mut();
         let mut used = BTreeSet::new();
         for file in image.files() {
@@ -198,7 +198,7 @@ impl Disk {
     }
 
     /// Writes a file and flushes everything. Used to set up a test, and for the writes of GRUB.
-    pub fn put(&self, path: &str, bytes: &[u8]) {
+    pub(super) fn put(&self, path: &str, bytes: &[u8]) {
         let (directory, _) = path.rsplit_once('/').unwrap_or_default();
         updater::files::create_directories(self, directory).unwrap();
         updater::files::overwrite(self, path, bytes).unwrap();
@@ -208,7 +208,7 @@ impl Disk {
     }
 
     /// Returns the content of a file, or `None` if it cannot be read.
-    pub fn read(&self, path: &str) -> Option<Vec<u8>> {
+    pub(super) fn read(&self, path: &str) -> Option<Vec<u8>> {
         let mut bytes = Vec::new();
         self.open(path).ok()?.read_to_end(&mut bytes).ok()?;
         Some(bytes)

@@ -24,7 +24,7 @@ use super::disk::{Disk, SECTOR};
 use crate::world::{claims, now, sha256, target};
 
 /// The trusted keys of a host, and a CDN with releases 1 to 3. Disks are passed to its methods.
-pub struct Host {
+pub(super) struct Host {
     directory: TempDir,
     key: PrivateKey,
     pub keys: KeyRing,
@@ -32,7 +32,7 @@ pub struct Host {
 }
 
 /// Returns the content of an artifact. No sector equals another one of any release.
-pub fn content(role: Role, n: u64) -> Vec<u8> {
+pub(super) fn content(role: Role, n: u64) -> Vec<u8> {
     let sectors = if role == Role::Kernel { 5 } else { 11 };
     let line = format!("{role} of release {n}, sector ");
     let mut bytes = Vec::new();
@@ -47,7 +47,7 @@ pub fn content(role: Role, n: u64) -> Vec<u8> {
 }
 
 /// Returns the n-th release, with small artifacts.
-pub fn release(n: u64) -> Release {
+pub(super) fn release(n: u64) -> Release {
     let artifacts = Role::BOOT.map(|role| {
         let bytes = content(role, n);
         let name = format!("{n}.{}", role.extension());
@@ -58,7 +58,7 @@ pub fn release(n: u64) -> Release {
 }
 
 impl Host {
-    pub fn new() -> Self {
+    pub(super) fn new() -> Self {
         let key = PrivateKey::generate();
         let keys = KeyRing::from(key.public().clone());
         let directory = tempfile::tempdir().unwrap();
@@ -81,7 +81,7 @@ impl Host {
     }
 
     /// Returns the candidate that the CDN offers with the n-th release.
-    pub fn candidate(&self, n: u64) -> Candidate {
+    pub(super) fn candidate(&self, n: u64) -> Candidate {
         let base = self.directory.path().join(n.to_string()).to_str().unwrap().to_owned();
         let request = CandidateRequest {
             bases: &[base],
@@ -95,7 +95,7 @@ impl Host {
     }
 
     /// Returns a disk with the n-th release in slot a, boot loader files, and an empty slot b.
-    pub fn disk(&self, n: u64) -> Disk {
+    pub(super) fn disk(&self, n: u64) -> Disk {
         let disk = Disk::new();
         disk.put("EFI/BOOT/BOOTX64.EFI", &[1; 700]);
         disk.put("etchaos/grub.cfg", &[2; 700]);
@@ -105,7 +105,7 @@ impl Host {
     }
 
     /// Writes the n-th release to a slot.
-    pub fn fill(&self, disk: &Disk, slot: Slot, n: u64) {
+    pub(super) fn fill(&self, disk: &Disk, slot: Slot, n: u64) {
         for role in Role::BOOT {
             disk.put(
                 &format!("{}/{}", slot.directory(), slot_file(role).unwrap()),
@@ -116,7 +116,7 @@ impl Host {
     }
 
     /// Updates as `updater update` does, from the inspection of the slots to the last write.
-    pub fn update(
+    pub(super) fn update(
         &self,
         disk: &Disk,
         running: Slot,
@@ -139,7 +139,7 @@ impl Host {
 
     /// Confirms the running slot as `updater confirm` does. The boot was on trial if GRUB decremented the
     /// tries.
-    pub fn confirm(&self, disk: &Disk, running: Slot) -> Result<(), String> {
+    pub(super) fn confirm(&self, disk: &Disk, running: Slot) -> Result<(), String> {
         let state = GrubenvFile::read(disk, running).state;
         let on_trial =
             state.trial.is_some_and(|trial| trial.slot == running && trial.tries < TRIES);
@@ -148,7 +148,7 @@ impl Host {
     }
 
     /// Rolls back as `updater rollback` does.
-    pub fn roll_back(&self, disk: &Disk, running: Slot) -> Result<(), String> {
+    pub(super) fn roll_back(&self, disk: &Disk, running: Slot) -> Result<(), String> {
         let slots = inspect(disk, &self.keys);
         let mut grubenv = GrubenvFile::read(disk, running);
         let rollback = roll_back(&grubenv.state, running, &slots, Some(BootId(9)));
@@ -159,7 +159,7 @@ impl Host {
 
     /// Returns the slot that GRUB boots and the release in it, which must be complete. Counts a try as
     /// GRUB does.
-    pub fn boot(&self, disk: &Disk) -> Result<(Slot, Release), String> {
+    pub(super) fn boot(&self, disk: &Disk) -> Result<(Slot, Release), String> {
         let block = disk.read(GRUBENV).and_then(|bytes| Block::parse(&bytes).ok());
         let environment = block.as_ref().map(Environment::from).unwrap_or_default();
         let files = |slot: Slot| {
@@ -189,7 +189,11 @@ impl Host {
 
     /// Boots, confirms and updates until the candidate runs and is confirmed. Each boot must find a
     /// complete release. Returns the number of boots.
-    pub fn boot_until_updated(&self, disk: &Disk, candidate: &Candidate) -> Result<u32, String> {
+    pub(super) fn boot_until_updated(
+        &self,
+        disk: &Disk,
+        candidate: &Candidate,
+    ) -> Result<u32, String> {
         for boots in 1..=6 {
             let (running, release) = self.boot(disk)?;
             self.confirm(disk, running)?;
