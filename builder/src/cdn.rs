@@ -15,11 +15,11 @@ use crate::partial_file::PartialFile;
 
 /// A directory of manifests and artifacts.
 #[derive(Debug, Clone)]
-pub struct Cdn(PathBuf);
+pub(crate) struct Cdn(PathBuf);
 
 impl Cdn {
     /// Opens the directory, and creates it if it does not exist.
-    pub fn open(directory: &Path) -> Result<Self> {
+    pub(crate) fn open(directory: &Path) -> Result<Self> {
         ensure!(
             !directory.to_string_lossy().contains("://"),
             "the CDN {} is a URL, expected a directory; serve or copy the directory after the build",
@@ -39,7 +39,7 @@ impl Cdn {
     /// # Errors
     /// Fails if its signature is not valid: either it was tampered with, or the key was changed
     /// and `--trusted-key` does not name the old one.
-    pub fn manifest(
+    pub(crate) fn manifest(
         &self,
         target: &Target,
         trusted: &KeyRing,
@@ -67,7 +67,7 @@ impl Cdn {
     }
 
     /// Copies an artifact into the directory and verifies the copy.
-    pub fn upload(&self, from: &Path, artifact: &Artifact, log: &mut LogFile) -> Result<()> {
+    pub(crate) fn upload(&self, from: &Path, artifact: &Artifact, log: &mut LogFile) -> Result<()> {
         let to = self.0.join(&artifact.url);
         self.place(from, &to, log)?;
         let (size, sha256) = digest::of_file(&to)?;
@@ -83,7 +83,12 @@ impl Cdn {
     }
 
     /// Copies the manifest into the directory, which makes the release visible to hosts.
-    pub fn publish(&self, manifest: &Path, target: &Target, log: &mut LogFile) -> Result<()> {
+    pub(crate) fn publish(
+        &self,
+        manifest: &Path,
+        target: &Target,
+        log: &mut LogFile,
+    ) -> Result<()> {
         self.place(manifest, &self.0.join(target.manifest_name()), log)
     }
 

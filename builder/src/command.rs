@@ -25,38 +25,38 @@ const LIFETIME_PREFIX: [&str; 9] = [
 
 /// A program and its arguments.
 #[derive(Debug)]
-pub struct Tool {
+pub(crate) struct Tool {
     command: Command,
 }
 
 impl Tool {
     /// Creates a command for a program in `PATH`.
-    pub fn new(program: &str) -> Self {
+    pub(crate) fn new(program: &str) -> Self {
         let mut command = Command::new(LIFETIME_PREFIX[0]);
         command.args(&LIFETIME_PREFIX[1..]).args(["--", program]).stdin(Stdio::null());
         Self { command }
     }
 
     /// Adds an argument.
-    pub fn arg(mut self, argument: impl AsRef<OsStr>) -> Self {
+    pub(crate) fn arg(mut self, argument: impl AsRef<OsStr>) -> Self {
         self.command.arg(argument);
         self
     }
 
     /// Adds arguments.
-    pub fn args<S: AsRef<OsStr>>(mut self, arguments: impl IntoIterator<Item = S>) -> Self {
+    pub(crate) fn args<S: AsRef<OsStr>>(mut self, arguments: impl IntoIterator<Item = S>) -> Self {
         self.command.args(arguments);
         self
     }
 
     /// Sets an environment variable.
-    pub fn env(mut self, name: &str, value: impl AsRef<OsStr>) -> Self {
+    pub(crate) fn env(mut self, name: &str, value: impl AsRef<OsStr>) -> Self {
         self.command.env(name, value);
         self
     }
 
     /// Removes an environment variable.
-    pub fn env_remove(mut self, name: &str) -> Self {
+    pub(crate) fn env_remove(mut self, name: &str) -> Self {
         self.command.env_remove(name);
         self
     }
@@ -66,7 +66,7 @@ impl Tool {
     /// # Errors
     /// Fails if the program cannot be started or does not succeed. The error contains the command line
     /// and the last lines of the output.
-    pub fn run(mut self, log: &mut LogFile) -> Result<String> {
+    pub(crate) fn run(mut self, log: &mut LogFile) -> Result<String> {
         let arguments: Vec<OsString> =
             self.command.get_args().skip(LIFETIME_PREFIX.len()).map(OsStr::to_owned).collect();
         let line = arguments.join(OsStr::new(" "));

@@ -19,7 +19,7 @@ const STALL_TIMEOUT: Duration = Duration::from_secs(30);
 const REDIRECTS_MAX: u32 = 5;
 
 /// Downloads a program to `to`, unless that file already has the pinned digest.
-pub fn fetch_cached(binary: &Binary, to: &Path) -> Result<()> {
+pub(crate) fn fetch_cached(binary: &Binary, to: &Path) -> Result<()> {
     if to.exists() && digest::of_file(to)?.1 == binary.sha256 {
         return Ok(());
     }
@@ -30,7 +30,7 @@ pub fn fetch_cached(binary: &Binary, to: &Path) -> Result<()> {
 ///
 /// # Errors
 /// Fails, and leaves no file, if the download is incomplete or its digest is not the pinned one.
-pub fn fetch(binary: &Binary, to: &Path) -> Result<()> {
+pub(crate) fn fetch(binary: &Binary, to: &Path) -> Result<()> {
     let name = &binary.name;
     let agent: ureq::Agent = ureq::Agent::config_builder()
         .tls_config(

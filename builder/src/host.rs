@@ -16,7 +16,7 @@ use crate::variant::VariantFile;
 /// The purpose of a requirement.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Purpose {
+pub(crate) enum Purpose {
     /// A build.
     Build,
     /// The virtual machines of the testbed.
@@ -27,7 +27,7 @@ pub enum Purpose {
 
 /// A program or file of a Debian package.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize)]
-pub struct Requirement {
+pub(crate) struct Requirement {
     /// The name of a program, or the absolute path of a file.
     pub needs: String,
     /// The Debian package that provides it.
@@ -70,7 +70,7 @@ const TESTS: [(&str, &str); 17] = [
 ];
 
 /// Returns the requirements of a build of these variants, and with `tests` those of the tests.
-pub fn requirements<'a>(
+pub(crate) fn requirements<'a>(
     variants: impl IntoIterator<Item = &'a VariantFile>,
     tests: bool,
 ) -> Vec<Requirement> {
@@ -137,7 +137,11 @@ fn install_arguments<'a>(packages: &[&'a str]) -> Vec<&'a str> {
 }
 
 /// Prints the requirements as a table, or as JSON.
-pub fn print(requirements: &[Requirement], as_json: bool, out: &mut impl Write) -> Result<()> {
+pub(crate) fn print(
+    requirements: &[Requirement],
+    as_json: bool,
+    out: &mut impl Write,
+) -> Result<()> {
     let packages = missing_packages(requirements);
     let command = format!("apt-get {}", install_arguments(&packages).join(" "));
     if as_json {
@@ -168,7 +172,7 @@ pub fn print(requirements: &[Requirement], as_json: bool, out: &mut impl Write) 
 }
 
 /// Checks that the process runs as root.
-pub fn check_root() -> Result<()> {
+pub(crate) fn check_root() -> Result<()> {
     ensure!(
         nix::unistd::geteuid().is_root(),
         "building needs root, to bootstrap a distribution and to start sandboxes; run it with sudo"
@@ -180,7 +184,7 @@ pub fn check_root() -> Result<()> {
 ///
 /// # Errors
 /// Fails with a list of what is missing and the command that installs it.
-pub fn check(requirements: &[Requirement]) -> Result<()> {
+pub(crate) fn check(requirements: &[Requirement]) -> Result<()> {
     let missing: Vec<String> = requirements
         .iter()
         .filter(|requirement| !requirement.installed)
@@ -194,7 +198,7 @@ pub fn check(requirements: &[Requirement]) -> Result<()> {
 }
 
 /// Installs the packages that are missing.
-pub fn install(requirements: &[Requirement]) -> Result<()> {
+pub(crate) fn install(requirements: &[Requirement]) -> Result<()> {
     let packages = missing_packages(requirements);
     if packages.is_empty() {
         return Ok(());

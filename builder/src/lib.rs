@@ -10,23 +10,23 @@
 //! - [`command`], [`log_file`] and [`progress`] run programs, log their output and show progress
 //! - [`host`] checks and installs the packages that the build host needs
 
-pub mod cdn;
+mod cdn;
 pub mod cli;
-pub mod command;
-pub mod download;
-pub mod host;
-pub mod image;
+mod command;
+mod download;
+mod host;
+mod image;
 pub mod log_file;
 pub mod output;
-pub mod partial_file;
+mod partial_file;
 pub mod progress;
 pub mod sandbox;
 pub mod signals;
-pub mod signing;
-pub mod stages;
-pub mod summary;
-pub mod updater_binary;
-pub mod variant;
+mod signing;
+mod stages;
+mod summary;
+mod updater_binary;
+mod variant;
 
 #[cfg(test)]
 #[path = "../tests/judge/mod.rs"]

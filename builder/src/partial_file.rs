@@ -16,7 +16,7 @@ const LOCK: &str = ".lock";
 /// [`PartialFile::create`] in the directory removes it. A directory has at most one partial file at a
 /// time: a lock makes other processes wait.
 #[derive(Debug)]
-pub struct PartialFile {
+pub(crate) struct PartialFile {
     file: File,
     partial: PathBuf,
     to: PathBuf,
@@ -26,7 +26,7 @@ pub struct PartialFile {
 
 impl PartialFile {
     /// Creates the partial file of `to`. Removes the files that killed processes left in its directory.
-    pub fn create(to: &Path) -> Result<Self> {
+    pub(crate) fn create(to: &Path) -> Result<Self> {
         let failed = || format!("creating a partial file for {}", to.display());
         let directory = to.parent().with_context(failed)?.to_owned();
         let name = to.file_name().with_context(failed)?.to_string_lossy();
@@ -48,12 +48,12 @@ impl PartialFile {
     }
 
     /// Returns the file, for writing.
-    pub fn file(&mut self) -> &mut File {
+    pub(crate) fn file(&mut self) -> &mut File {
         &mut self.file
     }
 
     /// Returns the path of the partial file.
-    pub fn path(&self) -> &Path {
+    pub(crate) fn path(&self) -> &Path {
         &self.partial
     }
 
@@ -61,7 +61,7 @@ impl PartialFile {
     ///
     /// Readers see the old file or the new one. On a FAT file system they might see neither after a
     /// power cut.
-    pub fn persist(self) -> Result<()> {
+    pub(crate) fn persist(self) -> Result<()> {
         let failed = || format!("writing {}", self.to.display());
         self.file.sync_all().with_context(failed)?;
         fs::rename(&self.partial, &self.to).with_context(failed)?;

@@ -12,7 +12,7 @@ use crate::progress::message;
 
 /// The key that signs manifests, and the keys that the image trusts.
 #[derive(Debug)]
-pub struct Signing {
+pub(crate) struct Signing {
     /// Signs manifests.
     pub key: PrivateKey,
     /// The public half of `key`, and the additional trusted keys.
@@ -23,7 +23,7 @@ impl Signing {
     /// Loads the given key, or the development key in `directory`, which is created if it is missing.
     ///
     /// `given` and `trusted` are key strings, or `@` and the path of a file that contains one.
-    pub fn load(given: Option<&str>, trusted: &[String], directory: &Path) -> Result<Self> {
+    pub(crate) fn load(given: Option<&str>, trusted: &[String], directory: &Path) -> Result<Self> {
         let key = match given {
             Some(given) => key_text(given)?.parse().context("the signing key is not valid")?,
             None => development_key(directory)?,
@@ -46,7 +46,7 @@ impl Signing {
     }
 
     /// Returns the trusted keys as a ring.
-    pub fn ring(&self) -> Result<KeyRing> {
+    pub(crate) fn ring(&self) -> Result<KeyRing> {
         let mut ring = KeyRing::default();
         for key in &self.trusted {
             ring.add(key.clone())?;
@@ -91,7 +91,7 @@ fn development_key(directory: &Path) -> Result<PrivateKey> {
 }
 
 /// Creates a key and writes its private half to a new file that only its owner can read.
-pub fn generate(path: &Path) -> Result<PrivateKey> {
+pub(crate) fn generate(path: &Path) -> Result<PrivateKey> {
     let key = PrivateKey::generate();
     let failed = || format!("writing the key file {}", path.display());
     let mut file = OpenOptions::new()
@@ -113,7 +113,7 @@ pub fn generate(path: &Path) -> Result<PrivateKey> {
 ///
 /// # Errors
 /// Fails, and leaves no file, if the public key cannot be printed.
-pub fn generate_and_print(path: &Path, out: &mut impl Write) -> Result<()> {
+pub(crate) fn generate_and_print(path: &Path, out: &mut impl Write) -> Result<()> {
     let key = generate(path)?;
     let printed = writeln!(out, "{}", key.public());
     if printed.is_err() {
@@ -123,7 +123,7 @@ pub fn generate_and_print(path: &Path, out: &mut impl Write) -> Result<()> {
 }
 
 /// Reads a private key file and returns its public key.
-pub fn public_key(path: &Path) -> Result<PublicKey> {
+pub(crate) fn public_key(path: &Path) -> Result<PublicKey> {
     let text = fs::read_to_string(path);
     let text = text.with_context(|| format!("reading the key file {}", path.display()))?;
     let key: PrivateKey =

@@ -9,7 +9,7 @@ use serde_json::json;
 use crate::stages::{Outcome, Summary};
 
 /// Prints the summary.
-pub fn print(
+pub(crate) fn print(
     summary: &Summary,
     directory: &Path,
     as_json: bool,

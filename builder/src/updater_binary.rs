@@ -16,7 +16,7 @@ use crate::log_file::LogFile;
 const FLAG_SEPARATOR: &str = "\x1f";
 
 /// Compiles the package `updater` of the workspace and returns the program's path.
-pub fn build(workspace: &Path, arch: Arch, log: &mut LogFile) -> Result<PathBuf> {
+pub(crate) fn build(workspace: &Path, arch: Arch, log: &mut LogFile) -> Result<PathBuf> {
     if Arch::native() != Some(arch) {
         bail!("cannot compile the updater for {arch} on this machine; build on an {arch} machine");
     }

@@ -12,13 +12,13 @@ use rsjsonnet_lang::program::Value;
 use serde::Deserialize;
 
 /// The parts of a build that a variant's `build` list must have, in this order.
-pub const PARTS: [&str; 5] = ["init", "bootstrap", "refine", "package", "esp"];
+pub(crate) const PARTS: [&str; 5] = ["init", "bootstrap", "refine", "package", "esp"];
 
 /// A rendered variant: a Pattern whose `build` list has a group for each of [`PARTS`], and settings
 /// of the builder.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub struct VariantFile {
+pub(crate) struct VariantFile {
     /// The name, which is also the name of the file.
     pub variant: Variant,
     /// The name of the distribution, for display: `Debian 13 (trixie)`.
@@ -46,7 +46,7 @@ pub struct VariantFile {
 /// The source of the sandbox in which a variant is built.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct BaseSource {
+pub(crate) struct BaseSource {
     /// The distribution's official container image.
     pub image: String,
     /// The command that bootstraps a base if the image is not used. The builder adds the path of the
@@ -59,7 +59,7 @@ pub struct BaseSource {
 /// The systemd units whose state changes.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Units {
+pub(crate) struct Units {
     /// Units to enable.
     pub enable: Vec<String>,
     /// Units to disable.
@@ -71,7 +71,7 @@ pub struct Units {
 /// A program that is downloaded, verified and installed.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Binary {
+pub(crate) struct Binary {
     /// The name, for messages.
     pub name: String,
     /// The URL, with the scheme `https` or `http`.
@@ -112,7 +112,7 @@ impl VariantFile {
     /// # Errors
     /// Fails if the file does not exist, cannot be rendered or is not valid. Errors in Jsonnet are also
     /// printed to standard error, with file and line.
-    pub fn load(directory: &Path, name: &Variant, arch: Arch) -> Result<Self> {
+    pub(crate) fn load(directory: &Path, name: &Variant, arch: Arch) -> Result<Self> {
         let path = directory.join(format!("{name}.jsonnet"));
         if !path.is_file() {
             let known = known(directory)?.join(", ");
@@ -127,7 +127,7 @@ impl VariantFile {
     }
 
     /// Returns the Commands of one part of the build.
-    pub fn part(&self, part: &str) -> &[Entry] {
+    pub(crate) fn part(&self, part: &str) -> &[Entry] {
         self.group(part).map_or(&[], |group| &group.commands)
     }
 
@@ -163,7 +163,7 @@ impl VariantFile {
 }
 
 /// Returns the names of all variants in a directory, sorted.
-pub fn known(directory: &Path) -> Result<Vec<String>> {
+pub(crate) fn known(directory: &Path) -> Result<Vec<String>> {
     let entries =
         directory.read_dir().with_context(|| format!("reading {}", directory.display()))?;
     let mut names: Vec<String> = entries

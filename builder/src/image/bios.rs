@@ -7,10 +7,10 @@
 use anyhow::{Result, ensure};
 
 /// The size of a sector, in bytes.
-pub const SECTOR: usize = 512;
+pub(crate) const SECTOR: usize = 512;
 /// The size of the code in the first sector, in bytes. The disk signature and the partition table
 /// follow.
-pub const BOOT_CODE: usize = 440;
+pub(crate) const BOOT_CODE: usize = 440;
 
 /// The offset in `boot.img` of the 64-bit LBA at which `core.img` starts.
 const KERNEL_SECTOR: usize = 0x5c;
@@ -26,7 +26,7 @@ const BLOCK_LIST: usize = SECTOR - 12;
 const SEGMENT: u16 = 0x820;
 
 /// Returns the code of the first sector, for a `core.img` at the sector `core_lba`.
-pub fn boot_code(boot_img: &[u8], core_lba: u64) -> Result<[u8; BOOT_CODE]> {
+pub(crate) fn boot_code(boot_img: &[u8], core_lba: u64) -> Result<[u8; BOOT_CODE]> {
     ensure!(
         boot_img.len() == SECTOR,
         "GRUB's boot.img has {} bytes, expected {SECTOR}",
@@ -44,7 +44,7 @@ pub fn boot_code(boot_img: &[u8], core_lba: u64) -> Result<[u8; BOOT_CODE]> {
 ///
 /// # Errors
 /// Fails if it does not fit into `sectors`.
-pub fn core(core_img: &[u8], lba: u64, sectors: u64) -> Result<Vec<u8>> {
+pub(crate) fn core(core_img: &[u8], lba: u64, sectors: u64) -> Result<Vec<u8>> {
     let mut core = core_img.to_vec();
     core.resize(core.len().next_multiple_of(SECTOR), 0);
     let count = core.len() / SECTOR;

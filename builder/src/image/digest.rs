@@ -9,7 +9,7 @@ use protocol::digest::{Hasher, of_reader};
 use walkdir::WalkDir;
 
 /// Returns the size and the SHA-256 of a file.
-pub fn of_file(path: &Path) -> Result<(u64, String)> {
+pub(crate) fn of_file(path: &Path) -> Result<(u64, String)> {
     let digest = File::open(path).and_then(of_reader);
     digest.with_context(|| format!("reading {}", path.display()))
 }
@@ -17,7 +17,7 @@ pub fn of_file(path: &Path) -> Result<(u64, String)> {
 /// Returns the SHA-256 of a tree: of its names, modes, link targets and contents, in sorted order.
 ///
 /// Times and owners are ignored, because the image gets its own.
-pub fn of_tree(root: &Path) -> Result<String> {
+pub(crate) fn of_tree(root: &Path) -> Result<String> {
     let mut hasher = Hasher::default();
     for entry in WalkDir::new(root).sort_by_file_name() {
         let entry = entry.with_context(|| format!("reading {}", root.display()))?;

@@ -28,7 +28,7 @@ const TAIL: u64 = MIB;
 
 /// The contents of a disk image.
 #[derive(Debug)]
-pub struct Disk<'a> {
+pub(crate) struct Disk<'a> {
     /// The image of the ESP, whose size is a whole number of MiB.
     pub esp: &'a Path,
     /// GRUB's `boot.img`.
@@ -41,7 +41,7 @@ pub struct Disk<'a> {
 
 impl Disk<'_> {
     /// Writes the disk image. Runs of zeros in the ESP become holes.
-    pub fn write(&self, to: &Path, log: &mut LogFile) -> Result<()> {
+    pub(crate) fn write(&self, to: &Path, log: &mut LogFile) -> Result<()> {
         let failed = || format!("writing {}", to.display());
         let esp_size =
             self.esp.metadata().with_context(|| format!("reading {}", self.esp.display()))?.len();

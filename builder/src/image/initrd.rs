@@ -21,7 +21,7 @@ const USR: &str = "usr.squashfs";
 
 /// The contents of an initrd.
 #[derive(Debug)]
-pub struct Initrd<'a> {
+pub(crate) struct Initrd<'a> {
     /// The tree of the early init, which becomes the root of the archive.
     pub early: &'a Path,
     /// The root tree; its `/usr` is skipped.
@@ -37,7 +37,7 @@ impl Initrd<'_> {
     ///
     /// The same input gives the same bytes: entries are sorted, times are clamped, inodes are numbered
     /// from 1.
-    pub fn write(&self, to: &Path) -> Result<()> {
+    pub(crate) fn write(&self, to: &Path) -> Result<()> {
         let file = File::create(to).with_context(|| format!("creating {}", to.display()))?;
         let mut archive = Archive { out: BufWriter::new(file), inode: 0, epoch: self.epoch };
         archive.tree(self.early, "", |_| true)?;

@@ -13,7 +13,7 @@ use crate::variant::VariantFile;
 
 /// The inputs of a build.
 #[derive(Debug)]
-pub struct Build {
+pub(crate) struct Build {
     /// The target to build.
     pub target: Target,
     /// The description of the variant.
@@ -40,7 +40,7 @@ pub struct Build {
 
 /// The directories of a build, below the output directory.
 #[derive(Debug)]
-pub struct Directories {
+pub(crate) struct Directories {
     /// Downloads and bootstrapped bases, kept between builds.
     pub cache: PathBuf,
     /// The artifacts and the manifest.
@@ -53,7 +53,7 @@ pub struct Directories {
 
 impl Directories {
     /// Creates the directories of a target below `out`.
-    pub fn create(out: &Path, target: &Target) -> Result<Self> {
+    pub(crate) fn create(out: &Path, target: &Target) -> Result<Self> {
         let artifacts = out.join(target.to_string());
         let directories = Self {
             cache: out.join("cache"),
@@ -72,7 +72,7 @@ impl Directories {
     ///
     /// # Errors
     /// Fails if another build holds the lock.
-    pub fn lock(&self) -> Result<File> {
+    pub(crate) fn lock(&self) -> Result<File> {
         let path = self.artifacts.join("lock");
         let lock = File::create(&path).with_context(|| format!("creating {}", path.display()))?;
         lock.try_lock().with_context(|| {

@@ -15,15 +15,15 @@ use anyhow::Result;
 use protocol::Artifact;
 
 use build::Describe;
-pub use build::{Build, Directories};
-pub use release::Outcome;
+pub(crate) use build::{Build, Directories};
+pub(crate) use release::Outcome;
 
 use crate::log_file::LogFile;
 use crate::progress::Bar;
 
 /// The result of a build.
 #[derive(Debug)]
-pub struct Summary {
+pub(crate) struct Summary {
     /// The name and the duration of each stage.
     pub stages: Vec<(&'static str, Duration)>,
     /// The files of the release.
@@ -36,7 +36,7 @@ pub struct Summary {
 ///
 /// # Errors
 /// Fails if a stage fails; the error names the stage and its log.
-pub fn run(build: &Build) -> Result<Summary> {
+pub(crate) fn run(build: &Build) -> Result<Summary> {
     let mut stages = Stages { build, done: Vec::new() };
     let toolbox = stages.stage("init", |log| init::run(build, log))?;
     let tree = stages.stage("bootstrap", |log| bootstrap::run(build, toolbox, log))?;

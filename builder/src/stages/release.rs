@@ -13,7 +13,7 @@ use crate::log_file::LogFile;
 /// Whether the release was published.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase", tag = "result")]
-pub enum Outcome {
+pub(crate) enum Outcome {
     /// The published release has the same content.
     Unchanged {
         /// The build number of the published release.
