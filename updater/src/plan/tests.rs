@@ -78,17 +78,17 @@ fn booted(slot: Option<Slot>, state: &BootState, id: Option<BootId>) -> Booted {
 #[test]
 fn chooses_the_step_for_each_state() {
     use Content::Empty;
-    let settled = BootState::with_good;
+    let stable = BootState::with_good;
     // One row per line.
     #[rustfmt::skip]
     let rows = [
         // Updates of a host that runs its good slot.
-        ("same release", Some(A), settled(A), complete(5), Empty, 5, Step::UpToDate),
-        ("newer release", Some(A), settled(A), complete(5), Empty, 6, Step::Install(B)),
-        ("newer release, b runs", Some(B), settled(B), complete(4), complete(5), 6, Step::Install(A)),
-        ("newer release, b holds an older one", Some(A), settled(A), complete(5), complete(4), 6, Step::Install(B)),
+        ("same release", Some(A), stable(A), complete(5), Empty, 5, Step::UpToDate),
+        ("newer release", Some(A), stable(A), complete(5), Empty, 6, Step::Install(B)),
+        ("newer release, b runs", Some(B), stable(B), complete(4), complete(5), 6, Step::Install(A)),
+        ("newer release, b holds an older one", Some(A), stable(A), complete(5), complete(4), 6, Step::Install(B)),
         ("installed, not booted yet", Some(A), trial(A, B, 3), complete(5), complete(6), 6, Step::Pending(B)),
-        ("installed, trial not started", Some(A), settled(A), complete(5), complete(6), 6, Step::Activate(B)),
+        ("installed, trial not started", Some(A), stable(A), complete(5), complete(6), 6, Step::Activate(B)),
         ("newer than the release on trial", Some(A), trial(A, B, 3), complete(5), complete(6), 7, Step::Install(B)),
         ("slot on trial is damaged", Some(A), trial(A, B, 3), complete(5), damaged(Some(6)), 6, Step::Install(B)),
         // The other slot runs.
@@ -96,11 +96,11 @@ fn chooses_the_step_for_each_state() {
         ("trial runs, same release", Some(B), trial(A, B, 2), complete(5), complete(6), 6, Step::UpToDate),
         ("last try runs, same release", Some(B), trial(A, B, 0), complete(5), complete(6), 6, Step::UpToDate),
         ("trial runs, its slot is damaged", Some(B), trial(A, B, 2), complete(5), damaged(Some(6)), 6, Step::Unconfirmed { running: B, good: A }),
-        ("b runs because a is damaged", Some(B), settled(A), damaged(Some(5)), complete(4), 5, Step::Install(A)),
+        ("b runs because a is damaged", Some(B), stable(A), damaged(Some(5)), complete(4), 5, Step::Install(A)),
         ("b runs because GRUB could not count the try", Some(B), trial(A, B, 3), complete(5), complete(6), 7, Step::Install(B)),
-        ("b runs, a holds the candidate", Some(B), settled(A), complete(5), complete(4), 5, Step::Return(A)),
-        ("b runs, a holds an older release", Some(B), settled(A), complete(5), complete(6), 7, Step::Return(A)),
-        ("b runs, both slots are damaged", Some(B), settled(A), damaged(None), damaged(None), 5, Step::Install(A)),
+        ("b runs, a holds the candidate", Some(B), stable(A), complete(5), complete(4), 5, Step::Return(A)),
+        ("b runs, a holds an older release", Some(B), stable(A), complete(5), complete(6), 7, Step::Return(A)),
+        ("b runs, both slots are damaged", Some(B), stable(A), damaged(None), damaged(None), 5, Step::Install(A)),
         // Rolled back, failed or withdrawn.
         ("rolled back, still runs", Some(B), rolled_back(A, 6), complete(5), complete(6), 6, Step::Return(A)),
         ("rolled back, still runs, newer release", Some(B), rolled_back(A, 6), complete(5), complete(6), 7, Step::Return(A)),
@@ -116,34 +116,34 @@ fn chooses_the_step_for_each_state() {
         // Downgrades.
         ("older release is on trial already", Some(A), trial(A, B, 3), complete(5), complete(4), 4, Step::Pending(B)),
         ("another older release is on trial", Some(A), trial(A, B, 3), complete(5), complete(3), 4, Step::Downgrade),
-        ("older release", Some(A), settled(A), complete(5), Empty, 4, Step::Downgrade),
-        ("older release, good slot is damaged", Some(A), settled(A), damaged(Some(5)), Empty, 4, Step::Downgrade),
-        ("older release, b holds it", Some(A), settled(A), complete(5), complete(4), 4, Step::Downgrade),
+        ("older release", Some(A), stable(A), complete(5), Empty, 4, Step::Downgrade),
+        ("older release, good slot is damaged", Some(A), stable(A), damaged(Some(5)), Empty, 4, Step::Downgrade),
+        ("older release, b holds it", Some(A), stable(A), complete(5), complete(4), 4, Step::Downgrade),
         // Repairs.
-        ("good slot is damaged", Some(A), settled(A), damaged(Some(5)), Empty, 5, Step::Install(B)),
-        ("good slot is damaged, release unknown", Some(A), settled(A), damaged(None), Empty, 5, Step::Install(B)),
-        ("good slot is empty", Some(A), settled(A), Empty, Empty, 5, Step::Install(B)),
-        ("good slot is damaged, b is complete", Some(A), settled(A), damaged(None), complete(4), 5, Step::Install(A)),
-        ("b was promoted, a is damaged", Some(A), settled(B), damaged(None), complete(4), 5, Step::Install(A)),
-        ("b was promoted, a is partial", Some(A), settled(B), partial(5), complete(4), 5, Step::Install(A)),
-        ("b was promoted, a is rewritten", Some(A), settled(B), complete(5), complete(4), 5, Step::Return(B)),
+        ("good slot is damaged", Some(A), stable(A), damaged(Some(5)), Empty, 5, Step::Install(B)),
+        ("good slot is damaged, release unknown", Some(A), stable(A), damaged(None), Empty, 5, Step::Install(B)),
+        ("good slot is empty", Some(A), stable(A), Empty, Empty, 5, Step::Install(B)),
+        ("good slot is damaged, b is complete", Some(A), stable(A), damaged(None), complete(4), 5, Step::Install(A)),
+        ("b was promoted, a is damaged", Some(A), stable(B), damaged(None), complete(4), 5, Step::Install(A)),
+        ("b was promoted, a is partial", Some(A), stable(B), partial(5), complete(4), 5, Step::Install(A)),
+        ("b was promoted, a is rewritten", Some(A), stable(B), complete(5), complete(4), 5, Step::Return(B)),
         ("b was promoted, a is on trial", Some(A), trial(B, A, 3), complete(5), complete(4), 5, Step::Pending(A)),
         ("b was promoted, newer than the trial of a", Some(A), trial(B, A, 3), complete(5), complete(4), 6, Step::Install(A)),
         ("only the slot on trial is complete", Some(A), trial(A, B, 3), damaged(None), complete(4), 5, Step::Pending(B)),
         ("only the failed release is complete", Some(A), failed(A, 6), damaged(Some(5)), complete(6), 7, Step::Install(B)),
         ("installed beside a damaged good slot", Some(A), trial(A, B, 3), damaged(Some(5)), complete(5), 5, Step::Pending(B)),
-        ("spare slot is damaged after confirmation", Some(B), settled(B), damaged(Some(5)), complete(5), 5, Step::Repair(A)),
-        ("partial download of the candidate", Some(A), settled(A), complete(5), partial(6), 6, Step::Install(B)),
-        ("partial download of an older release", Some(A), settled(A), complete(5), partial(6), 7, Step::Install(B)),
+        ("spare slot is damaged after confirmation", Some(B), stable(B), damaged(Some(5)), complete(5), 5, Step::Repair(A)),
+        ("partial download of the candidate", Some(A), stable(A), complete(5), partial(6), 6, Step::Install(B)),
+        ("partial download of an older release", Some(A), stable(A), complete(5), partial(6), 7, Step::Install(B)),
         ("partial download in the slot on trial", Some(A), trial(A, B, 3), complete(5), partial(6), 6, Step::Install(B)),
-        ("partial download of a withdrawn release", Some(A), settled(A), complete(5), partial(6), 5, Step::Repair(B)),
-        ("partial download of the good release", Some(A), settled(A), complete(5), partial(5), 5, Step::Repair(B)),
-        ("spare slot is damaged", Some(A), settled(A), complete(5), damaged(None), 5, Step::Repair(B)),
-        ("spare slot is damaged, newer release", Some(A), settled(A), complete(5), damaged(None), 6, Step::Install(B)),
+        ("partial download of a withdrawn release", Some(A), stable(A), complete(5), partial(6), 5, Step::Repair(B)),
+        ("partial download of the good release", Some(A), stable(A), complete(5), partial(5), 5, Step::Repair(B)),
+        ("spare slot is damaged", Some(A), stable(A), complete(5), damaged(None), 5, Step::Repair(B)),
+        ("spare slot is damaged, newer release", Some(A), stable(A), complete(5), damaged(None), 6, Step::Install(B)),
         ("failed release withdrawn, its manifest is damaged", Some(A), failed(A, 6), complete(5), damaged(None), 5, Step::Repair(B)),
         // The host was not booted from this ESP.
-        ("not booted, newer release", None, settled(A), complete(5), Empty, 6, Step::Install(B)),
-        ("not booted, same release", None, settled(B), Empty, complete(5), 5, Step::UpToDate),
+        ("not booted, newer release", None, stable(A), complete(5), Empty, 6, Step::Install(B)),
+        ("not booted, same release", None, stable(B), Empty, complete(5), 5, Step::UpToDate),
         ("not booted, on trial", None, trial(A, B, 3), complete(5), complete(6), 6, Step::Pending(B)),
         // An inconsistent grubenv: a trial of the good slot is ignored.
         ("good slot is on trial", Some(A), trial(A, A, 0), complete(5), Empty, 6, Step::Install(B)),
