@@ -5,13 +5,14 @@
 //! over a table of states and compares the result with this model. The tests of the updater and the
 //! testbed use the model, so that the decision is described once.
 //!
-//! The model starts from variables, not from bytes. Who reads the bytes is up to the caller: the testbed
-//! has a reader of its own, because the updater's [`Block`] may be what is wrong.
+//! The input of the model is the variables. The caller parses the file: the testbed has a parser of its
+//! own, so that it also detects errors in [`Block`], which the updater uses.
 
 use std::fmt;
 
-use crate::esp::Slot;
+use crate::esp::{CONFIRMED, MANIFEST, Slot, slot_file};
 use crate::grubenv::{self, Block, BootState};
+use crate::role::Role;
 
 /// Rule 1: the variables that grub.cfg reads. A variable that is missing is empty, and all are empty if
 /// GRUB cannot read the file.
@@ -114,6 +115,21 @@ pub struct SlotFiles {
     pub kernel: bool,
     /// `initrd`
     pub initrd: bool,
+}
+
+impl SlotFiles {
+    /// Looks for the files in the directory of `slot`. `is_file` returns whether a path, which is
+    /// relative to the root of the ESP, is a file.
+    pub fn find(slot: Slot, is_file: impl Fn(&str) -> bool) -> Self {
+        let has = |name: &str| is_file(&format!("{}/{name}", slot.directory()));
+        let has_role = |role| slot_file(role).is_some_and(has);
+        Self {
+            manifest: has(MANIFEST),
+            mark: has(CONFIRMED),
+            kernel: has_role(Role::Kernel),
+            initrd: has_role(Role::Initrd),
+        }
+    }
 }
 
 /// The outcome of `save_env`.

@@ -18,7 +18,8 @@ use crate::firmware::Firmware;
 use crate::guest::Guest;
 use crate::inspect::disk::find_esp;
 use crate::inspect::judge::{Inspection, Judge, environment as read_environment};
-use crate::scenario::{Options, Outcome, ScenarioError};
+use crate::report::Step;
+use crate::scenario::{Options, Outcome, ScenarioError, Steps};
 use crate::work::Work;
 
 /// A series of newer releases that a scenario offers to a host.
@@ -34,7 +35,7 @@ pub(crate) struct ReleaseSeries {
 
 impl ReleaseSeries {
     /// Derives one release for each of `changes`, in `work`. [`ReleaseSeries::publish`] offers one.
-    pub(crate) fn derive(base: &Artifacts, changes: &[Changes], work: &Work) -> Outcome<Self> {
+    fn derive(base: &Artifacts, changes: &[Changes], work: &Work) -> Outcome<Self> {
         let key = PrivateKey::generate();
         let builds = base.release.build + 1..;
         let releases = builds
@@ -46,6 +47,23 @@ impl ReleaseSeries {
         let note = releases.iter().map(|derived| format!("build {}", derived.release.build));
         let note = note.collect::<Vec<_>>().join(", ");
         Ok((Self { releases, key, manifest_path, manifest_name }, note))
+    }
+
+    /// Runs the steps that derive the releases and prepare a test environment whose CDN serves them.
+    pub(crate) fn prepare<'a>(
+        options: &'a Options,
+        base: &Artifacts,
+        changes: &[Changes],
+        steps: &mut Steps<'_>,
+        progress: &'a dyn Fn(&str),
+    ) -> Result<(Self, TestEnvironment<'a>), ScenarioError> {
+        let work = TestEnvironment::directories(options)?;
+        let releases = steps.run(Step::DERIVE_RELEASES, || Self::derive(base, changes, &work))?;
+        let environment = steps.run(Step::PREPARE_ENVIRONMENT, || {
+            releases.environment(options, base, work, progress)
+        })?;
+        steps.report.accel = Some(environment.accel.clone());
+        Ok((releases, environment))
     }
 
     /// Offers one of the releases to hosts.
@@ -61,7 +79,7 @@ impl ReleaseSeries {
     }
 
     /// Prepares a test environment whose CDN serves the releases.
-    pub(crate) fn environment<'a>(
+    fn environment<'a>(
         &self,
         options: &'a Options,
         base: &Artifacts,

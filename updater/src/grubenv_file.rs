@@ -1,7 +1,7 @@
 //! The file grubenv on the ESP. It is read, changed in memory, and written.
 
 use protocol::boot_order::{Environment, Save, SlotFiles};
-use protocol::esp::{CONFIRMED, GRUBENV, MANIFEST, Slot};
+use protocol::esp::{GRUBENV, Slot};
 use protocol::grubenv::{Block, BootState, SIZE};
 
 use crate::files::{Entry, FileError, FileSystem, overwrite, read_limited};
@@ -46,18 +46,8 @@ impl GrubenvFile {
 
     /// Reads the file, and derives a missing good slot from the running slot and the files of the slots.
     pub fn of_host(esp: &dyn FileSystem, booted: Booted) -> Self {
-        let is_file = |slot: Slot, name| {
-            let entry = esp.metadata(&format!("{}/{name}", slot.directory()));
-            matches!(entry, Ok(Some(Entry::File { .. })))
-        };
-        Self::read(
-            esp,
-            good_without_grubenv(booted, |slot| SlotFiles {
-                manifest: is_file(slot, MANIFEST),
-                mark: is_file(slot, CONFIRMED),
-                ..SlotFiles::default()
-            }),
-        )
+        let is_file = |path: &str| matches!(esp.metadata(path), Ok(Some(Entry::File { .. })));
+        Self::read(esp, good_without_grubenv(booted, |slot| SlotFiles::find(slot, is_file)))
     }
 
     /// Overwrites the file in place with another state and flushes it. Variables of other programs are

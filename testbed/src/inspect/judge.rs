@@ -6,9 +6,9 @@ use std::rc::Rc;
 
 use protocol::boot_order::{Attempt, Environment, Reason, Save, SlotFiles};
 use protocol::digest::Hasher;
-use protocol::esp::{CONFIRMED, GRUB_CFG, GRUBENV, MANIFEST, Slot, slot_file};
+use protocol::esp::{GRUB_CFG, GRUBENV, MANIFEST, Slot, slot_file};
 use protocol::token::{self, TOKEN_MAX};
-use protocol::{Artifact, KeyRing, Manifest, Release, Role, Verified};
+use protocol::{Artifact, KeyRing, Manifest, Release, Verified};
 
 use super::disk::{SECTOR, Sectors};
 use super::fat::{Fat, FatError, Node};
@@ -253,17 +253,10 @@ fn read_environment<S: Sectors>(fat: &Fat<'_, S>) -> Environment {
 
 /// Returns which files GRUB finds in a slot.
 fn slot_files<S: Sectors>(fat: &Fat<'_, S>, slot: Slot) -> SlotFiles {
-    let has = |name: &str| {
-        let node = fat.find(&format!("{}/{name}", slot.directory())).ok().flatten();
+    SlotFiles::find(slot, |path| {
+        let node = fat.find(path).ok().flatten();
         node.is_some_and(|node| !node.is_directory)
-    };
-    let has_role = |role| slot_file(role).is_some_and(has);
-    SlotFiles {
-        manifest: has(MANIFEST),
-        mark: has(CONFIRMED),
-        kernel: has_role(Role::Kernel),
-        initrd: has_role(Role::Initrd),
-    }
+    })
 }
 
 fn find<S: Sectors>(fat: &Fat<'_, S>, path: &str) -> Result<Option<Node>, String> {

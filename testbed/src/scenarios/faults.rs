@@ -120,15 +120,10 @@ impl Scenario for Faults {
         progress: &dyn Fn(&str),
     ) -> Result<Self::Findings, ScenarioError> {
         let artifacts = steps.run(Step::VERIFY_ARTIFACTS, || environment::verify(options))?;
-        let work = TestEnvironment::directories(options)?;
         let changes: Vec<Changes> =
             self.only.iter().map(|fault| fault.changes(&artifacts)).collect();
-        let releases = steps
-            .run(Step::DERIVE_RELEASES, || ReleaseSeries::derive(&artifacts, &changes, &work))?;
-        let environment = steps.run(Step::PREPARE_ENVIRONMENT, || {
-            releases.environment(options, &artifacts, work, progress)
-        })?;
-        steps.report.accel = Some(environment.accel.clone());
+        let (releases, environment) =
+            ReleaseSeries::prepare(options, &artifacts, &changes, steps, progress)?;
 
         let mut host = steps.run(Step::BOOT, || {
             Ok((

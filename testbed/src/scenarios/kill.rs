@@ -95,16 +95,11 @@ impl Scenario for Kill {
         progress: &dyn Fn(&str),
     ) -> Result<Self::Findings, ScenarioError> {
         let artifacts = steps.run(Step::VERIFY_ARTIFACTS, || environment::verify(options))?;
-        let work = TestEnvironment::directories(options)?;
         let moments = moments(self.seed, self.times);
         // If the boot after a kill confirms the release, the next kill needs a newer release.
         let changes = vec![Changes::default(); self.times + 1];
-        let releases = steps
-            .run(Step::DERIVE_RELEASES, || ReleaseSeries::derive(&artifacts, &changes, &work))?;
-        let environment = steps.run(Step::PREPARE_ENVIRONMENT, || {
-            releases.environment(options, &artifacts, work, progress)
-        })?;
-        steps.report.accel = Some(environment.accel.clone());
+        let (releases, environment) =
+            ReleaseSeries::prepare(options, &artifacts, &changes, steps, progress)?;
 
         let mut series = Series {
             environment: &environment,

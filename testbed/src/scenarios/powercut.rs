@@ -73,14 +73,9 @@ impl Scenario for PowerCut {
         progress: &dyn Fn(&str),
     ) -> Result<Self::Findings, ScenarioError> {
         let artifacts = steps.run(Step::VERIFY_ARTIFACTS, || environment::verify(options))?;
-        let work = TestEnvironment::directories(options)?;
         let changes = [Changes::default(), Changes::default()];
-        let releases = steps
-            .run(Step::DERIVE_RELEASES, || ReleaseSeries::derive(&artifacts, &changes, &work))?;
-        let environment = steps.run(Step::PREPARE_ENVIRONMENT, || {
-            releases.environment(options, &artifacts, work, progress)
-        })?;
-        steps.report.accel = Some(environment.accel.clone());
+        let (releases, environment) =
+            ReleaseSeries::prepare(options, &artifacts, &changes, steps, progress)?;
         let recording = record(self, &environment, &releases, steps)?;
         let keys = releases.keys(options);
         if let Some(dir) = &self.keep_recording {

@@ -1,7 +1,7 @@
 //! A host with a disk in memory: its boot loader, its updater, and a CDN in a directory.
 
 use protocol::boot_order::{Attempt, Environment, Load, Outcome, Platform, Save, SlotFiles};
-use protocol::esp::{CONFIRMED, GRUBENV, MANIFEST, Slot, slot_file};
+use protocol::esp::{GRUBENV, Slot, slot_file};
 use protocol::grubenv::{Block, BootId, BootState, TRIES, TRIES_LEFT};
 use protocol::token::sign;
 use protocol::{Artifact, KeyRing, PrivateKey, Release, Role};
@@ -162,16 +162,7 @@ impl Host {
     pub(super) fn boot(&self, disk: &Disk) -> Result<(Slot, Release), String> {
         let block = disk.read(GRUBENV).and_then(|bytes| Block::parse(&bytes).ok());
         let environment = block.as_ref().map(Environment::from).unwrap_or_default();
-        let files = |slot: Slot| {
-            let has = |name: &str| disk.read(&format!("{}/{name}", slot.directory())).is_some();
-            let has_role = |role| slot_file(role).is_some_and(has);
-            SlotFiles {
-                manifest: has(MANIFEST),
-                mark: has(CONFIRMED),
-                kernel: has_role(Role::Kernel),
-                initrd: has_role(Role::Initrd),
-            }
-        };
+        let files = |slot| SlotFiles::find(slot, |path| disk.read(path).is_some());
         let decision = environment.decide(files, Save::Stored);
         if let (Some(tries), Some(mut block)) = (decision.saves, block) {
             block.set(TRIES_LEFT, &tries.to_string());
