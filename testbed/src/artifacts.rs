@@ -224,6 +224,8 @@ pub(crate) mod tests {
             artifacts: [Role::Kernel, Role::Initrd, Role::Disk].map(artifact).to_vec(),
             packages: Vec::new(),
             bootloader: Vec::new(),
+            documents: Vec::new(),
+            toolchain: std::collections::BTreeMap::new(),
         };
         change(&mut release);
         let key = PrivateKey::generate();

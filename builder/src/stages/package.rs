@@ -96,6 +96,8 @@ impl Packaging<'_> {
             artifacts,
             packages: tree.packages.clone(),
             bootloader: Package::parse_list(&bootloader)?,
+            documents: Vec::new(),
+            toolchain: std::collections::BTreeMap::new(),
         })
     }
 

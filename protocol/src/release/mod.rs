@@ -1,6 +1,6 @@
 //! Releases: the claim `etchaosRelease` of a manifest.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
@@ -25,6 +25,8 @@ const BOOT_SIZE_MAX: u64 = u32::MAX as u64;
 const EXPECTED_ON_FAT: &str = "expected 1 to 4294967295 bytes, the maximum for a file on FAT";
 /// The maximum number of packages, far above that of a minimal server.
 const PACKAGES_MAX: usize = 10_000;
+/// The maximum number of documents, and of programs of the toolchain.
+const DOCUMENTS_MAX: usize = 64;
 /// The maximum length of a version, kernel release or package name.
 const IDENTIFIER_MAX: usize = 256;
 /// The maximum length of the URL of an artifact.
@@ -46,6 +48,49 @@ pub struct Artifact {
     pub url: String,
 }
 
+/// A file that is published with a release, and that hosts do not download.
+///
+/// These files are not [artifacts](Artifact), because a host refuses a release that has an artifact
+/// of an unknown role. A new kind of document changes nothing for hosts.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Document {
+    /// Its kind, such as `sbom`; see [`document`].
+    pub kind: String,
+    /// Its file name.
+    pub name: String,
+    /// Its size in bytes.
+    pub size: u64,
+    /// Its SHA-256 in lower-case hexadecimal.
+    pub sha256: String,
+    /// Its URL, absolute or relative to the URL of the manifest.
+    pub url: String,
+}
+
+/// The kinds of documents that the builder publishes.
+pub mod document {
+    /// The block map of the disk image, for `bmaptool`.
+    pub const BLOCK_MAP: &str = "bmap";
+    /// A tar file with the boot loader, the kernel and the initrd for network boot.
+    pub const NETWORK_BOOT: &str = "netboot";
+    /// The SPDX document that lists the packages and crates.
+    pub const SBOM: &str = "sbom";
+    /// The list of the files in the image.
+    pub const CONTENTS: &str = "contents";
+    /// The differences from the release that was published before.
+    pub const NOTES: &str = "notes";
+    /// The checksums of all other files, in the format of `sha256sum`.
+    pub const CHECKSUMS: &str = "checksums";
+}
+
+/// The name and the version of a source package.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct SourcePackage {
+    /// Its name.
+    pub name: String,
+    /// Its version, as the distribution writes it.
+    pub version: String,
+}
+
 /// An installed package.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Package {
@@ -55,25 +100,35 @@ pub struct Package {
     pub version: String,
     /// Its architecture, as the distribution writes it.
     pub arch: String,
+    /// The source package that it was built from, if its name or its version differs. Distributions
+    /// track vulnerabilities by source package.
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "json::object")]
+    pub source: Option<SourcePackage>,
 }
 
 impl Package {
-    /// Reads a list with one `name version arch` per line, as in `etchaBuildManifest`, and returns it
-    /// sorted and without duplicates.
+    /// Reads a list with one `name version arch [source [source-version]]` per line and returns it
+    /// sorted and without duplicates. `etchaBuildManifest` has lines of three words.
     ///
     /// # Errors
-    /// Fails if a line does not have three words.
+    /// Fails if a line does not have three to five words.
     pub fn parse_list(text: &str) -> Result<Vec<Self>, ReleaseError> {
         let mut packages = Vec::new();
         for line in text.lines().filter(|line| !line.trim().is_empty()) {
             let words: Vec<&str> = line.split_whitespace().collect();
-            let [name, version, arch] = words[..] else {
-                return Err(ReleaseError::PackageLine(excerpt(line)));
+            let (name, version, arch, source) = match words[..] {
+                [name, version, arch] => (name, version, arch, (name, version)),
+                [name, version, arch, source] => (name, version, arch, (source, version)),
+                [name, version, arch, source, built] => (name, version, arch, (source, built)),
+                _ => return Err(ReleaseError::PackageLine(excerpt(line))),
             };
+            let source = (source != (name, version))
+                .then(|| SourcePackage { name: source.0.to_owned(), version: source.1.to_owned() });
             packages.push(Self {
                 name: name.to_owned(),
                 version: version.to_owned(),
                 arch: arch.to_owned(),
+                source,
             });
         }
         packages.sort();
@@ -121,6 +176,14 @@ pub struct Release {
     /// The packages that the boot loader on the disk image is built from, sorted.
     #[serde(default, deserialize_with = "json::objects")]
     pub bootloader: Vec<Package>,
+    /// Other files that are published with the release, at most one of each kind. Empty in the
+    /// manifest inside a disk image.
+    #[serde(default, skip_serializing_if = "Vec::is_empty", deserialize_with = "json::objects")]
+    pub documents: Vec<Document>,
+    /// The versions of the programs that compiled the updater, such as `rustc`, by name. Empty in the
+    /// manifest inside a disk image.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub toolchain: BTreeMap<String, String>,
 }
 
 /// Why a release is not valid.
@@ -141,15 +204,41 @@ pub enum ReleaseError {
         /// The values that are valid.
         expected: &'static str,
     },
+    /// A list is too long.
+    #[error("the release's {field} is {found}: expected at most {max}")]
+    Count {
+        /// The name of the list.
+        field: &'static str,
+        /// Its length.
+        found: usize,
+        /// The maximum length.
+        max: usize,
+    },
+    /// Two documents have the same kind.
+    #[error("the release has two documents of the kind {0:?}")]
+    DuplicateKind(String),
     /// Two artifacts have the same role.
     #[error("the release has two artifacts with the role {0}")]
     DuplicateRole(Role),
     /// The kernel or the initrd is missing.
     #[error("the release has no {0}")]
     MissingRole(Role),
-    /// A line of a package list is not `name version arch`.
-    #[error("not a package: {0:?}, expected \"name version arch\"")]
+    /// A line of a package list does not have the words of a package.
+    #[error("not a package: {0:?}, expected \"name version arch [source [source-version]]\"")]
     PackageLine(String),
+}
+
+/// An artifact or a document of a release.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PublishedFile<'a> {
+    /// Its file name.
+    pub name: &'a str,
+    /// Its size in bytes.
+    pub size: u64,
+    /// Its SHA-256 in lower-case hexadecimal.
+    pub sha256: &'a str,
+    /// Its URL, absolute or relative to the URL of the manifest.
+    pub url: &'a str,
 }
 
 impl Release {
@@ -178,6 +267,30 @@ impl Release {
         Role::BOOT.into_iter().filter_map(|role| self.artifact(role))
     }
 
+    /// Returns the document of this kind.
+    pub fn document(&self, kind: &str) -> Option<&Document> {
+        self.documents.iter().find(|document| document.kind == kind)
+    }
+
+    /// Returns all artifacts and documents.
+    pub fn files(&self) -> impl Iterator<Item = PublishedFile<'_>> {
+        let artifacts =
+            self.artifacts.iter().map(|Artifact { name, size, sha256, url, .. }| PublishedFile {
+                name,
+                size: *size,
+                sha256,
+                url,
+            });
+        let documents =
+            self.documents.iter().map(|Document { name, size, sha256, url, .. }| PublishedFile {
+                name,
+                size: *size,
+                sha256,
+                url,
+            });
+        artifacts.chain(documents)
+    }
+
     /// Returns whether this release was published before `other`.
     ///
     /// Build numbers are compared. If one of them is 0, because the release was installed from a disk
@@ -204,16 +317,17 @@ impl Release {
         check_identifier("version", &self.version)?;
         check_identifier("kernel", &self.kernel)?;
         check_digest("recipe", &self.recipe)?;
-        if self.packages.len() > PACKAGES_MAX {
-            let found = self.packages.len().to_string();
-            let expected = "expected at most 10000";
-            return Err(ReleaseError::Field { field: "number of packages", found, expected });
-        }
+        check_count("number of packages", self.packages.len(), PACKAGES_MAX)?;
         for package in self.packages.iter().chain(&self.bootloader) {
             check_identifier("package name", &package.name)?;
             check_identifier("package version", &package.version)?;
             check_identifier("package architecture", &package.arch)?;
+            if let Some(source) = &package.source {
+                check_identifier("source package name", &source.name)?;
+                check_identifier("source package version", &source.version)?;
+            }
         }
+        self.validate_documents()?;
         let mut roles = BTreeSet::new();
         for artifact in &self.artifacts {
             artifact.validate()?;
@@ -228,12 +342,42 @@ impl Release {
     }
 }
 
+impl Release {
+    fn validate_documents(&self) -> Result<(), ReleaseError> {
+        check_count("number of documents", self.documents.len(), DOCUMENTS_MAX)?;
+        check_count("number of toolchain programs", self.toolchain.len(), DOCUMENTS_MAX)?;
+        let mut kinds = BTreeSet::new();
+        for document in &self.documents {
+            document.validate()?;
+            if !kinds.insert(&document.kind) {
+                return Err(ReleaseError::DuplicateKind(excerpt(&document.kind)));
+            }
+        }
+        for (name, version) in &self.toolchain {
+            check_identifier("toolchain program", name)?;
+            check_text("toolchain version", version)?;
+        }
+        Ok(())
+    }
+}
+
+impl Document {
+    fn validate(&self) -> Result<(), ReleaseError> {
+        check_identifier("document kind", &self.kind)?;
+        check_digest("document digest", &self.sha256)?;
+        check_file_name("document name", &self.name)?;
+        if self.size == 0 || self.size > DISK_SIZE_MAX {
+            let found = self.size.to_string();
+            return Err(invalid("document size", &found, "expected 1 byte to 8 GiB"));
+        }
+        check_url("document url", &self.url)
+    }
+}
+
 impl Artifact {
     fn validate(&self) -> Result<(), ReleaseError> {
         check_digest("artifact digest", &self.sha256)?;
-        if !is_file_name(&self.name) {
-            return Err(invalid("artifact name", &self.name, "expected a plain file name"));
-        }
+        check_file_name("artifact name", &self.name)?;
         let (name, max, expected) = match self.role {
             Role::Kernel => ("kernel size", BOOT_SIZE_MAX, EXPECTED_ON_FAT),
             Role::Initrd => ("initrd size", BOOT_SIZE_MAX, EXPECTED_ON_FAT),
@@ -242,11 +386,7 @@ impl Artifact {
         if self.size == 0 || self.size > max {
             return Err(invalid(name, &self.size.to_string(), expected));
         }
-        if self.url.is_empty() || self.url.len() > URL_MAX {
-            let found = format!("{} characters long", self.url.len());
-            return Err(invalid("artifact url", &found, "expected 1 to 2048 characters"));
-        }
-        Ok(())
+        check_url("artifact url", &self.url)
     }
 }
 
@@ -270,6 +410,40 @@ fn check_identifier(name: &'static str, text: &str) -> Result<(), ReleaseError> 
         Ok(())
     } else {
         Err(invalid(name, text, "expected 1 to 256 printable ASCII characters without spaces"))
+    }
+}
+
+/// Checks that `text` is printable ASCII, in which spaces are allowed.
+fn check_text(name: &'static str, text: &str) -> Result<(), ReleaseError> {
+    let is_allowed = |b: u8| b == b' ' || b.is_ascii_graphic();
+    if (1..=IDENTIFIER_MAX).contains(&text.len()) && text.bytes().all(is_allowed) {
+        Ok(())
+    } else {
+        Err(invalid(name, text, "expected 1 to 256 printable ASCII characters"))
+    }
+}
+
+fn check_file_name(name: &'static str, text: &str) -> Result<(), ReleaseError> {
+    match is_file_name(text) {
+        true => Ok(()),
+        false => Err(invalid(name, text, "expected a plain file name")),
+    }
+}
+
+fn check_url(name: &'static str, url: &str) -> Result<(), ReleaseError> {
+    match (1..=URL_MAX).contains(&url.len()) {
+        true => Ok(()),
+        false => {
+            let found = format!("{} characters long", url.len());
+            Err(invalid(name, &found, "expected 1 to 2048 characters"))
+        }
+    }
+}
+
+fn check_count(name: &'static str, count: usize, max: usize) -> Result<(), ReleaseError> {
+    match count <= max {
+        true => Ok(()),
+        false => Err(ReleaseError::Count { field: name, found: count, max }),
     }
 }
 
@@ -306,6 +480,14 @@ impl Release {
             artifacts: [Role::Kernel, Role::Initrd, Role::Disk].map(artifact).to_vec(),
             packages: Package::parse_list("bash 5.2.37-2 amd64\nadduser 3.152 all\n").unwrap(),
             bootloader: Vec::new(),
+            documents: vec![Document {
+                kind: document::SBOM.into(),
+                name: "etchaos_deb_amd64.spdx.json".into(),
+                size: 1000,
+                sha256: "ef".repeat(32),
+                url: "etchaos_deb_amd64.spdx.json".into(),
+            }],
+            toolchain: BTreeMap::from([("rustc".into(), "1.95.0 (f2d3ce0bd 2026-03-21)".into())]),
         }
     }
 }
@@ -324,7 +506,7 @@ mod tests {
 
     #[test]
     fn rejects_invalid_fields() {
-        let changes: [Change; 11] = [
+        let changes: [Change; 17] = [
             |r| r.schema = 2,
             |r| r.version = "two words".into(),
             |r| r.kernel = String::new(),
@@ -336,12 +518,43 @@ mod tests {
             |r| r.artifacts[0].sha256 = "ab".repeat(31),
             |r| r.artifacts[0].role = Role::Initrd,
             |r| r.packages[0].version = "1\n2".into(),
+            |r| r.documents[0].name = "../x".into(),
+            |r| r.documents[0].size = 0,
+            |r| r.documents[0].kind = "two words".into(),
+            |r| r.documents.push(r.documents[0].clone()),
+            |r| r.documents[0].url = String::new(),
+            |r| drop(r.toolchain.insert("rustc".into(), "1\n2".into())),
         ];
         for (index, change) in changes.into_iter().enumerate() {
             let mut release = Release::example();
             change(&mut release);
             assert!(release.validate().is_err(), "change {index}");
         }
+    }
+
+    #[test]
+    fn reads_source_packages_that_differ() {
+        let text = "bash 5.2-2+b1 amd64 bash 5.2-2\nlibc6 2.41-1 amd64 glibc\nsed 4.9-2 amd64 sed";
+        let packages = Package::parse_list(text).unwrap();
+        let source = |name: &str, version: &str| {
+            Some(SourcePackage { name: name.into(), version: version.into() })
+        };
+        let sources: Vec<_> = packages.into_iter().map(|package| package.source).collect();
+        assert_eq!(sources, [source("bash", "5.2-2"), source("glibc", "2.41-1"), None]);
+        assert!(Package::parse_list("a 1 amd64 a 1 more").is_err());
+    }
+
+    #[test]
+    fn manifests_without_documents_are_valid_and_unknown_kinds_too() {
+        let mut release = Release::example();
+        release.documents[0].kind = "a-kind-of-the-future".into();
+        assert_eq!(release.validate(), Ok(()));
+        let mut json = serde_json::to_value(&release).unwrap();
+        for field in ["documents", "toolchain"] {
+            json.as_object_mut().unwrap().remove(field).unwrap();
+        }
+        let old: Release = serde_json::from_value(json).unwrap();
+        assert_eq!(old.validate(), Ok(()));
     }
 
     #[test]

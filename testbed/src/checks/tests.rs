@@ -28,6 +28,8 @@ fn release() -> Release {
         artifacts: [Role::Kernel, Role::Initrd, Role::Disk].map(artifact).to_vec(),
         packages: Package::parse_list("bash 5.2 amd64\nadduser 3.1 all\n").unwrap(),
         bootloader: Vec::new(),
+        documents: Vec::new(),
+        toolchain: std::collections::BTreeMap::new(),
     }
 }
 

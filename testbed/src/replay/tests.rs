@@ -130,6 +130,8 @@ impl TestEnvironment {
             artifacts,
             packages: Vec::new(),
             bootloader: Vec::new(),
+            documents: Vec::new(),
+            toolchain: std::collections::BTreeMap::new(),
         };
         let claims = Claims { etchaos_release: Some(release), ..Claims::default() };
         let manifest = token::sign(&self.key, &claims).unwrap().into_bytes();

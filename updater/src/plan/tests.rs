@@ -27,6 +27,8 @@ pub(crate) fn release(build: u64, content: u8) -> Release {
         artifacts: Role::BOOT.map(artifact).to_vec(),
         packages: Vec::new(),
         bootloader: Vec::new(),
+        documents: Vec::new(),
+        toolchain: std::collections::BTreeMap::new(),
     }
 }
 

@@ -95,6 +95,8 @@ pub(crate) fn release(n: u64) -> Release {
         artifacts: Role::BOOT.map(artifact).to_vec(),
         packages: protocol::Package::parse_list(&format!("bash 5.{n} amd64")).unwrap(),
         bootloader: Vec::new(),
+        documents: Vec::new(),
+        toolchain: std::collections::BTreeMap::new(),
     }
 }
 
