@@ -13,6 +13,8 @@
 mod cdn;
 pub mod cli;
 mod command;
+#[allow(dead_code, unused_imports, reason = "used by the next change")]
+mod destination;
 mod download;
 mod host;
 mod image;
