@@ -3,19 +3,19 @@
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use clap::{Parser, Subcommand};
-use protocol::{Arch, Target, Variant};
+use protocol::{Arch, Variant};
 
-use crate::cdn::Cdn;
-use crate::host::Requirement;
+use crate::commands::{
+    BridgeArgs, BuildArgs, InspectArgs, PublishArgs, RenewArgs, RunArgs, TestArgs, VerifyArgs,
+    WithdrawArgs, native, workspace,
+};
+use crate::host::{self, Requirement};
 use crate::output::Output;
-use crate::sandbox::Engine;
 use crate::sandbox::namespace::Entry;
-use crate::signing::{self, Signing};
-use crate::stages::{self, Build, Directories};
+use crate::signing;
 use crate::variant::{self, VariantFile};
-use crate::{host, summary};
 
 /// Builds, tests and publishes EtchaOS.
 ///
@@ -50,18 +50,63 @@ pub struct Cli {
 enum Action {
     /// Build, test and publish a variant
     ///
-    /// Needs root. Publishes no release if a stage fails or if the published release has the same content.
+    /// Runs "build", "test" and "publish". Needs root. Publishes no release if a stage fails or if the
+    /// published release has the same content.
     #[command(after_long_help = "\
 Examples:
   builder run deb --setup
-  builder run deb --signing-key @signing.key --host-config host.json --cdn /srv/cdn
+  builder run deb --signing-key @signing.key --host-config host.json --to /srv/cdn
 
 Files in <OUT>, for the variant \"deb\" on amd64:
   deb_amd64/       the disk image, the kernel, the initrd and the manifest
   deb_amd64/logs/  one log for each stage, and the consoles of the virtual machines
-  cdn/             the published releases, unless --cdn is given
+  cdn/             the published releases, unless --to is given
   keys/            the development key, unless --signing-key is given")]
     Run(Box<RunArgs>),
+    /// Build a variant: stages 1 to 4
+    ///
+    /// Needs root. Writes the artifacts and a signed manifest to <OUT>. Its build number is higher than
+    /// that of the release that is published at the destinations.
+    Build(Box<BuildArgs>),
+    /// Test the release that was built: stage 5
+    ///
+    /// Needs root. Updates the release that is published at the destinations to the new one, then boots
+    /// the new disk image and lets it repair itself. Records in <OUT> that the release was tested.
+    Test(Box<TestArgs>),
+    /// Publish the release that was built and tested: stage 6
+    ///
+    /// Uploads the files of the release and then its manifest, unless the published release has the
+    /// same content. In that case, repairs files that are missing or damaged, and signs the manifest
+    /// again if more than half of its validity has passed. Removes old releases.
+    #[command(after_long_help = "\
+A release whose upload was interrupted is invisible to hosts; the next one completes it. With several
+destinations, each gets the release completely or not at all, and an error of one does not stop the
+others. Hosts that read the previous manifest can finish their download, because a file of a release is
+never overwritten and is removed only after the times of --keep and --keep-for.")]
+    Publish(Box<PublishArgs>),
+    /// Sign the manifest of the published release again
+    ///
+    /// Gives it a new validity period and build number. Its files do not change.
+    Renew(Box<RenewArgs>),
+    /// Replace the published release by an earlier one
+    ///
+    /// Publishes the earlier release under a higher build number, so that hosts install it.
+    Withdraw(Box<WithdrawArgs>),
+    /// Publish a release for hosts that trust only an older key
+    ///
+    /// Copies a published release to another destination and signs its manifest with the older key.
+    #[command(after_long_help = "\
+Example:
+  builder bridge deb --from https://os.example.org --to /srv/cdn/bridge/1 \\
+    --signing-key @old.key --trusted-key @current.pub")]
+    Bridge(Box<BridgeArgs>),
+    /// Check a published release from end to end, as a host would
+    ///
+    /// Reads the manifest, checks its signature, validity and target, and reads every file that it
+    /// names.
+    Verify(VerifyArgs),
+    /// Show a manifest, or any token that Etcha has made
+    Inspect(InspectArgs),
     /// List the variants
     Variants,
     /// Print a variant as JSON, as Jsonnet evaluates it
@@ -106,59 +151,6 @@ Files in <OUT>, for the variant \"deb\" on amd64:
     Sandbox(Entry),
 }
 
-#[derive(Debug, clap::Args)]
-struct RunArgs {
-    /// The variant, such as "deb"; "builder variants" lists them
-    variant: Variant,
-    /// The architecture [default: that of this machine]
-    #[arg(long)]
-    arch: Option<Arch>,
-    /// Install the packages that this machine lacks, like "builder setup --install"
-    #[arg(long)]
-    setup: bool,
-    /// The kind of sandbox to build in
-    #[arg(long, value_enum, default_value_t = Engine::Auto)]
-    engine: Engine,
-    /// The URL of the distribution's mirror [default: that of the bootstrap tool]
-    #[arg(long, value_name = "URL")]
-    mirror: Option<String>,
-    /// The key that signs the manifest: a key string or @FILE [default: a development key, created in
-    /// <OUT>/keys]
-    #[arg(long, value_name = "KEY", env = "ETCHAOS_SIGNING_KEY", hide_env_values = true)]
-    signing_key: Option<String>,
-    /// An additional key that the image trusts, such as the next signing key: a key string or @FILE;
-    /// can be repeated
-    #[arg(long = "trusted-key", value_name = "KEY")]
-    trusted_keys: Vec<String>,
-    /// The directory to publish releases in [default: <OUT>/cdn]
-    #[arg(long, value_name = "DIR")]
-    cdn: Option<PathBuf>,
-    /// A file with the updater's configuration in the image, such as {"cdn": "https://…"}
-    #[arg(long, value_name = "FILE")]
-    host_config: Option<PathBuf>,
-    /// The directory for artifacts, logs, keys and caches
-    #[arg(long, value_name = "OUT", default_value = "out")]
-    out: PathBuf,
-    /// The acceleration of the test's virtual machines
-    #[arg(long, value_enum, default_value_t)]
-    accel: testbed::AccelPreference,
-    /// Print the summary as JSON
-    #[arg(long)]
-    json: bool,
-}
-
-/// Returns the path of this workspace, which contains the variants and the updater's source.
-fn workspace() -> Result<PathBuf> {
-    let builder = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let workspace = builder.parent().context("the builder's package is not in a workspace")?;
-    workspace.canonicalize().with_context(|| {
-        format!(
-            "{} does not exist; the builder needs the workspace that it was compiled in",
-            workspace.display()
-        )
-    })
-}
-
 impl Cli {
     /// Runs the command and returns the exit code.
     pub fn run(self) -> Result<u8> {
@@ -169,6 +161,14 @@ impl Cli {
         let mut out = Output::lock();
         match self.command {
             Action::Run(args) => args.run(&variants()?, &mut out)?,
+            Action::Build(args) => args.run(&variants()?, &mut out)?,
+            Action::Test(args) => args.run(&mut out)?,
+            Action::Publish(args) => args.run(&mut out)?,
+            Action::Renew(args) => args.run(&mut out)?,
+            Action::Withdraw(args) => args.run(&mut out)?,
+            Action::Bridge(args) => args.run(&mut out)?,
+            Action::Verify(args) => args.run(&mut out)?,
+            Action::Inspect(args) => args.run(&mut out)?,
             Action::Variants => {
                 let directory = variants()?;
                 for name in variant::known(&directory)? {
@@ -196,63 +196,6 @@ impl Cli {
     }
 }
 
-impl RunArgs {
-    fn run(self, variants: &Path, out: &mut impl Write) -> Result<()> {
-        let target = Target { variant: self.variant.clone(), arch: native(self.arch)? };
-        let variant = VariantFile::load(variants, &target.variant, target.arch)?;
-        host::check_root()?;
-        let (json, setup) = (self.json, self.setup);
-        let (build, _lock) = self.build(target, variant, variants)?;
-        let requirements = host::requirements([&build.variant], false);
-        if setup {
-            host::install(&requirements)?;
-        } else {
-            host::check(&requirements)?;
-        }
-        let summary = stages::run(&build)?;
-        summary::print(&summary, &build.directories.artifacts, json, out)
-    }
-
-    /// Validates the arguments and returns the inputs of the build, and the lock of its directories.
-    fn build(
-        self,
-        target: Target,
-        variant: VariantFile,
-        variants: &Path,
-    ) -> Result<(Build, std::fs::File)> {
-        std::fs::create_dir_all(&self.out)
-            .with_context(|| format!("creating {}", self.out.display()))?;
-        let out = self.out.canonicalize()?;
-        let directories = Directories::create(&out, &target)?;
-        let lock = directories.lock()?;
-        let signing =
-            Signing::load(self.signing_key.as_deref(), &self.trusted_keys, &out.join("keys"))?;
-        let cdn = Cdn::open(&self.cdn.unwrap_or_else(|| out.join("cdn")))?;
-        // Without this check, an untrusted manifest would be an error only after the test stage.
-        cdn.manifest(&target, &signing.ring()?)?;
-        if let Some(config) = &self.host_config {
-            let text = std::fs::read_to_string(config)
-                .with_context(|| format!("reading {}", config.display()))?;
-            serde_json::from_str::<serde_json::Map<String, serde_json::Value>>(&text)
-                .with_context(|| format!("{} is not a JSON object", config.display()))?;
-        }
-        let build = Build {
-            target,
-            variant,
-            variants: variants.to_owned(),
-            workspace: workspace()?,
-            directories,
-            signing,
-            engine: self.engine,
-            mirror: self.mirror,
-            cdn,
-            host_config: self.host_config,
-            accel: self.accel,
-        };
-        Ok((build, lock))
-    }
-}
-
 /// Returns the host's requirements for these variants, or for all that this machine can build.
 fn requirements(directory: &Path, names: Vec<Variant>, tests: bool) -> Result<Vec<Requirement>> {
     let arch = native(None)?;
@@ -265,10 +208,4 @@ fn requirements(directory: &Path, names: Vec<Variant>, tests: bool) -> Result<Ve
         names.iter().map(|name| VariantFile::load(directory, name, arch)).collect::<Result<_>>()?
     };
     Ok(host::requirements(&files, tests))
-}
-
-fn native(arch: Option<Arch>) -> Result<Arch> {
-    arch.or_else(Arch::native).context(
-        "EtchaOS does not support the architecture of this machine; choose one with --arch",
-    )
 }

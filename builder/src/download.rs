@@ -26,13 +26,9 @@ pub(crate) fn fetch_cached(binary: &Binary, to: &Path) -> Result<()> {
     fetch(binary, to)
 }
 
-/// Downloads a program to `to`.
-///
-/// # Errors
-/// Fails, and leaves no file, if the download is incomplete or its digest is not the pinned one.
-pub(crate) fn fetch(binary: &Binary, to: &Path) -> Result<()> {
-    let name = &binary.name;
-    let agent: ureq::Agent = ureq::Agent::config_builder()
+/// Returns a client that neither waits nor redirects without end. It uses the proxy in the environment.
+pub(crate) fn agent() -> ureq::Agent {
+    ureq::Agent::config_builder()
         .tls_config(
             ureq::tls::TlsConfig::builder()
                 .provider(ureq::tls::TlsProvider::Rustls)
@@ -46,9 +42,17 @@ pub(crate) fn fetch(binary: &Binary, to: &Path) -> Result<()> {
         .timeout_recv_response(Some(STALL_TIMEOUT))
         .timeout_per_read(Some(STALL_TIMEOUT))
         .build()
-        .into();
+        .into()
+}
+
+/// Downloads a program to `to`.
+///
+/// # Errors
+/// Fails, and leaves no file, if the download is incomplete or its digest is not the pinned one.
+pub(crate) fn fetch(binary: &Binary, to: &Path) -> Result<()> {
+    let name = &binary.name;
     let mut partial = PartialFile::create(to)?;
-    let response = agent
+    let response = agent()
         .get(&binary.url)
         .call()
         .with_context(|| format!("fetching the binary {name:?} from {}", binary.url))?;

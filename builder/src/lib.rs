@@ -1,32 +1,38 @@
 //! Builds, tests and publishes EtchaOS.
 //!
-//! [`stages::run`] runs the six stages of a build. Each stage takes what the previous one returned.
-//! The other modules:
+//! The modules, from high level to low level:
 //!
+//! - [`cli`] is the command line, and [`commands`] has the subcommands
+//! - [`stages`] builds and tests a release: each stage takes what the previous one returned
+//! - [`packaged`] is a release that was built, and [`tested`] one that was tested
+//! - [`publish`] puts releases on a [`destination`], and [`published`] reads them there
 //! - [`variant`] renders the description of a distribution from Jsonnet
 //! - [`sandbox`] runs the variant's Commands, isolated from the host
 //! - [`image`] writes the formats of a release in user space
-//! - [`signing`] loads keys, [`cdn`] publishes releases
+//! - [`signing`] loads keys and signs manifests
 //! - [`command`], [`log_file`] and [`progress`] run programs, log their output and show progress
 //! - [`host`] checks and installs the packages that the build host needs
 
-mod cdn;
 pub mod cli;
 mod command;
-#[allow(dead_code, unused_imports, reason = "used by the next change")]
+mod commands;
 mod destination;
 mod download;
 mod host;
 mod image;
 pub mod log_file;
 pub mod output;
+mod packaged;
 mod partial_file;
 pub mod progress;
+mod publish;
+mod published;
 pub mod sandbox;
 pub mod signals;
 mod signing;
 mod stages;
 mod summary;
+mod tested;
 mod updater_binary;
 mod variant;
 

@@ -84,12 +84,8 @@ fn rejects_invalid_keys_and_configurations_before_building() {
     );
     fs::write(directory.path().join("host.json"), "not JSON").unwrap();
     fails(directory.path(), &run(&["--host-config", "host.json"]), &["host.json", "JSON"]);
-    fails(directory.path(), &run(&["--cdn", "/dev/null/cdn"]), &["/dev/null/cdn", "--cdn"]);
-    fails(
-        directory.path(),
-        &run(&["--cdn", "https://host.example/os"]),
-        &["is a URL", "directory"],
-    );
+    fails(directory.path(), &run(&["--to", "/dev/null/cdn"]), &["/dev/null/cdn", "--to"]);
+    fails(directory.path(), &run(&["--to", "https://host.example/os"]), &["is a URL", "directory"]);
     fs::write(directory.path().join("empty.key"), "\n").unwrap();
     fails(directory.path(), &run(&["--signing-key", "@empty.key"]), &["empty.key is empty"]);
     assert!(!directory.path().join("out/deb_amd64/logs/1-init.log").exists());

@@ -12,7 +12,7 @@ pub enum Role {
     Kernel,
     /// The initrd: early init, root skeleton and `/usr`.
     Initrd,
-    /// The raw disk image for a first installation. Hosts do not download it.
+    /// The raw disk image for a first installation, compressed with zstd. Hosts do not download it.
     Disk,
 }
 
@@ -25,7 +25,7 @@ impl Role {
         match self {
             Self::Kernel => "vmlinuz",
             Self::Initrd => "initrd",
-            Self::Disk => "raw",
+            Self::Disk => "raw.zst",
         }
     }
 }

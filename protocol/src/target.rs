@@ -160,7 +160,7 @@ mod tests {
         let target: Target = "deb_amd64".parse().unwrap();
         assert_eq!(target.to_string(), "deb_amd64");
         assert_eq!(target.manifest_name(), "etchaos_deb_amd64.jwt");
-        assert_eq!(target.artifact_name(Role::Disk), "etchaos_deb_amd64.raw");
+        assert_eq!(target.artifact_name(Role::Disk), "etchaos_deb_amd64.raw.zst");
     }
 
     #[test]

@@ -22,7 +22,7 @@ use serde_json::{Map, Value};
 use crate::claims::Claims;
 use crate::excerpt::excerpt;
 use crate::json;
-use crate::keys::{KeyRing, PrivateKey};
+use crate::keys::{KeyRing, PrivateKey, PublicKey};
 use crate::manifest::{Manifest, ManifestError};
 use crate::release::{ReleaseError, SCHEMA};
 
@@ -168,19 +168,96 @@ struct Header {
 /// Fails if the token would be longer than [`TOKEN_MAX`], or if the system has no random bytes for
 /// the signature.
 pub fn sign(key: &PrivateKey, claims: &Claims) -> Result<String, TokenError> {
-    let header = Header {
-        typ: Some("JWT".into()),
-        alg: key.kind().algorithm().into(),
-        kid: key.id().into(),
-    };
-    let message = format!("{}.{}", encode(&header)?, encode(claims)?);
-    let signature = key.sign(message.as_bytes());
+    let input = SigningInput::new(key.public(), claims)?;
+    let signature = key.sign(input.as_bytes());
     let signature = signature.ok_or_else(|| TokenError::Claims("they cannot be signed".into()))?;
-    let token = format!("{message}.{signature}");
-    match token.len() {
-        length if length > TOKEN_MAX => Err(TokenError::TooLong(length)),
-        _ => Ok(token),
+    input.join(&signature)
+}
+
+/// The bytes that a signature covers (RFC 7515 section 5.1), for signing outside of this program, such
+/// as in an HSM.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SigningInput {
+    message: String,
+    key: PublicKey,
+}
+
+impl SigningInput {
+    /// Encodes claims for a signature by the private half of `key`.
+    ///
+    /// # Errors
+    /// Fails if the claims cannot be written as JSON.
+    pub fn new(key: &PublicKey, claims: &Claims) -> Result<Self, TokenError> {
+        let header = Header {
+            typ: Some("JWT".into()),
+            alg: key.kind().algorithm().into(),
+            kid: key.id().into(),
+        };
+        let message = format!("{}.{}", encode(&header)?, encode(claims)?);
+        Ok(Self { message, key: key.clone() })
     }
+
+    /// Returns the bytes to sign.
+    pub fn as_bytes(&self) -> &[u8] {
+        self.message.as_bytes()
+    }
+
+    /// Verifies a signature and returns the token in compact form.
+    ///
+    /// The signature is in the form of RFC 7518: 64 bytes for Ed25519 and P-256, the size of the
+    /// modulus for RSA.
+    ///
+    /// # Errors
+    /// Fails if the signature is not valid, or if the token would be longer than [`TOKEN_MAX`].
+    pub fn attach(self, signature: &[u8]) -> Result<String, TokenError> {
+        let signature = URL_SAFE_NO_PAD.encode(signature);
+        if !self.key.verify(self.message.as_bytes(), &signature) {
+            return Err(TokenError::Signature { kid: self.key.id().to_owned() });
+        }
+        self.join(&signature)
+    }
+
+    fn join(self, signature: &str) -> Result<String, TokenError> {
+        let token = format!("{}.{signature}", self.message);
+        match token.len() {
+            length if length > TOKEN_MAX => Err(TokenError::TooLong(length)),
+            _ => Ok(token),
+        }
+    }
+}
+
+/// The parts of a token as JSON objects. Nothing is known about their origin.
+///
+/// This is for programs that display a token. It is not a [`Claims`], so that no decision can be based
+/// on it by mistake.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Unverified {
+    /// The header.
+    pub header: Map<String, Value>,
+    /// The claims.
+    pub claims: Map<String, Value>,
+}
+
+/// Decodes a token without a check of its signature. Also reads tokens that [`verify`] refuses for
+/// their header.
+///
+/// # Errors
+/// Fails if the token is not of the form `header.claims.signature`, or if a part is not a JSON object.
+pub fn decode_unverified(token: &str) -> Result<Unverified, TokenError> {
+    if token.len() > TOKEN_MAX {
+        return Err(TokenError::TooLong(token.len()));
+    }
+    let parts: Vec<&str> = token.trim_end().splitn(4, '.').collect();
+    let [header, claims, _] = parts[..] else {
+        return Err(TokenError::Shape("a different number of parts"));
+    };
+    let header = decode(header, "a header that is not base64url")?;
+    let header =
+        json::from_slice(&header).map_err(|error| TokenError::Header(error.to_string()))?;
+    let claims = decode(claims, "claims that are not base64url")?;
+    let claims =
+        json::from_slice(&claims).map_err(|error| TokenError::Claims(error.to_string()))?;
+    Ok(Unverified { header, claims })
 }
 
 fn encode(part: &impl Serialize) -> Result<String, TokenError> {
@@ -314,6 +391,32 @@ mod tests {
         assert_eq!(*verified, claims());
         assert_eq!(verified.key_id(), key.id());
         assert_eq!(token, sign(&key, &claims()).unwrap(), "EdDSA is deterministic");
+    }
+
+    #[test]
+    fn signature_from_outside_gives_the_same_token() {
+        let key = PrivateKey::generate();
+        let token = sign(&key, &claims()).unwrap();
+        let input = SigningInput::new(key.public(), &claims()).unwrap();
+        let signature = URL_SAFE_NO_PAD.decode(key.sign(input.as_bytes()).unwrap()).unwrap();
+        assert_eq!(input.clone().attach(&signature).unwrap(), token);
+        let other = PrivateKey::generate();
+        let foreign = URL_SAFE_NO_PAD.decode(other.sign(input.as_bytes()).unwrap()).unwrap();
+        for wrong in [foreign.as_slice(), &signature[1..], b""] {
+            let error = input.clone().attach(wrong).unwrap_err();
+            assert!(matches!(error, TokenError::Signature { .. }), "{error}");
+        }
+    }
+
+    #[test]
+    fn decodes_tokens_that_cannot_be_verified() {
+        let token = forge(json!({"alg": "ES256"}), r#"{"etchaPattern": {}}"#, "x");
+        let decoded = decode_unverified(&format!("{token}\n")).unwrap();
+        assert_eq!(decoded.header["alg"], "ES256");
+        assert!(decoded.claims.contains_key("etchaPattern"));
+        for malformed in ["", "a.b", "a.b.c.d", &forge(json!([]), "{}", "x"), "e30.W10.x"] {
+            assert!(decode_unverified(malformed).is_err(), "{malformed}");
+        }
     }
 
     #[test]

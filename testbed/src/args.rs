@@ -31,7 +31,7 @@ pub(crate) struct VmArgs {
 /// Options of every scenario.
 #[derive(Debug, Args)]
 pub(crate) struct ScenarioArgs {
-    /// Directory with etchaos_TARGET.jwt, .raw, .vmlinuz and .initrd
+    /// Directory with etchaos_TARGET.jwt, .raw.zst, .vmlinuz and .initrd
     #[arg(long, value_name = "DIR")]
     pub artifacts: PathBuf,
     /// Target, such as deb_amd64
@@ -59,6 +59,7 @@ impl ScenarioArgs {
     pub(crate) fn options(&self, cancel: Cancel) -> Result<Options, String> {
         Ok(Options {
             artifacts: absolute(&self.artifacts)?,
+            previous: None,
             target: self.target.clone(),
             keys: self.keys.clone(),
             work: self.vm.work.clone(),

@@ -11,7 +11,7 @@ use protocol::manifest::ManifestError;
 use protocol::release::{Artifact, ReleaseError};
 use protocol::token::{self, TOKEN_MAX, TokenError};
 use protocol::url::{UrlError, artifact_url};
-use protocol::{Arch, KeyRing, Manifest, Release, Role, Target, Verified};
+use protocol::{Arch, Claims, KeyRing, Manifest, Release, Role, Target, Verified};
 
 use crate::cdn::Served;
 
@@ -97,7 +97,7 @@ pub enum ArtifactError {
 pub(crate) struct Artifacts {
     /// The release in the manifest.
     pub release: Release,
-    /// The raw disk image.
+    /// The compressed disk image.
     pub disk: PathBuf,
     /// The kernel.
     pub kernel: PathBuf,
@@ -116,6 +116,31 @@ impl Artifacts {
     }
 }
 
+/// The disk image of a release that is published already.
+#[derive(Debug)]
+pub(crate) struct Previous {
+    /// The release in the manifest.
+    pub release: Release,
+    /// The disk image.
+    pub disk: PathBuf,
+}
+
+/// Verifies the manifest of `target` in `dir` and the disk image that it names. The manifest may have
+/// expired.
+pub(crate) fn verify_previous(
+    dir: &Path,
+    target: &Target,
+    keys: &KeyRing,
+) -> Result<Previous, ArtifactError> {
+    let path = dir.join(target.manifest_name());
+    let manifest: Manifest = parse(&path, read_token(&path, keys)?)?.into_inner();
+    let release = check_target(&path, manifest.release, target)?;
+    let artifact = release.artifact(Role::Disk).ok_or(ReleaseError::MissingRole(Role::Disk))?;
+    let disk = dir.join(&artifact.name);
+    check_content(&disk, artifact)?;
+    Ok(Previous { release, disk })
+}
+
 /// Verifies the manifest of `target` in `dir` with `keys`, and the size and digest of every artifact.
 pub(crate) fn verify(
     dir: &Path,
@@ -126,11 +151,7 @@ pub(crate) fn verify(
         return Err(ArtifactError::Arch(target.arch));
     }
     let path = dir.join(target.manifest_name());
-    let release = read_manifest(&path, keys)?.into_inner().release;
-    if release.target() != *target {
-        let (expected, found) = (target.clone(), release.target());
-        return Err(ArtifactError::Target { path, expected, found });
-    }
+    let release = check_target(&path, read_manifest(&path, keys)?.into_inner().release, target)?;
     let mut served = vec![Served { path: target.manifest_name(), file: path }];
     let mut files = [const { PathBuf::new() }; 3];
     for (file, role) in files.iter_mut().zip([Role::Kernel, Role::Initrd, Role::Disk]) {
@@ -143,17 +164,32 @@ pub(crate) fn verify(
     Ok(Artifacts { release, disk, kernel, initrd, served })
 }
 
+fn check_target(path: &Path, release: Release, target: &Target) -> Result<Release, ArtifactError> {
+    if release.target() != *target {
+        let (expected, found) = (target.clone(), release.target());
+        return Err(ArtifactError::Target { path: path.into(), expected, found });
+    }
+    Ok(release)
+}
+
 fn read_manifest(path: &Path, keys: &KeyRing) -> Result<Verified<Manifest>, ArtifactError> {
+    let token = read_token(path, keys)?;
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+    token.check_time(now).map_err(|source| ArtifactError::Time { path: path.into(), source })?;
+    parse(path, token)
+}
+
+fn read_token(path: &Path, keys: &KeyRing) -> Result<Verified<Claims>, ArtifactError> {
     let file_error = |source| ArtifactError::File { path: path.into(), source };
     let mut text = String::new();
     // One byte above the limit, so that the verification rejects a larger file.
     let limit = TOKEN_MAX as u64 + 1;
     let file = File::open(path).map_err(file_error)?;
     file.take(limit).read_to_string(&mut text).map_err(file_error)?;
-    let token = token::verify(&text, keys)
-        .map_err(|source| ArtifactError::Token { path: path.into(), source })?;
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
-    token.check_time(now).map_err(|source| ArtifactError::Time { path: path.into(), source })?;
+    token::verify(&text, keys).map_err(|source| ArtifactError::Token { path: path.into(), source })
+}
+
+fn parse(path: &Path, token: Verified<Claims>) -> Result<Verified<Manifest>, ArtifactError> {
     token.try_into().map_err(|source| ArtifactError::Manifest { path: path.into(), source })
 }
 
@@ -193,7 +229,7 @@ pub(crate) fn measure(path: &Path) -> io::Result<(u64, String)> {
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
-    use protocol::{Claims, PrivateKey};
+    use protocol::PrivateKey;
 
     /// Returns a directory with a valid release that `change` modifies, and the key that signed it.
     pub(crate) fn signed_release(
@@ -255,11 +291,11 @@ pub(crate) mod tests {
                 "etchaos_deb_amd64.jwt",
                 "7/etchaos_deb_amd64.vmlinuz",
                 "7/etchaos_deb_amd64.initrd",
-                "7/etchaos_deb_amd64.raw"
+                "7/etchaos_deb_amd64.raw.zst"
             ]
         );
         assert_eq!(artifacts.cdn_path(Role::Initrd), "7/etchaos_deb_amd64.initrd");
-        assert!(artifacts.disk.ends_with("etchaos_deb_amd64.raw"));
+        assert!(artifacts.disk.ends_with("etchaos_deb_amd64.raw.zst"));
         assert!(artifacts.kernel.ends_with("etchaos_deb_amd64.vmlinuz"));
     }
 

@@ -25,6 +25,16 @@ pub(crate) fn verify(options: &Options) -> Outcome<Artifacts> {
     Ok((artifacts, note))
 }
 
+/// The files of a test environment.
+pub(crate) struct Source<'a> {
+    /// The disk image, which is copied.
+    pub disk: &'a Path,
+    /// A kernel with which accelerators are tried.
+    pub kernel: &'a Path,
+    /// The files that the CDN serves.
+    pub served: &'a [Served],
+}
+
 /// The environment in which a scenario runs its VMs.
 pub(crate) struct TestEnvironment<'a> {
     /// The options of the scenario.
@@ -51,8 +61,20 @@ impl<'a> TestEnvironment<'a> {
         artifacts: &Artifacts,
         progress: &'a dyn Fn(&str),
     ) -> Outcome<Self> {
+        Self::prepare_with_disk(options, artifacts, &artifacts.disk, progress)
+    }
+
+    /// Copies the disk image `disk` and serves the artifacts.
+    pub(crate) fn prepare_with_disk(
+        options: &'a Options,
+        artifacts: &Artifacts,
+        disk: &Path,
+        progress: &'a dyn Fn(&str),
+    ) -> Outcome<Self> {
         let work = Self::directories(options)?;
-        Self::with(options, artifacts, (work, &artifacts.served), KeyRing::default(), progress)
+        let kernel = &artifacts.kernel;
+        let source = Source { disk, kernel, served: &artifacts.served };
+        Self::with(options, &source, work, KeyRing::default(), progress)
     }
 
     /// Creates the directories of a run.
@@ -65,18 +87,18 @@ impl<'a> TestEnvironment<'a> {
         Ok(Work::new(&options.work, &options.cancel)?)
     }
 
-    /// Copies the disk to `work` and serves `served`. Guests also trust the keys in `trusted`.
+    /// Copies the disk to `work` and serves files. Guests also trust the keys in `trusted`.
     pub(crate) fn with(
         options: &'a Options,
-        artifacts: &Artifacts,
-        (work, served): (Work, &[Served]),
+        source: &Source<'_>,
+        work: Work,
         trusted: KeyRing,
         progress: &'a dyn Fn(&str),
     ) -> Outcome<Self> {
         let disk = work.path().join("disk.raw");
-        disk::copy_sparse(&artifacts.disk, &disk)?;
-        let cdn = Cdn::start(served).map_err(ScenarioError::Cdn)?;
-        let accel = probe::select(options.accel, Some(&artifacts.kernel), work.path());
+        disk::copy_sparse(source.disk, &disk)?;
+        let cdn = Cdn::start(source.served).map_err(ScenarioError::Cdn)?;
+        let accel = probe::select(options.accel, Some(source.kernel), work.path());
         let note = accel.accel.to_string();
         let key = PrivateKey::generate();
         Ok((Self { options, work, disk, cdn, accel, key, trusted, progress }, note))

@@ -23,6 +23,9 @@ use crate::work::WorkError;
 pub struct Options {
     /// The directory with the manifest and the artifacts.
     pub artifacts: PathBuf,
+    /// The directory with the manifest and the disk image of the release that is published already.
+    /// The full update cycle updates it to the release under test.
+    pub previous: Option<PathBuf>,
     /// The target of the artifacts.
     pub target: Target,
     /// The keys that may have signed the manifest.

@@ -13,7 +13,7 @@ use crate::actions;
 use crate::artifacts::Artifacts;
 use crate::cdn::Served;
 use crate::derived::{self, Changes, Derived};
-use crate::environment::TestEnvironment;
+use crate::environment::{Source, TestEnvironment};
 use crate::firmware::Firmware;
 use crate::guest::Guest;
 use crate::inspect::disk::find_esp;
@@ -90,7 +90,8 @@ impl ReleaseSeries {
             Served { path: self.manifest_name.clone(), file: self.manifest_path.clone() };
         let files = self.releases.iter().flat_map(|derived| derived.served.iter().cloned());
         let served: Vec<Served> = [manifest].into_iter().chain(files).collect();
-        TestEnvironment::with(options, base, (work, &served), self.trusted(), progress)
+        let source = Source { disk: &base.disk, kernel: &base.kernel, served: &served };
+        TestEnvironment::with(options, &source, work, self.trusted(), progress)
     }
 
     /// Returns the keys of all releases that a host of this environment may run.

@@ -10,7 +10,9 @@ use protocol::digest;
 use tempfile::NamedTempFile;
 use walkdir::WalkDir;
 
-use super::{Conflict, Created, Destination, Listed, Lock, Stored, Upload, Version};
+use super::interface::{
+    Conflict, Created, Destination, Listed, Location, Lock, Stored, Upload, Version,
+};
 
 /// The lock file.
 const LOCK: &str = ".lock";
@@ -112,29 +114,9 @@ fn version(bytes: &[u8]) -> Version {
     Version(digest::of_bytes(bytes))
 }
 
-impl Destination for Directory {
+impl Location for Directory {
     fn describe(&self) -> String {
         self.root.display().to_string()
-    }
-
-    fn lock(&self) -> Result<Lock> {
-        let path = self.root.join(LOCK);
-        let lock = File::create(&path).with_context(|| format!("creating {}", path.display()))?;
-        match lock.try_lock() {
-            Err(fs::TryLockError::WouldBlock) => bail!(
-                "another publisher is publishing to {}; wait until it ends, and run the command \
-                 again",
-                self.root.display()
-            ),
-            locked => locked.with_context(|| format!("locking {}", path.display()))?,
-        }
-        // No other publisher runs, so nothing is being uploaded.
-        let partial = self.root.join(PARTIAL);
-        if partial.exists() {
-            fs::remove_dir_all(&partial)
-                .with_context(|| format!("removing {}", partial.display()))?;
-        }
-        Ok(Box::new(lock))
     }
 
     fn read(&self, path: &str, max: u64) -> Result<Option<Stored>> {
@@ -166,6 +148,28 @@ impl Destination for Directory {
         let copied = copied.with_context(|| format!("copying {path} to {}", to.display()))?;
         ensure!(copied <= max, "{path} in {} has more than {max} bytes", self.root.display());
         Ok(())
+    }
+}
+
+impl Destination for Directory {
+    fn lock(&self) -> Result<Lock> {
+        let path = self.root.join(LOCK);
+        let lock = File::create(&path).with_context(|| format!("creating {}", path.display()))?;
+        match lock.try_lock() {
+            Err(fs::TryLockError::WouldBlock) => bail!(
+                "another publisher is publishing to {}; wait until it ends, and run the command \
+                 again",
+                self.root.display()
+            ),
+            locked => locked.with_context(|| format!("locking {}", path.display()))?,
+        }
+        // No other publisher runs, so nothing is being uploaded.
+        let partial = self.root.join(PARTIAL);
+        if partial.exists() {
+            fs::remove_dir_all(&partial)
+                .with_context(|| format!("removing {}", partial.display()))?;
+        }
+        Ok(Box::new(lock))
     }
 
     fn create(&self, upload: &Upload) -> Result<Created> {

@@ -27,7 +27,7 @@ impl Describe for RootTree {
 }
 
 /// Bootstraps the distribution.
-pub(super) fn run(build: &Build, toolbox: Toolbox, log: &mut LogFile) -> Result<RootTree> {
+pub(super) fn run(build: &Build<'_>, toolbox: Toolbox, log: &mut LogFile) -> Result<RootTree> {
     let report = run_part(build, "bootstrap", &*toolbox.sandbox, &environment(build), log)?;
     let packages = Package::parse_list(&report.build_manifest)?;
     ensure!(!packages.is_empty(), "the bootstrap reported no packages to etcha:buildManifest");

@@ -6,14 +6,13 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result};
 use protocol::Target;
 
-use crate::cdn::Cdn;
 use crate::sandbox::Engine;
 use crate::signing::Signing;
 use crate::variant::VariantFile;
 
 /// The inputs of a build.
 #[derive(Debug)]
-pub(crate) struct Build {
+pub(crate) struct Build<'a> {
     /// The target to build.
     pub target: Target,
     /// The description of the variant.
@@ -23,19 +22,17 @@ pub(crate) struct Build {
     /// This workspace, which contains the updater's source.
     pub workspace: PathBuf,
     /// The directories that the build writes to.
-    pub directories: Directories,
+    pub directories: &'a Directories,
     /// The signing key, and the keys that the image trusts.
-    pub signing: Signing,
+    pub signing: &'a Signing,
     /// The kind of sandbox.
     pub engine: Engine,
     /// The URL of the distribution's mirror; the bootstrap tool's default if absent.
     pub mirror: Option<String>,
-    /// The directory that releases are published in.
-    pub cdn: Cdn,
+    /// The newest build number that is published. The release gets a higher one.
+    pub newest: u64,
     /// A file with the updater's configuration in the image.
     pub host_config: Option<PathBuf>,
-    /// The acceleration of the testbed's virtual machines.
-    pub accel: testbed::AccelPreference,
 }
 
 /// The directories of a build, below the output directory.
@@ -86,7 +83,7 @@ impl Directories {
 }
 
 /// The result of a stage, in one line for display.
-pub(super) trait Describe {
+pub(crate) trait Describe {
     /// Returns the line.
     fn describe(&self) -> String;
 }

@@ -11,7 +11,7 @@ use crate::sandbox::{Sandbox, Script, WORK};
 
 /// Runs the Commands of one part of the build; see [`crate::variant::PARTS`].
 pub(super) fn run_part(
-    build: &Build,
+    build: &Build<'_>,
     part: &str,
     sandbox: &dyn Sandbox,
     env: &BTreeMap<String, String>,
@@ -36,7 +36,7 @@ pub(super) fn run_part(
 }
 
 /// Returns the environment of every Command.
-pub(super) fn environment(build: &Build) -> BTreeMap<String, String> {
+pub(super) fn environment(build: &Build<'_>) -> BTreeMap<String, String> {
     let units = &build.variant.units;
     let work = |name: &str| format!("{WORK}/{name}");
     [

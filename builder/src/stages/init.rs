@@ -24,7 +24,7 @@ impl Describe for Toolbox {
 }
 
 /// Starts the sandbox and installs the tools.
-pub(super) fn run(build: &Build, log: &mut LogFile) -> Result<Toolbox> {
+pub(super) fn run(build: &Build<'_>, log: &mut LogFile) -> Result<Toolbox> {
     let work = &build.directories.work;
     // Removes the files of the previous build. Nothing is mounted there: mounts end with their namespace.
     fs::remove_dir_all(work).with_context(|| format!("emptying {}", work.display()))?;
@@ -43,7 +43,7 @@ pub(super) fn run(build: &Build, log: &mut LogFile) -> Result<Toolbox> {
 /// It may be old: the Commands of the part "init" upgrade it.
 #[derive(Debug)]
 struct CachedBase<'a> {
-    build: &'a Build,
+    build: &'a Build<'a>,
 }
 
 impl BaseTar for CachedBase<'_> {

@@ -1,4 +1,6 @@
-//! The six stages of a build. Each takes the result of the previous one.
+//! The stages of a build. Each takes the result of the previous one.
+//!
+//! [`build`] runs stages 1 to 4 and [`test`](test()) stage 5. Stage 6 is [`crate::publish`].
 
 mod bootstrap;
 mod build;
@@ -6,63 +8,57 @@ mod commands;
 mod init;
 mod package;
 mod refine;
-mod release;
 mod test;
 
+use std::path::Path;
 use std::time::Duration;
 
 use anyhow::Result;
-use protocol::Artifact;
 
 use build::Describe;
 pub(crate) use build::{Build, Directories};
-pub(crate) use release::Outcome;
+pub(crate) use test::{Test, run as test};
 
 use crate::log_file::LogFile;
+use crate::packaged::Packaged;
 use crate::progress::Bar;
 
-/// The result of a build.
-#[derive(Debug)]
-pub(crate) struct Summary {
-    /// The name and the duration of each stage.
-    pub stages: Vec<(&'static str, Duration)>,
-    /// The files of the release.
-    pub artifacts: Vec<Artifact>,
-    /// Whether the release was published.
-    pub outcome: Outcome,
-}
+/// The names of the stages, in their order.
+const NAMES: [&str; 6] = ["init", "bootstrap", "refine", "package", "test", "release"];
 
-/// Builds, tests and publishes one target.
+/// Builds a release: stages 1 to 4.
 ///
 /// # Errors
 /// Fails if a stage fails; the error names the stage and its log.
-pub(crate) fn run(build: &Build) -> Result<Summary> {
-    let mut stages = Stages { build, done: Vec::new() };
+pub(crate) fn build(build: &Build<'_>, stages: &mut Stages<'_>) -> Result<Packaged> {
     let toolbox = stages.stage("init", |log| init::run(build, log))?;
     let tree = stages.stage("bootstrap", |log| bootstrap::run(build, toolbox, log))?;
     let image = stages.stage("refine", |log| refine::run(build, tree, log))?;
-    let packaged = stages.stage("package", |log| package::run(build, image, log))?;
-    let tested = stages.stage("test", |log| test::run(build, packaged, log))?;
-    let artifacts = tested.release().artifacts.clone();
-    let outcome = stages.stage("release", |log| release::run(build, tested, log))?;
-    Ok(Summary { stages: stages.done, artifacts, outcome })
+    stages.stage("package", |log| package::run(build, image, log))
 }
 
-struct Stages<'a> {
-    build: &'a Build,
-    done: Vec<(&'static str, Duration)>,
+/// Runs and times stages.
+pub(crate) struct Stages<'a> {
+    logs: &'a Path,
+    /// The name and the duration of each stage that ended.
+    pub done: Vec<(&'static str, Duration)>,
 }
 
-impl Stages<'_> {
+impl<'a> Stages<'a> {
+    /// Returns a runner that writes a log for each stage to the directory `logs`.
+    pub(crate) fn new(logs: &'a Path) -> Self {
+        Self { logs, done: Vec::new() }
+    }
+
     /// Runs one stage with a log and a progress bar of its own.
-    fn stage<T: Describe>(
+    pub(crate) fn stage<T: Describe>(
         &mut self,
         name: &'static str,
         work: impl FnOnce(&mut LogFile) -> Result<T>,
     ) -> Result<T> {
-        let number = self.done.len() + 1;
-        let bar = Bar::start(&format!("{number}/6 {name}"));
-        let path = self.build.directories.logs.join(format!("{number}-{name}.log"));
+        let number = NAMES.iter().position(|other| *other == name).map_or(0, |index| index + 1);
+        let bar = Bar::start(&format!("{number}/{} {name}", NAMES.len()));
+        let path = self.logs.join(format!("{number}-{name}.log"));
         let mut log = LogFile::create(&path, bar.clone())?;
         match work(&mut log) {
             Ok(result) => {

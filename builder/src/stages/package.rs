@@ -8,7 +8,7 @@ use jiff::Timestamp;
 use protocol::esp::{self, Slot};
 use protocol::grubenv::{Block, BootState};
 use protocol::pattern::{Pattern, PatternFiles};
-use protocol::{Artifact, Claims, Package, Release, Role, release, token};
+use protocol::{Artifact, Claims, Package, Release, Role, release};
 use serde_json::json;
 
 use super::build::{Build, Describe};
@@ -18,22 +18,19 @@ use crate::image::digest;
 use crate::image::disk::Disk;
 use crate::image::initrd::Initrd;
 use crate::log_file::LogFile;
-
-/// The files of a release and its signed manifest, in the artifacts directory.
-pub(super) struct Packaged {
-    pub(super) release: Release,
-    pub(super) manifest: PathBuf,
-}
+use crate::packaged::Packaged;
+use crate::publish::{issue, layout, next_build};
 
 impl Describe for Packaged {
     fn describe(&self) -> String {
-        let size: u64 = self.release.boot_artifacts().map(|artifact| artifact.size).sum();
-        format!("kernel and initrd take {} MB, build {}", size / 1_000_000, self.release.build)
+        let release = self.release();
+        let size: u64 = release.boot_artifacts().map(|artifact| artifact.size).sum();
+        format!("kernel and initrd take {} MB, build {}", size / 1_000_000, release.build)
     }
 }
 
 /// Writes the files of the release.
-pub(super) fn run(build: &Build, image: Image, log: &mut LogFile) -> Result<Packaged> {
+pub(super) fn run(build: &Build<'_>, image: Image, log: &mut LogFile) -> Result<Packaged> {
     let mut packaging = Packaging { build, pieces: build.directories.work.join("out"), image, log };
     packaging.part("package")?;
     let kernel = packaging.kernel()?;
@@ -44,7 +41,7 @@ pub(super) fn run(build: &Build, image: Image, log: &mut LogFile) -> Result<Pack
 }
 
 struct Packaging<'a> {
-    build: &'a Build,
+    build: &'a Build<'a>,
     image: Image,
     /// The directory that the variant's Commands write their results to.
     pieces: PathBuf,
@@ -104,7 +101,7 @@ impl Packaging<'_> {
     fn disk(&mut self, installed: &Release) -> Result<Artifact> {
         let esp = self.pieces.join("esp");
         let claims = self.claims(installed);
-        let manifest = token::sign(&self.build.signing.key, &claims)?;
+        let manifest = self.build.signing.sign(&claims)?;
         self.lay_out_esp(&esp, &manifest)?;
         self.part("esp")?;
         let read = |name: &str| {
@@ -117,7 +114,9 @@ impl Packaging<'_> {
             core_img: &read("bios/core.img")?,
             seed: &self.image.version,
         };
-        disk.write(&self.path(Role::Disk), self.log)?;
+        let raw = self.path(Role::Disk).with_extension("");
+        disk.write(&raw, self.log)?;
+        compress(&raw, &self.path(Role::Disk))?;
         self.artifact(Role::Disk)
     }
 
@@ -151,25 +150,19 @@ impl Packaging<'_> {
         Ok(())
     }
 
-    /// Assigns the build number, and signs the manifest.
+    /// Assigns the URLs and the build number, and signs the manifest.
     fn manifest(self, installed: Release, disk: Artifact) -> Result<Packaged> {
         let now = Timestamp::now();
-        let published = self.build.cdn.manifest(&self.build.target, &self.build.signing.ring()?)?;
-        let published = published.map_or(0, |manifest| manifest.release.build);
-        let mut release = Release { build: next_build(published, now), ..installed };
+        let mut release = installed;
         release.artifacts.push(disk);
-        release.validate()?;
-        let mut claims = self.claims(&release);
-        let issued = u64::try_from(now.as_second()).context("the clock is before 1970")?;
-        claims.iat = Some(issued);
-        claims.nbf = Some(issued);
-        claims.exp = self.build.variant.pattern.expires_in.map(|seconds| issued + seconds);
-        claims.jti = Some(format!("{}-{}", self.build.target, release.build));
-        let manifest = self.build.directories.artifacts.join(self.build.target.manifest_name());
-        let text = token::sign(&self.build.signing.key, &claims)?;
-        fs::write(&manifest, text + "\n")
-            .with_context(|| format!("writing {}", manifest.display()))?;
-        Ok(Packaged { release, manifest })
+        layout::assign_urls(&mut release);
+        let mut template = self.claims(&release);
+        template.iat = Some(0);
+        template.exp = self.build.variant.pattern.expires_in;
+        let build = next_build(self.build.newest, now);
+        let issued = issue(release, build, &template, self.build.signing, now)?;
+        let trusted = self.build.signing.ring()?;
+        Packaged::write(&self.build.directories.artifacts, &issued.text, &trusted)
     }
 
     /// Returns the claims that depend only on the release.
@@ -205,21 +198,10 @@ impl Packaging<'_> {
     }
 }
 
-/// Returns the date and a number of the day, such as `2026112301`; always more than `published`.
-fn next_build(published: u64, now: Timestamp) -> u64 {
-    let today: u64 = now.strftime("%Y%m%d01").to_string().parse().unwrap_or_default();
-    today.max(published + 1)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn build_number_is_date_and_increases() {
-        let now = "2026-11-23T10:00:00Z".parse().unwrap();
-        assert_eq!(next_build(0, now), 2_026_112_301);
-        assert_eq!(next_build(2_026_112_301, now), 2_026_112_302);
-        assert_eq!(next_build(2_030_010_101, now), 2_030_010_102);
-    }
+/// Compresses the disk image.
+fn compress(raw: &Path, to: &Path) -> Result<()> {
+    let failed = || format!("compressing {}", raw.display());
+    let source = fs::File::open(raw).with_context(failed)?;
+    let target = fs::File::create(to).with_context(failed)?;
+    zstd::stream::copy_encode(source, target, 3).with_context(failed)
 }

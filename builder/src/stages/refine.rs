@@ -40,7 +40,7 @@ impl Describe for Image {
 }
 
 /// Collects the files to add, and runs the variant's Commands.
-pub(super) fn run(build: &Build, tree: RootTree, log: &mut LogFile) -> Result<Image> {
+pub(super) fn run(build: &Build<'_>, tree: RootTree, log: &mut LogFile) -> Result<Image> {
     let files = build.directories.work.join("files");
     gather(build, &files, log)?;
     let content = digest::of_tree(&files)?;
@@ -70,7 +70,7 @@ fn volume_id(version: &str) -> String {
 }
 
 /// Collects everything that is copied over the root tree.
-fn gather(build: &Build, files: &Path, log: &mut LogFile) -> Result<()> {
+fn gather(build: &Build<'_>, files: &Path, log: &mut LogFile) -> Result<()> {
     copy_tree(&build.variants.join("files"), files)?;
     copy_tree(&build.workspace.join("updater/systemd"), &files.join("usr/lib/systemd/system"))?;
     let updater = updater_binary::build(&build.workspace, build.target.arch, log)?;

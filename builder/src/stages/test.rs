@@ -1,48 +1,59 @@
 //! Stage 5: boots the disk image in virtual machines and updates it.
 
 use std::cell::RefCell;
+use std::fs;
+use std::path::{Path, PathBuf};
 
-use anyhow::Result;
-use protocol::Release;
+use anyhow::{Context, Result};
+use protocol::{KeyRing, Role};
 use testbed::Options;
 use testbed::cancel::Cancel;
 use testbed::report::Event;
 
-use super::build::{Build, Describe};
-use super::package::Packaged;
+use super::build::{Describe, Directories};
+use crate::destination::Location;
 use crate::log_file::LogFile;
+use crate::packaged::Packaged;
+use crate::published::Published;
+use crate::tested::{Record, Tested};
 
-/// A release that has passed the testbed. Only [`run`] creates one.
-pub(super) struct Tested {
-    packaged: Packaged,
-    steps: usize,
-}
-
-impl Tested {
-    pub(super) fn release(&self) -> &Release {
-        &self.packaged.release
-    }
-
-    pub(super) fn packaged(&self) -> &Packaged {
-        &self.packaged
-    }
+/// The inputs of a test.
+pub(crate) struct Test<'a> {
+    /// The directories of the target.
+    pub directories: &'a Directories,
+    /// The keys that may have signed the manifests.
+    pub keys: KeyRing,
+    /// The acceleration of the virtual machines.
+    pub accel: testbed::AccelPreference,
+    /// The release that is published now, which is updated to the one under test.
+    pub previous: Option<(&'a dyn Location, Published)>,
 }
 
 impl Describe for Tested {
     fn describe(&self) -> String {
-        format!("{} steps passed", self.steps)
+        match self.record() {
+            Some(Record { steps, updated_from: Some(build), .. }) => {
+                format!("{steps} steps passed; updated from build {build}")
+            }
+            Some(Record { steps, updated_from: None, .. }) => {
+                format!("{steps} steps passed; no release was published to update from")
+            }
+            None => "not tested".to_owned(),
+        }
     }
 }
 
-/// Runs the full update cycle.
-pub(super) fn run(build: &Build, packaged: Packaged, log: &mut LogFile) -> Result<Tested> {
+/// Runs the full update cycle, and records that it passed.
+pub(crate) fn run(test: Test<'_>, packaged: Packaged, log: &mut LogFile) -> Result<Tested> {
+    let previous = test.fetch_previous(&packaged, log)?;
     let options = Options {
-        artifacts: build.directories.artifacts.clone(),
-        target: build.target.clone(),
-        keys: build.signing.ring()?,
-        logs: build.directories.logs.clone(),
-        work: build.directories.work.clone(),
-        accel: build.accel,
+        artifacts: packaged.directory.clone(),
+        previous,
+        target: packaged.release().target(),
+        keys: test.keys.clone(),
+        logs: test.directories.logs.clone(),
+        work: test.directories.work.clone(),
+        accel: test.accel,
         memory: Options::MEMORY,
         cpus: None,
         updater_version: Options::UPDATER_VERSION.to_owned(),
@@ -55,5 +66,43 @@ pub(super) fn run(build: &Build, packaged: Packaged, log: &mut LogFile) -> Resul
         Event::Finished(..) => {}
     })?;
     log.borrow_mut().line(&report.to_string());
-    Ok(Tested { packaged, steps: report.steps.len() })
+    let updated_from = options
+        .previous
+        .and(test.previous.as_ref())
+        .map(|(_, published)| published.release().build);
+    let steps = report.steps.len();
+    let record = Record { content: packaged.content(), updated_from, steps };
+    Tested::passed(packaged, record)
+}
+
+impl Test<'_> {
+    /// Downloads the manifest and the disk image of the published release, and returns their directory.
+    fn fetch_previous(&self, packaged: &Packaged, log: &mut LogFile) -> Result<Option<PathBuf>> {
+        let Some((location, published)) = &self.previous else {
+            log.step("nothing is published for this target, so no update from it is tested");
+            return Ok(None);
+        };
+        let release = published.release();
+        if release.id() == packaged.release().id() {
+            log.step("the published release boots the same files, so no update from it is tested");
+            return Ok(None);
+        }
+        let directory = self.directories.work.join("previous");
+        empty(&directory)?;
+        let path = directory.join(release.target().manifest_name());
+        fs::write(&path, &published.text).with_context(|| format!("writing {}", path.display()))?;
+        let disk = release.artifact(Role::Disk);
+        let disk = disk.with_context(|| format!("build {} has no disk image", release.build))?;
+        log.step(&format!("fetching the disk image of build {}", release.build));
+        location.download(&disk.url, disk.size, &directory.join(&disk.name))?;
+        Ok(Some(directory))
+    }
+}
+
+fn empty(directory: &Path) -> Result<()> {
+    let failed = || format!("emptying {}", directory.display());
+    if directory.exists() {
+        fs::remove_dir_all(directory).with_context(failed)?;
+    }
+    fs::create_dir_all(directory).with_context(failed)
 }

@@ -1,5 +1,7 @@
 //! The full update cycle of a release: stage 5 of the builder.
 
+use std::path::{Path, PathBuf};
+
 use clap::Args;
 use protocol::esp::Slot;
 use protocol::pattern::Mode;
@@ -7,7 +9,7 @@ use protocol::pattern::Mode;
 use super::interface::{Passed, Scenario};
 use crate::actions;
 use crate::args::ScenarioArgs;
-use crate::artifacts::Artifacts;
+use crate::artifacts::{self, Artifacts};
 use crate::checks::{self, Expected};
 use crate::environment::{self, TestEnvironment};
 use crate::firmware::Firmware;
@@ -15,6 +17,15 @@ use crate::guest::Guest;
 use crate::report::{Event, Report, Step};
 use crate::scenario::{self, Failure, Options, Outcome, ScenarioError, Steps};
 
+const VERIFY_PREVIOUS: Step =
+    Step::new("verify-previous", "verify the disk image of the published release");
+const PREPARE_PREVIOUS: Step =
+    Step::new("prepare-previous", "prepare its disk copy, CDN, accelerator");
+const BOOT_PREVIOUS: Step = Step::new("boot-previous", "boot the published release");
+const UPDATE_PREVIOUS: Step =
+    Step::new("update-previous", "update the published release and reboot");
+const VALIDATE_UPDATED: Step = Step::new("validate-updated", "validate the new release in slot b");
+const POWER_OFF_UPDATED: Step = Step::new("power-off-updated", "power the updated host off");
 const BOOT_UEFI: Step = Step::new("boot-uefi", "boot by UEFI Secure Boot");
 const VALIDATE_UEFI: Step = Step::new("validate-uefi", "validate slot a");
 const DELETE_SLOT: Step = Step::new("delete-slot", "delete kernel and initrd of slot a");
@@ -26,9 +37,12 @@ const POWER_OFF_BIOS: Step = Step::new("power-off-bios", "power off again");
 
 /// Take a release through the full update cycle
 ///
-/// Boots the disk image under UEFI Secure Boot with a TPM, checks it from inside, deletes kernel
-/// and initrd, lets it update itself from a CDN on the loopback, checks it again, and boots it by
-/// BIOS. The image is copied first. All ports are on the loopback.
+/// With --previous, boots the disk image of the release that is published now, lets it update itself
+/// to the release under test, and checks the result.
+///
+/// Then boots the new disk image under UEFI Secure Boot with a TPM, checks it from inside, deletes
+/// kernel and initrd, lets it update itself from a CDN on the loopback, checks it again, and boots it
+/// by BIOS. The images are copied first. All ports are on the loopback.
 #[derive(Debug, Args)]
 pub(crate) struct Cycle {
     /// Options of every scenario
@@ -37,6 +51,9 @@ pub(crate) struct Cycle {
     /// Version that the updater in the image must have
     #[arg(long, value_name = "VERSION", default_value = Options::UPDATER_VERSION)]
     updater_version: String,
+    /// Directory with the manifest and the disk image of the release that is published now
+    #[arg(long, value_name = "DIR")]
+    previous: Option<PathBuf>,
 }
 
 impl Scenario for Cycle {
@@ -52,8 +69,8 @@ impl Scenario for Cycle {
         steps: &mut Steps<'_>,
         progress: &dyn Fn(&str),
     ) -> Result<Self::Findings, ScenarioError> {
-        let version = self.updater_version.clone();
-        play(&Options { updater_version: version, ..options.clone() }, steps, progress)?;
+        let (updater_version, previous) = (self.updater_version.clone(), self.previous.clone());
+        play(&Options { updater_version, previous, ..options.clone() }, steps, progress)?;
         Ok(Passed)
     }
 }
@@ -73,31 +90,58 @@ fn play(
     progress: &dyn Fn(&str),
 ) -> Result<(), ScenarioError> {
     let artifacts = steps.run(Step::VERIFY_ARTIFACTS, || environment::verify(options))?;
+    if let Some(previous) = &options.previous {
+        update_previous(options, &artifacts, previous, steps, progress)?;
+    }
     let environment = steps.run(Step::PREPARE_ENVIRONMENT, || {
         TestEnvironment::prepare(options, &artifacts, progress)
     })?;
     steps.report.accel = Some(environment.accel.clone());
 
-    let booted =
-        steps.run(BOOT_UEFI, || boot(&environment, &artifacts, Firmware::UefiSecureboot))?;
+    let booted = steps
+        .run(BOOT_UEFI, || boot(&environment, &artifacts, "uefi", Firmware::UefiSecureboot))?;
     let healthy = steps.run(VALIDATE_UEFI, || booted.validate(Slot::A))?;
     let damaged = steps.run(DELETE_SLOT, || healthy.delete_slot())?;
     let updated = steps.run(AUTO_UPDATE, || damaged.auto_update())?;
     let healthy = steps.run(VALIDATE_UPDATE, || updated.validate(Slot::B))?;
     steps.run(Step::POWER_OFF, || healthy.power_off())?;
 
-    let booted = steps.run(BOOT_BIOS, || boot(&environment, &artifacts, Firmware::Bios))?;
+    let booted = steps.run(BOOT_BIOS, || boot(&environment, &artifacts, "bios", Firmware::Bios))?;
     let healthy = steps.run(VALIDATE_BIOS, || booted.validate(Slot::B))?;
     steps.run(POWER_OFF_BIOS, || healthy.power_off())
 }
 
-/// Boots the disk of the test environment.
+/// Boots the release that is published now and updates it to the release under test.
+fn update_previous(
+    options: &Options,
+    artifacts: &Artifacts,
+    directory: &Path,
+    steps: &mut Steps<'_>,
+    progress: &dyn Fn(&str),
+) -> Result<(), ScenarioError> {
+    let previous = steps.run(VERIFY_PREVIOUS, || {
+        let previous = artifacts::verify_previous(directory, &options.target, &options.keys)?;
+        let note = format!("build {}, {}", previous.release.build, previous.release.version);
+        Ok((previous, note))
+    })?;
+    let environment = steps.run(PREPARE_PREVIOUS, || {
+        TestEnvironment::prepare_with_disk(options, artifacts, &previous.disk, progress)
+    })?;
+    let booted = steps.run(BOOT_PREVIOUS, || {
+        boot(&environment, artifacts, "previous", Firmware::UefiSecureboot)
+    })?;
+    let updated = steps.run(UPDATE_PREVIOUS, || booted.auto_update())?;
+    let healthy = steps.run(VALIDATE_UPDATED, || updated.validate(Slot::B))?;
+    steps.run(POWER_OFF_UPDATED, || healthy.power_off())
+}
+
+/// Boots the disk of the test environment. `name` is part of the names of log files.
 fn boot<'a>(
     environment: &'a TestEnvironment<'a>,
     artifacts: &'a Artifacts,
+    name: &str,
     firmware: Firmware,
 ) -> Outcome<Booted<'a>> {
-    let name = if firmware == Firmware::Bios { "bios" } else { "uefi" };
     let tpm = firmware != Firmware::Bios;
     let (guest, boot) = environment.boot(name, firmware, None)?;
     let note = format!("{firmware}{}", if tpm { ", TPM 2.0" } else { "" });
@@ -132,6 +176,15 @@ impl<'a> Booted<'a> {
         self.guest.push("validating the guest", checks::pattern(&checks), Mode::Check)?;
         Ok((Healthy(self), format!("{} checks", checks.len())))
     }
+
+    /// Starts an update and waits for the reboot into the release under test.
+    fn auto_update(mut self) -> Outcome<Booted<'a>> {
+        self.guest.push_last("starting the update", actions::update())?;
+        self.boot = self.guest.wait_for_reboot(&self.boot)?;
+        let fetched =
+            self.environment.describe_download(|role| self.artifacts.cdn_path(role).to_owned())?;
+        Ok((self, fetched))
+    }
 }
 
 impl<'a> Healthy<'a> {
@@ -149,11 +202,6 @@ impl<'a> Healthy<'a> {
 
 impl<'a> Damaged<'a> {
     fn auto_update(self) -> Outcome<Booted<'a>> {
-        let Self(mut host) = self;
-        host.guest.push_last("starting the update", actions::update())?;
-        host.boot = host.guest.wait_for_reboot(&host.boot)?;
-        let fetched =
-            host.environment.describe_download(|role| host.artifacts.cdn_path(role).to_owned())?;
-        Ok((host, fetched))
+        self.0.auto_update()
     }
 }

@@ -12,6 +12,7 @@ use super::interface::Scenario;
 use crate::args::ScenarioArgs;
 use crate::cancel::Cancel;
 use crate::derived::Changes;
+use crate::disk;
 use crate::environment::{self, TestEnvironment};
 use crate::firmware::Firmware;
 use crate::replay::tally::Tally;
@@ -82,8 +83,10 @@ impl Scenario for PowerCut {
             recording.keep(dir, &keys)?;
         }
         steps.run(REPLAY, || {
+            let base = environment.work.path().join("base.raw");
+            disk::copy_sparse(&artifacts.disk, &base)?;
             let tally = replay(&Job {
-                base: &artifacts.disk,
+                base: &base,
                 log: &recording.log,
                 end: Some(&environment.disk),
                 phases: &recording.phases,

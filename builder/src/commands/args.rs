@@ -1,0 +1,156 @@
+//! The options that several commands share.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use clap::Args;
+use protocol::{Arch, Target, Variant};
+
+use crate::destination::{self, Http};
+use crate::publish::{Retention, Site};
+use crate::signing::{Keys, Signing};
+
+/// The target of a command.
+#[derive(Debug, Args)]
+pub(crate) struct TargetArgs {
+    /// The variant, such as "deb"; "builder variants" lists them
+    pub variant: Variant,
+    /// The architecture [default: that of this machine]
+    #[arg(long)]
+    pub arch: Option<Arch>,
+}
+
+impl TargetArgs {
+    /// Returns the target.
+    pub(crate) fn target(&self) -> Result<Target> {
+        Ok(Target { variant: self.variant.clone(), arch: native(self.arch)? })
+    }
+}
+
+/// Returns the given architecture, or that of this machine.
+pub(crate) fn native(arch: Option<Arch>) -> Result<Arch> {
+    arch.or_else(Arch::native).context(
+        "EtchaOS does not support the architecture of this machine; choose one with --arch",
+    )
+}
+
+/// The output directory.
+#[derive(Debug, Args)]
+pub(crate) struct OutArgs {
+    /// The directory for artifacts, logs, keys and caches
+    #[arg(long, value_name = "OUT", default_value = "out")]
+    pub out: PathBuf,
+}
+
+impl OutArgs {
+    /// Returns the absolute path of the directory, which is created if it does not exist.
+    pub(crate) fn create(&self) -> Result<PathBuf> {
+        std::fs::create_dir_all(&self.out)
+            .with_context(|| format!("creating {}", self.out.display()))?;
+        self.out.canonicalize().with_context(|| format!("opening {}", self.out.display()))
+    }
+}
+
+/// The keys of the publisher.
+#[derive(Debug, Args)]
+pub(crate) struct SigningArgs {
+    /// The key that signs manifests: a key string or @FILE; with --sign-command, its public key
+    /// [default: a development key, created in <OUT>/keys]
+    #[arg(long, value_name = "KEY", env = "ETCHAOS_SIGNING_KEY", hide_env_values = true)]
+    signing_key: Option<String>,
+    /// A shell command that signs in place of a private key: it reads the signing input from standard
+    /// input and prints the signature as bytes or in base64
+    #[arg(long, value_name = "COMMAND", env = "ETCHAOS_SIGN_COMMAND", requires = "signing_key")]
+    sign_command: Option<String>,
+    /// An additional key to trust, such as the previous and the next signing key: a key string or
+    /// @FILE; can be repeated. A build adds it to the image
+    #[arg(long = "trusted-key", value_name = "KEY")]
+    trusted_keys: Vec<String>,
+}
+
+impl SigningArgs {
+    /// Loads the keys.
+    pub(crate) fn load(&self, out: &Path) -> Result<Signing> {
+        let keys = Keys {
+            key: self.signing_key.as_deref(),
+            command: self.sign_command.as_deref(),
+            trusted: &self.trusted_keys,
+        };
+        Signing::load(keys, &out.join("keys"))
+    }
+}
+
+/// The destinations of a release.
+#[derive(Debug, Args)]
+pub(crate) struct DestinationArgs {
+    /// A directory to publish to; can be repeated [default: <OUT>/cdn]
+    #[arg(long = "to", alias = "cdn", value_name = "DESTINATION")]
+    to: Vec<String>,
+    /// The URL at which hosts find the files of a destination, in the order of --to; every upload is
+    /// read back from it
+    #[arg(long = "public-url", value_name = "URL")]
+    public_urls: Vec<String>,
+}
+
+impl DestinationArgs {
+    /// Opens the destinations.
+    pub(crate) fn open(&self, out: &Path) -> Result<Vec<Site>> {
+        let default = [out.join("cdn").to_string_lossy().into_owned()];
+        let to = if self.to.is_empty() { &default[..] } else { &self.to };
+        ensure!(
+            self.public_urls.len() <= to.len(),
+            "there are {} --public-url for {} destinations",
+            self.public_urls.len(),
+            to.len()
+        );
+        let mut urls = self.public_urls.iter();
+        to.iter()
+            .map(|to| {
+                let destination = destination::open(to)?;
+                let public = urls.next().map(|url| Http::open(url)).transpose()?;
+                Ok(Site { destination, public })
+            })
+            .collect()
+    }
+}
+
+/// Which old releases stay at the destinations.
+#[derive(Debug, Args)]
+pub(crate) struct RetentionArgs {
+    /// The number of releases to keep at each destination
+    #[arg(long, value_name = "N", default_value_t = 4, value_parser = clap::value_parser!(u16).range(1..))]
+    keep: u16,
+    /// How long to keep a release after a newer one has replaced it, such as "36h" or "7d"
+    #[arg(long, value_name = "TIME", default_value = "7d", value_parser = duration)]
+    keep_for: Duration,
+}
+
+impl RetentionArgs {
+    /// Returns the rule.
+    pub(crate) fn retention(&self) -> Retention {
+        Retention { releases: usize::from(self.keep), after: self.keep_for }
+    }
+}
+
+/// Parses a duration such as "36h" or "7d", with days of 24 hours.
+fn duration(text: &str) -> Result<Duration> {
+    let span: jiff::Span = text.parse()?;
+    let duration = span.to_duration(jiff::SpanRelativeTo::days_are_24_hours())?;
+    Ok(Duration::try_from(duration)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn parses_durations() {
+        assert_eq!(duration("36h").unwrap(), Duration::from_secs(36 * 3600));
+        assert_eq!(duration("7d").unwrap(), Duration::from_secs(7 * 24 * 3600));
+        assert_eq!(duration("0s").unwrap(), Duration::ZERO);
+        for invalid in ["", "7", "-1h", "soon"] {
+            assert!(duration(invalid).is_err(), "{invalid:?}");
+        }
+    }
+}

@@ -1,0 +1,307 @@
+//! The commands that run stages: `build`, `test`, `publish` and `run`.
+
+use std::fs::File;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+use clap::Args;
+use jiff::Timestamp;
+use protocol::Target;
+
+use super::args::{DestinationArgs, OutArgs, RetentionArgs, SigningArgs, TargetArgs};
+use super::workspace;
+use crate::host;
+use crate::packaged::Packaged;
+use crate::progress::{Bar, message};
+use crate::publish::{self, Publisher, Report, Site};
+use crate::published::{self, Published};
+use crate::sandbox::Engine;
+use crate::signing::Signing;
+use crate::stages::{self, Build, Directories, Stages, Test};
+use crate::summary::{self, Summary};
+use crate::tested::Tested;
+use crate::variant::VariantFile;
+
+/// Options of all commands that run stages.
+#[derive(Debug, Args)]
+pub(crate) struct StageArgs {
+    #[command(flatten)]
+    target: TargetArgs,
+    #[command(flatten)]
+    out: OutArgs,
+    #[command(flatten)]
+    signing: SigningArgs,
+    #[command(flatten)]
+    destinations: DestinationArgs,
+    /// Print the result as JSON
+    #[arg(long)]
+    json: bool,
+}
+
+/// Options of builds.
+#[derive(Debug, Args)]
+pub(crate) struct BuildOptions {
+    /// Install the packages that this machine lacks, like "builder setup --install"
+    #[arg(long)]
+    setup: bool,
+    /// The kind of sandbox to build in
+    #[arg(long, value_enum, default_value_t = Engine::Auto)]
+    engine: Engine,
+    /// The URL of the distribution's mirror [default: that of the bootstrap tool]
+    #[arg(long, value_name = "URL")]
+    mirror: Option<String>,
+    /// A file with the updater's configuration in the image, such as {"cdn": "https://…"}
+    #[arg(long, value_name = "FILE")]
+    host_config: Option<PathBuf>,
+}
+
+/// Options of tests.
+#[derive(Debug, Args)]
+pub(crate) struct TestOptions {
+    /// The acceleration of the virtual machines
+    #[arg(long, value_enum, default_value_t)]
+    accel: testbed::AccelPreference,
+}
+
+/// Options of "build".
+#[derive(Debug, Args)]
+pub(crate) struct BuildArgs {
+    #[command(flatten)]
+    stage: StageArgs,
+    #[command(flatten)]
+    options: BuildOptions,
+}
+
+/// Options of "test".
+#[derive(Debug, Args)]
+pub(crate) struct TestArgs {
+    #[command(flatten)]
+    stage: StageArgs,
+    #[command(flatten)]
+    options: TestOptions,
+}
+
+/// Options of "publish".
+#[derive(Debug, Args)]
+pub(crate) struct PublishArgs {
+    #[command(flatten)]
+    stage: StageArgs,
+    #[command(flatten)]
+    retention: RetentionArgs,
+    /// Publish a release that was not tested
+    #[arg(long)]
+    untested: bool,
+}
+
+/// Options of "run".
+#[derive(Debug, Args)]
+pub(crate) struct RunArgs {
+    #[command(flatten)]
+    stage: StageArgs,
+    #[command(flatten)]
+    build: BuildOptions,
+    #[command(flatten)]
+    test: TestOptions,
+    #[command(flatten)]
+    retention: RetentionArgs,
+}
+
+impl BuildArgs {
+    /// Builds a release.
+    pub(crate) fn run(self, variants: &Path, out: &mut impl Write) -> Result<()> {
+        let variant = self.options.prepare(&self.stage, variants)?;
+        let session = Session::open(&self.stage)?;
+        let mut stages = Stages::new(&session.directories.logs);
+        let packaged = session.build(self.options, variant, variants, &mut stages)?;
+        session.print(&stages, &packaged, None, self.stage.json, out)
+    }
+}
+
+impl TestArgs {
+    /// Tests the release that was built.
+    pub(crate) fn run(self, out: &mut impl Write) -> Result<()> {
+        host::check_root()?;
+        let session = Session::open(&self.stage)?;
+        let packaged = session.load()?;
+        let mut stages = Stages::new(&session.directories.logs);
+        let tested = session.test(self.options, packaged, &mut stages)?;
+        session.print(&stages, tested.packaged(), None, self.stage.json, out)
+    }
+}
+
+impl PublishArgs {
+    /// Publishes the release that was built and tested.
+    pub(crate) fn run(self, out: &mut impl Write) -> Result<()> {
+        let session = Session::open(&self.stage)?;
+        let packaged = session.load()?;
+        let tested = if self.untested {
+            message("warning: --untested was given; the release is published without a test");
+            Tested::untested(packaged)
+        } else {
+            Tested::load(packaged)?
+        };
+        let mut stages = Stages::new(&session.directories.logs);
+        session.release(&tested, &self.retention, &mut stages, self.stage.json, out)
+    }
+}
+
+impl RunArgs {
+    /// Builds, tests and publishes a release.
+    pub(crate) fn run(self, variants: &Path, out: &mut impl Write) -> Result<()> {
+        let variant = self.build.prepare(&self.stage, variants)?;
+        let session = Session::open(&self.stage)?;
+        let mut stages = Stages::new(&session.directories.logs);
+        let packaged = session.build(self.build, variant, variants, &mut stages)?;
+        let tested = session.test(self.test, packaged, &mut stages)?;
+        session.release(&tested, &self.retention, &mut stages, self.stage.json, out)
+    }
+}
+
+impl BuildOptions {
+    /// Loads the variant, and checks that this machine can build it.
+    fn prepare(&self, stage: &StageArgs, variants: &Path) -> Result<VariantFile> {
+        let target = stage.target.target()?;
+        let variant = VariantFile::load(variants, &target.variant, target.arch)?;
+        host::check_root()?;
+        let requirements = host::requirements([&variant], false);
+        if self.setup {
+            host::install(&requirements)?;
+        } else {
+            host::check(&requirements)?;
+        }
+        if let Some(config) = &self.host_config {
+            check_json(config)?;
+        }
+        Ok(variant)
+    }
+}
+
+/// Checks that a file is a JSON object. The updater checks the content when the image is built.
+fn check_json(config: &Path) -> Result<()> {
+    let text =
+        std::fs::read_to_string(config).with_context(|| format!("reading {}", config.display()))?;
+    serde_json::from_str::<serde_json::Map<String, serde_json::Value>>(&text)
+        .with_context(|| format!("{} is not a JSON object", config.display()))?;
+    Ok(())
+}
+
+/// What the stages of one command share.
+struct Session {
+    target: Target,
+    signing: Signing,
+    directories: Directories,
+    sites: Vec<Site>,
+    _lock: File,
+}
+
+impl Session {
+    fn open(args: &StageArgs) -> Result<Self> {
+        let target = args.target.target()?;
+        let out = args.out.create()?;
+        let directories = Directories::create(&out, &target)?;
+        let lock = directories.lock()?;
+        let signing = args.signing.load(&out)?;
+        let sites = args.destinations.open(&out)?;
+        Ok(Self { target, signing, directories, sites, _lock: lock })
+    }
+
+    /// Returns the newest release that is published, and its site.
+    fn published(&self) -> Result<Option<(&Site, Published)>> {
+        let trusted = self.signing.ring()?;
+        let mut newest: Option<(&Site, Published)> = None;
+        for site in &self.sites {
+            let live = published::live(site.location(), &self.target, &trusted)?;
+            let build = newest.as_ref().map_or(0, |(_, newest)| newest.release().build);
+            if let Some(live) = live.filter(|live| live.release().build > build) {
+                newest = Some((site, live));
+            }
+        }
+        Ok(newest)
+    }
+
+    fn load(&self) -> Result<Packaged> {
+        Packaged::load(&self.directories.artifacts, &self.target, &self.signing.ring()?)
+    }
+
+    fn build(
+        &self,
+        options: BuildOptions,
+        variant: VariantFile,
+        variants: &Path,
+        stages: &mut Stages<'_>,
+    ) -> Result<Packaged> {
+        self.signing.check_deterministic()?;
+        let build = Build {
+            target: self.target.clone(),
+            variant,
+            variants: variants.to_owned(),
+            workspace: workspace()?,
+            directories: &self.directories,
+            signing: &self.signing,
+            engine: options.engine,
+            mirror: options.mirror,
+            newest: self.published()?.map_or(0, |(_, live)| live.release().build),
+            host_config: options.host_config,
+        };
+        stages::build(&build, stages)
+    }
+
+    fn test(
+        &self,
+        options: TestOptions,
+        packaged: Packaged,
+        stages: &mut Stages<'_>,
+    ) -> Result<Tested> {
+        let published = self.published()?;
+        let test = Test {
+            directories: &self.directories,
+            keys: self.signing.ring()?,
+            accel: options.accel,
+            previous: published.map(|(site, live)| (site.location(), live)),
+        };
+        stages.stage("test", |log| stages::test(test, packaged, log))
+    }
+
+    /// Publishes a release and prints the result.
+    fn release(
+        &self,
+        tested: &Tested,
+        retention: &RetentionArgs,
+        stages: &mut Stages<'_>,
+        json: bool,
+        out: &mut impl Write,
+    ) -> Result<()> {
+        let bar = Bar::start("6/6 release");
+        let publisher = Publisher {
+            target: &self.target,
+            sites: &self.sites,
+            signing: &self.signing,
+            retention: retention.retention(),
+            progress: &|text| bar.activity(text),
+        };
+        let report = publish::publish(&publisher, tested.packaged(), Timestamp::now());
+        let result = report.as_ref().map_or("failed", |_| "done");
+        stages.done.push(("release", bar.finish(result)));
+        let report = report?;
+        self.print(stages, tested.packaged(), Some(&report), json, out)?;
+        report.check()
+    }
+
+    fn print(
+        &self,
+        stages: &Stages<'_>,
+        packaged: &Packaged,
+        report: Option<&Report>,
+        json: bool,
+        out: &mut impl Write,
+    ) -> Result<()> {
+        let summary = Summary {
+            stages: &stages.done,
+            release: packaged.release(),
+            directory: &self.directories.artifacts,
+            report,
+        };
+        summary::print(&summary, json, out)
+    }
+}

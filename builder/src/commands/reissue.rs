@@ -1,0 +1,129 @@
+//! The commands that publish a published release again: `renew`, `withdraw` and `bridge`.
+
+use std::io::Write;
+use std::path::PathBuf;
+
+use anyhow::Result;
+use clap::Args;
+use jiff::Timestamp;
+use protocol::Target;
+
+use super::args::{DestinationArgs, OutArgs, RetentionArgs, SigningArgs, TargetArgs};
+use crate::destination::locate;
+use crate::progress::message;
+use crate::publish::bridge::bridge;
+use crate::publish::renew::renew;
+use crate::publish::withdraw::withdraw;
+use crate::publish::{Publisher, Report, Retention, Site};
+use crate::signing::Signing;
+use crate::summary;
+
+/// Options of all these commands.
+#[derive(Debug, Args)]
+pub(crate) struct ReissueArgs {
+    #[command(flatten)]
+    target: TargetArgs,
+    #[command(flatten)]
+    out: OutArgs,
+    #[command(flatten)]
+    signing: SigningArgs,
+    #[command(flatten)]
+    destinations: DestinationArgs,
+    #[command(flatten)]
+    retention: RetentionArgs,
+    /// Print the result as JSON
+    #[arg(long)]
+    json: bool,
+}
+
+/// Options of "renew".
+#[derive(Debug, Args)]
+pub(crate) struct RenewArgs {
+    #[command(flatten)]
+    common: ReissueArgs,
+}
+
+/// Options of "withdraw".
+#[derive(Debug, Args)]
+pub(crate) struct WithdrawArgs {
+    #[command(flatten)]
+    common: ReissueArgs,
+    /// The build number of the release to publish again [default: the one before the live release]
+    #[arg(long, value_name = "N")]
+    build: Option<u64>,
+}
+
+/// Options of "bridge".
+#[derive(Debug, Args)]
+pub(crate) struct BridgeArgs {
+    #[command(flatten)]
+    common: ReissueArgs,
+    /// Where the release is published now: a URL or a directory
+    #[arg(long, value_name = "LOCATION")]
+    from: String,
+    /// The build number of the release [default: that of the live release]
+    #[arg(long, value_name = "N")]
+    build: Option<u64>,
+}
+
+impl RenewArgs {
+    /// Signs the manifest of the live release again.
+    pub(crate) fn run(self, out: &mut impl Write) -> Result<()> {
+        self.common.run(out, |publisher| renew(publisher, Timestamp::now()))
+    }
+}
+
+impl WithdrawArgs {
+    /// Publishes an earlier release again.
+    pub(crate) fn run(self, out: &mut impl Write) -> Result<()> {
+        let build = self.build;
+        self.common.run(out, |publisher| withdraw(publisher, build, Timestamp::now()))
+    }
+}
+
+impl BridgeArgs {
+    /// Publishes a release elsewhere, signed with another key.
+    pub(crate) fn run(self, out: &mut impl Write) -> Result<()> {
+        let Self { from, build, common } = self;
+        let from = locate(&from)?;
+        common.run(out, |publisher| bridge(publisher, &*from, build, Timestamp::now()))
+    }
+}
+
+impl ReissueArgs {
+    fn run(
+        self,
+        out: &mut impl Write,
+        action: impl FnOnce(&Publisher<'_>) -> Result<Report>,
+    ) -> Result<()> {
+        let Opened { target, signing, sites, retention } = self.open()?;
+        let publisher = Publisher {
+            target: &target,
+            sites: &sites,
+            signing: &signing,
+            retention,
+            progress: &message,
+        };
+        let report = action(&publisher)?;
+        summary::print_report(&report, self.json, out)?;
+        report.check()
+    }
+
+    fn open(&self) -> Result<Opened> {
+        let out: PathBuf = self.out.create()?;
+        Ok(Opened {
+            target: self.target.target()?,
+            signing: self.signing.load(&out)?,
+            sites: self.destinations.open(&out)?,
+            retention: self.retention.retention(),
+        })
+    }
+}
+
+/// What the options name.
+struct Opened {
+    target: Target,
+    signing: Signing,
+    sites: Vec<Site>,
+    retention: Retention,
+}

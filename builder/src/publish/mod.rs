@@ -1,0 +1,199 @@
+//! Publishes releases: immutable files first, the manifest last.
+//!
+//! - [`release`], [`renew`], [`withdraw`] and [`bridge`] decide which manifest to publish
+//! - [`layout`] has the paths, and [`issue`] signs the manifest
+//! - [`site`] uploads to one destination, and [`retention`] removes old releases
+//!
+//! All destinations get the same manifest.
+
+pub(crate) mod bridge;
+mod documents;
+mod files;
+mod issue;
+pub(crate) mod layout;
+mod release;
+pub(crate) mod renew;
+mod retention;
+mod site;
+pub(crate) mod withdraw;
+
+use std::time::SystemTime;
+
+use anyhow::{Context, Result, ensure};
+use protocol::Target;
+use protocol::compare::Difference;
+use serde::Serialize;
+
+use crate::published::Published;
+use crate::signing::Signing;
+pub(crate) use documents::checksums;
+use files::Files;
+use issue::Issued;
+pub(crate) use issue::issue;
+pub(crate) use issue::next_build;
+pub(crate) use release::publish;
+pub(crate) use retention::Retention;
+use site::Opened;
+pub(crate) use site::Site;
+
+/// What became of a release.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase", tag = "result")]
+pub(crate) enum Outcome {
+    /// All destinations have a release of the same content.
+    Unchanged {
+        /// The build number of the published release.
+        build: u64,
+    },
+    /// The published release has the same content, and got a new manifest: the old one was about to
+    /// expire, or not every destination had it.
+    Renewed {
+        /// The new build number.
+        build: u64,
+    },
+    /// The release was published.
+    Published {
+        /// The new build number.
+        build: u64,
+        /// The differences from the previous release; absent for the first release.
+        differences: Option<Vec<Difference>>,
+    },
+}
+
+/// The result of a publication at one destination.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct SiteReport {
+    /// The destination, for display.
+    pub destination: String,
+    /// The number of files that were uploaded.
+    pub uploaded: usize,
+    /// The files that were damaged and are repaired, with their problems.
+    pub repaired: Vec<String>,
+    /// The files that were removed.
+    pub removed: Vec<String>,
+    /// Why the release was not published here.
+    pub error: Option<String>,
+}
+
+/// The result of a publication.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub(crate) struct Report {
+    /// What became of the release.
+    #[serde(flatten)]
+    pub outcome: Outcome,
+    /// The destinations.
+    pub destinations: Vec<SiteReport>,
+}
+
+/// Returns the newest manifest that is live at any destination, and its site.
+fn newest<'a>(openings: &'a [Opening<'a>]) -> Option<(&'a Site, &'a Published)> {
+    let live = openings
+        .iter()
+        .filter_map(|(site, opened)| Some((*site, opened.as_ref().ok()?.live.as_ref()?)));
+    live.max_by_key(|(_, live)| live.release().build)
+}
+
+impl Report {
+    /// Fails if a destination failed.
+    pub(crate) fn check(&self) -> Result<()> {
+        let failed: Vec<String> = self
+            .destinations
+            .iter()
+            .filter_map(|site| Some(format!("{}: {}", site.destination, site.error.as_ref()?)))
+            .collect();
+        ensure!(
+            failed.is_empty(),
+            "{} of {} destinations failed:\n  {}",
+            failed.len(),
+            self.destinations.len(),
+            failed.join("\n  ")
+        );
+        Ok(())
+    }
+}
+
+/// The parameters of all publications.
+pub(crate) struct Publisher<'a> {
+    /// The target.
+    pub target: &'a Target,
+    /// The destinations; at least one.
+    pub sites: &'a [Site],
+    /// The signing key.
+    pub signing: &'a Signing,
+    /// Which old releases are kept.
+    pub retention: Retention,
+    /// Shows what is being done.
+    pub progress: &'a (dyn Fn(&str) + Sync),
+}
+
+/// A site that was opened, or the error.
+type Opening<'a> = (&'a Site, Result<Opened<'a>>);
+
+/// A manifest to publish, and the files that it names.
+struct Publication<'f> {
+    issued: Issued,
+    files: Files<'f>,
+    outcome: Outcome,
+}
+
+impl Publisher<'_> {
+    /// Locks all destinations and reads the manifests that are live there.
+    ///
+    /// # Errors
+    /// Fails if no destination can be opened.
+    fn open(&self) -> Result<Vec<Opening<'_>>> {
+        let trusted = self.signing.ring()?;
+        let mut openings: Vec<Opening<'_>> =
+            self.sites.iter().map(|site| (site, site.open(self.target, &trusted))).collect();
+        if openings.iter().all(|(_, opened)| opened.is_err()) {
+            let (site, error) = openings.swap_remove(0);
+            let failed = || format!("opening {}", site.destination.describe());
+            error.map(drop).with_context(failed)?;
+        }
+        Ok(openings)
+    }
+
+    /// Puts a publication on every destination that was opened.
+    fn put(&self, openings: &[Opening<'_>], publication: Publication<'_>) -> Result<Report> {
+        let Publication { issued, files, outcome } = publication;
+        let destinations = openings
+            .iter()
+            .map(|(site, opened)| {
+                let mut report = SiteReport {
+                    destination: site.destination.describe(),
+                    uploaded: 0,
+                    repaired: Vec::new(),
+                    removed: Vec::new(),
+                    error: None,
+                };
+                let put = match opened {
+                    Ok(opened) => self.put_on(opened, &issued, &files, &mut report),
+                    Err(error) => Err(anyhow::anyhow!("{error:#}")),
+                };
+                report.error = put.err().map(|error| format!("{error:#}"));
+                report
+            })
+            .collect();
+        Ok(Report { outcome, destinations })
+    }
+
+    fn put_on(
+        &self,
+        opened: &Opened<'_>,
+        issued: &Issued,
+        files: &Files<'_>,
+        report: &mut SiteReport,
+    ) -> Result<()> {
+        let uploaded = opened.put(issued, files, self.progress)?;
+        report.uploaded = uploaded.new;
+        report.repaired = uploaded.repaired;
+        let destination = &*opened.site.destination;
+        let removed = retention::clean(destination, self.target, self.retention, SystemTime::now());
+        report.removed = removed.context("the release was published; removing old ones failed")?;
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests;

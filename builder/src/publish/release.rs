@@ -1,0 +1,95 @@
+//! Publishes a release that was built and tested.
+
+use std::path::Path;
+
+use anyhow::{Context, Result};
+use jiff::Timestamp;
+use protocol::Release;
+use protocol::compare::{differences, is_same_release};
+
+use super::files::Files;
+use super::issue::{Issued, is_renewal_due, issue, next_build};
+use super::{Opening, Outcome, Publication, Publisher, Report, documents, layout, newest};
+use crate::packaged::Packaged;
+use crate::published::{self, Published};
+
+/// Publishes a release on all destinations, if it differs from the one that is live there.
+///
+/// # Errors
+/// Fails if no destination can be opened. Errors of single destinations are in the report.
+pub(crate) fn publish(
+    publisher: &Publisher<'_>,
+    packaged: &Packaged,
+    now: Timestamp,
+) -> Result<Report> {
+    let openings = publisher.open()?;
+    let temporary = tempfile::tempdir().context("creating a temporary directory")?;
+    let publication = match same(&openings, packaged)? {
+        Some((live, files)) => again(publisher, &openings, live, files, now)?,
+        None => new(publisher, &openings, packaged, temporary.path(), now)?,
+    };
+    publisher.put(&openings, publication)
+}
+
+/// Returns the newest manifest that is live, and its files, if its content is the packaged one. Returns
+/// `None` if one of its files is neither local nor whole at its destination: the release is then
+/// published with new files.
+fn same<'a>(
+    openings: &'a [Opening<'a>],
+    packaged: &Packaged,
+) -> Result<Option<(&'a Published, Files<'a>)>> {
+    let Some((site, live)) = newest(openings) else { return Ok(None) };
+    if !is_same_release(live.release(), packaged.release()) {
+        return Ok(None);
+    }
+    let files = Files::in_directory(&packaged.directory, packaged.release())?;
+    for file in live.release().files().filter(|file| !files.is_local(*file)) {
+        if published::problem(site.location(), file)?.is_some() {
+            return Ok(None);
+        }
+    }
+    Ok(Some((live, files.or_published_at(Some(site.location())))))
+}
+
+/// Returns the publication of a release that is live: with the same manifest, or with a new one if that
+/// is due or if a destination has another one.
+fn again<'a>(
+    publisher: &Publisher<'_>,
+    openings: &[Opening<'_>],
+    live: &Published,
+    files: Files<'a>,
+    now: Timestamp,
+) -> Result<Publication<'a>> {
+    let is_everywhere = openings
+        .iter()
+        .filter_map(|(_, opened)| opened.as_ref().ok())
+        .all(|opened| opened.live.as_ref().is_some_and(|other| other.text == live.text));
+    let release = live.release().clone();
+    if is_everywhere && !is_renewal_due(&live.manifest.claims, now) {
+        let outcome = Outcome::Unchanged { build: release.build };
+        let issued = Issued { release, text: live.text.clone() };
+        return Ok(Publication { issued, files, outcome });
+    }
+    let build = next_build(release.build, now);
+    let issued = issue(release, build, &live.manifest.claims, publisher.signing, now)?;
+    Ok(Publication { issued, files, outcome: Outcome::Renewed { build } })
+}
+
+/// Returns the publication of a release that is not live.
+fn new<'a>(
+    publisher: &Publisher<'_>,
+    openings: &[Opening<'_>],
+    packaged: &Packaged,
+    temporary: &Path,
+    now: Timestamp,
+) -> Result<Publication<'a>> {
+    let previous = newest(openings).map(|(_, live)| live);
+    let mut files = Files::in_directory(&packaged.directory, packaged.release())?;
+    let mut release: Release = packaged.release().clone();
+    documents::add_checksums(&mut release, &mut files, temporary)?;
+    layout::assign_urls(&mut release);
+    let build = next_build(previous.map_or(0, |live| live.release().build), now);
+    let differences = previous.map(|live| differences(live.release(), &release));
+    let issued = issue(release, build, packaged.claims(), publisher.signing, now)?;
+    Ok(Publication { issued, files, outcome: Outcome::Published { build, differences } })
+}

@@ -1,0 +1,23 @@
+//! Signs the manifest of a published release again, before it expires.
+
+use anyhow::{Context, Result};
+use jiff::Timestamp;
+
+use super::files::Files;
+use super::issue::{issue, next_build};
+use super::{Outcome, Publication, Publisher, Report, newest};
+
+/// Publishes the newest release that is live with a new manifest, on all destinations.
+///
+/// # Errors
+/// Fails if nothing is published.
+pub(crate) fn renew(publisher: &Publisher<'_>, now: Timestamp) -> Result<Report> {
+    let openings = publisher.open()?;
+    let (site, live) = newest(&openings)
+        .with_context(|| format!("nothing is published for {}", publisher.target))?;
+    let files = Files::none()?.or_published_at(Some(site.location()));
+    let build = next_build(live.release().build, now);
+    let claims = &live.manifest.claims;
+    let issued = issue(live.release().clone(), build, claims, publisher.signing, now)?;
+    publisher.put(&openings, Publication { issued, files, outcome: Outcome::Renewed { build } })
+}

@@ -1,0 +1,218 @@
+//! Removes releases that no host needs any more.
+
+use std::collections::BTreeSet;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use anyhow::Result;
+use protocol::token::{TOKEN_MAX, decode_unverified};
+use protocol::{Claims, Release, Target};
+use serde_json::Value;
+
+use super::layout::{build_of, release_directory};
+use crate::destination::{Destination, Listed};
+
+/// The minimum age of the files of an interrupted upload that are removed. Another publisher, which may
+/// not see the lock, could still be uploading younger ones.
+const UPLOAD_MAX: Duration = Duration::from_secs(24 * 3600);
+
+/// Which releases are kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Retention {
+    /// The number of releases, including the one that is live.
+    pub releases: usize,
+    /// The time for which a release is kept after another one has replaced it.
+    pub after: Duration,
+}
+
+/// A manifest of the history. Its signature is not checked: a retired key may have made it.
+#[derive(Debug, Clone, PartialEq)]
+struct Entry {
+    build: u64,
+    /// The time of its publication.
+    published: SystemTime,
+    /// The directories of the files that it names.
+    directories: BTreeSet<String>,
+}
+
+/// Removes what `retention` does not keep, and returns the paths. Nothing is removed if a manifest
+/// cannot be read.
+pub(super) fn clean(
+    destination: &dyn Destination,
+    target: &Target,
+    retention: Retention,
+    now: SystemTime,
+) -> Result<Vec<String>> {
+    let listed = destination.list(&target.to_string())?;
+    let mut history = Vec::new();
+    for file in &listed {
+        if let Some(build) = build_of(target, &file.path) {
+            history.push(entry(destination, build, file, target)?);
+        }
+    }
+    let obsolete = obsolete(&listed, history, target, retention, now);
+    for path in &obsolete {
+        destination.remove(path)?;
+    }
+    Ok(obsolete)
+}
+
+fn entry(
+    destination: &dyn Destination,
+    build: u64,
+    file: &Listed,
+    target: &Target,
+) -> Result<Entry> {
+    let failed = |why: &dyn std::fmt::Display| {
+        anyhow::anyhow!(
+            "{} in {} cannot be read: {why}; nothing was removed",
+            file.path,
+            destination.describe()
+        )
+    };
+    let stored = destination.read(&file.path, TOKEN_MAX as u64)?;
+    let stored = stored.ok_or_else(|| failed(&"it was removed"))?;
+    let text = String::from_utf8(stored.bytes).map_err(|error| failed(&error))?;
+    let token = decode_unverified(&text).map_err(|error| failed(&error))?;
+    let claims: Claims =
+        serde_json::from_value(Value::Object(token.claims)).map_err(|error| failed(&error))?;
+    let release: Release = claims.etchaos_release.ok_or_else(|| failed(&"it names no release"))?;
+    let published = claims.iat.map(|iat| UNIX_EPOCH + Duration::from_secs(iat));
+    let directories = release.files().filter_map(|file| release_directory(target, file.url));
+    Ok(Entry {
+        build,
+        published: published.unwrap_or(file.modified),
+        directories: directories.map(str::to_owned).collect(),
+    })
+}
+
+/// Returns the files to remove: those of releases, and their manifests, that are neither among the
+/// newest ones nor were replaced a short time ago; and those that no manifest names, if they are old.
+fn obsolete(
+    listed: &[Listed],
+    mut history: Vec<Entry>,
+    target: &Target,
+    retention: Retention,
+    now: SystemTime,
+) -> Vec<String> {
+    history.sort_by_key(|entry| std::cmp::Reverse(entry.build));
+    let mut kept: BTreeSet<&str> = BTreeSet::new();
+    let mut releases: Vec<&BTreeSet<String>> = Vec::new();
+    // The newest entry is live, so nothing has replaced it.
+    let mut replaced = now;
+    for entry in &history {
+        let is_recent = is_younger(replaced, now, retention.after);
+        let is_known = releases.contains(&&entry.directories);
+        let is_newest = is_known || releases.len() < retention.releases.max(1);
+        if is_recent || is_newest {
+            kept.extend(entry.directories.iter().map(String::as_str));
+        }
+        if !is_known {
+            releases.push(&entry.directories);
+        }
+        replaced = entry.published;
+    }
+    let named: BTreeSet<&str> =
+        history.iter().flat_map(|entry| &entry.directories).map(String::as_str).collect();
+    let is_obsolete = |file: &&Listed| match release_directory(target, &file.path) {
+        Some(directory) if named.contains(directory) => !kept.contains(directory),
+        Some(_) => !is_younger(file.modified, now, retention.after.max(UPLOAD_MAX)),
+        None => build_of(target, &file.path).is_some_and(|build| {
+            let entry = history.iter().find(|entry| entry.build == build);
+            entry.is_some_and(|entry| {
+                entry.directories.iter().all(|directory| !kept.contains(directory.as_str()))
+            })
+        }),
+    };
+    listed.iter().filter(is_obsolete).map(|file| file.path.clone()).collect()
+}
+
+/// Returns whether `time` is less than `age` before `now`. A time in the future is.
+fn is_younger(time: SystemTime, now: SystemTime, age: Duration) -> bool {
+    now.duration_since(time).is_ok_and(|passed| passed < age) || time > now
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::publish::layout;
+
+    const DAY: u64 = 24 * 3600;
+
+    fn at(day: u64) -> SystemTime {
+        UNIX_EPOCH + Duration::from_secs(day * DAY)
+    }
+
+    fn target() -> Target {
+        "deb_amd64".parse().unwrap()
+    }
+
+    /// Returns an entry of the history: a build, published on a day, with one directory.
+    fn entry(build: u64, day: u64, name: &str) -> Entry {
+        let directories = BTreeSet::from([format!("deb_amd64/{name}")]);
+        Entry { build, published: at(day), directories }
+    }
+
+    /// Returns what is removed on `day` of the releases, each with one file and its manifest.
+    fn removed(history: &[Entry], keep: usize, days: u64, day: u64) -> Vec<String> {
+        let mut listed = Vec::new();
+        for entry in history {
+            let file = |path: String| Listed { path, size: 1, modified: entry.published };
+            listed.push(file(layout::history_path(&target(), entry.build)));
+            listed.extend(entry.directories.iter().map(|name| file(format!("{name}/x"))));
+        }
+        let retention = Retention { releases: keep, after: Duration::from_secs(days * DAY) };
+        let mut paths = obsolete(&listed, history.to_vec(), &target(), retention, at(day));
+        paths.sort();
+        paths.dedup();
+        paths
+    }
+
+    #[test]
+    fn keeps_the_newest_releases() {
+        let history = [entry(1, 1, "a"), entry(2, 8, "b"), entry(3, 15, "c"), entry(4, 22, "d")];
+        assert_eq!(
+            removed(&history, 2, 0, 100),
+            [
+                "deb_amd64/a/x",
+                "deb_amd64/b/x",
+                "deb_amd64/history/1.jwt",
+                "deb_amd64/history/2.jwt"
+            ]
+        );
+        assert!(removed(&history, 9, 0, 100).is_empty());
+        let all_but_live = removed(&history, 0, 0, 100);
+        assert!(!all_but_live.iter().any(|path| path.contains("/d/") || path.contains("4.jwt")));
+    }
+
+    #[test]
+    fn keeps_releases_that_were_live_a_short_time_ago() {
+        let history = [entry(1, 1, "a"), entry(2, 8, "b"), entry(3, 15, "c")];
+        // On day 17, "b" was replaced two days ago, and "a" nine days ago.
+        assert!(removed(&history, 1, 10, 17).is_empty());
+        assert_eq!(removed(&history, 1, 9, 17), ["deb_amd64/a/x", "deb_amd64/history/1.jwt"]);
+        assert!(removed(&history, 1, 2, 17).contains(&"deb_amd64/b/x".to_owned()));
+    }
+
+    #[test]
+    fn keeps_a_release_that_is_live_again() {
+        // Build 3 withdraws build 2 in favor of the files of build 1; build 4 renews build 3.
+        let history = [entry(1, 1, "a"), entry(2, 8, "b"), entry(3, 9, "a"), entry(4, 20, "a")];
+        assert_eq!(removed(&history, 1, 0, 100), ["deb_amd64/b/x", "deb_amd64/history/2.jwt"]);
+        assert!(removed(&history, 2, 0, 100).is_empty());
+    }
+
+    #[test]
+    fn removes_only_old_files_that_no_manifest_names() {
+        let upload = |path: &str, day| Listed { path: path.into(), size: 1, modified: at(day) };
+        let listed = [
+            upload("deb_amd64/interrupted/x", 1),
+            upload("deb_amd64/current/x", 99),
+            upload("etchaos_deb_amd64.jwt", 1),
+            upload("ubu_amd64/other/x", 1),
+            upload("deb_amd64/x/y/z", 1),
+        ];
+        let retention = Retention { releases: 1, after: Duration::ZERO };
+        let paths = obsolete(&listed, Vec::new(), &target(), retention, at(100) - UPLOAD_MAX / 2);
+        assert_eq!(paths, ["deb_amd64/interrupted/x"]);
+    }
+}
