@@ -349,15 +349,13 @@ fn row(content: &Content) -> String {
 fn state(content: &Content) -> (&'static str, Option<&Release>, Option<String>) {
     match content {
         Content::Empty => ("empty", None, None),
-        Content::Complete(release) => ("complete", Some(release), None),
+        Content::Complete(manifest) => ("complete", Some(&manifest.release), None),
         Content::Partial { release, bytes } => {
             let size = boot_size(release);
             let problem = format!("{bytes} of {size} bytes downloaded; the next update resumes");
             ("partial", Some(release), Some(problem))
         }
-        Content::Damaged { release, problem } => {
-            ("damaged", release.as_ref(), Some(problem.clone()))
-        }
+        Content::Damaged { problem, .. } => ("damaged", content.release(), Some(problem.clone())),
     }
 }
 

@@ -1,6 +1,6 @@
 //! The decision of an update: [`next`] maps the facts about a host to the next step.
 
-use protocol::Release;
+use protocol::Manifest;
 use protocol::esp::Slot;
 use protocol::grubenv::{BootState, TRIES, Trial};
 
@@ -27,8 +27,8 @@ pub struct Facts<'a> {
     pub state: &'a BootState,
     /// The contents of both slots.
     pub slots: &'a Slots,
-    /// The release that the CDN offers, from a verified manifest ([`crate::candidate::Candidate`]).
-    pub candidate: &'a Release,
+    /// The verified manifest of the release that the CDN offers ([`crate::candidate::Candidate`]).
+    pub candidate: &'a Manifest,
     /// What the operator allows.
     pub allow: Permissions,
 }
@@ -114,7 +114,7 @@ pub fn next(facts: &Facts<'_>) -> Step {
     let (good, spare) = (state.good, state.good.other());
     let (good_content, spare_content) = (slots.get(good), slots.get(spare));
     let trial = state.trial.filter(|trial| trial.slot == spare && trial.tries > 0);
-    let id = candidate.id();
+    let id = candidate.release.id();
 
     if booted.slot == Some(spare)
         && let Some(step) = step_outside_good_slot(facts, trial)
@@ -144,7 +144,7 @@ pub fn next(facts: &Facts<'_>) -> Step {
         // The CDN no longer offers the newer release that is on trial, so that must not be tried
         // either. An older release on trial was requested by the operator and stays.
         let is_withdrawn = trial.is_some()
-            && good_content.release().is_some_and(|release| is_older(release, spare_content));
+            && good_content.manifest().is_some_and(|good| is_older(good, spare_content));
         return if is_withdrawn { Step::Withdraw(spare) } else { rejection };
     }
     if spare_content.holds(id) { Step::Activate(spare) } else { Step::Install(spare) }
@@ -158,7 +158,7 @@ fn step_outside_good_slot(facts: &Facts<'_>, trial: Option<Trial>) -> Option<Ste
     let is_complete = slots.get(running).is_complete();
     let is_abandoned = is_abandoned(state, running);
     if booted.on_trial && !is_abandoned {
-        let is_candidate = slots.get(running).holds(candidate.id());
+        let is_candidate = slots.get(running).holds(candidate.release.id());
         let unconfirmed = Step::Unconfirmed { running, good };
         return Some(if is_candidate { Step::UpToDate } else { unconfirmed });
     }
@@ -174,15 +174,17 @@ fn rejection(facts: &Facts<'_>, good_content: &Content) -> Option<Step> {
     let Facts { state, candidate, allow, .. } = facts;
     if is_older(candidate, good_content) && !allow.downgrade {
         Some(Step::Downgrade)
-    } else if state.failed == Some(candidate.id()) && !allow.retry_failed {
+    } else if state.failed == Some(candidate.release.id()) && !allow.retry_failed {
         Some(Step::FailedBefore)
     } else {
         None
     }
 }
 
-fn is_older(release: &Release, than: &Content) -> bool {
-    than.release().is_some_and(|than| release.is_older_than(than) && release.id() != than.id())
+fn is_older(manifest: &Manifest, than: &Content) -> bool {
+    than.manifest().is_some_and(|than| {
+        manifest.is_older_than(than) && manifest.release.id() != than.release.id()
+    })
 }
 
 /// Returns the step for a trial that was started but whose slot does not run. GRUB counts a try before
@@ -196,5 +198,7 @@ fn step_for_pending_trial(trial: Trial, facts: &Facts<'_>) -> Step {
     }
 }
 
+#[cfg(test)]
+mod age_tests;
 #[cfg(test)]
 pub(crate) mod tests;

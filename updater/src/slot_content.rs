@@ -1,17 +1,17 @@
 //! The contents of the two slots, which [`crate::slots`] determines and on which [`crate::plan`] and
 //! [`crate::trial`] base their decisions.
 
-use protocol::Release;
 use protocol::esp::Slot;
 use protocol::release::ReleaseId;
+use protocol::{Manifest, Release};
 
 /// The content of one slot.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub enum Content {
     /// The slot is empty.
     Empty,
-    /// A release whose manifest verifies and whose files match the manifest.
-    Complete(Release),
+    /// A release whose manifest, which is given, verifies and whose files match the manifest.
+    Complete(Manifest),
     /// An unfinished download. The next installation of the same release resumes it.
     Partial {
         /// The release that is being downloaded.
@@ -21,21 +21,27 @@ pub enum Content {
     },
     /// Anything else.
     Damaged {
-        /// The release that the slot should hold, if its manifest still verifies.
-        release: Option<Release>,
+        /// The manifest of the release that the slot should hold, if it still verifies.
+        manifest: Option<Manifest>,
         /// What is wrong.
         problem: String,
     },
 }
 
 impl Content {
-    /// Returns the release that the slot holds or should hold. A partial download is not a release.
-    pub fn release(&self) -> Option<&Release> {
+    /// Returns the manifest of the release that the slot holds or should hold. A partial download is not
+    /// a release.
+    pub fn manifest(&self) -> Option<&Manifest> {
         match self {
             Self::Empty | Self::Partial { .. } => None,
-            Self::Complete(release) => Some(release),
-            Self::Damaged { release, .. } => release.as_ref(),
+            Self::Complete(manifest) => Some(manifest),
+            Self::Damaged { manifest, .. } => manifest.as_ref(),
         }
+    }
+
+    /// Returns the release of [`Content::manifest`].
+    pub fn release(&self) -> Option<&Release> {
+        self.manifest().map(|manifest| &manifest.release)
     }
 
     /// Returns whether the slot holds a complete release.
@@ -45,12 +51,12 @@ impl Content {
 
     /// Returns whether the slot holds the complete release with this id.
     pub(crate) fn holds(&self, id: ReleaseId) -> bool {
-        matches!(self, Self::Complete(release) if release.id() == id)
+        matches!(self, Self::Complete(manifest) if manifest.release.id() == id)
     }
 }
 
 /// The contents of both slots.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Slots {
     /// The content of `etchaos/a`.
     pub a: Content,

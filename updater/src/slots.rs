@@ -45,14 +45,15 @@ fn content(esp: &dyn FileSystem, slot: Slot, keys: &KeyRing, check: Check<'_>) -
         Ok(Some(_)) => return damaged(format!("{directory} is not a directory")),
         Err(error) => return damaged(error.to_string()),
     }
-    let release = match release(esp, slot, MANIFEST, keys) {
-        Ok(release) => release,
+    let manifest = match manifest(esp, slot, MANIFEST, keys) {
+        Ok(manifest) => manifest,
         Err(problem) => return without_manifest(esp, slot, keys, problem),
     };
-    let problem = release.boot_artifacts().find_map(|artifact| check(slot, artifact).err());
+    let problem =
+        manifest.release.boot_artifacts().find_map(|artifact| check(slot, artifact).err());
     match problem {
-        Some(problem) => Content::Damaged { release: Some(release), problem },
-        None => Content::Complete(release),
+        Some(problem) => Content::Damaged { manifest: Some(manifest), problem },
+        None => Content::Complete(manifest),
     }
 }
 
@@ -78,22 +79,22 @@ fn without_manifest(esp: &dyn FileSystem, slot: Slot, keys: &KeyRing, problem: S
 }
 
 fn damaged(problem: String) -> Content {
-    Content::Damaged { release: None, problem }
+    Content::Damaged { manifest: None, problem }
 }
 
 /// Returns the release of an unfinished download in a slot, if its manifest verifies.
 pub fn partial(esp: &dyn FileSystem, slot: Slot, keys: &KeyRing) -> Option<Release> {
-    release(esp, slot, PARTIAL, keys).ok()
+    manifest(esp, slot, PARTIAL, keys).ok().map(|manifest| manifest.release)
 }
 
-/// Returns the release that a manifest in a slot describes. An expired manifest is accepted, because
-/// expiry limits what is installed, not what is booted.
-fn release(
+/// Returns a manifest in a slot. An expired manifest is accepted, because expiry limits what is installed,
+/// not what is booted.
+fn manifest(
     esp: &dyn FileSystem,
     slot: Slot,
     name: &str,
     keys: &KeyRing,
-) -> Result<Release, String> {
+) -> Result<Manifest, String> {
     let path = format!("{}/{name}", slot.directory());
     let token = read_limited(esp, &path, TOKEN_MAX as u64)
         .map_err(|FileError { error, .. }| format!("{name} cannot be read: {error}"))?
@@ -107,7 +108,7 @@ fn release(
     })?;
     let manifest: Verified<Manifest> =
         claims.try_into().map_err(|error| format!("{name}: {error}"))?;
-    Ok(manifest.into_inner().release)
+    Ok(manifest.into_inner())
 }
 
 fn check_size(esp: &dyn FileSystem, slot: Slot, artifact: &Artifact) -> Result<(), String> {

@@ -192,7 +192,7 @@ pub fn roll_back(
 /// Returns the release in a slot if it can be booted.
 fn bootable_release(slots: &Slots, slot: Slot) -> Result<&Release, RollbackError> {
     let reason = match slots.get(slot) {
-        Content::Complete(release) => return Ok(release),
+        Content::Complete(manifest) => return Ok(&manifest.release),
         Content::Empty => "is empty".into(),
         Content::Partial { .. } => "holds an unfinished download".into(),
         Content::Damaged { problem, .. } => format!("is damaged ({problem})"),

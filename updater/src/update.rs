@@ -89,7 +89,7 @@ impl<'a> Update<'a> {
             booted,
             state: &effective_state,
             slots: &slots,
-            candidate: candidate.release(),
+            candidate: candidate.manifest(),
             allow,
         };
         let step = next(&facts);
@@ -196,7 +196,7 @@ impl<'a> Update<'a> {
     fn state_to_record(&self) -> Option<BootState> {
         let Request { booted, allow, .. } = self.request;
         let GrubenvFile { state, problem, .. } = &self.grubenv;
-        let (slots, candidate) = (&self.slots, self.candidate());
+        let (slots, candidate) = (&self.slots, self.request.source.candidate.manifest());
         let facts = Facts { booted, state: &self.effective_state, slots, candidate, allow };
         // Without grubenv, a system that was not booted from this ESP cannot know its good slot.
         let is_unknown = problem.is_some() && booted.slot.is_none();
@@ -248,7 +248,7 @@ pub fn state_to_record(facts: &Facts<'_>, step: &Step, before: &BootState) -> Op
     match (booted.slot, step) {
         (Some(running), Step::Return(_)) => Some(abandon(state, running, booted.id)),
         (Some(running), _) if running != state.good && state.good == before.good => None,
-        _ => Some(record_newest(state, candidate, allow.downgrade)),
+        _ => Some(record_newest(state, &candidate.release, allow.downgrade)),
     }
 }
 
@@ -260,7 +260,7 @@ pub fn release_awaiting_reboot(
 ) -> Option<Release> {
     let slots = inspect(esp, keys);
     let (grubenv, effective_state) = read_state(esp, booted, &slots);
-    let candidate = slots.get(grubenv.state.trial?.slot).release()?;
+    let candidate = slots.get(grubenv.state.trial?.slot).manifest()?;
     // If it is older than the running release, the downgrade was allowed when the trial was started.
     let allow = Permissions { downgrade: true, ..Permissions::default() };
     match next(&Facts { booted, state: &effective_state, slots: &slots, candidate, allow }) {

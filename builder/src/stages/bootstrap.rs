@@ -1,7 +1,9 @@
 //! Stage 2: bootstraps a root tree with the distribution's own tool, which checks signatures.
 
 use anyhow::{Context, Result, ensure};
+use jiff::Timestamp;
 use protocol::Package;
+use protocol::date::format_utc;
 
 use super::build::{Build, Describe};
 use super::commands::{environment, run_part, run_var};
@@ -35,7 +37,42 @@ pub(super) fn run(build: &Build<'_>, toolbox: Toolbox, log: &mut LogFile) -> Res
     let epoch = epoch.parse().with_context(|| {
         format!("the run variable \"epoch\" is {epoch:?}, expected Unix seconds")
     })?;
+    check_epoch(epoch, Timestamp::now().as_second())?;
     let kernel = run_var(&report, "kernel")?;
     let version = run_var(&report, "version")?;
     Ok(RootTree { toolbox, packages, kernel, epoch, version })
+}
+
+/// Checks that the newest package is not dated in the future.
+///
+/// A host that was installed from the image refuses every manifest that was signed before the epoch, so
+/// it would refuse all updates until that date. All times are Unix seconds.
+fn check_epoch(epoch: u32, now: i64) -> Result<()> {
+    ensure!(
+        i64::from(epoch) <= now,
+        "the newest package in the image is dated {}, but it is now {}: hosts installed from this image would refuse every release that is published before that date; if the clock of this machine is right, remove that package from the variant, or build it again with a date in the past",
+        format_utc(epoch.into()),
+        format_utc(u64::try_from(now).unwrap_or(0)),
+    );
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rejects_a_package_from_the_future() {
+        let now = 1_790_000_100;
+        for epoch in [0, 1_790_000_099, 1_790_000_100] {
+            check_epoch(epoch, now).unwrap();
+        }
+        let error = check_epoch(1_790_000_101, now).unwrap_err().to_string();
+        for part in ["2026-09-21 14:15:01 UTC", "2026-09-21 14:15:00 UTC", "remove that package"] {
+            assert!(error.contains(part), "no {part:?} in: {error}");
+        }
+        assert!(
+            check_epoch(1, -1).unwrap_err().to_string().contains("now 1970-01-01 00:00:00 UTC")
+        );
+    }
 }

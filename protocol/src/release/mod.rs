@@ -159,7 +159,8 @@ pub struct Release {
     /// `IMAGE_VERSION` of os-release, for display.
     pub version: String,
     /// The build number, which increases with each publication. It is 0 in the manifest inside a disk
-    /// image, because the image must not depend on the number; see [`Release::is_older_than`].
+    /// image, because the image must not depend on the number; see
+    /// [`Manifest::is_older_than`](crate::Manifest::is_older_than).
     pub build: u64,
     /// The date of the newest package in Unix seconds. All timestamps in the image have this value.
     pub epoch: u64,
@@ -289,21 +290,6 @@ impl Release {
                 url,
             });
         artifacts.chain(documents)
-    }
-
-    /// Returns whether this release was published before `other`.
-    ///
-    /// Build numbers are compared. If one of them is 0, because the release was installed from a disk
-    /// image, the dates of the newest packages are compared instead. Releases of different targets
-    /// have no order.
-    pub fn is_older_than(&self, other: &Self) -> bool {
-        if self.target() != other.target() {
-            false
-        } else if self.build == 0 || other.build == 0 {
-            self.epoch < other.epoch
-        } else {
-            self.build < other.build
-        }
     }
 
     /// Checks every field.
@@ -577,16 +563,6 @@ mod tests {
         // Hosts do not write the disk image to the ESP.
         assert_eq!(sized(2, 8 << 30), Ok(()));
         assert!(sized(2, (8 << 30) + 1).is_err());
-    }
-
-    #[test]
-    fn compares_age_by_build_or_epoch() {
-        let old = Release::example();
-        let new = Release { build: 8, epoch: old.epoch - 1, ..old.clone() };
-        assert!(old.is_older_than(&new) && !new.is_older_than(&old));
-        let unnumbered = Release { build: 0, ..old.clone() };
-        assert!(new.is_older_than(&unnumbered));
-        assert!(!unnumbered.is_older_than(&old) && !old.is_older_than(&unnumbered));
     }
 
     #[test]

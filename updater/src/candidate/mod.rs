@@ -249,6 +249,11 @@ impl CandidateRequest<'_> {
 }
 
 impl Candidate {
+    /// Returns the manifest.
+    pub fn manifest(&self) -> &Manifest {
+        &self.manifest
+    }
+
     /// Returns the release.
     pub fn release(&self) -> &Release {
         &self.manifest.release

@@ -124,7 +124,7 @@ impl Installed {
     /// Returns the slot if [`crate::slots::inspect`] found a complete release in it.
     pub fn found(slots: &Slots, slot: Slot) -> Option<Self> {
         match slots.get(slot) {
-            Content::Complete(release) => Some(Self { slot, release: release.clone() }),
+            Content::Complete(manifest) => Some(Self { slot, release: manifest.release.clone() }),
             Content::Empty | Content::Partial { .. } | Content::Damaged { .. } => None,
         }
     }

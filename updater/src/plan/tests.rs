@@ -1,7 +1,7 @@
 use proptest::prelude::*;
 use protocol::grubenv::BootId;
 use protocol::release::SCHEMA;
-use protocol::{Arch, Artifact, Role};
+use protocol::{Arch, Artifact, Claims, Release, Role};
 
 use super::*;
 use crate::trial::{abandon, expire_trial, promote};
@@ -32,13 +32,20 @@ pub(crate) fn release(build: u64, content: u8) -> Release {
     }
 }
 
+/// Returns the manifest of [`release`]. It was signed after all packages were made, or is that of a disk
+/// image if the build is 0.
+pub(crate) fn manifest(build: u64, content: u8) -> Manifest {
+    let iat = (build > 0).then_some(2_000_000 + build);
+    Manifest { release: release(build, content), claims: Claims { iat, ..Claims::default() } }
+}
+
 fn complete(n: u8) -> Content {
-    Content::Complete(release(n.into(), n))
+    Content::Complete(manifest(n.into(), n))
 }
 
 fn damaged(n: Option<u8>) -> Content {
     Content::Damaged {
-        release: n.map(|n| release(n.into(), n)),
+        manifest: n.map(|n| manifest(n.into(), n)),
         problem: "vmlinuz is missing".into(),
     }
 }
@@ -47,7 +54,7 @@ fn partial(n: u8) -> Content {
     Content::Partial { release: release(n.into(), n), bytes: 1 }
 }
 
-fn trial(good: Slot, slot: Slot, tries: u8) -> BootState {
+pub(super) fn trial(good: Slot, slot: Slot, tries: u8) -> BootState {
     let release = Some(release(0, 99).id());
     let trial = Trial { slot, tries, release, since: Some(TRIAL_BOOT) };
     BootState { trial: Some(trial), ..BootState::with_good(good) }
@@ -64,13 +71,13 @@ fn rolled_back(good: Slot, content: u8) -> BootState {
 }
 
 /// The boot in which trials are started.
-const TRIAL_BOOT: BootId = BootId(1);
+pub(super) const TRIAL_BOOT: BootId = BootId(1);
 
 const A: Slot = Slot::A;
 const B: Slot = Slot::B;
 
 /// Returns how GRUB boots a slot in this state.
-fn booted(slot: Option<Slot>, state: &BootState, id: Option<BootId>) -> Booted {
+pub(super) fn booted(slot: Option<Slot>, state: &BootState, id: Option<BootId>) -> Booted {
     let counted = state.trial.filter(|trial| trial.slot != state.good && trial.tries < TRIES);
     let is_on_trial = |slot| counted.is_some_and(|trial| trial.slot == slot);
     Booted { slot, on_trial: slot.is_some_and(is_on_trial), id }
@@ -151,7 +158,7 @@ fn chooses_the_step_for_each_state() {
         ("good slot is on trial", Some(A), trial(A, A, 0), complete(5), Empty, 6, Step::Install(B)),
     ];
     for (name, running, state, a, b, candidate, expected) in rows {
-        let (slots, candidate) = (Slots { a, b }, release(candidate, candidate as u8));
+        let (slots, candidate) = (Slots { a, b }, manifest(candidate, candidate as u8));
         let (allow, booted) = (Permissions::default(), booted(running, &state, Some(TRIAL_BOOT)));
         let state = &promote(&state, booted, &slots, true);
         let facts = Facts { booted, state, slots: &slots, candidate: &candidate, allow };
@@ -163,7 +170,7 @@ fn chooses_the_step_for_each_state() {
 fn permissions_allow_downgrades_and_retries() {
     let slots = Slots { a: complete(5), b: complete(6) };
     let step = |candidate: u8, state: BootState, allow| {
-        let (candidate, state) = (release(candidate.into(), candidate), &state);
+        let (candidate, state) = (manifest(candidate.into(), candidate), &state);
         let booted = booted(Some(A), state, Some(TRIAL_BOOT));
         next(&Facts { booted, state, slots: &slots, candidate: &candidate, allow })
     };
@@ -181,7 +188,7 @@ fn tries_the_only_complete_slot() {
     let step = |state: BootState, candidate: u8| {
         let booted = Booted { slot: Some(A), on_trial: false, id: Some(TRIAL_BOOT) };
         let state = &promote(&state, booted, &slots, false);
-        let (candidate, allow) = (release(candidate.into(), candidate), Permissions::default());
+        let (candidate, allow) = (manifest(candidate.into(), candidate), Permissions::default());
         next(&Facts { booted, state, slots: &slots, candidate: &candidate, allow })
     };
     assert_eq!(step(BootState::with_good(A), 7), Step::Activate(B));
@@ -193,7 +200,7 @@ fn tries_the_only_complete_slot() {
 fn does_not_reboot_again_if_grub_counts_no_try() {
     let slots = Slots { a: complete(5), b: complete(6) };
     let step_of = |running, tries, boot: Option<u32>, retry_failed| {
-        let (candidate, state) = (release(6, 6), &trial(A, B, tries));
+        let (candidate, state) = (manifest(6, 6), &trial(A, B, tries));
         let allow = Permissions { retry_failed, ..Permissions::default() };
         let booted = Booted { slot: running, ..booted(Some(A), state, boot.map(BootId)) };
         next(&Facts { booted, state, slots: &slots, candidate: &candidate, allow })
@@ -212,7 +219,8 @@ fn does_not_reboot_again_if_grub_counts_no_try() {
 #[test]
 fn does_not_compare_builds_of_different_variants() {
     let slots = Slots { a: complete(5), b: Content::Empty };
-    let candidate = Release { variant: "ubu".parse().unwrap(), ..release(1, 1) };
+    let mut candidate = manifest(1, 1);
+    candidate.release.variant = "ubu".parse().unwrap();
     let (state, allow) = (&BootState::with_good(A), Permissions::default());
     let booted = booted(Some(A), state, Some(TRIAL_BOOT));
     let facts = Facts { booted, state, slots: &slots, candidate: &candidate, allow };
@@ -222,7 +230,7 @@ fn does_not_compare_builds_of_different_variants() {
 #[test]
 fn same_content_with_older_build_is_no_downgrade() {
     let slots = Slots { a: damaged(Some(5)), b: Content::Empty };
-    let candidate = release(4, 5);
+    let candidate = manifest(4, 5);
     let facts = Facts {
         booted: Booted { slot: Some(A), on_trial: false, id: Some(TRIAL_BOOT) },
         state: &BootState::with_good(A),
@@ -269,7 +277,7 @@ proptest! {
         };
         let state = BootState { failed: failed_content.map(|n| release(0, n).id()), ..state };
         let booted = Booted { slot: running, on_trial, id: Some(BootId(boot)) };
-        let (slots, candidate) = (Slots { a, b }, release(candidate.into(), candidate));
+        let (slots, candidate) = (Slots { a, b }, manifest(candidate.into(), candidate));
         let state = &promote(&expire_trial(&state, running), booted, &slots, has_confirmed_mark);
         let good = state.good;
         let allow = Permissions { downgrade, retry_failed };
@@ -300,7 +308,7 @@ proptest! {
             let is_bad = slots.get(good).release().is_some_and(|r| state.failed == Some(r.id()));
             let is_good_lost = is_bad || !slots.get(good).is_complete();
             let held = slots.get(slot);
-            prop_assert!(held.holds(candidate.id()) || is_good_lost && held.is_complete());
+            prop_assert!(held.holds(candidate.release.id()) || is_good_lost && held.is_complete());
         }
     }
 }

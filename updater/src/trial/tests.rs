@@ -122,7 +122,8 @@ fn records_the_newest_build_of_one_target() {
 }
 
 fn slots(a: u8, b: u8) -> Slots {
-    Slots { a: Content::Complete(release(a)), b: Content::Complete(release(b)) }
+    let complete = |n: u8| Content::Complete(plan::tests::manifest(n.into(), n));
+    Slots { a: complete(a), b: complete(b) }
 }
 
 #[test]
@@ -167,7 +168,7 @@ fn rejects_a_rollback_to_an_unusable_release() {
         |state: &BootState, slots: &Slots| roll_back(state, A, slots, NOW).unwrap_err().to_string();
     let empty = Slots { b: Content::Empty, ..slots(5, 6) };
     assert!(error(&settled, &empty).contains("slot b is empty"));
-    let damaged = Content::Damaged { release: None, problem: "vmlinuz is missing".into() };
+    let damaged = Content::Damaged { manifest: None, problem: "vmlinuz is missing".into() };
     let damaged = Slots { b: damaged, ..slots(5, 6) };
     assert!(error(&settled, &damaged).contains("vmlinuz is missing"));
     assert!(error(&settled, &slots(5, 5)).contains("both slots hold 13.5"));

@@ -1,5 +1,6 @@
 //! Integration tests. They run the real binary on ESPs in temporary directories, with servers on loopback.
 
+mod age;
 mod bad_input;
 mod config;
 mod disk;

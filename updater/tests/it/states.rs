@@ -10,12 +10,12 @@ use std::collections::hash_map::Entry;
 use std::collections::{HashMap, VecDeque};
 use std::sync::LazyLock;
 
-use protocol::Release;
 use protocol::boot_order::{
     Attempt, Environment, Load, Outcome, Platform, Reason, Save, SlotFiles,
 };
 use protocol::esp::Slot;
 use protocol::grubenv::{BootId, BootState};
+use protocol::{Claims, Manifest, Release};
 use updater::confirmation::reason_not_to_confirm;
 use updater::grubenv_file::good_without_grubenv;
 use updater::host::Booted;
@@ -53,12 +53,16 @@ const ALL: Offers =
 
 static RELEASE: LazyLock<Release> = LazyLock::new(|| crate::world::release(1));
 
-fn release((kind, build): (Kind, u64)) -> Release {
-    let mut release = Release { version: format!("{kind:?}"), build, ..RELEASE.clone() };
+/// Returns the manifest inside a disk image if the build is 0, or else a published one. Each release lacks
+/// the newest package of the one before, so its epoch is earlier.
+fn manifest((kind, build): (Kind, u64)) -> Manifest {
+    let version = format!("{kind:?}");
+    let mut release = Release { version, build, epoch: RELEASE.epoch - build, ..RELEASE.clone() };
     for artifact in &mut release.artifacts {
         artifact.sha256 = format!("{:02x}", kind as u8).repeat(32);
     }
-    release
+    let iat = (build > 0).then_some(RELEASE.epoch + build);
+    Manifest { release, claims: Claims { iat, ..Claims::default() } }
 }
 
 fn kind(release: &Release) -> Kind {
@@ -108,7 +112,7 @@ struct Host {
 
 impl Host {
     fn new(offers: Offers, faults: Faults) -> Self {
-        let slots = Slots { a: Content::Complete(release((First, 0))), b: Content::Empty };
+        let slots = Slots { a: Content::Complete(manifest((First, 0))), b: Content::Empty };
         let grubenv = Some(BootState::with_good(Slot::A));
         let (marked, running) = (vec![Slot::A], Slot::A);
         Self {
@@ -129,7 +133,9 @@ impl Host {
     /// Returns a key that is equal for hosts in the same state.
     fn key(&self) -> String {
         let slot = |content: &Content| match content {
-            Content::Complete(release) => format!("{} {}", release.version, release.build),
+            Content::Complete(Manifest { release, .. }) => {
+                format!("{} {}", release.version, release.build)
+            }
             Content::Partial { release, .. } => format!("part of {}", release.version),
             Content::Empty | Content::Damaged { .. } => "-".to_owned(),
         };
@@ -151,8 +157,8 @@ impl Host {
         )
     }
 
-    fn offered(&self) -> Release {
-        release(self.offers[self.offer])
+    fn offered(&self) -> Manifest {
+        manifest(self.offers[self.offer])
     }
 
     fn booted(&self) -> Booted {
@@ -237,7 +243,7 @@ impl Host {
     fn has_healthy_slot(&self) -> bool {
         let failed = expire_trial(&self.state(), Some(self.running)).failed;
         Slot::ALL.into_iter().any(|slot| match self.slots.get(slot) {
-            Content::Complete(release) => {
+            Content::Complete(Manifest { release, .. }) => {
                 let has_failed = failed == Some(release.id());
                 kind(release).is_healthy() && !has_failed && self.unloadable != Some(slot)
             }
@@ -290,7 +296,10 @@ impl Host {
                 if step.writes().is_some() {
                     state.trial = state.trial.filter(|trial| trial.slot != slot);
                     self.grubenv = Some(state.clone());
-                    self.put(slot, Content::Partial { release: candidate.clone(), bytes: 1 });
+                    self.put(
+                        slot,
+                        Content::Partial { release: candidate.release.clone(), bytes: 1 },
+                    );
                     if interrupted_after == Some(1) {
                         return false;
                     }
@@ -358,7 +367,7 @@ impl Host {
         }
         let failed = expire_trial(&self.state(), Some(self.running)).failed;
         let has_fallback = |slot: &Slot| match self.slots.get(slot.other()) {
-            Content::Complete(release) => {
+            Content::Complete(Manifest { release, .. }) => {
                 kind(release).is_healthy() && failed != Some(release.id())
             }
             _ => false,
@@ -367,8 +376,8 @@ impl Host {
             for slot in Slot::ALL.into_iter().filter(has_fallback) {
                 add(&format!("a file of slot {slot} is lost"), &|host| {
                     host.faults.damages -= 1;
-                    let release = host.slots.get(slot).release().cloned();
-                    host.put(slot, Content::Damaged { release, problem: String::new() });
+                    let manifest = host.slots.get(slot).manifest().cloned();
+                    host.put(slot, Content::Damaged { manifest, problem: String::new() });
                     Ok(())
                 });
             }
@@ -418,7 +427,7 @@ impl Host {
     }
 
     fn check_stable_state(&self) -> Result<(), String> {
-        let (offered, state) = (self.offered(), self.grubenv.as_ref());
+        let (offered, state) = (self.offered().release, self.grubenv.as_ref());
         let has_failed = state.is_some_and(|state| state.failed == Some(offered.id()));
         let is_installable = kind(&offered).is_healthy() && !has_failed;
         if !self.kind.is_healthy() && !self.has_healthy_slot() && !is_installable {

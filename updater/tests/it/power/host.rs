@@ -173,7 +173,7 @@ impl Host {
             return Err("nothing boots".into());
         };
         match inspect(disk, &self.keys).get(slot) {
-            Content::Complete(release) => Ok((slot, release.clone())),
+            Content::Complete(manifest) => Ok((slot, manifest.release.clone())),
             other => Err(format!("GRUB would boot slot {slot}, which holds {other:?}")),
         }
     }
