@@ -13,6 +13,7 @@
 mod cdn;
 pub mod cli;
 mod command;
+mod contents;
 mod download;
 mod host;
 mod image;
