@@ -14,6 +14,7 @@ mod cdn;
 pub mod cli;
 mod command;
 mod contents;
+mod diff;
 mod download;
 mod host;
 mod image;

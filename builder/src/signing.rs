@@ -3,7 +3,7 @@
 use std::fs::{self, OpenOptions};
 use std::io::Write;
 use std::os::unix::fs::OpenOptionsExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail, ensure};
 use protocol::{KeyRing, PrivateKey, PublicKey};
@@ -53,6 +53,19 @@ impl Signing {
         }
         Ok(ring)
     }
+}
+
+/// Reads files with one public key per line.
+pub(crate) fn key_files(paths: &[PathBuf]) -> Result<KeyRing> {
+    let mut text = String::new();
+    for path in paths {
+        let keys = fs::read_to_string(path);
+        text += &keys.with_context(|| format!("reading the key file {}", path.display()))?;
+        text.push('\n');
+    }
+    let ring = KeyRing::parse(&text).context("reading the public keys")?;
+    ensure!(!ring.is_empty(), "the key files have no key; expected one public key per line");
+    Ok(ring)
 }
 
 /// Returns the text itself or, if it is `@` and a path, the content of that file.

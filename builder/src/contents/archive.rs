@@ -85,6 +85,24 @@ pub(crate) fn read(
     Ok(())
 }
 
+/// Returns the name of the part at an offset of an initrd.
+///
+/// # Errors
+/// Fails as [`read`] does.
+pub(crate) fn part_at(offset: u64, input: impl BufRead) -> Result<String> {
+    let mut part = "an archive's end".to_owned();
+    read(input, &mut |header, _| {
+        let end = header.header.end;
+        if header.header.contains(&offset) {
+            part = format!("the header of {}", header.path);
+        } else if (end..end + header.size).contains(&offset) {
+            part = format!("the content of {}, at its offset {}", header.path, offset - end);
+        }
+        Ok(())
+    })?;
+    Ok(part)
+}
+
 fn header(entry: &newc::Entry, start: u64) -> Result<Header> {
     let name = entry.name();
     ensure!(name.len() <= NAME_MAX, "a name has {} bytes, expected at most {NAME_MAX}", name.len());

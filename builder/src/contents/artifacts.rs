@@ -21,26 +21,21 @@ const USR_MAX: u64 = 8 << 30;
 /// The maximum length of the target of a link.
 const TARGET_MAX: u64 = 4096;
 
-/// Returns the list of the files in an initrd and, if it is given, on the EFI system partition of a
-/// disk image.
+/// Returns the list of the files in an initrd.
 ///
 /// Unpacks `/usr` to a temporary directory, which needs root.
-pub(crate) fn of_artifacts(
-    initrd: &Path,
-    disk: Option<&Path>,
-    log: &mut LogFile,
-) -> Result<Contents> {
-    let mut entries = of_initrd(initrd, log)
-        .with_context(|| format!("listing the files in {}", initrd.display()))?;
-    if let Some(disk) = disk {
-        let files =
-            of_esp(disk).with_context(|| format!("listing the files in {}", disk.display()))?;
-        entries.extend(files);
-    }
-    Contents::new(entries)
+pub(crate) fn of_initrd(initrd: &Path, log: &mut LogFile) -> Result<Contents> {
+    let failed = || format!("listing the files in {}", initrd.display());
+    initrd_entries(initrd, log).and_then(Contents::new).with_context(failed)
 }
 
-fn of_initrd(initrd: &Path, log: &mut LogFile) -> Result<Vec<Entry>> {
+/// Returns the list of the files on the EFI system partition of a disk image.
+pub(crate) fn of_esp(disk: &Path) -> Result<Contents> {
+    let failed = || format!("listing the files in {}", disk.display());
+    esp_entries(disk).and_then(Contents::new).with_context(failed)
+}
+
+fn initrd_entries(initrd: &Path, log: &mut LogFile) -> Result<Vec<Entry>> {
     let temporary = tempfile::tempdir().context("creating a temporary directory")?;
     let image = temporary.path().join(USR);
     // A file in a later archive replaces one in an earlier archive.
@@ -151,7 +146,7 @@ fn check_size(image: &Path, log: &mut LogFile) -> Result<()> {
     Ok(())
 }
 
-fn of_esp(disk: &Path) -> Result<Vec<Entry>> {
+fn esp_entries(disk: &Path) -> Result<Vec<Entry>> {
     let mut entries = Vec::new();
     testbed::visit_esp(&File::open(disk)?, &mut |path, size, content| {
         let mut entry = Entry {

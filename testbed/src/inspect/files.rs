@@ -7,7 +7,7 @@ use super::disk::{SECTOR, Sectors, find_esp};
 use super::fat::{Fat, FatError};
 
 /// Receives the absolute path, the size and the content of a file.
-pub type Visit<'a> = &'a mut dyn FnMut(&str, u64, &mut dyn Read) -> io::Result<()>;
+pub(crate) type Visit<'a> = &'a mut dyn FnMut(&str, u64, &mut dyn Read) -> io::Result<()>;
 
 /// Calls `visit` with each file on the ESP of a disk image.
 ///
