@@ -15,6 +15,8 @@ mod settings;
 pub(crate) use artifacts::{of_esp, of_initrd};
 pub(crate) use collect::Trees;
 pub(crate) use document::{DOCUMENT_MAX, name};
+#[cfg(test)]
+pub(crate) use entry::Access;
 pub(crate) use entry::{Contents, Entry, Kind, Place};
 pub(crate) use settings::TRUSTED_KEYS;
 

@@ -106,7 +106,12 @@ fn judge(old: &Path, new: &Path, role: Option<Role>, log: &mut LogFile) -> Resul
     }
     let Some((size, offset)) = first_difference(old, new)? else { return Ok(Verdict::Equal) };
     let (part, files) = match role {
-        Some(Role::Initrd) => inside_initrd(old, new, offset, log)?,
+        Some(Role::Initrd) => {
+            // If one file is the beginning of the other, only the other has this offset.
+            let longer = if offset < size.from { old } else { new };
+            let part = initrd_part(longer, offset)?;
+            (Some(part), Some(inside_initrd(old, new, log)?))
+        }
         Some(Role::Disk) => inside_disk(old, new)?,
         Some(Role::Kernel) | None => (None, None),
     };
@@ -115,12 +120,15 @@ fn judge(old: &Path, new: &Path, role: Option<Role>, log: &mut LogFile) -> Resul
 
 type Inside = (Option<String>, Option<Files>);
 
-fn inside_initrd(old: &Path, new: &Path, offset: u64, log: &mut LogFile) -> Result<Inside> {
-    let part = archive::part_at(offset, BufReader::with_capacity(CHUNK, File::open(old)?))
-        .with_context(|| format!("reading {}", old.display()))?;
-    let files =
-        files::compare_all(&contents::of_initrd(old, log)?, &contents::of_initrd(new, log)?);
-    Ok((Some(part), Some(files)))
+fn initrd_part(initrd: &Path, offset: u64) -> Result<String> {
+    let part = File::open(initrd)
+        .map_err(Into::into)
+        .and_then(|file| archive::part_at(offset, BufReader::with_capacity(CHUNK, file)));
+    part.with_context(|| format!("reading {}", initrd.display()))
+}
+
+fn inside_initrd(old: &Path, new: &Path, log: &mut LogFile) -> Result<Files> {
+    Ok(files::compare_all(&contents::of_initrd(old, log)?, &contents::of_initrd(new, log)?))
 }
 
 fn inside_disk(old: &Path, new: &Path) -> Result<Inside> {

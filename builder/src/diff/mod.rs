@@ -172,3 +172,6 @@ fn usr_size(loaded: &Loaded) -> Option<u64> {
         entries.filter(|entry| entry.place == Place::System && entry.path.starts_with("/usr/"));
     Some(usr.fold(0, |sum, entry| sum.saturating_add(entry.size)))
 }
+
+#[cfg(test)]
+mod tests;
