@@ -89,7 +89,6 @@ pub(crate) struct Entry {
     pub text: Option<String>,
 }
 
-#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
 fn is_zero(size: &u64) -> bool {
     *size == 0
 }

@@ -87,20 +87,20 @@ pub(crate) fn explain(
     for artifact in &old.release.artifacts {
         let other = new.release.artifact(artifact.role).map_or(&artifact.name, |other| &other.name);
         let paths = (old.directory.join(&artifact.name), new.directory.join(other));
-        let verdict = judge(&paths.0, &paths.1, Some(artifact.role), log)?;
+        let verdict = compare(&paths.0, &paths.1, Some(artifact.role), log)?;
         findings.push(Finding { file: artifact.role.to_string(), verdict });
     }
     for document in &old.release.documents {
         let other =
             new.release.document(&document.kind).map_or(&document.name, |other| &other.name);
         let paths = (old.directory.join(&document.name), new.directory.join(other));
-        let verdict = judge(&paths.0, &paths.1, None, log)?;
+        let verdict = compare(&paths.0, &paths.1, None, log)?;
         findings.push(Finding { file: document.kind.clone(), verdict });
     }
     Ok(findings)
 }
 
-fn judge(old: &Path, new: &Path, role: Option<Role>, log: &mut LogFile) -> Result<Verdict> {
+fn compare(old: &Path, new: &Path, role: Option<Role>, log: &mut LogFile) -> Result<Verdict> {
     if let Some(path) = [old, new].into_iter().find(|path| !path.is_file()) {
         return Ok(Verdict::Missing { path: path.to_owned() });
     }
@@ -257,3 +257,6 @@ impl fmt::Display for Different {
         if left > 0 { write!(f, "\n  … and {left} more") } else { Ok(()) }
     }
 }
+
+#[cfg(test)]
+mod tests;
