@@ -4,6 +4,9 @@ use std::fs;
 
 use protocol::Artifact;
 
+use super::super::Diff;
+use super::super::command::Format;
+use super::super::load::Loaded;
 use super::super::tests::release;
 use super::*;
 use crate::contents::tests::{Small, archive_with, artifacts, log};
@@ -125,4 +128,12 @@ fn explain_names_the_files_of_a_real_release_that_differ() {
     assert!(text.contains("disk: different"), "{text}");
     assert!(text.contains("in the EFI system partition"), "{text}");
     assert!(text.contains("~  esp:/etchaos/grub.cfg  content, "), "{text}");
+
+    let list = |initrd: &Path| contents::of_initrd(initrd, &mut log(changed.path())).unwrap();
+    let (old, new) = (list(&from("initrd")), list(&path("initrd")));
+    let loaded = |contents| Loaded { release: release.clone(), contents: Some(contents) };
+    let text = Diff::between(&loaded(old), &loaded(new)).render(Format::Text).unwrap();
+    println!("{text}");
+    assert!(text.contains("+  /etc/motd  6 bytes"), "{text}");
+    assert!(text.contains("added /etc/motd\n    @@ -0,0 +1 @@\n    +hello\n"), "{text}");
 }
