@@ -2,6 +2,7 @@
 //!
 //! The texts are not escaped here.
 
+use std::cmp::Ordering;
 use std::collections::BTreeSet;
 
 use protocol::Package;
@@ -92,9 +93,10 @@ fn sizes(sizes: &[Named<u64>]) -> Vec<Vec<String>> {
     let is_changed = sizes.iter().any(|size| size.from != size.to);
     let row = |size: &Named<u64>| {
         let number = |size: Option<u64>| size.map(grouped).unwrap_or_default();
-        let difference = size.from.zip(size.to).map(|(from, to)| match to >= from {
-            true => format!("+{}", grouped(to - from)),
-            false => format!("-{}", grouped(from - to)),
+        let difference = size.from.zip(size.to).map(|(from, to)| match to.cmp(&from) {
+            Ordering::Greater => format!("+{}", grouped(to - from)),
+            Ordering::Equal => "0".to_owned(),
+            Ordering::Less => format!("-{}", grouped(from - to)),
         });
         vec![size.name.clone(), number(size.from), number(size.to), difference.unwrap_or_default()]
     };
