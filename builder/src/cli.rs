@@ -11,6 +11,7 @@ use crate::commands::{
     BridgeArgs, BuildArgs, InspectArgs, PublishArgs, RenewArgs, RunArgs, TestArgs, VerifyArgs,
     WithdrawArgs, native, workspace,
 };
+use crate::diff::command as diff;
 use crate::host::{self, Requirement};
 use crate::output::Output;
 use crate::sandbox::namespace::Entry;
@@ -146,6 +147,22 @@ Example:
         /// The file with the private key
         file: PathBuf,
     },
+    /// List the differences between two releases
+    ///
+    /// Compares the packages, files, sizes, units, settings and trusted keys. Files are compared by the
+    /// lists that are published with the releases; without one, only the manifests are compared.
+    Diff {
+        /// The manifest of the old release, or a directory with one manifest
+        old: PathBuf,
+        /// The manifest of the new release, or a directory with one manifest
+        new: PathBuf,
+        /// A file with public keys that may have signed the manifests, one per line; can be repeated
+        #[arg(long, value_name = "FILE", default_value = "out/keys/signing.pub")]
+        keys: Vec<PathBuf>,
+        /// The form of the output
+        #[arg(long, value_enum, default_value_t)]
+        format: diff::Format,
+    },
     /// Run a step of a namespace sandbox; the builder starts itself with this subcommand
     #[command(hide = true)]
     Sandbox(Entry),
@@ -190,6 +207,9 @@ impl Cli {
             }
             Action::Keygen { file } => signing::generate_and_print(&file, &mut out)?,
             Action::Pubkey { file } => writeln!(out, "{}", signing::public_key(&file)?)?,
+            Action::Diff { old, new, keys, format } => {
+                diff::diff(&old, &new, &signing::key_files(&keys)?, format, &mut out)?;
+            }
             Action::Sandbox(entry) => return entry.run(),
         }
         Ok(0)

@@ -49,13 +49,14 @@ const BUILD: [(&str, &str); 5] = [
 
 /// The programs that only tests need: independent readers of the formats, a proxy, a container engine,
 /// a C++ compiler for fuzzing, and linters.
-const TESTS: [(&str, &str); 17] = [
+const TESTS: [(&str, &str); 18] = [
     ("sgdisk", "gdisk"),
     ("fsck.vfat", "dosfstools"),
     ("mcopy", "mtools"),
     ("cpio", "cpio"),
     ("unsquashfs", "squashfs-tools"),
     ("sbverify", "sbsigntool"),
+    ("cmark-gfm", "cmark-gfm"),
     ("openssl", "openssl"),
     ("tinyproxy", "tinyproxy"),
     ("systemd-analyze", "systemd"),

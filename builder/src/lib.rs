@@ -9,6 +9,7 @@
 //! - [`variant`] renders the description of a distribution from Jsonnet
 //! - [`sandbox`] runs the variant's Commands, isolated from the host
 //! - [`image`] writes the formats of a release in user space
+//! - [`contents`] lists the files of an image, [`diff`] compares two releases
 //! - [`signing`] loads keys and signs manifests
 //! - [`command`], [`log_file`] and [`progress`] run programs, log their output and show progress
 //! - [`host`] checks and installs the packages that the build host needs
@@ -16,7 +17,9 @@
 pub mod cli;
 mod command;
 mod commands;
+mod contents;
 mod destination;
+mod diff;
 mod download;
 mod host;
 mod image;

@@ -47,5 +47,6 @@ mod vm;
 mod work;
 
 pub use accel::Preference as AccelPreference;
+pub use inspect::files::visit_esp;
 pub use scenario::{Failure, Options, ScenarioError};
 pub use scenarios::cycle::run as run_cycle;

@@ -26,6 +26,19 @@ const ESP_START: u64 = BIOS_START + BIOS_SECTORS;
 /// The space after the ESP. The backup GPT needs 33 sectors; 1 MiB keeps the size a whole number of MiB.
 const TAIL: u64 = MIB;
 
+/// Returns the name of the part at an offset of a disk image of `size` bytes.
+pub(crate) fn part_at(offset: u64, size: u64) -> &'static str {
+    match offset / bios::SECTOR as u64 {
+        0 => "the boot sector",
+        1..BIOS_START => "the partition table",
+        BIOS_START..ESP_START => "the BIOS boot partition",
+        sector if sector < (size / bios::SECTOR as u64).saturating_sub(TAIL) => {
+            "the EFI system partition"
+        }
+        _ => "the backup of the partition table",
+    }
+}
+
 /// The contents of a disk image.
 #[derive(Debug)]
 pub(crate) struct Disk<'a> {

@@ -15,9 +15,9 @@ use cpio::newc::{Builder, ModeFileType, trailer};
 use walkdir::{DirEntry, WalkDir};
 
 /// The directory of the root skeleton in the archive. The early init copies it to the real root.
-const SKELETON: &str = "sysroot";
+pub(crate) const SKELETON: &str = "sysroot";
 /// The name of the SquashFS of `/usr` in the archive.
-const USR: &str = "usr.squashfs";
+pub(crate) const USR: &str = "usr.squashfs";
 
 /// The contents of an initrd.
 #[derive(Debug)]

@@ -5,7 +5,7 @@ mod command;
 use std::fs::{self, OpenOptions};
 use std::io::Write;
 use std::os::unix::fs::OpenOptionsExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail, ensure};
 use protocol::token::{self, SigningInput};
@@ -122,6 +122,19 @@ pub(crate) fn ring(keys: &[String]) -> Result<KeyRing> {
         let key: PublicKey = key_text(key)?.parse().context("a trusted key is not valid")?;
         ring.add(key)?;
     }
+    Ok(ring)
+}
+
+/// Reads files with one public key per line.
+pub(crate) fn key_files(paths: &[PathBuf]) -> Result<KeyRing> {
+    let mut text = String::new();
+    for path in paths {
+        let keys = fs::read_to_string(path);
+        text += &keys.with_context(|| format!("reading the key file {}", path.display()))?;
+        text.push('\n');
+    }
+    let ring = KeyRing::parse(&text).context("reading the public keys")?;
+    ensure!(!ring.is_empty(), "the key files have no key; expected one public key per line");
     Ok(ring)
 }
 

@@ -7,5 +7,6 @@
 
 pub(crate) mod disk;
 pub(crate) mod fat;
+pub(crate) mod files;
 pub(crate) mod grub;
 pub(crate) mod judge;

@@ -398,3 +398,35 @@ fn judges_damaged_disks_without_a_panic() {
     }
     assert_eq!(judge.judge(&model), healthy);
 }
+
+#[test]
+fn reads_all_files_of_the_esp_and_stops_in_a_directory_that_contains_itself() {
+    let Some(environment) = TestEnvironment::new() else { return };
+    let read = || {
+        let mut found = std::collections::BTreeMap::new();
+        let disk = File::open(&environment.disk).unwrap();
+        let result = crate::inspect::files::visit_esp(&disk, &mut |path, size, content| {
+            let mut bytes = Vec::new();
+            std::io::Read::read_to_end(content, &mut bytes)?;
+            assert_eq!(bytes.len() as u64, size);
+            found.insert(path.to_ascii_lowercase(), bytes);
+            Ok(())
+        });
+        result.map(|()| found)
+    };
+    let found = read().unwrap();
+    assert_eq!(found["/efi/boot/bootx64.efi"], [9; 3000]);
+    assert_eq!(found["/etchaos/grub.cfg"], b"# grub.cfg");
+    assert!(found.contains_key("/etchaos/a/initrd") && found.contains_key("/etchaos/grubenv"));
+
+    environment.tool("mmd", &["-i", "IMAGE", "::LOOP", "::LOOP/INNER"]);
+    let mut bytes = fs::read(&environment.disk).unwrap();
+    let inner = bytes.windows(12).position(|bytes| bytes == b"INNER      \x10").unwrap();
+    // The first entry of a directory, two entries before, points to the directory itself.
+    for at in [20, 21, 26, 27] {
+        bytes[inner + at] = bytes[inner - 64 + at];
+    }
+    fs::write(&environment.disk, bytes).unwrap();
+    let error = read().unwrap_err().to_string();
+    assert!(error.contains("more than 10000 files"), "{error}");
+}
