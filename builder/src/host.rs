@@ -49,7 +49,7 @@ const BUILD: [(&str, &str); 5] = [
 
 /// The programs that only tests need: independent readers of the formats, a proxy, a container engine,
 /// a C++ compiler for fuzzing, and linters.
-const TESTS: [(&str, &str); 17] = [
+const TESTS: [(&str, &str); 18] = [
     ("sgdisk", "gdisk"),
     ("fsck.vfat", "dosfstools"),
     ("mcopy", "mtools"),
@@ -65,6 +65,8 @@ const TESTS: [(&str, &str); 17] = [
     ("jq", "jq"),
     ("shellcheck", "shellcheck"),
     ("grub-script-check", "grub-common"),
+    // Installs the validator of SPDX documents.
+    ("virtualenv", "virtualenv"),
     ("grub-mkimage", "grub-common"),
     ("/usr/lib/grub/i386-pc/boot.img", "grub-pc-bin"),
 ];

@@ -6,6 +6,7 @@
 //! - [`variant`] renders the description of a distribution from Jsonnet
 //! - [`sandbox`] runs the variant's Commands, isolated from the host
 //! - [`image`] writes the formats of a release in user space
+//! - [`sbom`] lists the packages and crates of a release
 //! - [`signing`] loads keys, [`cdn`] publishes releases
 //! - [`command`], [`log_file`] and [`progress`] run programs, log their output and show progress
 //! - [`host`] checks and installs the packages that the build host needs
@@ -21,6 +22,7 @@ pub mod output;
 mod partial_file;
 pub mod progress;
 pub mod sandbox;
+mod sbom;
 pub mod signals;
 mod signing;
 mod stages;

@@ -8,6 +8,7 @@ use jiff::Timestamp;
 use protocol::esp::{self, Slot};
 use protocol::grubenv::{Block, BootState};
 use protocol::pattern::{Pattern, PatternFiles};
+use protocol::release::{Document, document};
 use protocol::{Artifact, Claims, Package, Release, Role, release, token};
 use serde_json::json;
 
@@ -18,6 +19,7 @@ use crate::image::digest;
 use crate::image::disk::Disk;
 use crate::image::initrd::Initrd;
 use crate::log_file::LogFile;
+use crate::sbom::{self, Sbom};
 
 /// The files of a release and its signed manifest, in the artifacts directory.
 pub(super) struct Packaged {
@@ -152,12 +154,14 @@ impl Packaging<'_> {
     }
 
     /// Assigns the build number, and signs the manifest.
-    fn manifest(self, installed: Release, disk: Artifact) -> Result<Packaged> {
+    fn manifest(mut self, installed: Release, disk: Artifact) -> Result<Packaged> {
         let now = Timestamp::now();
         let published = self.build.cdn.manifest(&self.build.target, &self.build.signing.ring()?)?;
         let published = published.map_or(0, |manifest| manifest.release.build);
         let mut release = Release { build: next_build(published, now), ..installed };
         release.artifacts.push(disk);
+        let sbom = self.sbom(&release)?;
+        release.documents.push(sbom);
         release.validate()?;
         let mut claims = self.claims(&release);
         let issued = u64::try_from(now.as_second()).context("the clock is before 1970")?;
@@ -170,6 +174,22 @@ impl Packaging<'_> {
         fs::write(&manifest, text + "\n")
             .with_context(|| format!("writing {}", manifest.display()))?;
         Ok(Packaged { release, manifest })
+    }
+
+    /// Writes the SPDX document, which names the artifacts of the release.
+    fn sbom(&mut self, release: &Release) -> Result<Document> {
+        let workspace = &self.build.workspace;
+        let sbom = Sbom {
+            release,
+            naming: &self.build.variant.sbom,
+            binaries: &self.build.variant.binaries,
+            crates: &sbom::crates::of_updater(workspace, self.build.target.arch, self.log)?,
+        };
+        let name = format!("etchaos_{}.spdx.json", self.build.target);
+        let path = self.build.directories.artifacts.join(&name);
+        fs::write(&path, sbom.to_json()?).with_context(|| format!("writing {}", path.display()))?;
+        let (size, sha256) = digest::of_file(&path)?;
+        Ok(Document { kind: document::SBOM.into(), url: name.clone(), name, size, sha256 })
     }
 
     /// Returns the claims that depend only on the release.
