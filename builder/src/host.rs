@@ -49,7 +49,7 @@ const BUILD: [(&str, &str); 5] = [
 
 /// The programs that only tests need: independent readers of the formats, a proxy, a container engine,
 /// a C++ compiler for fuzzing, and linters.
-const TESTS: [(&str, &str); 18] = [
+const TESTS: &[(&str, &str)] = &[
     ("sgdisk", "gdisk"),
     ("fsck.vfat", "dosfstools"),
     ("mcopy", "mtools"),
@@ -66,6 +66,8 @@ const TESTS: [(&str, &str); 18] = [
     ("jq", "jq"),
     ("shellcheck", "shellcheck"),
     ("grub-script-check", "grub-common"),
+    // Installs the validator of SPDX documents.
+    ("virtualenv", "virtualenv"),
     ("grub-mkimage", "grub-common"),
     ("/usr/lib/grub/i386-pc/boot.img", "grub-pc-bin"),
 ];
@@ -85,7 +87,7 @@ pub(crate) fn requirements<'a>(
             .map(|need| Requirement::new(&need.name, need.package, Purpose::Testbed)),
     );
     if tests {
-        all.extend(table(&TESTS, Purpose::Tests));
+        all.extend(table(TESTS, Purpose::Tests));
     }
     all.sort();
     all.dedup();

@@ -10,6 +10,7 @@
 //! - [`sandbox`] runs the variant's Commands, isolated from the host
 //! - [`image`] writes the formats of a release in user space
 //! - [`contents`] lists the files of an image, [`diff`] compares two releases
+//! - [`sbom`] lists the packages and crates of a release
 //! - [`signing`] loads keys and signs manifests
 //! - [`command`], [`log_file`] and [`progress`] run programs, log their output and show progress
 //! - [`host`] checks and installs the packages that the build host needs
@@ -31,6 +32,7 @@ pub mod progress;
 mod publish;
 mod published;
 pub mod sandbox;
+mod sbom;
 pub mod signals;
 mod signing;
 mod stages;

@@ -32,6 +32,8 @@ pub(crate) struct VariantFile {
     pub base: BaseSource,
     /// The systemd units to enable, disable and mask.
     pub units: Units,
+    /// The names that the SBOM gives to packages of the distribution.
+    pub sbom: Naming,
     /// Pinned programs that are in no package.
     #[serde(default)]
     pub binaries: Vec<Binary>,
@@ -54,6 +56,23 @@ pub(crate) struct BaseSource {
     pub bootstrap: Vec<String>,
     /// The Debian packages that the command needs on the build host.
     pub host_packages: Vec<String>,
+}
+
+/// The parts of the package URLs (purls) of a distribution, and its name.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub(crate) struct Naming {
+    /// The type of the purls, such as `deb`.
+    #[serde(rename = "type")]
+    pub kind: String,
+    /// Their namespace, such as `debian`.
+    pub namespace: String,
+    /// Their qualifier `distro`, such as `trixie`, if the distribution has versions.
+    pub distro: Option<String>,
+    /// The qualifier `arch` of source packages, if source packages have one.
+    pub source_arch: Option<String>,
+    /// The organization that supplies the packages.
+    pub supplier: String,
 }
 
 /// The systemd units whose state changes.

@@ -8,14 +8,13 @@ use jiff::Timestamp;
 use protocol::esp::{self, Slot};
 use protocol::grubenv::{Block, BootState};
 use protocol::pattern::{Pattern, PatternFiles};
-use protocol::release::{Document, document};
 use protocol::{Artifact, Claims, Package, Release, Role, release};
 use serde_json::json;
 
 use super::build::{Build, Describe};
 use super::commands::run_part;
+use super::documents;
 use super::refine::Image;
-use crate::contents::{self, Trees};
 use crate::image::digest;
 use crate::image::disk::Disk;
 use crate::image::initrd::Initrd;
@@ -39,8 +38,7 @@ pub(super) fn run(build: &Build<'_>, image: Image, log: &mut LogFile) -> Result<
     let initrd = packaging.initrd()?;
     let installed = packaging.installed(vec![kernel, initrd])?;
     let disk = packaging.disk(&installed)?;
-    let contents = packaging.contents()?;
-    packaging.manifest(installed, disk, vec![contents])
+    packaging.manifest(installed, disk)
 }
 
 struct Packaging<'a> {
@@ -153,32 +151,12 @@ impl Packaging<'_> {
         Ok(())
     }
 
-    /// Writes the list of the files in the image.
-    fn contents(&self) -> Result<Document> {
-        let trees = Trees {
-            early: &self.pieces.join("early"),
-            root: &self.build.directories.work.join("root"),
-            esp: &self.pieces.join("esp"),
-        };
-        let name = contents::name(&self.build.target);
-        let path = self.build.directories.artifacts.join(&name);
-        let list = trees.contents().context("listing the files in the image")?.to_document()?;
-        fs::write(&path, list).with_context(|| format!("writing {}", path.display()))?;
-        let (size, sha256) = digest::of_file(&path)?;
-        let kind = document::CONTENTS.to_owned();
-        Ok(Document { kind, url: name.clone(), name, size, sha256 })
-    }
-
-    /// Assigns the URLs and the build number, and signs the manifest.
-    fn manifest(
-        self,
-        installed: Release,
-        disk: Artifact,
-        documents: Vec<Document>,
-    ) -> Result<Packaged> {
+    /// Writes the documents, assigns the URLs and the build number, and signs the manifest.
+    fn manifest(self, installed: Release, disk: Artifact) -> Result<Packaged> {
         let now = Timestamp::now();
-        let mut release = Release { documents, ..installed };
+        let mut release = installed;
         release.artifacts.push(disk);
+        documents::add(&mut release, self.build, &self.pieces, self.log)?;
         layout::assign_urls(&mut release);
         let mut template = self.claims(&release);
         template.iat = Some(0);

@@ -26,10 +26,10 @@ cp "$grub/boot.img" "$OUT/bios/boot.img"
 {
   for package in ./*.deb; do
     # shellcheck disable=SC2016 # dpkg-deb expands the fields
-    dpkg-deb --show --showformat='${Package} ${Version} ${Architecture}\n' "$package"
+    dpkg-deb --show --showformat='${Package} ${Version} ${Architecture} ${source:Package} ${source:Version}\n' "$package"
   done
   # shellcheck disable=SC2016 # dpkg-query expands the fields
-  dpkg-query --show --showformat='${Package} ${Version} ${Architecture}\n' grub-pc-bin
+  dpkg-query --show --showformat='${Package} ${Version} ${Architecture} ${source:Package} ${source:Version}\n' grub-pc-bin
 } | LC_ALL=C sort >"$OUT/bootloader"
 cd /
 rm -rf "$download"

@@ -86,6 +86,13 @@ local etchaos = import '../lib/etchaos.libsonnet';
   distribution: 'Debian %s (%s)' % [debian.number, debian.suite],
   arches: ['amd64'],
   espVendor: 'debian',
+  sbom: {
+    type: 'deb',
+    namespace: 'debian',
+    distro: debian.suite,
+    sourceArch: 'source',
+    supplier: 'Debian',
+  },
 
   container: {
     image: 'debian:' + debian.suite,
@@ -103,7 +110,7 @@ local etchaos = import '../lib/etchaos.libsonnet';
   bootstrap: debian.variables
              + (importstr 'bootstrap.sh')
              + etchaos.writeFile('$ROOT/usr/lib/etchaos/packages', (importstr 'packages'), '755'),
-  packages: 'chroot "$ROOT" /usr/lib/etchaos/packages\n',
+  packages: (importstr 'list-packages.sh'),
   epoch: (importstr 'epoch.sh'),
   version: 'echo "' + debian.number + '.$(date --utc --date="@$(\n' + (importstr 'epoch.sh') + ')" +%Y%m%d)"\n',
   refine: (importstr 'refine.sh'),

@@ -82,7 +82,7 @@
     object,
 
   local fields = [
-    'name', 'distribution', 'arches', 'container', 'espVendor', 'units', 'binaries',
+    'name', 'distribution', 'arches', 'container', 'espVendor', 'sbom', 'units', 'binaries',
     'init', 'bootstrap', 'packages', 'epoch', 'version', 'refine', 'bootloaders',
   ],
 
@@ -100,6 +100,8 @@
     distribution: v.distribution,
     arches: v.arches,
     container: v.container,
+    // The parts of package URLs: pkg:<type>/<namespace>/<name>@<version>?arch=…&distro=<distro>
+    sbom: v.sbom,
     espVendor: v.espVendor,  // the signed GRUB reads its configuration in EFI/<espVendor>
     units: {
       [list]: etchaos.units[list] + (if list in units then units[list] else [])
