@@ -49,10 +49,13 @@ const BUILD: [(&str, &str); 5] = [
 
 /// The programs that only tests need: independent readers of the formats, a proxy, a container engine,
 /// a C++ compiler for fuzzing, and linters.
-const TESTS: [(&str, &str); 17] = [
+const TESTS: [(&str, &str); 20] = [
     ("sgdisk", "gdisk"),
     ("fsck.vfat", "dosfstools"),
     ("mcopy", "mtools"),
+    ("mkfs.vfat", "dosfstools"),
+    ("bmaptool", "bmap-tools"),
+    ("zstd", "zstd"),
     ("cpio", "cpio"),
     ("unsquashfs", "squashfs-tools"),
     ("sbverify", "sbsigntool"),

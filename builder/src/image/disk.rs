@@ -2,6 +2,7 @@
 
 use std::ffi::OsString;
 use std::fs::{File, OpenOptions};
+use std::ops::Range;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 
@@ -25,6 +26,12 @@ const BIOS_SECTORS: u64 = MIB;
 const ESP_START: u64 = BIOS_START + BIOS_SECTORS;
 /// The space after the ESP. The backup GPT needs 33 sectors; 1 MiB keeps the size a whole number of MiB.
 const TAIL: u64 = MIB;
+
+/// Returns the bytes of the ESP in a disk image of `size` bytes.
+pub(crate) fn esp(size: u64) -> Range<u64> {
+    let sector = bios::SECTOR as u64;
+    ESP_START * sector..size.saturating_sub(TAIL * sector)
+}
 
 /// The contents of a disk image.
 #[derive(Debug)]

@@ -3,6 +3,7 @@
 mod bootstrap;
 mod build;
 mod commands;
+mod documents;
 mod init;
 mod package;
 mod refine;

@@ -8,11 +8,13 @@ use jiff::Timestamp;
 use protocol::esp::{self, Slot};
 use protocol::grubenv::{Block, BootState};
 use protocol::pattern::{Pattern, PatternFiles};
+use protocol::release::Document;
 use protocol::{Artifact, Claims, Package, Release, Role, release, token};
 use serde_json::json;
 
 use super::build::{Build, Describe};
 use super::commands::run_part;
+use super::documents;
 use super::refine::Image;
 use crate::image::digest;
 use crate::image::disk::Disk;
@@ -40,7 +42,8 @@ pub(super) fn run(build: &Build, image: Image, log: &mut LogFile) -> Result<Pack
     let initrd = packaging.initrd()?;
     let installed = packaging.installed(vec![kernel, initrd])?;
     let disk = packaging.disk(&installed)?;
-    packaging.manifest(installed, disk)
+    let documents = packaging.documents()?;
+    packaging.manifest(installed, disk, documents)
 }
 
 struct Packaging<'a> {
@@ -151,12 +154,28 @@ impl Packaging<'_> {
         Ok(())
     }
 
+    fn documents(&mut self) -> Result<Vec<Document>> {
+        let sources = documents::Sources {
+            target: &self.build.target,
+            artifacts: &self.build.directories.artifacts,
+            loaders: &self.pieces.join("netboot"),
+            version: &self.image.version,
+            epoch: self.image.tree.epoch,
+        };
+        documents::write(&sources, self.log)
+    }
+
     /// Assigns the build number, and signs the manifest.
-    fn manifest(self, installed: Release, disk: Artifact) -> Result<Packaged> {
+    fn manifest(
+        self,
+        installed: Release,
+        disk: Artifact,
+        documents: Vec<Document>,
+    ) -> Result<Packaged> {
         let now = Timestamp::now();
         let published = self.build.cdn.manifest(&self.build.target, &self.build.signing.ring()?)?;
         let published = published.map_or(0, |manifest| manifest.release.build);
-        let mut release = Release { build: next_build(published, now), ..installed };
+        let mut release = Release { build: next_build(published, now), documents, ..installed };
         release.artifacts.push(disk);
         release.validate()?;
         let mut claims = self.claims(&release);

@@ -68,6 +68,8 @@ pub struct Document {
 
 /// The kinds of documents that the builder publishes.
 pub mod document {
+    /// The disk image, compressed with Zstandard.
+    pub const COMPRESSED_DISK: &str = "disk-zst";
     /// The block map of the disk image, for `bmaptool`.
     pub const BLOCK_MAP: &str = "bmap";
     /// A tar file with the boot loader, the kernel and the initrd for network boot.
