@@ -86,7 +86,7 @@ impl Server {
         let options = environment.options;
         let archive =
             artifacts::document(&options.artifacts, &artifacts.release, document::NETWORK_BOOT)?;
-        let directory = environment.work.path().join("netboot");
+        let directory = environment.work.path().join("server");
         let names = unpack(&archive, &directory).map_err(file("unpack", &archive))?;
         let settings = directory.join(SETTINGS);
         let config = STANDARD.encode(environment.guest_config());
@@ -118,7 +118,7 @@ impl Server {
         let Some(loaded) = loaded else {
             let requests = accesses.iter().map(|access| access.path.as_str());
             let requests = requests.collect::<Vec<_>>().join(", ");
-            return Err(ScenarioError::NotFetched { missing: "the initrd".into(), requests });
+            return Err(ScenarioError::NotBootedByHttp(requests));
         };
         Ok(((), format!("{} MiB initrd", loaded.length.unwrap_or_default() >> 20)))
     }
