@@ -60,6 +60,32 @@ pub(crate) fn watch_update() -> Pattern {
     commands([check(BOOT_ID, "cat /proc/sys/kernel/random/boot_id"), check(UPDATE, WATCH)])
 }
 
+/// Reboots the guest once from `url` by UEFI HTTP boot. The reboot may interrupt the answer.
+pub(crate) fn boot_url(url: &str) -> Pattern {
+    let octal =
+        |bytes: Vec<u8>| bytes.iter().map(|byte| format!("\\{byte:03o}")).collect::<String>();
+    let (option, next) = (octal(boot_option(url)), octal(BOOT_NEXT.to_vec()));
+    let text = format!("option='{option}' next='{next}'\n{BOOT_ONCE}");
+    commands([change("boot from a URL", &text)])
+}
+
+/// Returns the content of a boot option of the firmware: attributes of the variable, and an
+/// `EFI_LOAD_OPTION` with a device path that consists of a URL (UEFI specification, sections 3.1.3 and
+/// 10.3.4.23).
+fn boot_option(url: &str) -> Vec<u8> {
+    let length = |bytes: usize| u16::try_from(bytes).unwrap_or(u16::MAX).to_le_bytes();
+    let mut path = vec![0x03, 0x18];
+    path.extend(length(4 + url.len()));
+    path.extend(url.bytes());
+    path.extend([0x7f, 0xff, 4, 0]);
+    // The option is active and has the description "u".
+    let mut option = vec![7, 0, 0, 0, 1, 0, 0, 0];
+    option.extend(length(path.len()));
+    option.extend([b'u', 0, 0, 0]);
+    option.extend(path);
+    option
+}
+
 /// Powers the guest off. The shutdown may interrupt the answer.
 pub(crate) fn power_off() -> Pattern {
     commands([change("power off", "systemctl poweroff --no-block")])
@@ -100,6 +126,22 @@ if [ "$state" = inactive ] && [ "${ended:-0}" -gt 0 ]; then
 fi
 "#;
 
+/// The content of the variable `BootNext`: its attributes, and the number of the boot option.
+const BOOT_NEXT: [u8; 6] = [7, 0, 0, 0, 0x99, 0];
+
+// The kernel takes a variable only in a single write.
+const BOOT_ONCE: &str = r#"
+set_variable() {
+  printf "$2" >/run/testbed-variable
+  dd if=/run/testbed-variable bs=4096 \
+    of=/sys/firmware/efi/efivars/$1-8be4df61-93ca-11d2-aa0d-00e098032b8c || exit 1
+}
+set_variable Boot0099 "$option"
+set_variable BootNext "$next"
+systemctl reboot --no-block
+sleep 1
+"#;
+
 // The script is put in single quotes, so it must not contain any. It changes grubenv in place, as GRUB does.
 const ONE_TRY: &str = r#"
 etchaos-updater update --no-reboot || exit
@@ -135,6 +177,7 @@ mod tests {
     #[test]
     fn uses_valid_posix_shell() {
         let more = [roll_back(), identify(Slot::A, 1), update_for_one_try(), refuse_failed()];
+        let more = more.into_iter().chain([boot_url("http://10.0.2.2/x")]);
         for pattern in
             [boot_id(), damage(), update(), watch_update(), power_off()].into_iter().chain(more)
         {

@@ -87,6 +87,9 @@ pub enum ArtifactError {
         /// The size and digest of the file.
         found: String,
     },
+    /// The release has no document of a required kind.
+    #[error("the release has no document of the kind {0:?}; build it with a newer builder")]
+    MissingDocument(&'static str),
     /// The testbed does not support the architecture.
     #[error("the testbed supports only amd64, not {0}")]
     Arch(Arch),
@@ -137,7 +140,7 @@ pub(crate) fn verify_previous(
     let release = check_target(&path, manifest.release, target)?;
     let artifact = release.artifact(Role::Disk).ok_or(ReleaseError::MissingRole(Role::Disk))?;
     let disk = dir.join(&artifact.name);
-    check_content(&disk, artifact)?;
+    check_content(&disk, artifact.size, &artifact.sha256)?;
     Ok(Previous { release, disk })
 }
 
@@ -157,7 +160,7 @@ pub(crate) fn verify(
     for (file, role) in files.iter_mut().zip([Role::Kernel, Role::Initrd, Role::Disk]) {
         let artifact = release.artifact(role).ok_or(ReleaseError::MissingRole(role))?;
         *file = dir.join(&artifact.name);
-        check_content(file, artifact)?;
+        check_content(file, artifact.size, &artifact.sha256)?;
         served.push(Served { path: cdn_path(target, artifact)?, file: file.clone() });
     }
     let [kernel, initrd, disk] = files;
@@ -170,6 +173,18 @@ fn check_target(path: &Path, release: Release, target: &Target) -> Result<Releas
         return Err(ArtifactError::Target { path: path.into(), expected, found });
     }
     Ok(release)
+}
+
+/// Returns the path of a document of `release` in `dir`, after a check of its size and digest.
+pub(crate) fn document(
+    dir: &Path,
+    release: &Release,
+    kind: &'static str,
+) -> Result<PathBuf, ArtifactError> {
+    let document = release.document(kind).ok_or(ArtifactError::MissingDocument(kind))?;
+    let path = dir.join(&document.name);
+    check_content(&path, document.size, &document.sha256)?;
+    Ok(path)
 }
 
 fn read_manifest(path: &Path, keys: &KeyRing) -> Result<Verified<Manifest>, ArtifactError> {
@@ -202,16 +217,16 @@ fn cdn_path(target: &Target, artifact: &Artifact) -> Result<String, ArtifactErro
 }
 
 /// Checks the size and the digest of a file.
-fn check_content(path: &Path, artifact: &Artifact) -> Result<(), ArtifactError> {
+fn check_content(path: &Path, expected_size: u64, digest: &str) -> Result<(), ArtifactError> {
     let file_error = |source| ArtifactError::File { path: path.into(), source };
     let size = fs::metadata(path).map_err(file_error)?.len();
-    let expected = format!("{} bytes, SHA-256 {}", artifact.size, artifact.sha256);
-    if size != artifact.size {
+    let expected = format!("{expected_size} bytes, SHA-256 {digest}");
+    if size != expected_size {
         let found = format!("{size} bytes");
         return Err(ArtifactError::Content { path: path.into(), expected, found });
     }
     let (_, sha256) = measure(path).map_err(file_error)?;
-    if sha256 != artifact.sha256 {
+    if sha256 != digest {
         let found = format!("{size} bytes, SHA-256 {sha256}");
         return Err(ArtifactError::Content { path: path.into(), expected, found });
     }

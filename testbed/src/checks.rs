@@ -16,8 +16,8 @@ use crate::firmware::Firmware;
 pub(crate) struct Expected<'a> {
     /// The running release.
     pub release: &'a Release,
-    /// The slot of the running release.
-    pub slot: Slot,
+    /// The slot of the running release; `None` if it was booted from the network.
+    pub slot: Option<Slot>,
     /// The firmware.
     pub firmware: Firmware,
     /// Whether the guest has a TPM.
@@ -61,10 +61,13 @@ pub(crate) fn checks(expected: &Expected<'_>) -> Vec<Check> {
     let release = expected.release;
     let mut checks = vec![
         ("no failed unit", NO_FAILED_UNIT.to_owned()),
-        ("slot is confirmed", slot(expected)),
+        match expected.slot {
+            Some(slot) => ("slot is confirmed", confirmed(expected.release, slot)),
+            None => ("no slot", NO_SLOT.to_owned()),
+        },
         ("firmware", firmware(expected.firmware).to_owned()),
         ("kernel", format!("expected='{}'\n{KERNEL}", release.kernel)),
-        ("kernel command line", format!("slot={}\n{COMMAND_LINE}", expected.slot)),
+        ("kernel command line", command_line(expected.slot)),
         ("os-release", os_release(release)),
         ("packages", packages(release)),
         ("/usr is read-only", USR_READ_ONLY.to_owned()),
@@ -114,10 +117,22 @@ done
 exit 1
 "#;
 
-fn slot(expected: &Expected<'_>) -> String {
-    let Release { version, kernel, .. } = expected.release;
-    format!("slot={} version='{version}' kernel='{kernel}'\n{SLOT_CONFIRMED}", expected.slot)
+fn confirmed(release: &Release, slot: Slot) -> String {
+    let Release { version, kernel, .. } = release;
+    format!("slot={slot} version='{version}' kernel='{kernel}'\n{SLOT_CONFIRMED}")
 }
+
+// The units of the updater have to be skipped: one that failed would make the host degraded.
+const NO_SLOT: &str = r#"
+status=$(etchaos-updater status --json) || fail "etchaos-updater status failed: $status"
+case $(echo "$status" | tr -d ' \n\t') in
+*'"running":null'*'"slots":null'*) ;;
+*) fail "expected no running slot, found the status: $status" ;;
+esac
+for unit in etchaos-updater.service etchaos-confirm.service etchaos-health.service; do
+  systemctl start $unit || fail "expected $unit to be skipped, but it failed"
+done
+"#;
 
 // The service that confirms the boot runs after boot-complete.target, so the listener may answer earlier.
 const SLOT_CONFIRMED: &str = r#"
@@ -163,9 +178,17 @@ const KERNEL: &str = r#"
 [ "$(uname -r)" = "$expected" ] || fail "expected kernel $expected, $(uname -r) is running"
 "#;
 
+fn command_line(slot: Option<Slot>) -> String {
+    let slot = slot.map_or_else(String::new, |slot| slot.to_string());
+    format!("slot={slot}\n{COMMAND_LINE}")
+}
+
 const COMMAND_LINE: &str = r#"
 line=$(cat $R/proc/cmdline)
-for parameter in "etchaos.slot=$slot" console=tty0 console=ttyS0,115200; do
+if [ -z "$slot" ]; then
+  case $line in *etchaos.slot=* | *etchaos.esp=*) fail "expected no slot and no ESP, found: $line" ;; esac
+fi
+for parameter in ${slot:+etchaos.slot=$slot} console=tty0 console=ttyS0,115200; do
   case " $line " in *" $parameter "*) ;; *) fail "expected $parameter, found: $line" ;; esac
 done
 "#;

@@ -119,7 +119,24 @@ impl<'a> TestEnvironment<'a> {
             Some(log) => Boot::Recorded { disk, log: log.to_owned() },
             None => Boot::Disk(disk),
         };
-        let config = push::guest_config(&self.key, self.cdn.address().port(), &self.trusted);
+        self.start(name, firmware, boot, Some(self.guest_config()))
+    }
+
+    /// Returns the configuration with which a guest accepts the pushes of this environment.
+    pub(crate) fn guest_config(&self) -> String {
+        push::guest_config(&self.key, self.cdn.address().port(), &self.trusted)
+    }
+
+    /// Starts a machine, waits for the guest's first answer, and returns the guest and its boot id.
+    ///
+    /// The guest has to get [`guest_config`](Self::guest_config), from SMBIOS with `config` or in another way.
+    pub(crate) fn start(
+        &'a self,
+        name: &str,
+        firmware: Firmware,
+        boot: Boot,
+        config: Option<String>,
+    ) -> Result<(Guest<'a>, String), ScenarioError> {
         let machine = Machine {
             name: name.into(),
             boot,
@@ -128,7 +145,7 @@ impl<'a> TestEnvironment<'a> {
             memory: self.options.memory,
             cpus: self.options.cpus.unwrap_or(self.accel.accel.cpus()),
             tpm: firmware != Firmware::Bios,
-            config: Some(config),
+            config,
             forward: Some(push::PORT),
         };
         let (dir, logs, key) = (self.work.path().join(name), &self.options.logs, self.key.clone());

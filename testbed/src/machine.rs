@@ -31,6 +31,13 @@ pub(crate) enum Boot {
         /// The log, which must be an existing, empty file.
         log: PathBuf,
     },
+    /// The network: UEFI PXE from a TFTP server that QEMU runs.
+    Network {
+        /// The root of the server.
+        directory: PathBuf,
+        /// The name of the boot loader there.
+        loader: String,
+    },
     /// A kernel without a boot loader and without a root file system. The machine ends when the kernel
     /// panics.
     Kernel(PathBuf),
@@ -153,17 +160,26 @@ impl Machine {
                 ]);
                 line.0.push(kernel.into());
             }
-            Boot::Nothing => {}
+            Boot::Network { .. } | Boot::Nothing => {}
         }
     }
 
     fn network(&self, line: &mut CommandLine) {
         let Some(port) = self.forward else { return };
         // For port 0, the system chooses a free port, which QMP reports.
-        line.arguments(["-netdev", &format!("user,id=net,hostfwd=tcp:127.0.0.1:0-:{port}")]);
-        // An empty ROM disables network boot, which would delay the report of an unbootable disk by
-        // minutes.
-        line.arguments(["-device", "virtio-net-pci,netdev=net,romfile="]);
+        let net = format!("user,id=net,hostfwd=tcp:127.0.0.1:0-:{port}");
+        // The firmware has its own driver. An empty ROM disables that of iPXE, with which shim cannot load
+        // GRUB, and without a boot index network boot is disabled: it would delay the report of an
+        // unbootable disk by minutes.
+        let device = "virtio-net-pci,netdev=net,romfile=";
+        if let Boot::Network { directory, loader } = &self.boot {
+            let (directory, loader) = (quoted(directory.as_os_str()), quoted(loader.as_ref()));
+            let pieces = [net.as_bytes(), b",tftp=", &directory, b",bootfile=", &loader];
+            line.raw("-netdev", &pieces);
+            line.arguments(["-device", &format!("{device},bootindex=0")]);
+        } else {
+            line.arguments(["-netdev", &net, "-device", device]);
+        }
     }
 }
 
@@ -287,6 +303,20 @@ mod tests {
                 "id=boot-disk,bootindex=0,request-merging=off",
             ],
         );
+    }
+
+    #[test]
+    fn boots_from_tftp_without_a_disk() {
+        let boot = Boot::Network { directory: "/t,1".into(), loader: "x.efi".into() };
+        let line = arguments(&Machine { boot, ..machine() });
+        assert_has(
+            &line,
+            &[
+                "hostfwd=tcp:127.0.0.1:0-:4000,tftp=/t,,1,bootfile=x.efi ",
+                "virtio-net-pci,netdev=net,romfile=,bootindex=0",
+            ],
+        );
+        assert!(!line.contains("virtio-blk"), "{line}");
     }
 
     #[test]

@@ -97,6 +97,11 @@ pub enum ScenarioError {
         /// All requests to the CDN.
         requests: String,
     },
+    /// The guest was booted, but not from the HTTP server.
+    #[error(
+        "the guest booted, but did not load its initrd from the HTTP server; requests to the server: {0}"
+    )]
+    NotBootedByHttp(String),
     /// The recording could not be replayed.
     #[error(transparent)]
     Replay(#[from] ReplayError),

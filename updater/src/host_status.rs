@@ -190,9 +190,10 @@ impl Status {
         };
         table.add(
             "running",
-            &match self.running {
-                None => "not booted from this ESP".to_owned(),
-                Some(slot) => format!("slot {slot}  {}{confirmed}", version.unwrap_or("-")),
+            &match (self.running, self.disk.is_ok()) {
+                (None, true) => "not booted from this ESP".to_owned(),
+                (None, false) => format!("{}, not from a slot", version.unwrap_or("-")),
+                (Some(slot), _) => format!("slot {slot}  {}{confirmed}", version.unwrap_or("-")),
             },
         );
         self.add_health(&mut table);

@@ -2,6 +2,7 @@
 
 use std::ffi::OsString;
 use std::fs::{File, OpenOptions};
+use std::ops::Range;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 
@@ -37,6 +38,12 @@ pub(crate) fn part_at(offset: u64, size: u64) -> &'static str {
         }
         _ => "the backup of the partition table",
     }
+}
+
+/// Returns the bytes of the ESP in a disk image of `size` bytes.
+pub(crate) fn esp(size: u64) -> Range<u64> {
+    let sector = bios::SECTOR as u64;
+    ESP_START * sector..size.saturating_sub(TAIL * sector)
 }
 
 /// The contents of a disk image.

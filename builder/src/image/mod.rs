@@ -2,6 +2,10 @@
 //! driver of the build host.
 
 pub(crate) mod bios;
+pub(crate) mod bmap;
+pub(crate) mod compress;
 pub(crate) mod digest;
 pub(crate) mod disk;
+mod fat;
 pub(crate) mod initrd;
+pub(crate) mod netboot;

@@ -2,65 +2,115 @@
 
 use std::fs;
 use std::path::Path;
+use std::thread::{self, ScopedJoinHandle};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, anyhow};
 use protocol::Release;
 use protocol::release::{Document, document};
 
 use super::build::Build;
 use crate::contents::{self, Trees};
-use crate::image::digest;
+use crate::image::netboot::NetworkBoot;
+use crate::image::{bmap, digest, disk};
 use crate::log_file::LogFile;
 use crate::sbom::{self, Sbom};
 
-/// Writes all documents to the artifacts directory and adds them to the release. `pieces` is the
-/// directory that the variant's Commands wrote their results to.
-pub(super) fn add(
-    release: &mut Release,
-    build: &Build<'_>,
-    pieces: &Path,
-    log: &mut LogFile,
-) -> Result<()> {
-    let list = contents_list(build, pieces)?;
-    release.documents.push(list);
+/// What the documents are made of.
+pub(super) struct Sources<'a> {
+    pub(super) build: &'a Build<'a>,
+    /// The directory that the variant's Commands wrote their results to.
+    pub(super) pieces: &'a Path,
+    pub(super) kernel: &'a Path,
+    pub(super) initrd: &'a Path,
+    /// The disk image without compression.
+    pub(super) raw: &'a Path,
+    /// The version of the release.
+    pub(super) version: &'a str,
+    /// The date of the newest package in Unix seconds.
+    pub(super) epoch: u32,
+}
+
+/// Writes all documents to the artifacts directory and adds them to the release.
+pub(super) fn add(release: &mut Release, sources: &Sources<'_>, log: &mut LogFile) -> Result<()> {
+    let documents = thread::scope(|scope| {
+        let map = scope.spawn(|| sources.block_map());
+        let archive = scope.spawn(|| sources.network_boot());
+        anyhow::Ok([sources.contents()?, join(map)?, join(archive)?])
+    })?;
+    release.documents.extend(documents);
     // The SBOM names the artifacts.
-    let sbom = sbom(release, build, log)?;
+    let sbom = sources.sbom(release, log)?;
     release.documents.push(sbom);
     Ok(())
 }
 
-/// Writes the list of the files in the image.
-fn contents_list(build: &Build<'_>, pieces: &Path) -> Result<Document> {
-    let trees = Trees {
-        early: &pieces.join("early"),
-        root: &build.directories.work.join("root"),
-        esp: &pieces.join("esp"),
-    };
-    let list = trees.contents().context("listing the files in the image")?.to_document()?;
-    write(build, document::CONTENTS, &contents::name(&build.target), &list)
+fn join<T>(thread: ScopedJoinHandle<'_, Result<T>>) -> Result<T> {
+    thread.join().unwrap_or_else(|_| Err(anyhow!("a thread that writes documents panicked")))
 }
 
-/// Writes the SPDX document.
-fn sbom(release: &Release, build: &Build<'_>, log: &mut LogFile) -> Result<Document> {
-    let sbom = Sbom {
-        release,
-        naming: &build.variant.sbom,
-        binaries: &build.variant.binaries,
-        crates: &sbom::crates::of_updater(&build.workspace, build.target.arch, log)?,
-    };
-    let name = format!("etchaos_{}.spdx.json", build.target);
-    write(build, document::SBOM, &name, sbom.to_json()?.as_bytes())
-}
+impl Sources<'_> {
+    /// Writes the list of the files in the image.
+    fn contents(&self) -> Result<Document> {
+        let trees = Trees {
+            early: &self.pieces.join("early"),
+            root: &self.build.directories.work.join("root"),
+            esp: &self.pieces.join("esp"),
+        };
+        let list = trees.contents().context("listing the files in the image")?.to_document()?;
+        self.write(document::CONTENTS, &contents::name(&self.build.target), &list)
+    }
 
-fn write(build: &Build<'_>, kind: &str, name: &str, content: &[u8]) -> Result<Document> {
-    let path = build.directories.artifacts.join(name);
-    fs::write(&path, content).with_context(|| format!("writing {}", path.display()))?;
-    measure(build, kind, name)
-}
+    /// Writes the block map of the disk image.
+    fn block_map(&self) -> Result<Document> {
+        let size = self.raw.metadata();
+        let size = size.with_context(|| format!("reading {}", self.raw.display()))?.len();
+        // bmaptool finds the map of IMAGE.raw.zst under this name.
+        let name = format!("etchaos_{}.raw.bmap", self.build.target);
+        bmap::write(self.raw, disk::esp(size), &self.path(&name))?;
+        self.measure(document::BLOCK_MAP, &name)
+    }
 
-/// Returns the document for a file in the artifacts directory.
-fn measure(build: &Build<'_>, kind: &str, name: &str) -> Result<Document> {
-    let (size, sha256) = digest::of_file(&build.directories.artifacts.join(name))?;
-    let (kind, name, url) = (kind.to_owned(), name.to_owned(), name.to_owned());
-    Ok(Document { kind, name, size, sha256, url })
+    /// Writes the archive for network boot.
+    fn network_boot(&self) -> Result<Document> {
+        let name = format!("etchaos_{}.netboot.tar", self.build.target);
+        let archive = NetworkBoot {
+            loaders: &self.pieces.join("netboot"),
+            kernel: self.kernel,
+            initrd: self.initrd,
+            version: self.version,
+            epoch: self.epoch,
+        };
+        archive.write(&self.path(&name))?;
+        self.measure(document::NETWORK_BOOT, &name)
+    }
+
+    /// Writes the SPDX document.
+    fn sbom(&self, release: &Release, log: &mut LogFile) -> Result<Document> {
+        let build = self.build;
+        let sbom = Sbom {
+            release,
+            naming: &build.variant.sbom,
+            binaries: &build.variant.binaries,
+            crates: &sbom::crates::of_updater(&build.workspace, build.target.arch, log)?,
+        };
+        let name = format!("etchaos_{}.spdx.json", build.target);
+        self.write(document::SBOM, &name, sbom.to_json()?.as_bytes())
+    }
+
+    fn path(&self, name: &str) -> std::path::PathBuf {
+        self.build.directories.artifacts.join(name)
+    }
+
+    fn write(&self, kind: &str, name: &str, content: &[u8]) -> Result<Document> {
+        let path = self.path(name);
+        fs::write(&path, content).with_context(|| format!("writing {}", path.display()))?;
+        self.measure(kind, name)
+    }
+
+    /// Returns the document for a file in the artifacts directory.
+    fn measure(&self, kind: &str, name: &str) -> Result<Document> {
+        let (size, sha256) = digest::of_file(&self.path(name))?;
+        let (kind, name, url) = (kind.to_owned(), name.to_owned(), name.to_owned());
+        Ok(Document { kind, name, size, sha256, url })
+    }
 }

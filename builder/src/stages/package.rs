@@ -13,11 +13,11 @@ use serde_json::json;
 
 use super::build::{Build, Describe};
 use super::commands::run_part;
-use super::documents;
+use super::documents::{self, Sources};
 use super::refine::Image;
-use crate::image::digest;
 use crate::image::disk::Disk;
 use crate::image::initrd::Initrd;
+use crate::image::{compress, digest};
 use crate::log_file::LogFile;
 use crate::packaged::Packaged;
 use crate::publish::{issue, layout, next_build};
@@ -117,7 +117,7 @@ impl Packaging<'_> {
         };
         let raw = self.path(Role::Disk).with_extension("");
         disk.write(&raw, self.log)?;
-        compress(&raw, &self.path(Role::Disk))?;
+        compress::write(&raw, &self.path(Role::Disk))?;
         self.artifact(Role::Disk)
     }
 
@@ -156,7 +156,16 @@ impl Packaging<'_> {
         let now = Timestamp::now();
         let mut release = installed;
         release.artifacts.push(disk);
-        documents::add(&mut release, self.build, &self.pieces, self.log)?;
+        let sources = Sources {
+            build: self.build,
+            pieces: &self.pieces,
+            kernel: &self.path(Role::Kernel),
+            initrd: &self.path(Role::Initrd),
+            raw: &self.path(Role::Disk).with_extension(""),
+            version: &self.image.version,
+            epoch: self.image.tree.epoch,
+        };
+        documents::add(&mut release, &sources, self.log)?;
         layout::assign_urls(&mut release);
         let mut template = self.claims(&release);
         template.iat = Some(0);
@@ -198,12 +207,4 @@ impl Packaging<'_> {
         let name = self.build.target.artifact_name(role);
         Ok(Artifact { role, url: name.clone(), name, size, sha256 })
     }
-}
-
-/// Compresses the disk image.
-fn compress(raw: &Path, to: &Path) -> Result<()> {
-    let failed = || format!("compressing {}", raw.display());
-    let source = fs::File::open(raw).with_context(failed)?;
-    let target = fs::File::create(to).with_context(failed)?;
-    zstd::stream::copy_encode(source, target, 3).with_context(failed)
 }

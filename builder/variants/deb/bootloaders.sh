@@ -15,6 +15,13 @@ cp tree/usr/lib/shim/shimx64.efi.signed "$OUT/efi/BOOTX64.EFI"
 cp tree/usr/lib/shim/mmx64.efi.signed "$OUT/efi/mmx64.efi"
 cp tree/usr/lib/grub/x86_64-efi-signed/grubx64.efi.signed "$OUT/efi/grubx64.efi"
 
+# Network boot: shim loads grubx64.efi from the directory that it was loaded from itself. The GRUB for the
+# network reads its configuration from this path of the server, also if it lies in another directory.
+mkdir -p "$OUT/netboot/grub"
+cp tree/usr/lib/shim/shimx64.efi.signed "$OUT/netboot/bootx64.efi"
+cp tree/usr/lib/grub/x86_64-efi-signed/grubnetx64.efi.signed "$OUT/netboot/grubx64.efi"
+sed "s/@IMAGE_VERSION@/$IMAGE_VERSION/" "$OUT/netboot.cfg" >"$OUT/netboot/grub/grub.cfg"
+
 grub=/usr/lib/grub/i386-pc
 sed -i "s/@ESP_UUID@/$ESP_UUID/" "$OUT/bios/embedded.cfg"
 grub-mkimage --directory="$grub" --format=i386-pc --prefix=/etchaos --config="$OUT/bios/embedded.cfg" \

@@ -137,6 +137,7 @@
           'boot configuration',
           etchaos.writeFile('$OUT/grub.cfg', (importstr '../boot/grub.cfg'))
           + etchaos.writeFile('$OUT/efi-stub.cfg', (importstr '../boot/efi-stub.cfg'))
+          + etchaos.writeFile('$OUT/netboot.cfg', (importstr '../boot/netboot.cfg'))
           + etchaos.writeFile('$OUT/bios/embedded.cfg', (importstr '../boot/bios-embedded.cfg'))
         ),
         etchaos.command('boot loaders', v.bootloaders),

@@ -38,14 +38,13 @@ fn script(id: &str) -> String {
 }
 
 fn script_for(id: &str, firmware: Firmware) -> String {
+    script_of(id, firmware, Some(Slot::A))
+}
+
+fn script_of(id: &str, firmware: Firmware, slot: Option<Slot>) -> String {
     let release = release();
-    let expected = Expected {
-        release: &release,
-        slot: Slot::A,
-        firmware,
-        tpm: true,
-        updater_version: "0.1.0",
-    };
+    let expected =
+        Expected { release: &release, slot, firmware, tpm: true, updater_version: "0.1.0" };
     let pattern = pattern(&checks(&expected));
     pattern
         .run
@@ -111,16 +110,17 @@ impl Guest {
 
 #[test]
 fn uses_valid_posix_shell() {
-    for firmware in [Firmware::UefiSecureboot, Firmware::Uefi, Firmware::Bios] {
+    let firmware = [Firmware::UefiSecureboot, Firmware::Uefi, Firmware::Bios];
+    for (firmware, slot) in firmware.into_iter().zip([Some(Slot::B), None, Some(Slot::A)]) {
         for (id, _) in checks(&Expected {
             release: &release(),
-            slot: Slot::B,
+            slot,
             firmware,
             tpm: true,
             updater_version: "1",
         }) {
             let parsed = Program::new("/bin/sh")
-                .args(["-n", "-c", &script_for(id, firmware)])
+                .args(["-n", "-c", &script_of(id, firmware, slot)])
                 .output()
                 .unwrap();
             assert!(parsed.status.success(), "{id}: {parsed:?}");
@@ -228,6 +228,27 @@ fn requires_a_running_confirmed_slot_without_a_trial() {
     guest("b", "a", "null").fails(&check, r#"expected "slot":"a""#);
     guest("a", "b", "null").fails(&check, "the journal");
     guest("a", "a", r#"{"slot": "a", "tries": 2}"#).fails(&check, r#""tries": 2"#);
+}
+
+#[test]
+fn requires_no_slot_and_skipped_units_after_network_boot() {
+    let guest = |running: &str, unit: &str| {
+        let json = format!(r#"{{"running": {running}, "slots": null}}"#);
+        Guest::new()
+            .program("bin/etchaos-updater", &format!("echo '{json}'"))
+            .program("bin/systemctl", &format!("[ $2 != {unit} ]"))
+    };
+    let check = script_of("no slot", Firmware::Uefi, None);
+    guest("null", "none").passes(&check);
+    guest(r#"{"slot": "a"}"#, "none").fails(&check, "expected no running slot");
+    guest("null", "etchaos-updater.service").fails(&check, "etchaos-updater.service to be skipped");
+
+    let check = script_of("kernel command line", Firmware::Uefi, None);
+    let consoles = "console=tty0 console=ttyS0,115200";
+    Guest::new().file("proc/cmdline", format!("{consoles} panic=10\n")).passes(&check);
+    Guest::new()
+        .file("proc/cmdline", format!("{consoles} etchaos.slot=a\n"))
+        .fails(&check, "expected no slot");
 }
 
 #[test]

@@ -168,7 +168,7 @@ impl<'a> Booted<'a> {
     fn validate(mut self, slot: Slot) -> Outcome<Healthy<'a>> {
         let checks = checks::checks(&Expected {
             release: &self.artifacts.release,
-            slot,
+            slot: Some(slot),
             firmware: self.firmware,
             tpm: self.tpm,
             updater_version: &self.environment.options.updater_version,

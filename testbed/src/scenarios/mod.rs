@@ -51,6 +51,7 @@ scenarios! {
     Powercut(powercut::PowerCut),
     Kill(kill::Kill),
     Faults(faults::Faults),
+    Netboot(netboot::Netboot),
 }
 
 /// Runs a scenario and prints its report.

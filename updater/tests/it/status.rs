@@ -264,6 +264,27 @@ fn status_works_without_root() {
 }
 
 #[test]
+fn status_describes_a_host_that_was_booted_from_the_network() {
+    let world = World::new();
+    world.write("host/proc/cmdline", "console=tty0\n");
+    let run = |arguments: &[&str]| {
+        let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_updater"));
+        command.arg("--host-root").arg(world.path("host")).args(arguments);
+        let output = command.output().unwrap();
+        assert_eq!(output.status.code(), Some(0), "{}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).unwrap()
+    };
+    let text = run(&["status"]);
+    assert!(text.contains(", not from a slot"), "{text}");
+    assert!(text.contains("was not booted from an EtchaOS disk"), "{text}");
+    let shown: Value = serde_json::from_str(&run(&["status", "--json"])).unwrap();
+    for key in ["running", "confirmed", "slots", "good", "trial"] {
+        assert_eq!(shown[key], json!(null), "{key}");
+    }
+    assert!(shown["config"]["reboot"].is_object(), "{shown}");
+}
+
+#[test]
 fn verify_finds_damage_that_status_does_not() {
     let world = World::new();
     world.fill(B, 2, 2);
