@@ -10,6 +10,7 @@ use protocol::{Arch, Target, Variant};
 use crate::cdn::Cdn;
 use crate::host::Requirement;
 use crate::output::Output;
+use crate::proxy::Proxies;
 use crate::sandbox::Engine;
 use crate::sandbox::namespace::Entry;
 use crate::signing::{self, Signing};
@@ -122,6 +123,10 @@ struct RunArgs {
     /// The URL of the distribution's mirror [default: that of the bootstrap tool]
     #[arg(long, value_name = "URL")]
     mirror: Option<String>,
+    /// Build without security updates, because the mirror has no security archive. Otherwise, the archive
+    /// at the URL of the mirror with the suffix "-security" is required
+    #[arg(long, requires = "mirror")]
+    without_security: bool,
     /// The key that signs the manifest: a key string or @FILE [default: a development key, created in
     /// <OUT>/keys]
     #[arg(long, value_name = "KEY", env = "ETCHAOS_SIGNING_KEY", hide_env_values = true)]
@@ -220,6 +225,8 @@ impl RunArgs {
         variant: VariantFile,
         variants: &Path,
     ) -> Result<(Build, std::fs::File)> {
+        let mirror = self.mirror.as_deref().map(str::parse).transpose()?;
+        let proxies = Proxies::from_environment()?;
         std::fs::create_dir_all(&self.out)
             .with_context(|| format!("creating {}", self.out.display()))?;
         let out = self.out.canonicalize()?;
@@ -244,7 +251,9 @@ impl RunArgs {
             directories,
             signing,
             engine: self.engine,
-            mirror: self.mirror,
+            mirror,
+            without_security: self.without_security,
+            proxies,
             cdn,
             host_config: self.host_config,
             accel: self.accel,

@@ -4,11 +4,12 @@ use std::io::{Read, Write};
 use std::path::Path;
 use std::time::Duration;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, anyhow, ensure};
 use protocol::digest::Hasher;
 
 use crate::image::digest;
 use crate::partial_file::PartialFile;
+use crate::proxy::Proxies;
 use crate::variant::Binary;
 
 /// The maximum size of a program, in bytes. It bounds what a faulty server can write to the disk.
@@ -19,18 +20,18 @@ const STALL_TIMEOUT: Duration = Duration::from_secs(30);
 const REDIRECTS_MAX: u32 = 5;
 
 /// Downloads a program to `to`, unless that file already has the pinned digest.
-pub(crate) fn fetch_cached(binary: &Binary, to: &Path) -> Result<()> {
+pub(crate) fn fetch_cached(binary: &Binary, to: &Path, proxies: &Proxies) -> Result<()> {
     if to.exists() && digest::of_file(to)?.1 == binary.sha256 {
         return Ok(());
     }
-    fetch(binary, to)
+    fetch(binary, to, proxies)
 }
 
 /// Downloads a program to `to`.
 ///
 /// # Errors
 /// Fails, and leaves no file, if the download is incomplete or its digest is not the pinned one.
-pub(crate) fn fetch(binary: &Binary, to: &Path) -> Result<()> {
+pub(crate) fn fetch(binary: &Binary, to: &Path, proxies: &Proxies) -> Result<()> {
     let name = &binary.name;
     let agent: ureq::Agent = ureq::Agent::config_builder()
         .tls_config(
@@ -41,6 +42,7 @@ pub(crate) fn fetch(binary: &Binary, to: &Path) -> Result<()> {
                 )
                 .build(),
         )
+        .proxy(proxies.for_url(&binary.url)?)
         .max_redirects(REDIRECTS_MAX)
         .timeout_connect(Some(STALL_TIMEOUT))
         .timeout_recv_response(Some(STALL_TIMEOUT))
@@ -51,6 +53,7 @@ pub(crate) fn fetch(binary: &Binary, to: &Path) -> Result<()> {
     let response = agent
         .get(&binary.url)
         .call()
+        .map_err(|error| anyhow!("{}", proxies.redact(&error.to_string())))
         .with_context(|| format!("fetching the binary {name:?} from {}", binary.url))?;
     let mut body = response.into_body().into_reader().take(SIZE_MAX + 1);
     let mut hasher = Hasher::default();
@@ -109,7 +112,7 @@ mod tests {
             sha256: sha256.into(),
             path: "/usr/bin/tool".into(),
         };
-        let result = fetch(&binary, &to);
+        let result = fetch(&binary, &to, &Proxies::default());
         let entries = directory.path().read_dir().unwrap();
         let names = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap());
         (result, names.filter(|name| name != ".lock").collect())

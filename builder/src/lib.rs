@@ -7,19 +7,26 @@
 //! - [`sandbox`] runs the variant's Commands, isolated from the host
 //! - [`image`] writes the formats of a release in user space
 //! - [`signing`] loads keys, [`cdn`] publishes releases
+//! - [`cargo`] and [`updater_binary`] compile the updater with the pinned toolchain
 //! - [`command`], [`log_file`] and [`progress`] run programs, log their output and show progress
+//! - [`mirror`] validates the URL of the mirror
+//! - [`environment`] and [`proxy`] decide which settings of the build host reach programs
 //! - [`host`] checks and installs the packages that the build host needs
 
+mod cargo;
 mod cdn;
 pub mod cli;
 mod command;
 mod download;
+pub mod environment;
 mod host;
 mod image;
 pub mod log_file;
+mod mirror;
 pub mod output;
 mod partial_file;
 pub mod progress;
+mod proxy;
 pub mod sandbox;
 pub mod signals;
 mod signing;

@@ -64,6 +64,7 @@ impl Stages<'_> {
         let bar = Bar::start(&format!("{number}/6 {name}"));
         let path = self.build.directories.logs.join(format!("{number}-{name}.log"));
         let mut log = LogFile::create(&path, bar.clone())?;
+        log.hide(self.build.proxies.secrets());
         match work(&mut log) {
             Ok(result) => {
                 self.done.push((name, bar.finish(&result.describe())));

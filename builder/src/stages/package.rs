@@ -156,7 +156,9 @@ impl Packaging<'_> {
         let now = Timestamp::now();
         let published = self.build.cdn.manifest(&self.build.target, &self.build.signing.ring()?)?;
         let published = published.map_or(0, |manifest| manifest.release.build);
-        let mut release = Release { build: next_build(published, now), ..installed };
+        let build = next_build(published, now);
+        let toolchain = self.image.toolchain.clone();
+        let mut release = Release { build, toolchain, ..installed };
         release.artifacts.push(disk);
         release.validate()?;
         let mut claims = self.claims(&release);
