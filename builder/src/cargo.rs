@@ -12,7 +12,7 @@ use std::io;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf, absolute};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use toml::{Table, Value};
 
 use crate::command::Tool;
@@ -171,7 +171,7 @@ fn configuration(callers: &Path, workspace: &Path) -> Result<Table> {
         // cargo reads this file itself, because it runs there.
         let other = config.keys().find(|name| !TABLES.contains(&name.as_str()));
         if let (Some(name), true) = (other, directory == Path::new("/.cargo")) {
-            anyhow::bail!(
+            bail!(
                 "{} sets {name:?}, which could change the image; move it to another directory",
                 path.display()
             );
@@ -179,7 +179,9 @@ fn configuration(callers: &Path, workspace: &Path) -> Result<Table> {
         for (name, value) in config {
             if let (true, Value::Table(values)) = (TABLES.contains(&name.as_str()), value) {
                 let table = merged.entry(name).or_insert_with(|| Value::Table(Table::new()));
-                table.as_table_mut().map(|table| table.extend(values));
+                if let Some(table) = table.as_table_mut() {
+                    table.extend(values);
+                }
             }
         }
     }

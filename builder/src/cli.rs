@@ -43,6 +43,10 @@ pub struct Cli {
     /// directory in this workspace]
     #[arg(long, global = true, value_name = "DIR")]
     variants: Option<PathBuf>,
+    /// The checkout with the source of the updater and the variants [default: the one that this program
+    /// was compiled in]
+    #[arg(long, global = true, value_name = "DIR")]
+    workspace: Option<PathBuf>,
     #[command(subcommand)]
     command: Action,
 }
@@ -152,13 +156,14 @@ struct RunArgs {
     json: bool,
 }
 
-/// Returns the path of this workspace, which contains the variants and the updater's source.
-fn workspace() -> Result<PathBuf> {
+/// Returns the path of the workspace, which contains the variants and the updater's source.
+fn workspace(given: Option<&Path>) -> Result<PathBuf> {
     let builder = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let workspace = builder.parent().context("the builder's package is not in a workspace")?;
+    let compiled_in = || builder.parent().context("the builder's package is not in a workspace");
+    let workspace = given.map_or_else(compiled_in, Ok)?;
     workspace.canonicalize().with_context(|| {
         format!(
-            "{} does not exist; the builder needs the workspace that it was compiled in",
+            "{} does not exist; name the checkout of this repository with --workspace",
             workspace.display()
         )
     })
@@ -167,13 +172,14 @@ fn workspace() -> Result<PathBuf> {
 impl Cli {
     /// Runs the command and returns the exit code.
     pub fn run(self) -> Result<u8> {
+        let workspace = || workspace(self.workspace.as_deref());
         let variants = || match &self.variants {
             Some(directory) => Ok(directory.clone()),
             None => Ok::<_, anyhow::Error>(workspace()?.join("builder/variants")),
         };
         let mut out = Output::lock();
         match self.command {
-            Action::Run(args) => args.run(&variants()?, &mut out)?,
+            Action::Run(args) => args.run(&variants()?, workspace()?, &mut out)?,
             Action::Variants => {
                 let directory = variants()?;
                 for name in variant::known(&directory)? {
@@ -202,12 +208,12 @@ impl Cli {
 }
 
 impl RunArgs {
-    fn run(self, variants: &Path, out: &mut impl Write) -> Result<()> {
+    fn run(self, variants: &Path, workspace: PathBuf, out: &mut impl Write) -> Result<()> {
         let target = Target { variant: self.variant.clone(), arch: native(self.arch)? };
         let variant = VariantFile::load(variants, &target.variant, target.arch)?;
         host::check_root()?;
         let (json, setup) = (self.json, self.setup);
-        let (build, _lock) = self.build(target, variant, variants)?;
+        let (build, _lock) = self.build(target, variant, variants, workspace)?;
         let requirements = host::requirements([&build.variant], false);
         if setup {
             host::install(&requirements)?;
@@ -224,6 +230,7 @@ impl RunArgs {
         target: Target,
         variant: VariantFile,
         variants: &Path,
+        workspace: PathBuf,
     ) -> Result<(Build, std::fs::File)> {
         let mirror = self.mirror.as_deref().map(str::parse).transpose()?;
         let proxies = Proxies::from_environment()?;
@@ -247,7 +254,7 @@ impl RunArgs {
             target,
             variant,
             variants: variants.to_owned(),
-            workspace: workspace()?,
+            workspace,
             directories,
             signing,
             engine: self.engine,
