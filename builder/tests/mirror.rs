@@ -39,25 +39,23 @@ fn answer(path: &str, archives: &[&str]) -> Option<String> {
     }
 }
 
-/// Answers all requests of one connection.
-fn serve_connection(stream: TcpStream, archives: &[&str]) -> Option<()> {
+/// Answers one request and closes the connection.
+fn serve_connection(mut stream: TcpStream, archives: &[&str]) -> Option<()> {
     let mut reader = BufReader::new(stream.try_clone().ok()?);
-    let mut writer = stream;
-    loop {
-        let mut request = String::new();
-        reader.read_line(&mut request).ok()?;
-        let path = request.split(' ').nth(1)?.to_owned();
-        let mut header = String::new();
-        while header != "\r\n" {
-            header.clear();
-            reader.read_line(&mut header).ok().filter(|count| *count > 0)?;
-        }
-        let (status, body) = match answer(&path, archives) {
-            Some(body) => ("200 OK", body),
-            None => ("404 Not Found", String::new()),
-        };
-        write!(writer, "HTTP/1.1 {status}\r\nContent-Length: {}\r\n\r\n{body}", body.len()).ok()?;
+    let mut request = String::new();
+    reader.read_line(&mut request).ok()?;
+    let mut header = String::new();
+    while header != "\r\n" {
+        header.clear();
+        reader.read_line(&mut header).ok().filter(|count| *count > 0)?;
     }
+    let (status, body) = match answer(request.split(' ').nth(1)?, archives) {
+        Some(body) => ("200 OK", body),
+        None => ("404 Not Found", String::new()),
+    };
+    let length = body.len();
+    let header = format!("HTTP/1.1 {status}\r\nContent-Length: {length}\r\nConnection: close");
+    write!(stream, "{header}\r\n\r\n{body}").ok()
 }
 
 /// Starts a mirror on loopback and returns its URL.
