@@ -17,9 +17,7 @@ rm -rf "$ROOT"
 mmdebstrap --mode=root --variant=essential --format=directory --components=main \
   --architectures="$ARCH" --include="$PACKAGES" "${exclude[@]}" "$SUITE" "$ROOT" "${sources[@]}"
 
-[ -n "$WITHOUT_SECURITY" ] ||
-  require_security -o "Dir::Etc::SourceList=$ROOT/etc/apt/sources.list" \
-    -o "Dir::Etc::SourceParts=$ROOT/etc/apt/sources.list.d"
+[ -n "$WITHOUT_SECURITY" ] || require_security "$ROOT/etc/apt"
 
 # mmdebstrap copies these two from the build host.
 rm -f "$ROOT/etc/hostname" "$ROOT/etc/resolv.conf"

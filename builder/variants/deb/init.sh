@@ -22,7 +22,7 @@ fi
 if [ -n "$WITHOUT_SECURITY" ]; then
   echo "WARNING: building without the security archive, because of --without-security"
 else
-  require_security
+  require_security /etc/apt
 fi
 apt_get full-upgrade
 # kmod finds the kernel modules, grub-* create the BIOS boot loader, dosfstools and mtools the ESP.
