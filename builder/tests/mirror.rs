@@ -16,8 +16,9 @@ use std::time::{Duration, Instant};
 use assert_cmd::cargo::CommandCargoExt;
 use builder::log_file::LogFile;
 use builder::progress::Bar;
+use builder::sandbox::docker::Connection;
 use builder::sandbox::namespace::NamespaceSandbox;
-use builder::sandbox::{Sandbox, Script};
+use builder::sandbox::{Base, BaseTar, Sandbox, Script};
 use judge::skip;
 use protocol::pattern::Exec;
 
@@ -77,7 +78,16 @@ const COMPLETE: &[&str] = &[
 ];
 const WITHOUT_SECURITY: &[&str] = &["/debian/dists/trixie-updates", "/debian/dists/trixie"];
 
-fn base() -> Option<PathBuf> {
+#[derive(Debug)]
+struct Cached(PathBuf);
+
+impl BaseTar for Cached {
+    fn path(&self, _: &mut LogFile) -> anyhow::Result<PathBuf> {
+        Ok(self.0.clone())
+    }
+}
+
+fn base() -> Option<Cached> {
     let Some(artifacts) = std::env::var_os("ETCHAOS_ARTIFACTS") else {
         skip("ETCHAOS_ARTIFACTS does not name the directory of a build");
         return None;
@@ -89,25 +99,46 @@ fn base() -> Option<PathBuf> {
     let cache = Path::new(&artifacts).join("../cache").read_dir().unwrap();
     let mut files = cache.map(|file| file.unwrap().path());
     let is_base = |file: &PathBuf| file.to_string_lossy().contains("base_deb_amd64");
-    Some(files.find(is_base).expect("a build caches its base"))
+    Some(Cached(files.find(is_base).expect("a build caches its base")))
+}
+
+/// Starts a sandbox in this directory.
+type Start = fn(&Cached, &Path, &mut LogFile) -> Option<Box<dyn Sandbox>>;
+
+fn namespace(base: &Cached, work: &Path, log: &mut LogFile) -> Option<Box<dyn Sandbox>> {
+    let sandbox = NamespaceSandbox::create(&base.0, work, log).unwrap();
+    Some(Box::new(sandbox.with_builder(Path::new(env!("CARGO_BIN_EXE_builder")))))
+}
+
+fn docker(base: &Cached, work: &Path, log: &mut LogFile) -> Option<Box<dyn Sandbox>> {
+    match Connection::open() {
+        Ok(connection) => {
+            let base = Base { image: "localhost/no-such-image", tar: base };
+            Some(Box::new(connection.start(&base, work, log).unwrap()))
+        }
+        Err(error) => {
+            skip(&format!("no container engine: {error:#}"));
+            None
+        }
+    }
 }
 
 /// Runs the Command in a sandbox and returns its log. It fails in any case, because the mirrors here have
 /// no packages.
-fn prepare(base: &Path, env: &[(&str, &str)]) -> String {
+fn prepare(start: Start, base: &Cached, env: &[(&str, &str)]) -> Option<String> {
     let directory = tempfile::tempdir().unwrap();
     let log_path = directory.path().join("log");
     let mut log = LogFile::create(&log_path, Bar::start("test")).unwrap();
     let work = directory.path().join("work");
     fs::create_dir(&work).unwrap();
-    let sandbox = NamespaceSandbox::create(base, &work, &mut log).unwrap();
-    let sandbox = sandbox.with_builder(Path::new(env!("CARGO_BIN_EXE_builder")));
-    let insecure = "Acquire::AllowInsecureRepositories \"true\";\n";
-    fs::write(work.join("sandbox/etc/apt/apt.conf.d/99test"), insecure).unwrap();
+    let sandbox = start(base, &work, &mut log)?;
 
     let output = Command::cargo_bin("builder").unwrap().args(["render", "deb"]).output().unwrap();
     let pattern: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
     let text = pattern["build"][0]["commands"][0]["change"].as_str().unwrap();
+    let insecure =
+        "echo 'Acquire::AllowInsecureRepositories \"true\";' >/etc/apt/apt.conf.d/99test\n";
+    let text = &format!("{insecure}{text}");
     let defaults = [("LC_ALL", "C.UTF-8"), ("MIRROR", ""), ("WITHOUT_SECURITY", "")];
     let env: BTreeMap<String, String> = defaults
         .iter()
@@ -117,7 +148,7 @@ fn prepare(base: &Path, env: &[(&str, &str)]) -> String {
     let exec = Exec { command: "/bin/bash".into(), flags: "-euo pipefail -c".into() };
     let finished = sandbox.run(&Script { exec: &exec, text, env: &env }, &mut log).unwrap();
     assert_ne!(finished.code, 0);
-    fs::read_to_string(log_path).unwrap()
+    Some(fs::read_to_string(log_path).unwrap())
 }
 
 /// What apt reports after it has accepted the sources.
@@ -126,10 +157,10 @@ const ACCEPTED: &str = "Unable to locate package mmdebstrap";
 #[test]
 fn missing_security_archive_is_an_error() {
     let Some(base) = base() else { return };
-    let log = prepare(&base, &[("MIRROR", &mirror(COMPLETE))]);
+    let log = prepare(namespace, &base, &[("MIRROR", &mirror(COMPLETE))]).unwrap();
     assert!(log.contains(ACCEPTED) && log.contains("trixie-security"), "{log}");
 
-    let log = prepare(&base, &[("MIRROR", &mirror(WITHOUT_SECURITY))]);
+    let log = prepare(namespace, &base, &[("MIRROR", &mirror(WITHOUT_SECURITY))]).unwrap();
     assert!(!log.contains(ACCEPTED) && log.contains("with --without-security"), "{log}");
 }
 
@@ -137,7 +168,7 @@ fn missing_security_archive_is_an_error() {
 fn builds_without_security_archive_only_on_request() {
     let Some(base) = base() else { return };
     let env = [("MIRROR", &*mirror(WITHOUT_SECURITY)), ("WITHOUT_SECURITY", "1")];
-    let log = prepare(&base, &env);
+    let log = prepare(namespace, &base, &env).unwrap();
     assert!(
         log.contains(ACCEPTED) && log.contains("WARNING: building without the security"),
         "{log}"
@@ -193,20 +224,29 @@ impl Proxy {
     }
 }
 
-#[test]
-fn apt_reaches_mirror_through_loopback_proxy() {
+/// Checks that the mirror is reached through the proxy, or directly where `no_proxy` says so.
+fn check_proxy(start: Start) {
     let Some(base) = base() else { return };
     let Some(proxy) = Proxy::start() else { return };
     let mirror = mirror(COMPLETE);
-    let log = prepare(&base, &[("MIRROR", &mirror), ("http_proxy", &proxy.url)]);
+    let env = [("MIRROR", &*mirror), ("http_proxy", &proxy.url)];
+    let Some(log) = prepare(start, &base, &env) else { return };
     assert!(log.contains(ACCEPTED) && !log.contains("sesame"), "{log}");
-    let requests = proxy.log();
-    assert!(requests.contains("/debian-security/dists/trixie-security/"), "{requests}");
+    let count = || proxy.log().matches("/debian-security/dists/trixie-security/").count();
+    let requests = count();
+    assert!(requests > 0, "{}", proxy.log());
 
-    let direct = [("MIRROR", &*mirror), ("http_proxy", &proxy.url), ("no_proxy", "127.0.0.1")];
-    assert!(prepare(&base, &direct).contains(ACCEPTED));
-    assert_eq!(
-        proxy.log().matches("trixie-security/").count(),
-        requests.matches("trixie-security/").count()
-    );
+    let direct = [env[0], env[1], ("no_proxy", "127.0.0.1")];
+    assert!(prepare(start, &base, &direct).unwrap().contains(ACCEPTED));
+    assert_eq!(count(), requests);
+}
+
+#[test]
+fn apt_in_namespaces_uses_loopback_proxy() {
+    check_proxy(namespace);
+}
+
+#[test]
+fn apt_in_docker_uses_loopback_proxy() {
+    check_proxy(docker);
 }
