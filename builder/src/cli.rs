@@ -8,8 +8,8 @@ use clap::{Parser, Subcommand};
 use protocol::{Arch, Variant};
 
 use crate::commands::{
-    BridgeArgs, BuildArgs, InspectArgs, PublishArgs, RenewArgs, RunArgs, TestArgs, VerifyArgs,
-    WithdrawArgs, native, workspace,
+    BridgeArgs, BuildArgs, Checkout, InspectArgs, PublishArgs, RenewArgs, RunArgs, TestArgs,
+    VerifyArgs, WithdrawArgs, native, workspace,
 };
 use crate::diff::command as diff;
 use crate::host::{self, Requirement};
@@ -43,6 +43,10 @@ pub struct Cli {
     /// directory in this workspace]
     #[arg(long, global = true, value_name = "DIR")]
     variants: Option<PathBuf>,
+    /// The checkout with the source of the updater and the variants [default: the one that this program
+    /// was compiled in]
+    #[arg(long, global = true, value_name = "DIR")]
+    workspace: Option<PathBuf>,
     #[command(subcommand)]
     command: Action,
 }
@@ -171,14 +175,17 @@ Example:
 impl Cli {
     /// Runs the command and returns the exit code.
     pub fn run(self) -> Result<u8> {
+        let workspace = || workspace(self.workspace.as_deref());
         let variants = || match &self.variants {
             Some(directory) => Ok(directory.clone()),
             None => Ok::<_, anyhow::Error>(workspace()?.join("builder/variants")),
         };
+        let checkout =
+            || Ok::<_, anyhow::Error>(Checkout { workspace: workspace()?, variants: variants()? });
         let mut out = Output::lock();
         match self.command {
-            Action::Run(args) => args.run(&variants()?, &mut out)?,
-            Action::Build(args) => args.run(&variants()?, &mut out)?,
+            Action::Run(args) => args.run(&checkout()?, &mut out)?,
+            Action::Build(args) => args.run(&checkout()?, &mut out)?,
             Action::Test(args) => args.run(&mut out)?,
             Action::Publish(args) => args.run(&mut out)?,
             Action::Renew(args) => args.run(&mut out)?,

@@ -1,10 +1,12 @@
 //! Runs programs of the host.
 
 use std::ffi::{OsStr, OsString};
+use std::path::Path;
 use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, bail};
 
+use crate::environment;
 use crate::log_file::LogFile;
 
 /// The prefix of command lines that makes a program end together with the builder, even after SIGKILL.
@@ -30,9 +32,10 @@ pub(crate) struct Tool {
 }
 
 impl Tool {
-    /// Creates a command for a program in `PATH`.
+    /// Creates a command for a program in `PATH`, with the environment of [`environment::of_tools`].
     pub(crate) fn new(program: &str) -> Self {
         let mut command = Command::new(LIFETIME_PREFIX[0]);
+        command.env_clear().envs(environment::of_tools());
         command.args(&LIFETIME_PREFIX[1..]).args(["--", program]).stdin(Stdio::null());
         Self { command }
     }
@@ -55,9 +58,9 @@ impl Tool {
         self
     }
 
-    /// Removes an environment variable.
-    pub(crate) fn env_remove(mut self, name: &str) -> Self {
-        self.command.env_remove(name);
+    /// Sets the working directory, which is otherwise that of the builder.
+    pub(crate) fn current_dir(mut self, directory: &Path) -> Self {
+        self.command.current_dir(directory);
         self
     }
 

@@ -4,11 +4,12 @@ use std::io::{Read, Write};
 use std::path::Path;
 use std::time::Duration;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, anyhow, ensure};
 use protocol::digest::Hasher;
 
 use crate::image::digest;
 use crate::partial_file::PartialFile;
+use crate::proxy::Proxies;
 use crate::variant::Binary;
 
 /// The maximum size of a program, in bytes. It bounds what a faulty server can write to the disk.
@@ -19,16 +20,16 @@ const STALL_TIMEOUT: Duration = Duration::from_secs(30);
 const REDIRECTS_MAX: u32 = 5;
 
 /// Downloads a program to `to`, unless that file already has the pinned digest.
-pub(crate) fn fetch_cached(binary: &Binary, to: &Path) -> Result<()> {
+pub(crate) fn fetch_cached(binary: &Binary, to: &Path, proxies: &Proxies) -> Result<()> {
     if to.exists() && digest::of_file(to)?.1 == binary.sha256 {
         return Ok(());
     }
-    fetch(binary, to)
+    fetch(binary, to, proxies)
 }
 
-/// Returns a client that neither waits nor redirects without end. It uses the proxy in the environment.
-pub(crate) fn agent() -> ureq::Agent {
-    ureq::Agent::config_builder()
+/// Returns a client for `url` that neither waits nor redirects without end.
+pub(crate) fn agent(proxies: &Proxies, url: &str) -> Result<ureq::Agent> {
+    Ok(ureq::Agent::config_builder()
         .tls_config(
             ureq::tls::TlsConfig::builder()
                 .provider(ureq::tls::TlsProvider::Rustls)
@@ -37,24 +38,26 @@ pub(crate) fn agent() -> ureq::Agent {
                 )
                 .build(),
         )
+        .proxy(proxies.for_url(url)?)
         .max_redirects(REDIRECTS_MAX)
         .timeout_connect(Some(STALL_TIMEOUT))
         .timeout_recv_response(Some(STALL_TIMEOUT))
         .timeout_per_read(Some(STALL_TIMEOUT))
         .build()
-        .into()
+        .into())
 }
 
 /// Downloads a program to `to`.
 ///
 /// # Errors
 /// Fails, and leaves no file, if the download is incomplete or its digest is not the pinned one.
-pub(crate) fn fetch(binary: &Binary, to: &Path) -> Result<()> {
+pub(crate) fn fetch(binary: &Binary, to: &Path, proxies: &Proxies) -> Result<()> {
     let name = &binary.name;
     let mut partial = PartialFile::create(to)?;
-    let response = agent()
+    let response = agent(proxies, &binary.url)?
         .get(&binary.url)
         .call()
+        .map_err(|error| anyhow!("{}", proxies.redact(&error.to_string())))
         .with_context(|| format!("fetching the binary {name:?} from {}", binary.url))?;
     let mut body = response.into_body().into_reader().take(SIZE_MAX + 1);
     let mut hasher = Hasher::default();
@@ -113,7 +116,7 @@ mod tests {
             sha256: sha256.into(),
             path: "/usr/bin/tool".into(),
         };
-        let result = fetch(&binary, &to);
+        let result = fetch(&binary, &to, &Proxies::default());
         let entries = directory.path().read_dir().unwrap();
         let names = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap());
         (result, names.filter(|name| name != ".lock").collect())

@@ -12,9 +12,13 @@
 //! - [`contents`] lists the files of an image, [`diff`] compares two releases
 //! - [`sbom`] lists the packages and crates of a release
 //! - [`signing`] loads keys and signs manifests
+//! - [`cargo`] and [`updater_binary`] compile the updater with the pinned toolchain
 //! - [`command`], [`log_file`] and [`progress`] run programs, log their output and show progress
+//! - [`mirror`] validates the URL of the mirror
+//! - [`environment`] and [`proxy`] decide which settings of the build host reach programs
 //! - [`host`] checks and installs the packages that the build host needs
 
+mod cargo;
 pub mod cli;
 mod command;
 mod commands;
@@ -22,13 +26,16 @@ mod contents;
 mod destination;
 mod diff;
 mod download;
+pub mod environment;
 mod host;
 mod image;
 pub mod log_file;
+mod mirror;
 pub mod output;
 mod packaged;
 mod partial_file;
 pub mod progress;
+mod proxy;
 mod publish;
 mod published;
 pub mod sandbox;

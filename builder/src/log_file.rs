@@ -10,6 +10,7 @@ use std::sync::Mutex;
 use anyhow::{Context, Result};
 
 use crate::progress::Bar;
+use crate::proxy;
 
 /// The number of lines that an error shows.
 const TAIL_LINES: usize = 20;
@@ -22,17 +23,24 @@ pub struct LogFile {
     file: File,
     tail: VecDeque<String>,
     bar: Bar,
+    secrets: Vec<String>,
 }
 
 impl LogFile {
     /// Creates the file, or truncates it.
     pub fn create(path: &Path, bar: Bar) -> Result<Self> {
         let file = File::create(path).with_context(|| format!("creating {}", path.display()))?;
-        Ok(Self { file, tail: VecDeque::new(), bar })
+        Ok(Self { file, tail: VecDeque::new(), bar, secrets: Vec::new() })
+    }
+
+    /// Hides these texts in all further lines.
+    pub(crate) fn hide(&mut self, secrets: Vec<String>) {
+        self.secrets = secrets;
     }
 
     /// Adds a line.
     pub fn line(&mut self, text: &str) {
+        let text = &proxy::redact(&self.secrets, text);
         // If the disk is full, the build fails elsewhere. A failure here would hide the error to log.
         let _ = writeln!(self.file, "{text}");
         self.bar.activity(text);
@@ -44,6 +52,7 @@ impl LogFile {
 
     /// Adds a command line or a script, marked with `+`. It does not become part of the tail.
     pub fn quote(&mut self, text: &str) {
+        let text = proxy::redact(&self.secrets, text);
         let _ = writeln!(self.file, "+ {}", text.trim_end().replace('\n', "\n+ "));
     }
 

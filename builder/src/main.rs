@@ -4,10 +4,11 @@ use std::process::ExitCode;
 
 use builder::cli::Cli;
 use builder::output::{self, BROKEN_PIPE_EXIT};
-use builder::{progress, signals};
+use builder::{environment, progress, signals};
 use clap::Parser;
 
 fn main() -> ExitCode {
+    environment::fix_umask();
     if let Err(error) = signals::exit_on_signals() {
         progress::message(&format!("warning: Ctrl-C may not end this program: {error:#}"));
     }

@@ -4,19 +4,30 @@
 //! same bytes in every directory: the paths that compilers embed are remapped, for Rust and for the C
 //! code of the crypto library.
 
+use std::collections::BTreeMap;
+use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 use protocol::Arch;
 
-use crate::command::Tool;
+use crate::cargo::Cargo;
 use crate::log_file::LogFile;
 
 /// Separates flags in `CARGO_ENCODED_RUSTFLAGS`; `RUSTFLAGS` would split paths at spaces.
 const FLAG_SEPARATOR: &str = "\x1f";
 
-/// Compiles the package `updater` of the workspace and returns the program's path.
-pub(crate) fn build(workspace: &Path, arch: Arch, log: &mut LogFile) -> Result<PathBuf> {
+/// The compiled updater.
+#[derive(Debug)]
+pub(crate) struct UpdaterBinary {
+    /// The program.
+    pub path: PathBuf,
+    /// The programs that compiled it, with their versions.
+    pub toolchain: BTreeMap<String, String>,
+}
+
+/// Compiles the package `updater` of the workspace.
+pub(crate) fn build(workspace: &Path, arch: Arch, log: &mut LogFile) -> Result<UpdaterBinary> {
     if Arch::native() != Some(arch) {
         bail!("cannot compile the updater for {arch} on this machine; build on an {arch} machine");
     }
@@ -25,28 +36,29 @@ pub(crate) fn build(workspace: &Path, arch: Arch, log: &mut LogFile) -> Result<P
         Arch::Arm64 => "aarch64-unknown-linux-gnu",
     };
     let target = workspace.join("target/image");
-    let remaps = remaps(workspace)?;
+    let temporary = target.join("tmp");
+    fs::create_dir_all(&temporary).with_context(|| format!("creating {}", temporary.display()))?;
+    let cargo = Cargo::open(workspace, &target, log)?;
+    let remaps = cargo.remaps();
     let cflags = format!("CFLAGS_{}", triple.replace('-', "_"));
-    let mut cargo = Tool::new("cargo")
+    cargo
+        .tool("cargo")
         .args(["build", "--profile", "image", "--locked", "--package", "updater"])
         .args(["--target", triple])
         .arg("--manifest-path")
         .arg(workspace.join("Cargo.toml"))
         .arg("--target-dir")
-        .arg(&target);
-    // Flags in the caller's environment must not change the image.
-    for name in ["RUSTFLAGS", "RUSTC_WRAPPER", "CFLAGS", "CARGO_BUILD_RUSTFLAGS"] {
-        cargo = cargo.env_remove(name);
-    }
-    cargo
+        .arg(&target)
         .env("CARGO_ENCODED_RUSTFLAGS", rust_flags(&remaps))
         .env(&cflags, c_flags(&remaps))
         // Lets the crate `cc` read the quotes of `c_flags`.
         .env("CC_SHELL_ESCAPED_FLAGS", "1")
         .env("CARGO_INCREMENTAL", "0")
+        .env("TMPDIR", &temporary)
         .run(log)
         .context("compiling the updater")?;
-    Ok(target.join(triple).join("image/updater"))
+    let path = target.join(triple).join("image/updater");
+    Ok(UpdaterBinary { path, toolchain: cargo.toolchain(log)? })
 }
 
 fn rust_flags(remaps: &[String]) -> String {
@@ -64,21 +76,11 @@ fn c_flags(remaps: &[String]) -> String {
     quoted.collect::<Vec<_>>().join(" ")
 }
 
-/// Returns `from=to` for every directory whose path could end up in the program.
-fn remaps(workspace: &Path) -> Result<Vec<String>> {
-    let home = std::env::var_os("CARGO_HOME").map(PathBuf::from);
-    let home = home.or_else(|| Some(PathBuf::from(std::env::var_os("HOME")?).join(".cargo")));
-    let home = home.context("neither CARGO_HOME nor HOME is set")?;
-    let map = |from: &Path, to: &str| format!("{}={to}", from.display());
-    Ok(vec![map(&home, "/cargo"), map(workspace, "/etchaos")])
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::judge::skip;
     use crate::progress::Bar;
-    use std::fs;
 
     #[test]
     fn compiles_in_directory_with_space() {
@@ -94,6 +96,12 @@ mod tests {
         let manifest = "[package]\nname = \"updater\"\nedition = \"2024\"\n\
                         [profile.image]\ninherits = \"release\"\n";
         fs::write(workspace.join("Cargo.toml"), manifest).unwrap();
+        let pin = Path::new(env!("CARGO_MANIFEST_DIR")).join("../rust-toolchain.toml");
+        fs::copy(pin, workspace.join("rust-toolchain.toml")).unwrap();
+        // Settings of the build host must not change the program, or break it.
+        let config = "[build]\nrustc-wrapper = 'false'\n[env]\nCARGO_ENCODED_RUSTFLAGS = 'x'\n";
+        fs::create_dir(directory.path().join(".cargo")).unwrap();
+        fs::write(directory.path().join(".cargo/config.toml"), config).unwrap();
         fs::write(
             workspace.join("Cargo.lock"),
             "version = 4\n[[package]]\nname = \"updater\"\nversion = \"0.0.0\"\n",
@@ -103,8 +111,16 @@ mod tests {
             .unwrap();
         let log = directory.path().join("log");
         let mut log = LogFile::create(&log, Bar::start("test")).unwrap();
-        let program = build(&workspace, arch, &mut log).unwrap();
-        assert!(program.is_file(), "{}", program.display());
+        let updater = build(&workspace, arch, &mut log).unwrap();
+        assert!(updater.path.is_file(), "{}", updater.path.display());
+        let program = fs::read(&updater.path).unwrap();
+        let path = b"a checkout";
+        assert!(
+            !program.windows(path.len()).any(|text| text == path),
+            "the path is in the program"
+        );
+        let names: Vec<&str> = updater.toolchain.keys().map(String::as_str).collect();
+        assert_eq!(names, ["cc", "ld", "libc", "rustc"]);
     }
 
     #[test]

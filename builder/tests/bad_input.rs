@@ -86,6 +86,10 @@ fn rejects_invalid_keys_and_configurations_before_building() {
     fails(directory.path(), &run(&["--host-config", "host.json"]), &["host.json", "JSON"]);
     fails(directory.path(), &run(&["--to", "/dev/null/cdn"]), &["/dev/null/cdn", "--to"]);
     fails(directory.path(), &run(&["--to", "https://host.example/os"]), &["is a URL", "directory"]);
+    fails(directory.path(), &run(&["--mirror", "http://x/a b"]), &["mirror", "space"]);
+    let (_, text) = builder(directory.path(), &run(&["--mirror", "http://u:secret@x/debian"]));
+    assert!(text.contains("credentials") && !text.contains("secret"), "{text}");
+    assert_eq!(builder(directory.path(), &run(&["--without-security"])).0, 2);
     fs::write(directory.path().join("empty.key"), "\n").unwrap();
     fails(directory.path(), &run(&["--signing-key", "@empty.key"]), &["empty.key is empty"]);
     assert!(!directory.path().join("out/deb_amd64/logs/1-init.log").exists());

@@ -9,11 +9,13 @@ use clap::Args;
 use jiff::Timestamp;
 use protocol::Target;
 
+use super::Checkout;
 use super::args::{DestinationArgs, OutArgs, RetentionArgs, SigningArgs, TargetArgs};
-use super::workspace;
 use crate::host;
+use crate::mirror::Mirror;
 use crate::packaged::Packaged;
 use crate::progress::{Bar, message};
+use crate::proxy::Proxies;
 use crate::publish::{self, Publisher, Report, Site};
 use crate::published::{self, Published};
 use crate::sandbox::Engine;
@@ -51,6 +53,10 @@ pub(crate) struct BuildOptions {
     /// The URL of the distribution's mirror [default: that of the bootstrap tool]
     #[arg(long, value_name = "URL")]
     mirror: Option<String>,
+    /// Build without security updates, because the mirror has no security archive. Otherwise, the archive
+    /// at the URL of the mirror with the suffix "-security" is required
+    #[arg(long, requires = "mirror")]
+    without_security: bool,
     /// A file with the updater's configuration in the image, such as {"cdn": "https://…"}
     #[arg(long, value_name = "FILE")]
     host_config: Option<PathBuf>,
@@ -109,11 +115,11 @@ pub(crate) struct RunArgs {
 
 impl BuildArgs {
     /// Builds a release.
-    pub(crate) fn run(self, variants: &Path, out: &mut impl Write) -> Result<()> {
-        let variant = self.options.prepare(&self.stage, variants)?;
+    pub(crate) fn run(self, checkout: &Checkout, out: &mut impl Write) -> Result<()> {
+        let variant = self.options.prepare(&self.stage, &checkout.variants)?;
         let session = Session::open(&self.stage)?;
-        let mut stages = Stages::new(&session.directories.logs);
-        let packaged = session.build(self.options, variant, variants, &mut stages)?;
+        let mut stages = Stages::new(&session.directories.logs)?;
+        let packaged = session.build(self.options, variant, checkout, &mut stages)?;
         session.print(&stages, &packaged, None, self.stage.json, out)
     }
 }
@@ -124,7 +130,7 @@ impl TestArgs {
         host::check_root()?;
         let session = Session::open(&self.stage)?;
         let packaged = session.load()?;
-        let mut stages = Stages::new(&session.directories.logs);
+        let mut stages = Stages::new(&session.directories.logs)?;
         let tested = session.test(self.options, packaged, &mut stages)?;
         session.print(&stages, tested.packaged(), None, self.stage.json, out)
     }
@@ -141,18 +147,18 @@ impl PublishArgs {
         } else {
             Tested::load(packaged)?
         };
-        let mut stages = Stages::new(&session.directories.logs);
+        let mut stages = Stages::new(&session.directories.logs)?;
         session.release(&tested, &self.retention, &mut stages, self.stage.json, out)
     }
 }
 
 impl RunArgs {
     /// Builds, tests and publishes a release.
-    pub(crate) fn run(self, variants: &Path, out: &mut impl Write) -> Result<()> {
-        let variant = self.build.prepare(&self.stage, variants)?;
+    pub(crate) fn run(self, checkout: &Checkout, out: &mut impl Write) -> Result<()> {
+        let variant = self.build.prepare(&self.stage, &checkout.variants)?;
         let session = Session::open(&self.stage)?;
-        let mut stages = Stages::new(&session.directories.logs);
-        let packaged = session.build(self.build, variant, variants, &mut stages)?;
+        let mut stages = Stages::new(&session.directories.logs)?;
+        let packaged = session.build(self.build, variant, checkout, &mut stages)?;
         let tested = session.test(self.test, packaged, &mut stages)?;
         session.release(&tested, &self.retention, &mut stages, self.stage.json, out)
     }
@@ -173,7 +179,13 @@ impl BuildOptions {
         if let Some(config) = &self.host_config {
             check_json(config)?;
         }
+        self.mirror()?;
         Ok(variant)
+    }
+
+    /// Returns the mirror. clap does not parse it, because its errors would show a password in the URL.
+    fn mirror(&self) -> Result<Option<Mirror>> {
+        self.mirror.as_deref().map(str::parse).transpose()
     }
 }
 
@@ -228,19 +240,21 @@ impl Session {
         &self,
         options: BuildOptions,
         variant: VariantFile,
-        variants: &Path,
+        checkout: &Checkout,
         stages: &mut Stages<'_>,
     ) -> Result<Packaged> {
         self.signing.check_deterministic()?;
         let build = Build {
             target: self.target.clone(),
             variant,
-            variants: variants.to_owned(),
-            workspace: workspace()?,
+            variants: checkout.variants.clone(),
+            workspace: checkout.workspace.clone(),
             directories: &self.directories,
             signing: &self.signing,
             engine: options.engine,
-            mirror: options.mirror,
+            mirror: options.mirror()?,
+            without_security: options.without_security,
+            proxies: Proxies::from_environment()?,
             newest: self.published()?.map_or(0, |(_, live)| live.release().build),
             host_config: options.host_config,
         };

@@ -10,6 +10,7 @@ use protocol::url;
 
 use super::interface::{Location, Stored, Version};
 use crate::download;
+use crate::proxy::Proxies;
 
 /// A base URL.
 #[derive(Debug)]
@@ -27,7 +28,8 @@ impl Http {
             "the URL of the releases is not valid, expected http(s)://host/path without user, \
              password and query"
         );
-        Ok(Self { base: base.trim_end_matches('/').to_owned(), agent: download::agent() })
+        let agent = download::agent(&Proxies::from_environment()?, base)?;
+        Ok(Self { base: base.trim_end_matches('/').to_owned(), agent })
     }
 
     /// Returns the body of a file; `None` if the server does not have it.

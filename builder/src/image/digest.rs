@@ -1,10 +1,11 @@
 //! SHA-256 of files and directory trees.
 
 use std::fs::{self, File};
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use protocol::digest::{Hasher, of_reader};
 use walkdir::WalkDir;
 
@@ -14,23 +15,36 @@ pub(crate) fn of_file(path: &Path) -> Result<(u64, String)> {
     digest.with_context(|| format!("reading {}", path.display()))
 }
 
-/// Returns the SHA-256 of a tree: of its names, modes, link targets and contents, in sorted order.
+/// Returns the SHA-256 of the files and symbolic links of a tree: of their names, contents and targets,
+/// and of whether a file is executable.
 ///
-/// Times and owners are ignored, because the image gets its own.
+/// Everything else is ignored, because it does not reach the image: other modes, times, owners and empty
+/// directories.
 pub(crate) fn of_tree(root: &Path) -> Result<String> {
     let mut hasher = Hasher::default();
     for entry in WalkDir::new(root).sort_by_file_name() {
         let entry = entry.with_context(|| format!("reading {}", root.display()))?;
-        let name = entry.path().strip_prefix(root)?.to_string_lossy().into_owned();
-        let mode = entry.metadata()?.permissions().mode();
-        let content = if entry.file_type().is_symlink() {
-            fs::read_link(entry.path())?.to_string_lossy().into_owned()
-        } else if entry.file_type().is_file() {
-            of_file(entry.path())?.1
+        let kind = entry.file_type();
+        if kind.is_dir() {
+            continue;
+        }
+        let (what, content) = if kind.is_symlink() {
+            ("link", fs::read_link(entry.path())?.into_os_string().into_vec())
         } else {
-            String::new()
+            ensure!(
+                kind.is_file(),
+                "{} is neither a file, a directory nor a symbolic link",
+                entry.path().display()
+            );
+            let executable = entry.metadata()?.permissions().mode() & 0o100 != 0;
+            let what = if executable { "program" } else { "file" };
+            (what, of_file(entry.path())?.1.into_bytes())
         };
-        hasher.update(format!("{name}\0{mode:o}\0{content}\0").as_bytes());
+        let name = entry.path().strip_prefix(root)?.as_os_str().as_bytes();
+        for part in [name, what.as_bytes(), &content] {
+            hasher.update(part);
+            hasher.update(b"\0");
+        }
     }
     Ok(hasher.finish())
 }
@@ -39,18 +53,45 @@ pub(crate) fn of_tree(root: &Path) -> Result<String> {
 mod tests {
     use super::*;
 
+    fn chmod(path: &Path, mode: u32) {
+        fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
+    }
+
     #[test]
-    fn tree_digest_depends_on_contents_and_modes() {
+    fn tree_digest_depends_on_names_contents_kinds_and_executability() {
         let directory = tempfile::tempdir().unwrap();
-        let file = directory.path().join("a");
+        let (file, other) = (directory.path().join("a"), directory.path().join("b"));
+        let mut digests = Vec::new();
+        let mut record = || digests.push(of_tree(directory.path()).unwrap());
+        fs::write(&file, "x").unwrap();
+        record();
+        fs::write(&file, "y").unwrap();
+        record();
+        chmod(&file, 0o755);
+        record();
+        fs::rename(&file, &other).unwrap();
+        record();
+        fs::remove_file(&other).unwrap();
+        std::os::unix::fs::symlink("y", &other).unwrap();
+        record();
+        let count = digests.len();
+        digests.sort();
+        digests.dedup();
+        assert_eq!(digests.len(), count);
+    }
+
+    #[test]
+    fn tree_digest_ignores_what_the_umask_changes() {
+        let directory = tempfile::tempdir().unwrap();
+        let (file, inner) = (directory.path().join("in/a"), directory.path().join("in"));
+        fs::create_dir(&inner).unwrap();
         fs::write(&file, "x").unwrap();
         let first = of_tree(directory.path()).unwrap();
-        assert_eq!(first, of_tree(directory.path()).unwrap());
-        fs::write(&file, "y").unwrap();
-        let second = of_tree(directory.path()).unwrap();
-        fs::set_permissions(&file, fs::Permissions::from_mode(0o600)).unwrap();
-        let third = of_tree(directory.path()).unwrap();
-        assert!(first != second && second != third);
+        chmod(&file, 0o660);
+        chmod(&inner, 0o2770);
+        chmod(directory.path(), 0o700);
+        fs::create_dir(directory.path().join("empty")).unwrap();
+        assert_eq!(of_tree(directory.path()).unwrap(), first);
     }
 
     #[test]

@@ -118,6 +118,8 @@ impl Connection {
             attach_stdin: Some(true),
             host_config: Some(HostConfig {
                 auto_remove: Some(true),
+                // As in the other kind of sandbox, a proxy or a mirror may listen on the loopback address.
+                network_mode: Some("host".to_owned()),
                 binds: Some(vec![format!("{work}:{WORK}")]),
                 cap_add: Some(CAPABILITIES.map(str::to_owned).to_vec()),
                 // The default profiles forbid mounts, which the capabilities allow.

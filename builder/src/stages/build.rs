@@ -1,11 +1,15 @@
 //! The inputs of a build, which all stages share.
 
-use std::fs::{self, File};
+use std::fs::{self, File, Permissions};
+use std::os::unix::fs::{PermissionsExt, chown};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use protocol::Target;
+use rustix::io::Errno;
 
+use crate::mirror::Mirror;
+use crate::proxy::Proxies;
 use crate::sandbox::Engine;
 use crate::signing::Signing;
 use crate::variant::VariantFile;
@@ -28,7 +32,11 @@ pub(crate) struct Build<'a> {
     /// The kind of sandbox.
     pub engine: Engine,
     /// The URL of the distribution's mirror; the bootstrap tool's default if absent.
-    pub mirror: Option<String>,
+    pub mirror: Option<Mirror>,
+    /// Whether to build from a mirror that has no security archive.
+    pub without_security: bool,
+    /// The proxies of the build host.
+    pub proxies: Proxies,
     /// The newest build number that is published. The release gets a higher one.
     pub newest: u64,
     /// A file with the updater's configuration in the image.
@@ -63,6 +71,24 @@ impl Directories {
                 .with_context(|| format!("creating {}", directory.display()))?;
         }
         Ok(directories)
+    }
+
+    /// Creates the work directory again, without the files of the previous build.
+    ///
+    /// Nothing is mounted there: mounts end with their namespace. Files in it do not inherit a group, a
+    /// set-group-ID bit or an ACL, which the output directory may have and which would reach the image.
+    pub(crate) fn empty_work(&self) -> Result<()> {
+        let failed = || format!("emptying {}", self.work.display());
+        fs::remove_dir_all(&self.work).with_context(failed)?;
+        fs::create_dir(&self.work).with_context(failed)?;
+        for acl in ["system.posix_acl_default", "system.posix_acl_access"] {
+            match rustix::fs::removexattr(&self.work, acl) {
+                Ok(()) | Err(Errno::NODATA | Errno::NOTSUP) => {}
+                Err(error) => return Err(error).with_context(failed),
+            }
+        }
+        chown(&self.work, Some(0), Some(0)).with_context(failed)?;
+        fs::set_permissions(&self.work, Permissions::from_mode(0o755)).with_context(failed)
     }
 
     /// Locks the directories; the lock is held until the returned file is closed.

@@ -7,6 +7,7 @@ use protocol::pattern::{Exec, Mode, Output, Report, RunError, Shell, run};
 
 use super::build::Build;
 use crate::log_file::LogFile;
+use crate::mirror::Mirror;
 use crate::sandbox::{Sandbox, Script, WORK};
 
 /// Runs the Commands of one part of the build; see [`crate::variant::PARTS`].
@@ -39,13 +40,14 @@ pub(super) fn run_part(
 pub(super) fn environment(build: &Build<'_>) -> BTreeMap<String, String> {
     let units = &build.variant.units;
     let work = |name: &str| format!("{WORK}/{name}");
-    [
+    let fixed = [
         ("ROOT", work("root")),
         ("FILES", work("files")),
         ("OUT", work("out")),
         ("ARCH", build.target.arch.to_string()),
         ("VARIANT", build.target.variant.to_string()),
-        ("MIRROR", build.mirror.clone().unwrap_or_default()),
+        ("MIRROR", build.mirror.as_ref().map(Mirror::to_string).unwrap_or_default()),
+        ("WITHOUT_SECURITY", if build.without_security { "1" } else { "" }.to_owned()),
         ("UNITS_ENABLE", units.enable.join(" ")),
         ("UNITS_DISABLE", units.disable.join(" ")),
         ("UNITS_MASK", units.mask.join(" ")),
@@ -54,9 +56,9 @@ pub(super) fn environment(build: &Build<'_>) -> BTreeMap<String, String> {
         ("TZ", "UTC".to_owned()),
         ("HOME", "/root".to_owned()),
         ("DEBIAN_FRONTEND", "noninteractive".to_owned()),
-    ]
-    .map(|(name, value)| (name.to_owned(), value))
-    .into()
+    ];
+    let all = fixed.into_iter().chain(build.proxies.variables());
+    all.map(|(name, value)| (name.to_owned(), value)).collect()
 }
 
 /// Returns a run variable that a Command of the part has set.

@@ -10,6 +10,7 @@ use super::build::{Build, Describe};
 use super::commands::{environment, run_part};
 use crate::command::Tool;
 use crate::log_file::LogFile;
+use crate::mirror::Mirror;
 use crate::sandbox::{self, Base, BaseTar, Sandbox};
 
 /// A sandbox that has the bootstrap and disk tools.
@@ -26,8 +27,10 @@ impl Describe for Toolbox {
 /// Starts the sandbox and installs the tools.
 pub(super) fn run(build: &Build<'_>, log: &mut LogFile) -> Result<Toolbox> {
     let work = &build.directories.work;
-    // Removes the files of the previous build. Nothing is mounted there: mounts end with their namespace.
-    fs::remove_dir_all(work).with_context(|| format!("emptying {}", work.display()))?;
+    build.directories.empty_work()?;
+    if build.without_security {
+        log.step("WARNING: building without security updates, because of --without-security");
+    }
     for directory in ["files", "out"] {
         fs::create_dir_all(work.join(directory))?;
     }
@@ -51,6 +54,7 @@ impl BaseTar for CachedBase<'_> {
         let Build { directories, variant, mirror, target, .. } = self.build;
         let command = &variant.base.bootstrap;
         // The name depends on the command and the mirror, because both change the base.
+        let mirror = mirror.as_ref().map(Mirror::as_str);
         let key = digest::of_bytes(format!("{command:?} {mirror:?}").as_bytes());
         let tar = directories.cache.join(format!("base_{target}_{}.tar", &key[..8]));
         if tar.exists() {

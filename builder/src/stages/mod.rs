@@ -23,6 +23,7 @@ pub(crate) use test::{Test, run as test};
 use crate::log_file::LogFile;
 use crate::packaged::Packaged;
 use crate::progress::Bar;
+use crate::proxy::Proxies;
 
 /// The names of the stages, in their order.
 const NAMES: [&str; 6] = ["init", "bootstrap", "refine", "package", "test", "release"];
@@ -41,14 +42,16 @@ pub(crate) fn build(build: &Build<'_>, stages: &mut Stages<'_>) -> Result<Packag
 /// Runs and times stages.
 pub(crate) struct Stages<'a> {
     logs: &'a Path,
+    /// The proxies, whose passwords do not reach a log.
+    proxies: Proxies,
     /// The name and the duration of each stage that ended.
     pub done: Vec<(&'static str, Duration)>,
 }
 
 impl<'a> Stages<'a> {
     /// Returns a runner that writes a log for each stage to the directory `logs`.
-    pub(crate) fn new(logs: &'a Path) -> Self {
-        Self { logs, done: Vec::new() }
+    pub(crate) fn new(logs: &'a Path) -> Result<Self> {
+        Ok(Self { logs, proxies: Proxies::from_environment()?, done: Vec::new() })
     }
 
     /// Runs one stage with a log and a progress bar of its own.
@@ -61,6 +64,7 @@ impl<'a> Stages<'a> {
         let bar = Bar::start(&format!("{number}/{} {name}", NAMES.len()));
         let path = self.logs.join(format!("{number}-{name}.log"));
         let mut log = LogFile::create(&path, bar.clone())?;
+        log.hide(self.proxies.secrets());
         match work(&mut log) {
             Ok(result) => {
                 self.done.push((name, bar.finish(&result.describe())));

@@ -154,7 +154,7 @@ impl Packaging<'_> {
     /// Writes the documents, assigns the URLs and the build number, and signs the manifest.
     fn manifest(self, installed: Release, disk: Artifact) -> Result<Packaged> {
         let now = Timestamp::now();
-        let mut release = installed;
+        let mut release = Release { toolchain: self.image.toolchain.clone(), ..installed };
         release.artifacts.push(disk);
         let sources = Sources {
             build: self.build,

@@ -12,9 +12,10 @@ use super::bootstrap::RootTree;
 use super::build::{Build, Describe};
 use super::commands::{environment, run_part};
 use crate::command::Tool;
+use crate::download;
 use crate::image::digest;
 use crate::log_file::LogFile;
-use crate::{download, updater_binary};
+use crate::updater_binary::{self, UpdaterBinary};
 
 /// The number of hexadecimal digits of the content's digest in a version.
 const VERSION_DIGITS: usize = 8;
@@ -31,6 +32,8 @@ pub(super) struct Image {
     pub(super) version: String,
     /// The environment of the Commands of this stage and the next.
     pub(super) env: BTreeMap<String, String>,
+    /// The programs that compiled the updater, with their versions.
+    pub(super) toolchain: BTreeMap<String, String>,
 }
 
 impl Describe for Image {
@@ -42,7 +45,7 @@ impl Describe for Image {
 /// Collects the files to add, and runs the variant's Commands.
 pub(super) fn run(build: &Build<'_>, tree: RootTree, log: &mut LogFile) -> Result<Image> {
     let files = build.directories.work.join("files");
-    gather(build, &files, log)?;
+    let toolchain = gather(build, &files, log)?;
     let content = digest::of_tree(&files)?;
     let recipe =
         protocol::digest::of_bytes(format!("{}\n{content}", build.variant.rendered).as_bytes());
@@ -53,7 +56,7 @@ pub(super) fn run(build: &Build<'_>, tree: RootTree, log: &mut LogFile) -> Resul
     env.insert("ESP_UUID".into(), volume_id(&version));
     env.insert("ESP_MIB".into(), ESP_MIB.to_string());
     run_part(build, "refine", &*tree.toolbox.sandbox, &env, log)?;
-    Ok(Image { tree, recipe, version, env })
+    Ok(Image { tree, recipe, version, env, toolchain })
 }
 
 /// Returns the version, which depends only on the packages and the recipe.
@@ -69,11 +72,13 @@ fn volume_id(version: &str) -> String {
     format!("{}-{}", &digest[..4], &digest[4..8])
 }
 
-/// Collects everything that is copied over the root tree.
-fn gather(build: &Build<'_>, files: &Path, log: &mut LogFile) -> Result<()> {
-    copy_tree(&build.variants.join("files"), files)?;
-    copy_tree(&build.workspace.join("updater/systemd"), &files.join("usr/lib/systemd/system"))?;
-    let updater = updater_binary::build(&build.workspace, build.target.arch, log)?;
+/// Collects everything that is copied over the root tree. Returns the toolchain of the updater.
+fn gather(build: &Build<'_>, files: &Path, log: &mut LogFile) -> Result<BTreeMap<String, String>> {
+    let units = build.workspace.join("updater/systemd");
+    copy_tree(&build.variants.join("files"), files, log)?;
+    copy_tree(&units, &files.join("usr/lib/systemd/system"), log)?;
+    let UpdaterBinary { path: updater, toolchain } =
+        updater_binary::build(&build.workspace, build.target.arch, log)?;
     install(&updater, &files.join("usr/bin/etchaos-updater"), 0o755)?;
 
     let ours = files.join("usr/lib/etchaos");
@@ -95,17 +100,21 @@ fn gather(build: &Build<'_>, files: &Path, log: &mut LogFile) -> Result<()> {
     for binary in &build.variant.binaries {
         log.line(&format!("binary {}: {}", binary.name, binary.url));
         let cached = build.directories.cache.join(&binary.sha256);
-        download::fetch_cached(binary, &cached)?;
+        download::fetch_cached(binary, &cached, &build.proxies)?;
         install(&cached, &files.join(binary.path.trim_start_matches('/')), 0o755)?;
     }
-    Ok(())
+    Ok(toolchain)
 }
 
-/// Copies a tree. Files get the modes that git records, because the image must not depend on the umask
+/// Copies a tree without the files that editors leave behind. Files get the modes that git records, because the image must not depend on the umask
 /// of the checkout.
-fn copy_tree(from: &Path, to: &Path) -> Result<()> {
+fn copy_tree(from: &Path, to: &Path, log: &mut LogFile) -> Result<()> {
     for entry in WalkDir::new(from).sort_by_file_name() {
         let entry = entry.with_context(|| format!("reading {}", from.display()))?;
+        if !entry.file_type().is_dir() && is_leftover(&entry.file_name().to_string_lossy()) {
+            log.line(&format!("ignoring {}, which looks like a leftover", entry.path().display()));
+            continue;
+        }
         let target = to.join(entry.path().strip_prefix(from)?);
         if entry.file_type().is_dir() {
             fs::create_dir_all(&target)?;
@@ -118,6 +127,17 @@ fn copy_tree(from: &Path, to: &Path) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// Returns whether a file has the name of a backup, a lock or a swap file of an editor, of a conflict of
+/// a merge, or of a file manager's settings.
+fn is_leftover(name: &str) -> bool {
+    let ends = ["~", ".swp", ".swo", ".swx", ".orig", ".rej"];
+    let starts = [".#", "#", ".nfs", "._"];
+    let names = [".DS_Store", ".directory", "Thumbs.db", "4913"];
+    ends.iter().any(|end| name.ends_with(end))
+        || starts.iter().any(|start| name.starts_with(start))
+        || names.contains(&name)
 }
 
 fn install(from: &Path, to: &Path, mode: u32) -> Result<()> {

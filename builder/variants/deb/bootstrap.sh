@@ -17,6 +17,8 @@ rm -rf "$ROOT"
 mmdebstrap --mode=root --variant=essential --format=directory --components=main \
   --architectures="$ARCH" --include="$PACKAGES" "${exclude[@]}" "$SUITE" "$ROOT" "${sources[@]}"
 
+[ -n "$WITHOUT_SECURITY" ] || require_security "$ROOT/etc/apt"
+
 # mmdebstrap copies these two from the build host.
 rm -f "$ROOT/etc/hostname" "$ROOT/etc/resolv.conf"
 

@@ -106,8 +106,9 @@ local etchaos = import '../lib/etchaos.libsonnet';
     disable: ['dpkg-db-backup.timer'],
   },
 
-  init: debian.variables + (importstr 'init.sh'),
+  init: debian.variables + (importstr 'security.sh') + (importstr 'init.sh'),
   bootstrap: debian.variables
+             + (importstr 'security.sh')
              + (importstr 'bootstrap.sh')
              + etchaos.writeFile('$ROOT/usr/lib/etchaos/packages', (importstr 'packages'), '755'),
   packages: (importstr 'list-packages.sh'),

@@ -3,28 +3,27 @@ export DEBIAN_FRONTEND=noninteractive
 
 if [ -n "$MIRROR" ]; then
   # Replace the sources of the image by the operator's mirror. By convention, a mirror of the security
-  # archive is at the same URL with the suffix "-security". Without one, security updates arrive with the
-  # next point release.
+  # archive is at the same URL with the suffix "-security".
   rm -rf /etc/apt/sources.list.d
-  mirror=${MIRROR%/}
-  printf 'deb %s %s main\n' "$mirror" "$SUITE" "$mirror" "$SUITE-updates" >/etc/apt/sources.list
-  # Only "404" means that there is no such mirror. After any other error, a build without security updates
-  # would be wrong.
-  security="$mirror-security/dists/$SUITE-security/InRelease"
-  if answer=$(/usr/lib/apt/apt-helper download-file "$security" /tmp/InRelease 2>&1); then
-    printf 'deb %s %s main\n' "$mirror-security" "$SUITE-security" >>/etc/apt/sources.list
-  elif [[ $answer == *404* || $answer == *'File not found'* ]]; then
-    echo "$mirror-security does not exist: building without the security archive"
-  else
-    echo "cannot determine whether $mirror-security exists: $answer"
-    exit 1
-  fi
-  rm -f /tmp/InRelease
+  printf 'deb %s %s main\n' "$MIRROR" "$SUITE" "$MIRROR" "$SUITE-updates" >/etc/apt/sources.list
+  [ -n "$WITHOUT_SECURITY" ] ||
+    printf 'deb %s %s main\n' "$MIRROR-security" "$SUITE-security" >>/etc/apt/sources.list
 fi
 
 apt_get() { apt-get -q -y -o Dpkg::Use-Pty=0 "$@"; }
 # By default, apt only warns about sources that do not answer, and continues with old lists.
-apt_get -o APT::Update::Error-Mode=any update
+if ! apt_get -o APT::Update::Error-Mode=any update; then
+  if [ -n "$MIRROR" ] && [ -z "$WITHOUT_SECURITY" ]; then
+    echo "apt cannot use the mirror $MIRROR, or its security archive $MIRROR-security; correct --mirror or" \
+      "the mirror, or build without security updates with --without-security"
+  fi
+  exit 1
+fi
+if [ -n "$WITHOUT_SECURITY" ]; then
+  echo "WARNING: building without the security archive, because of --without-security"
+else
+  require_security /etc/apt
+fi
 apt_get full-upgrade
 # kmod finds the kernel modules, grub-* create the BIOS boot loader, dosfstools and mtools the ESP.
 apt_get install --no-install-recommends \

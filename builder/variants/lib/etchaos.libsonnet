@@ -5,6 +5,8 @@
 //   ROOT    the tree that becomes the OS            ARCH, VARIANT   the target
 //   FILES   files that refine copies into ROOT      MIRROR          the operator's mirror, or empty
 //   OUT     the directory for parts of the image    UNITS_ENABLE, UNITS_DISABLE, UNITS_MASK
+//   WITHOUT_SECURITY  1 to build without the security archive, or empty
+//   http_proxy, https_proxy, no_proxy, also in upper case, if the build host has them
 //   from refine on:  SOURCE_DATE_EPOCH, IMAGE_VERSION (the output of Commands of bootstrap)
 //   in package, esp: ESP_UUID (XXXX-XXXX), ESP_MIB
 {
