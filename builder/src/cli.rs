@@ -7,6 +7,7 @@ use anyhow::{Context, Result};
 use clap::{Parser, Subcommand};
 use protocol::{Arch, Target, Variant};
 
+use crate::cache::Cache;
 use crate::cdn::Cdn;
 use crate::host::Requirement;
 use crate::output::Output;
@@ -139,6 +140,12 @@ struct RunArgs {
     /// The directory for artifacts, logs, keys and caches
     #[arg(long, value_name = "OUT", default_value = "out")]
     out: PathBuf,
+    /// Compute everything again: use no result of an earlier build
+    ///
+    /// Without this option, a stage uses a result in <OUT>/cache if everything that it depends on is the
+    /// same.
+    #[arg(long)]
+    no_cache: bool,
     /// The acceleration of the test's virtual machines
     #[arg(long, value_enum, default_value_t)]
     accel: testbed::AccelPreference,
@@ -241,6 +248,7 @@ impl RunArgs {
             variant,
             variants: variants.to_owned(),
             workspace: workspace()?,
+            cache: Cache::new(directories.cache.clone(), !self.no_cache),
             directories,
             signing,
             engine: self.engine,

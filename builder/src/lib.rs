@@ -7,9 +7,11 @@
 //! - [`sandbox`] runs the variant's Commands, isolated from the host
 //! - [`image`] writes the formats of a release in user space
 //! - [`signing`] loads keys, [`cdn`] publishes releases
+//! - [`cache`] keeps results of stages between builds
 //! - [`command`], [`log_file`] and [`progress`] run programs, log their output and show progress
 //! - [`host`] checks and installs the packages that the build host needs
 
+mod cache;
 mod cdn;
 pub mod cli;
 mod command;

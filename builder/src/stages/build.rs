@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result};
 use protocol::Target;
 
+use crate::cache::Cache;
 use crate::cdn::Cdn;
 use crate::sandbox::Engine;
 use crate::signing::Signing;
@@ -24,6 +25,8 @@ pub(crate) struct Build {
     pub workspace: PathBuf,
     /// The directories that the build writes to.
     pub directories: Directories,
+    /// Results of earlier builds.
+    pub cache: Cache,
     /// The signing key, and the keys that the image trusts.
     pub signing: Signing,
     /// The kind of sandbox.
@@ -41,7 +44,7 @@ pub(crate) struct Build {
 /// The directories of a build, below the output directory.
 #[derive(Debug)]
 pub(crate) struct Directories {
-    /// Downloads and bootstrapped bases, kept between builds.
+    /// Downloads and results of stages, kept between builds.
     pub cache: PathBuf,
     /// The artifacts and the manifest.
     pub artifacts: PathBuf,

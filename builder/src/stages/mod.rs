@@ -18,18 +18,29 @@ use build::Describe;
 pub(crate) use build::{Build, Directories};
 pub(crate) use release::Outcome;
 
-use crate::log_file::LogFile;
+use crate::log_file::{LogFile, Step};
 use crate::progress::Bar;
 
 /// The result of a build.
 #[derive(Debug)]
 pub(crate) struct Summary {
-    /// The name and the duration of each stage.
-    pub stages: Vec<(&'static str, Duration)>,
+    /// The stages, in order.
+    pub stages: Vec<Stage>,
     /// The files of the release.
     pub artifacts: Vec<Artifact>,
     /// Whether the release was published.
     pub outcome: Outcome,
+}
+
+/// A stage, and where its time went.
+#[derive(Debug)]
+pub(crate) struct Stage {
+    /// The name.
+    pub name: &'static str,
+    /// The duration of the stage.
+    pub took: Duration,
+    /// The steps that took time. Their sum is less than the duration.
+    pub steps: Vec<Step>,
 }
 
 /// Builds, tests and publishes one target.
@@ -50,7 +61,7 @@ pub(crate) fn run(build: &Build) -> Result<Summary> {
 
 struct Stages<'a> {
     build: &'a Build,
-    done: Vec<(&'static str, Duration)>,
+    done: Vec<Stage>,
 }
 
 impl Stages<'_> {
@@ -66,7 +77,8 @@ impl Stages<'_> {
         let mut log = LogFile::create(&path, bar.clone())?;
         match work(&mut log) {
             Ok(result) => {
-                self.done.push((name, bar.finish(&result.describe())));
+                let took = bar.finish(&result.describe());
+                self.done.push(Stage { name, took, steps: log.into_steps() });
                 Ok(result)
             }
             Err(error) => {

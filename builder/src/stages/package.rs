@@ -12,12 +12,16 @@ use protocol::{Artifact, Claims, Package, Release, Role, release, token};
 use serde_json::json;
 
 use super::build::{Build, Describe};
-use super::commands::run_part;
+use super::commands::{cache_key, run_part};
 use super::refine::Image;
+use crate::cache::{self, Found};
 use crate::image::digest;
 use crate::image::disk::Disk;
 use crate::image::initrd::Initrd;
-use crate::log_file::LogFile;
+use crate::log_file::{LogFile, Origin};
+
+/// The name of the file that the Commands of the part "squashfs" create.
+const SQUASHFS: &str = "usr.squashfs";
 
 /// The files of a release and its signed manifest, in the artifacts directory.
 pub(super) struct Packaged {
@@ -36,6 +40,7 @@ impl Describe for Packaged {
 pub(super) fn run(build: &Build, image: Image, log: &mut LogFile) -> Result<Packaged> {
     let mut packaging = Packaging { build, pieces: build.directories.work.join("out"), image, log };
     packaging.part("package")?;
+    packaging.squashfs()?;
     let kernel = packaging.kernel()?;
     let initrd = packaging.initrd()?;
     let installed = packaging.installed(vec![kernel, initrd])?;
@@ -58,6 +63,26 @@ impl Packaging<'_> {
         Ok(())
     }
 
+    /// Creates the SquashFS of `/usr`, or copies that of an earlier build with the same tree.
+    fn squashfs(&mut self) -> Result<()> {
+        let usr = self.build.directories.work.join("root/usr");
+        let digest = self.log.timed("hash /usr", Origin::Built, |_| cache::tree_digest(&usr))?;
+        let tools = &self.image.tree.toolbox.state.tools;
+        let key = cache_key(self.build, "squashfs", &self.image.env, &[&digest, tools]);
+        let squashfs = self.pieces.join(SQUASHFS);
+        let copy = |from: &Path, to: &Path| -> Result<()> {
+            fs::copy(from, to).with_context(|| format!("copying {}", from.display()))?;
+            Ok(())
+        };
+        if let Some(Found { data, value: () }) = self.build.cache.find(&key, self.log) {
+            return self.log.timed("squashfs", Origin::Cached, |_| copy(&data, &squashfs));
+        }
+        self.part("squashfs")?;
+        self.log.timed("store the squashfs", Origin::Built, |_| {
+            self.build.cache.store(&key, (), |to| copy(&squashfs, to))
+        })
+    }
+
     fn kernel(&self) -> Result<Artifact> {
         let path = self.path(Role::Kernel);
         fs::copy(self.pieces.join("vmlinuz"), &path).context("copying the kernel")?;
@@ -68,7 +93,7 @@ impl Packaging<'_> {
         let initrd = Initrd {
             early: &self.pieces.join("early"),
             root: &self.build.directories.work.join("root"),
-            usr: &self.pieces.join("usr.squashfs"),
+            usr: &self.pieces.join(SQUASHFS),
             epoch: self.image.tree.epoch,
         };
         initrd.write(&self.path(Role::Initrd))?;

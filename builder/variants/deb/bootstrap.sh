@@ -9,12 +9,16 @@ for pattern in $EXCLUDED; do
 done
 set +f
 
-# Without a mirror, use the default sources of mmdebstrap. With a mirror, init.sh has written the list.
+# Install from the archives and the indexes of the container, so that the tree depends on them alone.
 sources=()
-[ -z "$MIRROR" ] || sources=(/etc/apt/sources.list)
+for file in /etc/apt/sources.list /etc/apt/sources.list.d/*; do
+  [ ! -s "$file" ] || sources+=("$file")
+done
 
 rm -rf "$ROOT"
+# shellcheck disable=SC2016 # the shell of mmdebstrap expands $1, the path of the tree
 mmdebstrap --mode=root --variant=essential --format=directory --components=main \
+  --skip=update --setup-hook='mkdir -p "$1/var/lib/apt/lists" && cp -a /var/lib/apt/lists/. "$1/var/lib/apt/lists/"' \
   --architectures="$ARCH" --include="$PACKAGES" "${exclude[@]}" "$SUITE" "$ROOT" "${sources[@]}"
 
 # mmdebstrap copies these two from the build host.
