@@ -79,8 +79,13 @@ impl LogFile {
     pub fn timed<T>(&mut self, name: &str, origin: Origin, work: impl FnOnce(&mut Self) -> T) -> T {
         let started = Instant::now();
         let result = work(self);
-        self.steps.push(Step { name: name.to_owned(), took: started.elapsed(), origin });
+        self.record(name, started.elapsed(), origin);
         result
+    }
+
+    /// Records a step that took this time.
+    pub fn record(&mut self, name: &str, took: Duration, origin: Origin) {
+        self.steps.push(Step { name: name.to_owned(), took, origin });
     }
 
     /// Returns the steps that were recorded.

@@ -1,8 +1,9 @@
 //! Stage 1: starts a sandbox of the distribution and installs the bootstrap and disk tools in it.
 
 use std::cell::RefCell;
-use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+use std::{fs, io, thread};
 
 use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
@@ -41,8 +42,7 @@ impl Describe for Toolbox {
 /// Starts the sandbox and installs the tools.
 pub(super) fn run(build: &Build, log: &mut LogFile) -> Result<Toolbox> {
     let work = &build.directories.work;
-    // Removes the files of the previous build. Nothing is mounted there: mounts end with their namespace.
-    log.timed("empty the work directory", Origin::Built, |_| fs::remove_dir_all(work))
+    discard(work, &build.directories.artifacts.join("work.old"))
         .with_context(|| format!("emptying {}", work.display()))?;
     for directory in ["files", "out"] {
         fs::create_dir_all(work.join(directory))?;
@@ -59,6 +59,20 @@ pub(super) fn run(build: &Build, log: &mut LogFile) -> Result<Toolbox> {
     let state = State { tools: run_var(&report, "tools")?, indexes: run_var(&report, "indexes")? };
     tar.keep(&*sandbox, &state, log)?;
     Ok(Toolbox { sandbox, state })
+}
+
+/// Removes the files of the previous build, in the background: this can take as long as a stage. The next
+/// build removes what is left if this one ends before.
+///
+/// Nothing is mounted there: mounts end with their namespace.
+fn discard(work: &Path, old: &Path) -> io::Result<()> {
+    if old.exists() {
+        fs::remove_dir_all(old)?;
+    }
+    fs::rename(work, old)?;
+    let old = old.to_owned();
+    thread::spawn(move || fs::remove_dir_all(old));
+    Ok(())
 }
 
 /// The root file system of the sandbox: a toolbox of an earlier build, or a bootstrapped base.
@@ -84,7 +98,9 @@ enum Source {
 
 impl BaseTar for ToolboxTar<'_> {
     fn path(&self, log: &mut LogFile) -> Result<PathBuf> {
+        let started = Instant::now();
         if let Some(found) = self.build.cache.find(&self.key, log) {
+            log.record("verify the toolbox", started.elapsed(), Origin::Cached);
             self.source.replace(Source::Cached(found.value));
             return Ok(found.data);
         }

@@ -39,6 +39,7 @@ impl Describe for Packaged {
 /// Writes the files of the release.
 pub(super) fn run(build: &Build, image: Image, log: &mut LogFile) -> Result<Packaged> {
     let mut packaging = Packaging { build, pieces: build.directories.work.join("out"), image, log };
+    packaging.set_aside()?;
     packaging.part("package")?;
     packaging.squashfs()?;
     let kernel = packaging.kernel()?;
@@ -60,6 +61,21 @@ impl Packaging<'_> {
     fn part(&mut self, part: &str) -> Result<()> {
         let sandbox = &*self.image.tree.toolbox.sandbox;
         run_part(self.build, part, sandbox, &self.image.env, self.log)?;
+        Ok(())
+    }
+
+    /// Moves the artifacts of the previous build to the work directory, which the next build removes in the
+    /// background: removing or truncating large files takes seconds on some file systems.
+    fn set_aside(&self) -> Result<()> {
+        let old = self.build.directories.work.join("old");
+        fs::create_dir(&old).with_context(|| format!("creating {}", old.display()))?;
+        for role in Role::BOOT.into_iter().chain([Role::Disk]) {
+            let path = self.path(role);
+            if path.exists() {
+                fs::rename(&path, old.join(self.build.target.artifact_name(role)))
+                    .with_context(|| format!("moving {}", path.display()))?;
+            }
+        }
         Ok(())
     }
 
