@@ -2,10 +2,11 @@
 # installed in the tree.
 export DEBIAN_FRONTEND=noninteractive
 
-exclude=()
+# The tree is made again if it is lost, so dpkg need not flush files to the disk.
+options=(--dpkgopt=force-unsafe-io)
 set -f
 for pattern in $EXCLUDED; do
-  exclude+=(--dpkgopt="path-exclude=$pattern")
+  options+=(--dpkgopt="path-exclude=$pattern")
 done
 set +f
 
@@ -19,7 +20,7 @@ rm -rf "$ROOT"
 # shellcheck disable=SC2016 # the shell of mmdebstrap expands $1, the path of the tree
 mmdebstrap --mode=root --variant=essential --format=directory --components=main \
   --skip=update --setup-hook='mkdir -p "$1/var/lib/apt/lists" && cp -a /var/lib/apt/lists/. "$1/var/lib/apt/lists/"' \
-  --architectures="$ARCH" --include="$PACKAGES" "${exclude[@]}" "$SUITE" "$ROOT" "${sources[@]}"
+  --architectures="$ARCH" --include="$PACKAGES" "${options[@]}" "$SUITE" "$ROOT" "${sources[@]}"
 
 # mmdebstrap copies these two from the build host.
 rm -f "$ROOT/etc/hostname" "$ROOT/etc/resolv.conf"

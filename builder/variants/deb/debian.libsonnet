@@ -111,6 +111,8 @@ local etchaos = import '../lib/etchaos.libsonnet';
       'mmdebstrap',
       '--variant=apt',
       '--include=' + std.join(',', debian.toolbox),
+      // The base is made again if it is lost, so nothing needs to wait for the disk.
+      '--dpkgopt=force-unsafe-io',
       '--aptopt=APT::Install-Recommends "false"',
       '--aptopt=Acquire::Languages "none"',
       debian.suite,
