@@ -13,11 +13,13 @@
 //! - [`sbom`] lists the packages and crates of a release
 //! - [`signing`] loads keys and signs manifests
 //! - [`cargo`] and [`updater_binary`] compile the updater with the pinned toolchain
+//! - [`cache`] keeps results of stages between builds
 //! - [`command`], [`log_file`] and [`progress`] run programs, log their output and show progress
 //! - [`mirror`] validates the URL of the mirror
 //! - [`environment`] and [`proxy`] decide which settings of the build host reach programs
 //! - [`host`] checks and installs the packages that the build host needs
 
+mod cache;
 mod cargo;
 pub mod cli;
 mod command;

@@ -6,6 +6,7 @@ use std::io::{self, BufRead, BufReader, Read, Write};
 use std::path::Path;
 use std::process::{Command, ExitStatus, Stdio};
 use std::sync::Mutex;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 
@@ -17,6 +18,26 @@ const TAIL_LINES: usize = 20;
 /// The maximum size of the standard output that is returned, in bytes. Package lists have about 20 kB.
 const STDOUT_MAX: u64 = 16 << 20;
 
+/// Where the result of a step came from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Origin {
+    /// The step computed it.
+    Built,
+    /// An earlier build computed it.
+    Cached,
+}
+
+/// A step of a stage, and the time that it took.
+#[derive(Debug, Clone)]
+pub struct Step {
+    /// The name, for display.
+    pub name: String,
+    /// The duration.
+    pub took: Duration,
+    /// Where the result came from.
+    pub origin: Origin,
+}
+
 /// A log file that keeps its last lines for errors and shows the newest one as progress.
 #[derive(Debug)]
 pub struct LogFile {
@@ -24,13 +45,14 @@ pub struct LogFile {
     tail: VecDeque<String>,
     bar: Bar,
     secrets: Vec<String>,
+    steps: Vec<Step>,
 }
 
 impl LogFile {
     /// Creates the file, or truncates it.
     pub fn create(path: &Path, bar: Bar) -> Result<Self> {
         let file = File::create(path).with_context(|| format!("creating {}", path.display()))?;
-        Ok(Self { file, tail: VecDeque::new(), bar, secrets: Vec::new() })
+        Ok(Self { file, tail: VecDeque::new(), bar, secrets: Vec::new(), steps: Vec::new() })
     }
 
     /// Hides these texts in all further lines.
@@ -60,6 +82,24 @@ impl LogFile {
     pub fn step(&mut self, text: &str) {
         self.line(text);
         self.bar.step(text);
+    }
+
+    /// Runs a step of the stage and records the time that it takes.
+    pub fn timed<T>(&mut self, name: &str, origin: Origin, work: impl FnOnce(&mut Self) -> T) -> T {
+        let started = Instant::now();
+        let result = work(self);
+        self.record(name, started.elapsed(), origin);
+        result
+    }
+
+    /// Records a step that took this time.
+    pub fn record(&mut self, name: &str, took: Duration, origin: Origin) {
+        self.steps.push(Step { name: name.to_owned(), took, origin });
+    }
+
+    /// Returns the steps that were recorded.
+    pub fn into_steps(self) -> Vec<Step> {
+        self.steps
     }
 
     /// Clears the tail, so that the next error shows only lines of the next program.

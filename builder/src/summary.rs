@@ -8,13 +8,18 @@ use anyhow::Result;
 use protocol::Release;
 use serde_json::{Value, json};
 
+use crate::log_file::{Origin, Step};
 use crate::publish::{Outcome, Report};
+use crate::stages::Stage;
+
+/// The table leaves out steps that took less.
+const STEP_MIN: Duration = Duration::from_millis(100);
 
 /// The result of a command that runs stages.
 #[derive(Debug)]
 pub(crate) struct Summary<'a> {
-    /// The name and the duration of each stage.
-    pub stages: &'a [(&'static str, Duration)],
+    /// The stages.
+    pub stages: &'a [Stage],
     /// The release.
     pub release: &'a Release,
     /// The directory of its files.
@@ -29,10 +34,7 @@ pub(crate) fn print(summary: &Summary<'_>, as_json: bool, out: &mut impl Write) 
         writeln!(out, "{}", serde_json::to_string_pretty(&to_json(summary))?)?;
         return Ok(());
     }
-    writeln!(out, "\n{:<12} {:>8}", "stage", "seconds")?;
-    for (name, took) in summary.stages {
-        writeln!(out, "{name:<12} {:>8.1}", took.as_secs_f64())?;
-    }
+    print_times(summary.stages, out)?;
     writeln!(out, "\n{:<36} {:>12}  sha256", "file", "bytes")?;
     for file in summary.release.files() {
         writeln!(out, "{:<36} {:>12}  {}", file.name, file.size, file.sha256)?;
@@ -45,11 +47,7 @@ pub(crate) fn print(summary: &Summary<'_>, as_json: bool, out: &mut impl Write) 
 }
 
 fn to_json(summary: &Summary<'_>) -> Value {
-    let stages: Vec<Value> = summary
-        .stages
-        .iter()
-        .map(|(name, took)| json!({"name": name, "seconds": took.as_secs_f64()}))
-        .collect();
+    let stages: Vec<Value> = summary.stages.iter().map(stage_json).collect();
     json!({
         "directory": summary.directory,
         "stages": stages,
@@ -98,5 +96,34 @@ pub(crate) fn print_report(report: &Report, as_json: bool, out: &mut impl Write)
             writeln!(out, "  repaired: {repaired}")?;
         }
     }
+    Ok(())
+}
+
+/// Returns a stage with its steps; `cached` means that an earlier build computed the result.
+fn stage_json(stage: &Stage) -> serde_json::Value {
+    let steps = stage.steps.iter().map(|Step { name, took, origin }| {
+        json!({"name": name, "seconds": took.as_secs_f64(), "cached": *origin == Origin::Cached})
+    });
+    json!({
+        "name": stage.name,
+        "seconds": stage.took.as_secs_f64(),
+        "steps": steps.collect::<Vec<_>>(),
+    })
+}
+
+/// Prints the time of each stage, and of the steps that took long or came from the cache.
+fn print_times(stages: &[Stage], out: &mut impl Write) -> Result<()> {
+    writeln!(out, "\n{:<34} {:>8}", "stage", "seconds")?;
+    for stage in stages {
+        writeln!(out, "{:<34} {:>8.1}", stage.name, stage.took.as_secs_f64())?;
+        for Step { name, took, origin } in &stage.steps {
+            let cached = if *origin == Origin::Cached { "  cached" } else { "" };
+            if *took >= STEP_MIN || !cached.is_empty() {
+                writeln!(out, "  {name:<32} {:>8.1}{cached}", took.as_secs_f64())?;
+            }
+        }
+    }
+    let total: f64 = stages.iter().map(|stage| stage.took.as_secs_f64()).sum();
+    writeln!(out, "{:<34} {total:>8.1}", "total")?;
     Ok(())
 }

@@ -12,7 +12,7 @@ use rsjsonnet_lang::program::Value;
 use serde::Deserialize;
 
 /// The parts of a build that a variant's `build` list must have, in this order.
-pub(crate) const PARTS: [&str; 5] = ["init", "bootstrap", "refine", "package", "esp"];
+pub(crate) const PARTS: [&str; 6] = ["init", "bootstrap", "refine", "package", "squashfs", "esp"];
 
 /// A rendered variant: a Pattern whose `build` list has a group for each of [`PARTS`], and settings
 /// of the builder.

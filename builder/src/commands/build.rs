@@ -11,6 +11,7 @@ use protocol::Target;
 
 use super::Checkout;
 use super::args::{DestinationArgs, OutArgs, RetentionArgs, SigningArgs, TargetArgs};
+use crate::cache::Cache;
 use crate::host;
 use crate::mirror::Mirror;
 use crate::packaged::Packaged;
@@ -20,7 +21,7 @@ use crate::publish::{self, Publisher, Report, Site};
 use crate::published::{self, Published};
 use crate::sandbox::Engine;
 use crate::signing::Signing;
-use crate::stages::{self, Build, Directories, Stages, Test};
+use crate::stages::{self, Build, Directories, Stage, Stages, Test};
 use crate::summary::{self, Summary};
 use crate::tested::Tested;
 use crate::variant::VariantFile;
@@ -57,6 +58,12 @@ pub(crate) struct BuildOptions {
     /// at the URL of the mirror with the suffix "-security" is required
     #[arg(long, requires = "mirror")]
     without_security: bool,
+    /// Compute everything again: use no result of an earlier build
+    ///
+    /// Without this option, a stage uses a result in <OUT>/cache if everything that it depends on is the
+    /// same.
+    #[arg(long)]
+    no_cache: bool,
     /// A file with the updater's configuration in the image, such as {"cdn": "https://…"}
     #[arg(long, value_name = "FILE")]
     host_config: Option<PathBuf>,
@@ -250,6 +257,7 @@ impl Session {
             variants: checkout.variants.clone(),
             workspace: checkout.workspace.clone(),
             directories: &self.directories,
+            cache: Cache::new(self.directories.cache.clone(), !options.no_cache),
             signing: &self.signing,
             engine: options.engine,
             mirror: options.mirror()?,
@@ -296,7 +304,8 @@ impl Session {
         };
         let report = publish::publish(&publisher, tested.packaged(), Timestamp::now());
         let result = report.as_ref().map_or("failed", |_| "done");
-        stages.done.push(("release", bar.finish(result)));
+        let took = bar.finish(result);
+        stages.done.push(Stage { name: "release", took, steps: Vec::new() });
         let report = report?;
         self.print(stages, tested.packaged(), Some(&report), json, out)?;
         report.check()

@@ -4,11 +4,13 @@ use anyhow::{Context, Result, ensure};
 use jiff::Timestamp;
 use protocol::Package;
 use protocol::date::format_utc;
+use protocol::pattern::Report;
 
 use super::build::{Build, Describe};
-use super::commands::{environment, run_part, run_var};
-use super::init::Toolbox;
-use crate::log_file::LogFile;
+use super::commands::{cache_key, environment, run_part, run_var};
+use super::init::{State, Toolbox};
+use crate::cache::{Found, archive};
+use crate::log_file::{LogFile, Origin};
 
 /// A root tree in the work directory, with its properties.
 pub(super) struct RootTree {
@@ -28,18 +30,41 @@ impl Describe for RootTree {
     }
 }
 
-/// Bootstraps the distribution.
+/// Bootstraps the distribution, or restores the tree of an earlier build with the same inputs.
 pub(super) fn run(build: &Build<'_>, toolbox: Toolbox, log: &mut LogFile) -> Result<RootTree> {
-    let report = run_part(build, "bootstrap", &*toolbox.sandbox, &environment(build), log)?;
+    let env = environment(build);
+    let root = build.directories.work.join("root");
+    let State { tools, indexes } = &toolbox.state;
+    let key = cache_key(build, "bootstrap", &env, &[tools, indexes]);
+    let report = match build.cache.find(&key, log) {
+        Some(Found { data, value }) => {
+            log.timed("restore the root tree", Origin::Cached, |log| {
+                archive::unpack(&data, &root, log)
+            })?;
+            value
+        }
+        None => {
+            let report = run_part(build, "bootstrap", &*toolbox.sandbox, &env, log)?;
+            log.timed("store the root tree", Origin::Built, |log| {
+                build.cache.store(&key, &report, |to| archive::write(&root, to, log))
+            })?;
+            report
+        }
+    };
+    tree(toolbox, &report)
+}
+
+/// Returns the tree with the properties that the Commands reported.
+fn tree(toolbox: Toolbox, report: &Report) -> Result<RootTree> {
     let packages = Package::parse_list(&report.build_manifest)?;
     ensure!(!packages.is_empty(), "the bootstrap reported no packages to etcha:buildManifest");
-    let epoch = run_var(&report, "epoch")?;
+    let epoch = run_var(report, "epoch")?;
     let epoch = epoch.parse().with_context(|| {
         format!("the run variable \"epoch\" is {epoch:?}, expected Unix seconds")
     })?;
     check_epoch(epoch, Timestamp::now().as_second())?;
-    let kernel = run_var(&report, "kernel")?;
-    let version = run_var(&report, "version")?;
+    let kernel = run_var(report, "kernel")?;
+    let version = run_var(report, "version")?;
     Ok(RootTree { toolbox, packages, kernel, epoch, version })
 }
 

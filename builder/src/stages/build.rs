@@ -8,11 +8,15 @@ use anyhow::{Context, Result};
 use protocol::Target;
 use rustix::io::Errno;
 
+use crate::cache::Cache;
 use crate::mirror::Mirror;
 use crate::proxy::Proxies;
 use crate::sandbox::Engine;
 use crate::signing::Signing;
 use crate::variant::VariantFile;
+
+/// The name of the lock in the artifacts directory.
+pub(super) const LOCK: &str = "lock";
 
 /// The inputs of a build.
 #[derive(Debug)]
@@ -27,6 +31,8 @@ pub(crate) struct Build<'a> {
     pub workspace: PathBuf,
     /// The directories that the build writes to.
     pub directories: &'a Directories,
+    /// Results of earlier builds.
+    pub cache: Cache,
     /// The signing key, and the keys that the image trusts.
     pub signing: &'a Signing,
     /// The kind of sandbox.
@@ -46,7 +52,7 @@ pub(crate) struct Build<'a> {
 /// The directories of a build, below the output directory.
 #[derive(Debug)]
 pub(crate) struct Directories {
-    /// Downloads and bootstrapped bases, kept between builds.
+    /// Downloads and results of stages, kept between builds.
     pub cache: PathBuf,
     /// The artifacts and the manifest.
     pub artifacts: PathBuf,
@@ -77,9 +83,8 @@ impl Directories {
     ///
     /// Nothing is mounted there: mounts end with their namespace. Files in it do not inherit a group, a
     /// set-group-ID bit or an ACL, which the output directory may have and which would reach the image.
-    pub(crate) fn empty_work(&self) -> Result<()> {
-        let failed = || format!("emptying {}", self.work.display());
-        fs::remove_dir_all(&self.work).with_context(failed)?;
+    pub(crate) fn create_work(&self) -> Result<()> {
+        let failed = || format!("creating {}", self.work.display());
         fs::create_dir(&self.work).with_context(failed)?;
         for acl in ["system.posix_acl_default", "system.posix_acl_access"] {
             match rustix::fs::removexattr(&self.work, acl) {
@@ -96,7 +101,7 @@ impl Directories {
     /// # Errors
     /// Fails if another build holds the lock.
     pub(crate) fn lock(&self) -> Result<File> {
-        let path = self.artifacts.join("lock");
+        let path = self.artifacts.join(LOCK);
         let lock = File::create(&path).with_context(|| format!("creating {}", path.display()))?;
         lock.try_lock().with_context(|| {
             format!(

@@ -3,10 +3,12 @@
 use std::collections::BTreeMap;
 
 use anyhow::{Context, Result, bail};
-use protocol::pattern::{Exec, Mode, Output, Report, RunError, Shell, run};
+use protocol::pattern::{Entry, Exec, Mode, Output, Report, RunError, Shell, run};
+use serde_json::json;
 
 use super::build::Build;
-use crate::log_file::LogFile;
+use crate::cache::Key;
+use crate::log_file::{LogFile, Origin};
 use crate::mirror::Mirror;
 use crate::sandbox::{Sandbox, Script, WORK};
 
@@ -19,8 +21,9 @@ pub(super) fn run_part(
     log: &mut LogFile,
 ) -> Result<Report> {
     let exec = &build.variant.pattern.exec;
-    let mut shell = SandboxShell { sandbox, exec, env, log };
-    let report = run(build.variant.part(part), Mode::Change, &mut shell);
+    let commands = build.variant.part(part);
+    let mut shell = SandboxShell { commands, sandbox, exec, env, log };
+    let report = run(commands, Mode::Change, &mut shell);
     let report = report.map_err(|error| match error {
         RunError::Pattern(error) => error.into(),
         RunError::Shell { id, source } => source.context(format!("running the Command {id:?}")),
@@ -61,6 +64,23 @@ pub(super) fn environment(build: &Build<'_>) -> BTreeMap<String, String> {
     all.map(|(name, value)| (name.to_owned(), value)).collect()
 }
 
+/// Returns a key for results of a part of the build: a digest of its Commands, their environment, and other
+/// inputs.
+pub(super) fn cache_key(
+    build: &Build,
+    part: &'static str,
+    env: &BTreeMap<String, String>,
+    inputs: &[&str],
+) -> Key {
+    let commands = build.variant.part(part);
+    let exec = &build.variant.pattern.exec;
+    let target = build.target.to_string();
+    let inputs = json!({
+        "target": target, "exec": exec, "commands": commands, "env": env, "inputs": inputs,
+    });
+    Key::new(part, &inputs)
+}
+
 /// Returns a run variable that a Command of the part has set.
 ///
 /// # Errors
@@ -72,6 +92,7 @@ pub(super) fn run_var(report: &Report, name: &str) -> Result<String> {
 }
 
 struct SandboxShell<'a> {
+    commands: &'a [Entry],
     sandbox: &'a dyn Sandbox,
     exec: &'a Exec,
     env: &'a BTreeMap<String, String>,
@@ -87,9 +108,23 @@ impl Shell for SandboxShell<'_> {
         self.log.forget_tail();
         self.log.quote(text);
         let script = Script { exec: self.exec, text, env: &all };
-        let finished = self.sandbox.run(&script, self.log)?;
+        let sandbox = self.sandbox;
+        let finished = self
+            .log
+            .timed(name_of(self.commands, text), Origin::Built, |log| sandbox.run(&script, log))?;
         // The last lines of both streams explain a failure best.
         let text = if finished.code == 0 { finished.stdout } else { self.log.tail() };
         Ok(Output { code: finished.code, text })
     }
+}
+
+/// Returns the id of the Command that has this script, for display.
+fn name_of<'a>(commands: &'a [Entry], script: &str) -> &'a str {
+    let named = commands.iter().find_map(|entry| match entry {
+        Entry::Command(command) if command.change.as_deref() == Some(script) => {
+            Some(command.id.as_str())
+        }
+        _ => None,
+    });
+    named.unwrap_or("another Command")
 }

@@ -1,21 +1,37 @@
 //! Stage 1: starts a sandbox of the distribution and installs the bootstrap and disk tools in it.
 
-use std::fs;
-use std::path::PathBuf;
+use std::cell::RefCell;
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+use std::{fs, io, thread};
 
 use anyhow::{Context, Result};
-use protocol::digest;
+use serde::{Deserialize, Serialize};
 
 use super::build::{Build, Describe};
-use super::commands::{environment, run_part};
+use super::commands::{cache_key, environment, run_part, run_var};
+use crate::cache::Key;
 use crate::command::Tool;
-use crate::log_file::LogFile;
+use crate::log_file::{LogFile, Origin};
 use crate::mirror::Mirror;
-use crate::sandbox::{self, Base, BaseTar, Sandbox};
+use crate::sandbox::{self, Base, BaseTar, Sandbox, Script, WORK};
+
+/// The name of the toolbox in the work directory.
+const TOOLBOX_TAR: &str = "toolbox.tar";
 
 /// A sandbox that has the bootstrap and disk tools.
 pub(super) struct Toolbox {
     pub(super) sandbox: Box<dyn Sandbox>,
+    pub(super) state: State,
+}
+
+/// The state of a toolbox that can change the result of later stages, as digests.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct State {
+    /// The packages of the toolbox.
+    pub(super) tools: String,
+    /// The package indexes of all archives.
+    pub(super) indexes: String,
 }
 
 impl Describe for Toolbox {
@@ -27,52 +43,121 @@ impl Describe for Toolbox {
 /// Starts the sandbox and installs the tools.
 pub(super) fn run(build: &Build<'_>, log: &mut LogFile) -> Result<Toolbox> {
     let work = &build.directories.work;
-    build.directories.empty_work()?;
+    discard(work, &build.directories.artifacts.join("work.old"))
+        .with_context(|| format!("emptying {}", work.display()))?;
+    build.directories.create_work()?;
     if build.without_security {
         log.step("WARNING: building without security updates, because of --without-security");
     }
     for directory in ["files", "out"] {
         fs::create_dir_all(work.join(directory))?;
     }
-    let tar = CachedBase { build };
+    let env = environment(build);
+    let bootstrap = format!("{:?} {:?}", build.variant.base.bootstrap, build.mirror);
+    let key = cache_key(build, "init", &env, &[&bootstrap]);
+    let tar = ToolboxTar { build, key, source: RefCell::new(Source::Unused) };
     let base = Base { image: &build.variant.base.image, tar: &tar };
-    let sandbox = sandbox::start(build.engine, &base, work, log)?;
-    run_part(build, "init", &*sandbox, &environment(build), log)?;
-    Ok(Toolbox { sandbox })
+    let sandbox = log.timed("start the sandbox", Origin::Built, |log| {
+        sandbox::start(build.engine, &base, work, log)
+    })?;
+    let report = run_part(build, "init", &*sandbox, &env, log)?;
+    let state = State { tools: run_var(&report, "tools")?, indexes: run_var(&report, "indexes")? };
+    tar.keep(&*sandbox, &state, log)?;
+    Ok(Toolbox { sandbox, state })
 }
 
-/// The bootstrapped base of a variant, kept in the cache.
+/// Removes the files of the previous build, in the background: this can take as long as a stage. The next
+/// build removes what is left if this one ends before.
 ///
-/// It may be old: the Commands of the part "init" upgrade it.
-#[derive(Debug)]
-struct CachedBase<'a> {
-    build: &'a Build<'a>,
+/// Nothing is mounted there: mounts end with their namespace.
+fn discard(work: &Path, old: &Path) -> io::Result<()> {
+    if old.exists() {
+        fs::remove_dir_all(old)?;
+    }
+    fs::rename(work, old)?;
+    let old = old.to_owned();
+    thread::spawn(move || fs::remove_dir_all(old));
+    Ok(())
 }
 
-impl BaseTar for CachedBase<'_> {
+/// The root file system of the sandbox: a toolbox of an earlier build, or a bootstrapped base.
+///
+/// The toolbox may be old: the Commands of the part "init" upgrade it.
+#[derive(Debug)]
+struct ToolboxTar<'a> {
+    build: &'a Build<'a>,
+    key: Key,
+    source: RefCell<Source>,
+}
+
+/// The source of a sandbox's root file system.
+#[derive(Debug, PartialEq, Eq)]
+enum Source {
+    /// The engine has an image of its own.
+    Unused,
+    /// A bootstrapped base without the tools.
+    Base,
+    /// A toolbox of the cache, which had this state.
+    Cached(State),
+}
+
+impl BaseTar for ToolboxTar<'_> {
     fn path(&self, log: &mut LogFile) -> Result<PathBuf> {
-        let Build { directories, variant, mirror, target, .. } = self.build;
-        let command = &variant.base.bootstrap;
-        // The name depends on the command and the mirror, because both change the base.
-        let mirror = mirror.as_ref().map(Mirror::as_str);
-        let key = digest::of_bytes(format!("{command:?} {mirror:?}").as_bytes());
-        let tar = directories.cache.join(format!("base_{target}_{}.tar", &key[..8]));
-        if tar.exists() {
-            log.line(&format!("using the base {}", tar.display()));
-            return Ok(tar);
+        let started = Instant::now();
+        if let Some(found) = self.build.cache.find(&self.key, log) {
+            log.record("verify the toolbox", started.elapsed(), Origin::Cached);
+            self.source.replace(Source::Cached(found.value));
+            return Ok(found.data);
         }
+        self.source.replace(Source::Base);
+        log.timed("bootstrap the base", Origin::Built, |log| self.bootstrap(log))
+    }
+}
+
+impl ToolboxTar<'_> {
+    fn bootstrap(&self, log: &mut LogFile) -> Result<PathBuf> {
+        let Build { directories, variant, mirror, .. } = self.build;
+        let command = &variant.base.bootstrap;
         let (program, arguments) =
             command.split_first().context("the variant names no bootstrap program")?;
-        let partial = directories.work.join("base.tar");
+        let tar = directories.work.join("base.tar");
         Tool::new(program)
             .args(arguments)
-            .arg(&partial)
-            .args(mirror)
+            .arg(&tar)
+            .args(mirror.as_ref().map(Mirror::as_str))
             // The files of an interrupted bootstrap are removed with the work directory.
             .env("TMPDIR", &directories.work)
             .run(log)?;
-        fs::rename(&partial, &tar)
-            .with_context(|| format!("moving the base to {}", tar.display()))?;
         Ok(tar)
+    }
+
+    /// Stores the toolbox in the cache, unless it has the state that it had there.
+    fn keep(&self, sandbox: &dyn Sandbox, state: &State, log: &mut LogFile) -> Result<()> {
+        let source = self.source.borrow();
+        if *source == Source::Unused || *source == Source::Cached(state.clone()) {
+            return Ok(());
+        }
+        log.timed("store the toolbox", Origin::Built, |log| {
+            // File systems are mounted on these directories, so the archive gets empty ones.
+            let text = format!(
+                "mkdir -p {WORK}/mounts && cd {WORK}/mounts && mkdir -p dev proc run sys\n\
+                 tar --create --file={WORK}/{TOOLBOX_TAR} --format=posix --xattrs --numeric-owner \
+                 --one-file-system --exclude=.{WORK} --exclude=./dev --exclude=./proc --exclude=./run \
+                 --exclude=./sys --directory=/ . --directory={WORK}/mounts dev proc run sys"
+            );
+            let exec = &self.build.variant.pattern.exec;
+            let script = Script { exec, text: &text, env: &environment(self.build) };
+            let finished = sandbox.run(&script, log)?;
+            anyhow::ensure!(
+                finished.code == 0,
+                "archiving the toolbox failed; tar ended with exit code {}:\n{}",
+                finished.code,
+                log.tail()
+            );
+            let tar = self.build.directories.work.join(TOOLBOX_TAR);
+            self.build.cache.store(&self.key, state, |to| {
+                fs::rename(&tar, to).with_context(|| format!("moving {}", tar.display()))
+            })
+        })
     }
 }

@@ -20,13 +20,24 @@ use build::Describe;
 pub(crate) use build::{Build, Directories};
 pub(crate) use test::{Test, run as test};
 
-use crate::log_file::LogFile;
+use crate::log_file::{LogFile, Step};
 use crate::packaged::Packaged;
 use crate::progress::Bar;
 use crate::proxy::Proxies;
 
 /// The names of the stages, in their order.
 const NAMES: [&str; 6] = ["init", "bootstrap", "refine", "package", "test", "release"];
+
+/// A stage, and where its time went.
+#[derive(Debug)]
+pub(crate) struct Stage {
+    /// The name.
+    pub name: &'static str,
+    /// The duration of the stage.
+    pub took: Duration,
+    /// The steps that took time. Their sum is less than the duration.
+    pub steps: Vec<Step>,
+}
 
 /// Builds a release: stages 1 to 4.
 ///
@@ -44,8 +55,8 @@ pub(crate) struct Stages<'a> {
     logs: &'a Path,
     /// The proxies, whose passwords do not reach a log.
     proxies: Proxies,
-    /// The name and the duration of each stage that ended.
-    pub done: Vec<(&'static str, Duration)>,
+    /// The stages that ended.
+    pub done: Vec<Stage>,
 }
 
 impl<'a> Stages<'a> {
@@ -67,7 +78,8 @@ impl<'a> Stages<'a> {
         log.hide(self.proxies.secrets());
         match work(&mut log) {
             Ok(result) => {
-                self.done.push((name, bar.finish(&result.describe())));
+                let took = bar.finish(&result.describe());
+                self.done.push(Stage { name, took, steps: log.into_steps() });
                 Ok(result)
             }
             Err(error) => {

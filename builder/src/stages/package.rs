@@ -11,16 +11,20 @@ use protocol::pattern::{Pattern, PatternFiles};
 use protocol::{Artifact, Claims, Package, Release, Role, release};
 use serde_json::json;
 
-use super::build::{Build, Describe};
-use super::commands::run_part;
+use super::build::{Build, Describe, LOCK};
+use super::commands::{cache_key, run_part};
 use super::documents::{self, Sources};
 use super::refine::Image;
+use crate::cache::{self, Found};
 use crate::image::disk::Disk;
 use crate::image::initrd::Initrd;
 use crate::image::{compress, digest};
-use crate::log_file::LogFile;
+use crate::log_file::{LogFile, Origin};
 use crate::packaged::Packaged;
 use crate::publish::{issue, layout, next_build};
+
+/// The name of the file that the Commands of the part "squashfs" create.
+const SQUASHFS: &str = "usr.squashfs";
 
 impl Describe for Packaged {
     fn describe(&self) -> String {
@@ -33,7 +37,9 @@ impl Describe for Packaged {
 /// Writes the files of the release.
 pub(super) fn run(build: &Build<'_>, image: Image, log: &mut LogFile) -> Result<Packaged> {
     let mut packaging = Packaging { build, pieces: build.directories.work.join("out"), image, log };
+    packaging.set_aside()?;
     packaging.part("package")?;
+    packaging.squashfs()?;
     let kernel = packaging.kernel()?;
     let initrd = packaging.initrd()?;
     let installed = packaging.installed(vec![kernel, initrd])?;
@@ -56,6 +62,43 @@ impl Packaging<'_> {
         Ok(())
     }
 
+    /// Moves the artifacts of the previous build to the work directory, which the next build removes in the
+    /// background: removing or truncating large files takes seconds on some file systems.
+    fn set_aside(&self) -> Result<()> {
+        let old = self.build.directories.work.join("old");
+        fs::create_dir(&old).with_context(|| format!("creating {}", old.display()))?;
+        let artifacts = &self.build.directories.artifacts;
+        let failed = || format!("moving the files in {}", artifacts.display());
+        for entry in artifacts.read_dir().with_context(failed)? {
+            let entry = entry.with_context(failed)?;
+            let is_file = entry.file_type().with_context(failed)?.is_file();
+            if is_file && entry.file_name() != LOCK {
+                fs::rename(entry.path(), old.join(entry.file_name())).with_context(failed)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Creates the SquashFS of `/usr`, or copies that of an earlier build with the same tree.
+    fn squashfs(&mut self) -> Result<()> {
+        let usr = self.build.directories.work.join("root/usr");
+        let digest = self.log.timed("hash /usr", Origin::Built, |_| cache::tree_digest(&usr))?;
+        let tools = &self.image.tree.toolbox.state.tools;
+        let key = cache_key(self.build, "squashfs", &self.image.env, &[&digest, tools]);
+        let squashfs = self.pieces.join(SQUASHFS);
+        let copy = |from: &Path, to: &Path| -> Result<()> {
+            fs::copy(from, to).with_context(|| format!("copying {}", from.display()))?;
+            Ok(())
+        };
+        if let Some(Found { data, value: () }) = self.build.cache.find(&key, self.log) {
+            return self.log.timed("squashfs", Origin::Cached, |_| copy(&data, &squashfs));
+        }
+        self.part("squashfs")?;
+        self.log.timed("store the squashfs", Origin::Built, |_| {
+            self.build.cache.store(&key, (), |to| copy(&squashfs, to))
+        })
+    }
+
     fn kernel(&self) -> Result<Artifact> {
         let path = self.path(Role::Kernel);
         fs::copy(self.pieces.join("vmlinuz"), &path).context("copying the kernel")?;
@@ -66,7 +109,7 @@ impl Packaging<'_> {
         let initrd = Initrd {
             early: &self.pieces.join("early"),
             root: &self.build.directories.work.join("root"),
-            usr: &self.pieces.join("usr.squashfs"),
+            usr: &self.pieces.join(SQUASHFS),
             epoch: self.image.tree.epoch,
         };
         initrd.write(&self.path(Role::Initrd))?;

@@ -2,20 +2,25 @@
 # installed in the tree.
 export DEBIAN_FRONTEND=noninteractive
 
-exclude=()
+# The tree is made again if it is lost, so dpkg need not flush files to the disk.
+options=(--dpkgopt=force-unsafe-io)
 set -f
 for pattern in $EXCLUDED; do
-  exclude+=(--dpkgopt="path-exclude=$pattern")
+  options+=(--dpkgopt="path-exclude=$pattern")
 done
 set +f
 
-# Without a mirror, use the default sources of mmdebstrap. With a mirror, init.sh has written the list.
+# Install from the archives and the indexes of the container, so that the tree depends on them alone.
 sources=()
-[ -z "$MIRROR" ] || sources=(/etc/apt/sources.list)
+for file in /etc/apt/sources.list /etc/apt/sources.list.d/*; do
+  [ ! -s "$file" ] || sources+=("$file")
+done
 
 rm -rf "$ROOT"
+# shellcheck disable=SC2016 # the shell of mmdebstrap expands $1, the path of the tree
 mmdebstrap --mode=root --variant=essential --format=directory --components=main \
-  --architectures="$ARCH" --include="$PACKAGES" "${exclude[@]}" "$SUITE" "$ROOT" "${sources[@]}"
+  --skip=update --setup-hook='mkdir -p "$1/var/lib/apt/lists" && cp -a /var/lib/apt/lists/. "$1/var/lib/apt/lists/"' \
+  --architectures="$ARCH" --include="$PACKAGES" "${options[@]}" "$SUITE" "$ROOT" "${sources[@]}"
 
 [ -n "$WITHOUT_SECURITY" ] || require_security "$ROOT/etc/apt"
 

@@ -70,14 +70,30 @@ local etchaos = import '../lib/etchaos.libsonnet';
     '/usr/bin/containerd-shim-runc-v1',
   ],
 
+  // The packages with the programs that the Commands run in the container: kmod finds the kernel modules,
+  // grub-* create the BIOS boot loader, dosfstools and mtools the ESP.
+  toolbox:: [
+    'mmdebstrap',
+    'debian-archive-keyring',
+    'kmod',
+    'xz-utils',
+    'squashfs-tools',
+    'dosfstools',
+    'mtools',
+    'grub-common',
+    'grub-pc-bin',
+  ],
+
   // The shell variables that init.sh and bootstrap.sh use.
   variables:: |||
     SUITE=%s
+    TOOLS="%s"
     PACKAGES="%s"
     PURGED="%s"
     EXCLUDED="%s"
   ||| % [
     debian.suite,
+    std.join(' ', debian.toolbox),
     std.join(',', debian.installed),
     std.join(' ', debian.purged),
     std.join(' ', debian.excluded),
@@ -98,7 +114,16 @@ local etchaos = import '../lib/etchaos.libsonnet';
     image: 'debian:' + debian.suite,
     // Creates the base if the image cannot be used: without a container engine, or without a registry.
     // The builder appends the path of the output, and the mirror if there is one.
-    bootstrap: ['mmdebstrap', '--variant=apt', debian.suite],
+    bootstrap: [
+      'mmdebstrap',
+      '--variant=apt',
+      '--include=' + std.join(',', debian.toolbox),
+      // The base is made again if it is lost, so nothing needs to wait for the disk.
+      '--dpkgopt=force-unsafe-io',
+      '--aptopt=APT::Install-Recommends "false"',
+      '--aptopt=Acquire::Languages "none"',
+      debian.suite,
+    ],
     hostPackages: ['mmdebstrap', 'debian-archive-keyring'],
   },
 
@@ -107,6 +132,8 @@ local etchaos = import '../lib/etchaos.libsonnet';
   },
 
   init: debian.variables + (importstr 'security.sh') + (importstr 'init.sh'),
+  tools: "dpkg-query --show --showformat='${Package} ${Version} ${Architecture}\\n' | sha256sum\n",
+  indexes: (importstr 'indexes.sh'),
   bootstrap: debian.variables
              + (importstr 'security.sh')
              + (importstr 'bootstrap.sh')

@@ -10,7 +10,7 @@ if [ -n "$MIRROR" ]; then
     printf 'deb %s %s main\n' "$MIRROR-security" "$SUITE-security" >>/etc/apt/sources.list
 fi
 
-apt_get() { apt-get -q -y -o Dpkg::Use-Pty=0 "$@"; }
+apt_get() { apt-get -q -y -o Dpkg::Use-Pty=0 -o Acquire::Languages=none "$@"; }
 # By default, apt only warns about sources that do not answer, and continues with old lists.
 if ! apt_get -o APT::Update::Error-Mode=any update; then
   if [ -n "$MIRROR" ] && [ -z "$WITHOUT_SECURITY" ]; then
@@ -25,6 +25,7 @@ else
   require_security /etc/apt
 fi
 apt_get full-upgrade
-# kmod finds the kernel modules, grub-* create the BIOS boot loader, dosfstools and mtools the ESP.
-apt_get install --no-install-recommends \
-  mmdebstrap debian-archive-keyring kmod xz-utils squashfs-tools dosfstools mtools grub-common grub-pc-bin
+# $TOOLS has more than the base only if the base is the distribution's image.
+# shellcheck disable=SC2086 # a list of packages
+apt_get install --no-install-recommends $TOOLS
+apt_get clean

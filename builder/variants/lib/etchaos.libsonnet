@@ -8,7 +8,7 @@
 //   WITHOUT_SECURITY  1 to build without the security archive, or empty
 //   http_proxy, https_proxy, no_proxy, also in upper case, if the build host has them
 //   from refine on:  SOURCE_DATE_EPOCH, IMAGE_VERSION (the output of Commands of bootstrap)
-//   in package, esp: ESP_UUID (XXXX-XXXX), ESP_MIB
+//   in package, squashfs, esp: ESP_UUID (XXXX-XXXX), ESP_MIB
 {
   local etchaos = self,
 
@@ -85,7 +85,7 @@
 
   local fields = [
     'name', 'distribution', 'arches', 'container', 'espVendor', 'sbom', 'units', 'binaries',
-    'init', 'bootstrap', 'packages', 'epoch', 'version', 'refine', 'bootloaders',
+    'init', 'tools', 'indexes', 'bootstrap', 'packages', 'epoch', 'version', 'refine', 'bootloaders',
   ],
 
   variant(fieldsOfVariant):: {
@@ -116,6 +116,12 @@
     build: [
       { id: 'init', commands: [
         etchaos.command('install the tools', v.init),
+        // The state of the container. The result of "bootstrap" is used again while both, its Commands and
+        // their environment are the same, and that of "squashfs" while "tools" and the tree are. Commands
+        // of these two may therefore depend on nothing else, and may change nothing but ROOT, or the file
+        // usr.squashfs.
+        etchaos.command('list the tools', v.tools, etchaos.toRunVar('tools')),
+        etchaos.command('list the indexes', v.indexes, etchaos.toRunVar('indexes')),
       ] },
       { id: 'bootstrap', commands: [
         etchaos.command('bootstrap', v.bootstrap),
@@ -144,6 +150,8 @@
         ),
         etchaos.command('boot loaders', v.bootloaders),
         etchaos.command('list the boot loaders', 'cat "$OUT/bootloader"\n', etchaos.toManifest),
+      ] },
+      { id: 'squashfs', commands: [
         etchaos.command('squashfs', (importstr 'squashfs.sh')),
       ] },
       { id: 'esp', commands: [
