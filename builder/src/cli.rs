@@ -156,10 +156,10 @@ Example:
     /// Compares the packages, files, sizes, units, settings and trusted keys. Files are compared by the
     /// lists that are published with the releases; without one, only the manifests are compared.
     Diff {
-        /// The manifest of the old release, or a directory with one manifest
-        old: PathBuf,
-        /// The manifest of the new release, or a directory with one manifest
-        new: PathBuf,
+        /// The manifest of the old release, or a directory with one manifest: a path or a URL
+        old: String,
+        /// The manifest of the new release, or a directory with one manifest: a path or a URL
+        new: String,
         /// A file with public keys that may have signed the manifests, one per line; can be repeated
         #[arg(long, value_name = "FILE", default_value = "out/keys/signing.pub")]
         keys: Vec<PathBuf>,

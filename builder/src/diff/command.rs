@@ -1,7 +1,6 @@
 //! The command `builder diff`.
 
 use std::io::Write;
-use std::path::Path;
 
 use anyhow::Result;
 use clap::ValueEnum;
@@ -24,10 +23,10 @@ pub(crate) enum Format {
 
 /// Prints the differences between two releases.
 ///
-/// `old` and `new` are manifests, or directories with one manifest each.
+/// `old` and `new` are manifests, or directories with one manifest each: paths or URLs.
 pub(crate) fn diff(
-    old: &Path,
-    new: &Path,
+    old: &str,
+    new: &str,
     keys: &KeyRing,
     format: Format,
     out: &mut impl Write,

@@ -1,15 +1,17 @@
 //! Loads the manifest of a release, and its list of files.
 
-use std::fs::File;
-use std::io::Read;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use anyhow::{Context, Result, bail, ensure};
 use protocol::release::{Document, document};
 use protocol::token::{TOKEN_MAX, verify};
-use protocol::{KeyRing, Manifest, Release, Verified, digest, release};
+use protocol::{KeyRing, Manifest, Release, Verified, digest};
 
 use crate::contents::{Contents, DOCUMENT_MAX};
+use crate::destination::{Location, locate};
+
+/// The directory of earlier manifests, whose URLs are relative to the directory above that of the target.
+const HISTORY: &str = "history";
 
 /// A release and its list of files.
 #[derive(Debug)]
@@ -20,46 +22,83 @@ pub(crate) struct Loaded {
     pub contents: Option<Contents>,
 }
 
-/// Loads a release from its manifest, or from a directory with one manifest.
+/// Loads a release from its manifest, or from a directory with one manifest. `place` is a path or a URL.
 ///
 /// # Errors
 /// Fails if the manifest is not signed with a trusted key, or if its list of files is not there, is
 /// not the one that the manifest names, or is not valid.
-pub(crate) fn load(place: &Path, keys: &KeyRing) -> Result<Loaded> {
-    let path = if place.is_dir() { manifest_in(place)? } else { place.to_owned() };
-    let failed = || format!("reading the manifest {}", path.display());
-    let text = read_limited(&path, TOKEN_MAX as u64).with_context(failed)?;
-    let text = String::from_utf8(text).with_context(failed)?;
-    let manifest: Verified<Manifest> = verify(&text, keys)
-        .with_context(|| {
-            format!(
-                "the manifest {} is not trusted; name the public key that signed it with --keys",
-                path.display()
-            )
-        })?
-        .try_into()
-        .with_context(failed)?;
-    let release = manifest.into_inner().release;
-    let directory = path.parent().unwrap_or(Path::new(""));
+pub(crate) fn load(place: &str, keys: &KeyRing) -> Result<Loaded> {
+    let (location, path) = open(place)?;
+    let manifest = manifest(&*location, &path, keys)?;
+    loaded(&*location, manifest.into_inner().release)
+}
+
+/// Loads the list of files of a release that is published at a location.
+///
+/// # Errors
+/// See [`load`].
+pub(crate) fn loaded(location: &dyn Location, release: Release) -> Result<Loaded> {
     let contents = match release.document(document::CONTENTS) {
-        Some(document) => Some(contents(directory, document)?),
+        Some(document) => Some(contents(location, document)?),
         None => None,
     };
     Ok(Loaded { release, contents })
 }
 
-/// Returns the path of the only manifest in a directory.
-fn manifest_in(directory: &Path) -> Result<PathBuf> {
+/// Opens the location of a manifest, to which its URLs are relative, and returns its path there.
+pub(crate) fn open(place: &str) -> Result<(Box<dyn Location>, String)> {
+    let is_directory = !place.contains("://") && Path::new(place).is_dir();
+    if is_directory {
+        return Ok((locate(place)?, manifest_in(Path::new(place))?));
+    }
+    let mut segments: Vec<&str> = place.split('/').collect();
+    let is_history = segments.len() > 3 && segments[segments.len() - 2] == HISTORY;
+    let path = segments.split_off(segments.len() - if is_history { 3 } else { 1 });
+    let base = match segments[..] {
+        [] => ".".to_owned(),
+        [""] => "/".to_owned(),
+        _ => segments.join("/"),
+    };
+    Ok((locate(&base)?, path.join("/")))
+}
+
+/// Reads a manifest and verifies its signature.
+///
+/// # Errors
+/// Fails if the manifest is not there, or is not signed with a trusted key.
+pub(crate) fn manifest(
+    location: &dyn Location,
+    path: &str,
+    keys: &KeyRing,
+) -> Result<Verified<Manifest>> {
+    let failed = || format!("reading the manifest {path} in {}", location.describe());
+    let stored = location.read(path, TOKEN_MAX as u64).with_context(failed)?;
+    let stored = stored.context("there is no such file").with_context(failed)?;
+    let text = String::from_utf8(stored.bytes).with_context(failed)?;
+    verify(&text, keys)
+        .with_context(|| {
+            format!(
+                "the manifest {path} in {} is not trusted; name the public key that signed it with \
+                 --keys",
+                location.describe()
+            )
+        })?
+        .try_into()
+        .with_context(failed)
+}
+
+/// Returns the name of the only manifest in a directory.
+fn manifest_in(directory: &Path) -> Result<String> {
     let failed = || format!("reading {}", directory.display());
     let mut found = Vec::new();
     for entry in directory.read_dir().with_context(failed)? {
-        let path = entry.with_context(failed)?.path();
-        if path.extension().is_some_and(|extension| extension == "jwt") {
-            found.push(path);
+        let name = entry.with_context(failed)?.file_name().to_string_lossy().into_owned();
+        if name.ends_with(".jwt") {
+            found.push(name);
         }
     }
-    match <[PathBuf; 1]>::try_from(found) {
-        Ok([path]) => Ok(path),
+    match <[String; 1]>::try_from(found) {
+        Ok([name]) => Ok(name),
         Err(found) => bail!(
             "{} has {} manifests (*.jwt), expected one; name the manifest itself",
             directory.display(),
@@ -68,36 +107,29 @@ fn manifest_in(directory: &Path) -> Result<PathBuf> {
     }
 }
 
-fn contents(directory: &Path, document: &Document) -> Result<Contents> {
-    let path = locate(directory, document)?;
-    let failed = || format!("reading the list of files {}", path.display());
-    let bytes = read_limited(&path, DOCUMENT_MAX).with_context(failed)?;
+/// Reads a list of files: at its URL or, in the directory of a build, beside the manifest.
+fn contents(location: &dyn Location, document: &Document) -> Result<Contents> {
+    let failed =
+        || format!("reading the list of files {} in {}", document.name, location.describe());
+    let stored = match location.read(&document.url, DOCUMENT_MAX).with_context(failed)? {
+        Some(stored) => Some(stored),
+        None => location.read(&document.name, DOCUMENT_MAX).with_context(failed)?,
+    };
+    let bytes = stored
+        .with_context(|| {
+            format!(
+                "the manifest names the list of files {}, which is not there; copy it from the place \
+                 that the manifest was published at",
+                document.name
+            )
+        })?
+        .bytes;
     ensure!(
         bytes.len() as u64 == document.size && digest::of_bytes(&bytes) == document.sha256,
-        "{} is not the list of files that the manifest names; copy it again from the same release",
-        path.display()
+        "{} in {} is not the list of files that the manifest names; copy it again from the same \
+         release",
+        document.name,
+        location.describe()
     );
     Contents::from_document(&bytes).with_context(failed)
-}
-
-/// Returns the path of a document: at its URL if that is relative, or beside the manifest.
-fn locate(directory: &Path, document: &Document) -> Result<PathBuf> {
-    let is_relative = document.url.split('/').all(release::is_file_name);
-    let at_url = is_relative.then(|| directory.join(&document.url));
-    let beside = directory.join(&document.name);
-    let mut candidates = at_url.into_iter().chain([beside.clone()]);
-    candidates.find(|path| path.is_file()).with_context(|| {
-        format!(
-            "the manifest names the list of files {}, which is not there; copy it from the place \
-             that the manifest was published at",
-            beside.display()
-        )
-    })
-}
-
-fn read_limited(path: &Path, max: u64) -> Result<Vec<u8>> {
-    let mut bytes = Vec::new();
-    File::open(path)?.take(max + 1).read_to_end(&mut bytes)?;
-    ensure!(bytes.len() as u64 <= max, "it has more than {max} bytes");
-    Ok(bytes)
 }

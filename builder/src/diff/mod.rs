@@ -10,7 +10,7 @@ mod escape;
 pub(crate) mod explain;
 mod files;
 mod limit;
-mod load;
+pub(crate) mod load;
 mod markdown;
 mod outline;
 mod packages;

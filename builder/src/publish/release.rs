@@ -6,11 +6,17 @@ use anyhow::{Context, Result};
 use jiff::Timestamp;
 use protocol::Release;
 use protocol::compare::{differences, is_same_release};
+use protocol::release::document;
 
 use super::files::Files;
 use super::issue::{Issued, is_renewal_due, issue, next_build};
-use super::{Opening, Outcome, Publication, Publisher, Report, documents, layout, newest};
+use super::{Opening, Outcome, Publication, Publisher, Report, Site, documents, layout, newest};
+use crate::destination::Directory;
+use crate::diff::Diff;
+use crate::diff::command::Format;
+use crate::diff::load::{self, Loaded};
 use crate::packaged::Packaged;
+use crate::progress::message;
 use crate::published::{self, Published};
 
 /// Publishes a release on all destinations, if it differs from the one that is live there.
@@ -83,13 +89,32 @@ fn new<'a>(
     temporary: &Path,
     now: Timestamp,
 ) -> Result<Publication<'a>> {
-    let previous = newest(openings).map(|(_, live)| live);
+    let newest = newest(openings);
+    let previous = newest.map(|(_, live)| live);
+    let build = next_build(previous.map_or(0, |live| live.release().build), now);
     let mut files = Files::in_directory(&packaged.directory, packaged.release())?;
-    let mut release: Release = packaged.release().clone();
+    let mut release = Release { build, ..packaged.release().clone() };
+    let notes = notes(newest, &release, &packaged.directory)?;
+    let name = format!("etchaos_{}.notes.md", release.target());
+    documents::add(&mut release, &mut files, temporary, document::NOTES, &name, &notes)?;
     documents::add_checksums(&mut release, &mut files, temporary)?;
     layout::assign_urls(&mut release);
-    let build = next_build(previous.map_or(0, |live| live.release().build), now);
     let differences = previous.map(|live| differences(live.release(), &release));
     let issued = issue(release, build, packaged.claims(), publisher.signing, now)?;
     Ok(Publication { issued, files, outcome: Outcome::Published { build, differences } })
+}
+
+/// Returns the release notes: the differences from the release that is live.
+fn notes(live: Option<(&Site, &Published)>, release: &Release, directory: &Path) -> Result<String> {
+    let Some((site, live)) = live else {
+        let (target, version) = (release.target(), &release.version);
+        return Ok(format!("# EtchaOS {target}, {version}\n\nThe first release.\n"));
+    };
+    let old = load::loaded(site.location(), live.release().clone()).unwrap_or_else(|error| {
+        // A damaged file of the live release must not prevent a newer one.
+        message(&format!("warning: the release notes do not list files: {error:#}"));
+        Loaded { release: live.release().clone(), contents: None }
+    });
+    let new = load::loaded(&Directory::open(directory)?, release.clone())?;
+    Diff::between(&old, &new).render(Format::Markdown)
 }

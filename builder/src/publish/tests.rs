@@ -138,7 +138,7 @@ fn publishes_once_and_leaves_the_same_release_unchanged() {
     let world = World::new(&["cdn"]);
     let report = world.publish("a", week(0));
     assert!(matches!(report.outcome, Outcome::Published { differences: None, .. }), "{report:?}");
-    assert_eq!(report.destinations[0].uploaded, 4, "three artifacts and the checksums");
+    assert_eq!(report.destinations[0].uploaded, 5, "three artifacts, notes and checksums");
     let first = world.live(0);
     let report = world.publish("a", week(1));
     assert_eq!(report.outcome, Outcome::Unchanged { build: first.build });
@@ -161,7 +161,7 @@ fn checksums_are_those_that_sha256sum_expects() {
     let arguments = ["-c", "cd \"$0\" && sha256sum --check --strict SHA256SUMS"];
     let output =
         crate::judge::judge("sh", &[&arguments[..], &[directory.to_str().unwrap()]].concat());
-    assert_eq!(output.unwrap().matches(": OK").count(), 3);
+    assert_eq!(output.unwrap().matches(": OK").count(), 4);
 }
 
 #[test]
@@ -213,7 +213,7 @@ fn all_mirrors_get_the_same_manifest() {
     fs::create_dir(world.path("two")).unwrap();
     let report = world.publish("a", week(1));
     assert!(matches!(report.outcome, Outcome::Renewed { .. }), "{report:?}");
-    assert_eq!(report.destinations.iter().map(|site| site.uploaded).collect::<Vec<_>>(), [0, 4]);
+    assert_eq!(report.destinations.iter().map(|site| site.uploaded).collect::<Vec<_>>(), [0, 5]);
     assert_eq!(world.live(0), world.live(1));
 }
 
