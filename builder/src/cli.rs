@@ -8,8 +8,8 @@ use clap::{Parser, Subcommand};
 use protocol::{Arch, Variant};
 
 use crate::commands::{
-    BridgeArgs, BuildArgs, Checkout, InspectArgs, PublishArgs, RenewArgs, RunArgs, TestArgs,
-    VerifyArgs, WithdrawArgs, native, workspace,
+    BridgeArgs, BuildArgs, Checkout, InspectArgs, PublishArgs, RenewArgs, ReproduceArgs, RunArgs,
+    TestArgs, VerifyArgs, WithdrawArgs, native, workspace,
 };
 use crate::diff::command as diff;
 use crate::host::{self, Requirement};
@@ -151,6 +151,16 @@ Example:
         /// The file with the private key
         file: PathBuf,
     },
+    /// Build a published release again and compare the result
+    ///
+    /// Needs root. Takes the trusted keys and the updater's configuration from the published image, and
+    /// runs stages 1 to 4 with this checkout. Names each file that differs and, inside of the initrd and
+    /// the disk image, the files that differ. The manifest inside of the disk image keeps its signature
+    /// if its claims are the same.
+    #[command(after_long_help = "\
+Check out the commit that the release was built from. The packages of the mirror must still be those of
+the release; name a mirror that has them with --mirror.")]
+    Reproduce(Box<ReproduceArgs>),
     /// List the differences between two releases
     ///
     /// Compares the packages, files, sizes, units, settings and trusted keys. Files are compared by the
@@ -193,6 +203,7 @@ impl Cli {
             Action::Bridge(args) => args.run(&mut out)?,
             Action::Verify(args) => args.run(&mut out)?,
             Action::Inspect(args) => args.run(&mut out)?,
+            Action::Reproduce(args) => args.run(&checkout()?, &mut out)?,
             Action::Variants => {
                 let directory = variants()?;
                 for name in variant::known(&directory)? {

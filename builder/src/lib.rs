@@ -40,6 +40,7 @@ pub mod progress;
 mod proxy;
 mod publish;
 mod published;
+mod published_image;
 pub mod sandbox;
 mod sbom;
 pub mod signals;

@@ -9,8 +9,8 @@ use clap::Args;
 use jiff::Timestamp;
 use protocol::Target;
 
-use super::Checkout;
 use super::args::{DestinationArgs, OutArgs, RetentionArgs, SigningArgs, TargetArgs};
+use super::checkout::Checkout;
 use crate::cache::Cache;
 use crate::host;
 use crate::mirror::Mirror;
@@ -47,26 +47,26 @@ pub(crate) struct StageArgs {
 pub(crate) struct BuildOptions {
     /// Install the packages that this machine lacks, like "builder setup --install"
     #[arg(long)]
-    setup: bool,
+    pub(super) setup: bool,
     /// The kind of sandbox to build in
     #[arg(long, value_enum, default_value_t = Engine::Auto)]
-    engine: Engine,
+    pub(super) engine: Engine,
     /// The URL of the distribution's mirror [default: that of the bootstrap tool]
     #[arg(long, value_name = "URL")]
-    mirror: Option<String>,
+    pub(super) mirror: Option<String>,
     /// Build without security updates, because the mirror has no security archive. Otherwise, the archive
     /// at the URL of the mirror with the suffix "-security" is required
     #[arg(long, requires = "mirror")]
-    without_security: bool,
+    pub(super) without_security: bool,
     /// Compute everything again: use no result of an earlier build
     ///
     /// Without this option, a stage uses a result in <OUT>/cache if everything that it depends on is the
     /// same.
     #[arg(long)]
-    no_cache: bool,
+    pub(super) no_cache: bool,
     /// A file with the updater's configuration in the image, such as {"cdn": "https://…"}
     #[arg(long, value_name = "FILE")]
-    host_config: Option<PathBuf>,
+    pub(super) host_config: Option<PathBuf>,
 }
 
 /// Options of tests.
@@ -123,7 +123,7 @@ pub(crate) struct RunArgs {
 impl BuildArgs {
     /// Builds a release.
     pub(crate) fn run(self, checkout: &Checkout, out: &mut impl Write) -> Result<()> {
-        let variant = self.options.prepare(&self.stage, &checkout.variants)?;
+        let variant = self.options.prepare(&self.stage.target.target()?, &checkout.variants)?;
         let session = Session::open(&self.stage)?;
         let mut stages = Stages::new(&session.directories.logs)?;
         let packaged = session.build(self.options, variant, checkout, &mut stages)?;
@@ -162,7 +162,7 @@ impl PublishArgs {
 impl RunArgs {
     /// Builds, tests and publishes a release.
     pub(crate) fn run(self, checkout: &Checkout, out: &mut impl Write) -> Result<()> {
-        let variant = self.build.prepare(&self.stage, &checkout.variants)?;
+        let variant = self.build.prepare(&self.stage.target.target()?, &checkout.variants)?;
         let session = Session::open(&self.stage)?;
         let mut stages = Stages::new(&session.directories.logs)?;
         let packaged = session.build(self.build, variant, checkout, &mut stages)?;
@@ -173,8 +173,7 @@ impl RunArgs {
 
 impl BuildOptions {
     /// Loads the variant, and checks that this machine can build it.
-    fn prepare(&self, stage: &StageArgs, variants: &Path) -> Result<VariantFile> {
-        let target = stage.target.target()?;
+    pub(super) fn prepare(&self, target: &Target, variants: &Path) -> Result<VariantFile> {
         let variant = VariantFile::load(variants, &target.variant, target.arch)?;
         host::check_root()?;
         let requirements = host::requirements([&variant], false);
@@ -191,7 +190,7 @@ impl BuildOptions {
     }
 
     /// Returns the mirror. clap does not parse it, because its errors would show a password in the URL.
-    fn mirror(&self) -> Result<Option<Mirror>> {
+    pub(super) fn mirror(&self) -> Result<Option<Mirror>> {
         self.mirror.as_deref().map(str::parse).transpose()
     }
 }
@@ -259,6 +258,8 @@ impl Session {
             directories: &self.directories,
             cache: Cache::new(self.directories.cache.clone(), !options.no_cache),
             signing: &self.signing,
+            image_keys: &self.signing.trusted,
+            image_manifest: None,
             engine: options.engine,
             mirror: options.mirror()?,
             without_security: options.without_security,

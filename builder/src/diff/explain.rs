@@ -142,13 +142,16 @@ fn inside_disk(old: &Path, new: &Path) -> Result<Inside> {
 }
 
 /// A disk image without compression: the file itself, or a temporary copy.
-enum Decompressed {
+pub(crate) enum Decompressed {
+    /// The file has no compression.
     Itself(PathBuf),
+    /// A copy, which is removed when it is dropped.
     Copy(NamedTempFile),
 }
 
 impl Decompressed {
-    fn open(path: &Path) -> Result<Self> {
+    /// Opens a disk image; decompresses it if it is compressed with zstd.
+    pub(crate) fn open(path: &Path) -> Result<Self> {
         let failed = || format!("decompressing {}", path.display());
         let mut file = File::open(path).with_context(failed)?;
         let mut start = Vec::new();
@@ -168,7 +171,8 @@ impl Decompressed {
         Ok(Self::Copy(copy))
     }
 
-    fn path(&self) -> &Path {
+    /// Returns the path of the image.
+    pub(crate) fn path(&self) -> &Path {
         match self {
             Self::Itself(path) => path,
             Self::Copy(copy) => copy.path(),

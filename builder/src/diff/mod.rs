@@ -6,7 +6,6 @@
 mod change;
 pub(crate) mod command;
 mod escape;
-#[allow(dead_code, reason = "the command that builds a release again calls it")]
 pub(crate) mod explain;
 mod files;
 mod limit;

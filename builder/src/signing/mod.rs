@@ -8,6 +8,8 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail, ensure};
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use protocol::token::{self, SigningInput};
 use protocol::{Claims, KeyRing, PrivateKey, PublicKey};
 
@@ -113,6 +115,22 @@ impl Signer {
             Self::Command(_, public) => public,
         }
     }
+}
+
+/// Returns the token of the claims with the signature of the token `signed`, which one of `keys` has
+/// signed. If the claims are not those of `signed`, which only the private key could sign, returns
+/// `signed` itself.
+pub(crate) fn sign_like(signed: &str, keys: &[PublicKey], claims: &Claims) -> Result<String> {
+    let mut ring = KeyRing::default();
+    for key in keys {
+        ring.add(key.clone())?;
+    }
+    let verified = token::verify(signed, &ring).context("the manifest inside the disk image")?;
+    let key = ring.get(verified.key_id()).context("the key of a verified token is in the ring")?;
+    let signature = signed.trim_end().rsplit('.').next().unwrap_or_default();
+    let signature = URL_SAFE_NO_PAD.decode(signature).context("reading the signature")?;
+    let input = SigningInput::new(key, claims)?;
+    Ok(input.attach(&signature).unwrap_or_else(|_| signed.trim_end().to_owned()))
 }
 
 /// Reads trusted keys: key strings, or `@` and the path of a file that contains one.
@@ -254,6 +272,17 @@ mod tests {
         let text = key.reveal();
         let der = text.split(':').nth(1).unwrap();
         format!("-----BEGIN PRIVATE KEY-----\n{der}\n-----END PRIVATE KEY-----\n")
+    }
+
+    #[test]
+    fn signature_is_used_again_only_for_the_same_claims() {
+        let key = PrivateKey::generate();
+        let claims = Claims { iss: Some("etchaos".into()), ..Claims::default() };
+        let signed = token::sign(&key, &claims).unwrap();
+        let keys = [key.public().clone()];
+        assert_eq!(sign_like(&(signed.clone() + "\n"), &keys, &claims).unwrap(), signed);
+        assert_eq!(sign_like(&signed, &keys, &Claims::default()).unwrap(), signed);
+        assert!(sign_like(&signed, &[PrivateKey::generate().public().clone()], &claims).is_err());
     }
 
     #[test]

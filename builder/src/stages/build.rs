@@ -5,7 +5,7 @@ use std::os::unix::fs::{PermissionsExt, chown};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
-use protocol::Target;
+use protocol::{PublicKey, Target};
 use rustix::io::Errno;
 
 use crate::cache::Cache;
@@ -33,8 +33,13 @@ pub(crate) struct Build<'a> {
     pub directories: &'a Directories,
     /// Results of earlier builds.
     pub cache: Cache,
-    /// The signing key, and the keys that the image trusts.
+    /// Signs the manifests.
     pub signing: &'a Signing,
+    /// The keys that the image trusts.
+    pub image_keys: &'a [PublicKey],
+    /// The manifest inside a disk image that is built again. If its claims are the same, its signature
+    /// is used; absent if the manifest is signed with `signing`.
+    pub image_manifest: Option<&'a str>,
     /// The kind of sandbox.
     pub engine: Engine,
     /// The URL of the distribution's mirror; the bootstrap tool's default if absent.

@@ -22,6 +22,7 @@ use crate::image::{compress, digest};
 use crate::log_file::{LogFile, Origin};
 use crate::packaged::Packaged;
 use crate::publish::{issue, layout, next_build};
+use crate::signing;
 
 /// The name of the file that the Commands of the part "squashfs" create.
 const SQUASHFS: &str = "usr.squashfs";
@@ -145,7 +146,10 @@ impl Packaging<'_> {
     fn disk(&mut self, installed: &Release) -> Result<Artifact> {
         let esp = self.pieces.join("esp");
         let claims = self.claims(installed);
-        let manifest = self.build.signing.sign(&claims)?;
+        let manifest = match self.build.image_manifest {
+            Some(published) => signing::sign_like(published, self.build.image_keys, &claims)?,
+            None => self.build.signing.sign(&claims)?,
+        };
         self.lay_out_esp(&esp, &manifest)?;
         self.part("esp")?;
         let read = |name: &str| {

@@ -83,7 +83,7 @@ fn gather(build: &Build<'_>, files: &Path, log: &mut LogFile) -> Result<BTreeMap
 
     let ours = files.join("usr/lib/etchaos");
     fs::create_dir_all(&ours)?;
-    let keys: String = build.signing.trusted.iter().map(|key| format!("{key}\n")).collect();
+    let keys: String = build.image_keys.iter().map(|key| format!("{key}\n")).collect();
     fs::write(ours.join("keys"), keys)?;
     if let Some(config) = &build.host_config {
         install(config, &ours.join("updater.json"), 0o644)?;
