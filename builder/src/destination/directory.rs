@@ -10,7 +10,7 @@ use protocol::digest;
 use tempfile::NamedTempFile;
 use walkdir::WalkDir;
 
-use super::{Conflict, Created, Destination, Listed, Lock, Stored, Upload, Version};
+use super::interface::{Conflict, Created, Destination, Listed, Lock, Stored, Upload, Version};
 
 /// The lock file.
 const LOCK: &str = ".lock";

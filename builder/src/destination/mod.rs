@@ -1,121 +1,77 @@
 //! The places that releases are published to.
 //!
 //! A destination stores files under paths such as `deb_amd64/13.20261120-12345678-0123456789abcdef/x`.
-//! There are two kinds: a [`directory`], which a web server serves, and an S3 bucket.
+//! There are two kinds: a [`directory`], which a web server serves, and a bucket of an [`s3`] store.
 
 mod directory;
+mod headers;
+mod interface;
+mod s3;
 
-use std::path::{Path, PathBuf};
-use std::time::SystemTime;
+use std::path::Path;
 
-use anyhow::Result;
+use anyhow::{Result, bail, ensure};
 
 pub(crate) use directory::Directory;
+pub(crate) use interface::{Conflict, Created, Destination, Listed, Lock, Stored, Upload, Version};
+pub(crate) use s3::S3;
 
-/// A file to upload.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Upload {
-    /// The local file.
-    pub from: PathBuf,
-    /// The path at the destination.
-    pub path: String,
-    /// The size in bytes.
-    pub size: u64,
-    /// The SHA-256 in lower-case hexadecimal.
-    pub sha256: String,
-}
-
-/// A small file that was read, and its version.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Stored {
-    /// The content.
-    pub bytes: Vec<u8>,
-    /// The version, which [`Destination::replace`] compares.
-    pub version: Version,
-}
-
-/// The version of a stored file: an entity tag, or a digest. It changes when the content changes.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Version(pub(crate) String);
-
-/// A stored file in a list.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Listed {
-    /// The path at the destination.
-    pub path: String,
-    /// The size in bytes.
-    pub size: u64,
-    /// The time of the last change.
-    pub modified: SystemTime,
-}
-
-/// The result of an upload that must not overwrite.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Created {
-    /// The file was stored.
-    New,
-    /// There was a file at the path, which was not changed.
-    Existed,
-}
-
-/// Excludes other publishers from a destination until it is dropped.
-pub(crate) type Lock = Box<dyn Send>;
-
-/// Another publisher changed a file after it was read.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error(
-    "another publisher changed {path} in {destination} at the same time, so this release was not published; run the command again"
-)]
-pub(crate) struct Conflict {
-    /// The path at the destination.
-    pub path: String,
-    /// The destination, for display.
-    pub destination: String,
-}
-
-/// A place that stores the files of releases. Threads can use it at the same time.
+/// Opens the destination that a command line names: `s3://BUCKET[/PREFIX]`, or a directory.
 ///
-/// A reader sees a file either completely or not at all, and either the old or the new content.
-pub(crate) trait Destination: Send + Sync {
-    /// Returns the destination for display, without credentials.
-    fn describe(&self) -> String;
+/// # Errors
+/// Fails if the text has another scheme, or if the destination cannot be used as configured.
+pub(crate) fn open(text: &str) -> Result<Box<dyn Destination>> {
+    ensure!(
+        !text.is_empty(),
+        "the destination is empty; expected a directory or s3://BUCKET/PREFIX"
+    );
+    let Some(scheme) = scheme(text) else {
+        return Ok(Box::new(Directory::open(Path::new(text))?));
+    };
+    match scheme.to_ascii_lowercase().as_str() {
+        "s3" => Ok(Box::new(S3::open(text, &s3::Environment::of_process())?)),
+        // The rest of the text is not shown, because it can contain a password.
+        "http" | "https" => bail!(
+            "{scheme}: is not a scheme to publish to, because a web server only serves files; give \
+             the directory that it serves, or s3://BUCKET/PREFIX with the address of the store in \
+             AWS_ENDPOINT_URL_S3"
+        ),
+        _ => bail!(
+            "{scheme}: is not a scheme that releases can be published to; expected a directory or \
+             s3://BUCKET/PREFIX"
+        ),
+    }
+}
 
-    /// Excludes other publishers, if the kind of destination can. Removes what interrupted uploads
-    /// left.
-    ///
-    /// An S3 bucket has no lock; there, [`Destination::replace`] finds the conflict.
-    ///
-    /// # Errors
-    /// Fails if another publisher holds the lock.
-    fn lock(&self) -> Result<Lock>;
+/// Returns the scheme of a URL; `None` if the text is a path.
+fn scheme(text: &str) -> Option<&str> {
+    let (scheme, rest) = text.split_once(':')?;
+    let is_scheme = scheme.starts_with(|c: char| c.is_ascii_alphabetic())
+        && scheme.chars().all(|c| c.is_ascii_alphanumeric() || "+.-".contains(c));
+    (is_scheme && rest.starts_with('/')).then_some(scheme)
+}
 
-    /// Reads a file of at most `max` bytes; `None` if there is no such file.
-    fn read(&self, path: &str, max: u64) -> Result<Option<Stored>>;
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-    /// Reads a whole file and returns its size and SHA-256; `None` if there is no such file. Stops
-    /// after `max` bytes, so that the size of a larger file is more than `max`.
-    fn measure(&self, path: &str, max: u64) -> Result<Option<(u64, String)>>;
-
-    /// Copies a file of at most `max` bytes to a new local file.
-    fn download(&self, path: &str, max: u64, to: &Path) -> Result<()>;
-
-    /// Stores a file that is never changed, unless there is one at its path.
-    fn create(&self, upload: &Upload) -> Result<Created>;
-
-    /// Stores a file in place of a damaged one.
-    fn repair(&self, upload: &Upload) -> Result<()>;
-
-    /// Replaces a small file that changes, if it still has the version `expected`; `None` stands for
-    /// a file that does not exist.
-    ///
-    /// # Errors
-    /// Fails with [`Conflict`] if the file has another version.
-    fn replace(&self, path: &str, bytes: &[u8], expected: Option<&Version>) -> Result<()>;
-
-    /// Returns all files whose path starts with `directory` and a slash, or all files if it is empty.
-    /// Files that start with a dot are not part of the result.
-    fn list(&self, directory: &str) -> Result<Vec<Listed>>;
-
-    /// Removes a file. A file that does not exist is not an error.
-    fn remove(&self, path: &str) -> Result<()>;
+    #[test]
+    fn opens_directories_and_rejects_other_schemes() {
+        let temporary = tempfile::tempdir().unwrap();
+        let path = temporary.path().join("with:colon");
+        let opened = open(path.to_str().unwrap()).unwrap();
+        assert_eq!(opened.describe(), path.display().to_string());
+        for (text, expected) in [
+            ("https://user:secret@host/x", "the directory that it serves"),
+            ("http://host", "the directory that it serves"),
+            ("ftp://user:secret@host/x", "ftp: is not a scheme"),
+            ("file:///srv/cdn", "file: is not a scheme"),
+            ("s3:/bucket", "s3://BUCKET"),
+            ("", "is empty"),
+        ] {
+            let error = format!("{:#}", open(text).err().unwrap());
+            assert!(error.contains(expected), "{text}: {error}");
+            assert!(!error.contains("secret"), "{error}");
+        }
+    }
 }
