@@ -47,9 +47,9 @@ const BUILD: [(&str, &str); 5] = [
     ("dd", "coreutils"),
 ];
 
-/// The programs that only tests need: independent readers of the formats, a proxy, a container engine,
-/// a C++ compiler for fuzzing, and linters.
-const TESTS: [(&str, &str); 17] = [
+/// The programs that only tests need: independent readers of the formats, a proxy, another clock, a
+/// container engine, a C++ compiler for fuzzing, and linters.
+const TESTS: [(&str, &str); 19] = [
     ("sgdisk", "gdisk"),
     ("fsck.vfat", "dosfstools"),
     ("mcopy", "mtools"),
@@ -62,6 +62,8 @@ const TESTS: [(&str, &str); 17] = [
     ("g++", "g++"),
     ("dockerd", "docker.io"),
     ("curl", "curl"),
+    ("faketime", "faketime"),
+    ("/etc/ssl/certs/ca-certificates.crt", "ca-certificates"),
     ("jq", "jq"),
     ("shellcheck", "shellcheck"),
     ("grub-script-check", "grub-common"),
