@@ -47,8 +47,8 @@ const BUILD: [(&str, &str); 5] = [
     ("dd", "coreutils"),
 ];
 
-/// The programs that only tests need: independent readers of the formats, a proxy, a container engine,
-/// a C++ compiler for fuzzing, and linters.
+/// The programs that only tests need: independent readers of the formats, a proxy, another clock, a
+/// container engine, a C++ compiler for fuzzing, and linters.
 const TESTS: &[(&str, &str)] = &[
     ("sgdisk", "gdisk"),
     ("fsck.vfat", "dosfstools"),
@@ -66,6 +66,8 @@ const TESTS: &[(&str, &str)] = &[
     ("g++", "g++"),
     ("dockerd", "docker.io"),
     ("curl", "curl"),
+    ("faketime", "faketime"),
+    ("/etc/ssl/certs/ca-certificates.crt", "ca-certificates"),
     ("jq", "jq"),
     ("shellcheck", "shellcheck"),
     ("grub-script-check", "grub-common"),
