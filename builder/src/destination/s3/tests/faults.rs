@@ -58,6 +58,9 @@ fn upload_survives_lost_answers() {
     publish_despite(rule("POST ", 3, Fault::LoseAnswer));
     publish_despite(rule("PUT /releases/cdn/m.jwt", 1, Fault::LoseAnswer));
     publish_despite(rule("DELETE ", 2, Fault::LoseAnswer));
+    for contains in ["cdn/1000", "partNumber=2", "POST ", "PUT /releases/cdn/m.jwt", "DELETE "] {
+        publish_despite(rule(contains, 1, Fault::CloseWithoutAnswer));
+    }
 }
 
 #[test]
@@ -87,6 +90,9 @@ fn lost_answer_is_no_conflict_but_another_publisher_is() {
     proxy.add(rule("PUT ", 1, Fault::LoseAnswer));
     let error = s3.replace("m.jwt", b"3", Some(&version)).unwrap_err();
     assert!(error.is::<Conflict>(), "{error:#}");
+    // Amazon S3 answers so if the request came too slowly.
+    let timeout = Fault::Answer("400 Bad Request", "<Code>RequestTimeout</Code>");
+    proxy.add(rule("PUT ", 1, timeout));
     let conflict = Fault::Answer("409 Conflict", "<Code>ConditionalRequestConflict</Code>");
     proxy.add(rule("PUT ", 1, conflict));
     let version = s3.read("m.jwt", 9).unwrap().unwrap().version;
