@@ -49,6 +49,10 @@ fn upload_survives_reset_in_the_middle() {
     publish_despite(rule("PUT ", 1, Fault::ResetRequest(500)));
     publish_despite(rule("partNumber=1", 2, Fault::ResetRequest(3 << 20)));
     publish_despite(rule("POST ", 2, Fault::ResetRequest(0)));
+    // Amazon S3 answers so if a request comes too slowly.
+    let timeout = Fault::Answer("400 Bad Request", "<Code>RequestTimeout</Code>");
+    publish_despite(rule("PUT ", 2, timeout.clone()));
+    publish_despite(rule("partNumber=2", 2, timeout));
 }
 
 #[test]
@@ -90,9 +94,6 @@ fn lost_answer_is_no_conflict_but_another_publisher_is() {
     proxy.add(rule("PUT ", 1, Fault::LoseAnswer));
     let error = s3.replace("m.jwt", b"3", Some(&version)).unwrap_err();
     assert!(error.is::<Conflict>(), "{error:#}");
-    // Amazon S3 answers so if the request came too slowly.
-    let timeout = Fault::Answer("400 Bad Request", "<Code>RequestTimeout</Code>");
-    proxy.add(rule("PUT ", 1, timeout));
     let conflict = Fault::Answer("409 Conflict", "<Code>ConditionalRequestConflict</Code>");
     proxy.add(rule("PUT ", 1, conflict));
     let version = s3.read("m.jwt", 9).unwrap().unwrap().version;
