@@ -15,6 +15,8 @@ pub(crate) enum Fault {
     ResetRequest(usize),
     /// The server does what was asked, and the connection is reset instead of an answer.
     LoseAnswer,
+    /// The server does what was asked, and the connection ends in order without an answer.
+    CloseWithoutAnswer,
     /// The connection is reset after this many bytes of the answer.
     ResetAnswer(usize),
     /// The answer comes byte by byte, with pauses.
@@ -139,6 +141,10 @@ fn relay(mut server: TcpStream, mut client: TcpStream, fault: Option<Fault>) -> 
         Some(Fault::LoseAnswer) => {
             io::copy(&mut server, &mut io::sink())?;
             reset(client)
+        }
+        Some(Fault::CloseWithoutAnswer) => {
+            io::copy(&mut server, &mut io::sink())?;
+            client.shutdown(Shutdown::Write)
         }
         Some(Fault::ResetAnswer(after)) => {
             io::copy(&mut server.take(after as u64), &mut client)?;

@@ -91,7 +91,11 @@ impl Failure {
         match self.transport {
             Some(HttpErrorKind::Connect) => false,
             Some(_) => true,
-            None => self.has_status("5") || self.is_concurrent_write(),
+            None => {
+                self.has_status("5")
+                    || self.is_concurrent_write()
+                    || self.has_code(&["RequestTimeout"])
+            }
         }
     }
 
@@ -195,6 +199,7 @@ fn advice_for_code(code: &str) -> Option<&'static str> {
         "SlowDown" | "ServiceUnavailable" | "InternalError" | "RequestLimitExceeded" => {
             "the store is overloaded or broken; run the command again later"
         }
+        "RequestTimeout" => "the network is too slow; run the command again",
         "PermanentRedirect" | "TemporaryRedirect" | "AuthorizationHeaderMalformed" => {
             "the bucket is in another region; set AWS_REGION"
         }

@@ -1,7 +1,8 @@
 //! A bucket of an S3-compatible store as a destination.
 //!
 //! - [`environment`] and [`settings`] find the credentials and the endpoint, [`address`] checks URLs
-//! - [`client`] prepares the connection, [`read`] and [`write`](self::write) send the requests
+//! - [`client`] prepares the connection; [`read`], [`write`](self::write) and [`parts`] send the
+//!   requests; [`content`] checks what is sent
 //! - [`failure`] explains what the store answered
 //!
 //! S3 has no lock. Two publishers at the same time are safe because [`Destination::replace`] is a
@@ -11,8 +12,10 @@
 
 mod address;
 mod client;
+mod content;
 mod environment;
 mod failure;
+mod parts;
 mod read;
 mod settings;
 mod write;

@@ -49,6 +49,10 @@ fn upload_survives_reset_in_the_middle() {
     publish_despite(rule("PUT ", 1, Fault::ResetRequest(500)));
     publish_despite(rule("partNumber=1", 2, Fault::ResetRequest(3 << 20)));
     publish_despite(rule("POST ", 2, Fault::ResetRequest(0)));
+    // Amazon S3 answers so if a request comes too slowly.
+    let timeout = Fault::Answer("400 Bad Request", "<Code>RequestTimeout</Code>");
+    publish_despite(rule("PUT ", 2, timeout.clone()));
+    publish_despite(rule("partNumber=2", 2, timeout));
 }
 
 #[test]
@@ -58,6 +62,9 @@ fn upload_survives_lost_answers() {
     publish_despite(rule("POST ", 3, Fault::LoseAnswer));
     publish_despite(rule("PUT /releases/cdn/m.jwt", 1, Fault::LoseAnswer));
     publish_despite(rule("DELETE ", 2, Fault::LoseAnswer));
+    for contains in ["cdn/1000", "partNumber=2", "POST ", "PUT /releases/cdn/m.jwt", "DELETE "] {
+        publish_despite(rule(contains, 1, Fault::CloseWithoutAnswer));
+    }
 }
 
 #[test]
