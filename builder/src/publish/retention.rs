@@ -76,11 +76,12 @@ fn entry(
     let claims: Claims =
         serde_json::from_value(Value::Object(token.claims)).map_err(|error| failed(&error))?;
     let release: Release = claims.etchaos_release.ok_or_else(|| failed(&"it names no release"))?;
-    let published = claims.iat.map(|iat| UNIX_EPOCH + Duration::from_secs(iat));
+    let signed = claims.iat.and_then(|iat| UNIX_EPOCH.checked_add(Duration::from_secs(iat)));
     let directories = release.files().filter_map(|file| release_directory(target, file.url));
     Ok(Entry {
         build,
-        published: published.unwrap_or(file.modified),
+        // The upload of the files, which takes place between the two times, can take hours.
+        published: signed.map_or(file.modified, |signed| signed.max(file.modified)),
         directories: directories.map(str::to_owned).collect(),
     })
 }

@@ -1,0 +1,10 @@
+//! Publishing with the real program: what hosts see, what publishers read in docs/keys.md, and faults.
+
+#[path = "../judge/mod.rs"]
+mod judge;
+
+mod host;
+mod killed;
+mod random;
+mod server;
+mod world;
