@@ -14,9 +14,9 @@ use anyhow::{Result, bail, ensure};
 
 pub(crate) use directory::Directory;
 pub(crate) use http::Http;
-pub(crate) use interface::{
-    Conflict, Created, Destination, Listed, Location, Lock, Upload, Version,
-};
+#[cfg(test)]
+pub(crate) use interface::Conflict;
+pub(crate) use interface::{Created, Destination, Listed, Location, Lock, Upload, Version};
 
 /// Opens a destination: a directory, which is created if it does not exist.
 pub(crate) fn open(text: &str) -> Result<Box<dyn Destination>> {

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! etchaos_deb_amd64.jwt                   the manifest that hosts poll: the only file that changes
-//! deb_amd64/history/2026112601.jwt        every manifest that was published
+//! deb_amd64/history/20261126100000.jwt    every manifest that was published
 //! deb_amd64/<version>-<digest>/…          the files of a release, written once
 //! ```
 //!

@@ -189,7 +189,8 @@ impl Publisher<'_> {
         report.uploaded = uploaded.new;
         report.repaired = uploaded.repaired;
         let destination = &*opened.site.destination;
-        let removed = retention::clean(destination, self.target, self.retention, SystemTime::now());
+        let removed =
+            retention::clean(destination, &issued.release, self.retention, SystemTime::now());
         report.removed = removed.context("the release was published; removing old ones failed")?;
         Ok(())
     }

@@ -34,14 +34,15 @@ struct Entry {
     directories: BTreeSet<String>,
 }
 
-/// Removes what `retention` does not keep, and returns the paths. Nothing is removed if a manifest
-/// cannot be read.
+/// Removes what neither `retention` nor the release that is live keeps, and returns the paths. Nothing is
+/// removed if a manifest cannot be read.
 pub(super) fn clean(
     destination: &dyn Destination,
-    target: &Target,
+    live: &Release,
     retention: Retention,
     now: SystemTime,
 ) -> Result<Vec<String>> {
+    let target = &live.target();
     let listed = destination.list(&target.to_string())?;
     let mut history = Vec::new();
     for file in &listed {
@@ -49,7 +50,12 @@ pub(super) fn clean(
             history.push(entry(destination, build, file, target)?);
         }
     }
-    let obsolete = obsolete(&listed, history, target, retention, now);
+    // The live release need not have the highest number: a bridge keeps the number of its release.
+    let live = directories(live, target);
+    let mut obsolete = obsolete(&listed, history, target, retention, now);
+    obsolete.retain(|path| {
+        release_directory(target, path).is_none_or(|directory| !live.contains(directory))
+    });
     for path in &obsolete {
         destination.remove(path)?;
     }
@@ -64,7 +70,8 @@ fn entry(
 ) -> Result<Entry> {
     let failed = |why: &dyn std::fmt::Display| {
         anyhow::anyhow!(
-            "{} in {} cannot be read: {why}; nothing was removed",
+            "{} in {} is not a manifest: {why}; nothing was removed; move this file away if no \
+             publisher needs it",
             file.path,
             destination.describe()
         )
@@ -77,13 +84,18 @@ fn entry(
         serde_json::from_value(Value::Object(token.claims)).map_err(|error| failed(&error))?;
     let release: Release = claims.etchaos_release.ok_or_else(|| failed(&"it names no release"))?;
     let signed = claims.iat.and_then(|iat| UNIX_EPOCH.checked_add(Duration::from_secs(iat)));
-    let directories = release.files().filter_map(|file| release_directory(target, file.url));
     Ok(Entry {
         build,
         // The upload of the files, which takes place between the two times, can take hours.
         published: signed.map_or(file.modified, |signed| signed.max(file.modified)),
-        directories: directories.map(str::to_owned).collect(),
+        directories: directories(&release, target),
     })
+}
+
+/// Returns the directories of the files of a release.
+fn directories(release: &Release, target: &Target) -> BTreeSet<String> {
+    let directories = release.files().filter_map(|file| release_directory(target, file.url));
+    directories.map(str::to_owned).collect()
 }
 
 /// Returns the files to remove: those of releases, and their manifests, that are neither among the

@@ -4,6 +4,7 @@
 mod judge;
 
 mod host;
+mod keys;
 mod killed;
 mod random;
 mod server;
