@@ -5,7 +5,7 @@
 
 mod change;
 pub(crate) mod command;
-mod escape;
+pub(crate) mod escape;
 #[allow(dead_code, reason = "the command that builds a release again calls it")]
 pub(crate) mod explain;
 mod files;

@@ -28,10 +28,9 @@ pub(crate) fn bridge(
     };
     let source = published::read(from, &path, target, &publisher.signing.ring()?)?;
     let source = source.with_context(|| format!("{} has no {path}", from.describe()))?;
-    let mut release = source.release().clone();
-    layout::assign_urls(&mut release);
+    let release = source.release().clone();
     ensure!(
-        release == *source.release(),
+        layout::has_urls(&release),
         "the files of {path} in {} are not in the directory that builder publishes to; publish the \
          release again first",
         from.describe()

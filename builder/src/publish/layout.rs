@@ -29,6 +29,13 @@ pub(crate) fn assign_urls(release: &mut Release) {
     }
 }
 
+/// Returns whether the URLs of a release are those that [`assign_urls`] sets.
+pub(crate) fn has_urls(release: &Release) -> bool {
+    let mut assigned = release.clone();
+    assign_urls(&mut assigned);
+    assigned == *release
+}
+
 /// Returns the directory of a release's files.
 fn directory(release: &Release) -> String {
     let mut lines: Vec<String> =

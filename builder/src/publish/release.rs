@@ -32,14 +32,14 @@ pub(crate) fn publish(
 }
 
 /// Returns the newest manifest that is live, and its files, if its content is the packaged one. Returns
-/// `None` if one of its files is neither local nor whole at its destination: the release is then
-/// published with new files.
+/// `None` if one of its files is neither local nor whole at its destination, or is in another directory
+/// than the one for its content: the release is then published with new files.
 fn same<'a>(
     openings: &'a [Opening<'a>],
     packaged: &Packaged,
 ) -> Result<Option<(&'a Published, Files<'a>)>> {
     let Some((site, live)) = newest(openings) else { return Ok(None) };
-    if !is_same_release(live.release(), packaged.release()) {
+    if !is_same_release(live.release(), packaged.release()) || !layout::has_urls(live.release()) {
         return Ok(None);
     }
     let files = Files::in_directory(&packaged.directory, packaged.release())?;

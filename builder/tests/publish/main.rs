@@ -3,9 +3,13 @@
 #[path = "../judge/mod.rs"]
 mod judge;
 
+mod destinations;
 mod host;
+mod hostile;
+mod inspected;
 mod keys;
 mod killed;
 mod random;
 mod server;
+mod verified;
 mod world;
