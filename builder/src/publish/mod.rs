@@ -46,7 +46,7 @@ pub(crate) enum Outcome {
         build: u64,
     },
     /// The published release has the same content, and got a new manifest: the old one was about to
-    /// expire, or not every destination had it.
+    /// expire, another key had signed it, or not every destination had it.
     Renewed {
         /// The new build number.
         build: u64,

@@ -52,7 +52,7 @@ fn same<'a>(
 }
 
 /// Returns the publication of a release that is live: with the same manifest, or with a new one if that
-/// is due or if a destination has another one.
+/// is due, if another key signed it, or if a destination has another one.
 fn again<'a>(
     publisher: &Publisher<'_>,
     openings: &[Opening<'_>],
@@ -65,7 +65,8 @@ fn again<'a>(
         .filter_map(|(_, opened)| opened.as_ref().ok())
         .all(|opened| opened.live.as_ref().is_some_and(|other| other.text == live.text));
     let release = live.release().clone();
-    if is_everywhere && !is_renewal_due(&live.manifest.claims, now) {
+    let is_ours = live.manifest.key_id() == publisher.signing.key_id();
+    if is_everywhere && is_ours && !is_renewal_due(&live.manifest.claims, now) {
         let outcome = Outcome::Unchanged { build: release.build };
         let issued = Issued { release, text: live.text.clone() };
         return Ok(Publication { issued, files, outcome });

@@ -1,12 +1,13 @@
 //! Several publishers, several destinations, and public URLs.
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::process::{Child, Stdio};
 
 use protocol::Role;
 
 use crate::server::Server;
-use crate::world::{World, publish, target};
+use crate::world::{Run, World, publish, target};
 
 /// Starts a publisher of the release in `<OUT>`.
 fn start(world: &World, out: &str) -> Child {
@@ -42,6 +43,68 @@ fn of_two_publishers_at_once_one_wins_or_both_succeed() {
     }
     println!("{refused} publishers were refused, and both succeeded {both} times");
     assert!(refused > 0, "the publishers never met");
+}
+
+/// Each locks one destination first. The next publication makes them the same again.
+#[test]
+fn mirrors_are_whole_after_publishers_in_opposite_order() {
+    let world = World::new();
+    for round in 0..4 {
+        let start = |(out, to): (&str, &str)| {
+            world.build(out, &format!("{out}-{round}"));
+            let mut command = world.command(&publish(out, to));
+            command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap()
+        };
+        let orders = [("one", "--to cdn --to mirror"), ("two", "--to mirror --to cdn")];
+        for mut child in orders.map(start) {
+            child.wait().unwrap();
+        }
+        for cdn in ["cdn", "mirror"] {
+            if world.path(cdn).join(target().manifest_name()).exists() {
+                world.live(cdn, "key");
+            }
+        }
+        world.publish("one", "--to cdn --to mirror").ok();
+        assert_eq!(world.live("cdn", "key").release, world.live("mirror", "key").release);
+    }
+}
+
+#[test]
+fn web_servers_can_read_what_is_published_whatever_the_umask_is() {
+    let world = World::new();
+    world.build("out", "a");
+    let mut command = std::process::Command::new("sh");
+    let script =
+        format!("umask 077; exec {} {}", env!("CARGO_BIN_EXE_builder"), publish("out", ""));
+    command.args(["-c", &script]).current_dir(world.path("."));
+    Run::of(command, "publish with umask 077").ok();
+    for entry in walkdir::WalkDir::new(world.path("cdn")).into_iter().map(Result::unwrap) {
+        if entry.file_name().to_string_lossy().starts_with('.') {
+            continue;
+        }
+        let mode = entry.metadata().unwrap().permissions().mode() & 0o777;
+        let expected = if entry.file_type().is_dir() { 0o755 } else { 0o644 };
+        assert_eq!(mode, expected, "{}", entry.path().display());
+    }
+}
+
+#[test]
+fn wrong_options_are_wrong_usage() {
+    let world = World::new();
+    world.build("out", "a");
+    for options in ["--keep 0", "--keep x", "--keep-for -1h", "--keep-for soon", "--nosuch", "--to"]
+    {
+        assert_eq!(world.publish("out", options).code, Some(2), "{options}");
+    }
+    for arguments in
+        ["verify ../x", "verify deb --arch mips", "bridge deb", "withdraw deb --build x"]
+    {
+        assert_eq!(world.run(arguments).code, Some(2), "{arguments}");
+    }
+    assert!(!world.path("cdn").exists());
+    fs::create_dir(world.path("cdn")).unwrap();
+    let verify = "verify nosuch --arch amd64 --from cdn --trusted-key @key.pub";
+    world.run(verify).failed(&["cdn has no etchaos_nosuch_amd64.jwt"]);
 }
 
 #[test]
@@ -122,6 +185,12 @@ fn publishes_nothing_that_the_public_url_does_not_serve() {
     let with_url = format!("--public-url {}", server.url);
     world.build("out", "b");
     world.publish("out", &with_url).failed(&["is missing", &server.url, "does this URL serve"]);
+    assert_eq!(world.content("cdn", "key"), "a");
+
+    // Nothing answers at the URL.
+    let closed = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let run = world.publish("out", &format!("--public-url http://{closed}"));
+    run.failed(&[&format!("fetching http://{closed}"), "onnection refused"]);
     assert_eq!(world.content("cdn", "key"), "a");
 
     // An error page in the cache, in place of a file.

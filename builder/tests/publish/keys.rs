@@ -52,7 +52,32 @@ fn a_key_rotates_without_a_change_of_the_release() {
     world
         .run(&format!("renew {AGAIN} --to cdn --signing-key @two.key --trusted-key @key.pub"))
         .ok();
-    assert!(world.live("cdn", "two").release.build > first);
+    let second = world.live("cdn", "two").release.build;
+    assert!(second > first);
+    // "Unchanged" would leave the manifest of a key that is about to be retired.
+    let keys = "--signing-key @three.key --trusted-key @two.pub --trusted-key @key.pub";
+    let report = world.publish("out", &format!("{keys} --json")).report();
+    assert_eq!(report["result"], "renewed", "{report}");
+    assert!(world.live("cdn", "three").release.build > second);
+}
+
+/// Instead of an empty directory: only the manifest of the stolen key is read, and no image trusts it.
+#[test]
+fn after_a_theft_a_release_replaces_that_of_the_stolen_key() {
+    let world = world();
+    world.build("out", "a");
+    world.publish("out", "").ok();
+    let stolen = world.live("cdn", "key").release.build;
+    world.build_with("out", "b", "two");
+    world.publish("out", "--signing-key @two.key --trusted-key @key.pub").ok();
+    assert!(world.live("cdn", "two").release.build > stolen);
+    let withdraw = format!("withdraw {AGAIN} --to cdn --signing-key @two.key");
+    world.run(&withdraw).failed(&["no release that is older"]);
+    assert_eq!(
+        world.content("cdn", "two"),
+        "b",
+        "the release of the stolen key does not come back"
+    );
 }
 
 /// Hosts have seen the releases of the stolen key, and refuse a lower build number.
