@@ -10,6 +10,7 @@ mod inspected;
 mod keys;
 mod killed;
 mod random;
+mod retained;
 mod server;
 mod verified;
 mod world;
