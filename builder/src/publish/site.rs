@@ -141,6 +141,7 @@ impl Opened<'_> {
         let expected = self.live.as_ref().map(|live| &live.version);
         self.site.destination.replace(&path, issued.text.as_bytes(), expected)?;
         self.record(&issued.release, &issued.text)
+            .context("the release was published, but not its copy in the history")
     }
 
     /// Stores the manifest that is live in the history, in place of any other with its build number.
