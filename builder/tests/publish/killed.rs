@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use crate::host::Host;
 use crate::random::Random;
 use crate::server::Server;
+use crate::updater::{self, RealHost};
 use crate::world::{World, publish, target};
 
 /// The number of polls, and of the hosts that make them.
@@ -93,10 +94,13 @@ fn publish_and_kill(world: &World, options: &str, random: &mut Random, counts: &
     }
 }
 
+/// Polls once and returns the build number of the release that was downloaded.
+type Poll<'a> = dyn Fn(&mut Random) -> Result<u64, String> + Send + Sync + 'a;
+
 /// Polls until there were enough publications. Returns the build numbers that the host found. A poll
 /// that takes more than `time_max` may fail, and does not count.
 fn poll(
-    host: &Host,
+    host: &Poll<'_>,
     time_max: Duration,
     mut random: Random,
     counts: &Counts,
@@ -104,7 +108,7 @@ fn poll(
     let (start, mut builds, _end) = (Instant::now(), BTreeSet::new(), End(counts));
     while !counts.is_over(start) {
         let poll = Instant::now();
-        let build = match host.poll(&mut random) {
+        let build = match host(&mut random) {
             Err(_) if poll.elapsed() > time_max => continue,
             build => build?,
         };
@@ -117,26 +121,26 @@ fn poll(
     Ok(builds)
 }
 
-/// Runs publishers with these options, and hosts, until there were enough polls. Returns the world with a
-/// last release.
-fn run(options: &str, time_max: Duration) -> World {
-    let (world, mut random, counts) = (World::new(), Random::new(), Counts::default());
+/// Returns a world with a release, and a server.
+fn published(options: &str) -> (World, Server) {
+    let world = World::new();
     world.build("out", "first");
     world.publish("out", options).ok();
     let server = Server::start(&world.path("cdn"));
-    let host = Host {
-        url: server.url.clone(),
-        trusted: world.key("key").public().clone().into(),
-        pause: 12,
-    };
+    (world, server)
+}
+
+/// Runs publishers with these options, and hosts, until there were enough polls. Publishes a last release.
+fn run(world: &World, options: &str, time_max: Duration, hosts: &[Box<Poll<'_>>]) {
+    let (mut random, counts) = (Random::new(), Counts::default());
     let seen = thread::scope(|scope| {
-        let hosts: Vec<_> = (0..HOSTS)
-            .map(|_| {
-                let random = random.fork();
-                scope.spawn(|| poll(&host, time_max, random, &counts))
-            })
-            .collect();
-        publish_and_kill(&world, options, &mut random, &counts);
+        let counts = &counts;
+        let start = |host| {
+            let random = random.fork();
+            scope.spawn(move || poll(host, time_max, random, counts))
+        };
+        let hosts: Vec<_> = hosts.iter().map(Box::as_ref).map(start).collect();
+        publish_and_kill(world, options, &mut random, counts);
         let seen: Vec<BTreeSet<u64>> =
             hosts.into_iter().map(|host| host.join().unwrap().unwrap()).collect();
         seen.into_iter().flatten().collect::<BTreeSet<u64>>()
@@ -149,19 +153,41 @@ fn run(options: &str, time_max: Duration) -> World {
     assert_eq!(world.content("cdn", "key"), "last");
     let rest = world.tree("cdn/.partial");
     assert!(rest.is_empty(), "{:?}", rest.keys());
-    world
+}
+
+/// Returns hosts that download slowly.
+fn slow_hosts<'a>(world: &World, server: &Server) -> Vec<Box<Poll<'a>>> {
+    let host = || {
+        let trusted = world.key("key").public().clone().into();
+        let host = Host { url: server.url.clone(), trusted, pause: 12 };
+        Box::new(move |random: &mut Random| host.poll(random)) as Box<Poll<'_>>
+    };
+    (0..HOSTS).map(|_| host()).collect()
 }
 
 #[test]
 fn no_poll_fails_while_publishers_are_killed() {
-    run("", TIME_MAX);
+    let (world, server) = published("");
+    run(&world, "", TIME_MAX, &slow_hosts(&world, &server));
+}
+
+#[test]
+fn no_update_by_the_real_updater_fails_while_publishers_are_killed() {
+    let ((world, server), updater) = (published(""), updater::compile());
+    let (key, running) = (world.key("key"), world.live("cdn", "key").release.clone());
+    let host = |_| {
+        let host = RealHost::new(updater.clone(), &server.url, &key, &running);
+        Box::new(move |_: &mut Random| host.update()) as Box<Poll<'_>>
+    };
+    run(&world, "", TIME_MAX, &(0..HOSTS).map(host).collect::<Vec<_>>());
 }
 
 /// Here, old releases are removed all the time.
 #[test]
 fn no_poll_fails_while_old_releases_are_removed() {
     let (options, time) = ("--keep 1 --keep-for 3s", Duration::from_secs(3));
-    let world = run(options, time - Duration::from_millis(500));
+    let (world, server) = published(options);
+    run(&world, options, time - Duration::from_millis(500), &slow_hosts(&world, &server));
     thread::sleep(time);
     world.publish("out", options).ok();
     let left = world.tree("cdn/deb_amd64/history");

@@ -12,5 +12,6 @@ mod killed;
 mod random;
 mod retained;
 mod server;
+mod updater;
 mod verified;
 mod world;
