@@ -82,7 +82,7 @@ Files in <OUT>, for the variant \"deb\" on amd64:
     ///
     /// Uploads the files of the release and then its manifest, unless the published release has the
     /// same content. In that case, repairs files that are missing or damaged, and signs the manifest
-    /// again if more than half of its validity has passed. Removes old releases.
+    /// again if more than half of its validity has passed or another key signed it. Removes old releases.
     #[command(after_long_help = "\
 A release whose upload was interrupted is invisible to hosts; the next one completes it. With several
 destinations, each gets the release completely or not at all, and an error of one does not stop the
@@ -99,7 +99,9 @@ never overwritten and is removed only after the times of --keep and --keep-for."
     Withdraw(Box<WithdrawArgs>),
     /// Publish a release for hosts that trust only an older key
     ///
-    /// Copies a published release to another destination and signs its manifest with the older key.
+    /// Copies a published release to another destination and signs its manifest with the older key. The
+    /// build number stays the same, so that hosts accept the live release afterwards. Run this command
+    /// again before the manifest expires.
     #[command(after_long_help = "\
 Example:
   builder bridge deb --from https://os.example.org --to /srv/cdn/bridge/1 \\

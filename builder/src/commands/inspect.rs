@@ -10,6 +10,7 @@ use protocol::date::format_utc;
 use protocol::token::{self, TOKEN_MAX, Unverified};
 use serde_json::{Value, json};
 
+use crate::diff::escape;
 use crate::signing;
 
 /// Options of "inspect".
@@ -38,8 +39,9 @@ impl InspectArgs {
         let signature = match &verified {
             None => "not checked; name the key with --trusted-key".to_owned(),
             Some(Ok(claims)) => format!("valid, by the key {}", claims.key_id()),
-            Some(Err(error)) => format!("NOT VALID: {error}"),
+            Some(Err(error)) => format!("NOT VALID: {}", escape::plain(&error.to_string())),
         };
+        let mut text = Vec::new();
         if self.json {
             let value = json!({
                 "header": token.header,
@@ -47,10 +49,12 @@ impl InspectArgs {
                 "signature": signature,
                 "verified": verified.as_ref().is_some_and(Result::is_ok),
             });
-            writeln!(out, "{}", serde_json::to_string_pretty(&value)?)?;
+            writeln!(text, "{}", serde_json::to_string_pretty(&value)?)?;
         } else {
-            print(&token, &signature, out)?;
+            print(&token, &signature, &mut text)?;
         }
+        // The values are JSON, which escapes most control characters, but not all.
+        out.write_all(escape::json(&String::from_utf8(text)?).as_bytes())?;
         verified.transpose().context("the signature is not valid").map(drop)
     }
 }
@@ -67,11 +71,11 @@ fn read(path: &Path) -> Result<String> {
     Ok(text)
 }
 
-/// Prints a token for people. The values are JSON, which has no control characters.
+/// Prints a token for people. The values are JSON.
 fn print(token: &Unverified, signature: &str, out: &mut impl Write) -> Result<()> {
     writeln!(out, "signature: {signature}\nheader:")?;
     for (name, value) in &token.header {
-        writeln!(out, "  {name}: {value}")?;
+        writeln!(out, "  {}: {value}", escape::plain(name))?;
     }
     writeln!(out, "claims:")?;
     for (name, value) in &token.claims {
@@ -80,7 +84,7 @@ fn print(token: &Unverified, signature: &str, out: &mut impl Write) -> Result<()
             "etchaBuildManifest" => writeln!(out, "  {name}: {}", count_lines(value))?,
             "etchaPattern" => print_pattern(value, out)?,
             "etchaosRelease" => print_release(value, out)?,
-            _ => writeln!(out, "  {name}: {value}")?,
+            _ => writeln!(out, "  {}: {value}", escape::plain(name))?,
         }
     }
     Ok(())
@@ -120,7 +124,7 @@ fn print_release(release: &Value, out: &mut impl Write) -> Result<()> {
                 }
             }
             ("epoch", _) => writeln!(out, "    {name}: {}", date(value))?,
-            _ => writeln!(out, "    {}: {value}", json!(name).as_str().unwrap_or_default())?,
+            _ => writeln!(out, "    {}: {value}", escape::plain(name))?,
         }
     }
     Ok(())

@@ -71,7 +71,6 @@ impl VerifyArgs {
                 problem: check_file(&*location, *file)?,
             })
         })?;
-        check_checksums(&*location, &live)?;
         print(&live, &checked, self.json, out)?;
         let problems = checked.iter().filter(|file| file.problem.is_some()).count();
         ensure!(
@@ -79,7 +78,7 @@ impl VerifyArgs {
             "{problems} of {} files are not as the manifest says; \"builder publish\" repairs them",
             checked.len()
         );
-        Ok(())
+        check_checksums(&*location, &live)
     }
 
     fn keys(&self) -> Result<KeyRing> {

@@ -2,7 +2,7 @@
 
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail, ensure};
@@ -154,7 +154,11 @@ impl Location for Directory {
 impl Destination for Directory {
     fn lock(&self) -> Result<Lock> {
         let path = self.root.join(LOCK);
-        let lock = File::create(&path).with_context(|| format!("creating {}", path.display()))?;
+        // A symbolic link is refused, and the file is not truncated: whoever can write to the directory
+        // could otherwise destroy a file elsewhere.
+        let mut options = File::options();
+        options.write(true).create(true).truncate(false).custom_flags(nix::libc::O_NOFOLLOW);
+        let lock = options.open(&path).with_context(|| format!("creating {}", path.display()))?;
         match lock.try_lock() {
             Err(fs::TryLockError::WouldBlock) => bail!(
                 "another publisher is publishing to {}; wait until it ends, and run the command \

@@ -16,9 +16,9 @@ use anyhow::{Result, bail, ensure};
 
 pub(crate) use directory::Directory;
 pub(crate) use http::Http;
-pub(crate) use interface::{
-    Conflict, Created, Destination, Listed, Location, Lock, Upload, Version,
-};
+#[cfg(test)]
+pub(crate) use interface::Conflict;
+pub(crate) use interface::{Created, Destination, Listed, Location, Lock, Upload, Version};
 pub(crate) use s3::S3;
 
 /// Opens the destination that a command line names: `s3://BUCKET[/PREFIX]`, or a directory.

@@ -9,7 +9,7 @@ fn is_invisible(c: char) -> bool {
 }
 
 /// Returns the text with invisible characters as `\u{…}`.
-pub(super) fn plain(text: &str) -> String {
+pub(crate) fn plain(text: &str) -> String {
     let mut shown = String::with_capacity(text.len());
     for c in text.chars() {
         match is_invisible(c) {
@@ -21,7 +21,7 @@ pub(super) fn plain(text: &str) -> String {
 }
 
 /// Returns a JSON text with invisible characters as `\uXXXX`, except for line ends between values.
-pub(super) fn json(text: &str) -> String {
+pub(crate) fn json(text: &str) -> String {
     let mut shown = String::with_capacity(text.len());
     for c in text.chars() {
         match is_invisible(c) && c != '\n' {

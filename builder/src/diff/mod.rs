@@ -5,7 +5,7 @@
 
 mod change;
 pub(crate) mod command;
-mod escape;
+pub(crate) mod escape;
 pub(crate) mod explain;
 mod files;
 mod limit;

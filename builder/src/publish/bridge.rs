@@ -4,13 +4,14 @@ use anyhow::{Context, Result, ensure};
 use jiff::Timestamp;
 
 use super::files::Files;
-use super::issue::{issue, next_build};
-use super::{Outcome, Publication, Publisher, Report, layout, newest};
+use super::issue::issue;
+use super::{Outcome, Publication, Publisher, Report, layout};
 use crate::destination::Location;
 use crate::published;
 
 /// Publishes a release that is published elsewhere: the live one, or the one with the number `build`.
-/// Its manifest is signed with the publisher's key.
+/// Its manifest is signed with the publisher's key, and keeps its build number: a host that has installed
+/// it must not take the live release, which was published earlier, for an older one.
 ///
 /// # Errors
 /// Fails if there is no such release, or if it does not have the layout of this program.
@@ -27,17 +28,15 @@ pub(crate) fn bridge(
     };
     let source = published::read(from, &path, target, &publisher.signing.ring()?)?;
     let source = source.with_context(|| format!("{} has no {path}", from.describe()))?;
-    let mut release = source.release().clone();
-    layout::assign_urls(&mut release);
+    let release = source.release().clone();
     ensure!(
-        release == *source.release(),
+        layout::has_urls(&release),
         "the files of {path} in {} are not in the directory that builder publishes to; publish the \
          release again first",
         from.describe()
     );
     let openings = publisher.open()?;
-    let newest = newest(&openings).map_or(0, |(_, live)| live.release().build);
-    let build = next_build(newest.max(release.build), now);
+    let build = release.build;
     let files = Files::none()?.or_published_at(Some(from));
     let issued = issue(release, build, &source.manifest.claims, publisher.signing, now)?;
     let outcome = Outcome::Published { build, differences: None };

@@ -48,11 +48,14 @@ pub(crate) fn issue(
     Ok(Issued { release, text })
 }
 
-/// Returns the build number of the next publication: the date and a number of the day, such as
-/// `2026112301`; always more than `newest`.
+/// Returns the build number of the next publication: the time in UTC, such as `20261123100000`; always
+/// more than `newest`.
+///
+/// A publisher whose key was stolen starts with an empty destination, where no number is known. The time
+/// is then still more than all numbers that hosts have seen.
 pub(crate) fn next_build(newest: u64, now: Timestamp) -> u64 {
-    let today: u64 = now.strftime("%Y%m%d01").to_string().parse().unwrap_or_default();
-    today.max(newest.saturating_add(1))
+    let time: u64 = now.strftime("%Y%m%d%H%M%S").to_string().parse().unwrap_or_default();
+    time.max(newest.saturating_add(1))
 }
 
 /// Returns whether less than half of a manifest's validity period is left.
@@ -73,11 +76,12 @@ mod tests {
     use protocol::token;
 
     #[test]
-    fn build_number_is_date_and_increases() {
+    fn build_number_is_the_time_and_increases() {
         let now = "2026-11-23T10:00:00Z".parse().unwrap();
-        assert_eq!(next_build(0, now), 2_026_112_301);
-        assert_eq!(next_build(2_026_112_301, now), 2_026_112_302);
-        assert_eq!(next_build(2_030_010_101, now), 2_030_010_102);
+        assert_eq!(next_build(0, now), 20_261_123_100_000);
+        assert_eq!(next_build(2_026_112_301, now), 20_261_123_100_000);
+        assert_eq!(next_build(20_261_123_100_000, now), 20_261_123_100_001);
+        assert_eq!(next_build(20_300_101_000_000, now), 20_300_101_000_001);
     }
 
     #[test]

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! etchaos_deb_amd64.jwt                   the manifest that hosts poll: the only file that changes
-//! deb_amd64/history/2026112601.jwt        every manifest that was published
+//! deb_amd64/history/20261126100000.jwt    every manifest that was published
 //! deb_amd64/<version>-<digest>/…          the files of a release, written once
 //! ```
 //!
@@ -27,6 +27,13 @@ pub(crate) fn assign_urls(release: &mut Release) {
     for document in &mut release.documents {
         document.url = format!("{directory}/{}", document.name);
     }
+}
+
+/// Returns whether the URLs of a release are those that [`assign_urls`] sets.
+pub(crate) fn has_urls(release: &Release) -> bool {
+    let mut assigned = release.clone();
+    assign_urls(&mut assigned);
+    assigned == *release
 }
 
 /// Returns the directory of a release's files.

@@ -46,7 +46,7 @@ pub(crate) enum Outcome {
         build: u64,
     },
     /// The published release has the same content, and got a new manifest: the old one was about to
-    /// expire, or not every destination had it.
+    /// expire, another key had signed it, or not every destination had it.
     Renewed {
         /// The new build number.
         build: u64,
@@ -189,7 +189,8 @@ impl Publisher<'_> {
         report.uploaded = uploaded.new;
         report.repaired = uploaded.repaired;
         let destination = &*opened.site.destination;
-        let removed = retention::clean(destination, self.target, self.retention, SystemTime::now());
+        let removed =
+            retention::clean(destination, &issued.release, self.retention, SystemTime::now());
         report.removed = removed.context("the release was published; removing old ones failed")?;
         Ok(())
     }

@@ -38,14 +38,14 @@ pub(crate) fn publish(
 }
 
 /// Returns the newest manifest that is live, and its files, if its content is the packaged one. Returns
-/// `None` if one of its files is neither local nor whole at its destination: the release is then
-/// published with new files.
+/// `None` if one of its files is neither local nor whole at its destination, or is in another directory
+/// than the one for its content: the release is then published with new files.
 fn same<'a>(
     openings: &'a [Opening<'a>],
     packaged: &Packaged,
 ) -> Result<Option<(&'a Published, Files<'a>)>> {
     let Some((site, live)) = newest(openings) else { return Ok(None) };
-    if !is_same_release(live.release(), packaged.release()) {
+    if !is_same_release(live.release(), packaged.release()) || !layout::has_urls(live.release()) {
         return Ok(None);
     }
     let files = Files::in_directory(&packaged.directory, packaged.release())?;
@@ -58,7 +58,7 @@ fn same<'a>(
 }
 
 /// Returns the publication of a release that is live: with the same manifest, or with a new one if that
-/// is due or if a destination has another one.
+/// is due, if another key signed it, or if a destination has another one.
 fn again<'a>(
     publisher: &Publisher<'_>,
     openings: &[Opening<'_>],
@@ -71,7 +71,8 @@ fn again<'a>(
         .filter_map(|(_, opened)| opened.as_ref().ok())
         .all(|opened| opened.live.as_ref().is_some_and(|other| other.text == live.text));
     let release = live.release().clone();
-    if is_everywhere && !is_renewal_due(&live.manifest.claims, now) {
+    let is_ours = live.manifest.key_id() == publisher.signing.key_id();
+    if is_everywhere && is_ours && !is_renewal_due(&live.manifest.claims, now) {
         let outcome = Outcome::Unchanged { build: release.build };
         let issued = Issued { release, text: live.text.clone() };
         return Ok(Publication { issued, files, outcome });

@@ -3,13 +3,14 @@
 use std::collections::BTreeSet;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use anyhow::Result;
+use anyhow::{Context, Result, anyhow, ensure};
 use protocol::token::{TOKEN_MAX, decode_unverified};
 use protocol::{Claims, Release, Target};
 use serde_json::Value;
 
 use super::layout::{build_of, release_directory};
 use crate::destination::{Destination, Listed};
+use crate::diff::escape;
 
 /// The minimum age of the files of an interrupted upload that are removed. Another publisher, which may
 /// not see the lock, could still be uploading younger ones.
@@ -34,14 +35,15 @@ struct Entry {
     directories: BTreeSet<String>,
 }
 
-/// Removes what `retention` does not keep, and returns the paths. Nothing is removed if a manifest
-/// cannot be read.
+/// Removes what neither `retention` nor the release that is live keeps, and returns the paths. Nothing is
+/// removed if a manifest cannot be read.
 pub(super) fn clean(
     destination: &dyn Destination,
-    target: &Target,
+    live: &Release,
     retention: Retention,
     now: SystemTime,
 ) -> Result<Vec<String>> {
+    let target = &live.target();
     let listed = destination.list(&target.to_string())?;
     let mut history = Vec::new();
     for file in &listed {
@@ -49,7 +51,12 @@ pub(super) fn clean(
             history.push(entry(destination, build, file, target)?);
         }
     }
-    let obsolete = obsolete(&listed, history, target, retention, now);
+    // The live release need not have the highest number: a bridge keeps the number of its release.
+    let live = directories(live, target);
+    let mut obsolete = obsolete(&listed, history, target, retention, now);
+    obsolete.retain(|path| {
+        release_directory(target, path).is_none_or(|directory| !live.contains(directory))
+    });
     for path in &obsolete {
         destination.remove(path)?;
     }
@@ -62,27 +69,40 @@ fn entry(
     file: &Listed,
     target: &Target,
 ) -> Result<Entry> {
-    let failed = |why: &dyn std::fmt::Display| {
-        anyhow::anyhow!(
-            "{} in {} cannot be read: {why}; nothing was removed",
+    let stored = destination.read(&file.path, TOKEN_MAX as u64);
+    let stored = stored.context("nothing was removed")?;
+    let stored = stored.with_context(|| format!("{} was removed meanwhile", file.path))?;
+    let claims = claims(stored.bytes).map_err(|error| {
+        anyhow!(
+            "{} in {} is not a manifest: {}; nothing was removed; if no publisher needs this file, move \
+             it away",
             file.path,
-            destination.describe()
+            destination.describe(),
+            // Nobody has signed the text, which the error may quote.
+            escape::plain(&format!("{error:#}"))
         )
-    };
-    let stored = destination.read(&file.path, TOKEN_MAX as u64)?;
-    let stored = stored.ok_or_else(|| failed(&"it was removed"))?;
-    let text = String::from_utf8(stored.bytes).map_err(|error| failed(&error))?;
-    let token = decode_unverified(&text).map_err(|error| failed(&error))?;
-    let claims: Claims =
-        serde_json::from_value(Value::Object(token.claims)).map_err(|error| failed(&error))?;
-    let release: Release = claims.etchaos_release.ok_or_else(|| failed(&"it names no release"))?;
-    let published = claims.iat.map(|iat| UNIX_EPOCH + Duration::from_secs(iat));
-    let directories = release.files().filter_map(|file| release_directory(target, file.url));
+    })?;
+    let signed = claims.iat.and_then(|iat| UNIX_EPOCH.checked_add(Duration::from_secs(iat)));
     Ok(Entry {
         build,
-        published: published.unwrap_or(file.modified),
-        directories: directories.map(str::to_owned).collect(),
+        // The upload of the files, which takes place between the two times, can take hours.
+        published: signed.map_or(file.modified, |signed| signed.max(file.modified)),
+        directories: claims.etchaos_release.iter().flat_map(|it| directories(it, target)).collect(),
     })
+}
+
+/// Reads the claims of a manifest without a check of its signature.
+fn claims(token: Vec<u8>) -> Result<Claims> {
+    let token = decode_unverified(&String::from_utf8(token)?)?;
+    let claims: Claims = serde_json::from_value(Value::Object(token.claims))?;
+    ensure!(claims.etchaos_release.is_some(), "it names no release");
+    Ok(claims)
+}
+
+/// Returns the directories of the files of a release.
+fn directories(release: &Release, target: &Target) -> BTreeSet<String> {
+    let directories = release.files().filter_map(|file| release_directory(target, file.url));
+    directories.map(str::to_owned).collect()
 }
 
 /// Returns the files to remove: those of releases, and their manifests, that are neither among the

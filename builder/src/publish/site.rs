@@ -3,12 +3,12 @@
 use anyhow::{Context, Result, bail, ensure};
 use protocol::release::PublishedFile;
 use protocol::token::TOKEN_MAX;
-use protocol::{KeyRing, Target};
+use protocol::{KeyRing, Release, Target};
 
 use super::files::Files;
 use super::issue::Issued;
 use super::layout;
-use crate::destination::{Conflict, Created, Destination, Http, Location, Lock, Upload};
+use crate::destination::{Created, Destination, Http, Location, Lock, Upload};
 use crate::published::{self, Published, in_parallel};
 
 /// A destination, and the URL at which its files are public.
@@ -42,11 +42,16 @@ enum Placed {
 }
 
 impl Site {
-    /// Locks the destination and reads its state.
+    /// Locks the destination and reads its state. Adds the live manifest to the history if a publisher
+    /// was killed before it did so.
     pub(crate) fn open(&self, target: &Target, trusted: &KeyRing) -> Result<Opened<'_>> {
         let lock = self.destination.lock()?;
         let live = published::live(self.location(), target, trusted)?;
-        Ok(Opened { site: self, live, _lock: lock })
+        let opened = Opened { site: self, live, _lock: lock };
+        if let Some(live) = &opened.live {
+            opened.record(live.release(), &live.text)?;
+        }
+        Ok(opened)
     }
 
     /// Returns the destination as a location to read from.
@@ -56,9 +61,9 @@ impl Site {
 }
 
 impl Opened<'_> {
-    /// Uploads a release: its files, the copy of its manifest in the history, and last the manifest
-    /// that hosts poll. Files that are whole already are not uploaded again, and damaged ones are
-    /// repaired.
+    /// Uploads a release: its files, then the manifest that hosts poll, and last the copy of that
+    /// manifest in the history. Files that are whole already are not uploaded again, and damaged ones
+    /// are repaired.
     ///
     /// # Errors
     /// Fails if a file cannot be uploaded or is not whole afterwards, and if another publisher has
@@ -75,8 +80,8 @@ impl Opened<'_> {
             self.place(*file, files)
         })?;
         self.check_public(&all)?;
-        self.record(issued)?;
         self.replace_manifest(issued)?;
+        self.check_manifest(issued)?;
         let mut uploaded = Uploaded::default();
         for placed in placed {
             match placed {
@@ -124,35 +129,48 @@ impl Opened<'_> {
         Ok(())
     }
 
-    /// Stores the manifest in the history, where a build number can be taken only once.
-    fn record(&self, issued: &Issued) -> Result<()> {
+    /// Replaces the manifest that hosts poll, and stores it in the history.
+    ///
+    /// A manifest is recorded only after it is live, so the history has no release that hosts could not
+    /// see, and a publisher that is killed leaves no build number that the next one cannot take.
+    fn replace_manifest(&self, issued: &Issued) -> Result<()> {
+        if self.live.as_ref().is_some_and(|live| live.text == issued.text) {
+            return Ok(());
+        }
+        let path = issued.release.target().manifest_name();
+        let expected = self.live.as_ref().map(|live| &live.version);
+        self.site.destination.replace(&path, issued.text.as_bytes(), expected)?;
+        self.record(&issued.release, &issued.text)
+            .context("the release was published, but not its copy in the history")
+    }
+
+    /// Stores the manifest that is live in the history, in place of any other with its build number.
+    fn record(&self, release: &Release, text: &str) -> Result<()> {
         let destination = &*self.site.destination;
-        let path = layout::history_path(&issued.release.target(), issued.release.build);
+        let path = layout::history_path(&release.target(), release.build);
         let file = tempfile::NamedTempFile::new()?;
-        std::fs::write(file.path(), &issued.text)?;
+        std::fs::write(file.path(), text)?;
         let upload = Upload {
             from: file.path().to_owned(),
             path: path.clone(),
-            size: issued.text.len() as u64,
-            sha256: protocol::digest::of_bytes(issued.text.as_bytes()),
+            size: text.len() as u64,
+            sha256: protocol::digest::of_bytes(text.as_bytes()),
         };
-        if destination.create(&upload)? == Created::Existed {
-            let found = destination.read(&path, TOKEN_MAX as u64)?;
-            if found.is_none_or(|found| found.bytes != issued.text.as_bytes()) {
-                return Err(Conflict { path, destination: destination.describe() }.into());
-            }
+        let failed = || format!("storing {path} in {}", destination.describe());
+        let is_new = destination.create(&upload).with_context(failed)? == Created::New;
+        let is_same = || -> Result<bool> {
+            let found = destination.measure(&path, TOKEN_MAX as u64).with_context(failed)?;
+            Ok(found == Some((upload.size, upload.sha256.clone())))
+        };
+        if !is_new && !is_same()? {
+            destination.repair(&upload).with_context(failed)?;
         }
         Ok(())
     }
 
-    fn replace_manifest(&self, issued: &Issued) -> Result<()> {
-        let destination = &*self.site.destination;
+    /// Reads the manifest as hosts do.
+    fn check_manifest(&self, issued: &Issued) -> Result<()> {
         let path = issued.release.target().manifest_name();
-        if self.live.as_ref().is_some_and(|live| live.text == issued.text) {
-            return Ok(());
-        }
-        let expected = self.live.as_ref().map(|live| &live.version);
-        destination.replace(&path, issued.text.as_bytes(), expected)?;
         let location = self.site.public.as_ref().map_or(self.site.location(), |public| public);
         let found = location.read(&path, TOKEN_MAX as u64)?;
         ensure!(

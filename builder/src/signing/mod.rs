@@ -82,6 +82,11 @@ impl Signing {
         Ok(ring)
     }
 
+    /// Returns the id of the signing key.
+    pub(crate) fn key_id(&self) -> &str {
+        self.signer.public().id()
+    }
+
     /// Checks that the same claims always get the same signature, which a disk image needs.
     pub(crate) fn check_deterministic(&self) -> Result<()> {
         let key = self.signer.public();

@@ -1,6 +1,5 @@
 //! What a failed request means, and what to do about it.
 
-
 use object_store::client::{HttpError, HttpErrorKind};
 
 /// The maximum number of characters of a message of the server that an error shows.

@@ -1,0 +1,17 @@
+//! Publishing with the real program: what hosts see, what publishers read in docs/keys.md, and faults.
+
+#[path = "../judge/mod.rs"]
+mod judge;
+
+mod destinations;
+mod host;
+mod hostile;
+mod inspected;
+mod keys;
+mod killed;
+mod random;
+mod retained;
+mod server;
+mod updater;
+mod verified;
+mod world;
