@@ -63,7 +63,9 @@ pub(crate) fn print_report(report: &Report, as_json: bool, out: &mut impl Write)
         writeln!(out, "{}", serde_json::to_string_pretty(report)?)?;
         return Ok(());
     }
+    let has_failed = report.destinations.iter().all(|site| site.error.is_some());
     match &report.outcome {
+        _ if has_failed => writeln!(out, "no destination has the release")?,
         Outcome::Unchanged { build } => {
             writeln!(out, "unchanged: the same release is published as build {build}")?;
         }

@@ -22,6 +22,17 @@ const PARTIAL: &str = ".partial";
 /// The mode of published files.
 const MODE: u32 = 0o644;
 
+/// The lock of a directory. It is released explicitly: a child process that was just started, by another
+/// thread, has the file open too, until it runs its program.
+struct Locked(File);
+
+impl Drop for Locked {
+    fn drop(&mut self) {
+        // If it fails, closing the file releases the lock.
+        let _ = self.0.unlock();
+    }
+}
+
 /// A directory of manifests and releases.
 #[derive(Debug)]
 pub(crate) struct Directory {
@@ -173,7 +184,7 @@ impl Destination for Directory {
             fs::remove_dir_all(&partial)
                 .with_context(|| format!("removing {}", partial.display()))?;
         }
-        Ok(Box::new(lock))
+        Ok(Box::new(Locked(lock)))
     }
 
     fn create(&self, upload: &Upload) -> Result<Created> {

@@ -316,3 +316,35 @@ fn second_publisher_with_the_same_build_number_is_refused() {
     }
     assert_eq!(world.content(0), "b");
 }
+
+#[test]
+fn history_with_another_build_is_not_published_again() {
+    let world = World::new(&["cdn"]);
+    world.publish("a", week(0));
+    let first = world.live(0).build;
+    world.publish("b", week(1));
+    let second = world.live(0).build;
+    world.publish("c", week(2));
+    let path = |build| world.path("cdn").join(layout::history_path(&world.target, build));
+    fs::copy(path(first), path(second)).unwrap();
+    let publisher = world.publisher(&world.signing);
+    let error = withdraw(&publisher, Some(second), week(1)).unwrap_err().to_string();
+    assert!(error.contains("expected"), "{error}");
+}
+
+#[test]
+fn forged_history_does_not_remove_the_live_release() {
+    let world = World::new(&["cdn"]);
+    world.publish("a", week(0));
+    let forger = signing();
+    for (build, content) in [(2_099_010_101, "x"), (2_099_010_102, "y"), (2_099_010_103, "z")] {
+        let mut release = release(content);
+        layout::assign_urls(&mut release);
+        let claims = world.packaged(content).claims().clone();
+        let forged = issue(release, build, &claims, &forger, week(0)).unwrap();
+        let path = world.path("cdn").join(layout::history_path(&world.target, build));
+        fs::write(path, forged.text).unwrap();
+    }
+    world.publish("b", week(1));
+    assert_eq!(world.content(0), "b");
+}

@@ -1,6 +1,6 @@
 //! Withdraws a release: publishes an earlier one under a newer build number.
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use jiff::Timestamp;
 use protocol::compare::{differences, is_same_release};
 
@@ -39,7 +39,15 @@ fn at(publisher: &Publisher<'_>, site: &Site, build: u64) -> Result<Published> {
     let path = layout::history_path(publisher.target, build);
     let trusted = publisher.signing.ring()?;
     let found = published::read(site.location(), &path, publisher.target, &trusted)?;
-    found.with_context(|| format!("{} has no build {build}", site.destination.describe()))
+    let found =
+        found.with_context(|| format!("{} has no build {build}", site.destination.describe()))?;
+    ensure!(
+        found.release().build == build,
+        "{path} in {} has build {}, expected {build}",
+        site.destination.describe(),
+        found.release().build
+    );
+    Ok(found)
 }
 
 /// Returns the newest release that is older than all publications of the content that is live.
