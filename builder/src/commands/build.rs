@@ -11,6 +11,7 @@ use protocol::Target;
 
 use super::Checkout;
 use super::args::{DestinationArgs, OutArgs, RetentionArgs, SigningArgs, TargetArgs};
+use crate::destination::{self, Location};
 use crate::host;
 use crate::mirror::Mirror;
 use crate::packaged::Packaged;
@@ -70,11 +71,22 @@ pub(crate) struct TestOptions {
     accel: testbed::AccelPreference,
 }
 
+/// Where the published release is read.
+#[derive(Debug, Args)]
+pub(crate) struct FromArgs {
+    /// Where the release is published now: the URL that hosts use, or a directory [default: the
+    /// destinations]. Reading it there needs no credentials
+    #[arg(long, value_name = "LOCATION", conflicts_with = "to")]
+    from: Option<String>,
+}
+
 /// Options of "build".
 #[derive(Debug, Args)]
 pub(crate) struct BuildArgs {
     #[command(flatten)]
     stage: StageArgs,
+    #[command(flatten)]
+    from: FromArgs,
     #[command(flatten)]
     options: BuildOptions,
 }
@@ -84,6 +96,8 @@ pub(crate) struct BuildArgs {
 pub(crate) struct TestArgs {
     #[command(flatten)]
     stage: StageArgs,
+    #[command(flatten)]
+    from: FromArgs,
     #[command(flatten)]
     options: TestOptions,
 }
@@ -117,7 +131,7 @@ impl BuildArgs {
     /// Builds a release.
     pub(crate) fn run(self, checkout: &Checkout, out: &mut impl Write) -> Result<()> {
         let variant = self.options.prepare(&self.stage, &checkout.variants)?;
-        let session = Session::open(&self.stage)?;
+        let session = Session::open(&self.stage)?.reading(&self.from)?;
         let mut stages = Stages::new(&session.directories.logs)?;
         let packaged = session.build(self.options, variant, checkout, &mut stages)?;
         session.print(&stages, &packaged, None, self.stage.json, out)
@@ -128,7 +142,7 @@ impl TestArgs {
     /// Tests the release that was built.
     pub(crate) fn run(self, out: &mut impl Write) -> Result<()> {
         host::check_root()?;
-        let session = Session::open(&self.stage)?;
+        let session = Session::open(&self.stage)?.reading(&self.from)?;
         let packaged = session.load()?;
         let mut stages = Stages::new(&session.directories.logs)?;
         let tested = session.test(self.options, packaged, &mut stages)?;
@@ -204,6 +218,8 @@ struct Session {
     signing: Signing,
     directories: Directories,
     sites: Vec<Site>,
+    /// Where the published release is read, unless at the sites.
+    from: Option<Box<dyn Location>>,
     _lock: File,
 }
 
@@ -215,18 +231,28 @@ impl Session {
         let lock = directories.lock()?;
         let signing = args.signing.load(&out)?;
         let sites = args.destinations.open(&out)?;
-        Ok(Self { target, signing, directories, sites, _lock: lock })
+        Ok(Self { target, signing, directories, sites, from: None, _lock: lock })
     }
 
-    /// Returns the newest release that is published, and its site.
-    fn published(&self) -> Result<Option<(&Site, Published)>> {
+    /// Reads the published release at the location that was given, if any.
+    fn reading(self, args: &FromArgs) -> Result<Self> {
+        let from = args.from.as_deref().map(destination::locate).transpose()?;
+        Ok(Self { from, ..self })
+    }
+
+    /// Returns the newest release that is published, and its location.
+    fn published(&self) -> Result<Option<(&dyn Location, Published)>> {
         let trusted = self.signing.ring()?;
-        let mut newest: Option<(&Site, Published)> = None;
-        for site in &self.sites {
-            let live = published::live(site.location(), &self.target, &trusted)?;
+        let locations: Vec<&dyn Location> = match &self.from {
+            Some(from) => vec![&**from],
+            None => self.sites.iter().map(Site::location).collect(),
+        };
+        let mut newest: Option<(&dyn Location, Published)> = None;
+        for location in locations {
+            let live = published::live(location, &self.target, &trusted)?;
             let build = newest.as_ref().map_or(0, |(_, newest)| newest.release().build);
             if let Some(live) = live.filter(|live| live.release().build > build) {
-                newest = Some((site, live));
+                newest = Some((location, live));
             }
         }
         Ok(newest)
@@ -272,7 +298,7 @@ impl Session {
             directories: &self.directories,
             keys: self.signing.ring()?,
             accel: options.accel,
-            previous: published.map(|(site, live)| (site.location(), live)),
+            previous: published,
         };
         stages.stage("test", |log| stages::test(test, packaged, log))
     }
