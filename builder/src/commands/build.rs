@@ -10,8 +10,8 @@ use jiff::Timestamp;
 use protocol::Target;
 
 use super::Checkout;
-use super::args::{DestinationArgs, OutArgs, RetentionArgs, SigningArgs, TargetArgs};
-use crate::destination::{self, Location};
+use super::args::{DestinationArgs, FromArgs, OutArgs, RetentionArgs, SigningArgs, TargetArgs};
+use crate::destination::Location;
 use crate::host;
 use crate::mirror::Mirror;
 use crate::packaged::Packaged;
@@ -69,15 +69,6 @@ pub(crate) struct TestOptions {
     /// The acceleration of the virtual machines
     #[arg(long, value_enum, default_value_t)]
     accel: testbed::AccelPreference,
-}
-
-/// Where the published release is read.
-#[derive(Debug, Args)]
-pub(crate) struct FromArgs {
-    /// Where the release is published now: the URL that hosts use, or a directory [default: the
-    /// destinations]. Reading it there needs no credentials
-    #[arg(long, value_name = "LOCATION", conflicts_with = "to")]
-    from: Option<String>,
 }
 
 /// Options of "build".
@@ -236,8 +227,7 @@ impl Session {
 
     /// Reads the published release at the location that was given, if any.
     fn reading(self, args: &FromArgs) -> Result<Self> {
-        let from = args.from.as_deref().map(destination::locate).transpose()?;
-        Ok(Self { from, ..self })
+        Ok(Self { from: args.open()?, ..self })
     }
 
     /// Returns the newest release that is published, and its location.
