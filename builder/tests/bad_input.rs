@@ -184,3 +184,15 @@ fn copy_variants(to: &Path) {
         }
     }
 }
+
+#[test]
+fn rejects_a_place_of_the_published_release_that_is_missing_or_ambiguous() {
+    let directory = tempfile::tempdir().unwrap();
+    let (code, text) = builder(directory.path(), &["test", "deb", "--from", "a", "--to", "b"]);
+    assert_eq!(code, 2, "{text}");
+    if nix::unistd::geteuid().is_root() {
+        fails(directory.path(), &["test", "deb", "--from", "no/such"], &["no/such", "not exist"]);
+    } else {
+        judge::skip("\"builder test\" needs root");
+    }
+}

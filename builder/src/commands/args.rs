@@ -7,7 +7,7 @@ use anyhow::{Context, Result, ensure};
 use clap::Args;
 use protocol::{Arch, Target, Variant};
 
-use crate::destination::{self, Http};
+use crate::destination::{self, Http, Location};
 use crate::publish::{Retention, Site};
 use crate::signing::{Keys, Signing};
 
@@ -112,6 +112,22 @@ impl DestinationArgs {
                 Ok(Site { destination, public })
             })
             .collect()
+    }
+}
+
+/// Where the published release is read.
+#[derive(Debug, Args)]
+pub(crate) struct FromArgs {
+    /// Where the release is published now: the URL that hosts use, or a directory [default: the
+    /// destinations]. Reading it there needs no credentials
+    #[arg(long, value_name = "LOCATION", conflicts_with = "to")]
+    from: Option<String>,
+}
+
+impl FromArgs {
+    /// Opens the location, if one was given.
+    pub(crate) fn open(&self) -> Result<Option<Box<dyn Location>>> {
+        self.from.as_deref().map(destination::locate).transpose()
     }
 }
 

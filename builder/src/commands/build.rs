@@ -9,9 +9,10 @@ use clap::Args;
 use jiff::Timestamp;
 use protocol::Target;
 
-use super::args::{DestinationArgs, OutArgs, RetentionArgs, SigningArgs, TargetArgs};
+use super::args::{DestinationArgs, FromArgs, OutArgs, RetentionArgs, SigningArgs, TargetArgs};
 use super::checkout::Checkout;
 use crate::cache::Cache;
+use crate::destination::Location;
 use crate::host;
 use crate::mirror::Mirror;
 use crate::packaged::Packaged;
@@ -83,6 +84,8 @@ pub(crate) struct BuildArgs {
     #[command(flatten)]
     stage: StageArgs,
     #[command(flatten)]
+    from: FromArgs,
+    #[command(flatten)]
     options: BuildOptions,
 }
 
@@ -91,6 +94,8 @@ pub(crate) struct BuildArgs {
 pub(crate) struct TestArgs {
     #[command(flatten)]
     stage: StageArgs,
+    #[command(flatten)]
+    from: FromArgs,
     #[command(flatten)]
     options: TestOptions,
 }
@@ -124,7 +129,7 @@ impl BuildArgs {
     /// Builds a release.
     pub(crate) fn run(self, checkout: &Checkout, out: &mut impl Write) -> Result<()> {
         let variant = self.options.prepare(&self.stage.target.target()?, &checkout.variants)?;
-        let session = Session::open(&self.stage)?;
+        let session = Session::open(&self.stage)?.reading(&self.from)?;
         let mut stages = Stages::new(&session.directories.logs)?;
         let packaged = session.build(self.options, variant, checkout, &mut stages)?;
         session.print(&stages, &packaged, None, self.stage.json, out)
@@ -135,7 +140,7 @@ impl TestArgs {
     /// Tests the release that was built.
     pub(crate) fn run(self, out: &mut impl Write) -> Result<()> {
         host::check_root()?;
-        let session = Session::open(&self.stage)?;
+        let session = Session::open(&self.stage)?.reading(&self.from)?;
         let packaged = session.load()?;
         let mut stages = Stages::new(&session.directories.logs)?;
         let tested = session.test(self.options, packaged, &mut stages)?;
@@ -210,6 +215,8 @@ struct Session {
     signing: Signing,
     directories: Directories,
     sites: Vec<Site>,
+    /// Where the published release is read, unless at the sites.
+    from: Option<Box<dyn Location>>,
     _lock: File,
 }
 
@@ -221,18 +228,27 @@ impl Session {
         let lock = directories.lock()?;
         let signing = args.signing.load(&out)?;
         let sites = args.destinations.open(&out)?;
-        Ok(Self { target, signing, directories, sites, _lock: lock })
+        Ok(Self { target, signing, directories, sites, from: None, _lock: lock })
     }
 
-    /// Returns the newest release that is published, and its site.
-    fn published(&self) -> Result<Option<(&Site, Published)>> {
+    /// Reads the published release at the location that was given, if any.
+    fn reading(self, args: &FromArgs) -> Result<Self> {
+        Ok(Self { from: args.open()?, ..self })
+    }
+
+    /// Returns the newest release that is published, and its location.
+    fn published(&self) -> Result<Option<(&dyn Location, Published)>> {
         let trusted = self.signing.ring()?;
-        let mut newest: Option<(&Site, Published)> = None;
-        for site in &self.sites {
-            let live = published::live(site.location(), &self.target, &trusted)?;
+        let locations: Vec<&dyn Location> = match &self.from {
+            Some(from) => vec![&**from],
+            None => self.sites.iter().map(Site::location).collect(),
+        };
+        let mut newest: Option<(&dyn Location, Published)> = None;
+        for location in locations {
+            let live = published::live(location, &self.target, &trusted)?;
             let build = newest.as_ref().map_or(0, |(_, newest)| newest.release().build);
             if let Some(live) = live.filter(|live| live.release().build > build) {
-                newest = Some((site, live));
+                newest = Some((location, live));
             }
         }
         Ok(newest)
@@ -281,7 +297,7 @@ impl Session {
             directories: &self.directories,
             keys: self.signing.ring()?,
             accel: options.accel,
-            previous: published.map(|(site, live)| (site.location(), live)),
+            previous: published,
         };
         stages.stage("test", |log| stages::test(test, packaged, log))
     }

@@ -321,12 +321,12 @@ fn second_publisher_with_the_same_build_number_is_refused() {
 fn history_with_another_build_is_not_published_again() {
     let world = World::new(&["cdn"]);
     world.publish("a", week(0));
-    let first = world.live(0).build;
     world.publish("b", week(1));
     let second = world.live(0).build;
     world.publish("c", week(2));
+    let third = world.live(0).build;
     let path = |build| world.path("cdn").join(layout::history_path(&world.target, build));
-    fs::copy(path(first), path(second)).unwrap();
+    fs::copy(path(third), path(second)).unwrap();
     let publisher = world.publisher(&world.signing);
     let error = withdraw(&publisher, Some(second), week(1)).unwrap_err().to_string();
     assert!(error.contains("expected"), "{error}");

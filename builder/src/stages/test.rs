@@ -5,6 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
+use protocol::release::document;
 use protocol::{KeyRing, Role};
 use testbed::Options;
 use testbed::cancel::Cancel;
@@ -16,6 +17,10 @@ use crate::log_file::LogFile;
 use crate::packaged::Packaged;
 use crate::published::Published;
 use crate::tested::{Record, Tested};
+
+/// The directory of the published release, in the work directory. It has no manifest if nothing was
+/// published.
+const PREVIOUS: &str = "previous";
 
 /// The inputs of a test.
 pub(crate) struct Test<'a> {
@@ -76,21 +81,26 @@ pub(crate) fn run(test: Test<'_>, packaged: Packaged, log: &mut LogFile) -> Resu
 }
 
 impl Test<'_> {
-    /// Downloads the manifest and the disk image of the published release, and returns their directory.
+    /// Downloads the published release, and returns the directory of its manifest and disk image.
+    /// Returns `None` if there is nothing to update from.
     fn fetch_previous(&self, packaged: &Packaged, log: &mut LogFile) -> Result<Option<PathBuf>> {
+        let directory = self.directories.work.join(PREVIOUS);
+        empty(&directory)?;
         let Some((location, published)) = &self.previous else {
             log.step("nothing is published for this target, so no update from it is tested");
             return Ok(None);
         };
         let release = published.release();
+        let path = directory.join(release.target().manifest_name());
+        fs::write(&path, &published.text).with_context(|| format!("writing {}", path.display()))?;
+        // "builder diff" reads it.
+        if let Some(list) = release.document(document::CONTENTS) {
+            location.download(&list.url, list.size, &directory.join(&list.name))?;
+        }
         if release.id() == packaged.release().id() {
             log.step("the published release boots the same files, so no update from it is tested");
             return Ok(None);
         }
-        let directory = self.directories.work.join("previous");
-        empty(&directory)?;
-        let path = directory.join(release.target().manifest_name());
-        fs::write(&path, &published.text).with_context(|| format!("writing {}", path.display()))?;
         let disk = release.artifact(Role::Disk);
         let disk = disk.with_context(|| format!("build {} has no disk image", release.build))?;
         log.step(&format!("fetching the disk image of build {}", release.build));
