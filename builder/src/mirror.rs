@@ -91,7 +91,7 @@ mod tests {
         for url in [
             "",
             "debian",
-            "deb.debian.org/debian",
+            "mirror.example/debian",
             "ftp://mirror.example/debian",
             "file:///srv/debian",
             "http://",

@@ -209,7 +209,7 @@ fn check_json(config: &Path) -> Result<()> {
     Ok(())
 }
 
-/// What the stages of one command share.
+/// The inputs that all stages of a command use.
 struct Session {
     target: Target,
     signing: Signing,
