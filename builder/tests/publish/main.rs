@@ -3,6 +3,10 @@
 #[path = "../judge/mod.rs"]
 mod judge;
 
+#[path = "../s3/mod.rs"]
+mod s3;
+
+mod bucket;
 mod destinations;
 mod host;
 mod hostile;
