@@ -1,7 +1,6 @@
 //! Releases: the claim `etchaosRelease` of a manifest.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
@@ -11,9 +10,13 @@ use crate::json;
 use crate::role::Role;
 use crate::target::{Arch, Target, Variant};
 
+mod documents;
 mod id;
+mod package;
 
+pub use documents::{Document, kind as document};
 pub use id::ReleaseId;
+pub use package::{Package, SourcePackage};
 
 /// The version of the claim's schema that this code reads and writes.
 pub const SCHEMA: u32 = 1;
@@ -46,101 +49,6 @@ pub struct Artifact {
     pub sha256: String,
     /// Its URL, absolute or relative to the URL of the manifest.
     pub url: String,
-}
-
-/// A file that is published with a release, and that hosts do not download.
-///
-/// These files are not [artifacts](Artifact), because a host refuses a release that has an artifact
-/// of an unknown role. A new kind of document changes nothing for hosts.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Document {
-    /// Its kind, such as `sbom`; see [`document`].
-    pub kind: String,
-    /// Its file name.
-    pub name: String,
-    /// Its size in bytes.
-    pub size: u64,
-    /// Its SHA-256 in lower-case hexadecimal.
-    pub sha256: String,
-    /// Its URL, absolute or relative to the URL of the manifest.
-    pub url: String,
-}
-
-/// The kinds of documents that the builder publishes.
-pub mod document {
-    /// The block map of the disk image, for `bmaptool`.
-    pub const BLOCK_MAP: &str = "bmap";
-    /// A tar file with the boot loader, the kernel and the initrd for network boot.
-    pub const NETWORK_BOOT: &str = "netboot";
-    /// The SPDX document that lists the packages and crates.
-    pub const SBOM: &str = "sbom";
-    /// The list of the files in the image.
-    pub const CONTENTS: &str = "contents";
-    /// The differences from the release that was published before.
-    pub const NOTES: &str = "notes";
-    /// The checksums of all other files, in the format of `sha256sum`.
-    pub const CHECKSUMS: &str = "checksums";
-}
-
-/// The name and the version of a source package.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-pub struct SourcePackage {
-    /// Its name.
-    pub name: String,
-    /// Its version, as the distribution writes it.
-    pub version: String,
-}
-
-/// An installed package.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-pub struct Package {
-    /// Its name.
-    pub name: String,
-    /// Its version, as the distribution writes it.
-    pub version: String,
-    /// Its architecture, as the distribution writes it.
-    pub arch: String,
-    /// The source package that it was built from, if its name or its version differs. Distributions
-    /// track vulnerabilities by source package.
-    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "json::object")]
-    pub source: Option<SourcePackage>,
-}
-
-impl Package {
-    /// Reads a list with one `name version arch [source [source-version]]` per line and returns it
-    /// sorted and without duplicates. `etchaBuildManifest` has lines of three words.
-    ///
-    /// # Errors
-    /// Fails if a line does not have three to five words.
-    pub fn parse_list(text: &str) -> Result<Vec<Self>, ReleaseError> {
-        let mut packages = Vec::new();
-        for line in text.lines().filter(|line| !line.trim().is_empty()) {
-            let words: Vec<&str> = line.split_whitespace().collect();
-            let (name, version, arch, source) = match words[..] {
-                [name, version, arch] => (name, version, arch, (name, version)),
-                [name, version, arch, source] => (name, version, arch, (source, version)),
-                [name, version, arch, source, built] => (name, version, arch, (source, built)),
-                _ => return Err(ReleaseError::PackageLine(excerpt(line))),
-            };
-            let source = (source != (name, version))
-                .then(|| SourcePackage { name: source.0.to_owned(), version: source.1.to_owned() });
-            packages.push(Self {
-                name: name.to_owned(),
-                version: version.to_owned(),
-                arch: arch.to_owned(),
-                source,
-            });
-        }
-        packages.sort();
-        packages.dedup();
-        Ok(packages)
-    }
-}
-
-impl fmt::Display for Package {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} {} {}", self.name, self.version, self.arch)
-    }
 }
 
 /// A release.
@@ -344,19 +252,6 @@ impl Release {
             check_text("toolchain version", version)?;
         }
         Ok(())
-    }
-}
-
-impl Document {
-    fn validate(&self) -> Result<(), ReleaseError> {
-        check_identifier("document kind", &self.kind)?;
-        check_digest("document digest", &self.sha256)?;
-        check_file_name("document name", &self.name)?;
-        if self.size == 0 || self.size > DISK_SIZE_MAX {
-            let found = self.size.to_string();
-            return Err(invalid("document size", &found, "expected 1 byte to 8 GiB"));
-        }
-        check_url("document url", &self.url)
     }
 }
 
