@@ -61,7 +61,13 @@ pub(crate) struct SigningArgs {
     signing_key: Option<String>,
     /// A shell command that signs in place of a private key: it reads the signing input from standard
     /// input and prints the signature as bytes or in base64
-    #[arg(long, value_name = "COMMAND", env = "ETCHAOS_SIGN_COMMAND", requires = "signing_key")]
+    #[arg(
+        long,
+        value_name = "COMMAND",
+        env = "ETCHAOS_SIGN_COMMAND",
+        hide_env_values = true,
+        requires = "signing_key"
+    )]
     sign_command: Option<String>,
     /// An additional key to trust, such as the previous and the next signing key: a key string or
     /// @FILE; can be repeated. A build adds it to the image
@@ -84,7 +90,7 @@ impl SigningArgs {
 /// The destinations of a release.
 #[derive(Debug, Args)]
 pub(crate) struct DestinationArgs {
-    /// A directory to publish to; can be repeated [default: <OUT>/cdn]
+    /// Where to publish: a directory, or s3://BUCKET[/PREFIX]; can be repeated [default: <OUT>/cdn]
     #[arg(long = "to", alias = "cdn", value_name = "DESTINATION")]
     to: Vec<String>,
     /// The URL at which hosts find the files of a destination, in the order of --to; every upload is

@@ -58,7 +58,7 @@ pub(crate) struct WithdrawArgs {
 pub(crate) struct BridgeArgs {
     #[command(flatten)]
     common: ReissueArgs,
-    /// Where the release is published now: a URL or a directory
+    /// Where the release is published now: a URL, a directory, or s3://BUCKET[/PREFIX]
     #[arg(long, value_name = "LOCATION")]
     from: String,
     /// The build number of the release [default: that of the live release]

@@ -27,7 +27,8 @@ pub(crate) struct VerifyArgs {
     target: TargetArgs,
     #[command(flatten)]
     out: OutArgs,
-    /// Where the release is published: the URL that hosts use, or a directory [default: <OUT>/cdn]
+    /// Where the release is published: the URL that hosts use, a directory, or s3://BUCKET[/PREFIX]
+    /// [default: <OUT>/cdn]
     #[arg(long, value_name = "LOCATION")]
     from: Option<String>,
     /// A key that hosts trust: a key string or @FILE; can be repeated [default: the development key]
