@@ -85,7 +85,11 @@ fn rejects_invalid_keys_and_configurations_before_building() {
     fs::write(directory.path().join("host.json"), "not JSON").unwrap();
     fails(directory.path(), &run(&["--host-config", "host.json"]), &["host.json", "JSON"]);
     fails(directory.path(), &run(&["--to", "/dev/null/cdn"]), &["/dev/null/cdn", "--to"]);
-    fails(directory.path(), &run(&["--to", "https://host.example/os"]), &["is a URL", "directory"]);
+    fails(
+        directory.path(),
+        &run(&["--to", "https://host.example/os"]),
+        &["a web server only serves files", "directory"],
+    );
     fails(directory.path(), &run(&["--mirror", "http://x/a b"]), &["mirror", "space"]);
     let (_, text) = builder(directory.path(), &run(&["--mirror", "http://u:secret@x/debian"]));
     assert!(text.contains("credentials") && !text.contains("secret"), "{text}");

@@ -93,13 +93,15 @@ fn explain_names_the_files_of_a_real_release_that_differ() {
     let path = |name: &str| changed.path().join(format!("etchaos_deb_amd64.{name}"));
     let from = |name: &str| directory.join(format!("etchaos_deb_amd64.{name}"));
     let mut release = release("");
-    for role in [Role::Kernel, Role::Initrd, Role::Disk] {
-        let name = role.extension();
+    for name in ["vmlinuz", "initrd", "raw"] {
         let (from, to) = (from(name), path(name));
         let arguments = ["--sparse=always", from.to_str().unwrap(), to.to_str().unwrap()];
         if judge("cp", &arguments).is_none() {
             return;
         }
+    }
+    for role in [Role::Kernel, Role::Initrd, Role::Disk] {
+        let name = role.extension();
         release.artifacts.retain(|artifact| artifact.role != role);
         let name = format!("etchaos_deb_amd64.{name}");
         let (sha256, size) = ("ab".repeat(32), 1);
@@ -115,6 +117,7 @@ fn explain_names_the_files_of_a_real_release_that_differ() {
     if judge("mcopy", &arguments).is_none() {
         return;
     }
+    crate::image::compress::write(&path("raw"), &path("raw.zst")).unwrap();
     let findings = explain(
         ReleaseFiles { release: &release, directory: &directory },
         ReleaseFiles { release: &release, directory: changed.path() },
