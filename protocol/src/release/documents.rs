@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{
+use super::check::{
     DISK_SIZE_MAX, ReleaseError, check_digest, check_file_name, check_identifier, check_url,
     invalid,
 };

@@ -4,7 +4,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use super::ReleaseError;
+use super::check::ReleaseError;
 use crate::excerpt::excerpt;
 use crate::json;
 
