@@ -28,7 +28,7 @@ fn replaces_a_release_with_urls_that_hosts_refuse() {
     for url in ["../../x", "/etc/passwd", "a/../../x", "https://other.example/x", ".lock", "x?y"] {
         let world = published();
         change(&world, |release| release.artifacts[1].url = url.into());
-        world.run("verify deb --arch amd64 --from cdn --trusted-key @key.pub").failed(&["1 of 5"]);
+        world.run("verify deb --arch amd64 --from cdn --trusted-key @key.pub").failed(&["1 of 6"]);
         world.run("renew deb --arch amd64 --out out --to cdn --signing-key @key.key").failed(&[]);
         world.publish("out", "").ok();
         assert_eq!(world.content("cdn", "key"), "a", "{url}");

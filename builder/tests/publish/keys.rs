@@ -97,7 +97,7 @@ fn after_a_theft_a_release_in_an_empty_directory_is_newer() {
     world.publish("out", "--signing-key @two.key --trusted-key @three.pub --to empty").ok();
     let live = world.live("empty", "two");
     assert!(live.release.build > stolen, "{} is not newer than {stolen}", live.release.build);
-    assert_eq!(world.tree("empty").len(), 1 + 1 + 1 + 5, "lock, manifest, history and files");
+    assert_eq!(world.tree("empty").len(), 1 + 1 + 1 + 6, "lock, manifest, history and files");
 }
 
 /// Hosts that trust only the first key install the bridge, and then the release of the second key.

@@ -27,11 +27,11 @@ fn change(world: &World, change: impl FnOnce(&mut Claims)) {
 fn verifies_a_whole_release() {
     let world = published();
     let text = world.run(VERIFY).ok();
-    assert_eq!(text.matches("whole").count(), 5, "{text}");
+    assert_eq!(text.matches("whole").count(), 6, "{text}");
     assert!(text.contains(world.key("key").id()) && text.contains("valid until 20"), "{text}");
     let text = world.run(&format!("{VERIFY} --json")).ok();
     let report: serde_json::Value = serde_json::from_str(&text).unwrap();
-    assert_eq!(report["files"].as_array().unwrap().len(), 5);
+    assert_eq!(report["files"].as_array().unwrap().len(), 6);
     assert!(report["expires"].as_u64().unwrap() > now());
 }
 
@@ -96,7 +96,7 @@ fn reports_every_file_that_is_not_whole() {
         fs::write(path(Role::Disk), disk).unwrap();
     };
     damage();
-    let run = world.run(VERIFY).failed(&["3 of 5 files", "\"builder publish\" repairs them"]);
+    let run = world.run(VERIFY).failed(&["3 of 6 files", "\"builder publish\" repairs them"]);
     for problem in ["is missing", "has 5 bytes, expected 409600", "has the SHA-256"] {
         assert!(run.stdout.contains(problem), "{problem}: {}", run.stdout);
     }
@@ -105,7 +105,7 @@ fn reports_every_file_that_is_not_whole() {
     world.run(VERIFY).ok();
     let sums = world.path("cdn").join(&live.release.document("checksums").unwrap().url);
     fs::write(&sums, "nonsense\n").unwrap();
-    let run = world.run(VERIFY).failed(&["1 of 5 files"]);
+    let run = world.run(VERIFY).failed(&["1 of 6 files"]);
     assert!(run.stdout.contains("SHA256SUMS"), "{}", run.stdout);
     fs::remove_dir_all(world.path("cdn")).unwrap();
     world.run(VERIFY).failed(&["the directory cdn does not exist"]);
