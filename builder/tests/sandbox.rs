@@ -1,9 +1,10 @@
 //! Both kinds of sandboxes behave the same and leave nothing behind.
 //!
-//! The tests need the base that a build has cached: set `ETCHAOS_ARTIFACTS` to the directory of a build,
+//! The tests need the toolbox that a build has cached: set `ETCHAOS_ARTIFACTS` to the directory of a build,
 //! such as `out/deb_amd64`. `DOCKER_HOST` names the container engine. Tests that lack something are
 //! skipped; with `CI=true`, they fail.
 
+mod base;
 mod judge;
 
 use std::collections::BTreeMap;
@@ -12,22 +13,14 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
+use base::base;
 use builder::log_file::LogFile;
 use builder::progress::Bar;
 use builder::sandbox::docker::{Connection, DockerSandbox};
 use builder::sandbox::namespace::NamespaceSandbox;
-use builder::sandbox::{Base, BaseTar, Sandbox, Script};
+use builder::sandbox::{Base, Sandbox, Script};
 use judge::skip;
 use protocol::pattern::Exec;
-
-#[derive(Debug)]
-struct Cached(PathBuf);
-
-impl BaseTar for Cached {
-    fn path(&self, _: &mut LogFile) -> anyhow::Result<PathBuf> {
-        Ok(self.0.clone())
-    }
-}
 
 struct Fixture {
     directory: tempfile::TempDir,
@@ -49,21 +42,6 @@ impl Fixture {
     fn log(&self) -> String {
         fs::read_to_string(self.directory.path().join("log")).unwrap()
     }
-}
-
-fn base() -> Option<Cached> {
-    let Some(artifacts) = std::env::var_os("ETCHAOS_ARTIFACTS") else {
-        skip("ETCHAOS_ARTIFACTS does not name the directory of a build");
-        return None;
-    };
-    if !nix::unistd::geteuid().is_root() {
-        skip("sandboxes need root");
-        return None;
-    }
-    let cache = Path::new(&artifacts).join("../cache").read_dir().unwrap();
-    let mut files = cache.map(|file| file.unwrap().path());
-    let is_base = |file: &PathBuf| file.to_string_lossy().contains("base_deb_amd64");
-    Some(Cached(files.find(is_base).expect("a build caches its base")))
 }
 
 fn namespace(fixture: &mut Fixture) -> Option<NamespaceSandbox> {
