@@ -1,5 +1,6 @@
 //! Reads published manifests, and checks the files that they name.
 
+use std::path::Path;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
@@ -10,6 +11,7 @@ use protocol::token::{TOKEN_MAX, verify};
 use protocol::{KeyRing, Manifest, Release, Target, Verified};
 
 use crate::destination::{Location, Version};
+use crate::image::digest;
 
 /// The number of files that are transferred at a time.
 const TRANSFERS: usize = 4;
@@ -93,6 +95,29 @@ pub(crate) fn problem(location: &dyn Location, file: PublishedFile<'_>) -> Resul
     }
     let differs = sha256 != file.sha256;
     Ok(differs.then(|| format!("has the SHA-256 {sha256}, expected {}", file.sha256)))
+}
+
+/// Downloads a file to a new local file and verifies it. `path` is its path at the location.
+///
+/// # Errors
+/// Fails if the file is not the one that the manifest names.
+pub(crate) fn fetch(
+    location: &dyn Location,
+    path: &str,
+    file: PublishedFile<'_>,
+    to: &Path,
+) -> Result<()> {
+    location.download(path, file.size, to)?;
+    let (size, sha256) = digest::of_file(to)?;
+    ensure!(
+        size == file.size && sha256 == file.sha256,
+        "{path} in {} is not the file that the manifest names: it has {size} bytes and the SHA-256 \
+         {sha256}, expected {} bytes and {}",
+        location.describe(),
+        file.size,
+        file.sha256
+    );
+    Ok(())
 }
 
 /// Calls a function for each item, for some of them at the same time, and returns the results in the

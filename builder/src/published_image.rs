@@ -4,7 +4,7 @@ use std::fs::File;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result};
 use protocol::esp::{self, Slot};
 use protocol::release::document;
 use protocol::token::TOKEN_MAX;
@@ -14,8 +14,7 @@ use crate::contents::{Contents, Place, TRUSTED_KEYS};
 use crate::destination::Location;
 use crate::diff::explain::Decompressed;
 use crate::diff::load::{self, Loaded};
-use crate::image::digest;
-use crate::published::in_parallel;
+use crate::published::{self, in_parallel};
 
 /// The path of the updater's configuration in an image.
 const HOST_CONFIG: &str = "/usr/lib/etchaos/updater.json";
@@ -99,22 +98,10 @@ fn download(location: &dyn Location, manifest: &Manifest, directory: &Path) -> R
     in_parallel(&files, |file| {
         let to = directory.join(file.name);
         // In the directory of a build, the files lie beside the manifest.
-        let at_url = location.download(file.url, file.size, &to);
-        at_url.or_else(|error| {
+        published::fetch(location, file.url, *file, &to).or_else(|error| {
             let _ = std::fs::remove_file(&to);
-            location.download(file.name, file.size, &to).map_err(|_| error)
-        })?;
-        let (size, sha256) = digest::of_file(&to)?;
-        ensure!(
-            size == file.size && sha256 == file.sha256,
-            "{} in {} is not the file that the manifest names: it has {size} bytes and the SHA-256 \
-             {sha256}, expected {} bytes and {}",
-            file.name,
-            location.describe(),
-            file.size,
-            file.sha256
-        );
-        Ok(())
+            published::fetch(location, file.name, *file, &to).map_err(|_| error)
+        })
     })?;
     Ok(())
 }

@@ -3,13 +3,13 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result};
 use protocol::Release;
 use protocol::release::PublishedFile;
 use tempfile::TempDir;
 
 use crate::destination::{Location, Upload};
-use crate::image::digest;
+use crate::published;
 
 /// Files, found by their SHA-256: those of a build, and those that are fetched from where the release
 /// is published already.
@@ -75,16 +75,7 @@ impl<'a> Files<'a> {
         if !to.exists() {
             let partial = tempfile::tempdir_in(self.fetched.path())?;
             let path = partial.path().join("file");
-            location.download(file.url, file.size, &path)?;
-            let (size, sha256) = digest::of_file(&path)?;
-            ensure!(
-                size == file.size && sha256 == file.sha256,
-                "{} in {} has {size} bytes and the SHA-256 {sha256}, expected {} bytes and {}",
-                file.url,
-                location.describe(),
-                file.size,
-                file.sha256
-            );
+            published::fetch(location, file.url, file, &path)?;
             std::fs::rename(&path, &to).context("keeping a downloaded file")?;
         }
         Ok(to)
