@@ -7,12 +7,20 @@ use std::path::Path;
 
 use anyhow::{Context, Result, ensure};
 use protocol::digest::{Hasher, of_reader};
+use protocol::release::Document;
 use walkdir::WalkDir;
 
 /// Returns the size and the SHA-256 of a file.
 pub(crate) fn of_file(path: &Path) -> Result<(u64, String)> {
     let digest = File::open(path).and_then(of_reader);
     digest.with_context(|| format!("reading {}", path.display()))
+}
+
+/// Returns the document for a file in a directory. Its URL is its name.
+pub(crate) fn of_document(directory: &Path, kind: &str, name: &str) -> Result<Document> {
+    let (size, sha256) = of_file(&directory.join(name))?;
+    let (kind, name, url) = (kind.to_owned(), name.to_owned(), name.to_owned());
+    Ok(Document { kind, name, size, sha256, url })
 }
 
 /// Returns the SHA-256 of the files and symbolic links of a tree: of their names, contents and targets,

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use anyhow::{Context, Result};
 use protocol::Release;
-use protocol::release::{Document, document};
+use protocol::release::document;
 
 use super::files::Files;
 use crate::image::digest;
@@ -24,11 +24,10 @@ pub(super) fn add(
 ) -> Result<()> {
     let path = directory.join(name);
     fs::write(&path, text).with_context(|| format!("writing {}", path.display()))?;
-    let (size, sha256) = digest::of_file(&path)?;
-    files.add(sha256.clone(), path);
-    let (kind, name, url) = (kind.to_owned(), name.to_owned(), name.to_owned());
+    let document = digest::of_document(directory, kind, name)?;
+    files.add(document.sha256.clone(), path);
     release.documents.retain(|document| document.kind != kind);
-    release.documents.push(Document { kind, name, size, sha256, url });
+    release.documents.push(document);
     Ok(())
 }
 

@@ -148,21 +148,17 @@ impl Opened<'_> {
     fn record(&self, release: &Release, text: &str) -> Result<()> {
         let destination = &*self.site.destination;
         let path = layout::history_path(&release.target(), release.build);
+        let failed = || format!("storing {path} in {}", destination.describe());
+        let sha256 = protocol::digest::of_bytes(text.as_bytes());
+        let size = text.len() as u64;
+        let found = destination.measure(&path, TOKEN_MAX as u64).with_context(failed)?;
+        if found == Some((size, sha256.clone())) {
+            return Ok(());
+        }
         let file = tempfile::NamedTempFile::new()?;
         std::fs::write(file.path(), text)?;
-        let upload = Upload {
-            from: file.path().to_owned(),
-            path: path.clone(),
-            size: text.len() as u64,
-            sha256: protocol::digest::of_bytes(text.as_bytes()),
-        };
-        let failed = || format!("storing {path} in {}", destination.describe());
-        let is_new = destination.create(&upload).with_context(failed)? == Created::New;
-        let is_same = || -> Result<bool> {
-            let found = destination.measure(&path, TOKEN_MAX as u64).with_context(failed)?;
-            Ok(found == Some((upload.size, upload.sha256.clone())))
-        };
-        if !is_new && !is_same()? {
+        let upload = Upload { from: file.path().to_owned(), path: path.clone(), size, sha256 };
+        if destination.create(&upload).with_context(failed)? == Created::Existed {
             destination.repair(&upload).with_context(failed)?;
         }
         Ok(())

@@ -109,8 +109,6 @@ impl Sources<'_> {
 
     /// Returns the document for a file in the artifacts directory.
     fn measure(&self, kind: &str, name: &str) -> Result<Document> {
-        let (size, sha256) = digest::of_file(&self.path(name))?;
-        let (kind, name, url) = (kind.to_owned(), name.to_owned(), name.to_owned());
-        Ok(Document { kind, name, size, sha256, url })
+        digest::of_document(&self.build.directories.artifacts, kind, name)
     }
 }
