@@ -121,6 +121,22 @@ impl DestinationArgs {
     }
 }
 
+/// The options of all commands that build or publish a release.
+#[derive(Debug, Args)]
+pub(crate) struct PublisherArgs {
+    #[command(flatten)]
+    pub target: TargetArgs,
+    #[command(flatten)]
+    pub out: OutArgs,
+    #[command(flatten)]
+    pub signing: SigningArgs,
+    #[command(flatten)]
+    pub destinations: DestinationArgs,
+    /// Print the result as JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
 /// Where the published release is read.
 #[derive(Debug, Args)]
 pub(crate) struct FromArgs {

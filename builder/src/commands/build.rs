@@ -9,7 +9,7 @@ use clap::Args;
 use jiff::Timestamp;
 use protocol::Target;
 
-use super::args::{DestinationArgs, FromArgs, OutArgs, RetentionArgs, SigningArgs, TargetArgs};
+use super::args::{FromArgs, PublisherArgs, RetentionArgs};
 use super::checkout::Checkout;
 use crate::cache::Cache;
 use crate::destination::Location;
@@ -26,22 +26,6 @@ use crate::stages::{self, Build, Directories, Stage, Stages, Test};
 use crate::summary::{self, Summary};
 use crate::tested::Tested;
 use crate::variant::VariantFile;
-
-/// Options of all commands that run stages.
-#[derive(Debug, Args)]
-pub(crate) struct StageArgs {
-    #[command(flatten)]
-    target: TargetArgs,
-    #[command(flatten)]
-    out: OutArgs,
-    #[command(flatten)]
-    signing: SigningArgs,
-    #[command(flatten)]
-    destinations: DestinationArgs,
-    /// Print the result as JSON
-    #[arg(long)]
-    json: bool,
-}
 
 /// Options of builds.
 #[derive(Debug, Args)]
@@ -82,7 +66,7 @@ pub(crate) struct TestOptions {
 #[derive(Debug, Args)]
 pub(crate) struct BuildArgs {
     #[command(flatten)]
-    stage: StageArgs,
+    stage: PublisherArgs,
     #[command(flatten)]
     from: FromArgs,
     #[command(flatten)]
@@ -93,7 +77,7 @@ pub(crate) struct BuildArgs {
 #[derive(Debug, Args)]
 pub(crate) struct TestArgs {
     #[command(flatten)]
-    stage: StageArgs,
+    stage: PublisherArgs,
     #[command(flatten)]
     from: FromArgs,
     #[command(flatten)]
@@ -104,7 +88,7 @@ pub(crate) struct TestArgs {
 #[derive(Debug, Args)]
 pub(crate) struct PublishArgs {
     #[command(flatten)]
-    stage: StageArgs,
+    stage: PublisherArgs,
     #[command(flatten)]
     retention: RetentionArgs,
     /// Publish a release that was not tested
@@ -116,7 +100,7 @@ pub(crate) struct PublishArgs {
 #[derive(Debug, Args)]
 pub(crate) struct RunArgs {
     #[command(flatten)]
-    stage: StageArgs,
+    stage: PublisherArgs,
     #[command(flatten)]
     build: BuildOptions,
     #[command(flatten)]
@@ -221,7 +205,7 @@ struct Session {
 }
 
 impl Session {
-    fn open(args: &StageArgs) -> Result<Self> {
+    fn open(args: &PublisherArgs) -> Result<Self> {
         let target = args.target.target()?;
         let out = args.out.create()?;
         let directories = Directories::create(&out, &target)?;

@@ -8,7 +8,7 @@ use clap::Args;
 use jiff::Timestamp;
 use protocol::Target;
 
-use super::args::{DestinationArgs, OutArgs, RetentionArgs, SigningArgs, TargetArgs};
+use super::args::{PublisherArgs, RetentionArgs};
 use crate::destination::locate;
 use crate::progress::message;
 use crate::publish::bridge::bridge;
@@ -22,18 +22,9 @@ use crate::summary;
 #[derive(Debug, Args)]
 pub(crate) struct ReissueArgs {
     #[command(flatten)]
-    target: TargetArgs,
-    #[command(flatten)]
-    out: OutArgs,
-    #[command(flatten)]
-    signing: SigningArgs,
-    #[command(flatten)]
-    destinations: DestinationArgs,
+    publisher: PublisherArgs,
     #[command(flatten)]
     retention: RetentionArgs,
-    /// Print the result as JSON
-    #[arg(long)]
-    json: bool,
 }
 
 /// Options of "renew".
@@ -105,16 +96,16 @@ impl ReissueArgs {
             progress: &message,
         };
         let report = action(&publisher)?;
-        summary::print_report(&report, self.json, out)?;
+        summary::print_report(&report, self.publisher.json, out)?;
         report.check()
     }
 
     fn open(&self) -> Result<Opened> {
-        let out: PathBuf = self.out.create()?;
+        let out: PathBuf = self.publisher.out.create()?;
         Ok(Opened {
-            target: self.target.target()?,
-            signing: self.signing.load(&out)?,
-            sites: self.destinations.open(&out)?,
+            target: self.publisher.target.target()?,
+            signing: self.publisher.signing.load(&out)?,
+            sites: self.publisher.destinations.open(&out)?,
             retention: self.retention.retention(),
         })
     }
