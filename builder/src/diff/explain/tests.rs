@@ -58,15 +58,18 @@ fn explain_names_the_files_inside_that_differ() {
 
 #[test]
 fn explain_names_the_archive_member_if_all_files_are_equal() {
-    let (Some(old), Some(new)) = (Small::new(), Small::new()) else { return };
-    let append = |small: &Small, mtime| {
-        let initrd = fs::read(small.path("initrd")).unwrap();
+    let Some(small) = Small::new() else { return };
+    // Both initrds get the same SquashFS: mksquashfs records the time at which it runs.
+    let initrd = fs::read(small.path("initrd")).unwrap();
+    let directory = |name: &str, mtime| {
+        let directory = small.path(name);
+        fs::create_dir(&directory).unwrap();
         let archive = archive_with("sysroot/etc/late", mtime, b"late\n");
-        small.write("initrd", [initrd, vec![0; 4], archive].concat());
+        fs::write(directory.join("initrd"), [initrd.clone(), vec![0; 4], archive].concat())
+            .unwrap();
+        directory
     };
-    append(&old, 1);
-    append(&new, 2);
-    let text = explained(&old.path(""), &new.path(""))[1].to_string();
+    let text = explained(&directory("old", 1), &directory("new", 2))[1].to_string();
     assert!(text.contains("first difference is in the header of sysroot/etc/late\n"), "{text}");
     assert!(text.contains("all files inside are equal"), "{text}");
 }
