@@ -30,6 +30,8 @@ const SUITE: &str = "trixie";
 /// The packages of the root tree in which mkosi runs.
 const MKOSI_PACKAGES: &str = "mkosi,systemd-ukify,systemd-boot-efi,cpio,zstd,kmod,mount,\
                               debian-archive-keyring,ca-certificates";
+/// The keys of the archives, in the root tree in which mkosi runs.
+const KEYRING: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
 /// The most that a cold build may take, as a part of the time of mkosi.
 const COLD_GOAL: f64 = 0.6;
 /// The most that a warm build may take, in seconds.
@@ -141,11 +143,12 @@ impl Bench<'_> {
              [Content]\nBootloader=none\nWithDocs=no\nWithRecommends=no\nPackages=\n    {packages}\n\n\
              [Build]\nPackageCacheDirectory=cache\nIncremental=no\n"
         );
-        // mkosi adds an archive of debug symbols unless there is a list of sources. apt in the root tree
-        // has the sources of the same archives that the builder uses.
-        let sources = self.work().join("mkosi.sandbox/etc/apt");
+        // mkosi writes a list of sources with an archive of debug symbols unless this file exists. It gets
+        // the archives in the root tree, which are those of the builder.
+        let sources = self.work().join("mkosi.sandbox/etc/apt/sources.list.d");
         fs::create_dir_all(&sources)?;
-        fs::copy(self.root().join("etc/apt/sources.list"), sources.join("sources.list"))?;
+        let list = fs::read_to_string(self.root().join("etc/apt/sources.list"))?;
+        fs::write(sources.join("mkosi.sources"), deb822(&list)?)?;
         fs::write(self.work().join("mkosi.conf"), config)?;
         Ok(())
     }
@@ -168,6 +171,24 @@ impl Bench<'_> {
         command.env("LC_ALL", "C.UTF-8");
         timed(&mut command, &self.directory.join("mkosi.log"))
     }
+}
+
+/// Converts a list of sources from the format with one archive in each line to deb822 (sources.list(5)).
+fn deb822(list: &str) -> Result<String> {
+    let mut sources = String::new();
+    for line in list.lines().filter(|line| !line.trim().is_empty()) {
+        let mut words = line.split_whitespace();
+        let (Some("deb"), Some(uri), Some(suite)) = (words.next(), words.next(), words.next())
+        else {
+            anyhow::bail!("expected a line \"deb URI SUITE COMPONENT...\", found {line:?}");
+        };
+        let components = words.collect::<Vec<_>>().join(" ");
+        sources += &format!(
+            "Types: deb\nURIs: {uri}\nSuites: {suite}\nComponents: {components}\n\
+             Signed-By: {KEYRING}\n\n"
+        );
+    }
+    Ok(sources)
 }
 
 /// Returns the packages that the variant installs, as its bootstrap script names them.
