@@ -57,6 +57,14 @@ impl PartialFile {
         &self.partial
     }
 
+    /// Renames the file without flushing it to the disk, for files that are verified when they are read.
+    ///
+    /// After a power cut, the file can be incomplete.
+    pub(crate) fn persist_unflushed(self) -> Result<()> {
+        fs::rename(&self.partial, &self.to)
+            .with_context(|| format!("writing {}", self.to.display()))
+    }
+
     /// Flushes the file to the disk and renames it.
     ///
     /// Readers see the old file or the new one. On a FAT file system they might see neither after a

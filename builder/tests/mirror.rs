@@ -84,14 +84,14 @@ const WITHOUT_SECURITY: &[&str] = &["/debian/dists/trixie-updates", "/debian/dis
 type Start = fn(&Cached, &Path, &mut LogFile) -> Option<Box<dyn Sandbox>>;
 
 fn namespace(base: &Cached, work: &Path, log: &mut LogFile) -> Option<Box<dyn Sandbox>> {
-    let sandbox = NamespaceSandbox::create(&base.0, work, log).unwrap();
+    let sandbox = NamespaceSandbox::create(base, work, log).unwrap();
     Some(Box::new(sandbox.with_builder(Path::new(env!("CARGO_BIN_EXE_builder")))))
 }
 
 fn docker(base: &Cached, work: &Path, log: &mut LogFile) -> Option<Box<dyn Sandbox>> {
     match Connection::open() {
         Ok(connection) => {
-            let base = Base { image: "localhost/no-such-image", tar: base };
+            let base = Base { image: "localhost/no-such-image", tree: base };
             Some(Box::new(connection.start(&base, work, log).unwrap()))
         }
         Err(error) => {

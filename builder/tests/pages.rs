@@ -1,13 +1,16 @@
-//! Compares the pages at the root of the repository with the repository: the paths and the commands of
-//! the builder that they name exist.
+//! Compares the pages of the repository with the repository: the paths and the commands of the builder that
+//! they name exist.
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use builder::cli::Cli;
 use clap::Parser;
 
 const PAGES: [&str; 4] = ["ARCHITECTURE.md", "CONTRIBUTING.md", "README.md", "SECURITY.md"];
+/// The pages for users. Most paths in them are those of a host or of a destination.
+const GUIDES: [&str; 3] = ["docs/keys.md", "docs/operators.md", "docs/publishers.md"];
 /// The beginning of a path that a build or a host creates.
 const CREATED: [&str; 2] = ["out/", "etchaos/"];
 /// The extensions of files that only the repository has.
@@ -89,15 +92,38 @@ fn missing_paths_are_recognized() {
 #[test]
 fn builder_commands_in_pages_parse() {
     let mut count = 0;
-    for page in PAGES {
-        let (_, code) = prose_and_code(page);
-        for line in code.lines() {
-            let Some((_, arguments)) = line.split_once("-p builder -- ") else { continue };
-            let arguments = arguments.split('#').next().unwrap().split_whitespace();
-            let parsed = Cli::try_parse_from(["builder"].into_iter().chain(arguments));
-            assert!(parsed.is_ok(), "{page}: {line}: {}", parsed.unwrap_err());
+    for page in PAGES.into_iter().chain(GUIDES) {
+        let (prose, code) = prose_and_code(page);
+        let code = code.replace("\\\n", " ");
+        // In prose, `builder verify` stands for a command with any arguments.
+        let is_command = |text: &&str| {
+            text.split(' ').count() > 2
+                && !["NAME", "COMMAND"].iter().any(|name| text.contains(name))
+        };
+        let quoted = prose.lines().flat_map(|line| line.split('`').skip(1).step_by(2));
+        let quoted = quoted.filter(is_command);
+        for line in code.lines().chain(quoted) {
+            let Some(arguments) = arguments_of_builder(line) else { continue };
+            let parsed = Cli::try_parse_from(["builder".to_owned()].into_iter().chain(arguments));
+            // The request for help is no error.
+            let error = parsed.err().filter(clap::Error::use_stderr);
+            assert!(error.is_none(), "{page}: {line}: {}", error.unwrap());
             count += 1;
         }
     }
-    assert!(count >= 5, "only {count} commands were found");
+    assert!(count >= 25, "only {count} commands were found");
+}
+
+/// Returns the arguments of the builder in a line of a script, as the shell splits them.
+fn arguments_of_builder(line: &str) -> Option<Vec<String>> {
+    let arguments = match line.split_once("-p builder -- ") {
+        Some((_, arguments)) => arguments,
+        None => line.strip_prefix("builder ")?,
+    };
+    // Leave out comments, redirections and pipes.
+    let arguments = arguments.split(" #").next()?.split(" >").next()?.split(" |").next()?;
+    let script = format!("printf '%s\\n' {arguments}");
+    let output = Command::new("sh").args(["-c", &script]).output().expect("sh can be started");
+    let words = String::from_utf8(output.stdout).expect("the pages are UTF-8");
+    Some(words.lines().map(str::to_owned).collect())
 }

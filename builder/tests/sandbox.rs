@@ -45,15 +45,15 @@ impl Fixture {
 }
 
 fn namespace(fixture: &mut Fixture) -> Option<NamespaceSandbox> {
-    let sandbox = NamespaceSandbox::create(&base()?.0, &fixture.work(), &mut fixture.log).unwrap();
+    let sandbox = NamespaceSandbox::create(&base()?, &fixture.work(), &mut fixture.log).unwrap();
     Some(sandbox.with_builder(Path::new(env!("CARGO_BIN_EXE_builder"))))
 }
 
 fn docker(fixture: &mut Fixture) -> Option<DockerSandbox> {
-    let tar = base()?;
+    let tree = base()?;
     match Connection::open() {
         Ok(connection) => {
-            let base = Base { image: "localhost/no-such-image", tar: &tar };
+            let base = Base { image: "localhost/no-such-image", tree: &tree };
             Some(connection.start(&base, &fixture.work(), &mut fixture.log).unwrap())
         }
         Err(error) => {

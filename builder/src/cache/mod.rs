@@ -115,12 +115,12 @@ impl Cache {
         let data = PartialFile::create(&self.path(key, "data"))?;
         write(data.path())?;
         let (size, sha256) = of_file(data.path())?;
-        data.persist()?;
+        data.persist_unflushed()?;
         let description = Description { key: key.digest.clone(), size, sha256, value };
         let mut file = PartialFile::create(&self.path(key, "json"))?;
         serde_json::to_writer(file.file(), &description).with_context(failed)?;
         file.file().flush().with_context(failed)?;
-        file.persist()?;
+        file.persist_unflushed()?;
         self.prune(key.kind).with_context(failed)
     }
 

@@ -59,14 +59,14 @@ impl Connection {
         Ok(Self { docker, runtime, version })
     }
 
-    /// Starts a container from the official image, or from the base tar file if the image cannot be
-    /// pulled.
+    /// Starts a container from the official image, or from the bootstrapped tree if the image cannot
+    /// be pulled.
     pub fn start(self, base: &Base<'_>, work: &Path, log: &mut LogFile) -> Result<DockerSandbox> {
         let image = match self.runtime.block_on(self.pull(base.image, log)) {
             Ok(()) => base.image.to_owned(),
             Err(error) => {
                 log.line(&format!("cannot pull {}: {error:#}; importing a base", base.image));
-                let tar = base.tar.path(log)?;
+                let tar = base.tree.tar(log)?;
                 self.runtime.block_on(self.import(&tar, log))?
             }
         };

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 use protocol::pattern::Exec;
@@ -63,11 +63,14 @@ pub struct Base<'a> {
     /// The distribution's official container image.
     pub image: &'a str,
     /// A bootstrapped root file system, for namespaces and for engines that cannot pull the image.
-    pub tar: &'a dyn BaseTar,
+    pub tree: &'a dyn BaseTree,
 }
 
-/// A tar file with a root file system, created on first use.
-pub trait BaseTar: fmt::Debug {
-    /// Returns the path of the tar file; creates the file if the cache does not have it.
-    fn path(&self, log: &mut LogFile) -> Result<PathBuf>;
+/// A root file system of the source distribution, bootstrapped if the cache does not have it.
+pub trait BaseTree: fmt::Debug {
+    /// Writes the tree to a directory, which must not exist.
+    fn unpack(&self, to: &Path, log: &mut LogFile) -> Result<()>;
+
+    /// Returns the path of a tar file with the tree.
+    fn tar(&self, log: &mut LogFile) -> Result<PathBuf>;
 }

@@ -12,7 +12,7 @@ use std::path::Path;
 
 use anyhow::Result;
 
-pub use interface::{Base, BaseTar, Finished, PATH, Sandbox, Script, WORK};
+pub use interface::{Base, BaseTree, Finished, PATH, Sandbox, Script, WORK};
 
 use crate::log_file::LogFile;
 
@@ -41,5 +41,5 @@ pub fn start(
             Err(error) => log.line(&format!("no container engine: {error:#}; using namespaces")),
         }
     }
-    Ok(Box::new(namespace::NamespaceSandbox::create(&base.tar.path(log)?, work, log)?))
+    Ok(Box::new(namespace::NamespaceSandbox::create(base.tree, work, log)?))
 }

@@ -22,8 +22,7 @@ use nix::sched::{CloneFlags, unshare};
 use nix::sys::signal::Signal;
 use sys_mount::{Mount, MountFlags};
 
-use super::interface::{Finished, PATH, Sandbox, Script, WORK};
-use crate::command::Tool;
+use super::interface::{BaseTree, Finished, PATH, Sandbox, Script, WORK};
 use crate::log_file::LogFile;
 
 /// The device nodes that are bind-mounted from the host.
@@ -42,15 +41,9 @@ pub struct NamespaceSandbox {
 
 impl NamespaceSandbox {
     /// Unpacks `base` into the work directory.
-    pub fn create(base: &Path, work: &Path, log: &mut LogFile) -> Result<Self> {
+    pub fn create(base: &dyn BaseTree, work: &Path, log: &mut LogFile) -> Result<Self> {
         let root = work.join("sandbox");
-        fs::create_dir(&root).with_context(|| format!("creating {}", root.display()))?;
-        Tool::new("tar")
-            .args(["--extract", "--numeric-owner", "--preserve-permissions", "--file"])
-            .arg(base)
-            .arg("--directory")
-            .arg(&root)
-            .run(log)?;
+        base.unpack(&root, log)?;
         Ok(Self { root, work: work.to_owned(), builder: THIS_PROGRAM.into() })
     }
 

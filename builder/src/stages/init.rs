@@ -10,11 +10,11 @@ use serde::{Deserialize, Serialize};
 
 use super::build::{Build, Describe};
 use super::commands::{cache_key, environment, run_part, run_var};
-use crate::cache::Key;
+use crate::cache::{Key, archive};
 use crate::command::Tool;
 use crate::log_file::{LogFile, Origin};
 use crate::mirror::Mirror;
-use crate::sandbox::{self, Base, BaseTar, Sandbox, Script, WORK};
+use crate::sandbox::{self, Base, BaseTree, Sandbox, Script, WORK};
 
 /// The name of the toolbox in the work directory.
 const TOOLBOX_TAR: &str = "toolbox.tar";
@@ -55,14 +55,14 @@ pub(super) fn run(build: &Build<'_>, log: &mut LogFile) -> Result<Toolbox> {
     let env = environment(build);
     let bootstrap = format!("{:?} {:?}", build.variant.base.bootstrap, build.mirror);
     let key = cache_key(build, "init", &env, &[&bootstrap]);
-    let tar = ToolboxTar { build, key, source: RefCell::new(Source::Unused) };
-    let base = Base { image: &build.variant.base.image, tar: &tar };
+    let tree = ToolboxTree { build, key, source: RefCell::new(Source::Unused) };
+    let base = Base { image: &build.variant.base.image, tree: &tree };
     let sandbox = log.timed("start the sandbox", Origin::Built, |log| {
         sandbox::start(build.engine, &base, work, log)
     })?;
     let report = run_part(build, "init", &*sandbox, &env, log)?;
     let state = State { tools: run_var(&report, "tools")?, indexes: run_var(&report, "indexes")? };
-    tar.keep(&*sandbox, &state, log)?;
+    tree.keep(&*sandbox, &state, log)?;
     Ok(Toolbox { sandbox, state })
 }
 
@@ -84,7 +84,7 @@ fn discard(work: &Path, old: &Path) -> io::Result<()> {
 ///
 /// The toolbox may be old: the Commands of the part "init" upgrade it.
 #[derive(Debug)]
-struct ToolboxTar<'a> {
+struct ToolboxTree<'a> {
     build: &'a Build<'a>,
     key: Key,
     source: RefCell<Source>,
@@ -101,34 +101,48 @@ enum Source {
     Cached(State),
 }
 
-impl BaseTar for ToolboxTar<'_> {
-    fn path(&self, log: &mut LogFile) -> Result<PathBuf> {
-        let started = Instant::now();
-        if let Some(found) = self.build.cache.find(&self.key, log) {
-            log.record("verify the toolbox", started.elapsed(), Origin::Cached);
-            self.source.replace(Source::Cached(found.value));
-            return Ok(found.data);
+impl BaseTree for ToolboxTree<'_> {
+    fn unpack(&self, to: &Path, log: &mut LogFile) -> Result<()> {
+        match self.cached(log) {
+            Some(tar) => archive::unpack(&tar, to, log),
+            None => self.bootstrap(to, log),
         }
-        self.source.replace(Source::Base);
-        log.timed("bootstrap the base", Origin::Built, |log| self.bootstrap(log))
+    }
+
+    fn tar(&self, log: &mut LogFile) -> Result<PathBuf> {
+        if let Some(tar) = self.cached(log) {
+            return Ok(tar);
+        }
+        // The bootstrap tool writes a tar file if the name ends like this.
+        let tar = self.build.directories.work.join("base.tar");
+        self.bootstrap(&tar, log)?;
+        Ok(tar)
     }
 }
 
-impl ToolboxTar<'_> {
-    fn bootstrap(&self, log: &mut LogFile) -> Result<PathBuf> {
+impl ToolboxTree<'_> {
+    /// Returns the toolbox of an earlier build.
+    fn cached(&self, log: &mut LogFile) -> Option<PathBuf> {
+        let started = Instant::now();
+        let found = self.build.cache.find(&self.key, log)?;
+        log.record("verify the toolbox", started.elapsed(), Origin::Cached);
+        self.source.replace(Source::Cached(found.value));
+        Some(found.data)
+    }
+
+    /// Bootstraps the base to a directory or a tar file.
+    fn bootstrap(&self, to: &Path, log: &mut LogFile) -> Result<()> {
+        self.source.replace(Source::Base);
         let Build { directories, variant, mirror, .. } = self.build;
         let command = &variant.base.bootstrap;
         let (program, arguments) =
             command.split_first().context("the variant names no bootstrap program")?;
-        let tar = directories.work.join("base.tar");
-        Tool::new(program)
-            .args(arguments)
-            .arg(&tar)
-            .args(mirror.as_ref().map(Mirror::as_str))
-            // The files of an interrupted bootstrap are removed with the work directory.
-            .env("TMPDIR", &directories.work)
-            .run(log)?;
-        Ok(tar)
+        let mut tool = Tool::new(program).args(arguments).arg(to);
+        tool = tool.args(mirror.as_ref().map(Mirror::as_str));
+        // The files of an interrupted bootstrap are removed with the work directory.
+        tool = tool.env("TMPDIR", &directories.work);
+        log.timed("bootstrap the base", Origin::Built, |log| tool.run(log))?;
+        Ok(())
     }
 
     /// Stores the toolbox in the cache, unless it has the state that it had there.

@@ -1,9 +1,10 @@
 //! The root file system of sandboxes in tests: the toolbox that a build keeps in its cache.
 
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use builder::log_file::LogFile;
-use builder::sandbox::BaseTar;
+use builder::sandbox::BaseTree;
 
 use crate::judge::skip;
 
@@ -11,8 +12,18 @@ use crate::judge::skip;
 #[derive(Debug)]
 pub(crate) struct Cached(pub(crate) PathBuf);
 
-impl BaseTar for Cached {
-    fn path(&self, _: &mut LogFile) -> anyhow::Result<PathBuf> {
+impl BaseTree for Cached {
+    fn unpack(&self, to: &Path, _: &mut LogFile) -> anyhow::Result<()> {
+        std::fs::create_dir(to)?;
+        let status = Command::new("tar")
+            .args(["--extract", "--numeric-owner", "--preserve-permissions", "--file"])
+            .args([&self.0, Path::new("--directory"), to])
+            .status()?;
+        anyhow::ensure!(status.success(), "tar ended with {status}");
+        Ok(())
+    }
+
+    fn tar(&self, _: &mut LogFile) -> anyhow::Result<PathBuf> {
         Ok(self.0.clone())
     }
 }

@@ -122,6 +122,8 @@ local etchaos = import '../lib/etchaos.libsonnet';
       '--dpkgopt=force-unsafe-io',
       '--aptopt=APT::Install-Recommends "false"',
       '--aptopt=Acquire::Languages "none"',
+      // apt-get update then only asks whether the lists are new.
+      '--skip=cleanup/apt/lists',
       debian.suite,
     ],
     hostPackages: ['mmdebstrap', 'debian-archive-keyring'],
