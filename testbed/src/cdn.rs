@@ -8,13 +8,18 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
+use std::time::Duration;
 
 use axum::Router;
 use axum::extract::{Request, State};
 use axum::http::header::{CONTENT_LENGTH, RANGE};
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::Response;
+use hyper::server::conn::http1;
+use hyper_util::rt::TokioIo;
+use hyper_util::service::TowerToHyperService;
 use serde::Serialize;
+use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::oneshot;
 use tower::limit::GlobalConcurrencyLimitLayer;
 use tower_http::services::ServeFile;
@@ -24,6 +29,8 @@ const REQUESTS_MAX: usize = 16;
 /// The number of requests that are logged, so that a guest that requests endlessly cannot fill the
 /// memory.
 const LOG_MAX: usize = 10_000;
+/// The delay after accept(2) failed, for example because of too many open files.
+const ACCEPT_RETRY_DELAY: Duration = Duration::from_millis(200);
 
 /// A file that the CDN serves.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -132,12 +139,37 @@ async fn serve(
     router: Router,
     stopped: oneshot::Receiver<()>,
 ) -> io::Result<()> {
-    let listener = tokio::net::TcpListener::from_std(listener)?;
-    let server = axum::serve(listener, router).into_future();
-    // A stop aborts the downloads in progress, because the guest no longer needs them.
-    tokio::select! {
-        ended = server => ended,
-        _ = stopped => Ok(()),
+    let listener = TcpListener::from_std(listener)?;
+    tokio::spawn(accept(listener, router));
+    // Returning ends the runtime with all connections. A stop aborts the downloads in progress,
+    // because the guest no longer needs them.
+    let _ = stopped.await;
+    Ok(())
+}
+
+async fn accept(listener: TcpListener, router: Router) {
+    loop {
+        match listener.accept().await {
+            Ok((stream, _)) => {
+                tokio::spawn(connection(stream, router.clone()));
+            }
+            Err(error) => {
+                log::warn!("the CDN of the test cannot accept a connection: {error}");
+                tokio::time::sleep(ACCEPT_RETRY_DELAY).await;
+            }
+        }
+    }
+}
+
+async fn connection(stream: TcpStream, router: Router) {
+    let served = http1::Builder::new()
+        // GRUB does not recognize the header `Content-Length` in another spelling. All files are
+        // empty to it then.
+        .title_case_headers(true)
+        .serve_connection(TokioIo::new(stream), TowerToHyperService::new(router))
+        .await;
+    if let Err(error) = served {
+        log::debug!("a connection to the CDN of the test failed: {error}");
     }
 }
 
@@ -162,13 +194,18 @@ mod tests {
         (dir, cdn)
     }
 
-    /// Sends a request without a client library, which would normalize the path.
-    fn request(cdn: &Cdn, request_line: &str) -> String {
+    /// Sends requests without a client library, which would normalize paths and names of headers.
+    fn exchange(cdn: &Cdn, requests: &str) -> String {
         let mut stream = TcpStream::connect(cdn.address()).unwrap();
-        write!(stream, "{request_line} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").unwrap();
-        let mut response = String::new();
-        stream.read_to_string(&mut response).unwrap();
-        response.to_ascii_lowercase()
+        stream.write_all(requests.as_bytes()).unwrap();
+        let mut responses = String::new();
+        stream.read_to_string(&mut responses).unwrap();
+        responses
+    }
+
+    fn request(cdn: &Cdn, request_line: &str) -> String {
+        let request = format!("{request_line} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
+        exchange(cdn, &request).to_ascii_lowercase()
     }
 
     #[test]
@@ -190,12 +227,9 @@ mod tests {
     #[test]
     fn serves_rest_of_file_for_range_request() {
         let (_dir, cdn) = cdn();
-        let mut stream = TcpStream::connect(cdn.address()).unwrap();
         let request =
             "GET /7/x.initrd HTTP/1.1\r\nHost: x\r\nRange: bytes=7-\r\nConnection: close\r\n\r\n";
-        stream.write_all(request.as_bytes()).unwrap();
-        let mut response = String::new();
-        stream.read_to_string(&mut response).unwrap();
+        let response = exchange(&cdn, request);
         assert!(response.starts_with("HTTP/1.1 206"), "{response}");
         assert!(response.ends_with("\r\n\r\n789"), "{response}");
         assert_eq!(cdn.accesses()[0].range.as_deref(), Some("bytes=7-"));
@@ -219,6 +253,14 @@ mod tests {
             assert!(response.starts_with("http/1.1 404"), "{path}: {response}");
         }
         assert!(request(&cdn, "POST /x.jwt").starts_with("http/1.1 405"));
+    }
+
+    #[test]
+    fn sends_headers_in_title_case() {
+        let (_dir, cdn) = cdn();
+        let request = "GET /x.jwt HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n";
+        let response = exchange(&cdn, request);
+        assert!(response.contains("\r\nContent-Length: 5\r\n"), "{response}");
     }
 
     #[test]
