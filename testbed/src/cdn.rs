@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::extract::{Request, State};
+use axum::http::StatusCode;
 use axum::http::header::{CONTENT_LENGTH, RANGE};
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::Response;
@@ -112,6 +113,8 @@ fn router(files: &[Served], log: Log) -> Router {
         router = router.route_service(&format!("/{}", served.path), ServeFile::new(&served.file));
     }
     router
+        // The HTTP driver of UEFI waits without end for the body of a response that has none.
+        .fallback(async || (StatusCode::NOT_FOUND, "not found\n"))
         .layer(GlobalConcurrencyLimitLayer::new(REQUESTS_MAX))
         .layer(from_fn_with_state(log, log_request))
 }
@@ -261,6 +264,18 @@ mod tests {
         let request = "GET /x.jwt HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n";
         let response = exchange(&cdn, request);
         assert!(response.contains("\r\nContent-Length: 5\r\n"), "{response}");
+    }
+
+    #[test]
+    fn answers_missing_path_with_body_and_keeps_connection() {
+        let (_dir, cdn) = cdn();
+        let requests = "GET /none HTTP/1.1\r\nHost: x\r\n\r\n\
+                        GET /x.jwt HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n";
+        let responses = exchange(&cdn, requests);
+        assert!(responses.starts_with("HTTP/1.1 404 Not Found\r\n"), "{responses}");
+        assert!(responses.contains("\r\n\r\nnot found\nHTTP/1.1 200 OK\r\n"), "{responses}");
+        let statuses: Vec<u16> = cdn.accesses().iter().map(|access| access.status).collect();
+        assert_eq!(statuses, [404, 200]);
     }
 
     #[test]
