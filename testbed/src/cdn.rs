@@ -3,6 +3,7 @@
 //! It listens on the loopback interface only, which a guest reaches at 10.0.2.2 (QEMU's user
 //! networking). Each path is one configured file, so that no request can reach other files.
 
+use std::fmt;
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
@@ -11,6 +12,7 @@ use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use axum::Router;
+use axum::body::HttpBody as _;
 use axum::extract::{Request, State};
 use axum::http::StatusCode;
 use axum::http::header::{CONTENT_LENGTH, RANGE};
@@ -55,6 +57,22 @@ pub(crate) struct Access {
     pub status: u16,
     /// The header `Content-Length` of the response.
     pub length: Option<u64>,
+}
+
+impl fmt::Display for Access {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { method, path, status, .. } = self;
+        write!(f, "{method} {path} {status}")?;
+        self.length.map_or(Ok(()), |length| write!(f, " ({length} bytes)"))
+    }
+}
+
+/// Returns the accesses as one line for an error message.
+pub(crate) fn list(accesses: &[Access]) -> String {
+    if accesses.is_empty() {
+        return "none".to_owned();
+    }
+    accesses.iter().map(Access::to_string).collect::<Vec<_>>().join(", ")
 }
 
 type Log = Arc<Mutex<Vec<Access>>>;
@@ -127,6 +145,8 @@ async fn log_request(State(log): State<Log>, request: Request, next: Next) -> Re
     let response = next.run(request).await;
     let length = response.headers().get(CONTENT_LENGTH);
     let length = length.and_then(|value| value.to_str().ok()?.parse().ok());
+    // The router adds the header to a response of its own only after this function.
+    let length = length.or_else(|| response.body().size_hint().exact());
     let access = Access { method, path, range, status: response.status().as_u16(), length };
     log::debug!("CDN: {access:?}");
     let mut log = log.lock().unwrap_or_else(PoisonError::into_inner);
@@ -274,8 +294,8 @@ mod tests {
         let responses = exchange(&cdn, requests);
         assert!(responses.starts_with("HTTP/1.1 404 Not Found\r\n"), "{responses}");
         assert!(responses.contains("\r\n\r\nnot found\nHTTP/1.1 200 OK\r\n"), "{responses}");
-        let statuses: Vec<u16> = cdn.accesses().iter().map(|access| access.status).collect();
-        assert_eq!(statuses, [404, 200]);
+        let listed = list(&cdn.accesses());
+        assert_eq!(listed, "GET /none 404 (10 bytes), GET /x.jwt 200 (5 bytes)");
     }
 
     #[test]
