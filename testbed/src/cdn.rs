@@ -3,18 +3,26 @@
 //! It listens on the loopback interface only, which a guest reaches at 10.0.2.2 (QEMU's user
 //! networking). Each path is one configured file, so that no request can reach other files.
 
+use std::fmt;
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
+use std::time::Duration;
 
 use axum::Router;
+use axum::body::HttpBody as _;
 use axum::extract::{Request, State};
+use axum::http::StatusCode;
 use axum::http::header::{CONTENT_LENGTH, RANGE};
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::Response;
+use hyper::server::conn::http1;
+use hyper_util::rt::TokioIo;
+use hyper_util::service::TowerToHyperService;
 use serde::Serialize;
+use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::oneshot;
 use tower::limit::GlobalConcurrencyLimitLayer;
 use tower_http::services::ServeFile;
@@ -24,6 +32,8 @@ const REQUESTS_MAX: usize = 16;
 /// The number of requests that are logged, so that a guest that requests endlessly cannot fill the
 /// memory.
 const LOG_MAX: usize = 10_000;
+/// The delay after accept(2) failed, for example because of too many open files.
+const ACCEPT_RETRY_DELAY: Duration = Duration::from_millis(200);
 
 /// A file that the CDN serves.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -47,6 +57,22 @@ pub(crate) struct Access {
     pub status: u16,
     /// The header `Content-Length` of the response.
     pub length: Option<u64>,
+}
+
+impl fmt::Display for Access {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { method, path, status, .. } = self;
+        write!(f, "{method} {path} {status}")?;
+        self.length.map_or(Ok(()), |length| write!(f, " ({length} bytes)"))
+    }
+}
+
+/// Returns the accesses as one line for an error message.
+pub(crate) fn list(accesses: &[Access]) -> String {
+    if accesses.is_empty() {
+        return "none".to_owned();
+    }
+    accesses.iter().map(Access::to_string).collect::<Vec<_>>().join(", ")
 }
 
 type Log = Arc<Mutex<Vec<Access>>>;
@@ -105,6 +131,8 @@ fn router(files: &[Served], log: Log) -> Router {
         router = router.route_service(&format!("/{}", served.path), ServeFile::new(&served.file));
     }
     router
+        // The HTTP driver of UEFI waits without end for the body of a response that has none.
+        .fallback(async || (StatusCode::NOT_FOUND, "not found\n"))
         .layer(GlobalConcurrencyLimitLayer::new(REQUESTS_MAX))
         .layer(from_fn_with_state(log, log_request))
 }
@@ -117,6 +145,8 @@ async fn log_request(State(log): State<Log>, request: Request, next: Next) -> Re
     let response = next.run(request).await;
     let length = response.headers().get(CONTENT_LENGTH);
     let length = length.and_then(|value| value.to_str().ok()?.parse().ok());
+    // The router adds the header to a response of its own only after this function.
+    let length = length.or_else(|| response.body().size_hint().exact());
     let access = Access { method, path, range, status: response.status().as_u16(), length };
     log::debug!("CDN: {access:?}");
     let mut log = log.lock().unwrap_or_else(PoisonError::into_inner);
@@ -132,12 +162,37 @@ async fn serve(
     router: Router,
     stopped: oneshot::Receiver<()>,
 ) -> io::Result<()> {
-    let listener = tokio::net::TcpListener::from_std(listener)?;
-    let server = axum::serve(listener, router).into_future();
-    // A stop aborts the downloads in progress, because the guest no longer needs them.
-    tokio::select! {
-        ended = server => ended,
-        _ = stopped => Ok(()),
+    let listener = TcpListener::from_std(listener)?;
+    tokio::spawn(accept(listener, router));
+    // Returning ends the runtime with all connections. A stop aborts the downloads in progress,
+    // because the guest no longer needs them.
+    let _ = stopped.await;
+    Ok(())
+}
+
+async fn accept(listener: TcpListener, router: Router) {
+    loop {
+        match listener.accept().await {
+            Ok((stream, _)) => {
+                tokio::spawn(connection(stream, router.clone()));
+            }
+            Err(error) => {
+                log::warn!("the CDN of the test cannot accept a connection: {error}");
+                tokio::time::sleep(ACCEPT_RETRY_DELAY).await;
+            }
+        }
+    }
+}
+
+async fn connection(stream: TcpStream, router: Router) {
+    let served = http1::Builder::new()
+        // GRUB does not recognize the header `Content-Length` in another spelling. All files are
+        // empty to it then.
+        .title_case_headers(true)
+        .serve_connection(TokioIo::new(stream), TowerToHyperService::new(router))
+        .await;
+    if let Err(error) = served {
+        log::debug!("a connection to the CDN of the test failed: {error}");
     }
 }
 
@@ -162,13 +217,18 @@ mod tests {
         (dir, cdn)
     }
 
-    /// Sends a request without a client library, which would normalize the path.
-    fn request(cdn: &Cdn, request_line: &str) -> String {
+    /// Sends requests without a client library, which would normalize paths and names of headers.
+    fn exchange(cdn: &Cdn, requests: &str) -> String {
         let mut stream = TcpStream::connect(cdn.address()).unwrap();
-        write!(stream, "{request_line} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").unwrap();
-        let mut response = String::new();
-        stream.read_to_string(&mut response).unwrap();
-        response.to_ascii_lowercase()
+        stream.write_all(requests.as_bytes()).unwrap();
+        let mut responses = String::new();
+        stream.read_to_string(&mut responses).unwrap();
+        responses
+    }
+
+    fn request(cdn: &Cdn, request_line: &str) -> String {
+        let request = format!("{request_line} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
+        exchange(cdn, &request).to_ascii_lowercase()
     }
 
     #[test]
@@ -190,12 +250,9 @@ mod tests {
     #[test]
     fn serves_rest_of_file_for_range_request() {
         let (_dir, cdn) = cdn();
-        let mut stream = TcpStream::connect(cdn.address()).unwrap();
         let request =
             "GET /7/x.initrd HTTP/1.1\r\nHost: x\r\nRange: bytes=7-\r\nConnection: close\r\n\r\n";
-        stream.write_all(request.as_bytes()).unwrap();
-        let mut response = String::new();
-        stream.read_to_string(&mut response).unwrap();
+        let response = exchange(&cdn, request);
         assert!(response.starts_with("HTTP/1.1 206"), "{response}");
         assert!(response.ends_with("\r\n\r\n789"), "{response}");
         assert_eq!(cdn.accesses()[0].range.as_deref(), Some("bytes=7-"));
@@ -219,6 +276,26 @@ mod tests {
             assert!(response.starts_with("http/1.1 404"), "{path}: {response}");
         }
         assert!(request(&cdn, "POST /x.jwt").starts_with("http/1.1 405"));
+    }
+
+    #[test]
+    fn sends_headers_in_title_case() {
+        let (_dir, cdn) = cdn();
+        let request = "GET /x.jwt HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n";
+        let response = exchange(&cdn, request);
+        assert!(response.contains("\r\nContent-Length: 5\r\n"), "{response}");
+    }
+
+    #[test]
+    fn answers_missing_path_with_body_and_keeps_connection() {
+        let (_dir, cdn) = cdn();
+        let requests = "GET /none HTTP/1.1\r\nHost: x\r\n\r\n\
+                        GET /x.jwt HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n";
+        let responses = exchange(&cdn, requests);
+        assert!(responses.starts_with("HTTP/1.1 404 Not Found\r\n"), "{responses}");
+        assert!(responses.contains("\r\n\r\nnot found\nHTTP/1.1 200 OK\r\n"), "{responses}");
+        let listed = list(&cdn.accesses());
+        assert_eq!(listed, "GET /none 404 (10 bytes), GET /x.jwt 200 (5 bytes)");
     }
 
     #[test]

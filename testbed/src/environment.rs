@@ -6,7 +6,7 @@ use protocol::{KeyRing, PrivateKey, Role};
 
 use crate::accel::Selection;
 use crate::artifacts::{self, Artifacts};
-use crate::cdn::{Cdn, Served};
+use crate::cdn::{self, Cdn, Served};
 use crate::disk;
 use crate::firmware::Firmware;
 use crate::guest::Guest;
@@ -168,9 +168,7 @@ impl<'a> TestEnvironment<'a> {
                 .iter()
                 .filter(|a| a.method == "GET" && a.path == path && matches!(a.status, 200 | 206));
             let Some(first) = gets.next() else {
-                let requests =
-                    accesses.iter().map(|a| format!("{} {} {}", a.method, a.path, a.status));
-                let requests = requests.collect::<Vec<_>>().join(", ");
+                let requests = cdn::list(&accesses);
                 return Err(ScenarioError::NotFetched { missing: path, requests });
             };
             bytes += first.length.unwrap_or_default();

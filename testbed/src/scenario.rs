@@ -97,6 +97,14 @@ pub enum ScenarioError {
         /// All requests to the CDN.
         requests: String,
     },
+    /// The guest did not boot from the HTTP server.
+    #[error("the guest did not boot by HTTP; requests to the server: {requests}; {source}")]
+    HttpBoot {
+        /// All requests to the server.
+        requests: String,
+        /// The cause.
+        source: Box<GuestError>,
+    },
     /// The guest was booted, but not from the HTTP server.
     #[error(
         "the guest booted, but did not load its initrd from the HTTP server; requests to the server: {0}"

@@ -14,7 +14,7 @@ use super::interface::{Passed, Scenario};
 use crate::actions;
 use crate::args::ScenarioArgs;
 use crate::artifacts::{self, Artifacts};
-use crate::cdn::{Cdn, Served};
+use crate::cdn::{self, Cdn, Served};
 use crate::checks::{self, Expected};
 use crate::environment::{self, TestEnvironment};
 use crate::firmware::Firmware;
@@ -109,16 +109,19 @@ impl Server {
     fn boot_by_http(&self, guest: &mut Guest<'_>, before: &str) -> Outcome<()> {
         let url = format!("http://10.0.2.2:{}/{LOADER}", self.http.address().port());
         guest.push_last("rebooting for HTTP boot", actions::boot_url(&url))?;
-        guest.wait_for_boot(before)?;
+        let booted = guest.wait_for_boot(before);
         let accesses = self.http.accesses();
+        // The firmware and GRUB may print nothing, so the requests show how far the boot got.
+        booted.map_err(|source| ScenarioError::HttpBoot {
+            requests: cdn::list(&accesses),
+            source: source.into(),
+        })?;
         let is_initrd = |path: &str| path.ends_with("/initrd");
         let loaded = accesses.iter().find(|access| {
             access.method == "GET" && access.status == 200 && is_initrd(&access.path)
         });
         let Some(loaded) = loaded else {
-            let requests = accesses.iter().map(|access| access.path.as_str());
-            let requests = requests.collect::<Vec<_>>().join(", ");
-            return Err(ScenarioError::NotBootedByHttp(requests));
+            return Err(ScenarioError::NotBootedByHttp(cdn::list(&accesses)));
         };
         Ok(((), format!("{} MiB initrd", loaded.length.unwrap_or_default() >> 20)))
     }
