@@ -39,13 +39,8 @@ pub(crate) struct Requirement {
 }
 
 /// The programs that the builder itself starts, with their packages.
-const BUILD: [(&str, &str); 5] = [
-    ("tar", "tar"),
-    ("setpriv", "util-linux"),
-    ("unshare", "util-linux"),
-    ("cc", "gcc"),
-    ("dd", "coreutils"),
-];
+const BUILD: [(&str, &str); 4] =
+    [("tar", "tar"), ("setpriv", "util-linux"), ("unshare", "util-linux"), ("cc", "gcc")];
 
 /// The programs that only tests need: independent readers of the formats, a proxy, another clock, a
 /// container engine, a C++ compiler for fuzzing, and linters.

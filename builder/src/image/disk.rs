@@ -1,6 +1,5 @@
 //! The raw disk image: a GPT with a BIOS boot partition and the EFI system partition (ESP).
 
-use std::ffi::OsString;
 use std::fs::{File, OpenOptions};
 use std::ops::Range;
 use std::os::unix::fs::FileExt;
@@ -13,9 +12,7 @@ use gpt::partition_types::{BIOS, EFI};
 use protocol::digest;
 use uuid::Uuid;
 
-use super::bios;
-use crate::command::Tool;
-use crate::log_file::LogFile;
+use super::{bios, sparse};
 
 /// The number of sectors in a MiB.
 const MIB: u64 = (1 << 20) / bios::SECTOR as u64;
@@ -61,7 +58,7 @@ pub(crate) struct Disk<'a> {
 
 impl Disk<'_> {
     /// Writes the disk image. Runs of zeros in the ESP become holes.
-    pub(crate) fn write(&self, to: &Path, log: &mut LogFile) -> Result<()> {
+    pub(crate) fn write(&self, to: &Path) -> Result<()> {
         let failed = || format!("writing {}", to.display());
         let esp_size =
             self.esp.metadata().with_context(|| format!("reading {}", self.esp.display()))?.len();
@@ -83,18 +80,9 @@ impl Disk<'_> {
         self.partition(&mut disk, sectors, esp_sectors).with_context(failed)?;
         let core = bios::core(self.core_img, BIOS_START, BIOS_SECTORS)?;
         disk.write_all_at(&core, BIOS_START * bios::SECTOR as u64).with_context(failed)?;
-        let operand = |name: &str, path: &Path| {
-            let mut operand = OsString::from(name);
-            operand.push(path);
-            operand
-        };
-        Tool::new("dd")
-            .args([operand("if=", self.esp), operand("of=", to)])
-            .args(["bs=1M", "conv=sparse,notrunc", "status=none"])
-            .arg(format!("seek={}", ESP_START / MIB))
-            .run(log)
-            .with_context(failed)?;
-        Ok(())
+        let esp = File::open(self.esp);
+        let esp = esp.with_context(|| format!("reading {}", self.esp.display()))?;
+        sparse::copy(&esp, &disk, ESP_START * bios::SECTOR as u64).with_context(failed)
     }
 
     fn partition(&self, disk: &mut File, sectors: u64, esp_sectors: u64) -> Result<()> {
@@ -129,7 +117,6 @@ impl Disk<'_> {
 mod tests {
     use super::*;
     use crate::judge::{judge, skip};
-    use crate::progress::Bar;
 
     fn disk(directory: &Path, esp_size: u64) -> Result<std::path::PathBuf> {
         let esp = directory.join("esp.img");
@@ -137,8 +124,7 @@ mod tests {
         let to = directory.join("disk.raw");
         let (boot_img, core_img) = ([1; 512], [2; 100_000]);
         let disk = Disk { esp: &esp, boot_img: &boot_img, core_img: &core_img, seed: "a version" };
-        let mut log = LogFile::create(&directory.join("log"), Bar::start("test"))?;
-        disk.write(&to, &mut log).map(|()| to)
+        disk.write(&to).map(|()| to)
     }
 
     #[test]

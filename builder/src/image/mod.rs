@@ -9,3 +9,4 @@ pub(crate) mod disk;
 mod fat;
 pub(crate) mod initrd;
 pub(crate) mod netboot;
+mod sparse;

@@ -106,14 +106,15 @@ impl Packaging<'_> {
         self.artifact(Role::Kernel)
     }
 
-    fn initrd(&self) -> Result<Artifact> {
+    fn initrd(&mut self) -> Result<Artifact> {
         let initrd = Initrd {
             early: &self.pieces.join("early"),
             root: &self.build.directories.work.join("root"),
             usr: &self.pieces.join(SQUASHFS),
             epoch: self.image.tree.epoch,
         };
-        initrd.write(&self.path(Role::Initrd))?;
+        let to = self.path(Role::Initrd);
+        self.log.timed("initrd", Origin::Built, |_| initrd.write(&to))?;
         self.artifact(Role::Initrd)
     }
 
@@ -162,9 +163,11 @@ impl Packaging<'_> {
             core_img: &read("bios/core.img")?,
             seed: &self.image.version,
         };
-        let raw = self.path(Role::Disk).with_extension("");
-        disk.write(&raw, self.log)?;
-        compress::write(&raw, &self.path(Role::Disk))?;
+        let compressed = self.path(Role::Disk);
+        let raw = compressed.with_extension("");
+        self.log.timed("disk image", Origin::Built, |_| disk.write(&raw))?;
+        let compress = |_: &mut LogFile| compress::write(&raw, &compressed);
+        self.log.timed("compress the disk image", Origin::Built, compress)?;
         self.artifact(Role::Disk)
     }
 
@@ -212,7 +215,8 @@ impl Packaging<'_> {
             version: &self.image.version,
             epoch: self.image.tree.epoch,
         };
-        documents::add(&mut release, &sources, self.log)?;
+        let add = |log: &mut LogFile| documents::add(&mut release, &sources, log);
+        self.log.timed("documents", Origin::Built, add)?;
         layout::assign_urls(&mut release);
         let mut template = self.claims(&release);
         template.iat = Some(0);
