@@ -47,7 +47,7 @@ pub(crate) fn live(
     read(location, &target.manifest_name(), target, trusted)
 }
 
-/// Reads a manifest at a path.
+/// Reads the manifest of a target at a path; `None` if the file does not exist.
 ///
 /// # Errors
 /// See [`live`].
@@ -57,25 +57,34 @@ pub(crate) fn read(
     target: &Target,
     trusted: &KeyRing,
 ) -> Result<Option<Published>> {
-    let failed = || format!("reading the published manifest {path} from {}", location.describe());
+    let hint = "after a change of keys, name the old key with --trusted-key";
+    let Some(published) = of_any_target(location, path, trusted, hint)? else { return Ok(None) };
+    let found = published.release().target();
+    ensure!(
+        found == *target,
+        "the manifest {path} in {} is for {found}, expected {target}",
+        location.describe()
+    );
+    Ok(Some(published))
+}
+
+/// Reads a manifest at a path; `None` if the file does not exist. If the manifest is not signed with a
+/// trusted key, the error contains the hint.
+pub(crate) fn of_any_target(
+    location: &dyn Location,
+    path: &str,
+    trusted: &KeyRing,
+    hint: &str,
+) -> Result<Option<Published>> {
+    let failed = || format!("reading the manifest {path} in {}", location.describe());
     let Some(stored) = location.read(path, TOKEN_MAX as u64).with_context(failed)? else {
         return Ok(None);
     };
     let text = String::from_utf8(stored.bytes).with_context(failed)?;
     let claims = verify(&text, trusted).with_context(|| {
-        format!(
-            "the published manifest {path} in {} is not trusted; after a change of keys, name the \
-             old key with --trusted-key",
-            location.describe()
-        )
+        format!("the manifest {path} in {} is not trusted; {hint}", location.describe())
     })?;
-    let manifest: Verified<Manifest> = claims.try_into().with_context(failed)?;
-    let found = manifest.release.target();
-    ensure!(
-        found == *target,
-        "the published manifest {path} in {} is for {found}, expected {target}",
-        location.describe()
-    );
+    let manifest = claims.try_into().with_context(failed)?;
     Ok(Some(Published { manifest, text, version: stored.version }))
 }
 

@@ -4,11 +4,11 @@ use std::path::Path;
 
 use anyhow::{Context, Result, bail, ensure};
 use protocol::release::{Document, document};
-use protocol::token::{TOKEN_MAX, verify};
 use protocol::{KeyRing, Manifest, Release, Verified, digest};
 
 use crate::contents::{Contents, DOCUMENT_MAX};
 use crate::destination::{Location, locate};
+use crate::published;
 
 /// The directory of earlier manifests, whose URLs are relative to the directory above that of the target.
 const HISTORY: &str = "history";
@@ -71,20 +71,10 @@ pub(crate) fn manifest(
     path: &str,
     keys: &KeyRing,
 ) -> Result<Verified<Manifest>> {
-    let failed = || format!("reading the manifest {path} in {}", location.describe());
-    let stored = location.read(path, TOKEN_MAX as u64).with_context(failed)?;
-    let stored = stored.context("there is no such file").with_context(failed)?;
-    let text = String::from_utf8(stored.bytes).with_context(failed)?;
-    verify(&text, keys)
-        .with_context(|| {
-            format!(
-                "the manifest {path} in {} is not trusted; name the public key that signed it with \
-                 --keys",
-                location.describe()
-            )
-        })?
-        .try_into()
-        .with_context(failed)
+    let hint = "name the public key that signed it with --keys";
+    let published = published::of_any_target(location, path, keys, hint)?;
+    let place = location.describe();
+    Ok(published.with_context(|| format!("{place} has no manifest {path}"))?.manifest)
 }
 
 /// Returns the name of the only manifest in a directory.
