@@ -131,7 +131,7 @@ fn router(files: &[Served], log: Log) -> Router {
         router = router.route_service(&format!("/{}", served.path), ServeFile::new(&served.file));
     }
     router
-        // The HTTP driver of UEFI waits without end for the body of a response that has none.
+        // The HTTP driver of UEFI waits forever for the body of a response that has none.
         .fallback(async || (StatusCode::NOT_FOUND, "not found\n"))
         .layer(GlobalConcurrencyLimitLayer::new(REQUESTS_MAX))
         .layer(from_fn_with_state(log, log_request))
