@@ -44,7 +44,11 @@ fn refuses_to_replace_a_manifest_with_impossible_sizes() {
     let world = published();
     change(&world, |release| release.artifacts[1].size = u64::MAX);
     world.build("out", "b");
-    world.publish("out", "").failed(&["published manifest", "initrd size", "18446744073709551615"]);
+    world.publish("out", "").failed(&[
+        "reading the manifest etchaos_deb_amd64.jwt",
+        "initrd size",
+        "18446744073709551615",
+    ]);
     fs::write(world.path("cdn").join(target().manifest_name()), vec![b'x'; 2 << 20]).unwrap();
     world.publish("out", "").failed(&["more than 1048576 bytes"]);
 }
