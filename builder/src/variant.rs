@@ -52,7 +52,7 @@ pub(crate) struct BaseSource {
     /// The distribution's official container image.
     pub image: String,
     /// The command that bootstraps a base if the image is not used. The builder adds the path of the
-    /// tar file to write, and the mirror if one was given.
+    /// directory or the tar file (`NAME.tar`) to write, and the mirror if one was given.
     pub bootstrap: Vec<String>,
     /// The Debian packages that the command needs on the build host.
     pub host_packages: Vec<String>,
