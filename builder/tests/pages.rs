@@ -105,7 +105,7 @@ fn builder_commands_in_pages_parse() {
         for line in code.lines().chain(quoted) {
             let Some(arguments) = arguments_of_builder(line) else { continue };
             let parsed = Cli::try_parse_from(["builder".to_owned()].into_iter().chain(arguments));
-            // The request for help is no error.
+            // A request for help is not an error.
             let error = parsed.err().filter(clap::Error::use_stderr);
             assert!(error.is_none(), "{page}: {line}: {}", error.unwrap());
             count += 1;

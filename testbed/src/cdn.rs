@@ -186,8 +186,8 @@ async fn accept(listener: TcpListener, router: Router) {
 
 async fn connection(stream: TcpStream, router: Router) {
     let served = http1::Builder::new()
-        // GRUB does not recognize the header `Content-Length` in another spelling. All files are
-        // empty to it then.
+        // GRUB recognizes `Content-Length` only in this spelling. Without the header, it takes
+        // every file to be empty.
         .title_case_headers(true)
         .serve_connection(TokioIo::new(stream), TowerToHyperService::new(router))
         .await;
