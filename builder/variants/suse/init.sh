@@ -1,0 +1,18 @@
+# Upgrades the container, installs the programs that the later stages run, and fetches the indexes of the
+# repositories for the tree.
+add_image_repositories
+options=(--non-interactive)
+# With a mirror, the container is upgraded from it, too.
+[ -z "$MIRROR" ] || options+=(--reposd-dir /etc/etchaos/repos.d --releasever "$RELEASE")
+if [ -n "$TOOLS" ]; then
+  zypper "${options[@]}" update --no-recommends
+  # shellcheck disable=SC2086 # a list of packages
+  zypper "${options[@]}" install --no-recommends $TOOLS
+fi
+add_other_repositories
+check_keys
+# zypper would offer to trust the key that a repository itself brings. With these, it need not ask.
+rpm --import /etc/etchaos/keys/*
+rm -rf /var/cache/etchaos
+zypper --non-interactive --reposd-dir /etc/etchaos/repos.d --cache-dir /var/cache/etchaos --releasever "$RELEASE" \
+  refresh --force
