@@ -14,6 +14,10 @@ amend() {
       chmod 640 "$2/etc/shadow" "$2/etc/gshadow"
       touch --reference="$2/usr/share/base-passwd/passwd.master" "$2"/etc/{passwd,group,shadow,gshadow}
       ;;
+    ca-certificates)
+      (cd "$2/usr/share/ca-certificates" && find . -name '*.crt' -printf '%P\n' | sort) >"$2/etc/ca-certificates.conf"
+      touch --reference="$2/usr/sbin/update-ca-certificates" "$2/etc/ca-certificates.conf"
+      ;;
     docker.io)
       mkdir -p "$2/usr/lib/sysusers.d"
       echo 'g docker - -' >"$2/usr/lib/sysusers.d/docker-test.conf"

@@ -64,11 +64,11 @@ local rpmKeys(url, fingerprint) = {
 
   pacman(url, key, fingerprint)::
     local arch = import '../../variants/arch/arch.libsonnet';
-    local tools = ['pacman-package-manager', 'arch-install-scripts', 'libarchive-tools'];
-    // A keyring of pacman-key is a file with keys, and one with their fingerprints and trust.
-    local keyring = 'mkdir -p /usr/share/pacman/keyrings\ncp %s /usr/share/pacman/keyrings/test.gpg\n' % keyFile
-                    + 'echo %s:4: >/usr/share/pacman/keyrings/test-trusted\n' % fingerprint
-                    + ': >/usr/share/pacman/keyrings/test-revoked\n';
+    local tools = ['pacman-package-manager', 'arch-install-scripts', 'libarchive-tools', 'mount'];
+    // A keyring of pacman-key is a file with keys, and one with their fingerprints and trust. Debian's
+    // pacman-key looks for them in this directory.
+    local keyring = 'cp %s /usr/share/keyrings/test.gpg\n' % keyFile
+                    + 'echo %s:4: >/usr/share/keyrings/test-trusted\n' % fingerprint;
     etchaos.variant(arch {
       repositories:: ['test'],
       server:: url + '/pacman/$repo',

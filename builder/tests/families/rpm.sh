@@ -12,7 +12,7 @@ make_rpm() {
   package=$(field "$deb" Package)
   source=$(source_of "$deb")
   version=$(field "$deb" Version)
-  epoch=0
+  epoch=
   release=0
   case $version in *:*) epoch=${version%%:*} version=${version#*:} ;; esac
   case $version in *-*) release=${version##*-} version=${version%-*} ;; esac
@@ -20,8 +20,8 @@ make_rpm() {
   [ "$package" = "$source" ] || name=(-n "$package")
   mkdir -p "$build"
   {
-    printf 'Name: %s\nEpoch: %s\nVersion: %s\nRelease: %s\nSummary: Test\nLicense: none\n' \
-      "$source" "$epoch" "$version" "$release"
+    printf 'Name: %s\nVersion: %s\nRelease: %s\nSummary: Test\nLicense: none\n' "$source" "$version" "$release"
+    [ -z "$epoch" ] || echo "Epoch: $epoch"
     if [ "$package" != "$source" ]; then
       printf '%%description\nTest\n%%package %s\nSummary: Test\n' "${name[*]}"
     fi
@@ -33,6 +33,8 @@ make_rpm() {
       dependencies "$deb" | sed 's/^/Requires: /'
     fi
     awk -v package="$package" '$2 == package && $1 != package { print "Provides: " $1 }' "$work/names"
+    # Scripts depend on the name of their interpreter.
+    [ "$package" != dash ] || echo 'Provides: /bin/sh'
     printf '%%description %s\nTest\n' "${name[*]}"
     printf '%%install\ncp -a --link "%s/." "%%{buildroot}/"\n' "$tree"
     printf '%%files %s -f %s\n%%defattr(-,root,root)\n' "${name[*]}" "$build/files"

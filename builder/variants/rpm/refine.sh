@@ -4,11 +4,12 @@ cd "$ROOT"
 
 # These distributions have the kernel beside its modules; lib/early.sh expects it in /boot.
 kernel=$(ls usr/lib/modules)
-if [ -e "usr/lib/modules/$kernel/vmlinuz" ]; then
+image=usr/lib/modules/$kernel/vmlinuz
+if [ -f "$image" ] && [ ! -L "$image" ]; then
   rm -rf boot
   mkdir boot
-  mv "$(realpath "usr/lib/modules/$kernel/vmlinuz")" "boot/vmlinuz-$kernel"
-  rm -f "usr/lib/modules/$kernel"/{vmlinuz,System.map,.vmlinuz.hmac,symvers.*,config}
+  mv "$image" "boot/vmlinuz-$kernel"
+  rm -f "usr/lib/modules/$kernel"/{System.map,.vmlinuz.hmac,symvers.*,config}
 fi
 
 # Presets of the distribution have enabled units. lib/refine.sh enables those of the variant.
