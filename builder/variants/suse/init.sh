@@ -11,6 +11,11 @@ if [ -n "$TOOLS" ]; then
 fi
 add_other_repositories
 check_keys
+# Signed indexes are not enough: the image trusts more keys than the variant, for indexes too. The tree trusts
+# only the key of the variant, so each package is verified as well.
+for file in /etc/etchaos/repos.d/*.repo; do
+  echo 'pkg_gpgcheck=1' >>"$file"
+done
 # zypper would offer to trust the key that a repository itself brings. With these, it need not ask.
 rpm --import /etc/etchaos/keys/*
 rm -rf /var/cache/etchaos
