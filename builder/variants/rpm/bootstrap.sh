@@ -1,15 +1,10 @@
 # Creates the tree from RPM packages. dnf runs in the container, verifies their signatures with the keys of the
 # variant, and is not installed in the tree.
-rm -rf "$ROOT"
-mkdir -p "$ROOT/dev" "$ROOT/etc/kernel/install.d"
-# Scripts of packages need these devices.
-mknod -m 666 "$ROOT/dev/null" c 1 3
-mknod -m 666 "$ROOT/dev/zero" c 1 5
-mknod -m 666 "$ROOT/dev/random" c 1 8
-mknod -m 666 "$ROOT/dev/urandom" c 1 9
+start_tree
 
 # A file of the same name in /etc disables a plugin of kernel-install (man kernel-install). There is no boot
 # loader to configure in the tree, and its initramfs would not be used. 50-depmod.install stays.
+mkdir -p "$ROOT/etc/kernel/install.d"
 for plugin in 10-devicetree 20-grub 50-dracut 51-dracut-rescue 60-ukify 90-loaderentry 90-uki-copy \
   92-crashkernel 95-kernel-hooks 99-grub-mkconfig; do
   ln -s /dev/null "$ROOT/etc/kernel/install.d/$plugin.install"
@@ -18,13 +13,5 @@ done
 # The indexes must be those that "init" listed.
 # shellcheck disable=SC2086 # a list of packages
 dnf_for_tree --setopt=metadata_expire=never install $PACKAGES
-
-installed=()
-for package in $PURGED; do
-  if rpm --root="$ROOT" --query "$package" >/dev/null; then installed+=("$package"); fi
-done
-if [ "${#installed[@]}" != 0 ]; then
-  rpm --root="$ROOT" --erase --nodeps --noscripts "${installed[@]}"
-fi
 
 finish_tree

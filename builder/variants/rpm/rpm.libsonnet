@@ -94,12 +94,15 @@ local etchaos = import '../lib/etchaos.libsonnet';
   indexes: (importstr 'indexes.sh'),
   bootstrap: rpm.variables
              + (importstr 'dnf.sh')
-             + (importstr 'finish.sh')
+             + (importstr 'tree.sh')
              + (importstr 'bootstrap.sh')
              + rpm.listing,
   packages: (importstr 'list-packages.sh'),
   epoch: (importstr 'epoch.sh'),
   version: 'echo "' + rpm.number + '.$(date --utc --date="@$(\n' + (importstr 'epoch.sh') + ')" +%Y%m%d)"\n',
   refine: (importstr 'refine.sh'),
-  bootloaders: rpm.variables + (importstr 'dnf.sh') + (importstr 'bootloaders.sh'),
+  bootloaders: rpm.variables
+               + (importstr 'dnf.sh')
+               + (importstr 'unpack.sh')
+               + (importstr 'bootloaders.sh'),
 }

@@ -90,8 +90,11 @@ rpm {
   indexes: (importstr 'indexes.sh'),
   bootstrap: suse.variables
              + (importstr 'zypper.sh')
-             + (importstr '../rpm/finish.sh')
+             + (importstr '../rpm/tree.sh')
              + (importstr 'bootstrap.sh')
              + suse.listing,
-  bootloaders: suse.variables + (importstr 'zypper.sh') + (importstr 'bootloaders.sh'),
+  bootloaders: suse.variables
+               + (importstr 'zypper.sh')
+               + (importstr '../rpm/unpack.sh')
+               + (importstr 'bootloaders.sh'),
 }
