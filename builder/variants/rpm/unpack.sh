@@ -11,7 +11,10 @@ unpack_packages() {
       echo "the package $package is not signed with a key of the variant: $checked"
       return 1
     fi
-    rpm2cpio "$package" | (cd tree && cpio --quiet --extract --make-directories)
+    # cpio ends before it has read all padding, so a pipe would break.
+    rpm2cpio "$package" >payload
+    (cd tree && cpio --quiet --extract --make-directories <../payload)
+    rm payload
   done
 }
 
