@@ -58,11 +58,13 @@ dependencies() {
   done | sort -u
 }
 
-# unpack DEB TREE: unpacks the files of a package, all below /usr, as the other distributions have them.
+# unpack DEB TREE: unpacks the files of a package as the other distributions have them: programs and libraries
+# below /usr, and no scripts for SysV init, which systemctl would enable with a program of Debian.
 unpack() {
   local directory
   mkdir -p "$2"
   dpkg-deb --extract "$1" "$2"
+  rm -rf "$2"/etc/init.d "$2"/etc/rc?.d
   for directory in bin sbin lib lib64; do
     if [ -d "$2/$directory" ] && [ ! -L "$2/$directory" ]; then
       mkdir -p "$2/usr/$directory"
