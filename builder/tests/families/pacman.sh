@@ -19,8 +19,13 @@ make_pacman() {
     fi
     awk -v package="$package" '$2 == package && $1 != package { print "provides = " $1 }' "$work/names"
   } >"$tree/.PKGINFO"
-  (cd "$tree" && bsdtar --create --zstd --options zstd:compression-level=1 --uid 0 --gid 0 \
-    --file "$work/pacman/test/$package-$version-$arch.pkg.tar.zst" .PKGINFO ./*)
+  # pacman takes names that begin with "." for descriptions.
+  (
+    cd "$tree"
+    { echo .PKGINFO && find . -mindepth 1 -maxdepth 1 ! -name .PKGINFO -printf '%P\n' | LC_ALL=C sort; } |
+      bsdtar --create --zstd --options zstd:compression-level=1 --uid 0 --gid 0 \
+        --file "$work/pacman/test/$package-$version-$arch.pkg.tar.zst" --files-from -
+  )
   gpg --batch --quiet --detach-sign "$work/pacman/test/$package-$version-$arch.pkg.tar.zst"
 }
 
