@@ -74,6 +74,10 @@ local rpmKeys(url, fingerprint) = {
       server:: url + '/pacman/$repo',
       keyring:: 'test',
       init: keyring + super.init,
+      // Hooks of Arch's packages do this.
+      bootstrap: super.bootstrap
+                 + 'depmod --basedir="$ROOT" "$(ls "$ROOT/usr/lib/modules")"\n'
+                 + 'chroot "$ROOT" systemd-hwdb --usr update\n',
       // Debian's files are the ones to leave out, but dpkg's names for the hooks of a kernel do not matter.
       excluded:: [path for path in super.excluded if !std.startsWith(path, 'usr/share/libalpm')],
     } + repackaged('tpacman', tools, key)),
