@@ -1,0 +1,49 @@
+# unpack_packages: unpacks the packages ./*.rpm to ./tree. Fails if one is not signed with a key of the variant;
+# package managers do not verify the signatures of packages that they only download.
+unpack_packages() {
+  local package checked
+  mkdir keyring tree
+  rpmkeys --dbpath="$PWD/keyring" --import /etc/etchaos/keys/*
+  for package in ./*.rpm; do
+    # The exit code is 0 for a package without a signature, too.
+    checked=$(LC_ALL=C rpmkeys --dbpath="$PWD/keyring" --checksig "$package" || true)
+    if [ "$checked" != "$package: digests signatures OK" ]; then
+      echo "the package $package is not signed with a key of the variant: $checked"
+      return 1
+    fi
+    # cpio ends before it has read all padding, so a pipe would break.
+    rpm2cpio "$package" >payload
+    (cd tree && cpio --quiet --extract --make-directories <../payload)
+    rm payload
+  done
+}
+
+# list_packages PACKAGE: lists the packages ./*.rpm, and the package of the container for BIOS, as the manifest
+# needs it.
+list_packages() {
+  local fields='%{NAME} %|EPOCH?{%{EPOCH}:}|%{VERSION}-%{RELEASE} %{ARCH} %{SOURCERPM}\n'
+  {
+    rpm --query --package --queryformat "$fields" ./*.rpm
+    if [ "$ARCH" = amd64 ]; then rpm --query --queryformat "$fields" "$1"; fi
+  } | sed -E 's/ ([^ ]+)-([^ -]+-[^ -]+)\.(no)?src\.rpm$/ \1 \2/' | LC_ALL=C sort
+}
+
+# replace_probe: the GRUB of these distributions lacks the module "probe". The number of the ESP is known.
+replace_probe() {
+  sed -i "s/^probe --set=esp --fs-uuid .*/set esp=$ESP_UUID/" "$OUT/grub.cfg"
+  grep -qxF "set esp=$ESP_UUID" "$OUT/grub.cfg" && return
+  echo "$OUT/grub.cfg does not look for the number of the ESP as this script expects"
+  return 1
+}
+
+# build_bios_loader DIRECTORY: builds the boot loader for BIOS from GRUB's modules, with those that grub.cfg needs.
+build_bios_loader() {
+  mkdir -p "$OUT/bios"
+  [ "$ARCH" = amd64 ] || return 0
+  sed -i "s/@ESP_UUID@/$ESP_UUID/" "$OUT/bios/embedded.cfg"
+  grub2-mkimage --directory="$1" --format=i386-pc --prefix=/etchaos --config="$OUT/bios/embedded.cfg" \
+    --output="$OUT/bios/core.img" \
+    biosdisk part_gpt part_msdos fat search search_fs_uuid normal configfile linux loadenv test echo \
+    sleep true reboot halt serial terminal probe minicmd
+  cp "$1/boot.img" "$OUT/bios/boot.img"
+}

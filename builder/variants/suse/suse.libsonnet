@@ -1,0 +1,100 @@
+// The fields that the variants of all openSUSE Leap releases share. A variant sets name and number.
+local rpm = import '../rpm/rpm.libsonnet';
+
+rpm {
+  local suse = self,
+
+  installed:: [
+    'Leap-release',
+    // The kernel of openSUSE for all machines. Modules are compressed; the toolbox has xz and zstd.
+    'kernel-default',
+    // networkd and resolved are packages of their own since openSUSE replaced systemd-network; udev has
+    // timesyncd (files.udev of the source package systemd).
+    'systemd',
+    'udev',
+    'systemd-networkd',
+    'systemd-resolved',
+    'kmod',
+    'util-linux',
+    'util-linux-systemd',
+    'dosfstools',  // fsck.vfat, for the ESP after a power cut
+    'iproute2',
+    'dbus-broker',
+    'docker',  // Moby (docker.spec of the source package docker: github.com/moby/moby)
+    'containerd',
+    'iptables',
+    'ca-certificates-mozilla',
+    'shadow',
+  ],
+
+  purged:: [
+    'dracut',
+    'perl-Bootloader',
+    'update-bootloader',
+    'cpio',
+    // The policy cannot be enforced; see rpm/refine.sh.
+    'container-selinux',
+    'selinux-policy',
+    'selinux-policy-targeted',
+    'policycoreutils',
+  ],
+
+  toolbox:: [
+    'kmod',
+    'xz',
+    'zstd',
+    'cpio',
+    'findutils',
+    'gpg2',
+    'squashfs',
+    'dosfstools',
+    'mtools',
+  ] + (if std.extVar('arch') == 'amd64' then ['grub2', 'grub2-i386-pc'] else []),
+
+  // Packages and indexes are signed.
+  signedIndexes:: true,
+  keys:: [{
+    name: 'opensuse',
+    // The package openSUSE-build-key; also repodata/repomd.xml.key of the repository.
+    source: '/usr/lib/rpm/gnupg/keys/gpg-pubkey-29b700a4-62b07e22.asc',
+    fingerprint: 'AD485664E901B867051AB15F35A2F86E29B700A4',
+  }],
+  // Since Leap 16.0, updates are in the same repository (https://en.opensuse.org/Package_repositories).
+  repositories:: [{
+    id: 'oss',
+    key: 'opensuse',
+    url: 'baseurl=https://download.opensuse.org/distribution/leap/$releasever/repo/oss',
+    path: '/distribution/leap/$releasever/repo/oss',
+  }],
+
+  distribution: 'openSUSE Leap ' + suse.number,
+  arches: ['amd64', 'arm64'],
+  // The signed GRUB reads grub.cfg in the directory that it was loaded from; see bootloaders.sh.
+  espVendor: 'BOOT',
+  sbom: {
+    type: 'rpm',
+    namespace: 'opensuse',
+    distro: 'opensuse-leap-' + suse.number,
+    sourceArch: 'src',
+    supplier: 'openSUSE',
+  },
+  // https://build.opensuse.org/package/show/openSUSE:Containers:Leap/16.0
+  container+: { image: 'opensuse/leap:' + suse.number },
+
+  units: {
+    // Presets enable these in openSUSE; rpm/refine.sh starts from none.
+    enable: ['dbus-broker.service', 'dbus.socket'],
+  },
+
+  init: suse.setup + (importstr 'init.sh'),
+  indexes: (importstr 'indexes.sh'),
+  bootstrap: suse.variables
+             + (importstr 'zypper.sh')
+             + (importstr '../rpm/tree.sh')
+             + (importstr 'bootstrap.sh')
+             + suse.listing,
+  bootloaders: suse.variables
+               + (importstr 'zypper.sh')
+               + (importstr '../rpm/unpack.sh')
+               + (importstr 'bootloaders.sh'),
+}

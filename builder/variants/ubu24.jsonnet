@@ -1,0 +1,9 @@
+// Ubuntu 24.04.
+local etchaos = import 'lib/etchaos.libsonnet';
+local ubuntu = import 'ubuntu/ubuntu.libsonnet';
+
+etchaos.variant(ubuntu {
+  name: 'ubu24',
+  number: '24.04',
+  suite: 'noble',
+})
