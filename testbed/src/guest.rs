@@ -13,6 +13,7 @@ use protocol::pattern::{CommandResult, Mode, Pattern, Report};
 
 use crate::actions;
 use crate::cancel::Cancel;
+use crate::figures::{Answer, BootFigures};
 use crate::machine::{BOOT_DISK, Machine};
 use crate::push::{PORT, PushClient, PushError};
 use crate::qmp::QmpError;
@@ -130,6 +131,23 @@ impl<'a> Guest<'a> {
             }
             other => other.map(drop),
         }
+    }
+
+    /// Waits for the end of the first boot since power-on, and returns its figures. Returns `None` if the
+    /// boot does not finish.
+    ///
+    /// `name` is the name of the machine.
+    pub(crate) fn measure(&mut self, name: &str) -> Result<Option<BootFigures>, GuestError> {
+        let report = self.push("measuring the boot", actions::measure(), Mode::Check)?;
+        let age = self.vm.age();
+        let output = output_of(&report, actions::MEASURE).unwrap_or_default();
+        let answer = Answer::parse(output)
+            .map_err(|value| GuestError::Figures { value, output: output.to_owned() })?;
+        let figures = answer.map(|answer| {
+            let kernel_start = age.saturating_sub(answer.uptime);
+            answer.figures(name, self.vm.firmware_time(), kernel_start)
+        });
+        Ok(figures)
     }
 
     /// Waits for the reboot after an update and for its first answer, and returns the new boot ID.
@@ -378,8 +396,14 @@ impl Watch {
 }
 
 fn boot_id(report: &Report) -> Option<String> {
-    let result = report.results.iter().find(|result| result.id == actions::BOOT_ID)?;
-    Some(result.output.trim().to_owned()).filter(|id| !id.is_empty())
+    let output = output_of(report, actions::BOOT_ID)?;
+    Some(output.trim().to_owned()).filter(|id| !id.is_empty())
+}
+
+/// Returns the output of the Command with this id.
+fn output_of<'a>(report: &'a Report, id: &str) -> Option<&'a str> {
+    let result = report.results.iter().find(|result| result.id == id)?;
+    Some(&result.output)
 }
 
 #[cfg(test)]
