@@ -102,29 +102,29 @@ fn boot(options: &Boot, cancel: &Cancel) -> Result<(), Error> {
     }
 }
 
-/// Returns the architecture of the machine that boots `disk`.
+/// Returns the architecture of the machine that boots `disk`, the copy of the image.
 fn architecture(options: &Boot, disk: &Path) -> Result<Arch, Error> {
     let arch = match options.arch {
         Some(arch) => arch,
         None if options.firmware == Firmware::Bios => Arch::Amd64,
-        None => {
-            let found = File::open(disk).and_then(|disk| boot_loaders(&disk));
-            let found = found.map_err(|error| format!("{}: {error}", options.disk.display()))?;
-            let [arch] = found[..] else {
-                let disk = options.disk.display();
-                return Err(format!(
-                    "cannot tell the architecture of {disk}: expected a boot loader for one \
-                     architecture in EFI/BOOT, found {}; use --arch",
-                    found.len()
-                )
-                .into());
-            };
-            arch
-        }
+        None => boot_loader(disk).map_err(|problem| {
+            let disk = options.disk.display();
+            format!("cannot tell the architecture of {disk}: {problem}; use --arch")
+        })?,
     };
     match options.firmware.missing_on(arch) {
         Some(reason) => Err(format!("{reason}; use --firmware uefi-secureboot").into()),
         None => Ok(arch),
+    }
+}
+
+/// Returns the architecture of the only boot loader on `disk`.
+fn boot_loader(disk: &Path) -> Result<Arch, String> {
+    let found = File::open(disk).and_then(|disk| boot_loaders(&disk));
+    match found.map_err(|error| error.to_string())?[..] {
+        [arch] => Ok(arch),
+        [] => Err("EFI/BOOT has no boot loader".to_owned()),
+        [_, ..] => Err("EFI/BOOT has boot loaders of several architectures".to_owned()),
     }
 }
 

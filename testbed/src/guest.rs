@@ -2,11 +2,12 @@
 
 mod error;
 mod timeouts;
+mod watch;
 
 use std::path::Path;
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use protocol::PrivateKey;
 use protocol::pattern::{CommandResult, Mode, Pattern, Report};
@@ -21,6 +22,7 @@ use crate::vm::{Vm, VmError};
 
 pub(crate) use self::error::GuestError;
 pub(crate) use self::timeouts::Timeouts;
+use self::watch::Watch;
 
 /// The number of console lines that an error shows.
 const CONSOLE_TAIL_LINES: usize = 30;
@@ -40,8 +42,6 @@ const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(15);
 const FINAL_PUSH_TIMEOUT: Duration = Duration::from_secs(60);
 /// The time for which a push is repeated while the guest runs another Pattern.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(60);
-/// Time between two progress reports.
-const PROGRESS_INTERVAL: Duration = Duration::from_secs(5);
 
 /// A VM and a push client for the updater in it.
 pub(crate) struct Guest<'a> {
@@ -348,50 +348,6 @@ impl<'a> Guest<'a> {
             commands,
             console_tail: self.vm.console_tail(CONSOLE_TAIL_LINES),
         })
-    }
-}
-
-/// The state of one activity that has a time limit.
-struct Watch {
-    activity: &'static str,
-    timeout: Duration,
-    start: Instant,
-    last_answer: Instant,
-    /// A description of the last attempt's error or answer.
-    last_attempt: String,
-    last_progress: std::cell::Cell<Instant>,
-}
-
-impl Watch {
-    fn new(activity: &'static str, timeout: Duration) -> Self {
-        let now = Instant::now();
-        Self {
-            activity,
-            timeout,
-            start: now,
-            last_answer: now,
-            last_attempt: "no attempt was made".into(),
-            last_progress: now.into(),
-        }
-    }
-
-    fn record_answer(&mut self, report: &Report) {
-        self.last_answer = Instant::now();
-        let outputs = report.results.iter().map(|r| format!("\n  > {}: {}", r.id, r.output.trim()));
-        self.last_attempt = format!("the guest's last answer:{}", outputs.collect::<String>());
-    }
-
-    fn limit_reached(&self) -> String {
-        format!("the time limit is {} s", self.timeout.as_secs())
-    }
-
-    /// Returns whether a progress report is due, and if so, starts the next interval.
-    fn progress_is_due(&self) -> bool {
-        let due = self.last_progress.get().elapsed() > PROGRESS_INTERVAL;
-        if due {
-            self.last_progress.set(Instant::now());
-        }
-        due
     }
 }
 
