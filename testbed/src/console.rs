@@ -23,11 +23,14 @@ const LINES_MAX: usize = 400;
 const LINE_MAX: usize = 500;
 
 /// Console output that means a fatal error, and the explanation of each.
-const PROBLEMS: [(&str, &str); 9] = [
+const PROBLEMS: [(&str, &str); 10] = [
     ("Kernel panic - not syncing", "the kernel panicked"),
     ("etchaos: FAILED to", "the early init failed"),
     ("EtchaOS: nothing boots", "the boot loader found no slot that boots"),
     ("Reached target emergency.target", "systemd entered emergency mode"),
+    // The last boot option of the firmware for arm64 is its shell, which Secure Boot rejects and which
+    // otherwise waits for input.
+    ("EFI Internal Shell", "the firmware found nothing else to boot"),
     ("bad shim signature", "shim rejected the signature of the boot loader or the kernel"),
     ("Security Violation", "the firmware or shim rejected a signature"),
     ("BdsDxe: No bootable option or device was found", "the firmware found nothing to boot"),
