@@ -82,8 +82,9 @@ pub(crate) fn requirements<'a>(
         all.extend(base_requirements(&variant.base.bootstrap[0], &variant.base.host_packages));
     }
     all.extend(
-        testbed::host::requirements()
+        protocol::Arch::native()
             .into_iter()
+            .flat_map(testbed::host::requirements)
             .map(|need| Requirement::new(&need.name, need.package, Purpose::Testbed)),
     );
     if tests {

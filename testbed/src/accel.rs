@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use protocol::Arch;
 use serde::Serialize;
 
 /// An accelerator of QEMU.
@@ -40,10 +41,10 @@ impl fmt::Display for Accel {
 /// The accelerator that the user wants.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, clap::ValueEnum)]
 pub enum Preference {
-    /// KVM if a probe shows that it works, else TCG
+    /// KVM if a probe shows that it works, else TCG. A foreign architecture needs no probe
     #[default]
     Auto,
-    /// KVM, without a probe
+    /// KVM, without a probe. It runs only the architecture of the host
     Kvm,
     /// TCG, without a probe
     Tcg,
@@ -61,5 +62,26 @@ pub struct Selection {
 impl fmt::Display for Selection {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}: {}", self.accel, self.why)
+    }
+}
+
+/// KVM was requested for an architecture that it cannot run here.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("KVM was requested, but {}; use --accel auto or --accel tcg", foreign(*.0))]
+pub struct ForeignKvm(pub(crate) Arch);
+
+/// Returns why KVM cannot run guests of `arch`, which is not the host's.
+pub(crate) fn foreign(arch: Arch) -> String {
+    let host = Arch::native().map_or(std::env::consts::ARCH.to_owned(), |host| host.to_string());
+    format!("KVM runs only guests of the host's architecture: the host is {host}, the guest {arch}")
+}
+
+impl Preference {
+    /// Checks that this accelerator can run guests of `arch`.
+    pub(crate) fn check(self, arch: Arch) -> Result<(), ForeignKvm> {
+        match self {
+            Self::Kvm if Arch::native() != Some(arch) => Err(ForeignKvm(arch)),
+            _ => Ok(()),
+        }
     }
 }

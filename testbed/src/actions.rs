@@ -11,6 +11,9 @@ pub(crate) const BOOT_ID: &str = "boot id";
 /// The id of the Command that checks the state of the update.
 pub(crate) const UPDATE: &str = "etchaos-updater.service";
 
+/// The id of the Command that measures the boot.
+pub(crate) const MEASURE: &str = "measure the boot";
+
 /// Prints the boot id.
 pub(crate) fn boot_id() -> Pattern {
     commands([check(BOOT_ID, "cat /proc/sys/kernel/random/boot_id")])
@@ -58,6 +61,12 @@ pub(crate) fn identify(slot: Slot, build: u64) -> Pattern {
 /// Prints the boot id and checks the state of the update.
 pub(crate) fn watch_update() -> Pattern {
     commands([check(BOOT_ID, "cat /proc/sys/kernel/random/boot_id"), check(UPDATE, WATCH)])
+}
+
+/// Waits for the end of the boot and prints its times, and the use of memory, for
+/// [`figures`](crate::figures).
+pub(crate) fn measure() -> Pattern {
+    commands([check(MEASURE, MEASURE_BOOT)])
 }
 
 /// Reboots the guest once from `url` by UEFI HTTP boot. The reboot may interrupt the answer.
@@ -126,6 +135,14 @@ if [ "$state" = inactive ] && [ "${ended:-0}" -gt 0 ]; then
 fi
 "#;
 
+// The uptime comes last, because the time of the answer is compared with it.
+const MEASURE_BOOT: &str = r#"
+timeout 300 systemctl is-system-running --wait >/dev/null
+systemctl show --property=UserspaceTimestampMonotonic --property=FinishTimestampMonotonic || exit 1
+sed -n 's/^\(Mem[TA][a-z]*\): *\([0-9]*\) kB$/\1=\2/p' /proc/meminfo
+sed 's/^\([0-9.]*\) .*/Uptime=\1/' /proc/uptime
+"#;
+
 /// The content of the variable `BootNext`: its attributes, and the number of the boot option.
 const BOOT_NEXT: [u8; 6] = [7, 0, 0, 0, 0x99, 0];
 
@@ -172,12 +189,34 @@ found=$(cat $marker 2>/dev/null || echo 0)
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::figures::Answer;
     use protocol::pattern::Entry;
+    use std::os::unix::fs::PermissionsExt;
+
+    #[test]
+    fn measures_with_values_that_parse() {
+        let dir = tempfile::tempdir().unwrap();
+        let systemctl = "#!/bin/sh\n[ $1 != show ] || printf '%s=7\\n' \
+            UserspaceTimestampMonotonic FinishTimestampMonotonic\n";
+        let program = dir.path().join("systemctl");
+        std::fs::write(&program, systemctl).unwrap();
+        std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o755)).unwrap();
+        let path = format!("{}:{}", dir.path().display(), std::env::var("PATH").unwrap());
+        let output = std::process::Command::new("/bin/sh")
+            .args(["-c", MEASURE_BOOT])
+            .env("PATH", path)
+            .output()
+            .unwrap();
+        let output = String::from_utf8(output.stdout).unwrap();
+        let answer = Answer::parse(&output).unwrap_or_else(|name| panic!("{name}: {output}"));
+        let figures = answer.unwrap().figures("x", None, std::time::Duration::ZERO);
+        assert!(figures.memory_used > 0 && figures.memory_used < figures.memory, "{output}");
+    }
 
     #[test]
     fn uses_valid_posix_shell() {
         let more = [roll_back(), identify(Slot::A, 1), update_for_one_try(), refuse_failed()];
-        let more = more.into_iter().chain([boot_url("http://10.0.2.2/x")]);
+        let more = more.into_iter().chain([boot_url("http://10.0.2.2/x"), measure()]);
         for pattern in
             [boot_id(), damage(), update(), watch_update(), power_off()].into_iter().chain(more)
         {

@@ -3,10 +3,11 @@
 use std::path::{Path, PathBuf};
 
 use clap::Args;
-use protocol::{KeyRing, Target};
+use protocol::{Arch, KeyRing, Target};
 
 use crate::accel::Preference;
 use crate::cancel::Cancel;
+use crate::firmware::Firmware;
 use crate::scenario::Options;
 use crate::work::default_work;
 
@@ -73,6 +74,24 @@ impl ScenarioArgs {
     }
 }
 
+/// The option of scenarios that use one firmware.
+#[derive(Debug, Args)]
+pub(crate) struct FirmwareArgs {
+    /// Firmware that boots the disk [default: bios, or uefi-secureboot for arm64]
+    #[arg(long, value_enum)]
+    firmware: Option<Firmware>,
+}
+
+impl FirmwareArgs {
+    /// Returns the firmware for a target of `arch`. BIOS is the default because it is faster.
+    pub(crate) fn of(&self, arch: Arch) -> Firmware {
+        self.firmware.unwrap_or(match Firmware::Bios.missing_on(arch) {
+            Some(_) => Firmware::UefiSecureboot,
+            None => Firmware::Bios,
+        })
+    }
+}
+
 fn absolute(path: &Path) -> Result<PathBuf, String> {
     std::path::absolute(path).map_err(|error| format!("{}: {error}", path.display()))
 }
@@ -97,6 +116,14 @@ fn keys(text: &str) -> Result<KeyRing, String> {
 mod tests {
     use super::*;
     use protocol::PrivateKey;
+
+    #[test]
+    fn uses_bios_by_default_where_there_is_one() {
+        let firmware = |firmware, arch| FirmwareArgs { firmware }.of(arch);
+        assert_eq!(firmware(None, Arch::Amd64), Firmware::Bios);
+        assert_eq!(firmware(None, Arch::Arm64), Firmware::UefiSecureboot);
+        assert_eq!(firmware(Some(Firmware::Uefi), Arch::Amd64), Firmware::Uefi);
+    }
 
     #[test]
     fn parses_keys_from_text_and_files() {

@@ -11,7 +11,7 @@ use protocol::manifest::ManifestError;
 use protocol::release::{Artifact, ReleaseError};
 use protocol::token::{self, TOKEN_MAX, TokenError};
 use protocol::url::{UrlError, artifact_url};
-use protocol::{Arch, Claims, KeyRing, Manifest, Release, Role, Target, Verified};
+use protocol::{Claims, KeyRing, Manifest, Release, Role, Target, Verified};
 
 use crate::cdn::Served;
 
@@ -90,9 +90,6 @@ pub enum ArtifactError {
     /// The release has no document of a required kind.
     #[error("the release has no document of the kind {0:?}; build it with a newer builder")]
     MissingDocument(&'static str),
-    /// The testbed does not support the architecture.
-    #[error("the testbed supports only amd64, not {0}")]
-    Arch(Arch),
 }
 
 /// A release whose manifest and artifacts are verified.
@@ -150,9 +147,6 @@ pub(crate) fn verify(
     target: &Target,
     keys: &KeyRing,
 ) -> Result<Artifacts, ArtifactError> {
-    if target.arch != Arch::Amd64 {
-        return Err(ArtifactError::Arch(target.arch));
-    }
     let path = dir.join(target.manifest_name());
     let release = check_target(&path, read_manifest(&path, keys)?.into_inner().release, target)?;
     let mut served = vec![Served { path: target.manifest_name(), file: path }];
@@ -250,8 +244,14 @@ pub(crate) mod tests {
     pub(crate) fn signed_release(
         change: impl FnOnce(&mut Release),
     ) -> (tempfile::TempDir, PrivateKey) {
+        signed_release_of(&"deb_amd64".parse().unwrap(), change)
+    }
+
+    fn signed_release_of(
+        target: &Target,
+        change: impl FnOnce(&mut Release),
+    ) -> (tempfile::TempDir, PrivateKey) {
         let dir = tempfile::tempdir().unwrap();
-        let target: Target = "deb_amd64".parse().unwrap();
         let artifact = |role: Role| {
             let path = dir.path().join(target.artifact_name(role));
             fs::write(&path, format!("this is the {role}")).unwrap();
@@ -332,7 +332,24 @@ pub(crate) mod tests {
         assert!(check(&changed).unwrap_err().contains("found 5 bytes"));
         fs::remove_file(changed.0.path().join("etchaos_deb_amd64.initrd")).unwrap();
         assert!(check(&changed).unwrap_err().contains("No such file"));
-        let arm = "deb_arm64".parse().unwrap();
-        assert!(verify(changed.0.path(), &arm, &KeyRing::default()).is_err());
+    }
+
+    #[test]
+    fn verifies_releases_of_both_architectures() {
+        for name in ["deb_amd64", "deb_arm64"] {
+            let target: Target = name.parse().unwrap();
+            let (dir, key) = signed_release_of(&target, |_| {});
+            let keys = key.public().clone().into();
+            let artifacts = verify(dir.path(), &target, &keys).unwrap();
+            assert_eq!(artifacts.release.target(), target);
+            assert_eq!(artifacts.cdn_path(Role::Kernel), format!("7/etchaos_{name}.vmlinuz"));
+        }
+        // The files of one architecture under the names of the other.
+        let (dir, key) = signed_release(|_| {});
+        let arm: Target = "deb_arm64".parse().unwrap();
+        let amd = dir.path().join("etchaos_deb_amd64.jwt");
+        fs::rename(amd, dir.path().join(arm.manifest_name())).unwrap();
+        let error = verify(dir.path(), &arm, &key.public().clone().into()).unwrap_err();
+        assert!(error.to_string().contains("is for deb_amd64, not for deb_arm64"), "{error}");
     }
 }

@@ -5,11 +5,13 @@
 
 use std::fmt::Write as _;
 
+use protocol::Arch;
 use protocol::esp::Slot;
 use protocol::pattern::{Command, Entry, Exec, Pattern};
 use protocol::release::Release;
 
 use crate::firmware::Firmware;
+use crate::platform::platform;
 
 /// The expected state of the guest.
 #[derive(Debug, Clone)]
@@ -67,7 +69,7 @@ pub(crate) fn checks(expected: &Expected<'_>) -> Vec<Check> {
         },
         ("firmware", firmware(expected.firmware).to_owned()),
         ("kernel", format!("expected='{}'\n{KERNEL}", release.kernel)),
-        ("kernel command line", command_line(expected.slot)),
+        ("kernel command line", command_line(expected.slot, release.arch)),
         ("os-release", os_release(release)),
         ("packages", packages(release)),
         ("/usr is read-only", USR_READ_ONLY.to_owned()),
@@ -178,9 +180,9 @@ const KERNEL: &str = r#"
 [ "$(uname -r)" = "$expected" ] || fail "expected kernel $expected, $(uname -r) is running"
 "#;
 
-fn command_line(slot: Option<Slot>) -> String {
+fn command_line(slot: Option<Slot>, arch: Arch) -> String {
     let slot = slot.map_or_else(String::new, |slot| slot.to_string());
-    format!("slot={slot}\n{COMMAND_LINE}")
+    format!("slot={slot} serial={}\n{COMMAND_LINE}", platform(arch).serial)
 }
 
 const COMMAND_LINE: &str = r#"
@@ -188,7 +190,7 @@ line=$(cat $R/proc/cmdline)
 if [ -z "$slot" ]; then
   case $line in *etchaos.slot=* | *etchaos.esp=*) fail "expected no slot and no ESP, found: $line" ;; esac
 fi
-for parameter in ${slot:+etchaos.slot=$slot} console=tty0 console=ttyS0,115200; do
+for parameter in ${slot:+etchaos.slot=$slot} console=tty0 console=$serial,115200; do
   case " $line " in *" $parameter "*) ;; *) fail "expected $parameter, found: $line" ;; esac
 done
 "#;

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
+use protocol::Arch;
 
 use crate::accel::Preference;
 use crate::args::VmArgs;
@@ -51,6 +52,9 @@ pub(crate) struct Probe {
     /// Run this kernel under KVM instead of the firmware
     #[arg(long, value_name = "VMLINUZ")]
     pub(crate) kernel: Option<PathBuf>,
+    /// Architecture of the guest [default: that of this host]
+    #[arg(long, value_name = "ARCH")]
+    pub(crate) arch: Option<Arch>,
     /// Accelerator
     #[arg(long, value_enum, default_value_t)]
     pub(crate) accel: Preference,
@@ -65,6 +69,9 @@ pub(crate) struct Boot {
     /// Raw disk image; it is not modified
     #[arg(long, value_name = "RAW")]
     pub(crate) disk: PathBuf,
+    /// Architecture of the machine [default: that of the UEFI boot loader on the disk]
+    #[arg(long, value_name = "ARCH")]
+    pub(crate) arch: Option<Arch>,
     /// Firmware that boots it
     #[arg(long, value_enum, default_value = "uefi-secureboot")]
     pub(crate) firmware: Firmware,

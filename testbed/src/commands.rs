@@ -1,11 +1,17 @@
 //! Runs the subcommands.
 
+use std::fs::File;
 use std::io::Write;
+use std::path::Path;
 use std::time::Duration;
+
+use protocol::Arch;
 
 use crate::cancel::Cancel;
 use crate::cli::{Boot, Cli, Command, Probe, Replay};
 use crate::console::{ConsoleFilter, Sink};
+use crate::firmware::Firmware;
+use crate::inspect::files::boot_loaders;
 use crate::machine::{Boot as BootSource, Machine};
 use crate::scenarios::powercut;
 use crate::vm::Vm;
@@ -32,9 +38,12 @@ pub fn dispatch(cli: Cli, cancel: Cancel) -> Result<(), Error> {
 }
 
 fn probe(options: &Probe, cancel: &Cancel) -> Result<(), Error> {
-    host::check()?;
+    let arch = options.arch.or_else(Arch::native);
+    let arch = arch.ok_or("EtchaOS does not support the architecture of this host; use --arch")?;
+    host::check(arch)?;
     let work = Work::new(&default_work(), cancel)?;
-    let selection = probe::select(options.accel, options.kernel.as_deref(), work.path());
+    let kernel = options.kernel.as_deref();
+    let selection = probe::select(options.accel, arch, kernel, work.path())?;
     let mut out = std::io::stdout().lock();
     if options.json {
         writeln!(out, "{}", serde_json::to_string(&selection)?)?;
@@ -45,17 +54,19 @@ fn probe(options: &Probe, cancel: &Cancel) -> Result<(), Error> {
 }
 
 fn boot(options: &Boot, cancel: &Cancel) -> Result<(), Error> {
-    host::check()?;
     let work = Work::new(&options.vm.work, cancel)?;
     let logs = options.logs.clone().unwrap_or_else(|| work.path().to_owned());
     std::fs::create_dir_all(&logs)
         .map_err(|error| format!("cannot create the directory {}: {error}", logs.display()))?;
     let copy = work.path().join("disk.raw");
     disk::copy_sparse(&options.disk, &copy)?;
-    let accel = probe::select(options.vm.accel, None, work.path());
-    eprintln!("{}, {accel}", options.firmware);
+    let arch = architecture(options, &copy)?;
+    host::check(arch)?;
+    let accel = probe::select(options.vm.accel, arch, None, work.path())?;
+    eprintln!("{arch}, {}, {accel}", options.firmware);
     let machine = Machine {
         name: "boot".into(),
+        arch,
         boot: BootSource::Disk(copy),
         firmware: options.firmware,
         accel: accel.accel,
@@ -88,6 +99,32 @@ fn boot(options: &Boot, cancel: &Cancel) -> Result<(), Error> {
                 Err(vm.exit_report().unwrap_or_default().into())
             };
         }
+    }
+}
+
+/// Returns the architecture of the machine that boots `disk`, the copy of the image.
+fn architecture(options: &Boot, disk: &Path) -> Result<Arch, Error> {
+    let arch = match options.arch {
+        Some(arch) => arch,
+        None if options.firmware == Firmware::Bios => Arch::Amd64,
+        None => boot_loader(disk).map_err(|problem| {
+            let disk = options.disk.display();
+            format!("cannot tell the architecture of {disk}: {problem}; use --arch")
+        })?,
+    };
+    match options.firmware.missing_on(arch) {
+        Some(reason) => Err(format!("{reason}; use --firmware uefi-secureboot").into()),
+        None => Ok(arch),
+    }
+}
+
+/// Returns the architecture of the only boot loader on `disk`.
+fn boot_loader(disk: &Path) -> Result<Arch, String> {
+    let found = File::open(disk).and_then(|disk| boot_loaders(&disk));
+    match found.map_err(|error| error.to_string())?[..] {
+        [arch] => Ok(arch),
+        [] => Err("EFI/BOOT has no boot loader".to_owned()),
+        [_, ..] => Err("EFI/BOOT has boot loaders of several architectures".to_owned()),
     }
 }
 

@@ -23,16 +23,24 @@ const LINES_MAX: usize = 400;
 const LINE_MAX: usize = 500;
 
 /// Console output that means a fatal error, and the explanation of each.
-const PROBLEMS: [(&str, &str); 8] = [
+const PROBLEMS: [(&str, &str); 10] = [
     ("Kernel panic - not syncing", "the kernel panicked"),
     ("etchaos: FAILED to", "the early init failed"),
     ("EtchaOS: nothing boots", "the boot loader found no slot that boots"),
     ("Reached target emergency.target", "systemd entered emergency mode"),
+    // The last boot option of the firmware for arm64 is its shell, which Secure Boot rejects and which
+    // otherwise waits for input.
+    ("EFI Internal Shell", "the firmware found nothing else to boot"),
     ("bad shim signature", "shim rejected the signature of the boot loader or the kernel"),
     ("Security Violation", "the firmware or shim rejected a signature"),
     ("BdsDxe: No bootable option or device was found", "the firmware found nothing to boot"),
     ("grub rescue>", "the boot loader did not find its files"),
+    // Printed by UEFI firmware for arm64.
+    ("Synchronous Exception at 0x", "the firmware or the boot loader crashed"),
 ];
+
+/// Output of a firmware that starts a boot loader: UEFI, and SeaBIOS.
+const BOOT_LOADER_STARTS: [&str; 2] = ["BdsDxe: starting ", "Booting from 0000:7c00"];
 
 /// A callback that receives the bytes of a console as they arrive.
 pub(crate) type Sink = Box<dyn FnMut(&[u8]) + Send>;
@@ -102,6 +110,11 @@ impl Console {
         memory.last_output = Instant::now();
     }
 
+    /// Returns the time of the first output that shows that the firmware starts a boot loader.
+    pub(crate) fn boot_loader_start(&self) -> Option<Instant> {
+        self.memory().boot_loader_start
+    }
+
     fn memory(&self) -> MutexGuard<'_, Memory> {
         lock(&self.memory)
     }
@@ -145,6 +158,7 @@ struct Memory {
     cleaner: Cleaner,
     last_output: Instant,
     problem: Option<String>,
+    boot_loader_start: Option<Instant>,
 }
 
 impl Memory {
@@ -155,6 +169,7 @@ impl Memory {
             cleaner: Cleaner::default(),
             last_output: Instant::now(),
             problem: None,
+            boot_loader_start: None,
         }
     }
 
@@ -173,11 +188,11 @@ impl Memory {
             }
         }
         // A prompt is not followed by a line end.
-        self.find_problem();
+        self.search_line();
     }
 
     fn end_line(&mut self) {
-        self.find_problem();
+        self.search_line();
         let line = text(&self.line);
         self.line.clear();
         if !line.is_empty() {
@@ -192,11 +207,17 @@ impl Memory {
         }
     }
 
-    fn find_problem(&mut self) {
+    /// Searches the current line for fatal errors and for the start of a boot loader.
+    fn search_line(&mut self) {
+        let line = text(&self.line);
         if self.problem.is_none() {
-            let line = text(&self.line);
             let found = PROBLEMS.iter().find(|(output, _)| line.contains(output));
             self.problem = found.map(|(_, explanation)| format!("{explanation}: {line:?}"));
+        }
+        if self.boot_loader_start.is_none()
+            && BOOT_LOADER_STARTS.iter().any(|output| line.contains(output))
+        {
+            self.boot_loader_start = Some(self.last_output);
         }
     }
 
@@ -278,6 +299,20 @@ mod tests {
         };
         assert!(split.ends_with("syncing: VFS\""), "{split}");
         assert_eq!(memory(b"reboot: panic=10 is set\n").problem, None);
+    }
+
+    #[test]
+    fn notes_first_start_of_a_boot_loader() {
+        let mut memory = memory(b"\x1b[2J\x1b[01;01HBdsDxe: loading Boot0001 \"x\"\r\n");
+        assert_eq!(memory.boot_loader_start, None);
+        memory.add(b"BdsDxe: starting Boot0001 \"x\" from PciRoot(0x0)\r\n");
+        let first = memory.boot_loader_start.unwrap();
+        memory.add(b"BdsDxe: starting Boot0001 \"x\" from PciRoot(0x0)\r\n");
+        assert_eq!(memory.boot_loader_start, Some(first));
+        // SeaBIOS ends its last line only after the boot loader has returned.
+        let mut memory = Memory::new();
+        memory.add(b"Booting from Hard Disk...\nBooting from 0000:7c00");
+        assert!(memory.boot_loader_start.is_some());
     }
 
     #[test]

@@ -12,7 +12,7 @@ const SIZE_MAX: u64 = 8 << 30;
 
 /// A failed copy of a disk image.
 #[derive(Debug, thiserror::Error)]
-#[error("cannot copy the disk image {} to {}: {source}", from.display(), to.display())]
+#[error("cannot copy the image {} to {}: {source}", from.display(), to.display())]
 pub struct CopyError {
     from: PathBuf,
     to: PathBuf,

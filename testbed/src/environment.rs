@@ -19,7 +19,8 @@ use crate::work::Work;
 
 /// Checks the requirements of this host, then verifies the artifacts.
 pub(crate) fn verify(options: &Options) -> Outcome<Artifacts> {
-    host::check()?;
+    options.accel.check(options.target.arch)?;
+    host::check(options.target.arch)?;
     let artifacts = artifacts::verify(&options.artifacts, &options.target, &options.keys)?;
     let note = format!("{} {}", options.target, artifacts.release.version);
     Ok((artifacts, note))
@@ -98,7 +99,8 @@ impl<'a> TestEnvironment<'a> {
         let disk = work.path().join("disk.raw");
         disk::copy_sparse(source.disk, &disk)?;
         let cdn = Cdn::start(source.served).map_err(ScenarioError::Cdn)?;
-        let accel = probe::select(options.accel, Some(source.kernel), work.path());
+        let (arch, kernel) = (options.target.arch, Some(source.kernel));
+        let accel = probe::select(options.accel, arch, kernel, work.path())?;
         let note = accel.accel.to_string();
         let key = PrivateKey::generate();
         Ok((Self { options, work, disk, cdn, accel, key, trusted, progress }, note))
@@ -139,6 +141,7 @@ impl<'a> TestEnvironment<'a> {
     ) -> Result<(Guest<'a>, String), ScenarioError> {
         let machine = Machine {
             name: name.into(),
+            arch: self.options.target.arch,
             boot,
             firmware,
             accel: self.accel.accel,

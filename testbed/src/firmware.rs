@@ -2,21 +2,22 @@
 
 use std::fmt;
 
+use protocol::Arch;
 use serde::Serialize;
 
 use crate::accel::Accel;
-use crate::host::ovmf;
+use crate::platform::platform;
 
 /// The firmware that boots the disk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, clap::ValueEnum)]
 #[serde(rename_all = "kebab-case")]
 #[value(rename_all = "kebab-case")]
 pub(crate) enum Firmware {
-    /// OVMF with Secure Boot enforced and Microsoft's keys enrolled
+    /// UEFI with Secure Boot enforced and Microsoft's keys enrolled
     UefiSecureboot,
-    /// OVMF without Secure Boot
+    /// UEFI without Secure Boot
     Uefi,
-    /// SeaBIOS
+    /// SeaBIOS, for amd64
     Bios,
 }
 
@@ -42,24 +43,46 @@ pub(crate) struct Flash {
 }
 
 impl Firmware {
+    /// Returns the reason why no machine of `arch` has this firmware, or `None` if machines have it.
+    pub(crate) fn missing_on(self, arch: Arch) -> Option<String> {
+        let missing = self == Self::Bios && !platform(arch).has_bios;
+        missing.then(|| format!("{arch} has no BIOS"))
+    }
+
     /// Returns the flash images, or `None` for the BIOS, which is built into QEMU.
     ///
-    /// SMM protects the variables from a guest that bypasses the firmware. It is not used under KVM,
-    /// because it makes nested KVM fail with "KVM: entry failed". Secure Boot is enforced with and
-    /// without SMM.
-    pub(crate) fn flash(self, accel: Accel) -> Option<Flash> {
-        let flash = |code: &str, variables: &str, smm| {
-            Some(Flash { code: ovmf(code), variables: ovmf(variables), smm })
+    /// On amd64, system management mode (SMM) protects the variables from a guest that bypasses the
+    /// firmware. It is not used under KVM, because it makes nested KVM fail with "KVM: entry failed".
+    /// Secure Boot is enforced with and without SMM. On arm64, nothing protects the variables.
+    pub(crate) fn flash(self, arch: Arch, accel: Accel) -> Option<Flash> {
+        let (code, variables, smm) = match (arch, self, accel) {
+            (Arch::Amd64, Self::UefiSecureboot, Accel::Tcg) => {
+                ("OVMF_CODE_4M.secboot.fd", "OVMF_VARS_4M.ms.fd", true)
+            }
+            (Arch::Amd64, Self::UefiSecureboot, Accel::Kvm) => {
+                ("OVMF_CODE_4M.fd", "OVMF_VARS_4M.ms.fd", false)
+            }
+            (Arch::Amd64, Self::Uefi, _) => ("OVMF_CODE_4M.fd", "OVMF_VARS_4M.fd", false),
+            (Arch::Arm64, Self::UefiSecureboot, _) => {
+                ("AAVMF_CODE.ms.fd", "AAVMF_VARS.ms.fd", false)
+            }
+            (Arch::Arm64, Self::Uefi, _) => ("AAVMF_CODE.fd", "AAVMF_VARS.fd", false),
+            (_, Self::Bios, _) => return None,
         };
-        match (self, accel) {
-            (Self::UefiSecureboot, Accel::Tcg) => {
-                flash("OVMF_CODE_4M.secboot.fd", "OVMF_VARS_4M.ms.fd", true)
-            }
-            (Self::UefiSecureboot, Accel::Kvm) => {
-                flash("OVMF_CODE_4M.fd", "OVMF_VARS_4M.ms.fd", false)
-            }
-            (Self::Uefi, _) => flash("OVMF_CODE_4M.fd", "OVMF_VARS_4M.fd", false),
-            (Self::Bios, _) => None,
-        }
+        let path = |name| platform(arch).firmware_file(name);
+        Some(Flash { code: path(code), variables: path(variables), smm })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_amd64_has_a_bios() {
+        assert_eq!(Firmware::Bios.missing_on(Arch::Amd64), None);
+        assert_eq!(Firmware::Bios.missing_on(Arch::Arm64).as_deref(), Some("arm64 has no BIOS"));
+        assert_eq!(Firmware::UefiSecureboot.missing_on(Arch::Arm64), None);
+        assert_eq!(Firmware::Uefi.missing_on(Arch::Arm64), None);
     }
 }

@@ -2,17 +2,19 @@
 
 mod error;
 mod timeouts;
+mod watch;
 
 use std::path::Path;
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use protocol::PrivateKey;
 use protocol::pattern::{CommandResult, Mode, Pattern, Report};
 
 use crate::actions;
 use crate::cancel::Cancel;
+use crate::figures::{Answer, BootFigures};
 use crate::machine::{BOOT_DISK, Machine};
 use crate::push::{PORT, PushClient, PushError};
 use crate::qmp::QmpError;
@@ -20,6 +22,7 @@ use crate::vm::{Vm, VmError};
 
 pub(crate) use self::error::GuestError;
 pub(crate) use self::timeouts::Timeouts;
+use self::watch::Watch;
 
 /// The number of console lines that an error shows.
 const CONSOLE_TAIL_LINES: usize = 30;
@@ -39,8 +42,6 @@ const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(15);
 const FINAL_PUSH_TIMEOUT: Duration = Duration::from_secs(60);
 /// The time for which a push is repeated while the guest runs another Pattern.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(60);
-/// Time between two progress reports.
-const PROGRESS_INTERVAL: Duration = Duration::from_secs(5);
 
 /// A VM and a push client for the updater in it.
 pub(crate) struct Guest<'a> {
@@ -130,6 +131,23 @@ impl<'a> Guest<'a> {
             }
             other => other.map(drop),
         }
+    }
+
+    /// Waits for the end of the first boot since power-on, and returns its figures. Returns `None` if the
+    /// boot does not finish.
+    ///
+    /// `name` is the name of the machine.
+    pub(crate) fn measure(&mut self, name: &str) -> Result<Option<BootFigures>, GuestError> {
+        let report = self.push("measuring the boot", actions::measure(), Mode::Check)?;
+        let age = self.vm.age();
+        let output = output_of(&report, actions::MEASURE).unwrap_or_default();
+        let answer = Answer::parse(output)
+            .map_err(|value| GuestError::Figures { value, output: output.to_owned() })?;
+        let figures = answer.map(|answer| {
+            let kernel_start = age.saturating_sub(answer.uptime);
+            answer.figures(name, self.vm.firmware_time(), kernel_start)
+        });
+        Ok(figures)
     }
 
     /// Waits for the reboot after an update and for its first answer, and returns the new boot ID.
@@ -333,53 +351,15 @@ impl<'a> Guest<'a> {
     }
 }
 
-/// The state of one activity that has a time limit.
-struct Watch {
-    activity: &'static str,
-    timeout: Duration,
-    start: Instant,
-    last_answer: Instant,
-    /// A description of the last attempt's error or answer.
-    last_attempt: String,
-    last_progress: std::cell::Cell<Instant>,
-}
-
-impl Watch {
-    fn new(activity: &'static str, timeout: Duration) -> Self {
-        let now = Instant::now();
-        Self {
-            activity,
-            timeout,
-            start: now,
-            last_answer: now,
-            last_attempt: "no attempt was made".into(),
-            last_progress: now.into(),
-        }
-    }
-
-    fn record_answer(&mut self, report: &Report) {
-        self.last_answer = Instant::now();
-        let outputs = report.results.iter().map(|r| format!("\n  > {}: {}", r.id, r.output.trim()));
-        self.last_attempt = format!("the guest's last answer:{}", outputs.collect::<String>());
-    }
-
-    fn limit_reached(&self) -> String {
-        format!("the time limit is {} s", self.timeout.as_secs())
-    }
-
-    /// Returns whether a progress report is due, and if so, starts the next interval.
-    fn progress_is_due(&self) -> bool {
-        let due = self.last_progress.get().elapsed() > PROGRESS_INTERVAL;
-        if due {
-            self.last_progress.set(Instant::now());
-        }
-        due
-    }
-}
-
 fn boot_id(report: &Report) -> Option<String> {
-    let result = report.results.iter().find(|result| result.id == actions::BOOT_ID)?;
-    Some(result.output.trim().to_owned()).filter(|id| !id.is_empty())
+    let output = output_of(report, actions::BOOT_ID)?;
+    Some(output.trim().to_owned()).filter(|id| !id.is_empty())
+}
+
+/// Returns the output of the Command with this id.
+fn output_of<'a>(report: &'a Report, id: &str) -> Option<&'a str> {
+    let result = report.results.iter().find(|result| result.id == id)?;
+    Some(&result.output)
 }
 
 #[cfg(test)]

@@ -1,10 +1,13 @@
 //! The programs and files that the testbed requires on the host.
 
 use std::fmt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-/// The directory of the UEFI firmware in the packages of Debian and Ubuntu.
-const OVMF: &str = "/usr/share/OVMF";
+use protocol::Arch;
+
+use crate::accel::Accel;
+use crate::firmware::Firmware;
+use crate::platform::platform;
 
 /// A program or file that the testbed needs, and the Debian package that contains it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -47,34 +50,36 @@ impl fmt::Display for Requirement {
 )]
 pub struct Missing(Vec<Requirement>);
 
-/// Returns the requirements of a full cycle.
-pub fn requirements() -> Vec<Requirement> {
+/// Returns the requirements of all scenarios for targets of `arch`.
+pub fn requirements(arch: Arch) -> Vec<Requirement> {
     let requirement = |name: &str, package| Requirement { name: name.to_owned(), package };
-    vec![
+    let platform = platform(arch);
+    let mut requirements = vec![
         requirement("setpriv", "util-linux"),
-        requirement("qemu-system-x86_64", "qemu-system-x86"),
+        requirement(platform.qemu, platform.qemu_package),
         requirement("swtpm", "swtpm"),
-        requirement(&ovmf("OVMF_CODE_4M.fd"), "ovmf"),
-        requirement(&ovmf("OVMF_CODE_4M.secboot.fd"), "ovmf"),
-        requirement(&ovmf("OVMF_VARS_4M.fd"), "ovmf"),
-        requirement(&ovmf("OVMF_VARS_4M.ms.fd"), "ovmf"),
-    ]
+    ];
+    for firmware in [Firmware::Uefi, Firmware::UefiSecureboot] {
+        for flash in [Accel::Tcg, Accel::Kvm].iter().filter_map(|a| firmware.flash(arch, *a)) {
+            for file in [flash.code, flash.variables] {
+                let file = requirement(&file, platform.firmware_package);
+                if !requirements.contains(&file) {
+                    requirements.push(file);
+                }
+            }
+        }
+    }
+    requirements
 }
 
-/// Returns the requirements that are not met.
-fn missing() -> Vec<Requirement> {
-    requirements().into_iter().filter(|requirement| !requirement.is_met()).collect()
-}
-
-/// Checks that all requirements are met.
+/// Checks that all requirements for targets of `arch` are met.
 ///
 /// # Errors
 /// Fails with the requirements that are not met.
-pub(crate) fn check() -> Result<(), Missing> {
-    match missing() {
-        missing if missing.is_empty() => Ok(()),
-        missing => Err(Missing(missing)),
-    }
+pub(crate) fn check(arch: Arch) -> Result<(), Missing> {
+    let all = requirements(arch).into_iter();
+    let missing: Vec<Requirement> = all.filter(|requirement| !requirement.is_met()).collect();
+    if missing.is_empty() { Ok(()) } else { Err(Missing(missing)) }
 }
 
 /// Returns the packages of `requirements` in order, each of them once.
@@ -88,11 +93,6 @@ fn packages(requirements: &[Requirement]) -> Vec<&'static str> {
     packages
 }
 
-/// Returns the absolute path of a firmware file.
-pub(crate) fn ovmf(name: &str) -> String {
-    PathBuf::from(OVMF).join(name).to_string_lossy().into_owned()
-}
-
 fn list(requirements: &[Requirement]) -> String {
     requirements.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
 }
@@ -103,13 +103,44 @@ mod tests {
 
     #[test]
     fn lists_all_requirements_and_each_package_once() {
-        let error = Missing(requirements()).to_string();
-        for requirement in requirements() {
-            assert!(error.contains(&requirement.to_string()), "{error}");
+        for (arch, packages) in [
+            (Arch::Amd64, "util-linux qemu-system-x86 swtpm ovmf"),
+            (Arch::Arm64, "util-linux qemu-system-arm swtpm qemu-efi-aarch64"),
+        ] {
+            let error = Missing(requirements(arch)).to_string();
+            for requirement in requirements(arch) {
+                assert!(error.contains(&requirement.to_string()), "{error}");
+            }
+            assert!(error.ends_with(&format!("apt-get install {packages}")), "{error}");
         }
-        assert!(
-            error.ends_with("apt-get install util-linux qemu-system-x86 swtpm ovmf"),
-            "{error}"
+    }
+
+    #[test]
+    fn requires_only_the_files_of_the_architecture() {
+        let names = |arch| requirements(arch).into_iter().map(|r| r.name).collect::<Vec<_>>();
+        assert_eq!(
+            names(Arch::Amd64),
+            [
+                "setpriv",
+                "qemu-system-x86_64",
+                "swtpm",
+                "/usr/share/OVMF/OVMF_CODE_4M.fd",
+                "/usr/share/OVMF/OVMF_VARS_4M.fd",
+                "/usr/share/OVMF/OVMF_CODE_4M.secboot.fd",
+                "/usr/share/OVMF/OVMF_VARS_4M.ms.fd",
+            ]
+        );
+        assert_eq!(
+            names(Arch::Arm64),
+            [
+                "setpriv",
+                "qemu-system-aarch64",
+                "swtpm",
+                "/usr/share/AAVMF/AAVMF_CODE.fd",
+                "/usr/share/AAVMF/AAVMF_VARS.fd",
+                "/usr/share/AAVMF/AAVMF_CODE.ms.fd",
+                "/usr/share/AAVMF/AAVMF_VARS.ms.fd",
+            ]
         );
     }
 

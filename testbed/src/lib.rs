@@ -8,9 +8,10 @@
 //!   the CDN
 //! - [`replay`]: searches the states of recorded writes that a power cut can leave; needs no VM
 //! - [`inspect`]: reads a disk from outside and predicts what it boots
-//! - [`guest`]: a VM with a running updater, reached through [`push`]
+//! - [`guest`]: a VM with a running updater, reached through [`push`]; [`figures`]: the time of its boot
 //! - [`checks`], [`actions`]: the Patterns that are pushed to a guest
-//! - [`vm`]: QEMU with [`console`], [`qmp`] and a TPM; [`machine`] builds its command line
+//! - [`vm`]: QEMU with [`console`], [`qmp`] and a TPM; [`machine`] builds its command line, and
+//!   [`platform`] has what differs between architectures
 //! - [`firmware`], [`accel`], [`probe`], [`host`], [`process`]: the requirements of a VM
 //!
 //! All ports are on the loopback, and no child process outlives the testbed.
@@ -28,11 +29,13 @@ mod console;
 mod derived;
 mod disk;
 mod environment;
+mod figures;
 mod firmware;
 mod guest;
 pub mod host;
 mod inspect;
 mod machine;
+mod platform;
 mod probe;
 mod process;
 mod push;
@@ -47,6 +50,7 @@ mod vm;
 mod work;
 
 pub use accel::Preference as AccelPreference;
+pub use figures::BootFigures;
 pub use inspect::files::visit_esp;
 pub use scenario::{Failure, Options, ScenarioError};
 pub use scenarios::cycle::run as run_cycle;

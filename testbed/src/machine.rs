@@ -1,11 +1,16 @@
 //! The description of a machine and its translation to a QEMU command line.
 
-use std::ffi::{OsStr, OsString};
-use std::os::unix::ffi::{OsStrExt, OsStringExt};
+mod command_line;
+
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
+use protocol::Arch;
+
+use self::command_line::{CommandLine, quoted};
 use crate::accel::Accel;
 use crate::firmware::Firmware;
+use crate::platform::platform;
 
 // Names in the VM's directory, which is QEMU's working directory. They are relative because a
 // socket's path is limited to 108 bytes (unix(7)), which an absolute path may exceed.
@@ -50,6 +55,8 @@ pub(crate) enum Boot {
 pub(crate) struct Machine {
     /// The name in the file names of logs, such as `uefi`.
     pub name: String,
+    /// The architecture.
+    pub arch: Arch,
     /// The software that it boots.
     pub boot: Boot,
     /// The firmware.
@@ -69,6 +76,11 @@ pub(crate) struct Machine {
 }
 
 impl Machine {
+    /// Returns the QEMU program that runs the machine.
+    pub(crate) fn program(&self) -> &'static str {
+        platform(self.arch).qemu
+    }
+
     /// Returns QEMU's arguments.
     ///
     /// The serial console is logged to `console` and the firmware's debug port to `debug_log`. The
@@ -76,7 +88,7 @@ impl Machine {
     pub(crate) fn arguments(&self, console: &Path, debug_log: &Path) -> Vec<OsString> {
         let mut line = CommandLine::default();
         // Without default devices, a new version of QEMU cannot change the machine.
-        line.arguments(["-nodefaults", "-no-user-config", "-display", "none", "-vga", "std"]);
+        line.arguments(["-nodefaults", "-no-user-config", "-display", "none"]);
         line.option("-name", [format!("etchaos-testbed-{}", self.name)]);
         line.option("-m", [self.memory.to_string()]);
         line.option("-smp", [self.cpus.to_string()]);
@@ -84,9 +96,12 @@ impl Machine {
         self.flash(&mut line);
         line.file_device("console", console);
         line.arguments(["-serial", "chardev:console"]);
-        // SeaBIOS logs to this port only.
-        line.file_device("debug", debug_log);
-        line.arguments(["-device", "isa-debugcon,iobase=0x402,chardev=debug"]);
+        if self.arch == Arch::Amd64 {
+            line.arguments(["-vga", "std"]);
+            // SeaBIOS logs to this port only. The firmware for arm64 logs to the serial console.
+            line.file_device("debug", debug_log);
+            line.arguments(["-device", "isa-debugcon,iobase=0x402,chardev=debug"]);
+        }
         line.arguments(["-device", "virtio-rng-pci"]);
         line.option("-qmp", [format!("unix:{QMP_SOCKET}"), "server=on".into(), "wait=off".into()]);
         self.disk(&mut line);
@@ -94,25 +109,38 @@ impl Machine {
         if self.tpm {
             line.arguments(["-chardev", &format!("socket,id=tpm,path={TPM_SOCKET}")]);
             line.arguments(["-tpmdev", "emulator,id=tpm0,chardev=tpm"]);
-            line.arguments(["-device", "tpm-crb,tpmdev=tpm0"]);
+            line.arguments(["-device", &format!("{},tpmdev=tpm0", platform(self.arch).tpm)]);
         }
         if let Some(config) = &self.config {
             line.option("-smbios", ["type=11".into(), format!("value=etchaos={config}")]);
         }
-        line.0
+        line.into_arguments()
     }
 
     fn processor(&self, line: &mut CommandLine) {
-        match self.accel {
-            Accel::Kvm => line.arguments(["-accel", "kvm", "-cpu", "host"]),
-            Accel::Tcg => line.arguments(["-accel", "tcg,thread=multi", "-cpu", "max"]),
+        match (self.accel, self.arch) {
+            (Accel::Kvm, _) => line.arguments(["-accel", "kvm", "-cpu", "host"]),
+            (Accel::Tcg, Arch::Amd64) => {
+                line.arguments(["-accel", "tcg,thread=multi", "-cpu", "max"]);
+            }
+            // QEMU's documentation recommends the option, because the emulation of the architected
+            // algorithm of pointer authentication is slow.
+            (Accel::Tcg, Arch::Arm64) => {
+                line.arguments(["-accel", "tcg,thread=multi", "-cpu", "max,pauth-impdef=on"]);
+            }
         }
     }
 
     fn flash(&self, line: &mut CommandLine) {
-        let flash = self.firmware.flash(self.accel);
+        let flash = self.firmware.flash(self.arch, self.accel);
         let smm = flash.as_ref().is_some_and(|flash| flash.smm);
-        line.arguments(["-machine", if smm { "q35,smm=on" } else { "q35,smm=off" }]);
+        let machine = match self.arch {
+            Arch::Amd64 if smm => "q35,smm=on",
+            Arch::Amd64 => "q35,smm=off",
+            // The default is version 2 of the interrupt controller, which many hosts cannot virtualize.
+            Arch::Arm64 => "virt,gic-version=max",
+        };
+        line.arguments(["-machine", machine]);
         let Some(flash) = flash else { return };
         if flash.smm {
             line.arguments(["-global", "driver=cfi.pflash01,property=secure,value=on"]);
@@ -152,13 +180,9 @@ impl Machine {
             }
             Boot::Kernel(kernel) => {
                 // The kernel panics without a root file system and reboots, which ends QEMU.
-                line.arguments([
-                    "-no-reboot",
-                    "-append",
-                    "console=ttyS0,115200 panic=-1",
-                    "-kernel",
-                ]);
-                line.0.push(kernel.into());
+                let append = format!("console={},115200 panic=-1", platform(self.arch).serial);
+                line.arguments(["-no-reboot", "-append", &append, "-kernel"]);
+                line.path(kernel);
             }
             Boot::Network { .. } | Boot::Nothing => {}
         }
@@ -183,145 +207,5 @@ impl Machine {
     }
 }
 
-/// A command line under construction.
-#[derive(Default)]
-struct CommandLine(Vec<OsString>);
-
-impl CommandLine {
-    fn arguments<const N: usize>(&mut self, arguments: [&str; N]) {
-        self.0.extend(arguments.map(OsString::from));
-    }
-
-    /// Appends `name part,part`. Commas within a part are doubled, which is QEMU's quoting.
-    fn option(&mut self, name: &str, parts: impl IntoIterator<Item = String>) {
-        let quoted: Vec<Vec<u8>> = parts.into_iter().map(|part| quoted(part.as_ref())).collect();
-        self.raw(name, &[&quoted.join(&b',')]);
-    }
-
-    fn raw(&mut self, name: &str, pieces: &[&[u8]]) {
-        self.0.extend([name.into(), OsString::from_vec(pieces.concat())]);
-    }
-
-    fn file_device(&mut self, id: &str, path: &Path) {
-        let head = format!("file,id={id},path=");
-        self.raw("-chardev", &[head.as_bytes(), &quoted(path.as_os_str())]);
-    }
-}
-
-fn quoted(text: &OsStr) -> Vec<u8> {
-    let bytes = text.as_bytes().iter();
-    bytes.flat_map(|byte| std::iter::repeat_n(*byte, if *byte == b',' { 2 } else { 1 })).collect()
-}
-
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn machine() -> Machine {
-        Machine {
-            name: "uefi".into(),
-            boot: Boot::Disk("/work, of one/disk.raw".into()),
-            firmware: Firmware::UefiSecureboot,
-            accel: Accel::Tcg,
-            memory: 2048,
-            cpus: 2,
-            tpm: true,
-            config: None,
-            forward: Some(4000),
-        }
-    }
-
-    fn arguments(machine: &Machine) -> String {
-        let arguments = machine.arguments("/logs/a,b.log".as_ref(), "/logs/debug.log".as_ref());
-        arguments.iter().map(|argument| argument.to_str().unwrap()).collect::<Vec<_>>().join(" ")
-    }
-
-    #[track_caller]
-    fn assert_has(line: &str, parts: &[&str]) {
-        for part in parts {
-            assert!(line.contains(part), "{part:?} is not in {line}");
-        }
-    }
-
-    #[test]
-    fn uses_smm_for_secure_boot_under_tcg() {
-        assert_has(
-            &arguments(&machine()),
-            &[
-                "-machine q35,smm=on",
-                "-accel tcg,thread=multi -cpu max",
-                "-global driver=cfi.pflash01,property=secure,value=on",
-                "unit=0,readonly=on,file=/usr/share/OVMF/OVMF_CODE_4M.secboot.fd",
-                "unit=1,file=variables.fd",
-                "-device tpm-crb,tpmdev=tpm0",
-                "hostfwd=tcp:127.0.0.1:0-:4000",
-                "-m 2048 -smp 2",
-            ],
-        );
-    }
-
-    #[test]
-    fn uses_no_smm_for_secure_boot_under_kvm() {
-        let line = arguments(&Machine { accel: Accel::Kvm, ..machine() });
-        assert_has(&line, &["q35,smm=off", "-accel kvm -cpu host", "/OVMF_CODE_4M.fd"]);
-        assert!(!line.contains("property=secure"), "{line}");
-    }
-
-    #[test]
-    fn adds_no_flash_for_bios_and_no_optional_devices() {
-        let plain = Machine { firmware: Firmware::Bios, tpm: false, forward: None, ..machine() };
-        let line = arguments(&plain);
-        for part in ["pflash", "tpm", "netdev", "smbios"] {
-            assert!(!line.contains(part), "{part:?} is in {line}");
-        }
-    }
-
-    #[test]
-    fn doubles_commas_in_paths_and_config() {
-        let config = Some(r#"{"cdn":"http://10.0.2.2:1","reboot":"now"}"#.to_owned());
-        let line = arguments(&Machine { config, ..machine() });
-        assert_has(
-            &line,
-            &[
-                "file.filename=/work,, of one/disk.raw",
-                "path=/logs/a,,b.log",
-                r#"-smbios type=11,value=etchaos={"cdn":"http://10.0.2.2:1",,"reboot":"now"}"#,
-            ],
-        );
-    }
-
-    #[test]
-    fn places_write_log_above_recorded_disk() {
-        let boot = Boot::Recorded { disk: "/d,1".into(), log: "/l,1".into() };
-        let line = arguments(&Machine { boot, ..machine() });
-        assert_has(
-            &line,
-            &[
-                "driver=blklogwrites,node-name=disk,discard=unmap,log-sector-size=512,",
-                "log.filename=/l,,1,",
-                "file.file.filename=/d,,1 ",
-                "id=boot-disk,bootindex=0,request-merging=off",
-            ],
-        );
-    }
-
-    #[test]
-    fn boots_from_tftp_without_a_disk() {
-        let boot = Boot::Network { directory: "/t,1".into(), loader: "x.efi".into() };
-        let line = arguments(&Machine { boot, ..machine() });
-        assert_has(
-            &line,
-            &[
-                "hostfwd=tcp:127.0.0.1:0-:4000,tftp=/t,,1,bootfile=x.efi ",
-                "virtio-net-pci,netdev=net,romfile=,bootindex=0",
-            ],
-        );
-        assert!(!line.contains("virtio-blk"), "{line}");
-    }
-
-    #[test]
-    fn ends_qemu_when_kernel_panics() {
-        let line = arguments(&Machine { boot: Boot::Kernel("/k,1".into()), ..machine() });
-        assert_has(&line, &["-no-reboot -append console=ttyS0,115200 panic=-1 -kernel /k,1"]);
-    }
-}
+mod tests;

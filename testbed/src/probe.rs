@@ -10,9 +10,12 @@ use std::sync::{Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::accel::{Accel, Preference, Selection};
+use protocol::Arch;
+
+use crate::accel::{Accel, ForeignKvm, Preference, Selection, foreign};
 use crate::firmware::Firmware;
 use crate::machine::{Boot, Machine};
+use crate::platform::platform;
 use crate::vm::Vm;
 
 /// Where KVM works, a kernel panics within 2 s, and OVMF prints within 3 s.
@@ -22,26 +25,36 @@ const POLL_INTERVAL: Duration = Duration::from_millis(100);
 /// The problem on the console of a kernel that boots and finds no root file system.
 const KERNEL_BOOTED: &str = "the kernel panicked";
 
-/// Selects the accelerator.
+/// Selects the accelerator for guests of `arch`.
 ///
 /// With [`Preference::Auto`], the first call in a process probes KVM, in a new directory `probe`
 /// within `dir`; later calls return the same result. The probe runs `kernel` or, without one, the
-/// firmware.
-pub(crate) fn select(preference: Preference, kernel: Option<&Path>, dir: &Path) -> Selection {
+/// firmware. Guests of a foreign architecture are emulated, without a probe.
+///
+/// # Errors
+/// Fails with [`Preference::Kvm`] if `arch` is not the host's architecture.
+pub(crate) fn select(
+    preference: Preference,
+    arch: Arch,
+    kernel: Option<&Path>,
+    dir: &Path,
+) -> Result<Selection, ForeignKvm> {
     static FOUND: Mutex<Option<Selection>> = Mutex::new(None);
+    preference.check(arch)?;
     let because = |accel, why: &str| Selection { accel, why: why.to_owned() };
-    match preference {
+    Ok(match preference {
         Preference::Kvm => because(Accel::Kvm, "requested"),
         Preference::Tcg => because(Accel::Tcg, "requested"),
+        Preference::Auto if Arch::native() != Some(arch) => because(Accel::Tcg, &foreign(arch)),
         Preference::Auto => {
             let mut found = FOUND.lock().unwrap_or_else(PoisonError::into_inner);
-            found.get_or_insert_with(|| probe(kernel, dir)).clone()
+            found.get_or_insert_with(|| probe(arch, kernel, dir)).clone()
         }
-    }
+    })
 }
 
-fn probe(kernel: Option<&Path>, dir: &Path) -> Selection {
-    let selection = match try_kvm(kernel, dir) {
+fn probe(arch: Arch, kernel: Option<&Path>, dir: &Path) -> Selection {
+    let selection = match try_kvm(arch, kernel, dir) {
         Ok(why) => Selection { accel: Accel::Kvm, why },
         Err(why) => Selection { accel: Accel::Tcg, why },
     };
@@ -50,15 +63,18 @@ fn probe(kernel: Option<&Path>, dir: &Path) -> Selection {
 }
 
 /// Returns how KVM was found to work, or the reason why it does not.
-fn try_kvm(kernel: Option<&Path>, dir: &Path) -> Result<String, String> {
+fn try_kvm(arch: Arch, kernel: Option<&Path>, dir: &Path) -> Result<String, String> {
     if !Path::new("/dev/kvm").exists() {
         return Err("/dev/kvm does not exist".into());
     }
     let boot = kernel.map_or(Boot::Nothing, |kernel| Boot::Kernel(kernel.into()));
     let guest = if kernel.is_some() { "a kernel" } else { "the firmware" };
+    let bios = kernel.is_some() && platform(arch).has_bios;
     let machine = Machine {
         name: "probe".into(),
-        firmware: if kernel.is_some() { Firmware::Bios } else { Firmware::Uefi },
+        arch,
+        // With a UEFI firmware, QEMU passes the kernel to the firmware, which starts it.
+        firmware: if bios { Firmware::Bios } else { Firmware::Uefi },
         boot,
         accel: Accel::Kvm,
         memory: 512,
@@ -101,13 +117,35 @@ fn try_kvm(kernel: Option<&Path>, dir: &Path) -> Result<String, String> {
 mod tests {
     use super::*;
 
+    /// Returns the architecture of this host and one that is foreign to it.
+    fn arches() -> (Arch, Arch) {
+        match Arch::native() {
+            Some(Arch::Arm64) => (Arch::Arm64, Arch::Amd64),
+            _ => (Arch::Amd64, Arch::Arm64),
+        }
+    }
+
     #[test]
     fn does_not_probe_an_explicit_preference() {
         let nowhere = Path::new("/nonexistent");
-        assert_eq!(select(Preference::Kvm, None, nowhere).accel, Accel::Kvm);
-        assert_eq!(
-            select(Preference::Tcg, None, nowhere).to_string(),
-            "TCG (emulation): requested"
-        );
+        let select = |preference, arch| select(preference, arch, None, nowhere);
+        let (native, foreign) = arches();
+        assert_eq!(select(Preference::Kvm, native).unwrap().accel, Accel::Kvm);
+        for arch in [native, foreign] {
+            let selection = select(Preference::Tcg, arch).unwrap();
+            assert_eq!(selection.to_string(), "TCG (emulation): requested");
+        }
+    }
+
+    #[test]
+    fn never_uses_kvm_for_a_foreign_architecture() {
+        let nowhere = Path::new("/nonexistent");
+        let (native, foreign) = arches();
+        let selection = select(Preference::Auto, foreign, None, nowhere).unwrap();
+        assert_eq!(selection.accel, Accel::Tcg);
+        let why = format!("the host is {native}, the guest {foreign}");
+        assert!(selection.why.ends_with(&why), "{selection}");
+        let error = select(Preference::Kvm, foreign, None, nowhere).unwrap_err().to_string();
+        assert!(error.contains(&why) && error.contains("--accel tcg"), "{error}");
     }
 }

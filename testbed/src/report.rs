@@ -7,6 +7,7 @@ use std::time::Duration;
 use serde::{Serialize, Serializer};
 
 use crate::accel::Selection;
+use crate::figures::BootFigures;
 
 /// A step of a scenario.
 ///
@@ -83,6 +84,10 @@ pub struct Report {
     pub accel: Option<Selection>,
     /// The steps that have succeeded, in order.
     pub steps: Vec<CompletedStep>,
+    /// The parts that were skipped, each with the reason.
+    pub skipped: Vec<String>,
+    /// The figures of the boots that were measured.
+    pub boots: Vec<BootFigures>,
     /// The directory with the logs of the VMs.
     pub logs: PathBuf,
 }
@@ -101,6 +106,15 @@ impl fmt::Display for Report {
             writeln!(f, "{step:<36} {:>7.1} s  {note}", took.as_secs_f32())?;
         }
         writeln!(f, "{:<36} {:>7.1} s", "total", self.total().as_secs_f32())?;
+        for reason in &self.skipped {
+            writeln!(f, "skipped      {reason}")?;
+        }
+        if !self.boots.is_empty() {
+            writeln!(f, "{}", BootFigures::HEADING)?;
+        }
+        for figures in &self.boots {
+            writeln!(f, "{figures}")?;
+        }
         if let Some(accel) = &self.accel {
             writeln!(f, "accelerator  {accel}")?;
         }
@@ -124,12 +138,15 @@ mod tests {
         let report = Report {
             accel: None,
             steps: vec![completed(Step::BOOT), completed(Step::POWER_OFF)],
+            skipped: vec!["boot by BIOS: arm64 has no BIOS".into()],
+            boots: Vec::new(),
             logs: "logs".into(),
         };
         let table = report.to_string();
         let lines: Vec<&str> = table.lines().collect();
         assert_eq!(lines[0].find(" s  15"), lines[1].find(" s  15"), "{table}");
         assert!(lines[2].contains("122.5 s"), "{table}");
+        assert_eq!(lines[3], "skipped      boot by BIOS: arm64 has no BIOS");
         let json = serde_json::to_value(&report).unwrap();
         assert_eq!(json["steps"][0]["step"], "boot");
         assert_eq!(json["steps"][0]["seconds"], 61.3);

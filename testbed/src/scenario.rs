@@ -7,7 +7,7 @@ use std::time::Instant;
 
 use protocol::{KeyRing, Target};
 
-use crate::accel::Preference;
+use crate::accel::{ForeignKvm, Preference};
 use crate::artifacts::ArtifactError;
 use crate::cancel::Cancel;
 use crate::derived::DeriveError;
@@ -59,6 +59,9 @@ pub enum ScenarioError {
     /// Programs or firmware are not installed.
     #[error(transparent)]
     Missing(#[from] Missing),
+    /// The requested accelerator cannot run the target.
+    #[error(transparent)]
+    Accel(#[from] ForeignKvm),
     /// The release cannot be tested.
     #[error(transparent)]
     Artifacts(#[from] ArtifactError),
@@ -164,6 +167,11 @@ pub(crate) struct Steps<'a> {
 }
 
 impl Steps<'_> {
+    /// Reports that the part of the scenario that begins with `step` is skipped, and why.
+    pub(crate) fn skip(&mut self, step: Step, reason: &str) {
+        self.report.skipped.push(format!("{step}: {reason}"));
+    }
+
     /// Runs one step.
     pub(crate) fn run<T>(
         &mut self,

@@ -10,6 +10,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::console::{Console, Sink};
+use crate::disk::{self, CopyError};
 use crate::machine::{Machine, QMP_SOCKET, TPM_SOCKET, TPM_STATE, VARIABLES};
 use crate::process::{Process, StartError};
 use crate::qmp::{Qmp, QmpError};
@@ -37,6 +38,9 @@ pub enum VmError {
         /// The cause.
         source: io::Error,
     },
+    /// The firmware's variables could not be copied.
+    #[error(transparent)]
+    Copy(#[from] CopyError),
     /// A program exited during the start. Contains its exit report.
     #[error("{0}")]
     Exited(String),
@@ -59,9 +63,10 @@ pub(crate) struct Vm {
     qemu: Process,
     _swtpm: Option<Process>,
     console: Console,
-    debug_log: PathBuf,
+    firmware_log: Console,
     qmp: Qmp,
     port: Option<u16>,
+    power_on: Instant,
 }
 
 impl Vm {
@@ -78,26 +83,24 @@ impl Vm {
         let logs = file("find the directory", logs, fs::canonicalize(logs))?;
         let log = |kind: &str| logs.join(format!("{kind}-{}.log", machine.name));
         file("create the directory", dir, fs::create_dir(dir))?;
-        if let Some(flash) = machine.firmware.flash(machine.accel) {
-            let copy = fs::copy(&flash.variables, dir.join(VARIABLES));
-            file("copy the firmware's variables", flash.variables.as_ref(), copy)?;
+        if let Some(flash) = machine.firmware.flash(machine.arch, machine.accel) {
+            // The image for arm64 has 64 MiB, most of which are holes in the copy.
+            disk::copy_sparse(flash.variables.as_ref(), &dir.join(VARIABLES))?;
         }
         let swtpm = machine.tpm.then(|| start_tpm(dir, &log("swtpm"))).transpose()?;
 
-        let (console_log, debug_log) = (log("console"), log("firmware"));
-        // Truncate the file, so that the console of an earlier run is not read as this one.
-        file("write", &console_log, File::create(&console_log))?;
-        let console = Console::follow(&console_log, sink);
-        let console = file("follow the console", &console_log, console)?;
-        let arguments = machine.arguments(&console_log, &debug_log);
-        let qemu = Process::start("qemu-system-x86_64", &arguments, dir, &log("qemu"))?;
+        let console = follow(&log("console"), sink)?;
+        let firmware_log = follow(&log("firmware"), None)?;
+        let arguments = machine.arguments(console.path(), firmware_log.path());
+        let power_on = Instant::now();
+        let qemu = Process::start(machine.program(), &arguments, dir, &log("qemu"))?;
         let stream = connect("QEMU", dir, QMP_SOCKET, &qemu)?;
         let (qmp, port) = open_monitor(stream, machine).map_err(|error| {
             // QEMU opens its socket before it initializes the accelerator, which may fail.
             qemu.wait(EXIT_TIMEOUT);
             qemu.exit_report().map_or(error.into(), VmError::Exited)
         })?;
-        Ok(Self { qemu, _swtpm: swtpm, console, debug_log, qmp, port })
+        Ok(Self { qemu, _swtpm: swtpm, console, firmware_log, qmp, port, power_on })
     }
 
     /// Returns the console.
@@ -108,6 +111,18 @@ impl Vm {
     /// Returns the connection to QEMU's monitor.
     pub(crate) fn qmp(&mut self) -> &mut Qmp {
         &mut self.qmp
+    }
+
+    /// Returns the time since power-on.
+    pub(crate) fn age(&self) -> Duration {
+        self.power_on.elapsed()
+    }
+
+    /// Returns the time from power-on until the firmware started a boot loader, if it has logged that.
+    pub(crate) fn firmware_time(&self) -> Option<Duration> {
+        let logs = [&self.console, &self.firmware_log];
+        let start = logs.into_iter().find_map(Console::boot_loader_start);
+        start.map(|start| start.saturating_duration_since(self.power_on))
     }
 
     /// Returns the loopback port of the host that is forwarded to [`Machine::forward`], if that is
@@ -138,13 +153,15 @@ impl Vm {
         if !tail.is_empty() {
             return section("the console's last lines", self.console.path(), &tail);
         }
-        let log = fs::read(&self.debug_log).unwrap_or_default();
-        let log = String::from_utf8_lossy(&log);
-        let all: Vec<String> = log.lines().map(str::to_owned).collect();
-        let tail = &all[all.len().saturating_sub(lines)..];
         let title = "the console is empty; the last lines of the firmware's log";
-        section(title, &self.debug_log, tail)
+        section(title, self.firmware_log.path(), &self.firmware_log.tail(lines))
     }
+}
+
+/// Creates or truncates a log, so that an earlier run's is not read, and follows it.
+fn follow(log: &Path, sink: Option<Sink>) -> Result<Console, VmError> {
+    file("write", log, File::create(log))?;
+    file("follow", log, Console::follow(log, sink))
 }
 
 /// Formats `lines` below a title with the path of their file.

@@ -167,6 +167,11 @@ fn checks_kernel_and_command_line() {
     line("etchaos.slot=a console=tty0 console=ttyS0,115200").passes(&script("kernel command line"));
     line("etchaos.slot=b console=tty0 console=ttyS0,115200")
         .fails(&script("kernel command line"), "expected etchaos.slot=a");
+
+    let arm = format!("{PRELUDE}{}", command_line(Some(Slot::A), Arch::Arm64));
+    line("etchaos.slot=a console=tty0 console=ttyAMA0,115200").passes(&arm);
+    line("etchaos.slot=a console=tty0 console=ttyS0,115200")
+        .fails(&arm, "expected console=ttyAMA0,115200");
 }
 
 #[test]

@@ -61,6 +61,16 @@ pub enum GuestError {
         /// The console tail.
         console_tail: String,
     },
+    /// The figures of a boot cannot be read.
+    #[error(
+        "measuring the boot: expected a value of {value} in the guest's answer, found: {output:?}"
+    )]
+    Figures {
+        /// The name of the value.
+        value: &'static str,
+        /// The output of the Command.
+        output: String,
+    },
     /// A stop was requested.
     #[error("stopped while {0}")]
     Cancelled(&'static str),

@@ -1,10 +1,14 @@
 //! Reads all files on the ESP of a disk image.
 
+use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::{self, Read};
 
+use protocol::Arch;
+
 use super::disk::{SECTOR, Sectors, find_esp};
 use super::fat::{Fat, FatError};
+use crate::platform::{ARCHES, platform};
 
 /// Receives the absolute path, the size and the content of a file.
 pub(crate) type Visit<'a> = &'a mut dyn FnMut(&str, u64, &mut dyn Read) -> io::Result<()>;
@@ -40,6 +44,21 @@ pub fn visit_esp(disk: &File, visit: Visit<'_>) -> io::Result<()> {
         }
     }
     Ok(())
+}
+
+/// Returns the architectures for which a disk image has a removable-media boot loader, such as
+/// `EFI/BOOT/BOOTX64.EFI`.
+///
+/// # Errors
+/// Fails if the disk has no ESP, or if its file system is damaged.
+pub(crate) fn boot_loaders(disk: &File) -> io::Result<Vec<Arch>> {
+    let mut found = BTreeSet::new();
+    visit_esp(disk, &mut |path, _, _| {
+        found.insert(path.to_ascii_lowercase());
+        Ok(())
+    })?;
+    let has = |arch: &Arch| found.contains(&format!("/efi/boot/boot{}.efi", platform(*arch).efi));
+    Ok(ARCHES.into_iter().filter(has).collect())
 }
 
 /// The content of a file, up to the end of its last sector.

@@ -418,6 +418,10 @@ fn reads_all_files_of_the_esp_and_stops_in_a_directory_that_contains_itself() {
     assert_eq!(found["/efi/boot/bootx64.efi"], [9; 3000]);
     assert_eq!(found["/etchaos/grub.cfg"], b"# grub.cfg");
     assert!(found.contains_key("/etchaos/a/initrd") && found.contains_key("/etchaos/grubenv"));
+    let loaders = || crate::inspect::files::boot_loaders(&File::open(&environment.disk).unwrap());
+    assert_eq!(loaders().unwrap(), [Arch::Amd64]);
+    environment.put("EFI/BOOT/BOOTAA64.EFI", &[9; 3000]);
+    assert_eq!(loaders().unwrap(), [Arch::Amd64, Arch::Arm64]);
 
     environment.tool("mmd", &["-i", "IMAGE", "::LOOP", "::LOOP/INNER"]);
     let mut bytes = fs::read(&environment.disk).unwrap();

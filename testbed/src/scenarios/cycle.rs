@@ -27,11 +27,13 @@ const UPDATE_PREVIOUS: Step =
 const VALIDATE_UPDATED: Step = Step::new("validate-updated", "validate the new release in slot b");
 const POWER_OFF_UPDATED: Step = Step::new("power-off-updated", "power the updated host off");
 const BOOT_UEFI: Step = Step::new("boot-uefi", "boot by UEFI Secure Boot");
+const MEASURE_UEFI: Step = Step::new("measure-uefi", "measure the boot");
 const VALIDATE_UEFI: Step = Step::new("validate-uefi", "validate slot a");
 const DELETE_SLOT: Step = Step::new("delete-slot", "delete kernel and initrd of slot a");
 const AUTO_UPDATE: Step = Step::new("auto-update", "auto-update and reboot");
 const VALIDATE_UPDATE: Step = Step::new("validate-update", "validate slot b");
 const BOOT_BIOS: Step = Step::new("boot-bios", "boot by BIOS");
+const MEASURE_BIOS: Step = Step::new("measure-bios", "measure the boot by BIOS");
 const VALIDATE_BIOS: Step = Step::new("validate-bios", "validate slot b under BIOS");
 const POWER_OFF_BIOS: Step = Step::new("power-off-bios", "power off again");
 
@@ -42,7 +44,9 @@ const POWER_OFF_BIOS: Step = Step::new("power-off-bios", "power off again");
 ///
 /// Then boots the new disk image under UEFI Secure Boot with a TPM, checks it from inside, deletes
 /// kernel and initrd, lets it update itself from a CDN on the loopback, checks it again, and boots it
-/// by BIOS. The images are copied first. All ports are on the loopback.
+/// by BIOS, if the architecture has one. The images are copied first. All ports are on the loopback.
+///
+/// The report has the time of each boot by phase, and the memory that the system uses after it.
 #[derive(Debug, Args)]
 pub(crate) struct Cycle {
     /// Options of every scenario
@@ -75,7 +79,7 @@ impl Scenario for Cycle {
     }
 }
 
-/// Boots the release, damages it, lets it update itself, and boots it by BIOS.
+/// Boots the release, damages it, lets it update itself, and boots it by BIOS if the target has one.
 ///
 /// # Errors
 /// Fails at the first step that fails.
@@ -100,13 +104,19 @@ fn play(
 
     let booted = steps
         .run(BOOT_UEFI, || boot(&environment, &artifacts, "uefi", Firmware::UefiSecureboot))?;
+    let booted = measure(booted, MEASURE_UEFI, "uefi", steps)?;
     let healthy = steps.run(VALIDATE_UEFI, || booted.validate(Slot::A))?;
     let damaged = steps.run(DELETE_SLOT, || healthy.delete_slot())?;
     let updated = steps.run(AUTO_UPDATE, || damaged.auto_update())?;
     let healthy = steps.run(VALIDATE_UPDATE, || updated.validate(Slot::B))?;
     steps.run(Step::POWER_OFF, || healthy.power_off())?;
 
+    if let Some(reason) = Firmware::Bios.missing_on(options.target.arch) {
+        steps.skip(BOOT_BIOS, &reason);
+        return Ok(());
+    }
     let booted = steps.run(BOOT_BIOS, || boot(&environment, &artifacts, "bios", Firmware::Bios))?;
+    let booted = measure(booted, MEASURE_BIOS, "bios", steps)?;
     let healthy = steps.run(VALIDATE_BIOS, || booted.validate(Slot::B))?;
     steps.run(POWER_OFF_BIOS, || healthy.power_off())
 }
@@ -146,6 +156,26 @@ fn boot<'a>(
     let (guest, boot) = environment.boot(name, firmware, None)?;
     let note = format!("{firmware}{}", if tpm { ", TPM 2.0" } else { "" });
     Ok((Booted { environment, artifacts, guest, boot, firmware, tpm }, note))
+}
+
+/// Waits until the guest has booted completely, and adds the figures of the boot to the report.
+fn measure<'a>(
+    mut booted: Booted<'a>,
+    step: Step,
+    name: &str,
+    steps: &mut Steps<'_>,
+) -> Result<Booted<'a>, ScenarioError> {
+    let figures = steps.run(step, || {
+        let figures = booted.guest.measure(name)?;
+        let note = match &figures {
+            Some(figures) => format!("{} of {} MiB used", figures.memory_used, figures.memory),
+            // The validation reports the units that have not started.
+            None => "the boot did not finish".to_owned(),
+        };
+        Ok((figures, note))
+    })?;
+    steps.report.boots.extend(figures);
+    Ok(booted)
 }
 
 /// A guest that answers pushes.

@@ -10,7 +10,7 @@ use protocol::pattern::Mode;
 
 use super::interface::{Passed, Scenario};
 use crate::actions;
-use crate::args::ScenarioArgs;
+use crate::args::{FirmwareArgs, ScenarioArgs};
 use crate::artifacts::Artifacts;
 use crate::derived::{Changes, Extra};
 use crate::environment::{self, TestEnvironment};
@@ -99,8 +99,8 @@ pub(crate) struct Faults {
     #[command(flatten)]
     pub(crate) common: ScenarioArgs,
     /// Firmware that boots the disk
-    #[arg(long, value_enum, default_value = "bios")]
-    pub(crate) firmware: Firmware,
+    #[command(flatten)]
+    pub(crate) firmware: FirmwareArgs,
     /// Only these faults
     #[arg(long, value_enum, value_delimiter = ',', default_values_t = Fault::ALL)]
     only: Vec<Fault>,
@@ -113,6 +113,10 @@ impl Scenario for Faults {
         &self.common
     }
 
+    fn firmware(&self) -> Option<Firmware> {
+        Some(self.firmware.of(self.common.target.arch))
+    }
+
     fn play(
         &self,
         options: &Options,
@@ -120,16 +124,14 @@ impl Scenario for Faults {
         progress: &dyn Fn(&str),
     ) -> Result<Self::Findings, ScenarioError> {
         let artifacts = steps.run(Step::VERIFY_ARTIFACTS, || environment::verify(options))?;
+        let firmware = self.firmware.of(options.target.arch);
         let changes: Vec<Changes> =
             self.only.iter().map(|fault| fault.changes(&artifacts)).collect();
         let (releases, environment) =
             ReleaseSeries::prepare(options, &artifacts, &changes, steps, progress)?;
 
         let mut host = steps.run(Step::BOOT, || {
-            Ok((
-                Host::boot(&environment, "faults", self.firmware, None)?,
-                self.firmware.to_string(),
-            ))
+            Ok((Host::boot(&environment, "faults", firmware, None)?, firmware.to_string()))
         })?;
         for (number, fault) in self.only.iter().enumerate() {
             releases.publish(number)?;

@@ -5,6 +5,7 @@ use std::fmt::{self, Display};
 use serde::Serialize;
 
 use crate::args::ScenarioArgs;
+use crate::firmware::Firmware;
 use crate::scenario::{Options, ScenarioError, Steps};
 
 /// A scenario, which is at the same time the options of its subcommand.
@@ -14,6 +15,12 @@ pub(crate) trait Scenario: clap::Args {
 
     /// Returns the options that every scenario has.
     fn common(&self) -> &ScenarioArgs;
+
+    /// Returns the firmware of all boots, if the scenario uses only one. The scenario is skipped if the
+    /// target has no such firmware.
+    fn firmware(&self) -> Option<Firmware> {
+        None
+    }
 
     /// Runs the steps of the scenario. `progress` reports progress within a step.
     fn play(

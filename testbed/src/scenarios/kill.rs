@@ -11,7 +11,7 @@ use protocol::esp::Slot;
 use serde::Serialize;
 
 use super::interface::Scenario;
-use crate::args::ScenarioArgs;
+use crate::args::{FirmwareArgs, ScenarioArgs};
 use crate::derived::Changes;
 use crate::environment::{self, TestEnvironment};
 use crate::firmware::Firmware;
@@ -37,8 +37,8 @@ pub(crate) struct Kill {
     #[command(flatten)]
     pub(crate) common: ScenarioArgs,
     /// Firmware that boots the disk
-    #[arg(long, value_enum, default_value = "bios")]
-    pub(crate) firmware: Firmware,
+    #[command(flatten)]
+    pub(crate) firmware: FirmwareArgs,
     /// Number of kills
     #[arg(long, default_value_t = 10, value_name = "N")]
     times: usize,
@@ -88,6 +88,10 @@ impl Scenario for Kill {
         &self.common
     }
 
+    fn firmware(&self) -> Option<Firmware> {
+        Some(self.firmware.of(self.common.target.arch))
+    }
+
     fn play(
         &self,
         options: &Options,
@@ -95,6 +99,7 @@ impl Scenario for Kill {
         progress: &dyn Fn(&str),
     ) -> Result<Self::Findings, ScenarioError> {
         let artifacts = steps.run(Step::VERIFY_ARTIFACTS, || environment::verify(options))?;
+        let firmware = self.firmware.of(options.target.arch);
         let moments = moments(self.seed, self.times);
         // If the boot after a kill confirms the release, the next kill needs a newer release.
         let changes = vec![Changes::default(); self.times + 1];
@@ -104,16 +109,13 @@ impl Scenario for Kill {
         let mut series = Series {
             environment: &environment,
             releases: &releases,
-            firmware: self.firmware,
+            firmware,
             running: Slot::A,
             published: 0,
         };
         releases.publish(0)?;
         let mut host = steps.run(Step::BOOT, || {
-            Ok((
-                Host::boot(&environment, "kill-0", self.firmware, None)?,
-                self.firmware.to_string(),
-            ))
+            Ok((Host::boot(&environment, "kill-0", firmware, None)?, firmware.to_string()))
         })?;
         let mut kills = Kills { seed: self.seed, kills: Vec::new() };
         for (number, moment) in moments.iter().enumerate() {

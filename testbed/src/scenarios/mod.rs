@@ -10,7 +10,7 @@
 //! 3. Run `rustfmt --edition 2024 testbed/src/scenarios/*.rs`. `cargo fmt` does not find modules that a
 //!    macro declares.
 
-use std::fmt::Display;
+use std::fmt::{self, Display};
 use std::io::Write;
 
 use serde::Serialize;
@@ -58,12 +58,26 @@ scenarios! {
 fn execute<S: Scenario>(scenario: &S, cancel: Cancel) -> Result<(), Box<dyn std::error::Error>> {
     let common = scenario.common();
     let options = common.options(cancel)?;
+    if let Some(reason) = scenario.firmware().and_then(|f| f.missing_on(options.target.arch)) {
+        let (skipped, logs) = (vec![format!("the whole scenario: {reason}")], options.logs);
+        return print(common.json, Ok((Skipped, Report { skipped, logs, ..Report::default() })));
+    }
     let result = scenario::run(&options, &print_event, |steps, progress| {
         scenario.play(&options, steps, progress)
     });
     let judged = result.as_ref().map_or(Ok(()), |(findings, _)| S::judge(findings));
     print(common.json, result)?;
     Ok(judged?)
+}
+
+/// The findings of a scenario that was skipped.
+#[derive(Serialize)]
+struct Skipped;
+
+impl Display for Skipped {
+    fn fmt(&self, _: &mut fmt::Formatter<'_>) -> fmt::Result {
+        Ok(())
+    }
 }
 
 /// Prints the report of a scenario and its findings.

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use clap::Args;
+use protocol::Arch;
 use protocol::pattern::Mode;
 use protocol::release::document;
 
@@ -20,6 +21,7 @@ use crate::environment::{self, TestEnvironment};
 use crate::firmware::Firmware;
 use crate::guest::Guest;
 use crate::machine::Boot;
+use crate::platform::platform;
 use crate::report::Step;
 use crate::scenario::{Options, Outcome, ScenarioError, Steps};
 
@@ -29,8 +31,6 @@ const VALIDATE_PXE: Step = Step::new("validate-pxe", "validate the guest");
 const BOOT_HTTP: Step = Step::new("boot-http", "boot by UEFI HTTP, Secure Boot");
 const VALIDATE_HTTP: Step = Step::new("validate-http", "validate the guest again");
 
-/// The boot loader in the archive that the firmware starts.
-const LOADER: &str = "bootx64.efi";
 /// The file in which an operator sets kernel arguments.
 const SETTINGS: &str = "etchaos/netboot.cfg";
 
@@ -78,6 +78,8 @@ impl Scenario for Netboot {
 struct Server {
     /// The files of the archive, and the settings.
     directory: PathBuf,
+    /// The boot loader that the firmware starts.
+    loader: String,
     http: Cdn,
 }
 
@@ -92,22 +94,25 @@ impl Server {
         let config = STANDARD.encode(environment.guest_config());
         fs::write(&settings, format!("set arguments=\"etchaos.config={config}\"\n"))
             .map_err(file("write", &settings))?;
-        let http = Cdn::start(&served(&directory, &names)).map_err(ScenarioError::Cdn)?;
-        Ok((Self { directory, http }, format!("{} files", names.len())))
+        let arch = options.target.arch;
+        let http = Cdn::start(&served(&directory, &names, arch)).map_err(ScenarioError::Cdn)?;
+        let loader = format!("boot{}.efi", platform(arch).efi);
+        Ok((Self { directory, loader, http }, format!("{} files", names.len())))
     }
 
     fn boot_by_pxe<'a>(
         &self,
         environment: &'a TestEnvironment<'a>,
     ) -> Outcome<(Guest<'a>, String)> {
-        let boot = Boot::Network { directory: self.directory.clone(), loader: LOADER.into() };
+        let (directory, loader) = (self.directory.clone(), self.loader.clone());
+        let boot = Boot::Network { directory, loader };
         let started = environment.start("netboot", Firmware::UefiSecureboot, boot, None)?;
         Ok((started, "TFTP server of QEMU".to_owned()))
     }
 
     /// Reboots the guest into a boot option that it sets itself: QEMU's DHCP server cannot offer a URL.
     fn boot_by_http(&self, guest: &mut Guest<'_>, before: &str) -> Outcome<()> {
-        let url = format!("http://10.0.2.2:{}/{LOADER}", self.http.address().port());
+        let url = format!("http://10.0.2.2:{}/{}", self.http.address().port(), self.loader);
         guest.push_last("rebooting for HTTP boot", actions::boot_url(&url))?;
         let booted = guest.wait_for_boot(before);
         let accesses = self.http.accesses();
@@ -142,12 +147,13 @@ fn unpack(archive: &Path, directory: &Path) -> io::Result<Vec<String>> {
 }
 
 /// Returns the files of the archive, and the settings, for the HTTP server.
-fn served(directory: &Path, names: &[String]) -> Vec<Served> {
+fn served(directory: &Path, names: &[String], arch: Arch) -> Vec<Served> {
     let all = names.iter().map(String::as_str).chain([SETTINGS]);
     let mut served: Vec<Served> =
         all.map(|name| Served { path: name.into(), file: directory.join(name) }).collect();
     // shim requests GRUB with two slashes, which other servers treat as one.
-    served.push(Served { path: "/grubx64.efi".into(), file: directory.join("grubx64.efi") });
+    let grub = format!("grub{}.efi", platform(arch).efi);
+    served.push(Served { path: format!("/{grub}"), file: directory.join(grub) });
     served
 }
 
@@ -171,4 +177,19 @@ fn validate(
 fn file(doing: &'static str, path: &Path) -> impl FnOnce(io::Error) -> ScenarioError {
     let path = path.to_owned();
     move |source| ScenarioError::File { doing, path, source }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn serves_grub_of_the_architecture_at_the_path_that_shim_requests() {
+        for (arch, grub) in [(Arch::Amd64, "grubx64.efi"), (Arch::Arm64, "grubaa64.efi")] {
+            let served = served(Path::new("/server"), &["etchaos/1/initrd".into()], arch);
+            let paths: Vec<&str> = served.iter().map(|served| served.path.as_str()).collect();
+            assert_eq!(paths, ["etchaos/1/initrd", SETTINGS, &format!("/{grub}")]);
+            assert_eq!(served[2].file, Path::new("/server").join(grub));
+        }
+    }
 }

@@ -9,7 +9,7 @@ use protocol::KeyRing;
 use protocol::esp::Slot;
 
 use super::interface::Scenario;
-use crate::args::ScenarioArgs;
+use crate::args::{FirmwareArgs, ScenarioArgs};
 use crate::cancel::Cancel;
 use crate::derived::Changes;
 use crate::disk;
@@ -43,8 +43,8 @@ pub(crate) struct PowerCut {
     #[command(flatten)]
     pub(crate) common: ScenarioArgs,
     /// Firmware that boots the disk
-    #[arg(long, value_enum, default_value = "bios")]
-    pub(crate) firmware: Firmware,
+    #[command(flatten)]
+    pub(crate) firmware: FirmwareArgs,
     /// Skip the rollback, for images whose updater has none
     #[arg(long)]
     without_rollback: bool,
@@ -65,6 +65,10 @@ impl Scenario for PowerCut {
 
     fn common(&self) -> &ScenarioArgs {
         &self.common
+    }
+
+    fn firmware(&self) -> Option<Firmware> {
+        Some(self.firmware.of(self.common.target.arch))
     }
 
     fn play(
@@ -143,8 +147,9 @@ fn record(
 ) -> Result<Recording, ScenarioError> {
     let mut recording = Recording::new(environment.work.path().join(LOG))?;
     let mut host = steps.run(Step::BOOT, || {
-        let host = Host::boot(environment, "powercut", cut.firmware, Some(&recording.log))?;
-        Ok((host, cut.firmware.to_string()))
+        let firmware = cut.firmware.of(environment.options.target.arch);
+        let host = Host::boot(environment, "powercut", firmware, Some(&recording.log))?;
+        Ok((host, firmware.to_string()))
     })?;
     recording.end_step(Step::BOOT)?;
 
