@@ -25,7 +25,7 @@ use crate::signing::Signing;
 use crate::stages::{self, Build, Directories, Stage, Stages, Test};
 use crate::summary::{self, Summary};
 use crate::tested::Tested;
-use crate::variant::VariantFile;
+use crate::variant::{VariantFile, Variants};
 
 /// Options of builds.
 #[derive(Debug, Args)]
@@ -162,8 +162,11 @@ impl RunArgs {
 
 impl BuildOptions {
     /// Loads the variant, and checks that this machine can build it.
-    pub(super) fn prepare(&self, target: &Target, variants: &Path) -> Result<VariantFile> {
+    pub(super) fn prepare(&self, target: &Target, variants: &Variants) -> Result<VariantFile> {
         let variant = VariantFile::load(variants, &target.variant, target.arch)?;
+        for source in &variant.sources[1..] {
+            message(&format!("drop-in: {}", source.display()));
+        }
         host::check_root()?;
         let requirements = host::requirements([&variant], false);
         if self.setup {
@@ -253,7 +256,7 @@ impl Session {
         let build = Build {
             target: self.target.clone(),
             variant,
-            variants: checkout.variants.clone(),
+            variants: checkout.variants.built_in().to_owned(),
             workspace: checkout.workspace.clone(),
             directories: &self.directories,
             cache: Cache::new(self.directories.cache.clone(), !options.no_cache),

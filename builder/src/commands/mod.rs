@@ -6,6 +6,7 @@ mod checkout;
 mod inspect;
 mod reissue;
 mod reproduce;
+mod variants;
 mod verify;
 
 pub(crate) use args::native;
@@ -14,4 +15,5 @@ pub(crate) use checkout::{Checkout, workspace};
 pub(crate) use inspect::InspectArgs;
 pub(crate) use reissue::{BridgeArgs, RenewArgs, WithdrawArgs};
 pub(crate) use reproduce::ReproduceArgs;
+pub(crate) use variants::VariantsArgs;
 pub(crate) use verify::VerifyArgs;

@@ -41,7 +41,7 @@ pub(super) fn run_part(
 
 /// Returns the environment of every Command.
 pub(super) fn environment(build: &Build<'_>) -> BTreeMap<String, String> {
-    let units = &build.variant.units;
+    let units = &build.variant.content.units;
     let work = |name: &str| format!("{WORK}/{name}");
     let fixed = [
         ("ROOT", work("root")),

@@ -2,6 +2,7 @@
 //!
 //! [`build`] runs stages 1 to 4 and [`test`](test()) stage 5. Stage 6 is [`crate::publish`].
 
+mod added;
 mod bootstrap;
 mod build;
 mod commands;
