@@ -3,8 +3,9 @@
 mod judge;
 
 use std::fs;
+use std::io::Write;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -124,6 +125,17 @@ fn lists_targets_with_what_is_proven() {
 }
 
 #[test]
+fn lists_the_commands_of_a_variant_without_building_it() {
+    let directory = tempfile::tempdir().unwrap();
+    let list = builder(directory.path(), &["build", "deb", "--arch", "amd64", "--list"]).stdout;
+    let list = String::from_utf8(list).unwrap();
+    for line in ["part       ID", "init       install the tools", "package    early init"] {
+        assert!(list.lines().any(|other| other == line), "no {line:?} in: {list}");
+    }
+    assert!(directory.path().read_dir().unwrap().next().is_none(), "the list has created files");
+}
+
+#[test]
 fn a_broken_variant_does_not_hide_the_others() {
     let directory = tempfile::tempdir().unwrap();
     fs::create_dir(directory.path().join("own")).unwrap();
@@ -194,5 +206,47 @@ fn builds_what_the_page_shows() {
         let image = format!("{}{ESP}", file("raw"));
         let Some(grub) = judge("mtype", &["-i", &image, "::/etchaos/grub.cfg"]) else { return };
         assert_eq!(grub.contains("panic=10 mitigations=auto,nosmt\""), name == "deb", "{grub}");
+    }
+}
+
+/// Looks into a build in both kinds of sandboxes. Needs root and the mirror of the distribution.
+#[test]
+#[ignore = "builds a part of an image; .ci/nightly runs it"]
+fn runs_parts_of_a_build() {
+    if !nix::unistd::geteuid().is_root() {
+        return skip("a build needs root");
+    }
+    let directory = tempfile::tempdir_in(repository().join("out")).unwrap();
+    let run = |engine: &str, more: &[&str], input: &str| {
+        let arguments = [&["build", "deb", "--arch", "amd64", "--engine", engine], more].concat();
+        let mut child = Command::new(BUILDER)
+            .current_dir(directory.path())
+            .args(arguments)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        child.stdin.take().unwrap().write_all(input.as_bytes()).unwrap();
+        let output = child.wait_with_output().unwrap();
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        (output.status.code().unwrap(), text(&output.stdout), text(&output.stderr))
+    };
+    let (code, _, error) = run("namespace", &["--only", "kernel version"], "");
+    assert!(code == 1 && error.contains("there is no tree"), "{error}");
+    let mut engines = vec!["namespace"];
+    match builder::sandbox::docker::Connection::open() {
+        Ok(_) => engines.push("docker"),
+        Err(error) => skip(&format!("no container engine: {error:#}")),
+    }
+    for engine in engines {
+        let script = "echo tree=$ROOT version=$IMAGE_VERSION; test -d $ROOT/usr && exit 7";
+        let (code, output, error) = run(engine, &["--shell", "bootstrap"], script);
+        assert!(code == 1 && error.contains("exit code 7"), "{engine}: {error}");
+        assert!(output.contains("tree=/build/root version=\n"), "{engine}: {output}");
+        let (code, output, error) = run(engine, &["--only", "kernel version"], "");
+        assert_eq!((code, output.contains("cloud-amd64")), (0, true), "{engine}: {error}");
+        let (code, _, error) = run(engine, &["--only", "esp"], "");
+        assert!(code == 1 && error.contains("did not get to the stage refine"), "{error}");
     }
 }

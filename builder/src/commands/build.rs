@@ -22,7 +22,7 @@ use crate::publish::{self, Publisher, Report, Site};
 use crate::published::{self, Published};
 use crate::sandbox::Engine;
 use crate::signing::Signing;
-use crate::stages::{self, Build, Directories, Stage, Stages, Test};
+use crate::stages::{self, Build, Directories, Stage, Stages, Test, Until};
 use crate::summary::{self, Summary};
 use crate::tested::Tested;
 use crate::variant::{VariantFile, Variants};
@@ -71,6 +71,28 @@ pub(crate) struct BuildArgs {
     from: FromArgs,
     #[command(flatten)]
     options: BuildOptions,
+    #[command(flatten)]
+    part: PartArgs,
+    /// Keep the tree of a build that fails, in <OUT>/<TARGET>/kept, and say so
+    ///
+    /// Without this option, the next build of the target removes the tree.
+    #[arg(long)]
+    keep: bool,
+}
+
+/// Options of "build" that look into a build, and build no release.
+#[derive(Debug, Args)]
+#[group(multiple = false)]
+pub(crate) struct PartArgs {
+    /// List the Commands of the variant with their parts, and do nothing else
+    #[arg(long)]
+    list: bool,
+    /// Run the Command with this ID alone, on the tree that the last build of the target left
+    #[arg(long, value_name = "ID")]
+    only: Option<String>,
+    /// Run the stages until this one, and open a shell in the sandbox as it left it, also if it fails
+    #[arg(long, value_name = "STAGE")]
+    shell: Option<Until>,
 }
 
 /// Options of "test".
@@ -110,14 +132,45 @@ pub(crate) struct RunArgs {
 }
 
 impl BuildArgs {
-    /// Builds a release.
+    /// Builds a release, or runs the part of a build that was chosen.
     pub(crate) fn run(self, checkout: &Checkout, out: &mut impl Write) -> Result<()> {
-        let variant = self.options.prepare(&self.stage.target.target()?, &checkout.variants)?;
+        let target = self.stage.target.target()?;
+        if self.part.list {
+            let variant = VariantFile::load(&checkout.variants, &target.variant, target.arch)?;
+            return list(&variant, out);
+        }
+        let variant = self.options.prepare(&target, &checkout.variants)?;
         let session = Session::open(&self.stage)?.reading(&self.from)?;
         let mut stages = Stages::new(&session.directories.logs)?;
-        let packaged = session.build(self.options, variant, checkout, &mut stages)?;
-        session.print(&stages, &packaged, None, self.stage.json, out)
+        match self.part {
+            PartArgs { only: Some(id), .. } => {
+                let build = session.inputs(self.options, variant, checkout, 0)?;
+                write!(out, "{}", stages::only(&build, &stages, &id)?)?;
+                Ok(())
+            }
+            PartArgs { shell: Some(until), .. } => {
+                let build = session.inputs(self.options, variant, checkout, 0)?;
+                stages::shell(&build, &mut stages, until)
+            }
+            _ => {
+                let built = session.build(self.options, variant, checkout, &mut stages);
+                if built.is_err() && self.keep {
+                    stages::keep(&session.directories)
+                        .unwrap_or_else(|error| message(&format!("warning: {error:#}")));
+                }
+                session.print(&stages, &built?, None, self.stage.json, out)
+            }
+        }
     }
+}
+
+/// Lists the Commands of a variant.
+fn list(variant: &VariantFile, out: &mut impl Write) -> Result<()> {
+    writeln!(out, "{:<10} ID", "part")?;
+    for (part, command) in stages::commands(variant) {
+        writeln!(out, "{part:<10} {}", command.id)?;
+    }
+    Ok(())
 }
 
 impl TestArgs {
@@ -252,8 +305,21 @@ impl Session {
         checkout: &Checkout,
         stages: &mut Stages<'_>,
     ) -> Result<Packaged> {
+        let newest = self.published()?.map_or(0, |(_, live)| live.release().build);
+        let build = self.inputs(options, variant, checkout, newest)?;
+        stages::build(&build, stages)
+    }
+
+    /// Returns the inputs of a build. `newest` is the newest build number that is published.
+    fn inputs(
+        &self,
+        options: BuildOptions,
+        variant: VariantFile,
+        checkout: &Checkout,
+        newest: u64,
+    ) -> Result<Build<'_>> {
         self.signing.check_deterministic()?;
-        let build = Build {
+        Ok(Build {
             target: self.target.clone(),
             variant,
             variants: checkout.variants.built_in().to_owned(),
@@ -267,10 +333,9 @@ impl Session {
             mirror: options.mirror()?,
             without_security: options.without_security,
             proxies: Proxies::from_environment()?,
-            newest: self.published()?.map_or(0, |(_, live)| live.release().build),
+            newest,
             host_config: options.host_config,
-        };
-        stages::build(&build, stages)
+        })
     }
 
     fn test(

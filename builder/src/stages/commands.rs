@@ -20,8 +20,18 @@ pub(super) fn run_part(
     env: &BTreeMap<String, String>,
     log: &mut LogFile,
 ) -> Result<Report> {
+    run_commands(build, build.variant.part(part), sandbox, env, log)
+}
+
+/// Runs Commands of the build.
+pub(super) fn run_commands(
+    build: &Build<'_>,
+    commands: &[Entry],
+    sandbox: &dyn Sandbox,
+    env: &BTreeMap<String, String>,
+    log: &mut LogFile,
+) -> Result<Report> {
     let exec = &build.variant.pattern.exec;
-    let commands = build.variant.part(part);
     let mut shell = SandboxShell { commands, sandbox, exec, env, log };
     let report = run(commands, Mode::Change, &mut shell);
     let report = report.map_err(|error| match error {

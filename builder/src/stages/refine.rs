@@ -12,6 +12,7 @@ use super::added;
 use super::bootstrap::RootTree;
 use super::build::{Build, Describe};
 use super::commands::{environment, run_part};
+use super::variables;
 use crate::command::Tool;
 use crate::image::digest;
 use crate::log_file::LogFile;
@@ -50,11 +51,16 @@ pub(super) fn run(build: &Build<'_>, tree: RootTree, log: &mut LogFile) -> Resul
     let recipe =
         protocol::digest::of_bytes(format!("{}\n{content}", build.variant.rendered).as_bytes());
     let version = version(&tree, &recipe);
+    let variables = [
+        ("SOURCE_DATE_EPOCH", tree.epoch.to_string()),
+        ("IMAGE_VERSION", version.clone()),
+        ("ESP_UUID", volume_id(&version)),
+        ("ESP_MIB", ESP_MIB.to_string()),
+    ];
+    let variables = variables.map(|(name, value)| (name.to_owned(), value)).into();
+    variables::store(&build.directories.work, &variables)?;
     let mut env = environment(build);
-    env.insert("SOURCE_DATE_EPOCH".into(), tree.epoch.to_string());
-    env.insert("IMAGE_VERSION".into(), version.clone());
-    env.insert("ESP_UUID".into(), volume_id(&version));
-    env.insert("ESP_MIB".into(), ESP_MIB.to_string());
+    env.extend(variables);
     run_part(build, "refine", &*tree.toolbox.sandbox, &env, log)?;
     added::check(build, &build.directories.work.join("root"))?;
     Ok(Image { tree, recipe, version, env, toolchain })

@@ -26,6 +26,7 @@ pub(crate) use binary::Binary;
 use content::Units;
 pub(crate) use content::{AddedFile, Bytes, Content};
 pub(crate) use directories::Variants;
+pub(crate) use nearest::did_you_mean;
 pub(crate) use proof::{Proof, Proofs};
 
 use drop_in::DropIns;
