@@ -136,6 +136,21 @@ fn lists_the_commands_of_a_variant_without_building_it() {
 }
 
 #[test]
+fn an_unknown_command_is_an_error_before_anything_is_created() {
+    let directory = tempfile::tempdir().unwrap();
+    let output = Command::new(BUILDER)
+        .current_dir(directory.path())
+        .args(["build", "deb", "--arch", "amd64", "--only", "refin"])
+        .output()
+        .unwrap();
+    let text = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{text}");
+    assert!(text.contains("no Command \"refin\" (did you mean \"refine\"?)"), "{text}");
+    assert!(text.contains("list the packages"), "{text}");
+    assert!(directory.path().read_dir().unwrap().next().is_none(), "the error has created files");
+}
+
+#[test]
 fn a_broken_variant_does_not_hide_the_others() {
     let directory = tempfile::tempdir().unwrap();
     fs::create_dir(directory.path().join("own")).unwrap();

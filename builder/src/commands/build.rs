@@ -135,9 +135,12 @@ impl BuildArgs {
     /// Builds a release, or runs the part of a build that was chosen.
     pub(crate) fn run(self, checkout: &Checkout, out: &mut impl Write) -> Result<()> {
         let target = self.stage.target.target()?;
+        let variant = VariantFile::load(&checkout.variants, &target.variant, target.arch)?;
         if self.part.list {
-            let variant = VariantFile::load(&checkout.variants, &target.variant, target.arch)?;
             return list(&variant, out);
+        }
+        if let Some(id) = &self.part.only {
+            stages::find(&variant, id)?;
         }
         let variant = self.options.prepare(&target, &checkout.variants)?;
         let session = Session::open(&self.stage)?.reading(&self.from)?;

@@ -107,7 +107,13 @@ fn alone(command: &Command) -> Entry {
 }
 
 /// Returns the Commands with an ID, and their parts.
-fn find<'a>(variant: &'a VariantFile, id: &str) -> Result<Vec<(&'static str, &'a Command)>> {
+///
+/// # Errors
+/// Fails if there is none; the error lists all IDs.
+pub(crate) fn find<'a>(
+    variant: &'a VariantFile,
+    id: &str,
+) -> Result<Vec<(&'static str, &'a Command)>> {
     let all = commands(variant);
     let found: Vec<_> = all.iter().filter(|(_, command)| command.id == id).copied().collect();
     if found.is_empty() {

@@ -21,7 +21,7 @@ use anyhow::{Context, Result};
 
 use build::Describe;
 pub(crate) use build::{Build, Directories};
-pub(crate) use inspect::{Until, commands, keep, only, shell};
+pub(crate) use inspect::{Until, commands, find, keep, only, shell};
 pub(crate) use test::{Test, run as test};
 
 use crate::log_file::{LogFile, Step};
