@@ -11,6 +11,7 @@ use protocol::Target;
 
 use super::args::{FromArgs, PublisherArgs, RetentionArgs};
 use super::checkout::Checkout;
+use super::part::{PartArgs, list};
 use crate::cache::Cache;
 use crate::destination::Location;
 use crate::host;
@@ -22,7 +23,7 @@ use crate::publish::{self, Publisher, Report, Site};
 use crate::published::{self, Published};
 use crate::sandbox::Engine;
 use crate::signing::Signing;
-use crate::stages::{self, Build, Directories, Stage, Stages, Test, Until};
+use crate::stages::{self, Build, Directories, Stage, Stages, Test};
 use crate::summary::{self, Summary};
 use crate::tested::Tested;
 use crate::variant::{VariantFile, Variants};
@@ -78,21 +79,6 @@ pub(crate) struct BuildArgs {
     /// Without this option, the next build of the target removes the tree.
     #[arg(long)]
     keep: bool,
-}
-
-/// Options of "build" that look into a build, and build no release.
-#[derive(Debug, Args)]
-#[group(multiple = false)]
-pub(crate) struct PartArgs {
-    /// List the Commands of the variant with their parts, and do nothing else
-    #[arg(long)]
-    list: bool,
-    /// Run the Command with this ID alone, on the tree that the last build of the target left
-    #[arg(long, value_name = "ID")]
-    only: Option<String>,
-    /// Run the stages until this one, and open a shell in the sandbox as it left it, also if it fails
-    #[arg(long, value_name = "STAGE")]
-    shell: Option<Until>,
 }
 
 /// Options of "test".
@@ -165,15 +151,6 @@ impl BuildArgs {
             }
         }
     }
-}
-
-/// Lists the Commands of a variant.
-fn list(variant: &VariantFile, out: &mut impl Write) -> Result<()> {
-    writeln!(out, "{:<10} ID", "part")?;
-    for (part, command) in stages::commands(variant) {
-        writeln!(out, "{part:<10} {}", command.id)?;
-    }
-    Ok(())
 }
 
 impl TestArgs {

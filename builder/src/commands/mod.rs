@@ -4,6 +4,7 @@ mod args;
 mod build;
 mod checkout;
 mod inspect;
+mod part;
 mod reissue;
 mod reproduce;
 mod variants;
