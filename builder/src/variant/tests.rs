@@ -39,11 +39,11 @@ fn built_in() -> PathBuf {
 
 /// Returns the script of a Command.
 fn script<'a>(variant: &'a VariantFile, part: &str, id: &str) -> &'a str {
-    let commands = variant.part(part).iter().filter_map(|entry| match entry {
+    let mut commands = variant.part(part).iter().filter_map(|entry| match entry {
         Entry::Command(command) if command.id == id => command.change.as_deref(),
         _ => None,
     });
-    commands.last().unwrap()
+    commands.next().unwrap()
 }
 
 const TOOLS: &str = r"{
