@@ -89,7 +89,7 @@ fn a_drop_in_adds_to_a_variant() {
     assert!(matches!(&content.files[1].bytes,
         Bytes::Digest { source: Some(source), .. } if source.ends_with("deb.d/data")));
     let grub = script(&variant, "package", "boot configuration");
-    let arguments = "console=ttyS0,115200 panic=10 mitigations=auto,nosmt quiet";
+    let arguments = "panic=10 mitigations=auto,nosmt quiet";
     assert!(grub.contains(&format!("{arguments}\"\n")), "{grub}");
     assert!(grub.contains(&format!("{arguments} $arguments;")), "{grub}");
 
