@@ -1,7 +1,7 @@
 //! The command line.
 
 use std::io::Write;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use anyhow::Result;
 use clap::{Parser, Subcommand};
@@ -9,14 +9,14 @@ use protocol::{Arch, Variant};
 
 use crate::commands::{
     BridgeArgs, BuildArgs, Checkout, InspectArgs, PublishArgs, RenewArgs, ReproduceArgs, RunArgs,
-    TestArgs, VerifyArgs, WithdrawArgs, native, workspace,
+    TestArgs, VariantsArgs, VerifyArgs, WithdrawArgs, native, workspace,
 };
 use crate::diff::command as diff;
 use crate::host::{self, Requirement};
 use crate::output::Output;
 use crate::sandbox::namespace::Entry;
 use crate::signing;
-use crate::variant::{self, VariantFile};
+use crate::variant::{VariantFile, Variants};
 
 /// Builds, tests and publishes EtchaOS.
 ///
@@ -39,8 +39,7 @@ Exit codes:
 A first build, as root:
   builder run deb --setup")]
 pub struct Cli {
-    /// The directory of the variants and of the files that are copied into images [default: the
-    /// directory in this workspace]
+    /// A directory with variants and drop-ins of your own, in addition to those of the checkout
     #[arg(long, global = true, value_name = "DIR")]
     variants: Option<PathBuf>,
     /// The checkout with the source of the updater and the variants [default: the one that this program
@@ -114,8 +113,11 @@ Example:
     Verify(VerifyArgs),
     /// Show a manifest, or any token that Etcha has made
     Inspect(InspectArgs),
-    /// List the variants
-    Variants,
+    /// List the targets: variants and their architectures
+    ///
+    /// Says for each how far it was proven. A variant of your own, or one with drop-ins, counts as not
+    /// proven.
+    Variants(VariantsArgs),
     /// Print a variant as JSON, as Jsonnet evaluates it
     Render {
         /// The variant, such as "deb"
@@ -188,10 +190,8 @@ impl Cli {
     /// Runs the command and returns the exit code.
     pub fn run(self) -> Result<u8> {
         let workspace = || workspace(self.workspace.as_deref());
-        let variants = || match &self.variants {
-            Some(directory) => Ok(directory.clone()),
-            None => Ok::<_, anyhow::Error>(workspace()?.join("builder/variants")),
-        };
+        let variants =
+            || Variants::new(workspace()?.join("builder/variants"), self.variants.as_deref());
         let checkout =
             || Ok::<_, anyhow::Error>(Checkout { workspace: workspace()?, variants: variants()? });
         let mut out = Output::lock();
@@ -206,13 +206,7 @@ impl Cli {
             Action::Verify(args) => args.run(&mut out)?,
             Action::Inspect(args) => args.run(&mut out)?,
             Action::Reproduce(args) => args.run(&checkout()?, &mut out)?,
-            Action::Variants => {
-                let directory = variants()?;
-                for name in variant::known(&directory)? {
-                    let file = VariantFile::load(&directory, &name.parse()?, native(None)?)?;
-                    writeln!(out, "{name:<8} {}", file.distribution)?;
-                }
-            }
+            Action::Variants(args) => args.run(&variants()?, &mut out)?,
             Action::Render { variant, arch } => {
                 let file = VariantFile::load(&variants()?, &variant, native(arch)?)?;
                 writeln!(out, "{}", file.rendered)?;
@@ -237,15 +231,15 @@ impl Cli {
 }
 
 /// Returns the host's requirements for these variants, or for all that this machine can build.
-fn requirements(directory: &Path, names: Vec<Variant>, tests: bool) -> Result<Vec<Requirement>> {
+fn requirements(variants: &Variants, names: Vec<Variant>, tests: bool) -> Result<Vec<Requirement>> {
     let arch = native(None)?;
     let files: Vec<VariantFile> = if names.is_empty() {
         // A variant that is not built for this architecture fails to load and needs nothing here.
-        let names = variant::known(directory)?;
+        let names = variants.names()?;
         let names = names.iter().filter_map(|name| name.parse().ok());
-        names.filter_map(|name| VariantFile::load(directory, &name, arch).ok()).collect()
+        names.filter_map(|name| VariantFile::load(variants, &name, arch).ok()).collect()
     } else {
-        names.iter().map(|name| VariantFile::load(directory, name, arch)).collect::<Result<_>>()?
+        names.iter().map(|name| VariantFile::load(variants, name, arch)).collect::<Result<_>>()?
     };
     Ok(host::requirements(&files, tests))
 }

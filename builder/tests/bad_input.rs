@@ -135,12 +135,13 @@ fn rejects_unknown_fields_in_variants() {
 #[test]
 fn renders_every_variant() {
     let directory = tempfile::tempdir().unwrap();
-    let output = Command::cargo_bin("builder").unwrap().arg("variants").output().unwrap();
-    let list = String::from_utf8(output.stdout).unwrap();
-    assert!(list.contains("deb"), "{list}");
-    for line in list.lines() {
-        let name = line.split(' ').next().unwrap();
-        let (code, text) = builder(directory.path(), &["render", name, "--arch", "amd64"]);
+    let output =
+        Command::cargo_bin("builder").unwrap().args(["variants", "--json"]).output().unwrap();
+    let rows: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert!(rows.to_string().contains("deb_amd64"), "{rows}");
+    for row in rows.as_array().unwrap() {
+        let (name, arch) = (row["variant"].as_str().unwrap(), row["arch"].as_str().unwrap());
+        let (code, text) = builder(directory.path(), &["render", name, "--arch", arch]);
         assert_eq!(code, 0, "{text}");
     }
 }

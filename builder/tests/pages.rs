@@ -10,9 +10,10 @@ use clap::Parser;
 
 const PAGES: [&str; 4] = ["ARCHITECTURE.md", "CONTRIBUTING.md", "README.md", "SECURITY.md"];
 /// The pages for users. Most paths in them are those of a host or of a destination.
-const GUIDES: [&str; 3] = ["docs/keys.md", "docs/operators.md", "docs/publishers.md"];
+const GUIDES: [&str; 4] =
+    ["docs/keys.md", "docs/operators.md", "docs/publishers.md", "docs/variants.md"];
 /// The beginning of a path that a build or a host creates.
-const CREATED: [&str; 2] = ["out/", "etchaos/"];
+const CREATED: [&str; 3] = ["out/", "etchaos/", "own/"];
 /// The extensions of files that only the repository has.
 const EXTENSIONS: [&str; 5] = ["rs", "md", "toml", "jsonnet", "libsonnet"];
 

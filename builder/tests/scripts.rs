@@ -96,8 +96,14 @@ fn shellcheck_accepts_the_commands_of_variants() {
     if !has("shellcheck") {
         return;
     }
-    let output = Command::cargo_bin("builder").unwrap().args(["render", "deb"]).output().unwrap();
-    assert!(output.status.success());
+    for variant in ["deb", "deb12", "debmetal"] {
+        check_commands(variant);
+    }
+}
+
+fn check_commands(variant: &str) {
+    let output = Command::cargo_bin("builder").unwrap().args(["render", variant]).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     let pattern: Value = serde_json::from_slice(&output.stdout).unwrap();
     let commands: Vec<&Value> = pattern["build"]
         .as_array()
@@ -110,7 +116,7 @@ fn shellcheck_accepts_the_commands_of_variants() {
         // All commands of a variant begin with the same variables, and not every command uses each of them.
         let options = ["--exclude=SC2034"];
         if let Some(problems) = shellcheck(command["change"].as_str().unwrap(), &options) {
-            panic!("command {}:\n{problems}", command["id"]);
+            panic!("{variant}: command {}:\n{problems}", command["id"]);
         }
     }
 }

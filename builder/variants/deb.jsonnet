@@ -2,8 +2,4 @@
 local debian = import 'deb/debian.libsonnet';
 local etchaos = import 'lib/etchaos.libsonnet';
 
-etchaos.variant(debian {
-  name: 'deb',
-  number: '13',
-  suite: 'trixie',
-})
+etchaos.variant(debian { name: 'deb', number: '13' })

@@ -11,6 +11,7 @@ use protocol::Target;
 
 use super::args::{FromArgs, PublisherArgs, RetentionArgs};
 use super::checkout::Checkout;
+use super::part::{PartArgs, list};
 use crate::cache::Cache;
 use crate::destination::Location;
 use crate::host;
@@ -25,7 +26,7 @@ use crate::signing::Signing;
 use crate::stages::{self, Build, Directories, Stage, Stages, Test};
 use crate::summary::{self, Summary};
 use crate::tested::Tested;
-use crate::variant::VariantFile;
+use crate::variant::{VariantFile, Variants};
 
 /// Options of builds.
 #[derive(Debug, Args)]
@@ -71,6 +72,13 @@ pub(crate) struct BuildArgs {
     from: FromArgs,
     #[command(flatten)]
     options: BuildOptions,
+    #[command(flatten)]
+    part: PartArgs,
+    /// Keep the tree of a build that fails, in <OUT>/<TARGET>/kept, and say so
+    ///
+    /// Without this option, the next build of the target removes the tree.
+    #[arg(long)]
+    keep: bool,
 }
 
 /// Options of "test".
@@ -110,13 +118,38 @@ pub(crate) struct RunArgs {
 }
 
 impl BuildArgs {
-    /// Builds a release.
+    /// Builds a release, or runs the part of a build that was chosen.
     pub(crate) fn run(self, checkout: &Checkout, out: &mut impl Write) -> Result<()> {
-        let variant = self.options.prepare(&self.stage.target.target()?, &checkout.variants)?;
+        let target = self.stage.target.target()?;
+        let variant = VariantFile::load(&checkout.variants, &target.variant, target.arch)?;
+        if self.part.list {
+            return list(&variant, out);
+        }
+        if let Some(id) = &self.part.only {
+            stages::find(&variant, id)?;
+        }
+        let variant = self.options.prepare(&target, &checkout.variants)?;
         let session = Session::open(&self.stage)?.reading(&self.from)?;
         let mut stages = Stages::new(&session.directories.logs)?;
-        let packaged = session.build(self.options, variant, checkout, &mut stages)?;
-        session.print(&stages, &packaged, None, self.stage.json, out)
+        match self.part {
+            PartArgs { only: Some(id), .. } => {
+                let build = session.inputs(self.options, variant, checkout, 0)?;
+                write!(out, "{}", stages::only(&build, &stages, &id)?)?;
+                Ok(())
+            }
+            PartArgs { shell: Some(until), .. } => {
+                let build = session.inputs(self.options, variant, checkout, 0)?;
+                stages::shell(&build, &mut stages, until)
+            }
+            _ => {
+                let built = session.build(self.options, variant, checkout, &mut stages);
+                if built.is_err() && self.keep {
+                    stages::keep(&session.directories)
+                        .unwrap_or_else(|error| message(&format!("warning: {error:#}")));
+                }
+                session.print(&stages, &built?, None, self.stage.json, out)
+            }
+        }
     }
 }
 
@@ -162,8 +195,11 @@ impl RunArgs {
 
 impl BuildOptions {
     /// Loads the variant, and checks that this machine can build it.
-    pub(super) fn prepare(&self, target: &Target, variants: &Path) -> Result<VariantFile> {
+    pub(super) fn prepare(&self, target: &Target, variants: &Variants) -> Result<VariantFile> {
         let variant = VariantFile::load(variants, &target.variant, target.arch)?;
+        for source in &variant.sources[1..] {
+            message(&format!("drop-in: {}", source.display()));
+        }
         host::check_root()?;
         let requirements = host::requirements([&variant], false);
         if self.setup {
@@ -249,11 +285,24 @@ impl Session {
         checkout: &Checkout,
         stages: &mut Stages<'_>,
     ) -> Result<Packaged> {
+        let newest = self.published()?.map_or(0, |(_, live)| live.release().build);
+        let build = self.inputs(options, variant, checkout, newest)?;
+        stages::build(&build, stages)
+    }
+
+    /// Returns the inputs of a build. `newest` is the newest build number that is published.
+    fn inputs(
+        &self,
+        options: BuildOptions,
+        variant: VariantFile,
+        checkout: &Checkout,
+        newest: u64,
+    ) -> Result<Build<'_>> {
         self.signing.check_deterministic()?;
-        let build = Build {
+        Ok(Build {
             target: self.target.clone(),
             variant,
-            variants: checkout.variants.clone(),
+            variants: checkout.variants.built_in().to_owned(),
             workspace: checkout.workspace.clone(),
             directories: &self.directories,
             cache: Cache::new(self.directories.cache.clone(), !options.no_cache),
@@ -264,10 +313,9 @@ impl Session {
             mirror: options.mirror()?,
             without_security: options.without_security,
             proxies: Proxies::from_environment()?,
-            newest: self.published()?.map_or(0, |(_, live)| live.release().build),
+            newest,
             host_config: options.host_config,
-        };
-        stages::build(&build, stages)
+        })
     }
 
     fn test(

@@ -4,13 +4,15 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 
+use crate::variant::Variants;
+
 /// The checkout of this repository.
 #[derive(Debug)]
 pub(crate) struct Checkout {
     /// The workspace, which contains the updater's source.
     pub workspace: PathBuf,
-    /// The directory of the variants and of the files that are copied into images.
-    pub variants: PathBuf,
+    /// The directories with variants.
+    pub variants: Variants,
 }
 
 /// Returns the path of the given workspace, or of the one that the builder was compiled in.

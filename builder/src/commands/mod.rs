@@ -4,8 +4,10 @@ mod args;
 mod build;
 mod checkout;
 mod inspect;
+mod part;
 mod reissue;
 mod reproduce;
+mod variants;
 mod verify;
 
 pub(crate) use args::native;
@@ -14,4 +16,5 @@ pub(crate) use checkout::{Checkout, workspace};
 pub(crate) use inspect::InspectArgs;
 pub(crate) use reissue::{BridgeArgs, RenewArgs, WithdrawArgs};
 pub(crate) use reproduce::ReproduceArgs;
+pub(crate) use variants::VariantsArgs;
 pub(crate) use verify::VerifyArgs;

@@ -107,7 +107,7 @@ impl ReproduceArgs {
         let build = Build {
             target: release.target(),
             variant,
-            variants: checkout.variants.clone(),
+            variants: checkout.variants.built_in().to_owned(),
             workspace: checkout.workspace.clone(),
             directories,
             cache: Cache::new(directories.cache.clone(), !self.options.no_cache),

@@ -3,6 +3,7 @@
 //! A container runs `cat`, whose standard input is connected to the builder. When the builder ends,
 //! even by SIGKILL, the connection closes, `cat` ends, and the engine removes the container.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::pin::Pin;
 use std::time::Duration;
@@ -10,7 +11,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 use bollard::Docker;
 use bollard::container::{AttachContainerResults, LogOutput};
-use bollard::exec::StartExecResults;
+use bollard::exec::{ResizeExecOptions, StartExecResults};
 use bollard::models::{ContainerCreateBody, ExecConfig, HostConfig};
 use bollard::query_parameters::{
     AttachContainerOptionsBuilder, CreateContainerOptions, CreateImageOptionsBuilder,
@@ -20,7 +21,8 @@ use futures_util::StreamExt;
 use tokio::io::AsyncWrite;
 use tokio::runtime::Runtime;
 
-use super::interface::{Base, Finished, PATH, Sandbox, Script, WORK};
+use super::interface::{Base, Finished, PATH, SHELL, Sandbox, Script, WORK};
+use super::terminal;
 use crate::log_file::LogFile;
 
 /// The timeout for connecting to an engine. One that takes longer counts as absent.
@@ -203,12 +205,48 @@ impl DockerSandbox {
     }
 }
 
+impl DockerSandbox {
+    /// Connects standard input and output of this program to a shell in the container.
+    async fn attach(&self, env: &BTreeMap<String, String>) -> Result<i32> {
+        let docker = &self.connection.docker;
+        let is_terminal = terminal::is_terminal();
+        let term = std::env::var("TERM").ok().map(|term| format!("TERM={term}"));
+        let env = env.iter().map(|(name, value)| format!("{name}={value}"));
+        let config = ExecConfig {
+            cmd: Some(vec![SHELL.to_owned()]),
+            env: Some(env.chain([format!("PATH={PATH}")]).chain(term).collect()),
+            attach_stdin: Some(true),
+            attach_stdout: Some(true),
+            attach_stderr: Some(true),
+            tty: Some(is_terminal),
+            ..ExecConfig::default()
+        };
+        let exec = docker.create_exec(&self.id, config).await?.id;
+        let StartExecResults::Attached { output, input } = docker.start_exec(&exec, None).await?
+        else {
+            bail!("the engine detached the shell, expected its streams");
+        };
+        if let Some((height, width)) = terminal::size().filter(|_| is_terminal) {
+            docker.resize_exec(&exec, ResizeExecOptions { height, width }).await?;
+        }
+        terminal::connect(input, output).await?;
+        let code = docker.inspect_exec(&exec).await?.exit_code;
+        let code = code.and_then(|code| i32::try_from(code).ok());
+        code.context("the engine reports no exit code for the shell")
+    }
+}
+
 impl Sandbox for DockerSandbox {
     fn run(&self, script: &Script<'_>, log: &mut LogFile) -> Result<Finished> {
         self.connection
             .runtime
             .block_on(self.exec(script, log))
             .context("running a program in the container")
+    }
+
+    fn shell(&self, env: &BTreeMap<String, String>) -> Result<i32> {
+        let attached = self.connection.runtime.block_on(self.attach(env));
+        attached.context("running a shell in the container")
     }
 
     fn describe(&self) -> String {

@@ -15,6 +15,9 @@ pub const WORK: &str = "/build";
 /// The search path in a sandbox.
 pub const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
+/// The shell for people.
+pub(super) const SHELL: &str = "/bin/bash";
+
 /// The result of a script.
 #[derive(Debug)]
 pub struct Finished {
@@ -52,6 +55,9 @@ impl Script<'_> {
 pub trait Sandbox {
     /// Runs a script to its end and logs its output while it runs.
     fn run(&self, script: &Script<'_>, log: &mut LogFile) -> Result<Finished>;
+
+    /// Runs a shell with standard input and output of this program. Returns its exit code.
+    fn shell(&self, env: &BTreeMap<String, String>) -> Result<i32>;
 
     /// Returns the kind of the sandbox, for display: `docker (engine 28.2)` or `namespace`.
     fn describe(&self) -> String;

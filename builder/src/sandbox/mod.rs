@@ -7,10 +7,13 @@
 pub mod docker;
 mod interface;
 pub mod namespace;
+mod terminal;
 
 use std::path::Path;
 
 use anyhow::Result;
+
+pub use namespace::NamespaceSandbox;
 
 pub use interface::{Base, BaseTree, Finished, PATH, Sandbox, Script, WORK};
 
@@ -41,5 +44,5 @@ pub fn start(
             Err(error) => log.line(&format!("no container engine: {error:#}; using namespaces")),
         }
     }
-    Ok(Box::new(namespace::NamespaceSandbox::create(base.tree, work, log)?))
+    Ok(Box::new(NamespaceSandbox::create(base.tree, work, log)?))
 }

@@ -11,6 +11,7 @@
 //! namespace die with PID 1, and the mounts are gone with the last process. Ctrl-C or SIGKILL
 //! therefore need no cleanup by the builder.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::{chroot, symlink};
 use std::os::unix::process::ExitStatusExt;
@@ -22,7 +23,7 @@ use nix::sched::{CloneFlags, unshare};
 use nix::sys::signal::Signal;
 use sys_mount::{Mount, MountFlags};
 
-use super::interface::{BaseTree, Finished, PATH, Sandbox, Script, WORK};
+use super::interface::{BaseTree, Finished, PATH, SHELL, Sandbox, Script, WORK};
 use crate::log_file::LogFile;
 
 /// The device nodes that are bind-mounted from the host.
@@ -30,6 +31,9 @@ const DEVICES: [&str; 6] = ["null", "zero", "full", "random", "urandom", "tty"];
 
 /// The path of this program. It stays valid if the file is replaced while the program runs.
 const THIS_PROGRAM: &str = "/proc/self/exe";
+
+/// The name of the root file system in the work directory.
+const ROOT: &str = "sandbox";
 
 /// A sandbox whose root file system is a directory.
 #[derive(Debug)]
@@ -42,9 +46,25 @@ pub struct NamespaceSandbox {
 impl NamespaceSandbox {
     /// Unpacks `base` into the work directory.
     pub fn create(base: &dyn BaseTree, work: &Path, log: &mut LogFile) -> Result<Self> {
-        let root = work.join("sandbox");
+        let root = work.join(ROOT);
         base.unpack(&root, log)?;
         Ok(Self { root, work: work.to_owned(), builder: THIS_PROGRAM.into() })
+    }
+
+    /// Returns the sandbox that an earlier build left in the work directory, if there is one.
+    pub fn open(work: &Path) -> Option<Self> {
+        let root = work.join(ROOT);
+        let sandbox = Self { root, work: work.to_owned(), builder: THIS_PROGRAM.into() };
+        sandbox.root.is_dir().then_some(sandbox)
+    }
+
+    /// Returns the command that runs a program in the sandbox, without the program.
+    fn command(&self, env: &BTreeMap<String, String>) -> Command {
+        let mut command = Command::new(&self.builder);
+        command.args(["sandbox", "enter", "--root"]).arg(&self.root);
+        command.arg("--work").arg(&self.work).arg("--");
+        command.env_clear().envs(env).env("PATH", PATH);
+        command
     }
 
     /// Sets the program that is started with `sandbox enter`. Tests need this, because they run in a
@@ -56,12 +76,16 @@ impl NamespaceSandbox {
 
 impl Sandbox for NamespaceSandbox {
     fn run(&self, script: &Script<'_>, log: &mut LogFile) -> Result<Finished> {
-        let mut command = Command::new(&self.builder);
-        command.args(["sandbox", "enter", "--root"]).arg(&self.root);
-        command.arg("--work").arg(&self.work).arg("--").args(script.argv());
-        command.env_clear().envs(script.env).env("PATH", PATH).stdin(Stdio::null());
+        let mut command = self.command(script.env);
+        command.args(script.argv()).stdin(Stdio::null());
         let (status, stdout) = log.stream(&mut command).context("starting the sandbox")?;
         Ok(Finished { code: exit_code(status).into(), stdout })
+    }
+
+    fn shell(&self, env: &BTreeMap<String, String>) -> Result<i32> {
+        let mut command = self.command(env);
+        command.arg(SHELL).envs(std::env::var_os("TERM").map(|term| ("TERM", term)));
+        Ok(exit_code(command.status().context("starting the sandbox")?).into())
     }
 
     fn describe(&self) -> String {

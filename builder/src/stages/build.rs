@@ -25,7 +25,7 @@ pub(crate) struct Build<'a> {
     pub target: Target,
     /// The description of the variant.
     pub variant: VariantFile,
-    /// The directory of the variants and of the files that are copied into images.
+    /// The directory with the files of EtchaOS that are copied into images.
     pub variants: PathBuf,
     /// This workspace, which contains the updater's source.
     pub workspace: PathBuf,

@@ -20,8 +20,18 @@ pub(super) fn run_part(
     env: &BTreeMap<String, String>,
     log: &mut LogFile,
 ) -> Result<Report> {
+    run_commands(build, build.variant.part(part), sandbox, env, log)
+}
+
+/// Runs Commands of the build.
+pub(super) fn run_commands(
+    build: &Build<'_>,
+    commands: &[Entry],
+    sandbox: &dyn Sandbox,
+    env: &BTreeMap<String, String>,
+    log: &mut LogFile,
+) -> Result<Report> {
     let exec = &build.variant.pattern.exec;
-    let commands = build.variant.part(part);
     let mut shell = SandboxShell { commands, sandbox, exec, env, log };
     let report = run(commands, Mode::Change, &mut shell);
     let report = report.map_err(|error| match error {
@@ -41,7 +51,7 @@ pub(super) fn run_part(
 
 /// Returns the environment of every Command.
 pub(super) fn environment(build: &Build<'_>) -> BTreeMap<String, String> {
-    let units = &build.variant.units;
+    let units = &build.variant.content.units;
     let work = |name: &str| format!("{WORK}/{name}");
     let fixed = [
         ("ROOT", work("root")),

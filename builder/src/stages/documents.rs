@@ -90,7 +90,7 @@ impl Sources<'_> {
         let sbom = Sbom {
             release,
             naming: &build.variant.sbom,
-            binaries: &build.variant.binaries,
+            binaries: &build.variant.content.binaries,
             crates: &sbom::crates::of_updater(&build.workspace, build.target.arch, log)?,
         };
         let name = format!("etchaos_{}.spdx.json", build.target);

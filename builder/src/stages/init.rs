@@ -2,6 +2,7 @@
 
 use std::cell::RefCell;
 use std::path::{Path, PathBuf};
+use std::rc::Rc;
 use std::time::Instant;
 use std::{fs, io, thread};
 
@@ -21,7 +22,7 @@ const TOOLBOX_TAR: &str = "toolbox.tar";
 
 /// A sandbox that has the bootstrap and disk tools.
 pub(super) struct Toolbox {
-    pub(super) sandbox: Box<dyn Sandbox>,
+    pub(super) sandbox: Rc<dyn Sandbox>,
     pub(super) state: State,
 }
 
@@ -52,14 +53,21 @@ pub(super) fn run(build: &Build<'_>, log: &mut LogFile) -> Result<Toolbox> {
     for directory in ["files", "out"] {
         fs::create_dir_all(work.join(directory))?;
     }
+    start(build, log)
+}
+
+/// Starts the sandbox on the files in the work directory, and installs the tools.
+pub(super) fn start(build: &Build<'_>, log: &mut LogFile) -> Result<Toolbox> {
+    let work = &build.directories.work;
     let env = environment(build);
     let bootstrap = format!("{:?} {:?}", build.variant.base.bootstrap, build.mirror);
     let key = cache_key(build, "init", &env, &[&bootstrap]);
     let tree = ToolboxTree { build, key, source: RefCell::new(Source::Unused) };
     let base = Base { image: &build.variant.base.image, tree: &tree };
-    let sandbox = log.timed("start the sandbox", Origin::Built, |log| {
-        sandbox::start(build.engine, &base, work, log)
-    })?;
+    let sandbox: Rc<dyn Sandbox> =
+        Rc::from(log.timed("start the sandbox", Origin::Built, |log| {
+            sandbox::start(build.engine, &base, work, log)
+        })?);
     let report = run_part(build, "init", &*sandbox, &env, log)?;
     let state = State { tools: run_var(&report, "tools")?, indexes: run_var(&report, "indexes")? };
     tree.keep(&*sandbox, &state, log)?;

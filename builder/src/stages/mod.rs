@@ -2,22 +2,26 @@
 //!
 //! [`build`] runs stages 1 to 4 and [`test`](test()) stage 5. Stage 6 is [`crate::publish`].
 
+mod added;
 mod bootstrap;
 mod build;
 mod commands;
 mod documents;
 mod init;
+mod inspect;
 mod package;
 mod refine;
 mod test;
+mod variables;
 
 use std::path::Path;
 use std::time::Duration;
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 
 use build::Describe;
 pub(crate) use build::{Build, Directories};
+pub(crate) use inspect::{Until, commands, find, keep, only, shell};
 pub(crate) use test::{Test, run as test};
 
 use crate::log_file::{LogFile, Step};
@@ -88,5 +92,20 @@ impl<'a> Stages<'a> {
                 Err(error.context(format!("stage {name} failed; its log is {}", path.display())))
             }
         }
+    }
+
+    /// Runs a step that is no stage, with a log and a progress bar of its own.
+    pub(crate) fn step<T>(
+        &self,
+        name: &str,
+        work: impl FnOnce(&mut LogFile) -> Result<T>,
+    ) -> Result<T> {
+        let bar = Bar::start(name);
+        let path = self.logs.join(format!("{name}.log"));
+        let mut log = LogFile::create(&path, bar.clone())?;
+        log.hide(self.proxies.secrets());
+        let result = work(&mut log);
+        bar.finish(if result.is_ok() { "done" } else { "failed" });
+        result.with_context(|| format!("{name} failed; its log is {}", path.display()))
     }
 }

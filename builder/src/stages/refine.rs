@@ -8,11 +8,12 @@ use std::path::Path;
 use anyhow::{Context, Result};
 use walkdir::WalkDir;
 
+use super::added;
 use super::bootstrap::RootTree;
 use super::build::{Build, Describe};
 use super::commands::{environment, run_part};
+use super::variables;
 use crate::command::Tool;
-use crate::download;
 use crate::image::digest;
 use crate::log_file::LogFile;
 use crate::updater_binary::{self, UpdaterBinary};
@@ -50,12 +51,18 @@ pub(super) fn run(build: &Build<'_>, tree: RootTree, log: &mut LogFile) -> Resul
     let recipe =
         protocol::digest::of_bytes(format!("{}\n{content}", build.variant.rendered).as_bytes());
     let version = version(&tree, &recipe);
+    let variables = [
+        ("SOURCE_DATE_EPOCH", tree.epoch.to_string()),
+        ("IMAGE_VERSION", version.clone()),
+        ("ESP_UUID", volume_id(&version)),
+        ("ESP_MIB", ESP_MIB.to_string()),
+    ];
+    let variables = variables.map(|(name, value)| (name.to_owned(), value)).into();
+    variables::store(&build.directories.work, &variables)?;
     let mut env = environment(build);
-    env.insert("SOURCE_DATE_EPOCH".into(), tree.epoch.to_string());
-    env.insert("IMAGE_VERSION".into(), version.clone());
-    env.insert("ESP_UUID".into(), volume_id(&version));
-    env.insert("ESP_MIB".into(), ESP_MIB.to_string());
+    env.extend(variables);
     run_part(build, "refine", &*tree.toolbox.sandbox, &env, log)?;
+    added::check(build, &build.directories.work.join("root"))?;
     Ok(Image { tree, recipe, version, env, toolchain })
 }
 
@@ -97,12 +104,7 @@ fn gather(build: &Build<'_>, files: &Path, log: &mut LogFile) -> Result<BTreeMap
                 format!("the updater rejects the configuration {}", config.display())
             })?;
     }
-    for binary in &build.variant.binaries {
-        log.line(&format!("binary {}: {}", binary.name, binary.url));
-        let cached = build.directories.cache.join(&binary.sha256);
-        download::fetch_cached(binary, &cached, &build.proxies)?;
-        install(&cached, &files.join(binary.path.trim_start_matches('/')), 0o755)?;
-    }
+    added::gather(build, files, log)?;
     Ok(toolchain)
 }
 
@@ -140,7 +142,7 @@ fn is_leftover(name: &str) -> bool {
         || names.contains(&name)
 }
 
-fn install(from: &Path, to: &Path, mode: u32) -> Result<()> {
+pub(super) fn install(from: &Path, to: &Path, mode: u32) -> Result<()> {
     let failed = || format!("copying {} to {}", from.display(), to.display());
     if let Some(directory) = to.parent() {
         fs::create_dir_all(directory).with_context(failed)?;

@@ -8,7 +8,8 @@ apt-get -q -o APT::Sandbox::User=root download \
   shim-signed shim-helpers-amd64-signed grub-efi-amd64-signed busybox-static
 for package in ./*.deb; do dpkg-deb -x "$package" tree; done
 
-install -D -m 755 tree/usr/bin/busybox "$OUT/early/bin/busybox"
+# Debian 12 has it in /bin.
+install -D -m 755 "$(find tree -path 'tree/*bin/busybox')" "$OUT/early/bin/busybox"
 
 mkdir -p "$OUT/efi" "$OUT/bios"
 cp tree/usr/lib/shim/shimx64.efi.signed "$OUT/efi/BOOTX64.EFI"

@@ -17,8 +17,8 @@ for file in /etc/apt/sources.list /etc/apt/sources.list.d/*; do
 done
 
 rm -rf "$ROOT"
-# shellcheck disable=SC2016 # the shell of mmdebstrap expands $1, the path of the tree
-mmdebstrap --mode=root --variant=essential --format=directory --components=main \
+# shellcheck disable=SC2016,SC2086 # the shell of mmdebstrap expands $1, the path of the tree; a list of options
+mmdebstrap --mode=root --variant=essential --format=directory $BOOTSTRAP_OPTIONS \
   --skip=update --setup-hook='mkdir -p "$1/var/lib/apt/lists" && cp -a /var/lib/apt/lists/. "$1/var/lib/apt/lists/"' \
   --architectures="$ARCH" --include="$PACKAGES" "${options[@]}" "$SUITE" "$ROOT" "${sources[@]}"
 

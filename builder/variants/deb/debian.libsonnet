@@ -1,18 +1,47 @@
 // The fields that the variants of all Debian versions share. They use the kernel and the boot loaders that
-// Debian signed. A variant sets name, number and suite, and can override or extend every other field.
+// Debian signed. A variant sets name and number, and can override or extend every other field.
 local etchaos = import '../lib/etchaos.libsonnet';
+
+// What differs between the versions of Debian.
+local releases = {
+  '12': {
+    suite: 'bookworm',
+    // docker.io has the client as well (https://packages.debian.org/bookworm/docker.io).
+    missing: ['docker-cli'],
+    // Links such as /bin are not part of base-files yet. Without the hook, the package usrmerge would be
+    // installed, with perl (mmdebstrap(1), "MERGED-/USR").
+    bootstrapOptions: ['--hook-dir=/usr/share/mmdebstrap/hooks/merged-usr'],
+  },
+  '13': {
+    suite: 'trixie',
+    missing: [],
+    bootstrapOptions: [],
+  },
+};
 
 {
   local debian = self,
+  // A distribution that is derived from Debian has numbers of its own, and sets suite.
+  local release = std.get(releases, debian.number, {
+    suite: error 'unknown version of Debian: "%s"; known: %s'
+                 % [debian.number, std.join(', ', std.objectFields(releases))],
+    missing: [],
+    bootstrapOptions: [],
+  }),
 
-  // The number of the Debian version and its code name, such as '13' and 'trixie'.
+  // The number of the Debian version, such as '13', and its code name.
   number:: error 'the variant has no number',
-  suite:: error 'the variant has no suite',
+  suite:: release.suite,
+
+  // The parts of the archive (https://wiki.debian.org/SourcesList#Component).
+  components:: ['main'],
+
+  // The kernel for virtual machines and clouds. The variant debmetal has one for all hardware.
+  kernel:: 'linux-image-cloud-' + std.extVar('arch'),
 
   // The packages of the OS, in addition to Debian's essential packages.
-  installed:: [
-    // The kernel for virtual machines and clouds. linux-image-amd64 supports more hardware and is larger.
-    'linux-image-cloud-amd64',
+  installed:: etchaos.without([
+    debian.kernel,
     'systemd-sysv',
     'systemd-resolved',
     'systemd-timesyncd',
@@ -27,7 +56,7 @@ local etchaos = import '../lib/etchaos.libsonnet';
     'containerd',
     'iptables',
     'ca-certificates',
-  ],
+  ], release.missing),
 
   // Packages that are needed only to install others. They are purged, and so are not in the manifest.
   // perl-base comes last, because scripts of the others may call it.
@@ -87,12 +116,16 @@ local etchaos = import '../lib/etchaos.libsonnet';
   // The shell variables that init.sh and bootstrap.sh use.
   variables:: |||
     SUITE=%s
+    COMPONENTS="%s"
+    BOOTSTRAP_OPTIONS="%s"
     TOOLS="%s"
     PACKAGES="%s"
     PURGED="%s"
     EXCLUDED="%s"
   ||| % [
     debian.suite,
+    std.join(' ', debian.components),
+    std.join(' ', release.bootstrapOptions),
     std.join(' ', debian.toolbox),
     std.join(',', debian.installed),
     std.join(' ', debian.purged),
@@ -117,6 +150,7 @@ local etchaos = import '../lib/etchaos.libsonnet';
     bootstrap: [
       'mmdebstrap',
       '--variant=apt',
+      '--components=' + std.join(',', debian.components),
       '--include=' + std.join(',', debian.toolbox),
       // The base is made again if it is lost, so nothing needs to wait for the disk.
       '--dpkgopt=force-unsafe-io',
@@ -124,8 +158,7 @@ local etchaos = import '../lib/etchaos.libsonnet';
       '--aptopt=Acquire::Languages "none"',
       // apt-get update then only asks whether the lists are new.
       '--skip=cleanup/apt/lists',
-      debian.suite,
-    ],
+    ] + release.bootstrapOptions + [debian.suite],
     hostPackages: ['mmdebstrap', 'debian-archive-keyring'],
   },
 

@@ -5,9 +5,12 @@ if [ -n "$MIRROR" ]; then
   # Replace the sources of the image by the operator's mirror. By convention, a mirror of the security
   # archive is at the same URL with the suffix "-security".
   rm -rf /etc/apt/sources.list.d
-  printf 'deb %s %s main\n' "$MIRROR" "$SUITE" "$MIRROR" "$SUITE-updates" >/etc/apt/sources.list
+  for name in "$SUITE" "$SUITE-updates"; do echo "deb $MIRROR $name $COMPONENTS"; done >/etc/apt/sources.list
   [ -n "$WITHOUT_SECURITY" ] ||
-    printf 'deb %s %s main\n' "$MIRROR-security" "$SUITE-security" >>/etc/apt/sources.list
+    echo "deb $MIRROR-security $SUITE-security $COMPONENTS" >>/etc/apt/sources.list
+elif [ -e /etc/apt/sources.list.d/debian.sources ]; then
+  # The sources of Debian's container image have only main.
+  sed -i "s/^Components: .*/Components: $COMPONENTS/" /etc/apt/sources.list.d/debian.sources
 fi
 
 apt_get() { apt-get -q -y -o Dpkg::Use-Pty=0 -o Acquire::Languages=none "$@"; }

@@ -1,5 +1,9 @@
 // The part that all variants share. A variant is a file in the parent directory that calls `variant()` with
-// the settings of its distribution. The result is an Etcha Pattern with additional fields for the builder.
+// the settings of its distribution, or `extend()` with another variant and what differs. The result is an
+// Etcha Pattern with additional fields for the builder. docs/variants.md explains both.
+//
+// The builder provides std.extVar('arch'), std.extVar('dropIns') (the drop-ins of the variant, checked), and
+// std.native('didYouMean').
 //
 // The environment of a Command:
 //   ROOT    the tree that becomes the OS            ARCH, VARIANT   the target
@@ -77,20 +81,71 @@
   // The kernel modules that the early init loads. Their dependencies are added.
   earlyModules:: ['softdog', 'loop', 'squashfs'],
 
-  // Returns the object, or fails if it has a field with an unknown name, such as a misspelled one.
+  // Returns the object, or fails if it has a field with an unknown name, such as a misspelled one. Hidden
+  // fields of a distribution, such as `installed`, are known.
   known(what, object, names)::
     local unknown = std.filter(function(name) !std.member(names, name), std.objectFields(object));
-    assert unknown == [] : 'unknown field in %s: %s' % [what, std.join(', ', unknown)];
+    local allowed = names + std.filter(
+      function(name) !std.objectHas(object, name) && !std.member(names, name), std.objectFieldsAll(object)
+    );
+    assert unknown == [] :
+           'unknown field "%s" in %s%s; allowed: %s'
+           % [unknown[0], what, etchaos.didYouMean(unknown[0], allowed), std.join(', ', allowed)];
     object,
 
+  // Returns a suggestion for an error, or an empty text.
+  didYouMean(name, known):: std.native('didYouMean')(name, known),
+
+  // Returns a list without these names, or fails if it does not have one of them.
+  without(list, names)::
+    local missing = std.filter(function(name) !std.member(list, name), names);
+    assert missing == [] :
+           'cannot leave out "%s"%s; the list has: %s'
+           % [missing[0], etchaos.didYouMean(missing[0], list), std.join(', ', list)];
+    std.filter(function(name) !std.member(names, name), list),
+
+  // Merges what two sources say about units. What the later one says about a unit counts.
+  mergeUnits(earlier, later)::
+    local lists = ['enable', 'disable', 'mask'];
+    local of(units, list) = std.get(etchaos.known('units', units, lists), list, []);
+    local named = std.flattenArrays([of(later, list) for list in lists]);
+    {
+      [list]: std.filter(function(unit) !std.member(named, unit), of(earlier, list)) + of(later, list)
+      for list in lists
+    },
+
+  // Adds arguments of the kernel to a script for GRUB, after "panic=10", which both scripts have once. The
+  // builder checks that each is one word.
+  withKernelArguments(script, arguments)::
+    local last = ' panic=10';
+    assert std.length(std.findSubstr(last, script)) == 1 : 'a script for GRUB does not have "panic=10" once';
+    std.strReplace(script, last, std.join(' ', [last] + arguments)),
+
   local fields = [
-    'name', 'distribution', 'arches', 'container', 'espVendor', 'sbom', 'units', 'binaries',
+    'name', 'distribution', 'arches', 'container', 'espVendor', 'sbom', 'units', 'files',
+    'kernelArguments', 'binaries',
     'init', 'tools', 'indexes', 'bootstrap', 'packages', 'epoch', 'version', 'refine', 'bootloaders',
   ],
 
-  variant(fieldsOfVariant):: {
-    local v = etchaos.known('the variant', fieldsOfVariant, fields),
-    local units = etchaos.known('units', v.units, ['enable', 'disable', 'mask']),
+  // Returns another variant that differs in these settings. `changes` uses `+:` to add to a list:
+  //   etchaos.extend(import 'deb.jsonnet', { name: 'mine', installed+: ['tcpdump'] })
+  extend(variant, changes)::
+    assert std.objectHasAll(variant, 'settings') : 'only the result of variant() or extend() can be extended';
+    etchaos.variant(variant.settings + changes),
+
+  variant(settings):: {
+    local dropIns = std.extVar('dropIns'),
+    local added(field) = std.flattenArrays([dropIn[field] for dropIn in dropIns]),
+    local packages = std.setDiff(std.set(added('packages')), std.set(std.get(settings, 'installed', []))),
+
+    local known = etchaos.known('the variant "%s"' % settings.name, settings, fields),
+    local v = if packages == [] then known else
+      assert std.objectHasAll(settings, 'installed') : 'the variant has no list "installed" for packages';
+      known { installed+:: packages },
+    local kernelArguments = std.get(v, 'kernelArguments', []) + added('kernelArguments'),
+
+    // For extend(). It has nothing of the drop-ins, which belong to one variant.
+    settings:: settings,
 
     audience: ['etchaos'],
     issuer: 'etchaos',
@@ -105,13 +160,14 @@
     // The parts of package URLs: pkg:<type>/<namespace>/<name>@<version>?arch=…&distro=<distro>
     sbom: v.sbom,
     espVendor: v.espVendor,  // the signed GRUB reads its configuration in EFI/<espVendor>
-    units: {
-      [list]: etchaos.units[list] + (if list in units then units[list] else [])
-      for list in ['enable', 'disable', 'mask']
-    },
-    // Additional programs, none by default. An entry has this form:
-    //   { name: 'etcha', url: 'https://…', sha256: '<64 hex digits>', path: '/usr/bin/etcha' }
-    binaries: if 'binaries' in v then v.binaries else [],
+    // What is added to the distribution; docs/variants.md describes the fields. The builder checks them.
+    packages: std.get(v, 'installed', []),
+    units: std.foldl(
+      etchaos.mergeUnits, [std.get(v, 'units', {})] + [dropIn.units for dropIn in dropIns], etchaos.units
+    ),
+    files: std.get(v, 'files', []) + added('files'),
+    kernelArguments: kernelArguments,
+    binaries: std.get(v, 'binaries', []) + added('binaries'),
 
     build: [
       { id: 'init', commands: [
@@ -143,9 +199,13 @@
         ),
         etchaos.command(
           'boot configuration',
-          etchaos.writeFile('$OUT/grub.cfg', (importstr '../boot/grub.cfg'))
+          etchaos.writeFile(
+            '$OUT/grub.cfg', etchaos.withKernelArguments((importstr '../boot/grub.cfg'), kernelArguments)
+          )
           + etchaos.writeFile('$OUT/efi-stub.cfg', (importstr '../boot/efi-stub.cfg'))
-          + etchaos.writeFile('$OUT/netboot.cfg', (importstr '../boot/netboot.cfg'))
+          + etchaos.writeFile(
+            '$OUT/netboot.cfg', etchaos.withKernelArguments((importstr '../boot/netboot.cfg'), kernelArguments)
+          )
           + etchaos.writeFile('$OUT/bios/embedded.cfg', (importstr '../boot/bios-embedded.cfg'))
         ),
         etchaos.command('boot loaders', v.bootloaders),

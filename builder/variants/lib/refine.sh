@@ -7,15 +7,13 @@ remove() { rm -rf -- "$@"; }
 
 # --- Files of EtchaOS
 
-# Copy file by file. Owners and modes of the checkout are ignored, except whether a file is executable.
+# Copy file by file, with the modes that the builder has set. Owners are ignored.
 (cd "$FILES" && find . ! -type d) | while read -r file; do
   if [ -L "$FILES/$file" ]; then
     mkdir -p "$(dirname "$file")"
     cp -P --remove-destination "$FILES/$file" "$file"
-  elif [ -x "$FILES/$file" ]; then
-    install -D -m 755 "$FILES/$file" "$file"
   else
-    install -D -m 644 "$FILES/$file" "$file"
+    install -D -m "$(stat --format=%a "$FILES/$file")" "$FILES/$file" "$file"
   fi
 done
 

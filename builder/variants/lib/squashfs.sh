@@ -5,6 +5,13 @@
 # mksquashfs rejects -all-time if SOURCE_DATE_EPOCH is set.
 epoch=$SOURCE_DATE_EPOCH
 unset SOURCE_DATE_EPOCH
+# File capabilities are the only attributes that the image needs. Before version 4.6, mksquashfs cannot leave
+# out the others.
+attributes=(-xattrs)
+version=$(mksquashfs -version | sed -n 's/^mksquashfs version \([0-9.]*\).*/\1/p')
+if [ "$(printf '%s\n' 4.6 "$version" | sort -V | head -n 1)" = 4.6 ]; then
+  attributes=(-xattrs-include '^security\.capability$')
+fi
 rm -f "$OUT/usr.squashfs"
 mksquashfs "$ROOT/usr" "$OUT/usr.squashfs" -comp zstd -b 256K -Xcompression-level 9 \
-  -all-time "$epoch" -mkfs-time "$epoch" -xattrs-include '^security\.capability$' -no-exports -no-progress -quiet
+  -all-time "$epoch" -mkfs-time "$epoch" "${attributes[@]}" -no-exports -no-progress -quiet

@@ -1,0 +1,4 @@
+// Debian 12.
+local etchaos = import 'lib/etchaos.libsonnet';
+
+etchaos.extend(import 'deb.jsonnet', { name: 'deb12', number: '12' })
