@@ -25,11 +25,15 @@ pub(crate) struct VariantFile {
     pub distribution: String,
     /// The architectures that it can be built for.
     pub arches: Vec<Arch>,
+    /// The architecture that it was rendered for.
+    pub arch: Arch,
     /// The directory below `EFI` in which the signed GRUB looks for its configuration.
     pub esp_vendor: String,
     /// The source of the sandbox.
     #[serde(rename = "container")]
     pub base: BaseSource,
+    /// The source of the sandbox that compiles the updater for another architecture.
+    pub compiler: CompilerSource,
     /// The systemd units to enable, disable and mask.
     pub units: Units,
     /// The names that the SBOM gives to packages of the distribution.
@@ -54,6 +58,22 @@ pub(crate) struct BaseSource {
     /// The command that bootstraps a base if the image is not used. The builder adds the path of the
     /// tar file to write, and the mirror if one was given.
     pub bootstrap: Vec<String>,
+    /// The Debian packages that the command needs on the build host.
+    pub host_packages: Vec<String>,
+}
+
+/// The source of a sandbox with Rust and a C compiler for another architecture than that of the build host.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub(crate) struct CompilerSource {
+    /// The command that bootstraps it. The builder adds the path to write, and the sources if a mirror was
+    /// given.
+    pub bootstrap: Vec<String>,
+    /// The sources of the packages at the operator's mirror, with `{MIRROR}` for its URL; empty if it has
+    /// another distribution.
+    pub sources: Vec<String>,
+    /// The sources of security updates there.
+    pub security_sources: Vec<String>,
     /// The Debian packages that the command needs on the build host.
     pub host_packages: Vec<String>,
 }
@@ -168,6 +188,7 @@ impl VariantFile {
             let supported: Vec<String> = self.arches.iter().map(ToString::to_string).collect();
             bail!("the variant {name} is not built for {arch}, only for {}", supported.join(", "));
         }
+        ensure!(self.arch == arch, "arch is \"{}\", expected \"{arch}\"", self.arch);
         for part in PARTS {
             ensure!(self.group(part).is_some(), "the build list has no group {part:?}");
         }
@@ -177,6 +198,7 @@ impl VariantFile {
             self.esp_vendor
         );
         ensure!(!self.base.bootstrap.is_empty(), "container.bootstrap names no program");
+        ensure!(!self.compiler.bootstrap.is_empty(), "compiler.bootstrap names no program");
         self.binaries.iter().try_for_each(Binary::validate)
     }
 }

@@ -5,6 +5,7 @@
 mod bootstrap;
 mod build;
 mod commands;
+mod compiler;
 mod documents;
 mod init;
 mod package;
