@@ -96,8 +96,15 @@ fn shellcheck_accepts_the_commands_of_variants() {
     if !has("shellcheck") {
         return;
     }
-    let output = Command::cargo_bin("builder").unwrap().args(["render", "deb"]).output().unwrap();
-    assert!(output.status.success());
+    for arch in ["amd64", "arm64"] {
+        check_commands(arch);
+    }
+}
+
+fn check_commands(arch: &str) {
+    let mut builder = Command::cargo_bin("builder").unwrap();
+    let output = builder.args(["render", "deb", "--arch", arch]).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     let pattern: Value = serde_json::from_slice(&output.stdout).unwrap();
     let commands: Vec<&Value> = pattern["build"]
         .as_array()

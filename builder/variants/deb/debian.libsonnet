@@ -11,8 +11,8 @@ local etchaos = import '../lib/etchaos.libsonnet';
 
   // The packages of the OS, in addition to Debian's essential packages.
   installed:: [
-    // The kernel for virtual machines and clouds. linux-image-amd64 supports more hardware and is larger.
-    'linux-image-cloud-amd64',
+    // The kernel for virtual machines and clouds. linux-image-<arch> supports more hardware and is larger.
+    'linux-image-cloud-' + std.extVar('arch'),
     'systemd-sysv',
     'systemd-resolved',
     'systemd-timesyncd',
@@ -71,7 +71,7 @@ local etchaos = import '../lib/etchaos.libsonnet';
   ],
 
   // The packages with the programs that the Commands run in the container: kmod finds the kernel modules,
-  // grub-* create the BIOS boot loader, dosfstools and mtools the ESP.
+  // grub-common creates the BIOS boot loader, dosfstools and mtools the ESP.
   toolbox:: [
     'mmdebstrap',
     'debian-archive-keyring',
@@ -81,7 +81,6 @@ local etchaos = import '../lib/etchaos.libsonnet';
     'dosfstools',
     'mtools',
     'grub-common',
-    'grub-pc-bin',
   ],
 
   // The shell variables that init.sh and bootstrap.sh use.
@@ -100,7 +99,7 @@ local etchaos = import '../lib/etchaos.libsonnet';
   ],
 
   distribution: 'Debian %s (%s)' % [debian.number, debian.suite],
-  arches: ['amd64'],
+  arches: ['amd64', 'arm64'],
   espVendor: 'debian',
   sbom: {
     type: 'deb',

@@ -10,6 +10,13 @@ if [ -n "$MIRROR" ]; then
     printf 'deb %s %s main\n' "$MIRROR-security" "$SUITE-security" >>/etc/apt/sources.list
 fi
 
+# The packages of the tree have another architecture than the container if an emulator runs them. mmdebstrap tests
+# with arch-test whether it does.
+if [ "$ARCH" != "$(dpkg --print-architecture)" ]; then
+  dpkg --add-architecture "$ARCH"
+  TOOLS="$TOOLS arch-test"
+fi
+
 apt_get() { apt-get -q -y -o Dpkg::Use-Pty=0 -o Acquire::Languages=none "$@"; }
 # By default, apt only warns about sources that do not answer, and continues with old lists.
 if ! apt_get -o APT::Update::Error-Mode=any update; then
