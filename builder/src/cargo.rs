@@ -82,20 +82,50 @@ impl Cargo {
             .env("RUSTUP_TOOLCHAIN", &self.version)
     }
 
+    /// Returns whether the toolchain can compile for a target. If the standard library for it is missing, lets
+    /// rustup install it.
+    pub(crate) fn add_target(&self, triple: &str, log: &mut LogFile) -> Result<bool> {
+        if self.has_target(triple, log)? {
+            return Ok(true);
+        }
+        let arguments = ["target", "add", "--toolchain", &self.version, triple];
+        if let Err(error) = self.tool("rustup").args(arguments).run(log) {
+            log.line(&format!("rustup cannot install the target {triple}: {error:#}"));
+            return Ok(false);
+        }
+        self.has_target(triple, log)
+    }
+
+    fn has_target(&self, triple: &str, log: &mut LogFile) -> Result<bool> {
+        let arguments = ["--print", "target-libdir", "--target", triple];
+        let directory = self.tool("rustc").args(arguments).run(log)?;
+        Ok(Path::new(directory.trim()).is_dir())
+    }
+
+    /// Returns the home of cargo for builds of images.
+    pub(crate) fn home(&self) -> &Path {
+        &self.home
+    }
+
     /// Returns `from=to` for every directory whose path could end up in a program.
     pub(crate) fn remaps(&self) -> Vec<String> {
         self.remaps.iter().map(|(from, to)| format!("{}={to}", from.display())).collect()
     }
 
-    /// Returns the programs whose version changes the result, with their versions.
-    pub(crate) fn toolchain(&self, log: &mut LogFile) -> Result<BTreeMap<String, String>> {
+    /// Returns the programs whose version changes the result, with the first line that each prints. The
+    /// arguments are the names, and the commands that print the versions.
+    pub(crate) fn toolchain(
+        &self,
+        commands: &[(&str, Vec<String>)],
+        log: &mut LogFile,
+    ) -> Result<BTreeMap<String, String>> {
         let mut toolchain = BTreeMap::from([("rustc".to_owned(), self.rustc.clone())]);
-        // The C library is linked into the program.
-        for (name, program) in [("cc", "cc"), ("ld", "ld"), ("libc", "ldd")] {
-            let text = self.tool(program).arg("--version").run(log)?;
+        for (name, command) in commands {
+            let (program, arguments) = command.split_first().context("the command is empty")?;
+            let text = self.tool(program).args(arguments).run(log)?;
             let first = text.lines().next().unwrap_or_default().trim();
-            ensure!(!first.is_empty(), "\"{program} --version\" printed nothing");
-            toolchain.insert(name.to_owned(), first.to_owned());
+            ensure!(!first.is_empty(), "\"{}\" printed nothing", command.join(" "));
+            toolchain.insert((*name).to_owned(), first.to_owned());
         }
         Ok(toolchain)
     }

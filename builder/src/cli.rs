@@ -133,6 +133,9 @@ Example:
     Setup {
         /// The variants to build, such as "deb" [default: all variants]
         names: Vec<Variant>,
+        /// The architecture to build for [default: that of this machine]
+        #[arg(long)]
+        arch: Option<Arch>,
         /// Include what the tests of this repository need
         #[arg(long)]
         tests: bool,
@@ -211,8 +214,8 @@ impl Cli {
                 let file = VariantFile::load(&variants()?, &variant, native(arch)?)?;
                 writeln!(out, "{}", file.rendered)?;
             }
-            Action::Setup { names, tests, install, json } => {
-                let requirements = requirements(&variants()?, names, tests)?;
+            Action::Setup { names, arch, tests, install, json } => {
+                let requirements = requirements(&variants()?, names, native(arch)?, tests)?;
                 if install {
                     host::install(&requirements)?;
                 } else {
@@ -230,9 +233,13 @@ impl Cli {
     }
 }
 
-/// Returns the host's requirements for these variants, or for all that this machine can build.
-fn requirements(variants: &Variants, names: Vec<Variant>, tests: bool) -> Result<Vec<Requirement>> {
-    let arch = native(None)?;
+/// Returns the host's requirements for these variants, or for all that exist for the architecture.
+fn requirements(
+    variants: &Variants,
+    names: Vec<Variant>,
+    arch: Arch,
+    tests: bool,
+) -> Result<Vec<Requirement>> {
     let files: Vec<VariantFile> = if names.is_empty() {
         // A variant that is not built for this architecture fails to load and needs nothing here.
         let names = variants.names()?;

@@ -7,10 +7,13 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, bail, ensure};
+use protocol::Arch;
 use serde::Serialize;
 use serde_json::json;
 
+use crate::emulation;
 use crate::progress::message;
+use crate::triple;
 use crate::variant::VariantFile;
 
 /// The purpose of a requirement.
@@ -36,6 +39,9 @@ pub(crate) struct Requirement {
     pub purpose: Purpose,
     /// Whether the host has it.
     pub installed: bool,
+    /// The architecture whose programs the kernel has to run, if this is the requirement.
+    #[serde(skip)]
+    emulates: Option<Arch>,
 }
 
 /// The programs that the builder itself starts, with their packages.
@@ -80,6 +86,11 @@ pub(crate) fn requirements<'a>(
     let mut all: Vec<_> = table(&BUILD, Purpose::Build).collect();
     for variant in variants {
         all.extend(base_requirements(&variant.base.bootstrap[0], &variant.base.host_packages));
+        if Arch::native() != Some(variant.arch) {
+            let compiler = &variant.compiler;
+            all.extend(base_requirements(&compiler.bootstrap[0], &compiler.host_packages));
+            all.extend(foreign_requirements(variant.arch));
+        }
     }
     all.extend(
         protocol::Arch::native()
@@ -108,10 +119,28 @@ fn base_requirements(program: &str, packages: &[String]) -> Vec<Requirement> {
     packages.iter().map(|package| Requirement::new(program, package, Purpose::Build)).collect()
 }
 
+/// Returns the requirements of a build for another architecture: a C compiler and the C library for the updater,
+/// and an emulator for what has to run inside of the root tree.
+fn foreign_requirements(arch: Arch) -> Vec<Requirement> {
+    let (prefix, (compiler, library)) = (triple::gnu(arch), triple::packages(arch));
+    let new = |needs: String, package: &str| Requirement::new(&needs, package, Purpose::Build);
+    let mut all = vec![
+        new(format!("{prefix}-gcc"), compiler),
+        new(format!("/usr/{prefix}/lib/libc.a"), library),
+        new(emulation::rule(arch), emulation::PACKAGE),
+    ];
+    all.push(Requirement {
+        installed: emulation::is_ready(arch),
+        emulates: Some(arch),
+        ..new(emulation::handler(arch), emulation::PACKAGE)
+    });
+    all
+}
+
 impl Requirement {
     fn new(needs: &str, package: &str, purpose: Purpose) -> Self {
         let installed = is_installed(needs);
-        Self { needs: needs.into(), package: package.into(), purpose, installed }
+        Self { needs: needs.into(), package: package.into(), purpose, installed, emulates: None }
     }
 }
 
@@ -129,7 +158,10 @@ fn is_installed(needs: &str) -> bool {
 
 /// Returns the packages that are missing, sorted.
 fn missing_packages(requirements: &[Requirement]) -> Vec<&str> {
-    let missing = requirements.iter().filter(|requirement| !requirement.installed);
+    // What is missing for emulation is not a package, but its registration with the kernel.
+    let missing = requirements
+        .iter()
+        .filter(|requirement| !requirement.installed && requirement.emulates.is_none());
     let packages: BTreeSet<&str> =
         missing.map(|requirement| requirement.package.as_str()).collect();
     packages.into_iter().collect()
@@ -140,37 +172,52 @@ fn install_arguments<'a>(packages: &[&'a str]) -> Vec<&'a str> {
     [&["install", "--yes", "--no-install-recommends"], packages].concat()
 }
 
+/// Returns the architectures whose programs the kernel does not run yet.
+fn not_emulated(requirements: &[Requirement]) -> BTreeSet<Arch> {
+    let missing = requirements.iter().filter(|requirement| !requirement.installed);
+    missing.filter_map(|requirement| requirement.emulates).collect()
+}
+
+/// Returns the shell command that installs what is missing, or `None` if nothing is.
+fn command(requirements: &[Requirement]) -> Option<String> {
+    let packages = missing_packages(requirements);
+    let install = format!("apt-get {}", install_arguments(&packages).join(" "));
+    let install = (!packages.is_empty()).then_some(install);
+    let emulation = not_emulated(requirements).into_iter().filter_map(emulation::problem);
+    let all: Vec<String> =
+        install.into_iter().chain(emulation.map(|(_, commands)| commands)).collect();
+    (!all.is_empty()).then(|| all.join(" && "))
+}
+
 /// Prints the requirements as a table, or as JSON.
 pub(crate) fn print(
     requirements: &[Requirement],
     as_json: bool,
     out: &mut impl Write,
 ) -> Result<()> {
-    let packages = missing_packages(requirements);
-    let command = format!("apt-get {}", install_arguments(&packages).join(" "));
+    let command = command(requirements);
     if as_json {
         let all = json!({
             "requirements": requirements,
-            "missingPackages": packages,
-            "command": if packages.is_empty() { None } else { Some(&command) },
+            "missingPackages": missing_packages(requirements),
+            "command": command,
         });
         writeln!(out, "{}", serde_json::to_string_pretty(&all)?)?;
         return Ok(());
     }
-    writeln!(out, "{:<44} {:<18} {:<8} installed", "needs", "package", "for")?;
-    for Requirement { needs, package, purpose, installed } in requirements {
+    writeln!(out, "{:<44} {:<22} {:<8} installed", "needs", "package", "for")?;
+    for Requirement { needs, package, purpose, installed, .. } in requirements {
         let purpose = match purpose {
             Purpose::Build => "build",
             Purpose::Testbed => "testbed",
             Purpose::Tests => "tests",
         };
         let installed = if *installed { "yes" } else { "NO" };
-        writeln!(out, "{needs:<44} {package:<18} {purpose:<8} {installed}")?;
+        writeln!(out, "{needs:<44} {package:<22} {purpose:<8} {installed}")?;
     }
-    if packages.is_empty() {
-        writeln!(out, "\nnothing is missing")?;
-    } else {
-        writeln!(out, "\nadd --install, or run: {command}")?;
+    match command {
+        None => writeln!(out, "\nnothing is missing")?,
+        Some(command) => writeln!(out, "\nadd --install, or run: {command}")?,
     }
     Ok(())
 }
@@ -192,23 +239,37 @@ pub(crate) fn check(requirements: &[Requirement]) -> Result<()> {
     let missing: Vec<String> = requirements
         .iter()
         .filter(|requirement| !requirement.installed)
-        .map(|Requirement { needs, package, .. }| format!("    {needs} (package {package})\n"))
+        .map(|Requirement { needs, package, emulates, .. }| {
+            match emulates.and_then(emulation::problem) {
+                Some((what, _)) => format!("    {needs} ({what})\n"),
+                None => format!("    {needs} (package {package})\n"),
+            }
+        })
         .collect();
-    if missing.is_empty() {
-        return Ok(());
+    match command(requirements) {
+        None => Ok(()),
+        Some(command) => {
+            bail!("the build host lacks:\n{}  add --setup, or run: {command}", missing.concat())
+        }
     }
-    let command = install_arguments(&missing_packages(requirements)).join(" ");
-    bail!("the build host lacks:\n{}  add --setup, or run: apt-get {command}", missing.concat());
 }
 
-/// Installs the packages that are missing.
+/// Installs the packages that are missing, and makes the kernel run programs for other architectures.
 pub(crate) fn install(requirements: &[Requirement]) -> Result<()> {
-    let packages = missing_packages(requirements);
+    install_packages(&missing_packages(requirements))?;
+    for arch in not_emulated(requirements) {
+        message(&format!("setup: registering the emulator for {arch}"));
+        emulation::enable(arch)?;
+    }
+    Ok(())
+}
+
+fn install_packages(packages: &[&str]) -> Result<()> {
     if packages.is_empty() {
         return Ok(());
     }
     message(&format!("setup: installing {}", packages.join(" ")));
-    for arguments in [vec!["update", "--quiet"], install_arguments(&packages)] {
+    for arguments in [vec!["update", "--quiet"], install_arguments(packages)] {
         let command = format!("apt-get {}", arguments.join(" "));
         message(&format!("setup: {command}"));
         let status = Command::new("apt-get")
@@ -237,6 +298,26 @@ mod tests {
         assert!(error.contains("tool-keyring") && error.contains("--setup"), "{error}");
         let found = base_requirements("sh", &packages);
         assert!(missing_packages(&found).is_empty() && check(&found).is_ok());
+    }
+
+    #[test]
+    fn another_architecture_requires_a_compiler_and_an_emulator() {
+        let foreign = if Arch::native() == Some(Arch::Arm64) { Arch::Amd64 } else { Arch::Arm64 };
+        let mut found = foreign_requirements(foreign);
+        for requirement in &mut found {
+            requirement.installed = false;
+        }
+        let (compiler, library) = triple::packages(foreign);
+        let mut packages = [compiler, library, "qemu-user-static"];
+        packages.sort_unstable();
+        assert_eq!(missing_packages(&found), packages);
+        assert_eq!(not_emulated(&found), BTreeSet::from([foreign]));
+        // A package alone does not register the emulator.
+        for requirement in &mut found {
+            requirement.installed = requirement.emulates.is_none();
+        }
+        assert!(missing_packages(&found).is_empty());
+        assert_eq!(not_emulated(&found), BTreeSet::from([foreign]));
     }
 
     #[test]

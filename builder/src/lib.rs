@@ -12,12 +12,14 @@
 //! - [`contents`] lists the files of an image, [`diff`] compares two releases
 //! - [`sbom`] lists the packages and crates of a release
 //! - [`signing`] loads keys and signs manifests
-//! - [`cargo`] and [`updater_binary`] compile the updater with the pinned toolchain
+//! - [`cargo`] and [`updater_binary`] compile the updater with the pinned toolchain; [`triple`] has the names
+//!   that compilers give to an architecture
 //! - [`cache`] keeps results of stages between builds
 //! - [`command`], [`log_file`] and [`progress`] run programs, log their output and show progress
 //! - [`mirror`] validates the URL of the mirror
 //! - [`environment`] and [`proxy`] decide which settings of the build host reach programs
-//! - [`host`] checks and installs the packages that the build host needs
+//! - [`host`] checks and installs the packages that the build host needs, and [`emulation`] what runs programs
+//!   for another architecture
 
 mod cache;
 mod cargo;
@@ -28,6 +30,7 @@ mod contents;
 mod destination;
 mod diff;
 mod download;
+mod emulation;
 pub mod environment;
 mod host;
 mod image;
@@ -48,6 +51,7 @@ mod signing;
 mod stages;
 mod summary;
 mod tested;
+mod triple;
 mod updater_binary;
 mod variant;
 

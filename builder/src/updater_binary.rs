@@ -3,19 +3,32 @@
 //! The program is static, so that it runs with the libc of every variant. The same source gives the
 //! same bytes in every directory: the paths that compilers embed are remapped, for Rust and for the C
 //! code of the crypto library.
+//!
+//! For another architecture, the pinned toolchain compiles with a standard library that rustup installs. Where
+//! rustup cannot, Debian's compiler does, in a sandbox that has both.
 
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, ensure};
 use protocol::Arch;
+use protocol::pattern::Exec;
 
 use crate::cargo::Cargo;
-use crate::log_file::LogFile;
+use crate::log_file::{LogFile, Origin};
+use crate::sandbox::namespace::NamespaceSandbox;
+use crate::sandbox::{Sandbox, Script};
+use crate::triple;
 
 /// Separates flags in `CARGO_ENCODED_RUSTFLAGS`; `RUSTFLAGS` would split paths at spaces.
 const FLAG_SEPARATOR: &str = "\x1f";
+
+/// The directories in the sandbox. Compilers embed the first two, which have the names that replace paths of
+/// the build host.
+const SANDBOX_WORKSPACE: &str = "/etchaos";
+const SANDBOX_CARGO_HOME: &str = "/cargo";
+const SANDBOX_TARGET: &str = "/target";
 
 /// The compiled updater.
 #[derive(Debug)]
@@ -27,38 +40,183 @@ pub(crate) struct UpdaterBinary {
 }
 
 /// Compiles the package `updater` of the workspace.
-pub(crate) fn build(workspace: &Path, arch: Arch, log: &mut LogFile) -> Result<UpdaterBinary> {
-    if Arch::native() != Some(arch) {
-        bail!("cannot compile the updater for {arch} on this machine; build on an {arch} machine");
-    }
-    let triple = match arch {
-        Arch::Amd64 => "x86_64-unknown-linux-gnu",
-        Arch::Arm64 => "aarch64-unknown-linux-gnu",
-    };
-    let target = workspace.join("target/image");
-    let temporary = target.join("tmp");
+///
+/// Calls `sandbox` if the toolchain of this machine cannot compile for the architecture. It returns a sandbox
+/// with Rust and a C compiler for it.
+pub(crate) fn build(
+    workspace: &Path,
+    arch: Arch,
+    sandbox: impl FnOnce(&mut LogFile) -> Result<NamespaceSandbox>,
+    log: &mut LogFile,
+) -> Result<UpdaterBinary> {
+    let compilation = Compilation { workspace, arch, target: workspace.join("target/image") };
+    let temporary = compilation.temporary();
     fs::create_dir_all(&temporary).with_context(|| format!("creating {}", temporary.display()))?;
-    let cargo = Cargo::open(workspace, &target, log)?;
-    let remaps = cargo.remaps();
-    let cflags = format!("CFLAGS_{}", triple.replace('-', "_"));
-    cargo
-        .tool("cargo")
-        .args(["build", "--profile", "image", "--locked", "--package", "updater"])
-        .args(["--target", triple])
-        .arg("--manifest-path")
-        .arg(workspace.join("Cargo.toml"))
-        .arg("--target-dir")
-        .arg(&target)
-        .env("CARGO_ENCODED_RUSTFLAGS", rust_flags(&remaps))
-        .env(&cflags, c_flags(&remaps))
-        // Lets the crate `cc` read the quotes of `c_flags`.
-        .env("CC_SHELL_ESCAPED_FLAGS", "1")
-        .env("CARGO_INCREMENTAL", "0")
-        .env("TMPDIR", &temporary)
-        .run(log)
-        .context("compiling the updater")?;
-    let path = target.join(triple).join("image/updater");
-    Ok(UpdaterBinary { path, toolchain: cargo.toolchain(log)? })
+    // Builds for several architectures can run at the same time.
+    let cargo = Cargo::open(workspace, &compilation.target.join(triple::rust(arch)), log)?;
+    if !compilation.is_foreign() || cargo.add_target(triple::rust(arch), log)? {
+        return compilation.on_host(&cargo, log);
+    }
+    log.step(&format!("compiling the updater for {arch} with Debian's compiler in a sandbox"));
+    let sandbox = sandbox(log)?;
+    compilation.in_sandbox(&cargo, sandbox, log)
+}
+
+struct Compilation<'a> {
+    workspace: &'a Path,
+    arch: Arch,
+    target: PathBuf,
+}
+
+impl Compilation<'_> {
+    fn is_foreign(&self) -> bool {
+        Arch::native() != Some(self.arch)
+    }
+
+    fn temporary(&self) -> PathBuf {
+        self.target.join("tmp")
+    }
+
+    /// Returns the path of the program below the target directory.
+    fn program(&self) -> PathBuf {
+        Path::new(triple::rust(self.arch)).join("image/updater")
+    }
+
+    fn on_host(&self, cargo: &Cargo, log: &mut LogFile) -> Result<UpdaterBinary> {
+        let mut tool = cargo.tool("cargo").args(self.arguments());
+        for (name, path) in [
+            ("--manifest-path", self.workspace.join("Cargo.toml")),
+            ("--target-dir", self.target.clone()),
+        ] {
+            tool = tool.arg(name).arg(path);
+        }
+        for (name, value) in self.environment(&cargo.remaps()) {
+            tool = tool.env(&name, value);
+        }
+        let tool = tool.env("TMPDIR", self.temporary());
+        log.timed("compile the updater", Origin::Built, |log| tool.run(log))
+            .context("compiling the updater")?;
+        let toolchain = cargo.toolchain(&self.versions(), log)?;
+        Ok(UpdaterBinary { path: self.target.join(self.program()), toolchain })
+    }
+
+    /// Compiles in a sandbox, without network: cargo of this machine fetches the sources.
+    fn in_sandbox(
+        &self,
+        cargo: &Cargo,
+        sandbox: NamespaceSandbox,
+        log: &mut LogFile,
+    ) -> Result<UpdaterBinary> {
+        self.fetch(cargo, log).context("fetching the sources of the updater")?;
+        let target = self.target.join("sandbox");
+        fs::create_dir_all(&target).with_context(|| format!("creating {}", target.display()))?;
+        let home = |name: &str| Path::new(SANDBOX_CARGO_HOME).join(name);
+        let sandbox = sandbox
+            .with_bind(self.workspace, Path::new(SANDBOX_WORKSPACE))
+            .with_bind(&target, Path::new(SANDBOX_TARGET))
+            .with_bind(&cargo.home().join("config.toml"), &home("config.toml"))
+            .with_bind(&cargo.home().join("registry"), &home("registry"))
+            .with_bind(&cargo.home().join("git"), &home("git"));
+        let mut env = self.environment(&[]);
+        for (name, value) in
+            [("CARGO_HOME", SANDBOX_CARGO_HOME), ("HOME", "/root"), ("LC_ALL", "C.UTF-8")]
+        {
+            env.insert(name.to_owned(), value.to_owned());
+        }
+        let script = format!(
+            "cargo {} --manifest-path {SANDBOX_WORKSPACE}/Cargo.toml --target-dir {SANDBOX_TARGET} --offline",
+            self.arguments().join(" ")
+        );
+        let compile = |log: &mut LogFile| run(&sandbox, &script, &env, log);
+        log.timed("compile the updater", Origin::Built, compile)
+            .context("compiling the updater")?;
+        let mut toolchain = BTreeMap::new();
+        let rustc = ("rustc", vec!["rustc".to_owned(), "--version".to_owned()]);
+        for (name, command) in [rustc].into_iter().chain(self.versions()) {
+            let words: Vec<String> = command.iter().map(|word| format!("'{word}'")).collect();
+            let text = run(&sandbox, &words.join(" "), &env, log)?;
+            let first = text.lines().next().unwrap_or_default().trim();
+            toolchain.insert(name.to_owned(), first.to_owned());
+        }
+        Ok(UpdaterBinary { path: target.join(self.program()), toolchain })
+    }
+
+    /// Downloads the sources for the updater, and for the build scripts, which run on this machine.
+    fn fetch(&self, cargo: &Cargo, log: &mut LogFile) -> Result<()> {
+        let native = Arch::native().map_or(triple::rust(self.arch), triple::rust);
+        let fetch = cargo.tool("cargo").args([
+            "fetch",
+            "--locked",
+            "--target",
+            native,
+            "--target",
+            triple::rust(self.arch),
+        ]);
+        fetch.arg("--manifest-path").arg(self.workspace.join("Cargo.toml")).run(log)?;
+        Ok(())
+    }
+
+    /// Returns the arguments of cargo, except for paths.
+    fn arguments(&self) -> [&'static str; 8] {
+        let triple = triple::rust(self.arch);
+        ["build", "--profile", "image", "--locked", "--package", "updater", "--target", triple]
+    }
+
+    /// Returns the variables that decide how cargo compiles.
+    fn environment(&self, remaps: &[String]) -> BTreeMap<String, String> {
+        let name = triple::rust(self.arch).replace('-', "_");
+        let mut env = BTreeMap::from([
+            ("CARGO_ENCODED_RUSTFLAGS".to_owned(), rust_flags(remaps)),
+            (format!("CFLAGS_{name}"), c_flags(remaps)),
+            // Lets the crate `cc` read the quotes of `c_flags`.
+            ("CC_SHELL_ESCAPED_FLAGS".to_owned(), "1".to_owned()),
+            ("CARGO_INCREMENTAL".to_owned(), "0".to_owned()),
+        ]);
+        if self.is_foreign() {
+            let prefix = triple::gnu(self.arch);
+            env.insert(format!("CC_{name}"), format!("{prefix}-gcc"));
+            env.insert(format!("AR_{name}"), format!("{prefix}-ar"));
+            let linker = format!("CARGO_TARGET_{}_LINKER", name.to_uppercase());
+            env.insert(linker, format!("{prefix}-gcc"));
+        }
+        env
+    }
+
+    /// Returns the commands that print the versions of the C compiler, the linker, and the C library, which is
+    /// linked into the program.
+    fn versions(&self) -> Vec<(&'static str, Vec<String>)> {
+        let of = |words: &[&str]| words.iter().map(|word| (*word).to_owned()).collect::<Vec<_>>();
+        if !self.is_foreign() {
+            let programs = [("cc", "cc"), ("ld", "ld"), ("libc", "ldd")];
+            return programs.map(|(name, program)| (name, of(&[program, "--version"]))).into();
+        }
+        let prefix = triple::gnu(self.arch);
+        let (_, libc) = triple::packages(self.arch);
+        vec![
+            ("cc", of(&[&format!("{prefix}-gcc"), "--version"])),
+            ("ld", of(&[&format!("{prefix}-ld"), "--version"])),
+            ("libc", of(&["dpkg-query", "--show", "--showformat=${Package} ${Version}", libc])),
+        ]
+    }
+}
+
+/// Runs a script in the sandbox and returns its standard output.
+fn run(
+    sandbox: &NamespaceSandbox,
+    text: &str,
+    env: &BTreeMap<String, String>,
+    log: &mut LogFile,
+) -> Result<String> {
+    log.forget_tail();
+    log.quote(text);
+    let finished = sandbox.run(&Script { exec: &Exec::default(), text, env }, log)?;
+    ensure!(
+        finished.code == 0,
+        "{text}\n  ended with exit code {} in the sandbox; its last lines:\n{}",
+        finished.code,
+        log.tail()
+    );
+    Ok(finished.stdout)
 }
 
 fn rust_flags(remaps: &[String]) -> String {
@@ -111,7 +269,8 @@ mod tests {
             .unwrap();
         let log = directory.path().join("log");
         let mut log = LogFile::create(&log, Bar::start("test")).unwrap();
-        let updater = build(&workspace, arch, &mut log).unwrap();
+        let sandbox = |_: &mut LogFile| anyhow::bail!("a native build needs no sandbox");
+        let updater = build(&workspace, arch, sandbox, &mut log).unwrap();
         assert!(updater.path.is_file(), "{}", updater.path.display());
         let program = fs::read(&updater.path).unwrap();
         let path = b"a checkout";
@@ -121,6 +280,24 @@ mod tests {
         );
         let names: Vec<&str> = updater.toolchain.keys().map(String::as_str).collect();
         assert_eq!(names, ["cc", "ld", "libc", "rustc"]);
+    }
+
+    #[test]
+    fn compiles_foreign_code_with_the_compilers_of_its_architecture() {
+        let arch = if Arch::native() == Some(Arch::Arm64) { Arch::Amd64 } else { Arch::Arm64 };
+        let target = PathBuf::new();
+        let foreign = Compilation { workspace: Path::new("/a"), arch, target };
+        let prefix = triple::gnu(arch);
+        let name = triple::rust(arch).replace('-', "_");
+        let env = foreign.environment(&[]);
+        assert_eq!(env[&format!("CC_{name}")], format!("{prefix}-gcc"));
+        let linker = format!("CARGO_TARGET_{}_LINKER", name.to_uppercase());
+        assert_eq!(env[&linker], format!("{prefix}-gcc"));
+        let versions = foreign.versions();
+        let names: Vec<&str> = versions.iter().map(|(name, _)| *name).collect();
+        assert_eq!(names, ["cc", "ld", "libc"]);
+        assert!(versions.iter().all(|(_, command)| command.len() >= 2), "{versions:?}");
+        assert_eq!(versions[0].1[0], format!("{prefix}-gcc"));
     }
 
     #[test]

@@ -20,6 +20,8 @@ const ESP_OFFSET: u64 = 2 << 20;
 
 struct Artifacts {
     directory: PathBuf,
+    /// The target, such as `deb_amd64`.
+    target: String,
     temporary: TempDir,
 }
 
@@ -29,11 +31,18 @@ impl Artifacts {
             skip("ETCHAOS_ARTIFACTS does not name the directory of a build");
             return None;
         };
-        Some(Self { directory: directory.into(), temporary: tempfile::tempdir().unwrap() })
+        let directory = PathBuf::from(directory);
+        let mut names = directory.read_dir().unwrap().map(|entry| entry.unwrap().file_name());
+        let target = names.find_map(|name| {
+            Some(name.to_str()?.strip_prefix("etchaos_")?.strip_suffix(".jwt")?.to_owned())
+        });
+        let target = target.expect("the directory has a manifest");
+        Some(Self { directory, target, temporary: tempfile::tempdir().unwrap() })
     }
 
     fn path(&self, extension: &str) -> String {
-        self.directory.join(format!("etchaos_deb_amd64.{extension}")).to_str().unwrap().to_owned()
+        let name = format!("etchaos_{}.{extension}", self.target);
+        self.directory.join(name).to_str().unwrap().to_owned()
     }
 
     /// Copies a file from the ESP of the disk image.
@@ -72,9 +81,13 @@ fn disk_has_valid_gpt_and_esp() {
 #[test]
 fn boot_files_are_signed_by_microsoft_and_debian() {
     let Some(artifacts) = Artifacts::find() else { return };
+    let (shim, grub) = match artifacts.target.ends_with("_arm64") {
+        true => ("EFI/BOOT/BOOTAA64.EFI", "EFI/BOOT/grubaa64.efi"),
+        false => ("EFI/BOOT/BOOTX64.EFI", "EFI/BOOT/grubx64.efi"),
+    };
     for (file, signer) in [
-        ("EFI/BOOT/BOOTX64.EFI", "Microsoft"),
-        ("EFI/BOOT/grubx64.efi", "Debian Secure Boot"),
+        (shim, "Microsoft"),
+        (grub, "Debian Secure Boot"),
         ("etchaos/a/vmlinuz", "Debian Secure Boot"),
     ] {
         let Some(path) = artifacts.copy_from_esp(file) else { return };

@@ -97,12 +97,15 @@ fn shellcheck_accepts_the_commands_of_variants() {
         return;
     }
     for variant in ["deb", "deb12", "debmetal"] {
-        check_commands(variant);
+        for arch in ["amd64", "arm64"] {
+            check_commands(variant, arch);
+        }
     }
 }
 
-fn check_commands(variant: &str) {
-    let output = Command::cargo_bin("builder").unwrap().args(["render", variant]).output().unwrap();
+fn check_commands(variant: &str, arch: &str) {
+    let mut builder = Command::cargo_bin("builder").unwrap();
+    let output = builder.args(["render", variant, "--arch", arch]).output().unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     let pattern: Value = serde_json::from_slice(&output.stdout).unwrap();
     let commands: Vec<&Value> = pattern["build"]

@@ -7,7 +7,7 @@ use std::io::{BufReader, Read, Write};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
-use protocol::{Release, Role};
+use protocol::{Arch, Release, Role};
 use serde::Serialize;
 use tempfile::NamedTempFile;
 
@@ -87,7 +87,7 @@ pub(crate) fn explain(
     for artifact in &old.release.artifacts {
         let other = new.release.artifact(artifact.role).map_or(&artifact.name, |other| &other.name);
         let paths = (old.directory.join(&artifact.name), new.directory.join(other));
-        let verdict = compare(&paths.0, &paths.1, Some(artifact.role), log)?;
+        let verdict = compare(&paths.0, &paths.1, Some((artifact.role, old.release.arch)), log)?;
         findings.push(Finding { file: artifact.role.to_string(), verdict });
     }
     for document in &old.release.documents {
@@ -100,20 +100,25 @@ pub(crate) fn explain(
     Ok(findings)
 }
 
-fn compare(old: &Path, new: &Path, role: Option<Role>, log: &mut LogFile) -> Result<Verdict> {
+fn compare(
+    old: &Path,
+    new: &Path,
+    artifact: Option<(Role, Arch)>,
+    log: &mut LogFile,
+) -> Result<Verdict> {
     if let Some(path) = [old, new].into_iter().find(|path| !path.is_file()) {
         return Ok(Verdict::Missing { path: path.to_owned() });
     }
     let Some((size, offset)) = first_difference(old, new)? else { return Ok(Verdict::Equal) };
-    let (part, files) = match role {
-        Some(Role::Initrd) => {
+    let (part, files) = match artifact {
+        Some((Role::Initrd, _)) => {
             // If one file is the beginning of the other, only the other has this offset.
             let longer = if offset < size.from { old } else { new };
             let part = initrd_part(longer, offset)?;
             (Some(part), Some(inside_initrd(old, new, log)?))
         }
-        Some(Role::Disk) => inside_disk(old, new)?,
-        Some(Role::Kernel) | None => (None, None),
+        Some((Role::Disk, arch)) => inside_disk(old, new, arch)?,
+        Some((Role::Kernel, _)) | None => (None, None),
     };
     Ok(Verdict::Different(Different { size, offset, part, files }))
 }
@@ -131,11 +136,11 @@ fn inside_initrd(old: &Path, new: &Path, log: &mut LogFile) -> Result<Files> {
     Ok(files::compare_all(&contents::of_initrd(old, log)?, &contents::of_initrd(new, log)?))
 }
 
-fn inside_disk(old: &Path, new: &Path) -> Result<Inside> {
+fn inside_disk(old: &Path, new: &Path, arch: Arch) -> Result<Inside> {
     let (old, new) = (Decompressed::open(old)?, Decompressed::open(new)?);
     let (old, new) = (old.path(), new.path());
     let part = first_difference(old, new)?.map(|(size, offset)| {
-        format!("{}, at offset {offset} of the disk", disk::part_at(offset, size.from))
+        format!("{}, at offset {offset} of the disk", disk::part_at(offset, size.from, arch))
     });
     let files = files::compare_all(&contents::of_esp(old)?, &contents::of_esp(new)?);
     Ok((part, Some(files)))

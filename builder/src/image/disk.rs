@@ -1,4 +1,5 @@
-//! The raw disk image: a GPT with a BIOS boot partition and the EFI system partition (ESP).
+//! The raw disk image: a GPT with the EFI system partition (ESP) and, where machines have a BIOS, a BIOS boot
+//! partition.
 
 use std::fs::{File, OpenOptions};
 use std::ops::Range;
@@ -9,7 +10,7 @@ use anyhow::{Context, Result, ensure};
 use gpt::disk::LogicalBlockSize;
 use gpt::mbr::ProtectiveMBR;
 use gpt::partition_types::{BIOS, EFI};
-use protocol::digest;
+use protocol::{Arch, digest};
 use uuid::Uuid;
 
 use super::{bios, sparse};
@@ -19,17 +20,26 @@ const MIB: u64 = (1 << 20) / bios::SECTOR as u64;
 /// The BIOS boot partition starts at 1 MiB and has the size of 1 MiB.
 const BIOS_START: u64 = MIB;
 const BIOS_SECTORS: u64 = MIB;
-/// The ESP follows the BIOS boot partition.
+/// The ESP follows the BIOS boot partition. It starts at the same offset in an image without that partition.
 const ESP_START: u64 = BIOS_START + BIOS_SECTORS;
 /// The space after the ESP. The backup GPT needs 33 sectors; 1 MiB keeps the size a whole number of MiB.
 const TAIL: u64 = MIB;
 
+/// Returns whether machines of an architecture can boot by BIOS.
+pub(crate) fn has_bios(arch: Arch) -> bool {
+    match arch {
+        Arch::Amd64 => true,
+        Arch::Arm64 => false,
+    }
+}
+
 /// Returns the name of the part at an offset of a disk image of `size` bytes.
-pub(crate) fn part_at(offset: u64, size: u64) -> &'static str {
+pub(crate) fn part_at(offset: u64, size: u64, arch: Arch) -> &'static str {
     match offset / bios::SECTOR as u64 {
         0 => "the boot sector",
         1..BIOS_START => "the partition table",
-        BIOS_START..ESP_START => "the BIOS boot partition",
+        BIOS_START..ESP_START if has_bios(arch) => "the BIOS boot partition",
+        BIOS_START..ESP_START => "the space before the EFI system partition",
         sector if sector < (size / bios::SECTOR as u64).saturating_sub(TAIL) => {
             "the EFI system partition"
         }
@@ -48,12 +58,19 @@ pub(crate) fn esp(size: u64) -> Range<u64> {
 pub(crate) struct Disk<'a> {
     /// The image of the ESP, whose size is a whole number of MiB.
     pub esp: &'a Path,
-    /// GRUB's `boot.img`.
-    pub boot_img: &'a [u8],
-    /// GRUB's `core.img`.
-    pub core_img: &'a [u8],
+    /// GRUB for BIOS; absent if [`has_bios`] is false.
+    pub bios: Option<BiosLoader>,
     /// The text that GUIDs are derived from, so that the same content gives the same image.
     pub seed: &'a str,
+}
+
+/// GRUB for BIOS.
+#[derive(Debug)]
+pub(crate) struct BiosLoader {
+    /// `boot.img`.
+    pub boot_img: Vec<u8>,
+    /// `core.img`.
+    pub core_img: Vec<u8>,
 }
 
 impl Disk<'_> {
@@ -78,8 +95,10 @@ impl Disk<'_> {
             .with_context(failed)?;
         disk.set_len(sectors * bios::SECTOR as u64).with_context(failed)?;
         self.partition(&mut disk, sectors, esp_sectors).with_context(failed)?;
-        let core = bios::core(self.core_img, BIOS_START, BIOS_SECTORS)?;
-        disk.write_all_at(&core, BIOS_START * bios::SECTOR as u64).with_context(failed)?;
+        if let Some(loader) = &self.bios {
+            let core = bios::core(&loader.core_img, BIOS_START, BIOS_SECTORS)?;
+            disk.write_all_at(&core, BIOS_START * bios::SECTOR as u64).with_context(failed)?;
+        }
         let esp = File::open(self.esp);
         let esp = esp.with_context(|| format!("reading {}", self.esp.display()))?;
         sparse::copy(&esp, &disk, ESP_START * bios::SECTOR as u64).with_context(failed)
@@ -88,14 +107,20 @@ impl Disk<'_> {
     fn partition(&self, disk: &mut File, sectors: u64, esp_sectors: u64) -> Result<()> {
         // The MBR has to exist before the GPT, because the library reads it back.
         let mut mbr = ProtectiveMBR::with_lb_size(u32::try_from(sectors - 1).unwrap_or(u32::MAX));
-        mbr.set_bootcode(bios::boot_code(self.boot_img, BIOS_START)?);
+        if let Some(loader) = &self.bios {
+            mbr.set_bootcode(bios::boot_code(&loader.boot_img, BIOS_START)?);
+        }
         mbr.overwrite_lba0(disk)?;
         let mut table = gpt::GptConfig::new()
             .writable(true)
             .logical_block_size(LogicalBlockSize::Lb512)
             .create_from_device(disk, Some(self.guid("disk")))?;
-        table.add_partition_at("BIOS boot", 1, BIOS_START, BIOS_SECTORS, BIOS, 0)?;
-        table.add_partition_at("EFI system", 2, ESP_START, esp_sectors, EFI, 0)?;
+        let mut number = 1;
+        if self.bios.is_some() {
+            table.add_partition_at("BIOS boot", number, BIOS_START, BIOS_SECTORS, BIOS, 0)?;
+            number += 1;
+        }
+        table.add_partition_at("EFI system", number, ESP_START, esp_sectors, EFI, 0)?;
         let mut partitions = table.partitions().clone();
         for (number, partition) in &mut partitions {
             partition.part_guid = self.guid(&format!("partition {number}"));
@@ -118,28 +143,46 @@ mod tests {
     use super::*;
     use crate::judge::{judge, skip};
 
-    fn disk(directory: &Path, esp_size: u64) -> Result<std::path::PathBuf> {
+    fn disk(directory: &Path, esp_size: u64, arch: Arch) -> Result<std::path::PathBuf> {
         let esp = directory.join("esp.img");
         File::create(&esp)?.set_len(esp_size)?;
         let to = directory.join("disk.raw");
-        let (boot_img, core_img) = ([1; 512], [2; 100_000]);
-        let disk = Disk { esp: &esp, boot_img: &boot_img, core_img: &core_img, seed: "a version" };
+        let loader = BiosLoader { boot_img: vec![1; 512], core_img: vec![2; 100_000] };
+        let bios = has_bios(arch).then_some(loader);
+        let disk = Disk { esp: &esp, bios, seed: "a version" };
         disk.write(&to).map(|()| to)
     }
 
     #[test]
-    fn sgdisk_accepts_disk_and_finds_both_partitions() {
+    fn sgdisk_accepts_disk_and_finds_its_partitions() {
         if !nix::unistd::geteuid().is_root() {
             return skip("the command runner needs root");
         }
+        for arch in [Arch::Amd64, Arch::Arm64] {
+            let directory = tempfile::tempdir().unwrap();
+            let disk = disk(directory.path(), 40 << 20, arch).unwrap();
+            let Some(verdict) = judge("sgdisk", &["--verify", "--print", disk.to_str().unwrap()])
+            else {
+                return;
+            };
+            assert!(verdict.contains("No problems found"), "{verdict}");
+            assert!(verdict.contains("EF00"), "{verdict}");
+            assert_eq!(verdict.contains("EF02"), has_bios(arch), "{verdict}");
+        }
+    }
+
+    #[test]
+    fn disk_without_bios_has_no_code_before_the_esp() {
         let directory = tempfile::tempdir().unwrap();
-        let disk = disk(directory.path(), 40 << 20).unwrap();
-        let Some(verdict) = judge("sgdisk", &["--verify", "--print", disk.to_str().unwrap()])
-        else {
-            return;
-        };
-        assert!(verdict.contains("No problems found"), "{verdict}");
-        assert!(verdict.contains("EF02") && verdict.contains("EF00"), "{verdict}");
+        let disk = std::fs::read(disk(directory.path(), 40 << 20, Arch::Arm64).unwrap()).unwrap();
+        assert_eq!(disk[..bios::BOOT_CODE], [0; bios::BOOT_CODE]);
+        let (start, end) = (BIOS_START as usize * bios::SECTOR, ESP_START as usize * bios::SECTOR);
+        assert!(disk[start..end].iter().all(|byte| *byte == 0));
+        let size = disk.len() as u64;
+        assert_eq!(esp(size), end as u64..size - (1 << 20));
+        assert_eq!(part_at(start as u64, size, Arch::Amd64), "the BIOS boot partition");
+        assert!(!part_at(start as u64, size, Arch::Arm64).contains("BIOS"));
+        assert_eq!(part_at(end as u64, size, Arch::Arm64), "the EFI system partition");
     }
 
     #[test]
@@ -148,14 +191,16 @@ mod tests {
             return skip("the command runner needs root");
         }
         let (a, b) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
-        let read = |directory: &Path| std::fs::read(disk(directory, 8 << 20).unwrap()).unwrap();
+        let read = |directory: &Path| {
+            std::fs::read(disk(directory, 8 << 20, Arch::Amd64).unwrap()).unwrap()
+        };
         assert!(read(a.path()) == read(b.path()));
     }
 
     #[test]
     fn rejects_esp_of_invalid_size() {
         let directory = tempfile::tempdir().unwrap();
-        assert!(disk(directory.path(), 0).is_err());
-        assert!(disk(directory.path(), (8 << 20) + 1).is_err());
+        assert!(disk(directory.path(), 0, Arch::Amd64).is_err());
+        assert!(disk(directory.path(), (8 << 20) + 1, Arch::Amd64).is_err());
     }
 }

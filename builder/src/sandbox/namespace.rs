@@ -12,7 +12,7 @@
 //! therefore need no cleanup by the builder.
 
 use std::collections::BTreeMap;
-use std::fs;
+use std::fs::{self, File};
 use std::os::unix::fs::{chroot, symlink};
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
@@ -41,6 +41,8 @@ pub struct NamespaceSandbox {
     root: PathBuf,
     work: PathBuf,
     builder: PathBuf,
+    /// Further files and directories that scripts see, and their paths in the sandbox.
+    binds: Vec<(PathBuf, PathBuf)>,
 }
 
 impl NamespaceSandbox {
@@ -48,13 +50,15 @@ impl NamespaceSandbox {
     pub fn create(base: &dyn BaseTree, work: &Path, log: &mut LogFile) -> Result<Self> {
         let root = work.join(ROOT);
         base.unpack(&root, log)?;
-        Ok(Self { root, work: work.to_owned(), builder: THIS_PROGRAM.into() })
+        let builder = THIS_PROGRAM.into();
+        Ok(Self { root, work: work.to_owned(), builder, binds: Vec::new() })
     }
 
     /// Returns the sandbox that an earlier build left in the work directory, if there is one.
     pub fn open(work: &Path) -> Option<Self> {
         let root = work.join(ROOT);
-        let sandbox = Self { root, work: work.to_owned(), builder: THIS_PROGRAM.into() };
+        let builder = THIS_PROGRAM.into();
+        let sandbox = Self { root, work: work.to_owned(), builder, binds: Vec::new() };
         sandbox.root.is_dir().then_some(sandbox)
     }
 
@@ -62,8 +66,11 @@ impl NamespaceSandbox {
     fn command(&self, env: &BTreeMap<String, String>) -> Command {
         let mut command = Command::new(&self.builder);
         command.args(["sandbox", "enter", "--root"]).arg(&self.root);
-        command.arg("--work").arg(&self.work).arg("--");
-        command.env_clear().envs(env).env("PATH", PATH);
+        command.arg("--work").arg(&self.work);
+        for (from, to) in &self.binds {
+            command.arg("--bind").args([from, to]);
+        }
+        command.arg("--").env_clear().envs(env).env("PATH", PATH);
         command
     }
 
@@ -71,6 +78,12 @@ impl NamespaceSandbox {
     /// program other than the builder.
     pub fn with_builder(self, builder: &Path) -> Self {
         Self { builder: builder.to_owned(), ..self }
+    }
+
+    /// Shows a file or directory of this machine as `to` in the sandbox. Scripts can write to it.
+    pub fn with_bind(mut self, from: &Path, to: &Path) -> Self {
+        self.binds.push((from.to_owned(), to.to_owned()));
+        self
     }
 }
 
@@ -115,6 +128,9 @@ struct Launch {
     root: PathBuf,
     #[arg(long)]
     work: PathBuf,
+    /// Pairs of a path of this machine and a path in the sandbox
+    #[arg(long, num_args = 2)]
+    bind: Vec<PathBuf>,
     #[arg(last = true, required = true)]
     argv: Vec<String>,
 }
@@ -140,15 +156,13 @@ impl Launch {
         unshare(spaces).context(
             "unsharing namespaces (this needs root, and CAP_SYS_ADMIN inside a container)",
         )?;
-        let status = Command::new(THIS_PROGRAM)
-            .args(["sandbox", "init", "--root"])
-            .arg(&self.root)
-            .arg("--work")
-            .arg(&self.work)
-            .arg("--")
-            .args(&self.argv)
-            .status()
-            .context("starting the first process of the namespace")?;
+        let mut command = Command::new(THIS_PROGRAM);
+        command.args(["sandbox", "init", "--root"]).arg(&self.root).arg("--work").arg(&self.work);
+        for pair in self.bind.chunks(2) {
+            command.arg("--bind").args(pair);
+        }
+        let status = command.arg("--").args(&self.argv).status();
+        let status = status.context("starting the first process of the namespace")?;
         Ok(exit_code(status))
     }
 
@@ -200,7 +214,15 @@ impl Launch {
         }
         fs::copy("/etc/resolv.conf", resolv_conf).context("copying /etc/resolv.conf")?;
         fs::create_dir_all(at(WORK))?;
-        bind(&self.work, &at(WORK))
+        bind(&self.work, &at(WORK))?;
+        let (pairs, _) = self.bind.as_chunks::<2>();
+        for [from, to] in pairs {
+            let to = self.root.join(to.strip_prefix("/").unwrap_or(to));
+            create_mount_point(from, &to)
+                .with_context(|| format!("creating the mount point {}", to.display()))?;
+            bind(from, &to)?;
+        }
+        Ok(())
     }
 }
 
@@ -225,6 +247,15 @@ fn mount(fstype: &str, source: &str, target: &Path, options: &str) -> Result<()>
         .mount(source, target)
         .with_context(|| format!("mounting {fstype} on {}", target.display()))?;
     Ok(())
+}
+
+/// Creates a file or a directory, of the same kind as `source`.
+fn create_mount_point(source: &Path, target: &Path) -> std::io::Result<()> {
+    if source.is_dir() {
+        return fs::create_dir_all(target);
+    }
+    target.parent().map_or(Ok(()), fs::create_dir_all)?;
+    File::options().create(true).append(true).open(target).map(drop)
 }
 
 fn bind(source: &Path, target: &Path) -> Result<()> {

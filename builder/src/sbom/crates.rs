@@ -12,6 +12,7 @@ use protocol::Arch;
 
 use crate::command::Tool;
 use crate::log_file::LogFile;
+use crate::triple;
 
 /// A crate.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -28,12 +29,8 @@ pub(crate) struct Crate {
 
 /// Returns the crates that the updater consists of, sorted.
 pub(crate) fn of_updater(workspace: &Path, arch: Arch, log: &mut LogFile) -> Result<Vec<Crate>> {
-    let triple = match arch {
-        Arch::Amd64 => "x86_64-unknown-linux-gnu",
-        Arch::Arm64 => "aarch64-unknown-linux-gnu",
-    };
     let tree = Tool::new("cargo")
-        .args(["tree", "--locked", "--package", "updater", "--target", triple])
+        .args(["tree", "--locked", "--package", "updater", "--target", triple::rust(arch)])
         .args(["--edges", "normal,no-proc-macro", "--prefix", "none", "--no-dedupe"])
         .args(["--format", "{p}|{l}", "--manifest-path"])
         .arg(workspace.join("Cargo.toml"))

@@ -6,6 +6,7 @@ mod added;
 mod bootstrap;
 mod build;
 mod commands;
+mod compiler;
 mod documents;
 mod init;
 mod inspect;

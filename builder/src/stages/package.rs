@@ -16,9 +16,9 @@ use super::commands::{cache_key, run_part};
 use super::documents::{self, Sources};
 use super::refine::Image;
 use crate::cache::{self, Found};
-use crate::image::disk::Disk;
+use crate::image::disk::{BiosLoader, Disk};
 use crate::image::initrd::Initrd;
-use crate::image::{compress, digest};
+use crate::image::{compress, digest, disk};
 use crate::log_file::{LogFile, Origin};
 use crate::packaged::Packaged;
 use crate::publish::{issue, layout, next_build};
@@ -157,12 +157,14 @@ impl Packaging<'_> {
             let path = self.pieces.join(name);
             fs::read(&path).with_context(|| format!("reading {}", path.display()))
         };
-        let disk = Disk {
-            esp: &self.pieces.join("esp.img"),
-            boot_img: &read("bios/boot.img")?,
-            core_img: &read("bios/core.img")?,
-            seed: &self.image.version,
+        let bios = match disk::has_bios(self.build.target.arch) {
+            true => Some(BiosLoader {
+                boot_img: read("bios/boot.img")?,
+                core_img: read("bios/core.img")?,
+            }),
+            false => None,
         };
+        let disk = Disk { esp: &self.pieces.join("esp.img"), bios, seed: &self.image.version };
         let compressed = self.path(Role::Disk);
         let raw = compressed.with_extension("");
         self.log.timed("disk image", Origin::Built, |_| disk.write(&raw))?;

@@ -12,7 +12,7 @@ use super::added;
 use super::bootstrap::RootTree;
 use super::build::{Build, Describe};
 use super::commands::{environment, run_part};
-use super::variables;
+use super::{compiler, variables};
 use crate::command::Tool;
 use crate::image::digest;
 use crate::log_file::LogFile;
@@ -84,8 +84,9 @@ fn gather(build: &Build<'_>, files: &Path, log: &mut LogFile) -> Result<BTreeMap
     let units = build.workspace.join("updater/systemd");
     copy_tree(&build.variants.join("files"), files, log)?;
     copy_tree(&units, &files.join("usr/lib/systemd/system"), log)?;
+    let compiler = |log: &mut LogFile| compiler::start(build, log);
     let UpdaterBinary { path: updater, toolchain } =
-        updater_binary::build(&build.workspace, build.target.arch, log)?;
+        updater_binary::build(&build.workspace, build.target.arch, compiler, log)?;
     install(&updater, &files.join("usr/bin/etchaos-updater"), 0o755)?;
 
     let ours = files.join("usr/lib/etchaos");

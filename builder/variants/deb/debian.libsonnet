@@ -100,7 +100,7 @@ local releases = {
   ],
 
   // The packages with the programs that the Commands run in the container: kmod finds the kernel modules,
-  // grub-* create the BIOS boot loader, dosfstools and mtools the ESP.
+  // grub-common creates the BIOS boot loader, dosfstools and mtools the ESP.
   toolbox:: [
     'mmdebstrap',
     'debian-archive-keyring',
@@ -110,7 +110,6 @@ local releases = {
     'dosfstools',
     'mtools',
     'grub-common',
-    'grub-pc-bin',
   ],
 
   // The shell variables that init.sh and bootstrap.sh use.
@@ -133,7 +132,7 @@ local releases = {
   ],
 
   distribution: 'Debian %s (%s)' % [debian.number, debian.suite],
-  arches: ['amd64'],
+  arches: ['amd64', 'arm64'],
   espVendor: 'debian',
   sbom: {
     type: 'deb',

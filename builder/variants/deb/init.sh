@@ -13,6 +13,13 @@ elif [ -e /etc/apt/sources.list.d/debian.sources ]; then
   sed -i "s/^Components: .*/Components: $COMPONENTS/" /etc/apt/sources.list.d/debian.sources
 fi
 
+# The packages of the tree have another architecture than the container if an emulator runs them. mmdebstrap tests
+# with arch-test whether it does.
+if [ "$ARCH" != "$(dpkg --print-architecture)" ]; then
+  dpkg --add-architecture "$ARCH"
+  TOOLS="$TOOLS arch-test"
+fi
+
 apt_get() { apt-get -q -y -o Dpkg::Use-Pty=0 -o Acquire::Languages=none "$@"; }
 # By default, apt only warns about sources that do not answer, and continues with old lists.
 if ! apt_get -o APT::Update::Error-Mode=any update; then

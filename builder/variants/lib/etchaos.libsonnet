@@ -13,6 +13,8 @@
 //   http_proxy, https_proxy, no_proxy, also in upper case, if the build host has them
 //   from refine on:  SOURCE_DATE_EPOCH, IMAGE_VERSION (the output of Commands of bootstrap)
 //   in package, squashfs, esp: ESP_UUID (XXXX-XXXX), ESP_MIB
+local compiler = import 'compiler.libsonnet';
+
 {
   local etchaos = self,
 
@@ -156,7 +158,9 @@
     variant: v.name,
     distribution: v.distribution,
     arches: v.arches,
+    arch: std.extVar('arch'),
     container: v.container,
+    compiler: compiler + (if v.sbom.namespace == 'debian' then {} else { sources: [], securitySources: [] }),
     // The parts of package URLs: pkg:<type>/<namespace>/<name>@<version>?arch=…&distro=<distro>
     sbom: v.sbom,
     espVendor: v.espVendor,  // the signed GRUB reads its configuration in EFI/<espVendor>
@@ -206,7 +210,10 @@
           + etchaos.writeFile(
             '$OUT/netboot.cfg', etchaos.withKernelArguments((importstr '../boot/netboot.cfg'), kernelArguments)
           )
-          + etchaos.writeFile('$OUT/bios/embedded.cfg', (importstr '../boot/bios-embedded.cfg'))
+          // Only machines of this architecture have a BIOS.
+          + (if std.extVar('arch') == 'amd64'
+             then etchaos.writeFile('$OUT/bios/embedded.cfg', (importstr '../boot/bios-embedded.cfg'))
+             else '')
         ),
         etchaos.command('boot loaders', v.bootloaders),
         etchaos.command('list the boot loaders', 'cat "$OUT/bootloader"\n', etchaos.toManifest),
