@@ -8,7 +8,7 @@
 //! rustup cannot, Debian's compiler does, in a sandbox that has both.
 
 use std::collections::BTreeMap;
-use std::fs;
+use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
@@ -16,6 +16,7 @@ use protocol::Arch;
 use protocol::pattern::Exec;
 
 use crate::cargo::Cargo;
+use crate::lock::lock_or_wait;
 use crate::log_file::{LogFile, Origin};
 use crate::sandbox::namespace::NamespaceSandbox;
 use crate::sandbox::{Sandbox, Script};
@@ -37,6 +38,8 @@ pub(crate) struct UpdaterBinary {
     pub path: PathBuf,
     /// The programs that compiled it, with their versions.
     pub toolchain: BTreeMap<String, String>,
+    /// Keeps other builds from compiling it again.
+    _lock: File,
 }
 
 /// Compiles the package `updater` of the workspace.
@@ -52,15 +55,27 @@ pub(crate) fn build(
     let compilation = Compilation { workspace, arch, target: workspace.join("target/image") };
     let temporary = compilation.temporary();
     fs::create_dir_all(&temporary).with_context(|| format!("creating {}", temporary.display()))?;
-    // Builds for several architectures can run at the same time.
-    let cargo = Cargo::open(workspace, &compilation.target.join(triple::rust(arch)), log)?;
-    if !compilation.is_foreign() || cargo.add_target(triple::rust(arch), log)? {
-        return compilation.on_host(&cargo, log);
-    }
-    log.step(&format!("compiling the updater for {arch} with Debian's compiler in a sandbox"));
-    let sandbox = sandbox(log)?;
-    compilation.in_sandbox(&cargo, sandbox, log)
+    // Builds for several architectures can run at the same time. Those for one share a home of cargo, the result,
+    // and the base of the sandbox in the cache.
+    let directory = compilation.target.join(triple::rust(arch));
+    fs::create_dir_all(&directory).with_context(|| format!("creating {}", directory.display()))?;
+    let lock = lock_or_wait(&directory.join("lock"), || {
+        log.step("waiting for another build, which compiles the updater");
+    })?;
+    let cargo = Cargo::open(workspace, &directory, log)?;
+    let (path, toolchain) = if !compilation.is_foreign()
+        || cargo.add_target(triple::rust(arch), log)?
+    {
+        compilation.on_host(&cargo, log)?
+    } else {
+        log.step(&format!("compiling the updater for {arch} with Debian's compiler in a sandbox"));
+        compilation.in_sandbox(&cargo, sandbox(log)?, log)?
+    };
+    Ok(UpdaterBinary { path, toolchain, _lock: lock })
 }
+
+/// The path of the compiled program, and the programs that compiled it, with their versions.
+type Compiled = (PathBuf, BTreeMap<String, String>);
 
 struct Compilation<'a> {
     workspace: &'a Path,
@@ -82,7 +97,7 @@ impl Compilation<'_> {
         Path::new(triple::rust(self.arch)).join("image/updater")
     }
 
-    fn on_host(&self, cargo: &Cargo, log: &mut LogFile) -> Result<UpdaterBinary> {
+    fn on_host(&self, cargo: &Cargo, log: &mut LogFile) -> Result<Compiled> {
         let mut tool = cargo.tool("cargo").args(self.arguments());
         for (name, path) in [
             ("--manifest-path", self.workspace.join("Cargo.toml")),
@@ -97,7 +112,7 @@ impl Compilation<'_> {
         log.timed("compile the updater", Origin::Built, |log| tool.run(log))
             .context("compiling the updater")?;
         let toolchain = cargo.toolchain(&self.versions(), log)?;
-        Ok(UpdaterBinary { path: self.target.join(self.program()), toolchain })
+        Ok((self.target.join(self.program()), toolchain))
     }
 
     /// Compiles in a sandbox, without network: cargo of this machine fetches the sources.
@@ -106,7 +121,7 @@ impl Compilation<'_> {
         cargo: &Cargo,
         sandbox: NamespaceSandbox,
         log: &mut LogFile,
-    ) -> Result<UpdaterBinary> {
+    ) -> Result<Compiled> {
         self.fetch(cargo, log).context("fetching the sources of the updater")?;
         let target = self.target.join("sandbox");
         fs::create_dir_all(&target).with_context(|| format!("creating {}", target.display()))?;
@@ -138,7 +153,7 @@ impl Compilation<'_> {
             let first = text.lines().next().unwrap_or_default().trim();
             toolchain.insert(name.to_owned(), first.to_owned());
         }
-        Ok(UpdaterBinary { path: target.join(self.program()), toolchain })
+        Ok((target.join(self.program()), toolchain))
     }
 
     /// Downloads the sources for the updater, and for the build scripts, which run on this machine.
