@@ -255,16 +255,9 @@ mod tests {
     use crate::judge::skip;
     use crate::progress::Bar;
 
-    #[test]
-    fn compiles_in_directory_with_space() {
-        if !nix::unistd::geteuid().is_root() {
-            return skip("the command runner needs root");
-        }
-        let Some(arch) = Arch::native() else {
-            return skip("EtchaOS does not support the architecture of this machine");
-        };
-        let directory = tempfile::tempdir().unwrap();
-        let workspace = directory.path().join("it's a checkout");
+    /// Writes a workspace whose updater prints the path of its source, and returns its directory.
+    fn workspace(directory: &Path) -> PathBuf {
+        let workspace = directory.join("it's a checkout");
         fs::create_dir_all(workspace.join("src")).unwrap();
         let manifest = "[package]\nname = \"updater\"\nedition = \"2024\"\n\
                         [profile.image]\ninherits = \"release\"\n";
@@ -273,8 +266,8 @@ mod tests {
         fs::copy(pin, workspace.join("rust-toolchain.toml")).unwrap();
         // Settings of the build host must not change the program, or break it.
         let config = "[build]\nrustc-wrapper = 'false'\n[env]\nCARGO_ENCODED_RUSTFLAGS = 'x'\n";
-        fs::create_dir(directory.path().join(".cargo")).unwrap();
-        fs::write(directory.path().join(".cargo/config.toml"), config).unwrap();
+        fs::create_dir(directory.join(".cargo")).unwrap();
+        fs::write(directory.join(".cargo/config.toml"), config).unwrap();
         fs::write(
             workspace.join("Cargo.lock"),
             "version = 4\n[[package]]\nname = \"updater\"\nversion = \"0.0.0\"\n",
@@ -282,10 +275,34 @@ mod tests {
         .unwrap();
         fs::write(workspace.join("src/main.rs"), "fn main() { println!(\"{}\", file!()) }")
             .unwrap();
-        let log = directory.path().join("log");
-        let mut log = LogFile::create(&log, Bar::start("test")).unwrap();
+        workspace
+    }
+
+    /// Compiles the updater of a workspace for this machine.
+    fn build_native(workspace: &Path, arch: Arch, log: &Path) -> UpdaterBinary {
+        let mut log = LogFile::create(log, Bar::start("test")).unwrap();
         let sandbox = |_: &mut LogFile| anyhow::bail!("a native build needs no sandbox");
-        let updater = build(&workspace, arch, sandbox, &mut log).unwrap();
+        build(workspace, arch, sandbox, &mut log).unwrap()
+    }
+
+    /// Returns the architecture to compile for, or skips the test.
+    fn native() -> Option<Arch> {
+        if !nix::unistd::geteuid().is_root() {
+            skip("the command runner needs root");
+            return None;
+        }
+        if Arch::native().is_none() {
+            skip("EtchaOS does not support the architecture of this machine");
+        }
+        Arch::native()
+    }
+
+    #[test]
+    fn compiles_in_directory_with_space() {
+        let Some(arch) = native() else { return };
+        let directory = tempfile::tempdir().unwrap();
+        let workspace = workspace(directory.path());
+        let updater = build_native(&workspace, arch, &directory.path().join("log"));
         assert!(updater.path.is_file(), "{}", updater.path.display());
         let program = fs::read(&updater.path).unwrap();
         let path = b"a checkout";
@@ -295,6 +312,27 @@ mod tests {
         );
         let names: Vec<&str> = updater.toolchain.keys().map(String::as_str).collect();
         assert_eq!(names, ["cc", "ld", "libc", "rustc"]);
+    }
+
+    #[test]
+    fn builds_at_the_same_time_get_the_same_program() {
+        let Some(arch) = native() else { return };
+        let directory = tempfile::tempdir().unwrap();
+        let workspace = workspace(directory.path());
+        let compile = |number: u32| {
+            let log = directory.path().join(format!("log{number}"));
+            let updater = build_native(&workspace, arch, &log);
+            // The others wait while this one reads the program.
+            (fs::read(&updater.path).unwrap(), fs::read_to_string(log).unwrap())
+        };
+        let compile = &compile;
+        let all = std::thread::scope(|scope| {
+            let threads = [1, 2, 3].map(|number| scope.spawn(move || compile(number)));
+            threads.map(|thread| thread.join().unwrap())
+        });
+        assert!(all.iter().all(|(program, _)| *program == all[0].0));
+        let waited = all.iter().filter(|(_, log)| log.contains("waiting for another build"));
+        assert!(waited.count() >= 1);
     }
 
     #[test]

@@ -45,14 +45,8 @@ pub(crate) struct TargetsArgs {
 
 impl TargetsArgs {
     /// Returns the targets: every variant for every architecture, each of them once.
-    pub(crate) fn targets(&self) -> Result<Vec<Target>> {
+    fn targets(&self) -> Result<Vec<Target>> {
         targets(&self.names, &self.arch)
-    }
-
-    /// Restricts the command to one target.
-    pub(super) fn restrict(&mut self, target: &Target) {
-        self.names = vec![target.variant.clone()];
-        self.arch = vec![target.arch];
     }
 }
 
@@ -195,13 +189,16 @@ pub(crate) struct StageArgs {
 }
 
 impl StageArgs {
-    /// Restricts the command to one target, for the builder that runs several. Standard output gets the result as
-    /// JSON. The other builder has created the development key, and has warned that it is used.
-    pub(crate) fn restrict(&mut self, target: &Target) {
-        self.targets.restrict(target);
+    /// Returns the targets; only one if this is the builder of one of several targets.
+    ///
+    /// That builder prints JSON. The one that started it has created the development key, and has warned that it is
+    /// used.
+    pub(crate) fn choose(&mut self, only: Option<&Target>) -> Result<Vec<Target>> {
+        let Some(target) = only else { return self.targets.targets() };
         let PublisherArgs { out, signing, json, .. } = &mut self.publisher;
         signing.use_development_key(&out.out);
         *json = true;
+        Ok(vec![target.clone()])
     }
 }
 

@@ -118,11 +118,8 @@ impl BuildArgs {
         checkout: &Checkout,
         out: &mut impl Write,
     ) -> Result<()> {
-        if let Some(target) = only {
-            self.stage.restrict(target);
-            self.options.setup = false;
-        }
-        match &self.stage.targets.targets()?[..] {
+        self.options.setup &= only.is_none();
+        match &self.stage.choose(only)?[..] {
             [target] => self.run_one(target, checkout, out),
             targets => {
                 self.part.check_absent()?;
@@ -170,11 +167,8 @@ impl BuildArgs {
 impl TestArgs {
     /// Tests the releases that were built.
     pub(crate) fn run(mut self, only: Option<&Target>, out: &mut impl Write) -> Result<()> {
-        if let Some(target) = only {
-            self.stage.restrict(target);
-        }
         host::check_root()?;
-        match &self.stage.targets.targets()?[..] {
+        match &self.stage.choose(only)?[..] {
             [target] => self.run_one(target, out),
             targets => {
                 self.options.check(targets)?;
@@ -197,10 +191,7 @@ impl TestArgs {
 impl PublishArgs {
     /// Publishes the releases that were built and tested.
     pub(crate) fn run(mut self, only: Option<&Target>, out: &mut impl Write) -> Result<()> {
-        if let Some(target) = only {
-            self.stage.restrict(target);
-        }
-        match &self.stage.targets.targets()?[..] {
+        match &self.stage.choose(only)?[..] {
             [target] => self.run_one(target, out),
             targets => self.stage.run_all(targets, Work::Publish, out),
         }
@@ -229,11 +220,9 @@ impl RunArgs {
         checkout: &Checkout,
         out: &mut impl Write,
     ) -> Result<()> {
-        if let Some(target) = only {
-            self.stage.restrict(target);
-            self.build.setup = false;
-        }
-        let targets = self.stage.targets.targets()?;
+        // The builder that started this one has installed the packages.
+        self.build.setup &= only.is_none();
+        let targets = self.stage.choose(only)?;
         self.test.check(&targets)?;
         match &targets[..] {
             [target] => self.run_one(target, checkout, out),

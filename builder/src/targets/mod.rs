@@ -56,13 +56,15 @@ impl Several<'_> {
         let limits = Limits { jobs, memory: memory::available()? };
         let need = self.work.memory(processors);
         message(&plan(self.targets.len(), limits, need));
+        let (sender, reports) = channel();
         let mut running = Running {
             arguments: std::env::args_os().skip(1).collect(),
             schedule: Schedule::new(limits, &vec![need; self.targets.len()]),
             children: self.targets.iter().map(|_| None).collect(),
             records: self.targets.iter().cloned().map(Record::new).collect(),
             display: Display::new(self.targets),
-            reports: channel(),
+            sender,
+            reports,
         };
         running.run();
         let Running { records, display, .. } = running;
@@ -94,6 +96,9 @@ fn plan(targets: usize, Limits { jobs, memory }: Limits, need: u64) -> String {
     )
 }
 
+/// A report, and the position of its target.
+type Indexed = (usize, Report);
+
 /// The state of a command for several targets. The vectors have an element for each target.
 struct Running {
     /// The arguments of this process.
@@ -102,7 +107,8 @@ struct Running {
     children: Vec<Option<Child>>,
     records: Vec<Record>,
     display: Display,
-    reports: (Sender<(usize, Report)>, Receiver<(usize, Report)>),
+    sender: Sender<Indexed>,
+    reports: Receiver<Indexed>,
 }
 
 impl Running {
@@ -115,7 +121,7 @@ impl Running {
                 return;
             }
             // This struct has a sender itself, so the channel stays open.
-            let Ok((index, report)) = self.reports.1.recv() else { return };
+            let Ok((index, report)) = self.reports.recv() else { return };
             match report {
                 Report::Event(event) => {
                     self.display.event(index, &event);
@@ -130,10 +136,10 @@ impl Running {
         let record = &mut self.records[index];
         self.display.start(index);
         record.start();
-        let reports = self.reports.0.clone();
+        let sender = self.sender.clone();
         let send = move |report| {
             // The receiver lives as long as this command.
-            let _ = reports.send((index, report));
+            let _ = sender.send((index, report));
         };
         match Child::start(&record.target, &self.arguments, send) {
             Ok(child) => self.children[index] = Some(child),

@@ -46,8 +46,8 @@ fn a_missing_release_fails_alone() {
     let run = world.run(&format!("{PUBLISH} --signing-key @key.key"));
     let run = run.failed(&["1 of 2 targets failed: deb_amd64", "\ndeb_amd64: error: reading"]);
     let row = |target: &str| -> Vec<String> {
-        let rows = run.stdout.lines().filter(|line| line.starts_with(&format!("{target} ")));
-        rows.last().unwrap().split_whitespace().map(str::to_owned).collect()
+        let mut rows = run.stdout.lines().filter(|line| line.starts_with(&format!("{target} ")));
+        rows.next_back().unwrap().split_whitespace().map(str::to_owned).collect()
     };
     assert_eq!(row("deb_amd64"), ["deb_amd64", "-", "-", "-", "-", "FAILED"]);
     let sizes = [102_400, 409_600, 204_800].map(|size: u32| size.to_string());
