@@ -6,6 +6,7 @@ mod directories;
 mod drop_in;
 mod fields;
 mod kernel_arguments;
+mod line;
 mod nearest;
 mod proof;
 mod render;
