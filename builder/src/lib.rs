@@ -5,6 +5,7 @@
 //! - [`cli`] is the command line, and [`commands`] has the subcommands
 //! - [`stages`] builds and tests a release: each stage takes what the previous one returned
 //! - [`packaged`] is a release that was built, and [`tested`] one that was tested
+//! - [`figures`] are the times of builds and boots
 //! - [`publish`] puts releases on a [`destination`], and [`published`] reads them there
 //! - [`variant`] renders the description of a distribution from Jsonnet
 //! - [`sandbox`] runs the variant's Commands, isolated from the host
@@ -32,6 +33,7 @@ mod diff;
 mod download;
 mod emulation;
 pub mod environment;
+mod figures;
 mod host;
 mod image;
 pub mod log_file;

@@ -14,6 +14,7 @@ use super::checkout::Checkout;
 use super::part::{PartArgs, list};
 use crate::cache::Cache;
 use crate::destination::Location;
+use crate::figures::Figures;
 use crate::host;
 use crate::mirror::Mirror;
 use crate::packaged::Packaged;
@@ -147,7 +148,7 @@ impl BuildArgs {
                     stages::keep(&session.directories)
                         .unwrap_or_else(|error| message(&format!("warning: {error:#}")));
                 }
-                session.print(&stages, &built?, None, self.stage.json, out)
+                session.print(&stages, &built?, None, None, self.stage.json, out)
             }
         }
     }
@@ -161,7 +162,7 @@ impl TestArgs {
         let packaged = session.load()?;
         let mut stages = Stages::new(&session.directories.logs)?;
         let tested = session.test(self.options, packaged, &mut stages)?;
-        session.print(&stages, tested.packaged(), None, self.stage.json, out)
+        session.print(&stages, tested.packaged(), tested.figures(), None, self.stage.json, out)
     }
 }
 
@@ -351,12 +352,12 @@ impl Session {
             retention: retention.retention(),
             progress: &|text| bar.activity(text),
         };
-        let report = publish::publish(&publisher, tested.packaged(), Timestamp::now());
+        let report = publish::publish(&publisher, tested, Timestamp::now());
         let result = report.as_ref().map_or("failed", |_| "done");
         let took = bar.finish(result);
         stages.done.push(Stage { name: "release", took, steps: Vec::new() });
         let report = report?;
-        self.print(stages, tested.packaged(), Some(&report), json, out)?;
+        self.print(stages, tested.packaged(), tested.figures(), Some(&report), json, out)?;
         report.check()
     }
 
@@ -364,6 +365,7 @@ impl Session {
         &self,
         stages: &Stages<'_>,
         packaged: &Packaged,
+        figures: Option<&Figures>,
         report: Option<&Report>,
         json: bool,
         out: &mut impl Write,
@@ -372,6 +374,7 @@ impl Session {
             stages: &stages.done,
             release: packaged.release(),
             directory: &self.directories.artifacts,
+            figures,
             report,
         };
         summary::print(&summary, json, out)
