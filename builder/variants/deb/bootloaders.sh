@@ -31,7 +31,6 @@ sed "s/@IMAGE_VERSION@/$IMAGE_VERSION/" "$OUT/netboot.cfg" >"$OUT/netboot/grub/g
 
 if [ ${#bios[@]} -gt 0 ]; then
   modules=tree/usr/lib/grub/i386-pc
-  sed -i "s/@ESP_UUID@/$ESP_UUID/" "$OUT/bios/embedded.cfg"
   grub-mkimage --directory="$modules" --format=i386-pc --prefix=/etchaos --config="$OUT/bios/embedded.cfg" \
     --output="$OUT/bios/core.img" \
     biosdisk part_gpt part_msdos fat search search_fs_uuid normal configfile linux loadenv test echo \

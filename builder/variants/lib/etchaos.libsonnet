@@ -214,6 +214,8 @@ local compiler = import 'compiler.libsonnet';
           + (if std.extVar('arch') == 'amd64'
              then etchaos.writeFile('$OUT/bios/embedded.cfg', (importstr '../boot/bios-embedded.cfg'))
              else '')
+          + 'for file in "$OUT/grub.cfg" "$OUT/bios/embedded.cfg"; do\n'
+          + '  [ ! -e "$file" ] || sed -i "s/@ESP_UUID@/$ESP_UUID/" "$file"\ndone\n'
         ),
         etchaos.command('boot loaders', v.bootloaders),
         etchaos.command('list the boot loaders', 'cat "$OUT/bootloader"\n', etchaos.toManifest),

@@ -31,10 +31,6 @@ cp "$shim" "$OUT/efi/BOOT${efi^^}.EFI"
 cp "$manager" "$OUT/efi/mm$efi.efi"
 cp "$grub" "$OUT/efi/grub$efi.efi"
 
-# The signed GRUB lacks the modules "probe" and "true" (grub_modules in grub.macros of the source package grub2).
-replace_probe
-sed -i 's/^while true;/while [ 1 = 1 ];/' "$OUT/grub.cfg"
-
 # Network boot: the same GRUB has the modules for the network. It reads its configuration in the directory that
 # it was loaded from, and then at its prefix.
 cp "$shim" "$OUT/netboot/boot$efi.efi"

@@ -24,9 +24,6 @@ cp "$shim" "$OUT/efi/BOOT${efi^^}.EFI"
 cp "tree/usr/share/efi/$machine/MokManager.efi" "$OUT/efi/"
 cp "$signed" "$OUT/efi/grub.efi"
 
-# The signed GRUB lacks the module "probe" (grub2.spec: CD_MODULES).
-replace_probe
-
 # Network boot: the same GRUB has the modules for the network.
 cp "$shim" "$OUT/netboot/boot$efi.efi"
 cp "$signed" "$OUT/netboot/grub.efi"
