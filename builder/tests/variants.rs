@@ -182,7 +182,8 @@ fn the_table_of_the_readme_is_that_of_the_builder() {
         .iter()
         .map(|row| {
             let (target, distribution) = (text(row, "target"), text(row, "distribution"));
-            format!("| `{target}` | {distribution} | {} |", words(&text(row, "proven")))
+            let note = if row["secureBoot"] == true { "" } else { ", without Secure Boot" };
+            format!("| `{target}` | {distribution}{note} | {} |", words(&text(row, "proven")))
         })
         .collect();
     let readme = fs::read_to_string(repository().join("README.md")).unwrap();

@@ -186,6 +186,7 @@ fn release(content: &str, directory: &Path) -> Release {
         packages: Vec::new(),
         bootloader: Vec::new(),
         documents: vec![Document { kind, url: name.clone(), name, size, sha256 }],
+        secure_boot: true,
         toolchain: BTreeMap::new(),
     }
 }

@@ -6,7 +6,8 @@ case $ARCH in
 esac
 download=$(mktemp -d)
 cd "$download"
-dnf_for_tree --setopt=metadata_expire=never download --destdir="$download" "shim-$efi" "grub2-efi-$efi" busybox
+# shellcheck disable=SC2086 # a list of packages
+dnf_for_tree --setopt=metadata_expire=never download --destdir="$download" $BOOT_PACKAGES
 unpack_packages
 
 # only PATTERN: prints the path of the only file that matches. Directories differ: new packages have

@@ -45,6 +45,10 @@ rpm {
     'policycoreutils',
   ],
 
+  // The names of their files have the architecture in this form.
+  local efi = { amd64: 'x64', arm64: 'aa64' }[std.extVar('arch')],
+  bootPackages:: ['shim-' + efi, 'grub2-efi-' + efi, 'busybox'],
+
   toolbox:: [
     'kmod',
     'xz',

@@ -6,8 +6,9 @@ case $ARCH in
 esac
 download=$(mktemp -d)
 cd "$download"
+# shellcheck disable=SC2086 # a list of packages
 zypper_for_tree --releasever "$RELEASE" --no-refresh --pkg-cache-dir "$download/packages" \
-  download shim "grub2-$grub" busybox-static
+  download $BOOT_PACKAGES
 
 find packages -name '*.rpm' -exec mv {} . \;
 unpack_packages

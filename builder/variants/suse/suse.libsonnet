@@ -39,6 +39,8 @@ rpm {
     'policycoreutils',
   ],
 
+  bootPackages:: ['shim', { amd64: 'grub2-x86_64-efi', arm64: 'grub2-arm64-efi' }[std.extVar('arch')], 'busybox-static'],
+
   toolbox:: [
     'kmod',
     'xz',
@@ -97,4 +99,12 @@ rpm {
                + (importstr 'zypper.sh')
                + (importstr '../rpm/unpack.sh')
                + (importstr 'bootloaders.sh'),
+
+  check+: {
+    names: suse.variables
+           + (importstr 'zypper.sh')
+           + (importstr '../lib/missing.sh')
+           + (importstr 'check-names.sh'),
+    resolve: suse.variables + (importstr 'zypper.sh') + (importstr 'check-resolve.sh'),
+  },
 }

@@ -81,6 +81,10 @@ pub struct Release {
     /// The packages of the image, sorted.
     #[serde(deserialize_with = "json::objects")]
     pub packages: Vec<Package>,
+    /// Whether UEFI Secure Boot accepts the boot loader with the keys of Microsoft that firmware has. If not,
+    /// a host boots only with Secure Boot disabled, or with keys of its owner.
+    #[serde(default = "yes", rename = "secureBoot", skip_serializing_if = "is_true")]
+    pub secure_boot: bool,
     /// The packages that the boot loader on the disk image is built from, sorted.
     #[serde(default, deserialize_with = "json::objects")]
     pub bootloader: Vec<Package>,
@@ -92,6 +96,15 @@ pub struct Release {
     /// manifest inside a disk image.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub toolchain: BTreeMap<String, String>,
+}
+
+/// The value of a field that a manifest need not have.
+fn yes() -> bool {
+    true
+}
+
+fn is_true(value: &bool) -> bool {
+    *value
 }
 
 /// An artifact or a document of a release.
@@ -258,6 +271,7 @@ impl Release {
                 sha256: "ef".repeat(32),
                 url: "etchaos_deb_amd64.spdx.json".into(),
             }],
+            secure_boot: true,
             toolchain: BTreeMap::from([("rustc".into(), "1.95.0 (f2d3ce0bd 2026-03-21)".into())]),
         }
     }

@@ -29,6 +29,7 @@ fn release() -> Release {
         packages: Package::parse_list("bash 5.2 amd64\nadduser 3.1 all\n").unwrap(),
         bootloader: Vec::new(),
         documents: Vec::new(),
+        secure_boot: true,
         toolchain: std::collections::BTreeMap::new(),
     }
 }
