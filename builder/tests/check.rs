@@ -57,7 +57,14 @@ fn resolves_the_packages_of_every_debian_target() {
     let targets: Vec<&str> = rows.iter().map(|row| row["target"].as_str().unwrap()).collect();
     assert_eq!(
         targets,
-        ["deb_amd64", "deb_arm64", "deb12_amd64", "deb12_arm64", "debmetal_amd64", "debmetal_arm64"]
+        [
+            "deb_amd64",
+            "deb_arm64",
+            "deb12_amd64",
+            "deb12_arm64",
+            "debmetal_amd64",
+            "debmetal_arm64"
+        ]
     );
     for row in rows {
         let packages = row["packages"].as_array().unwrap();

@@ -96,7 +96,8 @@ fn shellcheck_accepts_the_commands_of_variants() {
     if !has("shellcheck") {
         return;
     }
-    for variant in ["alm", "alm9", "arc", "deb", "deb12", "debmetal", "fed", "sus", "ubu", "ubu24"] {
+    for variant in ["alm", "alm9", "arc", "deb", "deb12", "debmetal", "fed", "sus", "ubu", "ubu24"]
+    {
         check_commands(variant, "amd64");
         if variant != "arc" {
             check_commands(variant, "arm64");

@@ -92,9 +92,11 @@ fn grub_accepts_the_arguments_of_a_drop_in() {
     let command = commands.find(|command| command["id"] == "boot configuration").unwrap();
     let script = command["change"].as_str().unwrap();
     let out = directory.path().join("out");
-    let status = Command::new("bash").args(["-euc", script]).env("OUT", &out).status().unwrap();
-    assert!(status.success());
+    let mut command = Command::new("bash");
+    command.args(["-euc", script]).env("OUT", &out).env("ESP_UUID", "1A2B-3C4D");
+    assert!(command.status().unwrap().success());
     for (file, line) in [
+        ("grub.cfg", "\nset esp=1A2B-3C4D\n"),
         ("grub.cfg", " panic=10 mitigations=auto,nosmt\"\n"),
         ("netboot.cfg", " panic=10 mitigations=auto,nosmt $arguments; then\n"),
     ] {

@@ -1,12 +1,13 @@
 //! The command `check`: resolves variants against their sources.
 
 use std::io::Write;
+use std::sync::mpsc::{self, RecvTimeoutError, Sender};
 use std::thread;
 use std::time::Duration;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Result, ensure};
 use clap::Args;
-use protocol::{Arch, Package, Target, Variant};
+use protocol::{Arch, Package, PrivateKey, Target, Variant};
 use serde::Serialize;
 
 use super::args::{OutArgs, duration, native};
@@ -160,8 +161,9 @@ impl CheckArgs {
         let directories = Directories::create(&out.join(DIRECTORY), &target)?;
         let _lock = directories.lock()?;
         // A check signs nothing.
-        let keys = tempfile::tempdir().context("creating a directory for an unused key")?;
-        let signing = Signing::load(Keys { key: None, command: None, trusted: &[] }, keys.path())?;
+        let key = PrivateKey::generate().reveal();
+        let keys = Keys { key: Some(&key), command: None, trusted: &[] };
+        let signing = Signing::load(keys, &out.join("keys"))?;
         let build = Build {
             target,
             variant,
@@ -185,18 +187,18 @@ impl CheckArgs {
 
 /// Ends the program if a check takes too long. Package managers limit the time of each attempt, but not of all
 /// together.
-struct Watch(std::sync::mpsc::Sender<()>);
+struct Watch(Sender<()>);
 
 impl Watch {
     fn start(target: &str, limit: Duration) -> Self {
-        let (sender, receiver) = std::sync::mpsc::channel();
+        let (sender, receiver) = mpsc::channel();
         let text = format!(
             "error: {target}: the check took longer than {} s; the last lines of its logs say which source does \
              not answer; --timeout allows more time",
             limit.as_secs()
         );
         thread::spawn(move || {
-            if receiver.recv_timeout(limit) == Err(std::sync::mpsc::RecvTimeoutError::Timeout) {
+            if receiver.recv_timeout(limit) == Err(RecvTimeoutError::Timeout) {
                 message(&text);
                 // Sandboxes end together with this process.
                 std::process::exit(1);

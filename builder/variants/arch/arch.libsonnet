@@ -13,7 +13,8 @@ local etchaos = import '../lib/etchaos.libsonnet';
   installed:: [
     'filesystem',
     'bash',
-    // The kernel for all machines (https://archlinux.org/packages/core/x86_64/linux/). Its modules are .ko.zst.
+    // The kernel for all machines (https://archlinux.org/packages/core/x86_64/linux/). Its modules are .ko.zst
+    // (PKGBUILD of the package linux).
     'linux',
     'systemd',  // with networkd, resolved and timesyncd
     'kmod',

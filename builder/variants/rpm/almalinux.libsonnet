@@ -17,7 +17,7 @@ rpm {
   installed:: [
     'almalinux-release',
     // The kernel and its modules for virtual machines and clouds; kernel-modules supports more hardware.
-    // Modules are compressed; the toolbox has xz and zstd.
+    // Modules are .ko.xz (kernel.spec: zipmodules); the toolbox has xz and zstd.
     'kernel-core',
     'kernel-modules-core',
     'systemd',

@@ -12,7 +12,7 @@ rpm {
     'fedora-release-identity-basic',
     // The kernel and its modules for virtual machines and clouds
     // (https://packages.fedoraproject.org/pkgs/kernel/kernel-modules-core). kernel-modules supports more
-    // hardware and is larger. Modules are compressed; the toolbox has xz and zstd.
+    // hardware and is larger. Modules are .ko.xz (kernel.spec: zipmodules); the toolbox has xz and zstd.
     'kernel-core',
     'kernel-modules-core',
     'systemd',

@@ -6,7 +6,8 @@ rpm {
 
   installed:: [
     'Leap-release',
-    // The kernel of openSUSE for all machines. Modules are compressed; the toolbox has xz and zstd.
+    // The kernel of openSUSE for all machines. Modules are .ko.zst (rpm/config.sh of kernel-source:
+    // COMPRESS_MODULES); the toolbox has xz and zstd.
     'kernel-default',
     // networkd and resolved are packages of their own since openSUSE replaced systemd-network; udev has
     // timesyncd (files.udev of the source package systemd).
