@@ -24,12 +24,6 @@ pub(crate) struct Checked {
     pub packages: Vec<Package>,
 }
 
-impl Describe for Checked {
-    fn describe(&self) -> String {
-        format!("{} packages", self.packages.len())
-    }
-}
-
 /// Starts the sandbox, which needs the image and the keys of the distribution, and resolves all packages.
 ///
 /// # Errors
@@ -112,9 +106,8 @@ fn file_with(variant: &VariantFile, name: &str) -> PathBuf {
         let text = fs::read_to_string(file).unwrap_or_default();
         quoted.iter().any(|quoted| text.contains(quoted))
     };
-    let (file, drop_ins) =
-        variant.sources.split_first().map_or((None, &[][..]), |(file, rest)| (Some(file), rest));
-    drop_ins.iter().find(names_it).or(file).cloned().unwrap_or_default()
+    let mut drop_ins = variant.sources.iter().skip(1);
+    drop_ins.find(names_it).or(variant.sources.first()).cloned().unwrap_or_default()
 }
 
 #[cfg(test)]
