@@ -343,6 +343,19 @@ mod tests {
     }
 
     #[test]
+    fn a_manifest_says_so_if_secure_boot_refuses_the_release() {
+        let json = |secure_boot| {
+            serde_json::to_value(Release { secure_boot, ..Release::example() }).unwrap()
+        };
+        assert_eq!(json(true).get("secureBoot"), None, "as in manifests of earlier versions");
+        assert_eq!(json(false)["secureBoot"], false);
+        for expected in [true, false] {
+            let release: Release = serde_json::from_value(json(expected)).unwrap();
+            assert_eq!(release.secure_boot, expected);
+        }
+    }
+
+    #[test]
     fn limits_boot_artifacts_to_the_file_size_of_fat() {
         let sized = |index: usize, size| {
             let mut release = Release::example();

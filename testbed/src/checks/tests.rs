@@ -328,3 +328,11 @@ fn checks_units_docker_updater_and_tpm() {
 fn creates_no_files_outside_the_guest() {
     assert!(!Path::new("/usr/testbed-was-here").exists());
 }
+
+#[test]
+fn a_release_that_secure_boot_refuses_is_booted_without_it() {
+    let release = release();
+    assert_eq!(Firmware::uefi(&release), Firmware::UefiSecureboot);
+    let refused = Release { secure_boot: false, ..release };
+    assert_eq!(Firmware::uefi(&refused), Firmware::Uefi);
+}
