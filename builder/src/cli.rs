@@ -8,8 +8,8 @@ use clap::{Parser, Subcommand};
 use protocol::{Arch, Variant};
 
 use crate::commands::{
-    BridgeArgs, BuildArgs, Checkout, InspectArgs, PublishArgs, RenewArgs, ReproduceArgs, RunArgs,
-    TestArgs, VariantsArgs, VerifyArgs, WithdrawArgs, native, targets, workspace,
+    BridgeArgs, BuildArgs, CheckArgs, Checkout, InspectArgs, PublishArgs, RenewArgs, ReproduceArgs,
+    RunArgs, TestArgs, VariantsArgs, VerifyArgs, WithdrawArgs, native, targets, workspace,
 };
 use crate::diff::command as diff;
 use crate::host::{self, Requirement};
@@ -122,6 +122,12 @@ Example:
     Verify(VerifyArgs),
     /// Show a manifest, or any token that Etcha has made
     Inspect(InspectArgs),
+    /// Check that the sources of variants have what a build needs
+    ///
+    /// Needs root. Starts the sandbox, and lets the package manager of the distribution resolve all packages
+    /// without installing them. Prints the packages with their versions. Fails if a source does not answer or
+    /// is not signed with the expected key, or if a package does not exist.
+    Check(CheckArgs),
     /// List the targets: variants and their architectures
     ///
     /// Says for each how far it was proven. A variant of your own, or one with drop-ins, counts as not
@@ -219,6 +225,7 @@ impl Cli {
             Action::Verify(args) => args.run(&mut out)?,
             Action::Inspect(args) => args.run(&mut out)?,
             Action::Reproduce(args) => args.run(&checkout()?, &mut out)?,
+            Action::Check(args) => args.run(&checkout()?, &mut out)?,
             Action::Variants(args) => args.run(&variants()?, &mut out)?,
             Action::Render { variant, arch } => {
                 let file = VariantFile::load(&variants()?, &variant, native(arch)?)?;

@@ -78,6 +78,19 @@ const TESTS: &[(&str, &str)] = &[
     ("/usr/lib/grub/i386-pc/boot.img", "grub-pc-bin"),
 ];
 
+/// Returns the requirements of the sandboxes of these variants.
+pub(crate) fn of_sandboxes<'a>(
+    variants: impl IntoIterator<Item = &'a VariantFile>,
+) -> Vec<Requirement> {
+    let mut all: Vec<_> = table(&BUILD, Purpose::Build).collect();
+    for variant in variants {
+        all.extend(base_requirements(&variant.base.bootstrap[0], &variant.base.host_packages));
+    }
+    all.sort();
+    all.dedup();
+    all
+}
+
 /// Returns the requirements to build and to boot these variants, and with `tests` those of the tests.
 pub(crate) fn requirements<'a>(
     variants: impl IntoIterator<Item = &'a VariantFile>,

@@ -55,6 +55,7 @@ fn publish(directory: &Path, key: &PrivateKey, version: &str, packages: &str, en
         packages: Package::parse_list(packages).unwrap(),
         bootloader: Vec::new(),
         documents: vec![contents],
+        secure_boot: true,
         toolchain: Default::default(),
     };
     let claims = Claims { etchaos_release: Some(release), ..Claims::default() };

@@ -15,7 +15,7 @@ use walkdir::WalkDir;
 use judge::skip;
 
 /// Directories and files with scripts, relative to the root of the repository.
-const PLACES: [&str; 3] = ["builder/variants", ".ci", "updater/fuzz/run"];
+const PLACES: [&str; 4] = ["builder/variants", "builder/tests/families", ".ci", "updater/fuzz/run"];
 /// The builder runs Commands with `bash -euo pipefail -c`. Without a line break, so that line numbers stay
 /// those of the file.
 const FLAGS: &str = "set -euo pipefail; ";
@@ -96,9 +96,11 @@ fn shellcheck_accepts_the_commands_of_variants() {
     if !has("shellcheck") {
         return;
     }
-    for variant in ["deb", "deb12", "debmetal"] {
-        for arch in ["amd64", "arm64"] {
-            check_commands(variant, arch);
+    for variant in ["alm", "alm9", "arc", "deb", "deb12", "debmetal", "fed", "sus", "ubu", "ubu24"]
+    {
+        check_commands(variant, "amd64");
+        if variant != "arc" {
+            check_commands(variant, "arm64");
         }
     }
 }
@@ -113,6 +115,7 @@ fn check_commands(variant: &str, arch: &str) {
         .unwrap()
         .iter()
         .flat_map(|stage| stage["commands"].as_array().unwrap())
+        .chain([&pattern["check"]["names"], &pattern["check"]["resolve"]])
         .collect();
     assert!(commands.len() >= 10, "only {} commands found", commands.len());
     for command in commands {

@@ -91,6 +91,7 @@ fn grub_accepts_the_arguments_of_a_drop_in() {
     let out = directory.path().join("out");
     write_boot_configuration(script, &out);
     for (file, line) in [
+        ("grub.cfg", "\nset esp=1234-ABCD\n"),
         ("grub.cfg", " panic=10 mitigations=auto,nosmt\"\n"),
         ("netboot/etchaos/boot-x86_64.cfg", " panic=10 mitigations=auto,nosmt $arguments; then\n"),
     ] {
@@ -217,7 +218,8 @@ fn the_table_of_the_readme_is_that_of_the_builder() {
             });
             let (name, distribution) =
                 (text(&targets[0], "variant"), text(&targets[0], "distribution"));
-            format!("| `{name}` | {distribution} | {} |", proven.join(" | "))
+            let note = if targets[0]["secureBoot"] == true { "" } else { ", without Secure Boot" };
+            format!("| `{name}` | {distribution}{note} | {} |", proven.join(" | "))
         })
         .collect();
     let readme = fs::read_to_string(repository().join("README.md")).unwrap();

@@ -276,6 +276,7 @@ pub(crate) mod tests {
             packages: Vec::new(),
             bootloader: Vec::new(),
             documents: Vec::new(),
+            secure_boot: true,
             toolchain: std::collections::BTreeMap::new(),
         };
         change(&mut release);

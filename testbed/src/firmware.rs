@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use protocol::Arch;
+use protocol::{Arch, Release};
 use serde::Serialize;
 
 use crate::accel::Accel;
@@ -43,6 +43,11 @@ pub(crate) struct Flash {
 }
 
 impl Firmware {
+    /// Returns the UEFI firmware that boots a release.
+    pub(crate) fn uefi(release: &Release) -> Self {
+        if release.secure_boot { Self::UefiSecureboot } else { Self::Uefi }
+    }
+
     /// Returns the reason why no machine of `arch` has this firmware, or `None` if machines have it.
     pub(crate) fn missing_on(self, arch: Arch) -> Option<String> {
         let missing = self == Self::Bios && !platform(arch).has_bios;

@@ -237,7 +237,7 @@ impl RetentionArgs {
 }
 
 /// Parses a duration such as "36h" or "7d", with days of 24 hours.
-fn duration(text: &str) -> Result<Duration> {
+pub(super) fn duration(text: &str) -> Result<Duration> {
     let span: jiff::Span = text.parse()?;
     let duration = span.to_duration(jiff::SpanRelativeTo::days_are_24_hours())?;
     Ok(Duration::try_from(duration)?)

@@ -2,6 +2,7 @@
 
 mod args;
 mod build;
+mod check;
 mod checkout;
 mod inspect;
 mod part;
@@ -13,6 +14,7 @@ mod verify;
 
 pub(crate) use args::{native, targets};
 pub(crate) use build::{BuildArgs, PublishArgs, RunArgs, TestArgs};
+pub(crate) use check::CheckArgs;
 pub(crate) use checkout::{Checkout, workspace};
 pub(crate) use inspect::InspectArgs;
 pub(crate) use reissue::{BridgeArgs, RenewArgs, WithdrawArgs};

@@ -10,6 +10,9 @@ use serde::Serialize;
 use crate::progress::message;
 use crate::variant::{Proof, Proofs, VariantFile, Variants};
 
+/// Follows the distribution of a target that Secure Boot refuses, here and in README.md.
+const NO_SECURE_BOOT: &str = ", without Secure Boot";
+
 /// Options of "variants".
 #[derive(Debug, Args)]
 pub(crate) struct VariantsArgs {
@@ -27,6 +30,8 @@ struct Row {
     arch: Arch,
     distribution: String,
     proven: Proof,
+    /// Whether UEFI Secure Boot accepts the boot loader with the keys of Microsoft.
+    secure_boot: bool,
     /// The file of the variant.
     file: String,
     /// The files of its drop-ins.
@@ -72,6 +77,7 @@ fn rows_of(variants: &Variants, proofs: &Proofs, name: &str) -> Result<Vec<Row>>
         Ok(Row {
             target: target.to_string(),
             proven: proofs.of(&file, &target, variants),
+            secure_boot: file.secure_boot,
             variant: variant.clone(),
             arch: *arch,
             distribution: file.distribution,
@@ -84,8 +90,9 @@ fn rows_of(variants: &Variants, proofs: &Proofs, name: &str) -> Result<Vec<Row>>
 
 fn print(rows: &[Row], out: &mut impl Write) -> Result<()> {
     writeln!(out, "{:<16} {:<22} distribution", "target", "proven")?;
-    for Row { target, proven, distribution, .. } in rows {
-        writeln!(out, "{target:<16} {proven:<22} {distribution}")?;
+    for Row { target, proven, distribution, secure_boot, .. } in rows {
+        let note = if *secure_boot { "" } else { NO_SECURE_BOOT };
+        writeln!(out, "{target:<16} {proven:<22} {distribution}{note}")?;
     }
     for Row { target, drop_ins, .. } in rows {
         for drop_in in drop_ins {

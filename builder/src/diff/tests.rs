@@ -32,6 +32,7 @@ pub(super) fn release(packages: &str) -> Release {
         packages: Package::parse_list(packages).unwrap(),
         bootloader: Vec::new(),
         documents: Vec::new(),
+        secure_boot: true,
         toolchain: BTreeMap::new(),
     }
 }

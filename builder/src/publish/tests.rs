@@ -46,6 +46,7 @@ pub(super) fn release(content: &str) -> Release {
         packages: Vec::new(),
         bootloader: Vec::new(),
         documents: Vec::new(),
+        secure_boot: true,
         toolchain: BTreeMap::new(),
     }
 }

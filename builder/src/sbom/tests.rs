@@ -46,6 +46,7 @@ fn release() -> Release {
         packages: Package::parse_list(PACKAGES).unwrap(),
         bootloader: Package::parse_list("shim-signed 1.47+15.8-1 amd64 shim-signed 1.47").unwrap(),
         documents: Vec::new(),
+        secure_boot: true,
         toolchain: [("rustc".to_owned(), "1.95.0".to_owned())].into(),
     }
 }

@@ -5,6 +5,7 @@
 mod added;
 mod bootstrap;
 mod build;
+mod check;
 mod commands;
 mod compiler;
 mod documents;
@@ -23,6 +24,7 @@ use anyhow::{Context, Result};
 
 use build::Describe;
 pub(crate) use build::{Build, Directories};
+pub(crate) use check::{Checked, check};
 pub(crate) use inspect::{Until, commands, find, keep, only, shell};
 pub(crate) use test::{Test, run as test};
 

@@ -140,6 +140,7 @@ impl Packaging<'_> {
             packages: tree.packages.clone(),
             bootloader: Package::parse_list(&bootloader)?,
             documents: Vec::new(),
+            secure_boot: self.build.variant.secure_boot,
             toolchain: std::collections::BTreeMap::new(),
         })
     }

@@ -52,6 +52,8 @@ pub(crate) struct VariantFile {
     pub arch: Arch,
     /// The directory below `EFI` in which the signed GRUB looks for its configuration.
     pub esp_vendor: String,
+    /// Whether UEFI Secure Boot accepts the boot loader with the keys of Microsoft.
+    pub secure_boot: bool,
     /// The source of the sandbox.
     #[serde(rename = "container")]
     pub base: BaseSource,
@@ -59,6 +61,8 @@ pub(crate) struct VariantFile {
     pub compiler: CompilerSource,
     /// The names that the SBOM gives to packages of the distribution.
     pub sbom: Naming,
+    /// The Commands of `builder check`, if the variant has them.
+    pub check: Option<CheckSource>,
     /// The Pattern itself.
     #[serde(flatten)]
     pub pattern: Pattern,
@@ -100,6 +104,19 @@ pub(crate) struct CompilerSource {
     pub security_sources: Vec<String>,
     /// The Debian packages that the command needs on the build host.
     pub host_packages: Vec<String>,
+}
+
+/// The Commands that resolve packages without installing them. They run after the part `init`.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub(crate) struct CheckSource {
+    /// The keys that packages or indexes are verified with, for display.
+    pub keys: Vec<String>,
+    /// Sets the run variable `missing`: empty, or a line with the names that the sources of the distribution do
+    /// not have, and then all names that they have.
+    pub names: Entry,
+    /// Adds the packages that the bootstrap would install to the manifest.
+    pub resolve: Entry,
 }
 
 /// The parts of the package URLs (purls) of a distribution, and its name.

@@ -21,7 +21,8 @@ const FILE: &str = "proven.json";
 pub(crate) enum Proof {
     /// An image was built, booted and updated.
     Booted,
-    /// The distribution's package manager made a tree that was refined and packaged.
+    /// The distribution's package manager made a tree that was refined and packaged, of packages that a test
+    /// makes (`builder/tests/families/`).
     Bootstrapped,
     /// Nothing of it was tried.
     Unproven,

@@ -34,7 +34,7 @@ amend() {
       # The other distributions have the kernel beside its modules.
       kernel=$(ls "$2/usr/lib/modules")
       mv "$2/boot/vmlinuz-$kernel" "$2/usr/lib/modules/$kernel/vmlinuz"
-      rm -rf "$2/boot"
+      rm -rf "${2:?}/boot"
       ;;
   esac
 }

@@ -1,5 +1,13 @@
 //! Checks the variants of all distributions: that they render, that their scripts are sound, and that what
-//! differs between the releases of a family is small.
+//! differs between the releases of a family is small. `images.rs` builds images with their package managers.
+
+mod images;
+#[path = "../judge/mod.rs"]
+mod judge;
+mod repositories;
+#[path = "../publish/server.rs"]
+#[allow(dead_code, reason = "nothing is kept in a cache here")]
+mod server;
 
 use std::collections::BTreeSet;
 use std::fs;

@@ -5,8 +5,8 @@
 # Runs on Debian, as root, with rpm, createrepo-c, makepkg, libarchive-tools and gnupg. Writes to WORK:
 #   rpm/           the RPM packages and their indexes
 #   pacman/test/   the pacman packages and their index
-#   key.asc        the key that signed both
-#   fingerprint    its fingerprint
+#   key.asc, key.fingerprint        the key that signed both
+#   other.asc, other.fingerprint    a key that signed nothing
 # The packages have Debian's files with their times, names, versions, sources and dependencies. They have no
 # maintainer scripts, because these need dpkg; amend.sh does what a boot needs of them.
 set -euo pipefail
@@ -74,13 +74,13 @@ unpack() {
   done
 }
 
+# make_key NAME: makes a key, and leaves gpg with it.
 make_key() {
-  export GNUPGHOME=$work/gnupg
-  mkdir "$GNUPGHOME"
-  chmod 700 "$GNUPGHOME"
-  gpg --batch --quiet --passphrase '' --quick-generate-key 'EtchaOS test <test@example.org>' rsa2048 sign never
-  gpg --batch --armor --export >"$work/key.asc"
-  gpg --batch --with-colons --list-keys | awk -F: '$1 == "fpr" { print $10; exit }' >"$work/fingerprint"
+  export GNUPGHOME=$work/gnupg-$1
+  mkdir -m 700 "$GNUPGHOME"
+  gpg --batch --quiet --passphrase '' --quick-generate-key "EtchaOS $1 <$1@example.org>" rsa2048 sign never
+  gpg --batch --armor --export >"$work/$1.asc"
+  gpg --batch --with-colons --list-keys | awk -F: '$1 == "fpr" { print $10; exit }' >"$work/$1.fingerprint"
 }
 
 # repackage DEB: makes both packages.
@@ -94,11 +94,11 @@ repackage() {
   rm -rf "$tree"
 }
 
-rm -rf "$work"/{rpm,pacman,trees,gnupg}
 mkdir -p "$work"/{rpm,pacman/test,trees}
 download "$@"
 collect_names
-make_key
+make_key other
+make_key key
 export -f repackage unpack amend make_rpm make_pacman field dependencies source_of
 export work
 # shellcheck disable=SC2016 # the inner shell expands $1

@@ -63,7 +63,7 @@ make_rpm() {
 # Signs the packages and writes the indexes.
 index_rpm() {
   find "$work/rpm" -name '*.rpm' -print0 |
-    xargs -0 rpmsign --define "_gpg_name $(cat "$work/fingerprint")" --addsign >/dev/null
+    xargs -0 rpmsign --define "_gpg_name $(cat "$work/key.fingerprint")" --addsign >/dev/null
   createrepo_c --quiet "$work/rpm"
   gpg --batch --quiet --armor --detach-sign "$work/rpm/repodata/repomd.xml"
   cp "$work/key.asc" "$work/rpm/repodata/repomd.xml.key"

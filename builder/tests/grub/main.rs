@@ -2,9 +2,10 @@
 //! model in [`protocol::boot_order`].
 //!
 //! QEMU machines with BIOS run dozens of states each: a state is a FAT partition with its own environment
-//! block and slots. `load_env`, `save_env`, `test`, `probe` and the script language are GRUB's. Five commands are
+//! block and slots. `load_env`, `save_env`, `test` and the script language are GRUB's. Four commands are
 //! missing in this GRUB, and functions replace them: `linux` and `initrd` fail where the state says
-//! so, `reboot` and a successful `initrd` end a run, and `sleep` does not sleep.
+//! so, `reboot` and a successful `initrd` end a run, and `sleep` does not sleep. `probe` and `true` are
+//! missing too, as in the signed GRUBs of some distributions.
 
 mod disk;
 #[path = "../judge/mod.rs"]

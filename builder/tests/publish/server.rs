@@ -49,7 +49,7 @@ fn answer(mut stream: TcpStream, root: &Path, cache: &Cache) -> io::Result<()> {
         head("200 OK", bytes.len() as u64)?;
         return stream.write_all(&bytes);
     }
-    let at: PathBuf = root.join(path.trim_start_matches('/'));
+    let at: PathBuf = root.join(decoded(path.trim_start_matches('/')));
     match File::open(at) {
         Ok(file) => {
             let length = file.metadata()?.len();
@@ -70,4 +70,18 @@ fn request(stream: &TcpStream) -> io::Result<String> {
         line.clear();
     }
     Ok(first.split(' ').nth(1).unwrap_or_default().to_owned())
+}
+
+/// Decodes the percent-encoding of a path (RFC 3986, section 2.1).
+fn decoded(path: &str) -> String {
+    let mut bytes = Vec::new();
+    let mut rest = path.as_bytes();
+    while let [first, tail @ ..] = rest {
+        let digits = tail.get(..2).filter(|_| *first == b'%');
+        let byte =
+            digits.and_then(|digits| u8::from_str_radix(str::from_utf8(digits).ok()?, 16).ok());
+        bytes.push(byte.unwrap_or(*first));
+        rest = if byte.is_some() { &tail[2..] } else { tail };
+    }
+    String::from_utf8_lossy(&bytes).into_owned()
 }

@@ -192,6 +192,7 @@ fn release(content: &str, directory: &Path, target: &Target) -> Release {
         packages: Vec::new(),
         bootloader: Vec::new(),
         documents: vec![Document { kind, url: name.clone(), name, size, sha256 }],
+        secure_boot: true,
         toolchain: BTreeMap::new(),
     }
 }

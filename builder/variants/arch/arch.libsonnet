@@ -13,7 +13,8 @@ local etchaos = import '../lib/etchaos.libsonnet';
   installed:: [
     'filesystem',
     'bash',
-    // The kernel for all machines (https://archlinux.org/packages/core/x86_64/linux/). Its modules are .ko.zst.
+    // The kernel for all machines (https://archlinux.org/packages/core/x86_64/linux/). Its modules are .ko.zst
+    // (PKGBUILD of the package linux).
     'linux',
     'systemd',  // with networkd, resolved and timesyncd
     'kmod',
@@ -49,6 +50,9 @@ local etchaos = import '../lib/etchaos.libsonnet';
     'usr/include/*',
   ],
 
+  // The package that the early init is unpacked from. The boot loaders are built with GRUB of the toolbox.
+  bootPackages:: ['busybox'],
+
   toolbox:: [
     'arch-install-scripts',
     'kmod',
@@ -75,6 +79,7 @@ local etchaos = import '../lib/etchaos.libsonnet';
     PACKAGES="%s"
     PURGED="%s"
     EXCLUDED="%s"
+    BOOT_PACKAGES="%s"
     REPOSITORIES="%s"
     # shellcheck disable=SC2016 # pacman expands $repo and $arch
     SERVER='%s'
@@ -86,6 +91,7 @@ local etchaos = import '../lib/etchaos.libsonnet';
     std.join(' ', arch.installed),
     std.join(' ', arch.purged),
     std.join(' ', arch.excluded),
+    std.join(' ', arch.bootPackages),
     std.join(' ', arch.repositories),
     arch.server,
     arch.mirrorPath,
@@ -94,6 +100,8 @@ local etchaos = import '../lib/etchaos.libsonnet';
 
   distribution: 'Arch Linux',
   arches: ['amd64'],
+  // The manifest says so, and the testbed boots without Secure Boot.
+  secureBoot: false,
   espVendor: 'arch',
   sbom: {
     type: 'alpm',
@@ -129,4 +137,11 @@ local etchaos = import '../lib/etchaos.libsonnet';
   version: 'date --utc --date="@$(\n' + (importstr 'epoch.sh') + ')" +%Y%m%d\n',
   refine: (importstr 'refine.sh'),
   bootloaders: (importstr 'bootloaders.sh'),
+
+  check: {
+    // The package has the keys; see keyring.
+    keys: [arch.keyring + '-keyring'],
+    names: arch.variables + (importstr 'resolve.sh') + (importstr '../lib/missing.sh') + (importstr 'check-names.sh'),
+    resolve: arch.variables + (importstr 'resolve.sh') + (importstr 'check-resolve.sh'),
+  },
 }

@@ -20,7 +20,6 @@ grub-mkimage --directory="$directory/x86_64-efi" --format=x86_64-efi --prefix=/g
   --output="$OUT/netboot/bootx64.efi" efinet net tftp http $modules
 sed "s/@IMAGE_VERSION@/$IMAGE_VERSION/" "$OUT/netboot.cfg" >"$OUT/netboot/grub/grub.cfg"
 
-sed -i "s/@ESP_UUID@/$ESP_UUID/" "$OUT/bios/embedded.cfg"
 # shellcheck disable=SC2086
 grub-mkimage --directory="$directory/i386-pc" --format=i386-pc --prefix=/etchaos \
   --config="$OUT/bios/embedded.cfg" --output="$OUT/bios/core.img" biosdisk $modules

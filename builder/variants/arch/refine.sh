@@ -1,9 +1,6 @@
 # The steps that only Arch needs. They run before lib/refine.sh, and can run again on their own result.
 cd "$ROOT"
 
-# lib/refine.sh empties these directories, which not every distribution has.
-mkdir -p dev proc sys run tmp root home mnt media srv opt var/{cache,log,tmp,spool,backups}
-
 # Arch has the kernel beside its modules; lib/early.sh expects it in /boot.
 kernel=$(ls usr/lib/modules)
 if [ -e "usr/lib/modules/$kernel/vmlinuz" ]; then

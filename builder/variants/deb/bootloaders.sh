@@ -2,14 +2,15 @@
 # UEFI uses the files that Debian signed. BIOS uses a core image that is built here, with the modules that
 # grub.cfg needs.
 case $ARCH in
-  amd64) efi=x64 grub=x86_64-efi-signed bios=(grub-pc-bin) ;;
-  arm64) efi=aa64 grub=arm64-efi-signed bios=() ;;
+  amd64) efi=x64 grub=x86_64-efi-signed ;;
+  arm64) efi=aa64 grub=arm64-efi-signed ;;
 esac
-packages=(shim-signed "shim-helpers-$ARCH-signed" "grub-efi-$ARCH-signed" busybox-static "${bios[@]}")
+packages=()
 download=$(mktemp -d)
 chmod 755 "$download"
 cd "$download"
-apt-get -q -o APT::Sandbox::User=root download "${packages[@]/%/:$ARCH}"
+for package in $BOOT_PACKAGES; do packages+=("$package:$ARCH"); done
+apt-get -q -o APT::Sandbox::User=root download "${packages[@]}"
 for package in ./*.deb; do dpkg-deb -x "$package" tree; done
 shim=tree/usr/lib/shim
 grub=tree/usr/lib/grub/$grub
@@ -29,9 +30,8 @@ cp "$shim/shim$efi.efi.signed" "$OUT/netboot/boot$efi.efi"
 cp "$grub/grubnet$efi.efi.signed" "$OUT/netboot/grub$efi.efi"
 cp "$OUT/netboot.cfg" "$OUT/netboot/grub/grub.cfg"
 
-if [ ${#bios[@]} -gt 0 ]; then
+if [ "$ARCH" = amd64 ]; then
   modules=tree/usr/lib/grub/i386-pc
-  sed -i "s/@ESP_UUID@/$ESP_UUID/" "$OUT/bios/embedded.cfg"
   grub-mkimage --directory="$modules" --format=i386-pc --prefix=/etchaos --config="$OUT/bios/embedded.cfg" \
     --output="$OUT/bios/core.img" \
     biosdisk part_gpt part_msdos fat search search_fs_uuid normal configfile linux loadenv test echo \

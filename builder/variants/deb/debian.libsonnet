@@ -63,6 +63,14 @@ local releases = {
     'ca-certificates',
   ], release.missing) + release.additional,
 
+  // The packages that the boot loaders and the early init are unpacked from.
+  bootPackages:: [
+    'shim-signed',
+    'shim-helpers-%s-signed' % std.extVar('arch'),
+    'grub-efi-%s-signed' % std.extVar('arch'),
+    'busybox-static',
+  ] + (if std.extVar('arch') == 'amd64' then ['grub-pc-bin'] else []),
+
   // Packages that are needed only to install others. They are purged, and so are not in the manifest.
   // perl-base comes last, because scripts of the others may call it.
   purged:: [
@@ -137,7 +145,7 @@ local releases = {
     'grub-common',
   ],
 
-  // The shell variables that init.sh and bootstrap.sh use.
+  // The shell variables that the scripts use.
   variables:: |||
     SUITE=%s
     COMPONENTS="%s"
@@ -147,6 +155,7 @@ local releases = {
     PURGED="%s"
     EXCLUDED="%s"
     UNUSED_LIBRARIES="%s"
+    BOOT_PACKAGES="%s"
   ||| % [
     debian.suite,
     std.join(' ', debian.components),
@@ -156,6 +165,7 @@ local releases = {
     std.join(' ', debian.purged),
     std.join(' ', debian.excluded),
     std.join('\n', debian.unusedLibraries),
+    std.join(' ', debian.bootPackages),
   ],
 
   distribution: 'Debian %s (%s)' % [debian.number, debian.suite],
@@ -203,5 +213,12 @@ local releases = {
   epoch: (importstr 'epoch.sh'),
   version: 'echo "' + debian.number + '.$(date --utc --date="@$(\n' + (importstr 'epoch.sh') + ')" +%Y%m%d)"\n',
   refine: (importstr 'refine.sh'),
-  bootloaders: (importstr 'bootloaders.sh'),
+  bootloaders: debian.variables + (importstr 'bootloaders.sh'),
+
+  check: {
+    // apt verifies the indexes with the keys in this package.
+    keys: ['debian-archive-keyring'],
+    names: debian.variables + (importstr 'apt.sh') + (importstr '../lib/missing.sh') + (importstr 'check-names.sh'),
+    resolve: debian.variables + (importstr 'apt.sh') + (importstr 'check-resolve.sh'),
+  },
 }

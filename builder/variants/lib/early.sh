@@ -6,7 +6,9 @@ rm -rf "$OUT/early/modules"
 mkdir -p "$OUT/early/modules"
 number=10
 for name in $EARLY_MODULES; do
-  # modprobe prints "insmod /path/module.ko.xz", dependencies first, or "builtin name".
+  # modprobe prints "insmod /path/module.ko.xz", dependencies first, or "builtin name". In a variable, because
+  # bash ignores the exit code of a command in "< <(…)".
+  found=$(modprobe --dirname="$ROOT" --set-version="$kernel" --show-depends "$name")
   while read -r kind file; do
     [ "$kind" = insmod ] || continue
     module=$(basename "${file%%.ko*}")
@@ -16,9 +18,13 @@ for name in $EARLY_MODULES; do
       *.ko.xz) xz --decompress --stdout "$file" >"$target" ;;
       *.ko.zst) zstd --quiet --decompress --stdout "$file" >"$target" ;;
       *.ko) cp "$file" "$target" ;;
+      *)
+        echo "the module $file has an unknown compression; known: .ko, .ko.xz, .ko.zst"
+        exit 1
+        ;;
     esac
     number=$((number + 1))
-  done < <(modprobe --dirname="$ROOT" --set-version="$kernel" --show-depends "$name")
+  done <<<"$found"
 done
 
 # Keep only the copy of the kernel for the ESP. If the stage runs again, it has been moved already.

@@ -132,9 +132,9 @@ local compiler = import 'compiler.libsonnet';
     + 'sed -i "s/@IMAGE_VERSION@/$IMAGE_VERSION/" "%s"\n' % path,
 
   local fields = [
-    'name', 'distribution', 'arches', 'container', 'espVendor', 'sbom', 'units', 'files',
+    'name', 'distribution', 'arches', 'container', 'espVendor', 'secureBoot', 'sbom', 'units', 'files',
     'kernelArguments', 'binaries',
-    'init', 'tools', 'indexes', 'bootstrap', 'packages', 'epoch', 'version', 'refine', 'bootloaders',
+    'init', 'tools', 'indexes', 'bootstrap', 'packages', 'epoch', 'version', 'refine', 'bootloaders', 'check',
   ],
 
   // Returns another variant that differs in these settings. `changes` uses `+:` to add to a list:
@@ -171,6 +171,8 @@ local compiler = import 'compiler.libsonnet';
     compiler: compiler + (if v.sbom.namespace == 'debian' then {} else { sources: [], securitySources: [] }),
     // The parts of package URLs: pkg:<type>/<namespace>/<name>@<version>?arch=…&distro=<distro>
     sbom: v.sbom,
+    // Whether the boot loader is signed with a key that firmware has, that is Microsoft's.
+    secureBoot: std.get(v, 'secureBoot', true),
     espVendor: v.espVendor,  // the signed GRUB reads its configuration in EFI/<espVendor>
     // What is added to the distribution; docs/variants.md describes the fields. The builder checks them.
     packages: std.get(v, 'installed', []),
@@ -225,6 +227,8 @@ local compiler = import 'compiler.libsonnet';
           + (if std.extVar('arch') == 'amd64'
              then etchaos.writeFile('$OUT/bios/embedded.cfg', (importstr '../boot/bios-embedded.cfg'))
              else '')
+          + 'for file in "$OUT/grub.cfg" "$OUT/bios/embedded.cfg"; do\n'
+          + '  [ ! -e "$file" ] || sed -i "s/@ESP_UUID@/$ESP_UUID/" "$file"\ndone\n'
         ),
         etchaos.command('boot loaders', v.bootloaders),
         etchaos.command('list the boot loaders', 'cat "$OUT/bootloader"\n', etchaos.toManifest),
@@ -237,5 +241,16 @@ local compiler = import 'compiler.libsonnet';
       ] },
     ],
     run: [],
+
+    // For "builder check", which runs the two Commands after the part init. A variant need not have it.
+    check: if !std.objectHasAll(v, 'check') then null else {
+      local check = etchaos.known('check', v.check, ['keys', 'names', 'resolve']),
+      // The keys that packages or indexes are verified with, for display.
+      keys: check.keys,
+      // Prints nothing, or a line with the names that the sources do not have, and then all names that they have.
+      names: etchaos.command('look up the names', check.names, etchaos.toRunVar('missing')),
+      // Prints the packages that the bootstrap would install, as "name version arch", one on a line.
+      resolve: etchaos.command('resolve the packages', check.resolve, etchaos.toManifest),
+    },
   },
 }

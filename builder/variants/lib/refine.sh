@@ -96,6 +96,8 @@ fi
 # The sources in hwdb.d and catalog are compiled into binary databases.
 remove usr/lib/udev/hwdb.d usr/share/{doc,man,info,locale,lintian,bash-completion,zsh,fish} \
   usr/lib/systemd/catalog usr/share/pixmaps usr/include usr/src usr/games
+# Not every distribution has all of these directories.
+mkdir -p dev proc sys run tmp root home mnt media srv opt var/{cache,log,tmp,spool,backups}
 find dev proc sys run tmp root home mnt media srv opt -mindepth 1 -delete
 find var/cache var/log var/tmp var/spool var/backups -mindepth 1 -delete
 chroot "$ROOT" ldconfig

@@ -17,7 +17,7 @@ rpm {
   installed:: [
     'almalinux-release',
     // The kernel and its modules for virtual machines and clouds; kernel-modules supports more hardware.
-    // Modules are compressed; the toolbox has xz and zstd.
+    // Modules are .ko.xz (kernel.spec: zipmodules); the toolbox has xz and zstd.
     'kernel-core',
     'kernel-modules-core',
     'systemd',
@@ -51,6 +51,10 @@ rpm {
     'selinux-policy-targeted',
     'policycoreutils',
   ],
+
+  // The names of their files have the architecture in this form.
+  local efi = { amd64: 'x64', arm64: 'aa64' }[std.extVar('arch')],
+  bootPackages:: ['shim-' + efi, 'grub2-efi-' + efi, 'busybox'],
 
   toolbox:: [
     'dnf-plugins-core',  // dnf download

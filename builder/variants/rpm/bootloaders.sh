@@ -6,7 +6,8 @@ case $ARCH in
 esac
 download=$(mktemp -d)
 cd "$download"
-dnf_for_tree --setopt=metadata_expire=never download --destdir="$download" "shim-$efi" "grub2-efi-$efi" busybox
+# shellcheck disable=SC2086 # a list of packages
+dnf_for_tree --setopt=metadata_expire=never download --destdir="$download" $BOOT_PACKAGES
 unpack_packages
 
 # only PATTERN: prints the path of the only file that matches. Directories differ: new packages have
@@ -30,10 +31,6 @@ mkdir -p "$OUT/efi" "$OUT/netboot/EFI/$VENDOR"
 cp "$shim" "$OUT/efi/BOOT${efi^^}.EFI"
 cp "$manager" "$OUT/efi/mm$efi.efi"
 cp "$grub" "$OUT/efi/grub$efi.efi"
-
-# The signed GRUB lacks the modules "probe" and "true" (grub_modules in grub.macros of the source package grub2).
-replace_probe
-sed -i 's/^while true;/while [ 1 = 1 ];/' "$OUT/grub.cfg"
 
 # Network boot: the same GRUB has the modules for the network. It reads its configuration in the directory that
 # it was loaded from, and then at its prefix.

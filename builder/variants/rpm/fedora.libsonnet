@@ -12,7 +12,7 @@ rpm {
     'fedora-release-identity-basic',
     // The kernel and its modules for virtual machines and clouds
     // (https://packages.fedoraproject.org/pkgs/kernel/kernel-modules-core). kernel-modules supports more
-    // hardware and is larger. Modules are compressed; the toolbox has xz and zstd.
+    // hardware and is larger. Modules are .ko.xz (kernel.spec: zipmodules); the toolbox has xz and zstd.
     'kernel-core',
     'kernel-modules-core',
     'systemd',
@@ -44,6 +44,10 @@ rpm {
     'selinux-policy-targeted',
     'policycoreutils',
   ],
+
+  // The names of their files have the architecture in this form.
+  local efi = { amd64: 'x64', arm64: 'aa64' }[std.extVar('arch')],
+  bootPackages:: ['shim-' + efi, 'grub2-efi-' + efi, 'busybox'],
 
   toolbox:: [
     'kmod',

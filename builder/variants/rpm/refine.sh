@@ -2,9 +2,6 @@
 # their own result.
 cd "$ROOT"
 
-# lib/refine.sh empties these directories, which not every distribution has.
-mkdir -p dev proc sys run tmp root home mnt media srv opt var/{cache,log,tmp,spool,backups}
-
 # These distributions have the kernel beside its modules; lib/early.sh expects it in /boot.
 kernel=$(ls usr/lib/modules)
 image=usr/lib/modules/$kernel/vmlinuz

@@ -12,6 +12,8 @@ local etchaos = import '../lib/etchaos.libsonnet';
   installed:: error 'the variant has no packages',
   // Packages that are installed as dependencies and have no use in the tree.
   purged:: error 'the variant has no list of packages to purge',
+  // The packages that the boot loaders and the early init are unpacked from.
+  bootPackages:: error 'the variant has no packages of boot loaders',
   // The packages with the programs that the Commands run in the container.
   toolbox:: error 'the variant has no toolbox',
   // The keys that sign packages: { name, fingerprint, source }. The source is a file of the container image, or
@@ -53,6 +55,7 @@ local etchaos = import '../lib/etchaos.libsonnet';
     TOOLS="%s"
     PACKAGES="%s"
     PURGED="%s"
+    BOOT_PACKAGES="%s"
   ||| % [
     rpm.number,
     rpm.espVendor,
@@ -60,6 +63,7 @@ local etchaos = import '../lib/etchaos.libsonnet';
     std.join(' ', rpm.toolbox),
     std.join(' ', rpm.installed),
     std.join(' ', rpm.purged),
+    std.join(' ', rpm.bootPackages),
   ],
   setup:: rpm.variables
           + (importstr 'repositories.sh')
@@ -105,4 +109,10 @@ local etchaos = import '../lib/etchaos.libsonnet';
                + (importstr 'dnf.sh')
                + (importstr 'unpack.sh')
                + (importstr 'bootloaders.sh'),
+
+  check: {
+    keys: ['%s %s' % [key.name, key.fingerprint] for key in rpm.keys],
+    names: rpm.variables + (importstr 'dnf.sh') + (importstr '../lib/missing.sh') + (importstr 'check-names.sh'),
+    resolve: rpm.variables + (importstr 'dnf.sh') + (importstr 'check-resolve.sh'),
+  },
 }

@@ -28,19 +28,10 @@ list_packages() {
   } | sed -E 's/ ([^ ]+)-([^ -]+-[^ -]+)\.(no)?src\.rpm$/ \1 \2/' | LC_ALL=C sort
 }
 
-# replace_probe: the GRUB of these distributions lacks the module "probe". The number of the ESP is known.
-replace_probe() {
-  sed -i "s/^probe --set=esp --fs-uuid .*/set esp=$ESP_UUID/" "$OUT/grub.cfg"
-  grep -qxF "set esp=$ESP_UUID" "$OUT/grub.cfg" && return
-  echo "$OUT/grub.cfg does not look for the number of the ESP as this script expects"
-  return 1
-}
-
 # build_bios_loader DIRECTORY: builds the boot loader for BIOS from GRUB's modules, with those that grub.cfg needs.
 build_bios_loader() {
   mkdir -p "$OUT/bios"
   [ "$ARCH" = amd64 ] || return 0
-  sed -i "s/@ESP_UUID@/$ESP_UUID/" "$OUT/bios/embedded.cfg"
   grub2-mkimage --directory="$1" --format=i386-pc --prefix=/etchaos --config="$OUT/bios/embedded.cfg" \
     --output="$OUT/bios/core.img" \
     biosdisk part_gpt part_msdos fat search search_fs_uuid normal configfile linux loadenv test echo \

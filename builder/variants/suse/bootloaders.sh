@@ -6,8 +6,9 @@ case $ARCH in
 esac
 download=$(mktemp -d)
 cd "$download"
+# shellcheck disable=SC2086 # a list of packages
 zypper_for_tree --releasever "$RELEASE" --no-refresh --pkg-cache-dir "$download/packages" \
-  download shim "grub2-$grub" busybox-static
+  download $BOOT_PACKAGES
 
 find packages -name '*.rpm' -exec mv {} . \;
 unpack_packages
@@ -23,9 +24,6 @@ mkdir -p "$OUT/efi" "$OUT/netboot"
 cp "$shim" "$OUT/efi/BOOT${efi^^}.EFI"
 cp "tree/usr/share/efi/$machine/MokManager.efi" "$OUT/efi/"
 cp "$signed" "$OUT/efi/grub.efi"
-
-# The signed GRUB lacks the module "probe" (grub2.spec: CD_MODULES).
-replace_probe
 
 # Network boot: the same GRUB has the modules for the network.
 cp "$shim" "$OUT/netboot/boot$efi.efi"

@@ -6,7 +6,8 @@ rpm {
 
   installed:: [
     'Leap-release',
-    // The kernel of openSUSE for all machines. Modules are compressed; the toolbox has xz and zstd.
+    // The kernel of openSUSE for all machines. Modules are .ko.zst (rpm/config.sh of kernel-source:
+    // COMPRESS_MODULES); the toolbox has xz and zstd.
     'kernel-default',
     // networkd and resolved are packages of their own since openSUSE replaced systemd-network; udev has
     // timesyncd (files.udev of the source package systemd).
@@ -38,6 +39,8 @@ rpm {
     'selinux-policy-targeted',
     'policycoreutils',
   ],
+
+  bootPackages:: ['shim', { amd64: 'grub2-x86_64-efi', arm64: 'grub2-arm64-efi' }[std.extVar('arch')], 'busybox-static'],
 
   toolbox:: [
     'kmod',
@@ -97,4 +100,12 @@ rpm {
                + (importstr 'zypper.sh')
                + (importstr '../rpm/unpack.sh')
                + (importstr 'bootloaders.sh'),
+
+  check+: {
+    names: suse.variables
+           + (importstr 'zypper.sh')
+           + (importstr '../lib/missing.sh')
+           + (importstr 'check-names.sh'),
+    resolve: suse.variables + (importstr 'zypper.sh') + (importstr 'check-resolve.sh'),
+  },
 }

@@ -5,11 +5,12 @@ case $ARCH in
   amd64) efi=x64 grub=x86_64-efi ;;
   arm64) efi=aa64 grub=arm64-efi ;;
 esac
+packages=()
 download=$(mktemp -d)
 chmod 755 "$download"
 cd "$download"
-apt-get -q -o APT::Sandbox::User=root download \
-  "shim-signed:$ARCH" "grub-efi-$ARCH-signed:$ARCH" "busybox-static:$ARCH"
+for package in $BOOT_PACKAGES; do packages+=("$package:$ARCH"); done
+apt-get -q -o APT::Sandbox::User=root download "${packages[@]}"
 for package in ./*.deb; do dpkg-deb -x "$package" tree; done
 
 install -D -m 755 tree/usr/bin/busybox "$OUT/early/bin/busybox"
@@ -29,8 +30,7 @@ cp "tree/usr/lib/grub/$grub-signed/grubnet$efi.efi.signed" "$OUT/netboot/grub$ef
 sed "s/@IMAGE_VERSION@/$IMAGE_VERSION/" "$OUT/netboot.cfg" >"$OUT/netboot/grub/grub.cfg"
 
 if [ "$ARCH" = amd64 ]; then
-  modules=/usr/lib/grub/i386-pc
-  sed -i "s/@ESP_UUID@/$ESP_UUID/" "$OUT/bios/embedded.cfg"
+  modules=tree/usr/lib/grub/i386-pc
   grub-mkimage --directory="$modules" --format=i386-pc --prefix=/etchaos --config="$OUT/bios/embedded.cfg" \
     --output="$OUT/bios/core.img" \
     biosdisk part_gpt part_msdos fat search search_fs_uuid normal configfile linux loadenv test echo \
@@ -38,13 +38,9 @@ if [ "$ARCH" = amd64 ]; then
   cp "$modules/boot.img" "$OUT/bios/boot.img"
 fi
 
-# shellcheck disable=SC2016 # dpkg expands the fields
-fields='${Package} ${Version} ${Architecture} ${source:Package} ${source:Version}\n'
-{
-  for package in ./*.deb; do
-    dpkg-deb --show --showformat="$fields" "$package"
-  done
-  [ "$ARCH" != amd64 ] || dpkg-query --show --showformat="$fields" grub-pc-bin
-} | LC_ALL=C sort >"$OUT/bootloader"
+for package in ./*.deb; do
+  # shellcheck disable=SC2016 # dpkg-deb expands the fields
+  dpkg-deb --show --showformat='${Package} ${Version} ${Architecture} ${source:Package} ${source:Version}\n' "$package"
+done | LC_ALL=C sort >"$OUT/bootloader"
 cd /
 rm -rf "$download"

@@ -19,6 +19,9 @@ debian {
     function(package) package != 'debian-archive-keyring', super.toolbox
   ),
 
+  // shim-signed has MokManager too (https://packages.ubuntu.com/questing/amd64/shim-signed/filelist).
+  bootPackages:: std.filter(function(package) !std.startsWith(package, 'shim-helpers-'), super.bootPackages),
+
   distribution: 'Ubuntu %s (%s)' % [ubuntu.number, ubuntu.suite],
   arches: ['amd64', 'arm64'],
   // The prefix of the signed GRUB is EFI/<vendor>, and the vendor is that of dpkg-vendor, "ubuntu"
@@ -50,5 +53,7 @@ debian {
         + (importstr '../deb/security.sh')
         + (importstr '../deb/init.sh'),
   refine: (importstr '../deb/refine.sh') + (importstr 'refine.sh'),
-  bootloaders: (importstr 'bootloaders.sh'),
+  bootloaders: ubuntu.variables + (importstr 'bootloaders.sh'),
+
+  check+: { keys: ['ubuntu-keyring'] },
 }

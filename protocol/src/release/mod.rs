@@ -81,6 +81,10 @@ pub struct Release {
     /// The packages of the image, sorted.
     #[serde(deserialize_with = "json::objects")]
     pub packages: Vec<Package>,
+    /// Whether UEFI Secure Boot accepts the boot loader with the keys of Microsoft that firmware has. If not,
+    /// a host boots only with Secure Boot disabled, or with keys of its owner.
+    #[serde(default = "yes", rename = "secureBoot", skip_serializing_if = "is_true")]
+    pub secure_boot: bool,
     /// The packages that the boot loader on the disk image is built from, sorted.
     #[serde(default, deserialize_with = "json::objects")]
     pub bootloader: Vec<Package>,
@@ -92,6 +96,15 @@ pub struct Release {
     /// manifest inside a disk image.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub toolchain: BTreeMap<String, String>,
+}
+
+/// The value of a field that a manifest need not have.
+fn yes() -> bool {
+    true
+}
+
+fn is_true(value: &bool) -> bool {
+    *value
 }
 
 /// An artifact or a document of a release.
@@ -258,6 +271,7 @@ impl Release {
                 sha256: "ef".repeat(32),
                 url: "etchaos_deb_amd64.spdx.json".into(),
             }],
+            secure_boot: true,
             toolchain: BTreeMap::from([("rustc".into(), "1.95.0 (f2d3ce0bd 2026-03-21)".into())]),
         }
     }
@@ -326,6 +340,19 @@ mod tests {
         }
         let old: Release = serde_json::from_value(json).unwrap();
         assert_eq!(old.validate(), Ok(()));
+    }
+
+    #[test]
+    fn a_manifest_says_so_if_secure_boot_refuses_the_release() {
+        let json = |secure_boot| {
+            serde_json::to_value(Release { secure_boot, ..Release::example() }).unwrap()
+        };
+        assert_eq!(json(true).get("secureBoot"), None, "as in manifests of earlier versions");
+        assert_eq!(json(false)["secureBoot"], false);
+        for expected in [true, false] {
+            let release: Release = serde_json::from_value(json(expected)).unwrap();
+            assert_eq!(release.secure_boot, expected);
+        }
     }
 
     #[test]

@@ -29,6 +29,7 @@ fn release() -> Release {
         packages: Package::parse_list("bash 5.2 amd64\nadduser 3.1 all\n").unwrap(),
         bootloader: Vec::new(),
         documents: Vec::new(),
+        secure_boot: true,
         toolchain: std::collections::BTreeMap::new(),
     }
 }
@@ -326,4 +327,12 @@ fn checks_units_docker_updater_and_tpm() {
 #[test]
 fn creates_no_files_outside_the_guest() {
     assert!(!Path::new("/usr/testbed-was-here").exists());
+}
+
+#[test]
+fn a_release_that_secure_boot_refuses_is_booted_without_it() {
+    let release = release();
+    assert_eq!(Firmware::uefi(&release), Firmware::UefiSecureboot);
+    let refused = Release { secure_boot: false, ..release };
+    assert_eq!(Firmware::uefi(&refused), Firmware::Uefi);
 }

@@ -131,6 +131,7 @@ impl TestEnvironment {
             packages: Vec::new(),
             bootloader: Vec::new(),
             documents: Vec::new(),
+            secure_boot: true,
             toolchain: std::collections::BTreeMap::new(),
         };
         let claims = Claims { etchaos_release: Some(release), ..Claims::default() };

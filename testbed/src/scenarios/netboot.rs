@@ -26,9 +26,9 @@ use crate::report::Step;
 use crate::scenario::{Options, Outcome, ScenarioError, Steps};
 
 const UNPACK: Step = Step::new("unpack", "unpack the archive for network boot");
-const BOOT_PXE: Step = Step::new("boot-pxe", "boot by UEFI PXE, Secure Boot");
+const BOOT_PXE: Step = Step::new("boot-pxe", "boot by UEFI PXE");
 const VALIDATE_PXE: Step = Step::new("validate-pxe", "validate the guest");
-const BOOT_HTTP: Step = Step::new("boot-http", "boot by UEFI HTTP, Secure Boot");
+const BOOT_HTTP: Step = Step::new("boot-http", "boot by UEFI HTTP");
 const VALIDATE_HTTP: Step = Step::new("validate-http", "validate the guest again");
 
 /// The file in which an operator sets kernel arguments.
@@ -38,7 +38,8 @@ const SETTINGS: &str = "etchaos/netboot.cfg";
 ///
 /// Unpacks the archive for network boot, boots it under UEFI Secure Boot without a disk from QEMU's
 /// TFTP server and then from an HTTP server, and checks the guest from inside. The configuration of
-/// the guest comes from the server.
+/// the guest comes from the server. If the manifest says that Secure Boot would refuse the boot loader,
+/// Secure Boot is disabled.
 #[derive(Debug, Args)]
 pub(crate) struct Netboot {
     /// Options of every scenario
@@ -81,6 +82,7 @@ struct Server {
     /// The boot loader that the firmware starts.
     loader: String,
     http: Cdn,
+    firmware: Firmware,
 }
 
 impl Server {
@@ -97,7 +99,8 @@ impl Server {
         let arch = options.target.arch;
         let http = Cdn::start(&served(&directory, &names, arch)).map_err(ScenarioError::Cdn)?;
         let loader = format!("boot{}.efi", platform(arch).efi);
-        Ok((Self { directory, loader, http }, format!("{} files", names.len())))
+        let firmware = Firmware::uefi(&artifacts.release);
+        Ok((Self { directory, loader, http, firmware }, format!("{} files", names.len())))
     }
 
     fn boot_by_pxe<'a>(
@@ -106,7 +109,7 @@ impl Server {
     ) -> Outcome<(Guest<'a>, String)> {
         let (directory, loader) = (self.directory.clone(), self.loader.clone());
         let boot = Boot::Network { directory, loader };
-        let started = environment.start("netboot", Firmware::UefiSecureboot, boot, None)?;
+        let started = environment.start("netboot", self.firmware, boot, None)?;
         Ok((started, "TFTP server of QEMU".to_owned()))
     }
 
@@ -165,7 +168,7 @@ fn validate(
     let checks = checks::checks(&Expected {
         release: &artifacts.release,
         slot: None,
-        firmware: Firmware::UefiSecureboot,
+        firmware: Firmware::uefi(&artifacts.release),
         tpm: true,
         updater_version: &environment.options.updater_version,
     });

@@ -28,6 +28,7 @@ pub(crate) fn release(build: u64, content: u8) -> Release {
         packages: Vec::new(),
         bootloader: Vec::new(),
         documents: Vec::new(),
+        secure_boot: true,
         toolchain: std::collections::BTreeMap::new(),
     }
 }

@@ -96,6 +96,7 @@ pub(crate) fn release(n: u64) -> Release {
         packages: protocol::Package::parse_list(&format!("bash 5.{n} amd64")).unwrap(),
         bootloader: Vec::new(),
         documents: Vec::new(),
+        secure_boot: true,
         toolchain: std::collections::BTreeMap::new(),
     }
 }
