@@ -10,7 +10,8 @@ use protocol::Package;
 
 use super::build::{Build, Describe};
 use super::commands::{environment, run_commands};
-use super::{Stages, init};
+use super::init;
+use super::runner::Stages;
 use crate::variant::{VariantFile, did_you_mean};
 
 /// The run variable with the names that the sources do not have.

@@ -9,7 +9,8 @@ use protocol::pattern::{Command, Entry};
 
 use super::build::{Build, Directories};
 use super::commands::{environment, run_commands};
-use super::{Stages, bootstrap, init, package, refine, variables};
+use super::runner::Stages;
+use super::{bootstrap, init, package, refine, variables};
 use crate::progress::message;
 use crate::sandbox::{NamespaceSandbox, Sandbox, WORK};
 use crate::variant::{PARTS, VariantFile, did_you_mean};

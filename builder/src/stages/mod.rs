@@ -13,63 +13,20 @@ mod init;
 mod inspect;
 mod package;
 mod refine;
+mod runner;
 mod test;
 mod variables;
 
-use std::fmt;
-use std::path::{Path, PathBuf};
-use std::time::Duration;
+use anyhow::Result;
 
-use anyhow::{Context, Result};
-
-use build::Describe;
 pub(crate) use build::{Build, Directories};
 pub(crate) use check::{Checked, check};
 pub(crate) use inspect::{Until, commands, find, keep, only, shell};
+pub(crate) use runner::{Stage, StageFailed, Stages};
 pub(crate) use test::{Test, run as test};
 
-use crate::figures::{self, StageTime};
-use crate::log_file::{LogFile, Origin, Step};
+use crate::figures;
 use crate::packaged::Packaged;
-use crate::progress::Bar;
-use crate::proxy::Proxies;
-
-/// The names of the stages, in their order.
-const NAMES: [&str; 6] = ["init", "bootstrap", "refine", "package", "test", "release"];
-
-/// A stage, and where its time went.
-#[derive(Debug)]
-pub(crate) struct Stage {
-    /// The name.
-    pub name: &'static str,
-    /// The duration of the stage.
-    pub took: Duration,
-    /// The steps that took time. Their sum is less than the duration.
-    pub steps: Vec<Step>,
-}
-
-/// A stage that failed, as the context of an error.
-#[derive(Debug)]
-pub(crate) struct StageFailed {
-    /// The name of the stage.
-    name: &'static str,
-    /// The path of its log.
-    pub log: PathBuf,
-}
-
-impl fmt::Display for StageFailed {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "stage {} failed; its log is {}", self.name, self.log.display())
-    }
-}
-
-impl Stage {
-    /// Returns the time for the figures of the release.
-    fn time(&self) -> StageTime {
-        let cached = self.steps.iter().any(|step| step.origin == Origin::Cached);
-        StageTime { name: self.name.to_owned(), took: self.took, cached }
-    }
-}
 
 /// Builds a release: stages 1 to 4.
 ///
@@ -82,60 +39,4 @@ pub(crate) fn build(build: &Build<'_>, stages: &mut Stages<'_>) -> Result<Packag
     let packaged = stages.stage("package", |log| package::run(build, image, log))?;
     figures::keep(&packaged, stages.done.iter().map(Stage::time).collect())?;
     Ok(packaged)
-}
-
-/// Runs and times stages.
-pub(crate) struct Stages<'a> {
-    logs: &'a Path,
-    /// The proxies, whose passwords do not reach a log.
-    proxies: Proxies,
-    /// The stages that ended.
-    pub done: Vec<Stage>,
-}
-
-impl<'a> Stages<'a> {
-    /// Returns a runner that writes a log for each stage to the directory `logs`.
-    pub(crate) fn new(logs: &'a Path) -> Result<Self> {
-        Ok(Self { logs, proxies: Proxies::from_environment()?, done: Vec::new() })
-    }
-
-    /// Runs one stage with a log and a progress bar of its own.
-    pub(crate) fn stage<T: Describe>(
-        &mut self,
-        name: &'static str,
-        work: impl FnOnce(&mut LogFile) -> Result<T>,
-    ) -> Result<T> {
-        let number = NAMES.iter().position(|other| *other == name).map_or(0, |index| index + 1);
-        let bar = Bar::start(&format!("{number}/{} {name}", NAMES.len()));
-        let path = self.logs.join(format!("{number}-{name}.log"));
-        let mut log = LogFile::create(&path, bar.clone())?;
-        log.hide(self.proxies.secrets());
-        match work(&mut log) {
-            Ok(result) => {
-                let took = bar.finish(&result.describe());
-                self.done.push(Stage { name, took, steps: log.into_steps() });
-                Ok(result)
-            }
-            Err(error) => {
-                bar.finish("failed");
-                log.line(&format!("{error:?}"));
-                Err(error.context(StageFailed { name, log: path }))
-            }
-        }
-    }
-
-    /// Runs a step that is no stage, with a log and a progress bar of its own.
-    pub(crate) fn step<T>(
-        &self,
-        name: &str,
-        work: impl FnOnce(&mut LogFile) -> Result<T>,
-    ) -> Result<T> {
-        let bar = Bar::start(name);
-        let path = self.logs.join(format!("{name}.log"));
-        let mut log = LogFile::create(&path, bar.clone())?;
-        log.hide(self.proxies.secrets());
-        let result = work(&mut log);
-        bar.finish(if result.is_ok() { "done" } else { "failed" });
-        result.with_context(|| format!("{name} failed; its log is {}", path.display()))
-    }
 }
