@@ -16,6 +16,7 @@ use crate::cache::Cache;
 use crate::destination::Location;
 use crate::host;
 use crate::mirror::Mirror;
+use crate::oci::Reference;
 use crate::packaged::Packaged;
 use crate::progress::{Bar, message};
 use crate::proxy::Proxies;
@@ -26,7 +27,7 @@ use crate::signing::Signing;
 use crate::stages::{self, Build, Directories, Stage, Stages, Test};
 use crate::summary::{self, Summary};
 use crate::tested::Tested;
-use crate::variant::{VariantFile, Variants};
+use crate::variant::{BaseSource, VariantFile, Variants};
 
 /// Options of builds.
 #[derive(Debug, Args)]
@@ -40,6 +41,12 @@ pub(crate) struct BuildOptions {
     /// The URL of the distribution's mirror [default: that of the bootstrap tool]
     #[arg(long, value_name = "URL")]
     pub(super) mirror: Option<String>,
+    /// The container image to build in, such as "registry.example/debian:trixie" or "NAME@sha256:…"
+    /// [default: the bootstrap program or the image of the variant]
+    ///
+    /// It has to be an image of the variant's distribution for the architecture of this machine.
+    #[arg(long, value_name = "REFERENCE")]
+    pub(super) image: Option<Reference>,
     /// Build without security updates, because the mirror has no security archive. Otherwise, the archive
     /// at the URL of the mirror with the suffix "-security" is required
     #[arg(long, requires = "mirror")]
@@ -196,7 +203,10 @@ impl RunArgs {
 impl BuildOptions {
     /// Loads the variant, and checks that this machine can build it.
     pub(super) fn prepare(&self, target: &Target, variants: &Variants) -> Result<VariantFile> {
-        let variant = VariantFile::load(variants, &target.variant, target.arch)?;
+        let mut variant = VariantFile::load(variants, &target.variant, target.arch)?;
+        if let Some(image) = &self.image {
+            variant.base = BaseSource::of_image(image);
+        }
         for source in &variant.sources[1..] {
             message(&format!("drop-in: {}", source.display()));
         }
