@@ -135,11 +135,14 @@ impl<'a> Client<'a> {
     pub(super) fn get(&self, request: Request<'_>) -> Result<Response<Body>, (Error, Retry)> {
         let useless = |error| (error, Retry::Useless);
         let mut response = self.send(request)?;
-        if response.status() == 401 && self.authorization.borrow().is_none() {
+        // Tokens expire after a few minutes, so a later request may need another one.
+        if response.status() == 401 {
             let authorization = self.log_in(&response).map_err(useless)?;
-            self.secrets.borrow_mut().push(authorization.clone());
-            self.authorization.replace(Some(authorization));
-            response = self.send(request)?;
+            let old = self.authorization.replace(Some(authorization.clone()));
+            if old.as_ref() != Some(&authorization) {
+                self.secrets.borrow_mut().push(authorization);
+                response = self.send(request)?;
+            }
         }
         if response.status().is_success() {
             return Ok(response);
@@ -234,10 +237,10 @@ impl<'a> Client<'a> {
             ureq::Error::RequireHttpsOnly(_) => {
                 return anyhow!("the registry redirects to a URL without TLS, expected https");
             }
-            ureq::Error::Rustls(_) => {
+            ureq::Error::Timeout(_) => "; check that it can be reached from this machine",
+            ureq::Error::Io(error) if is_invalid_certificate(error) => {
                 "; if its certificate is of a private authority, name that authority in SSL_CERT_FILE"
             }
-            ureq::Error::Timeout(_) => "; check that it can be reached from this machine",
             ureq::Error::HostNotFound | ureq::Error::Io(_) | ureq::Error::ConnectionFailed => {
                 "; check its name, that it runs, and that this machine reaches it, if necessary by a proxy in \
                  https_proxy"
@@ -296,6 +299,12 @@ impl Token {
         );
         Ok(token)
     }
+}
+
+/// Returns whether TLS failed because the certificate of the server is not trusted.
+fn is_invalid_certificate(error: &std::io::Error) -> bool {
+    let inner = error.get_ref().and_then(|inner| inner.downcast_ref());
+    matches!(inner, Some(rustls::Error::InvalidCertificate(_)))
 }
 
 /// Checks that a token server is reached over TLS, or that it and the registry are on this machine.
