@@ -86,7 +86,9 @@ pub(crate) fn requirements<'a>(
     tests: bool,
 ) -> Vec<Requirement> {
     let mut all: Vec<_> = table(&BUILD, Purpose::Build).collect();
+    let mut arches = BTreeSet::new();
     for variant in variants {
+        arches.insert(variant.arch);
         if let Some(program) = variant.base.bootstrap.first() {
             all.extend(base_requirements(program, &variant.base.host_packages));
         }
@@ -96,12 +98,12 @@ pub(crate) fn requirements<'a>(
             all.extend(foreign_requirements(variant.arch));
         }
     }
-    all.extend(
-        protocol::Arch::native()
-            .into_iter()
-            .flat_map(testbed::host::requirements)
-            .map(|need| Requirement::new(&need.name, need.package, Purpose::Testbed)),
-    );
+    if arches.is_empty() || tests {
+        arches.extend(Arch::native());
+    }
+    for need in arches.into_iter().flat_map(testbed::host::requirements) {
+        all.push(Requirement::new(&need.name, need.package, Purpose::Testbed));
+    }
     if tests {
         all.extend(table(TESTS, Purpose::Tests));
     }
