@@ -80,13 +80,17 @@ const TESTS: &[(&str, &str)] = &[
     ("/usr/lib/grub/i386-pc/boot.img", "grub-pc-bin"),
 ];
 
-/// Returns the requirements of a build of these variants, and with `tests` those of the tests.
+/// Returns the requirements to build and to boot these variants, and with `tests` those of the tests.
 pub(crate) fn requirements<'a>(
     variants: impl IntoIterator<Item = &'a VariantFile>,
     tests: bool,
 ) -> Vec<Requirement> {
     let mut all: Vec<_> = table(&BUILD, Purpose::Build).collect();
     let mut arches = BTreeSet::new();
+    // The tests boot machines of every architecture.
+    if tests {
+        arches.extend(Arch::ALL);
+    }
     for variant in variants {
         arches.insert(variant.arch);
         if let Some(program) = variant.base.bootstrap.first() {
@@ -97,9 +101,6 @@ pub(crate) fn requirements<'a>(
             all.extend(base_requirements(&compiler.bootstrap[0], &compiler.host_packages));
             all.extend(foreign_requirements(variant.arch));
         }
-    }
-    if arches.is_empty() || tests {
-        arches.extend(Arch::native());
     }
     for need in arches.into_iter().flat_map(testbed::host::requirements) {
         all.push(Requirement::new(&need.name, need.package, Purpose::Testbed));
@@ -294,6 +295,7 @@ fn install_packages(packages: &[&str]) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::variant::Variants;
 
     #[test]
     fn missing_bootstrap_program_requires_all_its_packages() {
@@ -326,15 +328,38 @@ mod tests {
         assert_eq!(not_emulated(&found), BTreeSet::from([foreign]));
     }
 
+    /// Returns the packages that this variant needs for these architectures.
+    fn packages(arches: &[Arch], tests: bool) -> BTreeSet<String> {
+        let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("variants");
+        let variants = Variants::new(directory, None).unwrap();
+        let load = |arch: &Arch| VariantFile::load(&variants, &"deb".parse().unwrap(), *arch);
+        let files: Vec<VariantFile> = arches.iter().map(|arch| load(arch).unwrap()).collect();
+        let all = requirements(&files, tests).into_iter();
+        all.map(|requirement| requirement.package).collect()
+    }
+
+    #[test]
+    fn testbed_boots_the_architectures_of_the_variants() {
+        let machines = ["qemu-system-x86", "ovmf", "qemu-system-arm", "qemu-efi-aarch64"];
+        let of = |arches: &[Arch], tests| {
+            let packages = packages(arches, tests);
+            machines.map(|package| packages.contains(package))
+        };
+        assert_eq!(of(&[Arch::Amd64], false), [true, true, false, false]);
+        assert_eq!(of(&[Arch::Arm64], false), [false, false, true, true]);
+        assert_eq!(of(&[Arch::Amd64, Arch::Arm64], false), [true; 4]);
+        for arch in Arch::ALL {
+            assert_eq!(of(&[arch], true), [true; 4], "the tests boot both architectures");
+        }
+    }
+
     #[test]
     fn tests_add_requirements_and_testbed_is_included() {
-        let packages = |tests| -> Vec<String> {
-            requirements([], tests).into_iter().map(|requirement| requirement.package).collect()
-        };
-        let (build, tests) = (packages(false), packages(true));
-        assert!(build.iter().all(|package| tests.contains(package)));
-        assert!(build.iter().any(|package| package == "qemu-system-x86"), "{build:?}");
-        assert!(!build.iter().any(|package| package == "shellcheck"), "{build:?}");
-        assert!(tests.iter().any(|package| package == "shellcheck"), "{tests:?}");
+        let arch = Arch::native().unwrap_or(Arch::Amd64);
+        let (build, tests) = (packages(&[arch], false), packages(&[arch], true));
+        assert!(build.is_subset(&tests));
+        assert!(build.contains("swtpm"), "{build:?}");
+        assert!(!build.contains("shellcheck"), "{build:?}");
+        assert!(tests.contains("shellcheck"), "{tests:?}");
     }
 }

@@ -6,6 +6,7 @@
 //! - [`targets`] runs a command for several targets, each in a builder process of its own
 //! - [`stages`] builds and tests a release: each stage takes what the previous one returned
 //! - [`packaged`] is a release that was built, and [`tested`] one that was tested
+//! - [`figures`] are the times of builds and boots
 //! - [`publish`] puts releases on a [`destination`], and [`published`] reads them there
 //! - [`variant`] renders the description of a distribution from Jsonnet
 //! - [`sandbox`] runs the variant's Commands, isolated from the host
@@ -35,6 +36,7 @@ mod diff;
 mod download;
 mod emulation;
 pub mod environment;
+mod figures;
 mod host;
 mod image;
 mod lock;

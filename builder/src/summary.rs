@@ -8,6 +8,7 @@ use anyhow::Result;
 use protocol::Release;
 use serde_json::{Value, json};
 
+use crate::figures::Figures;
 use crate::log_file::{Origin, Step};
 use crate::publish::{Outcome, Report};
 use crate::stages::Stage;
@@ -24,6 +25,8 @@ pub(crate) struct Summary<'a> {
     pub release: &'a Release,
     /// The directory of its files.
     pub directory: &'a Path,
+    /// The figures; `None` if the release was not tested.
+    pub figures: Option<&'a Figures>,
     /// The result of the publication; `None` if the command does not publish.
     pub report: Option<&'a Report>,
 }
@@ -40,6 +43,9 @@ pub(crate) fn print(summary: &Summary<'_>, as_json: bool, out: &mut impl Write) 
         writeln!(out, "{:<36} {:>12}  {}", file.name, file.size, file.sha256)?;
     }
     writeln!(out, "in {}\n", summary.directory.display())?;
+    if let Some(figures) = summary.figures {
+        writeln!(out, "{figures}\n")?;
+    }
     match summary.report {
         Some(report) => print_report(report, false, out),
         None => Ok(()),
@@ -53,6 +59,7 @@ fn to_json(summary: &Summary<'_>) -> Value {
         "stages": stages,
         "artifacts": summary.release.artifacts,
         "documents": summary.release.documents,
+        "figures": summary.figures,
         "release": summary.report,
     })
 }

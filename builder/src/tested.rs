@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use anyhow::{Context, Result, ensure};
 use serde::{Deserialize, Serialize};
 
+use crate::figures::Figures;
 use crate::packaged::{Packaged, arguments};
 
 /// The file of the record, beside the artifacts.
@@ -22,6 +23,8 @@ pub(crate) struct Record {
     pub updated_from: Option<u64>,
     /// The number of steps that passed.
     pub steps: usize,
+    /// The figures; absent in the record of an older version of the builder.
+    pub figures: Option<Figures>,
 }
 
 /// A release that has passed the testbed, or that a user publishes without a test.
@@ -74,6 +77,11 @@ impl Tested {
     /// Returns the release.
     pub(crate) fn packaged(&self) -> &Packaged {
         &self.packaged
+    }
+
+    /// Returns the figures of the release; `None` if it was not tested.
+    pub(crate) fn figures(&self) -> Option<&Figures> {
+        self.record.as_ref()?.figures.as_ref()
     }
 
     /// Returns the record of the test; `None` if the release was not tested.

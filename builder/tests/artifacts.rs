@@ -17,6 +17,8 @@ use tempfile::TempDir;
 /// The offset of the ESP, in the form of mtools.
 const ESP: &str = "@@2M";
 const ESP_OFFSET: u64 = 2 << 20;
+/// The maximum size of the initrd of `deb_amd64`. Hosts load it at each update and keep it in memory.
+const INITRD_MAX: u64 = 119_000_000;
 
 struct Artifacts {
     directory: PathBuf,
@@ -51,6 +53,16 @@ impl Artifacts {
         let image = format!("{}{ESP}", self.path("raw"));
         judge("mcopy", &["-n", "-i", &image, &format!("::{path}"), to.to_str().unwrap()])?;
         Some(to)
+    }
+
+    /// Unpacks the initrd, and returns the directory.
+    fn unpack_initrd(&self) -> Option<PathBuf> {
+        let directory = self.temporary.path().join("initrd");
+        fs::create_dir(&directory).unwrap();
+        let script = "cd \"$1\" && cpio -i --quiet --make-directories <\"$2\"";
+        let place = directory.to_str().unwrap();
+        judge("sh", &["-euc", script, "sh", place, &self.path("initrd")])?;
+        Some(directory)
     }
 
     /// Returns the claims of the manifest without verifying its signature.
@@ -145,11 +157,7 @@ fn openssl_verifies_both_manifests() {
 #[test]
 fn initrd_contains_squashfs_and_no_secrets() {
     let Some(artifacts) = Artifacts::find() else { return };
-    let directory = artifacts.temporary.path().join("initrd");
-    fs::create_dir(&directory).unwrap();
-    let script = "cd \"$1\" && cpio -i --quiet --make-directories <\"$2\"";
-    let place = directory.to_str().unwrap();
-    judge("sh", &["-euc", script, "sh", place, &artifacts.path("initrd")]);
+    let Some(directory) = artifacts.unpack_initrd() else { return };
     let usr = directory.join("usr.squashfs");
     let Some(list) = judge("unsquashfs", &["-l", "-d", "", usr.to_str().unwrap()]) else { return };
     for file in ["/bin/etchaos-updater", "/sbin/dockerd", "/lib/systemd/systemd"] {
@@ -164,4 +172,71 @@ fn initrd_contains_squashfs_and_no_secrets() {
     let machine_id = fs::read_to_string(sysroot.join("etc/machine-id")).unwrap();
     assert_eq!(machine_id.trim(), "");
     assert!(!Path::new(&sysroot).join("etc/ssh").exists());
+}
+
+#[test]
+fn initrd_of_debian_stays_small() {
+    let Some(artifacts) = Artifacts::find() else { return };
+    if artifacts.target == "deb_amd64" {
+        let size = fs::metadata(artifacts.path("initrd")).unwrap().len();
+        assert!(size <= INITRD_MAX, "the initrd has {size} bytes, expected at most {INITRD_MAX}");
+    }
+}
+
+#[test]
+fn programs_of_the_image_have_their_libraries() {
+    let Some(artifacts) = Artifacts::find() else { return };
+    let place = artifacts.unpack_initrd();
+    let Some(place) = place else { return };
+    // The names that programs and libraries need, without those that exist.
+    let script = r#"cd "$1" && unsquashfs -q -n -d usr usr.squashfs >/dev/null
+        find usr -name '*.so*' -printf '%f\n' | sort -u >have
+        find usr -type f '(' -perm /111 -o -name '*.so*' ')' -exec readelf -d {} + 2>/dev/null |
+          sed -n 's/.*(NEEDED).*\[\(.*\)\]/\1/p' | sort -u >need
+        [ -s need ] || exit 1
+        comm -13 have need"#;
+    let place = place.to_str().unwrap();
+    let Some(missing) = judge("sh", &["-uc", script, "sh", place]) else { return };
+    assert_eq!(missing.trim(), "", "programs need libraries that are not in /usr");
+}
+
+#[test]
+fn archive_for_network_boot_has_the_target_in_its_paths() {
+    let Some(artifacts) = Artifacts::find() else { return };
+    let Some(list) = judge("tar", &["-tf", &artifacts.path("netboot.tar")]) else { return };
+    let target = &artifacts.target;
+    let release = &artifacts.claims()["etchaosRelease"];
+    let version = release["version"].as_str().unwrap();
+    let cpu = if target.ends_with("_arm64") { "arm64" } else { "x86_64" };
+    for file in [
+        format!("etchaos/{target}/{version}/vmlinuz"),
+        format!("etchaos/{target}/{version}/initrd"),
+        format!("etchaos/boot-{cpu}.cfg"),
+    ] {
+        assert!(list.lines().any(|line| line == file), "no {file} in:\n{list}");
+    }
+}
+
+#[test]
+fn record_of_the_test_has_figures_of_each_boot() {
+    let Some(artifacts) = Artifacts::find() else { return };
+    let Ok(record) = fs::read_to_string(artifacts.directory.join("tested.json")) else {
+        return skip("the release was not tested");
+    };
+    let record: Value = serde_json::from_str(&record).unwrap();
+    let figures = &record["figures"];
+    let names = |list: &str, name: &str| -> Vec<String> {
+        let list = figures[list].as_array().unwrap_or_else(|| panic!("no {list} in {record}"));
+        list.iter().map(|entry| entry[name].as_str().unwrap().to_owned()).collect()
+    };
+    assert_eq!(names("stages", "name"), ["init", "bootstrap", "refine", "package", "test"]);
+    let has_bios = !artifacts.target.ends_with("_arm64");
+    let boots = if has_bios { &["uefi", "bios"][..] } else { &["uefi"] };
+    assert_eq!(names("boots", "boot"), boots);
+    for boot in figures["boots"].as_array().unwrap() {
+        for figure in ["kernelSeconds", "userspaceSeconds", "memoryUsedMiB"] {
+            assert!(boot[figure].as_f64().unwrap() > 0.0, "{figure} in {boot}");
+        }
+    }
+    assert!(figures["boots"][0]["firmwareSeconds"].as_f64().unwrap() > 0.0, "{figures}");
 }

@@ -87,21 +87,52 @@ fn grub_accepts_the_arguments_of_a_drop_in() {
     let directory = tempfile::tempdir().unwrap();
     write_files_of_page(directory.path());
     let deb = json(directory.path(), &["render", "deb", "--arch", "amd64", "--variants", "own"]);
-    let parts = deb["build"].as_array().unwrap();
-    let mut commands = parts.iter().flat_map(|part| part["commands"].as_array().unwrap());
-    let command = commands.find(|command| command["id"] == "boot configuration").unwrap();
-    let script = command["change"].as_str().unwrap();
+    let script = boot_configuration(&deb);
     let out = directory.path().join("out");
-    let status = Command::new("bash").args(["-euc", script]).env("OUT", &out).status().unwrap();
-    assert!(status.success());
+    write_boot_configuration(script, &out);
     for (file, line) in [
         ("grub.cfg", " panic=10 mitigations=auto,nosmt\"\n"),
-        ("netboot.cfg", " panic=10 mitigations=auto,nosmt $arguments; then\n"),
+        ("netboot/etchaos/boot-x86_64.cfg", " panic=10 mitigations=auto,nosmt $arguments; then\n"),
     ] {
         let path = out.join(file);
         assert!(fs::read_to_string(&path).unwrap().contains(line), "{file}");
         let Some(_) = judge("grub-script-check", &[path.to_str().unwrap()]) else { return };
     }
+}
+
+/// Runs the script with the variables of its part.
+fn write_boot_configuration(script: &str, out: &Path) {
+    let variables = [("IMAGE_VERSION", "13.1-ab"), ("ESP_UUID", "1234-ABCD")];
+    let mut command = Command::new("bash");
+    let command = command.args(["-euc", script]).env("OUT", out).envs(variables);
+    assert!(command.status().unwrap().success());
+}
+
+/// Returns the script of the Command of a rendered variant that writes the boot configuration.
+fn boot_configuration(variant: &Value) -> &str {
+    let parts = variant["build"].as_array().unwrap();
+    let mut commands = parts.iter().flat_map(|part| part["commands"].as_array().unwrap());
+    let command = commands.find(|command| command["id"] == "boot configuration").unwrap();
+    command["change"].as_str().unwrap()
+}
+
+#[test]
+fn one_server_can_have_the_boot_scripts_of_both_architectures() {
+    let directory = tempfile::tempdir().unwrap();
+    let read = |path: &str| fs::read_to_string(directory.path().join(path)).unwrap();
+    for (arch, script) in [("amd64", "boot-x86_64.cfg"), ("arm64", "boot-arm64.cfg")] {
+        let deb = json(directory.path(), &["render", "deb", "--arch", arch]);
+        write_boot_configuration(boot_configuration(&deb), &directory.path().join(arch));
+        let script = read(&format!("{arch}/netboot/etchaos/{script}"));
+        for line in
+            ["set version=\"13.1-ab\"", &format!("set files=\"/etchaos/deb_{arch}/$version\"")]
+        {
+            assert!(script.lines().any(|other| other == line), "no {line:?} in: {script}");
+        }
+    }
+    let stub = read("amd64/netboot.cfg");
+    assert!(stub.contains("\nsource /etchaos/boot-$grub_cpu.cfg\n"), "{stub}");
+    assert_eq!(stub, read("arm64/netboot.cfg"));
 }
 
 #[test]

@@ -17,6 +17,14 @@ etchaos.extend(import 'deb.jsonnet', {
     'firmware-qlogic',
     'firmware-realtek',
   ],
-  // Most of firmware-realtek is for wireless networks.
-  excluded+: ['/usr/lib/firmware/%s/*' % name for name in ['rtl_bt', 'rtlwifi', 'rtw88', 'rtw89']],
+  // Sensors and accelerators of notebooks, and most of firmware-realtek, which is for wireless networks.
+  excluded+: ['/usr/lib/firmware/%s/*' % name for name in ['intel/ish', 'intel/vpu', 'rtl_bt', 'rtlwifi', 'rtw88', 'rtw89']]
+             // Drivers of desktops, cameras and laboratories. The graphics of servers (ast, mgag200) stay.
+             + ['/usr/lib/modules/*/kernel/%s/*' % name for name in [
+               'sound',
+               'drivers/comedi',
+               'drivers/iio',
+               'drivers/media',
+               'drivers/net/wireless',
+             ] + ['drivers/gpu/drm/' + name for name in ['amd', 'i915', 'nouveau', 'radeon', 'xe']]],
 })

@@ -88,6 +88,10 @@ pub struct Claims {
         deserialize_with = "json::object"
     )]
     pub etchaos_release: Option<Release>,
+    /// The figures of the release, such as the time of its boot. They are no part of the release: hosts
+    /// ignore them, and two manifests of the same release may have different ones.
+    #[serde(rename = "etchaosFigures", skip_serializing_if = "Option::is_none")]
+    pub etchaos_figures: Option<Value>,
 }
 
 /// Why a token is not valid at a given time.

@@ -83,6 +83,9 @@ pub enum Arch {
 }
 
 impl Arch {
+    /// All architectures.
+    pub const ALL: [Self; 2] = [Self::Amd64, Self::Arm64];
+
     /// Returns the architecture that this program was compiled for, if EtchaOS supports it.
     pub fn native() -> Option<Self> {
         match std::env::consts::ARCH {

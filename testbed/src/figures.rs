@@ -6,27 +6,27 @@
 use std::fmt;
 use std::time::Duration;
 
-use serde::{Serialize, Serializer};
+use serde::{Deserialize, Serialize};
 
-use crate::report::seconds;
+use crate::seconds;
 
 /// The figures of a boot.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct BootFigures {
     /// The name of the boot in the file names of logs, such as `uefi`.
     pub boot: String,
     /// Time from power-on until the firmware starts the boot loader.
-    #[serde(serialize_with = "some_seconds", rename = "firmwareSeconds")]
+    #[serde(with = "seconds::optional", rename = "firmwareSeconds")]
     pub firmware: Option<Duration>,
     /// Time from there until the clock of the kernel starts. The kernel has been decompressed by then.
-    #[serde(serialize_with = "some_seconds", rename = "bootLoaderSeconds")]
+    #[serde(with = "seconds::optional", rename = "bootLoaderSeconds")]
     pub boot_loader: Option<Duration>,
     /// Time from there until systemd starts. The early init has mounted `/usr` by then.
-    #[serde(serialize_with = "seconds", rename = "kernelSeconds")]
+    #[serde(with = "seconds", rename = "kernelSeconds")]
     pub kernel: Duration,
     /// Time from there until systemd has started all units.
-    #[serde(serialize_with = "seconds", rename = "userspaceSeconds")]
+    #[serde(with = "seconds", rename = "userspaceSeconds")]
     pub userspace: Duration,
     /// Memory that is not available to programs after the boot, in MiB. It includes the root file system
     /// and the initrd's `/usr`, which are in memory.
@@ -96,7 +96,7 @@ impl Answer {
 
 impl BootFigures {
     /// The heading of a table of figures.
-    pub(crate) const HEADING: &str =
+    pub const HEADING: &str =
         "boot         firmware  boot loader    kernel  userspace  memory used";
 }
 
@@ -111,13 +111,6 @@ impl fmt::Display for BootFigures {
         let (kernel, userspace) = (time(Some(self.kernel)), time(Some(self.userspace)));
         write!(f, "{boot:<10} {firmware:>10} {boot_loader:>12} {kernel:>9} {userspace:>10}")?;
         write!(f, "  {memory_used} of {memory} MiB")
-    }
-}
-
-fn some_seconds<S: Serializer>(time: &Option<Duration>, serializer: S) -> Result<S::Ok, S::Error> {
-    match time {
-        Some(time) => seconds(time, serializer),
-        None => serializer.serialize_none(),
     }
 }
 
@@ -140,6 +133,8 @@ mod tests {
             "userspaceSeconds": 26.3, "memoryUsedMiB": 591, "memoryMiB": 1967,
         });
         assert_eq!(json, expected);
+        let parsed: BootFigures = serde_json::from_value(json).unwrap();
+        assert_eq!(serde_json::to_value(&parsed).unwrap(), expected);
         // Every value ends in the column of its heading.
         let line = figures.to_string();
         for (heading, value) in
@@ -158,6 +153,18 @@ mod tests {
         let json = serde_json::to_value(&figures).unwrap();
         assert!(json["firmwareSeconds"].is_null() && json["bootLoaderSeconds"].is_null());
         assert!(figures.to_string().contains('?'), "{figures}");
+        assert_eq!(serde_json::from_value::<BootFigures>(json).unwrap().firmware, None);
+    }
+
+    #[test]
+    fn rejects_times_that_are_no_durations() {
+        let answer = Answer::parse(OUTPUT).unwrap().unwrap();
+        let figures = answer.figures("uefi", Some(Duration::ZERO), Duration::from_secs(16));
+        for (name, value) in [("kernelSeconds", "-1"), ("firmwareSeconds", "1e300")] {
+            let mut json = serde_json::to_value(&figures).unwrap();
+            json[name] = serde_json::from_str(value).unwrap();
+            assert!(serde_json::from_value::<BootFigures>(json).is_err(), "{name} {value}");
+        }
     }
 
     #[test]

@@ -12,6 +12,7 @@
 //! - [`checks`], [`actions`]: the Patterns that are pushed to a guest
 //! - [`vm`]: QEMU with [`console`], [`qmp`] and a TPM; [`machine`] builds its command line, and
 //!   [`platform`] has what differs between architectures
+//! - [`seconds`]: durations in JSON
 //! - [`firmware`], [`accel`], [`probe`], [`host`], [`process`]: the requirements of a VM
 //!
 //! All ports are on the loopback, and no child process outlives the testbed.
@@ -44,6 +45,7 @@ mod replay;
 pub mod report;
 mod scenario;
 mod scenarios;
+pub mod seconds;
 pub mod signals;
 mod updates;
 mod vm;

@@ -47,9 +47,6 @@ const ARM64: Platform = Platform {
     has_bios: false,
 };
 
-/// All architectures.
-pub(crate) const ARCHES: [Arch; 2] = [Arch::Amd64, Arch::Arm64];
-
 /// Returns the properties of the machines of `arch`.
 pub(crate) const fn platform(arch: Arch) -> &'static Platform {
     match arch {

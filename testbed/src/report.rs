@@ -8,6 +8,7 @@ use serde::{Serialize, Serializer};
 
 use crate::accel::Selection;
 use crate::figures::BootFigures;
+use crate::seconds;
 
 /// A step of a scenario.
 ///
@@ -71,7 +72,7 @@ pub struct CompletedStep {
     /// The step.
     pub step: Step,
     /// Its duration.
-    #[serde(serialize_with = "seconds", rename = "seconds")]
+    #[serde(serialize_with = "seconds::serialize", rename = "seconds")]
     pub took: Duration,
     /// A note for the table.
     pub note: String,
@@ -120,11 +121,6 @@ impl fmt::Display for Report {
         }
         write!(f, "logs         {}", self.logs.display())
     }
-}
-
-/// Serializes a duration as seconds with one decimal.
-pub(crate) fn seconds<S: Serializer>(took: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
-    serializer.serialize_f64((took.as_secs_f64() * 10.0).round() / 10.0)
 }
 
 #[cfg(test)]

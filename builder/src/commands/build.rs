@@ -165,7 +165,7 @@ impl BuildArgs {
                     stages::keep(&session.directories)
                         .unwrap_or_else(|error| message(&format!("warning: {error:#}")));
                 }
-                session.print(&stages, &built?, None, publisher.json, out)
+                session.print(&stages, &built?, None, None, publisher.json, out)
             }
         }
     }
@@ -191,7 +191,7 @@ impl TestArgs {
         let packaged = session.load()?;
         let mut stages = Stages::new(&session.directories.logs)?;
         let tested = session.test(self.options, packaged, &mut stages)?;
-        session.print(&stages, tested.packaged(), None, publisher.json, out)
+        session.print(&stages, tested.packaged(), tested.figures(), None, publisher.json, out)
     }
 }
 

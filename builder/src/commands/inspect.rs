@@ -11,6 +11,7 @@ use protocol::token::{self, TOKEN_MAX, Unverified};
 use serde_json::{Value, json};
 
 use crate::diff::escape;
+use crate::figures::{Figures, StageTime};
 use crate::signing;
 
 /// Options of "inspect".
@@ -84,6 +85,7 @@ fn print(token: &Unverified, signature: &str, out: &mut impl Write) -> Result<()
             "etchaBuildManifest" => writeln!(out, "  {name}: {}", count_lines(value))?,
             "etchaPattern" => print_pattern(value, out)?,
             "etchaosRelease" => print_release(value, out)?,
+            "etchaosFigures" => print_figures(value, out)?,
             _ => writeln!(out, "  {}: {value}", escape::plain(name))?,
         }
     }
@@ -106,6 +108,24 @@ fn print_pattern(pattern: &Value, out: &mut impl Write) -> Result<()> {
     for (name, content) in pattern["files"].as_object().into_iter().flatten() {
         let size = content.as_str().map_or(0, str::len);
         writeln!(out, "    {}: {size} bytes", json!(name))?;
+    }
+    Ok(())
+}
+
+/// Prints figures as tables. Prints figures of another form as JSON.
+fn print_figures(claim: &Value, out: &mut impl Write) -> Result<()> {
+    let Ok(Some(figures)) = Figures::from_json(claim) else {
+        writeln!(out, "  etchaosFigures: {claim}")?;
+        return Ok(());
+    };
+    writeln!(out, "  etchaosFigures:")?;
+    for StageTime { name, took, cached } in &figures.stages {
+        let cached = if *cached { ", partly from the cache" } else { "" };
+        let name = escape::plain(name);
+        writeln!(out, "    stage {name}: {:.1} s{cached}", took.as_secs_f64())?;
+    }
+    for line in figures.to_string().lines() {
+        writeln!(out, "    {}", escape::plain(line))?;
     }
     Ok(())
 }

@@ -12,6 +12,7 @@ use super::build::{BuildOptions, TestOptions};
 use super::checkout::Checkout;
 use crate::cache::Cache;
 use crate::destination::Location;
+use crate::figures::Figures;
 use crate::packaged::Packaged;
 use crate::progress::Bar;
 use crate::proxy::Proxies;
@@ -152,12 +153,12 @@ impl Session {
             retention: retention.retention(),
             progress: &|text| bar.activity(text),
         };
-        let report = publish::publish(&publisher, tested.packaged(), Timestamp::now());
+        let report = publish::publish(&publisher, tested, Timestamp::now());
         let result = report.as_ref().map_or("failed", |_| "done");
         let took = bar.finish(result);
         stages.done.push(Stage { name: "release", took, steps: Vec::new() });
         let report = report?;
-        self.print(stages, tested.packaged(), Some(&report), json, out)?;
+        self.print(stages, tested.packaged(), tested.figures(), Some(&report), json, out)?;
         report.check()
     }
 
@@ -166,6 +167,7 @@ impl Session {
         &self,
         stages: &Stages<'_>,
         packaged: &Packaged,
+        figures: Option<&Figures>,
         report: Option<&Report>,
         json: bool,
         out: &mut impl Write,
@@ -174,6 +176,7 @@ impl Session {
             stages: &stages.done,
             release: packaged.release(),
             directory: &self.directories.artifacts,
+            figures,
             report,
         };
         summary::print(&summary, json, out)

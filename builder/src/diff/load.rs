@@ -8,6 +8,7 @@ use protocol::{KeyRing, Manifest, Release, Verified, digest};
 
 use crate::contents::{Contents, DOCUMENT_MAX};
 use crate::destination::{Location, locate};
+use crate::figures::Figures;
 use crate::published;
 
 /// The directory of earlier manifests, whose URLs are relative to the directory above that of the target.
@@ -20,6 +21,8 @@ pub(crate) struct Loaded {
     pub release: Release,
     /// The list of files; absent if the manifest names none.
     pub contents: Option<Contents>,
+    /// The figures; absent if the manifest has none.
+    pub figures: Option<Figures>,
 }
 
 /// Loads a release from its manifest, or from a directory with one manifest. `place` is a path or a URL.
@@ -30,10 +33,11 @@ pub(crate) struct Loaded {
 pub(crate) fn load(place: &str, keys: &KeyRing) -> Result<Loaded> {
     let (location, path) = open(place)?;
     let manifest = manifest(&*location, &path, keys)?;
-    loaded(&*location, manifest.into_inner().release)
+    let figures = Figures::of(&manifest.claims)?;
+    Ok(Loaded { figures, ..loaded(&*location, manifest.into_inner().release)? })
 }
 
-/// Loads the list of files of a release that is published at a location.
+/// Loads the list of files of a release that is published at a location, without figures.
 ///
 /// # Errors
 /// See [`load`].
@@ -42,7 +46,7 @@ pub(crate) fn loaded(location: &dyn Location, release: Release) -> Result<Loaded
         Some(document) => Some(contents(location, document)?),
         None => None,
     };
-    Ok(Loaded { release, contents })
+    Ok(Loaded { release, contents, figures: None })
 }
 
 /// Opens the location of a manifest, to which its URLs are relative, and returns its path there.

@@ -27,6 +27,7 @@ pub(crate) fn render(diff: &Diff) -> String {
     }
     for section in outline::sections(diff) {
         text += &format!("\n## {}\n", section.title);
+        text += &section.note.map(|note| format!("\n{note}\n")).unwrap_or_default();
         text += &table(&section);
         text += &settings(&section);
     }

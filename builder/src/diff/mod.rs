@@ -7,6 +7,7 @@ mod change;
 pub(crate) mod command;
 pub(crate) mod escape;
 pub(crate) mod explain;
+mod figures;
 mod files;
 mod limit;
 pub(crate) mod load;
@@ -25,6 +26,7 @@ use serde::Serialize;
 
 use crate::contents::{Contents, Place};
 use change::{Change, Named};
+use figures::FigureChanges;
 use files::Files;
 use load::Loaded;
 use packages::Packages;
@@ -48,7 +50,7 @@ pub(crate) struct Identity {
 }
 
 /// The differences between an old and a new release.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize)]
 pub(crate) struct Diff {
     /// The version of this form: [`SCHEMA`].
     pub schema: u32,
@@ -65,6 +67,8 @@ pub(crate) struct Diff {
     /// The sizes in bytes of the kernel, the initrd, the disk image and of the files in `/usr`. All are
     /// listed, also those that are equal.
     pub sizes: Vec<Named<u64>>,
+    /// The times of builds and boots; absent if a release has none.
+    pub figures: Option<FigureChanges>,
     /// The packages of the image.
     pub packages: Packages,
     /// The packages of the boot loader on the disk image.
@@ -93,6 +97,7 @@ impl Diff {
     pub(crate) fn between(old: &Loaded, new: &Loaded) -> Self {
         let (a, b) = (&old.release, &new.release);
         let image = old.contents.as_ref().zip(new.contents.as_ref());
+        let figures = old.figures.as_ref().zip(new.figures.as_ref());
         let sides = [("old", &old.contents), ("new", &new.contents)];
         let unlisted = sides.into_iter().filter(|(_, contents)| contents.is_none());
         Self {
@@ -103,6 +108,7 @@ impl Diff {
             recipe: Change::between(a.recipe.clone(), b.recipe.clone()),
             toolchain: toolchain(&a.toolchain, &b.toolchain),
             sizes: sizes(old, new),
+            figures: figures.map(|(old, new)| figures::compare(old, new)),
             packages: packages::compare(&a.packages, &b.packages),
             bootloader: packages::compare(&a.bootloader, &b.bootloader),
             image: image.map(|(old, new)| Image::between(old, new)),
@@ -110,7 +116,7 @@ impl Diff {
         }
     }
 
-    /// Returns whether no difference was found.
+    /// Returns whether no difference was found. Figures differ even if nothing else does.
     pub(crate) fn is_empty(&self) -> bool {
         self.old.target == self.new.target
             && self.kernel.is_none()

@@ -8,6 +8,7 @@ use std::collections::BTreeSet;
 use protocol::Package;
 
 use super::change::{Change, Lists, Named};
+use super::figures::{Figure, FigureChanges, Unit};
 use super::files::{File, FileChange, Files};
 use super::packages::{self, Packages};
 use super::settings::{Keys, Presence, Setting};
@@ -25,12 +26,14 @@ pub(super) struct Section {
     pub rows: Vec<Vec<String>>,
     /// The settings with their differences, below the rows.
     pub settings: Vec<Setting>,
+    /// A sentence below the title.
+    pub note: Option<&'static str>,
 }
 
 /// Returns the sections that are not empty.
 pub(super) fn sections(diff: &Diff) -> Vec<Section> {
     let mut all = vec![
-        Section::new("Sizes", &["part", "old", "new", "difference"], sizes(&diff.sizes)),
+        Section::new("Sizes", &["part", "old", "new", "difference", "ratio"], sizes(&diff.sizes)),
         Section::new("Kernel, recipe and toolchain", &["part", "old", "new"], parts(diff)),
         Section::new("Packages", PACKAGES, packages(&diff.packages)),
         Section::new("Boot loader packages", PACKAGES, packages(&diff.bootloader)),
@@ -38,6 +41,7 @@ pub(super) fn sections(diff: &Diff) -> Vec<Section> {
     if let Some(image) = &diff.image {
         all.extend(image_sections(image));
     }
+    all.extend(diff.figures.as_ref().map(figures));
     all.retain(|section| !section.rows.is_empty() || !section.settings.is_empty());
     all
 }
@@ -72,7 +76,7 @@ fn image_sections(image: &Image) -> [Section; 4] {
 
 impl Section {
     fn new(title: &'static str, columns: &'static [&'static str], rows: Vec<Vec<String>>) -> Self {
-        Self { title, columns, rows, settings: Vec::new() }
+        Self { title, columns, rows, settings: Vec::new(), note: None }
     }
 }
 
@@ -92,15 +96,47 @@ fn lists<T, C>(
 fn sizes(sizes: &[Named<u64>]) -> Vec<Vec<String>> {
     let is_changed = sizes.iter().any(|size| size.from != size.to);
     let row = |size: &Named<u64>| {
-        let number = |size: Option<u64>| size.map(grouped).unwrap_or_default();
         let difference = size.from.zip(size.to).map(|(from, to)| match to.cmp(&from) {
             Ordering::Greater => format!("+{}", grouped(to - from)),
             Ordering::Equal => "0".to_owned(),
             Ordering::Less => format!("-{}", grouped(from - to)),
         });
-        vec![size.name.clone(), number(size.from), number(size.to), difference.unwrap_or_default()]
+        // Sizes have up to 8 GiB, which f64 represents exactly.
+        let ratio = size.from.zip(size.to).filter(|(from, _)| *from > 0);
+        let ratio = ratio.map(|(from, to)| times(to as f64 / from as f64));
+        [Some(size.name.clone()), size.from.map(grouped), size.to.map(grouped), difference, ratio]
+            .map(Option::unwrap_or_default)
+            .to_vec()
     };
     if is_changed { sizes.iter().map(row).collect() } else { Vec::new() }
+}
+
+/// Returns the section of the figures, which has no rows if both releases have no figure in common.
+fn figures(changes: &FigureChanges) -> Section {
+    let value = |unit: Unit, value: f64| match unit {
+        Unit::Seconds => format!("{value:.1} s"),
+        Unit::MiB => format!("{value:.0} MiB"),
+    };
+    let row = |Figure { name, unit, from, to, ratio }: &Figure| {
+        let ratio = ratio.map(times).unwrap_or_default();
+        vec![name.clone(), value(*unit, *from), value(*unit, *to), ratio]
+    };
+    let mut rows: Vec<Vec<String>> = changes.values.iter().map(row).collect();
+    if !rows.is_empty() {
+        let machines = [&changes.old, &changes.new].map(ToString::to_string);
+        rows.push([&["machine".to_owned()], &machines[..], &[String::new()]].concat());
+    }
+    let note = match changes.old == changes.new {
+        true => "The times compare only if both were measured on the same machine.",
+        false => "The times were measured on different machines and do not compare.",
+    };
+    let columns = &["figure", "old", "new", "ratio"];
+    Section { note: Some(note), ..Section::new("Figures", columns, rows) }
+}
+
+/// Returns a ratio, for display.
+fn times(ratio: f64) -> String {
+    format!("× {ratio:.2}")
 }
 
 fn parts(diff: &Diff) -> Vec<Vec<String>> {

@@ -7,6 +7,8 @@ use super::command::Format;
 use super::load::Loaded;
 use super::*;
 use crate::contents::{Entry, Kind};
+use crate::figures::Figures;
+use crate::figures::tests::example;
 
 /// Returns a release with these packages.
 pub(super) fn release(packages: &str) -> Release {
@@ -54,7 +56,7 @@ fn link(path: &str, target: &str) -> Entry {
 }
 
 fn loaded(release: Release, entries: Vec<Entry>) -> Loaded {
-    Loaded { release, contents: Some(Contents::new(entries).unwrap()) }
+    Loaded { release, contents: Some(Contents::new(entries).unwrap()), figures: None }
 }
 
 const UNITS: &str = "/usr/lib/systemd/system";
@@ -164,11 +166,40 @@ fn text_and_markdown_show_every_section() {
         assert!(markdown.contains(&format!("\n## {title}\n")), "no {title} in {markdown}");
     }
     assert!(text.contains("  ~  libc6    2.41  2.42  glibc\n"), "{text}");
-    assert!(text.contains("  initrd  1,000  1,500  +500\n"), "{text}");
+    assert!(text.contains("  initrd  1,000  1,500  +500        × 1.50\n"), "{text}");
     assert!(text.contains("    +::1 localhost\n"), "{text}");
     assert!(text.contains("content, 20 → 34 bytes; mode none → 0600"), "{text}");
     assert!(markdown.contains("| `~` | `libc6` | `2.41` | `2.42` | `glibc` |\n"), "{markdown}");
     assert!(markdown.contains("```diff\n@@ -1 +1,2 @@\n 127.0.0.1"), "{markdown}");
+}
+
+#[test]
+fn compares_figures_if_both_releases_have_them() {
+    let (mut old, _) = pair();
+    let (mut new, _) = pair();
+    let figures = |claim| Figures::from_json(&claim).unwrap();
+    old.figures = figures(example(5.0));
+    assert!(Diff::between(&old, &new).figures.is_none(), "only one release has figures");
+    let mut claim = example(6.0);
+    new.figures = figures(claim.clone());
+    let diff = Diff::between(&old, &new);
+    assert!(diff.is_empty(), "figures are no differences");
+    let text = diff.render(Format::Text).unwrap();
+    assert!(text.contains("only if both were measured on the same machine"), "{text}");
+    let row = text.lines().find(|line| line.contains("boot uefi: kernel")).unwrap();
+    let cells: Vec<&str> = row.split("  ").map(str::trim).filter(|cell| !cell.is_empty()).collect();
+    assert_eq!(cells, ["boot uefi: kernel", "5.0 s", "6.0 s", "× 1.20"]);
+    assert!(text.contains("× 1.00\n"), "{text}");
+
+    claim["machine"]["model"] = "Evil\u{1b}[31m|CPU".into();
+    new.figures = figures(claim);
+    let diff = Diff::between(&old, &new);
+    for format in [Format::Text, Format::Markdown, Format::Json] {
+        let shown = diff.render(format).unwrap();
+        assert!(!shown.contains('\u{1b}') && shown.contains("Evil"), "{shown:?}");
+    }
+    let markdown = diff.render(Format::Markdown).unwrap();
+    assert!(markdown.contains("different machines and do not compare"), "{markdown}");
 }
 
 #[test]

@@ -24,6 +24,7 @@ pub(crate) fn render(diff: &Diff) -> String {
     }
     for section in outline::sections(diff) {
         text += &format!("\n{}\n", heading(&section));
+        text += &section.note.map(|note| format!("  {note}\n")).unwrap_or_default();
         text += &table(&section);
         text += &settings(&section);
     }

@@ -5,21 +5,28 @@ use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
+use protocol::Target;
 use protocol::release::is_file_name;
 use tar::{Builder, EntryType, Header};
 use walkdir::WalkDir;
 
+/// The directory of the release and of its boot script.
+const DIRECTORY: &str = "etchaos";
+
 /// The contents of the archive.
 #[derive(Debug)]
 pub(crate) struct NetworkBoot<'a> {
-    /// The tree of the boot loaders and the boot script, which becomes the root of the archive.
+    /// The tree of the boot loaders and the boot scripts, which becomes the root of the archive.
     pub loaders: &'a Path,
     /// The kernel.
     pub kernel: &'a Path,
     /// The initrd.
     pub initrd: &'a Path,
-    /// The version of the release. The kernel and the initrd are in a directory of this name, so that a
-    /// server can change to another release while hosts boot.
+    /// The target. The kernel and the initrd are in a directory of this name, so that a server can have
+    /// the files of several targets.
+    pub target: &'a Target,
+    /// The version of the release. The directory has one of this name, so that a server can change to
+    /// another release while hosts boot.
     pub version: &'a str,
     /// The modification time of all entries, in Unix seconds.
     pub epoch: u32,
@@ -43,16 +50,18 @@ impl NetworkBoot<'_> {
 
     /// Returns the names in the archive and their files, `None` for directories.
     ///
-    /// The boot script comes last, so that it never names files that are not unpacked yet.
+    /// The boot scripts come last, so that they never name files that are not unpacked yet.
     fn entries(&self) -> Result<Vec<(PathBuf, Option<PathBuf>)>> {
         ensure!(
             is_file_name(self.version),
             "the version is {:?}, expected the name of a directory",
             self.version
         );
-        let release = Path::new("etchaos").join(self.version);
+        let target = Path::new(DIRECTORY).join(self.target.to_string());
+        let release = target.join(self.version);
         let mut entries = vec![
-            (PathBuf::from("etchaos"), None),
+            (PathBuf::from(DIRECTORY), None),
+            (target, None),
             (release.clone(), None),
             (release.join("initrd"), Some(self.initrd.to_owned())),
             (release.join("vmlinuz"), Some(self.kernel.to_owned())),
@@ -61,6 +70,9 @@ impl NetworkBoot<'_> {
         for entry in WalkDir::new(self.loaders).min_depth(1).sort_by_file_name() {
             let entry = entry.with_context(|| format!("reading {}", self.loaders.display()))?;
             let name = entry.path().strip_prefix(self.loaders)?.to_owned();
+            if name == Path::new(DIRECTORY) {
+                continue;
+            }
             let file = (!entry.file_type().is_dir()).then(|| entry.path().to_owned());
             match name.extension().is_some_and(|extension| extension == "cfg") {
                 true => scripts.push((name, file)),
@@ -113,11 +125,22 @@ mod tests {
     use std::fs;
 
     fn write(directory: &Path, version: &str) -> Result<PathBuf> {
+        write_for(directory, "deb_amd64", ["bootx64.efi", "boot-x86_64.cfg"], version)
+    }
+
+    fn write_for(
+        directory: &Path,
+        target: &str,
+        [shim, script]: [&str; 2],
+        version: &str,
+    ) -> Result<PathBuf> {
         let loaders = directory.join("loaders");
         fs::create_dir_all(loaders.join("grub")).unwrap();
+        fs::create_dir_all(loaders.join("etchaos")).unwrap();
         for (name, content) in [
-            ("loaders/bootx64.efi", "shim"),
-            ("loaders/grub/grub.cfg", "boot"),
+            (&*format!("loaders/{shim}"), "shim"),
+            (&format!("loaders/etchaos/{script}"), "script"),
+            ("loaders/grub/grub.cfg", "stub"),
             ("k", "kernel"),
             ("i", ""),
         ] {
@@ -128,6 +151,7 @@ mod tests {
             loaders: &loaders,
             kernel: &directory.join("k"),
             initrd: &directory.join("i"),
+            target: &target.parse().unwrap(),
             version,
             epoch: 1_000_000_000,
         }
@@ -150,14 +174,45 @@ mod tests {
             lines,
             [
                 format!("drwxr-xr-x 0/0 0 {date} etchaos"),
-                format!("drwxr-xr-x 0/0 0 {date} etchaos/13.1-ab"),
-                format!("-rw-r--r-- 0/0 0 {date} etchaos/13.1-ab/initrd"),
-                format!("-rw-r--r-- 0/0 6 {date} etchaos/13.1-ab/vmlinuz"),
+                format!("drwxr-xr-x 0/0 0 {date} etchaos/deb_amd64"),
+                format!("drwxr-xr-x 0/0 0 {date} etchaos/deb_amd64/13.1-ab"),
+                format!("-rw-r--r-- 0/0 0 {date} etchaos/deb_amd64/13.1-ab/initrd"),
+                format!("-rw-r--r-- 0/0 6 {date} etchaos/deb_amd64/13.1-ab/vmlinuz"),
                 format!("-rw-r--r-- 0/0 4 {date} bootx64.efi"),
                 format!("drwxr-xr-x 0/0 0 {date} grub"),
+                format!("-rw-r--r-- 0/0 6 {date} etchaos/boot-x86_64.cfg"),
                 format!("-rw-r--r-- 0/0 4 {date} grub/grub.cfg"),
             ]
         );
+    }
+
+    #[test]
+    fn archives_of_two_architectures_share_only_what_is_equal() {
+        let root = tempfile::tempdir().unwrap();
+        let mut count = 0;
+        for (target, names) in [
+            ("deb_amd64", ["bootx64.efi", "boot-x86_64.cfg"]),
+            ("deb_arm64", ["bootaa64.efi", "boot-arm64.cfg"]),
+        ] {
+            let directory = tempfile::tempdir().unwrap();
+            let archive = write_for(directory.path(), target, names, "13.1-ab").unwrap();
+            for entry in tar::Archive::new(File::open(archive).unwrap()).entries().unwrap() {
+                let mut entry = entry.unwrap();
+                let path = root.path().join(entry.path().unwrap());
+                let mut content = String::new();
+                std::io::Read::read_to_string(&mut entry, &mut content).unwrap();
+                if entry.header().entry_type().is_dir() {
+                    fs::create_dir_all(path).unwrap();
+                } else if path.exists() {
+                    assert_eq!(path, root.path().join("grub/grub.cfg"));
+                    assert_eq!(fs::read_to_string(path).unwrap(), content);
+                } else {
+                    fs::write(path, content).unwrap();
+                    count += 1;
+                }
+            }
+        }
+        assert_eq!(count, 9);
     }
 
     #[test]

@@ -4,9 +4,9 @@ use std::path::Path;
 
 use anyhow::{Context, Result};
 use jiff::Timestamp;
-use protocol::Release;
 use protocol::compare::{differences, is_same_release};
 use protocol::release::document;
+use protocol::{Claims, Release};
 
 use super::files::Files;
 use super::issue::{Issued, is_renewal_due, issue, next_build};
@@ -15,9 +15,11 @@ use crate::destination::Directory;
 use crate::diff::Diff;
 use crate::diff::command::Format;
 use crate::diff::load::{self, Loaded};
+use crate::figures::Figures;
 use crate::packaged::Packaged;
 use crate::progress::message;
 use crate::published::{self, Published};
+use crate::tested::Tested;
 
 /// Publishes a release on all destinations, if it differs from the one that is live there.
 ///
@@ -25,14 +27,15 @@ use crate::published::{self, Published};
 /// Fails if no destination can be opened. Errors of single destinations are in the report.
 pub(crate) fn publish(
     publisher: &Publisher<'_>,
-    packaged: &Packaged,
+    tested: &Tested,
     now: Timestamp,
 ) -> Result<Report> {
+    let packaged = tested.packaged();
     let openings = publisher.open()?;
     let temporary = tempfile::tempdir().context("creating a temporary directory")?;
     let publication = match same(&openings, packaged)? {
         Some((live, files)) => again(publisher, &openings, live, files, now)?,
-        None => new(publisher, &openings, packaged, temporary.path(), now)?,
+        None => new(publisher, &openings, tested, temporary.path(), now)?,
     };
     publisher.put(&openings, publication)
 }
@@ -86,27 +89,30 @@ fn again<'a>(
 fn new<'a>(
     publisher: &Publisher<'_>,
     openings: &[Opening<'_>],
-    packaged: &Packaged,
+    tested: &Tested,
     temporary: &Path,
     now: Timestamp,
 ) -> Result<Publication<'a>> {
+    let packaged = tested.packaged();
     let newest = newest(openings);
     let previous = newest.map(|(_, live)| live);
     let build = next_build(previous.map_or(0, |live| live.release().build), now);
     let mut files = Files::in_directory(&packaged.directory, packaged.release())?;
     let mut release = Release { build, ..packaged.release().clone() };
-    let notes = notes(newest, &release, &packaged.directory)?;
+    let notes = notes(newest, &release, tested)?;
     let name = format!("etchaos_{}.notes.md", release.target());
     documents::add(&mut release, &mut files, temporary, document::NOTES, &name, &notes)?;
     documents::add_checksums(&mut release, &mut files, temporary)?;
     layout::assign_urls(&mut release);
     let differences = previous.map(|live| differences(live.release(), &release));
-    let issued = issue(release, build, packaged.claims(), publisher.signing, now)?;
+    let etchaos_figures = tested.figures().map(Figures::to_json).transpose()?;
+    let template = Claims { etchaos_figures, ..packaged.claims().clone() };
+    let issued = issue(release, build, &template, publisher.signing, now)?;
     Ok(Publication { issued, files, outcome: Outcome::Published { build, differences } })
 }
 
 /// Returns the release notes: the differences from the release that is live.
-fn notes(live: Option<(&Site, &Published)>, release: &Release, directory: &Path) -> Result<String> {
+fn notes(live: Option<(&Site, &Published)>, release: &Release, tested: &Tested) -> Result<String> {
     let Some((site, live)) = live else {
         let (target, version) = (release.target(), &release.version);
         return Ok(format!("# EtchaOS {target}, {version}\n\nThe first release.\n"));
@@ -114,8 +120,15 @@ fn notes(live: Option<(&Site, &Published)>, release: &Release, directory: &Path)
     let old = load::loaded(site.location(), live.release().clone()).unwrap_or_else(|error| {
         // A damaged file of the live release must not prevent a newer one.
         message(&format!("warning: the release notes do not list files: {error:#}"));
-        Loaded { release: live.release().clone(), contents: None }
+        Loaded { release: live.release().clone(), contents: None, figures: None }
     });
-    let new = load::loaded(&Directory::open(directory)?, release.clone())?;
+    let figures = Figures::of(&live.manifest.claims).unwrap_or_else(|error| {
+        message(&format!("warning: the release notes do not compare figures: {error:#}"));
+        None
+    });
+    let old = Loaded { figures, ..old };
+    let directory = Directory::open(&tested.packaged().directory)?;
+    let figures = tested.figures().cloned();
+    let new = Loaded { figures, ..load::loaded(&directory, release.clone())? };
     Diff::between(&old, &new).render(Format::Markdown)
 }

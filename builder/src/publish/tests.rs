@@ -13,9 +13,11 @@ use super::renew::renew;
 use super::withdraw::withdraw;
 use super::*;
 use crate::destination::Directory;
+use crate::figures::Figures;
 use crate::packaged::Packaged;
 use crate::published;
 use crate::signing::Keys;
+use crate::tested::{Record, Tested};
 
 /// Returns a release whose files contain `content`.
 pub(super) fn release(content: &str) -> Release {
@@ -110,8 +112,11 @@ impl World {
     }
 
     fn publish(&self, content: &str, at: Timestamp) -> Report {
-        let publisher = self.publisher(&self.signing);
-        publish(&publisher, &self.packaged(content), at).unwrap()
+        self.publish_tested(&Tested::untested(self.packaged(content)), at)
+    }
+
+    fn publish_tested(&self, tested: &Tested, at: Timestamp) -> Report {
+        publish(&self.publisher(&self.signing), tested, at).unwrap()
     }
 
     /// Returns the release that hosts find, after a check of all its files.
@@ -150,6 +155,39 @@ fn publishes_once_and_leaves_the_same_release_unchanged() {
     for file in first.files() {
         assert_eq!(published::problem(world.sites[0].location(), file).unwrap(), None);
     }
+}
+
+/// Returns a release that was tested, and whose kernel took this time to boot.
+fn tested(world: &World, content: &str, kernel: f64) -> Tested {
+    let packaged = world.packaged(content);
+    let figures = Figures::from_json(&crate::figures::tests::example(kernel)).unwrap();
+    let record = Record { content: packaged.content(), updated_from: None, steps: 17, figures };
+    Tested::passed(packaged, record).unwrap()
+}
+
+#[test]
+fn a_manifest_has_the_figures_of_its_test_and_keeps_them() {
+    let world = World::new(&["cdn"]);
+    let figures = || {
+        let ring = world.signing.ring().unwrap();
+        let live = published::live(world.sites[0].location(), &world.target, &ring).unwrap();
+        live.unwrap().manifest.claims.etchaos_figures.clone().unwrap()
+    };
+    world.publish_tested(&tested(&world, "a", 5.0), week(0));
+    assert_eq!(figures(), crate::figures::tests::example(5.0));
+    // Another test of the same files measures other figures. The release is the same.
+    let again = tested(&world, "a", 6.0);
+    let report = world.publish_tested(&again, week(1));
+    assert!(matches!(report.outcome, Outcome::Unchanged { .. }), "{report:?}");
+    let report = world.publish_tested(&again, week(3));
+    assert!(matches!(report.outcome, Outcome::Renewed { .. }), "{report:?}");
+    assert_eq!(figures(), crate::figures::tests::example(5.0));
+    // The release notes compare the figures of the next release.
+    world.publish_tested(&tested(&world, "b", 6.0), week(4));
+    assert_eq!(figures(), crate::figures::tests::example(6.0));
+    let notes = world.live(0).document("notes").unwrap().url.clone();
+    let notes = fs::read_to_string(world.path("cdn").join(notes)).unwrap();
+    assert!(notes.contains("| `boot uefi: kernel` | `5.0 s` | `6.0 s` | `× 1.20` |"), "{notes}");
 }
 
 #[test]

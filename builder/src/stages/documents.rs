@@ -77,6 +77,7 @@ impl Sources<'_> {
             loaders: &self.pieces.join("netboot"),
             kernel: self.kernel,
             initrd: self.initrd,
+            target: &self.build.target,
             version: self.version,
             epoch: self.epoch,
         };

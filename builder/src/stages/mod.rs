@@ -26,7 +26,8 @@ pub(crate) use build::{Build, Directories};
 pub(crate) use inspect::{Until, commands, find, keep, only, shell};
 pub(crate) use test::{Test, run as test};
 
-use crate::log_file::{LogFile, Step};
+use crate::figures::{self, StageTime};
+use crate::log_file::{LogFile, Origin, Step};
 use crate::packaged::Packaged;
 use crate::progress::Bar;
 use crate::proxy::Proxies;
@@ -60,6 +61,14 @@ impl fmt::Display for StageFailed {
     }
 }
 
+impl Stage {
+    /// Returns the time for the figures of the release.
+    fn time(&self) -> StageTime {
+        let cached = self.steps.iter().any(|step| step.origin == Origin::Cached);
+        StageTime { name: self.name.to_owned(), took: self.took, cached }
+    }
+}
+
 /// Builds a release: stages 1 to 4.
 ///
 /// # Errors
@@ -68,7 +77,9 @@ pub(crate) fn build(build: &Build<'_>, stages: &mut Stages<'_>) -> Result<Packag
     let toolbox = stages.stage("init", |log| init::run(build, log))?;
     let tree = stages.stage("bootstrap", |log| bootstrap::run(build, toolbox, log))?;
     let image = stages.stage("refine", |log| refine::run(build, tree, log))?;
-    stages.stage("package", |log| package::run(build, image, log))
+    let packaged = stages.stage("package", |log| package::run(build, image, log))?;
+    figures::keep(&packaged, stages.done.iter().map(Stage::time).collect())?;
+    Ok(packaged)
 }
 
 /// Runs and times stages.

@@ -3,6 +3,7 @@
 use std::cell::RefCell;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::time::Instant;
 
 use anyhow::{Context, Result};
 use protocol::release::document;
@@ -13,6 +14,7 @@ use testbed::report::Event;
 
 use super::build::{Describe, Directories};
 use crate::destination::Location;
+use crate::figures::{self, Figures, StageTime};
 use crate::log_file::LogFile;
 use crate::packaged::Packaged;
 use crate::published::Published;
@@ -50,6 +52,7 @@ impl Describe for Tested {
 
 /// Runs the full update cycle, and records that it passed.
 pub(crate) fn run(test: Test<'_>, packaged: Packaged, log: &mut LogFile) -> Result<Tested> {
+    let started = Instant::now();
     let previous = test.fetch_previous(&packaged, log)?;
     let options = Options {
         artifacts: packaged.directory.clone(),
@@ -76,7 +79,11 @@ pub(crate) fn run(test: Test<'_>, packaged: Packaged, log: &mut LogFile) -> Resu
         .and(test.previous.as_ref())
         .map(|(_, published)| published.release().build);
     let steps = report.steps.len();
-    let record = Record { content: packaged.content(), updated_from, steps };
+    let mut stages = figures::kept(&packaged);
+    stages.push(StageTime { name: "test".to_owned(), took: started.elapsed(), cached: false });
+    let accelerator = report.accel.map(|selection| selection.accel.to_string());
+    let figures = Some(Figures::new(stages, report.boots, accelerator));
+    let record = Record { content: packaged.content(), updated_from, steps, figures };
     Tested::passed(packaged, record)
 }
 

@@ -27,7 +27,7 @@ cp "$grub/grub$efi.efi.signed" "$OUT/efi/grub$efi.efi"
 mkdir -p "$OUT/netboot/grub"
 cp "$shim/shim$efi.efi.signed" "$OUT/netboot/boot$efi.efi"
 cp "$grub/grubnet$efi.efi.signed" "$OUT/netboot/grub$efi.efi"
-sed "s/@IMAGE_VERSION@/$IMAGE_VERSION/" "$OUT/netboot.cfg" >"$OUT/netboot/grub/grub.cfg"
+cp "$OUT/netboot.cfg" "$OUT/netboot/grub/grub.cfg"
 
 if [ ${#bios[@]} -gt 0 ]; then
   modules=tree/usr/lib/grub/i386-pc

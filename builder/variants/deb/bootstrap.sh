@@ -28,6 +28,16 @@ mmdebstrap --mode=root --variant=essential --format=directory $BOOTSTRAP_OPTIONS
 rm -f "$ROOT/etc/hostname" "$ROOT/etc/resolv.conf"
 
 # Use dpkg of the container: dpkg in the tree loses its dependencies here.
+purge() {
+  dpkg --root="$ROOT" --force-depends --force-remove-essential --force-remove-protected --purge "$1"
+}
 for package in $PURGED; do
-  dpkg --root="$ROOT" --force-depends --force-remove-essential --force-remove-protected --purge "$package"
+  purge "$package"
 done
+
+# A program or a library contains the names of the libraries that it needs, and a library its own name.
+while read -r library package; do
+  if [ -z "$(grep -rlF --exclude="$library*" -e "$library" "$ROOT/usr" || true)" ]; then
+    purge "$package"
+  fi
+done <<<"$UNUSED_LIBRARIES"

@@ -102,6 +102,26 @@ local releases = {
     '/usr/bin/containerd-stress',
     '/usr/bin/containerd-shim',
     '/usr/bin/containerd-shim-runc-v1',
+    // It generates locales, and their sources are not in the image.
+    '/usr/bin/localedef',
+    // Drivers of cards for laboratories, and of modems for mobile networks. Packages of Debian 12 have them in
+    // /lib. No other module depends on them.
+    '*/lib/modules/*/kernel/drivers/comedi/*',
+    '*/lib/modules/*/kernel/drivers/net/wwan/*',
+    // Programs that would need the libraries below: a daemon for ARP without the kernel, logins with a
+    // database of passwords, and the list of logins.
+    '*/sbin/arpd',
+    '*/security/pam_userdb.so',
+    '/usr/bin/lslogins',
+  ],
+
+  // Libraries that only excluded files need, as "file package". Their packages are purged, unless a program of
+  // the tree needs the library, such as one of a drop-in.
+  unusedLibraries:: [
+    'libdb-5.3.so libdb5.3t64',
+    'libdb-5.3.so libdb5.3',  // in Debian 12
+    'liblastlog2.so.2 liblastlog2-2',
+    'libsqlite3.so.0 libsqlite3-0',  // for liblastlog2
   ],
 
   // The packages with the programs that the Commands run in the container: kmod finds the kernel modules,
@@ -126,6 +146,7 @@ local releases = {
     PACKAGES="%s"
     PURGED="%s"
     EXCLUDED="%s"
+    UNUSED_LIBRARIES="%s"
   ||| % [
     debian.suite,
     std.join(' ', debian.components),
@@ -134,6 +155,7 @@ local releases = {
     std.join(',', debian.installed),
     std.join(' ', debian.purged),
     std.join(' ', debian.excluded),
+    std.join('\n', debian.unusedLibraries),
   ],
 
   distribution: 'Debian %s (%s)' % [debian.number, debian.suite],

@@ -123,6 +123,14 @@ local compiler = import 'compiler.libsonnet';
     assert std.length(std.findSubstr(last, script)) == 1 : 'a script for GRUB does not have "panic=10" once';
     std.strReplace(script, last, std.join(' ', [last] + arguments)),
 
+  // Returns a shell script that writes the boot script of a target for network boot. Its name has the
+  // processor as GRUB's variable grub_cpu does.
+  networkBootScript(target, script)::
+    local cpu = { amd64: 'x86_64', arm64: 'arm64' }[std.extVar('arch')];
+    local path = '$OUT/netboot/etchaos/boot-%s.cfg' % cpu;
+    etchaos.writeFile(path, std.strReplace(script, '@TARGET@', target))
+    + 'sed -i "s/@IMAGE_VERSION@/$IMAGE_VERSION/" "%s"\n' % path,
+
   local fields = [
     'name', 'distribution', 'arches', 'container', 'espVendor', 'sbom', 'units', 'files',
     'kernelArguments', 'binaries',
@@ -207,8 +215,11 @@ local compiler = import 'compiler.libsonnet';
             '$OUT/grub.cfg', etchaos.withKernelArguments((importstr '../boot/grub.cfg'), kernelArguments)
           )
           + etchaos.writeFile('$OUT/efi-stub.cfg', (importstr '../boot/efi-stub.cfg'))
-          + etchaos.writeFile(
-            '$OUT/netboot.cfg', etchaos.withKernelArguments((importstr '../boot/netboot.cfg'), kernelArguments)
+          // "boot loaders" copies the stub to the path that the GRUB for the network reads.
+          + etchaos.writeFile('$OUT/netboot.cfg', (importstr '../boot/netboot-stub.cfg'))
+          + etchaos.networkBootScript(
+            '%s_%s' % [v.name, std.extVar('arch')],
+            etchaos.withKernelArguments((importstr '../boot/netboot.cfg'), kernelArguments)
           )
           // Only machines of this architecture have a BIOS.
           + (if std.extVar('arch') == 'amd64'

@@ -83,6 +83,16 @@ ln -sfn /dev/null etc/systemd/system-generators/systemd-getty-generator
 
 remove etc/{passwd,group,shadow,gshadow,subuid,subgid}- etc/.pwd.lock etc/ssh
 find etc usr var -type f '(' -name '*.dpkg-old' -o -name '*.dpkg-dist' -o -name '*.dpkg-new' ')' -delete
+# Of the hardware database, udev needs only what names network cards. The rest, 13 MB, has settings of
+# keyboards, mice and cameras, and the names of vendors and products.
+if [ -d usr/lib/udev/hwdb.d ]; then
+  for file in usr/lib/udev/hwdb.d/*; do
+    grep -q '^ ID_NET_' "$file" || remove "$file"
+  done
+  # It needs /proc to write the file. The mount ends with the program.
+  mkdir -p proc
+  unshare --pid --fork --mount-proc="$ROOT/proc" chroot "$ROOT" systemd-hwdb --usr update
+fi
 # The sources in hwdb.d and catalog are compiled into binary databases.
 remove usr/lib/udev/hwdb.d usr/share/{doc,man,info,locale,lintian,bash-completion,zsh,fish} \
   usr/lib/systemd/catalog usr/share/pixmaps usr/include usr/src usr/games

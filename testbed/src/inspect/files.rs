@@ -8,7 +8,7 @@ use protocol::Arch;
 
 use super::disk::{SECTOR, Sectors, find_esp};
 use super::fat::{Fat, FatError};
-use crate::platform::{ARCHES, platform};
+use crate::platform::platform;
 
 /// Receives the absolute path, the size and the content of a file.
 pub(crate) type Visit<'a> = &'a mut dyn FnMut(&str, u64, &mut dyn Read) -> io::Result<()>;
@@ -58,7 +58,7 @@ pub(crate) fn boot_loaders(disk: &File) -> io::Result<Vec<Arch>> {
         Ok(())
     })?;
     let has = |arch: &Arch| found.contains(&format!("/efi/boot/boot{}.efi", platform(*arch).efi));
-    Ok(ARCHES.into_iter().filter(has).collect())
+    Ok(Arch::ALL.into_iter().filter(has).collect())
 }
 
 /// The content of a file, up to the end of its last sector.

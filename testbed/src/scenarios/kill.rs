@@ -15,8 +15,9 @@ use crate::args::{FirmwareArgs, ScenarioArgs};
 use crate::derived::Changes;
 use crate::environment::{self, TestEnvironment};
 use crate::firmware::Firmware;
-use crate::report::{Step, seconds};
+use crate::report::Step;
 use crate::scenario::{Options, ScenarioError, Steps};
+use crate::seconds;
 use crate::updates::{Disk, Host, ReleaseSeries};
 
 /// One in this many kills happens during a trial boot.
@@ -55,7 +56,7 @@ pub(crate) struct KillRecord {
     /// The content of the disk after the kill.
     disk: String,
     /// The duration of the next boot.
-    #[serde(serialize_with = "seconds", rename = "bootSeconds")]
+    #[serde(serialize_with = "seconds::serialize", rename = "bootSeconds")]
     boot: Duration,
     /// The slot that was booted.
     slot: Slot,

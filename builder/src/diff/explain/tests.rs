@@ -137,7 +137,8 @@ fn explain_names_the_files_of_a_real_release_that_differ() {
 
     let list = |initrd: &Path| contents::of_initrd(initrd, &mut log(changed.path())).unwrap();
     let (old, new) = (list(&from("initrd")), list(&path("initrd")));
-    let loaded = |contents| Loaded { release: release.clone(), contents: Some(contents) };
+    let loaded =
+        |contents| Loaded { release: release.clone(), contents: Some(contents), figures: None };
     let text = Diff::between(&loaded(old), &loaded(new)).render(Format::Text).unwrap();
     println!("{text}");
     assert!(text.contains("+  /etc/motd  6 bytes"), "{text}");
