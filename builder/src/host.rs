@@ -49,7 +49,7 @@ const BUILD: [(&str, &str); 4] =
     [("tar", "tar"), ("setpriv", "util-linux"), ("unshare", "util-linux"), ("cc", "gcc")];
 
 /// The programs that only tests need: independent readers of the formats, a proxy, another clock, a
-/// container engine, a C++ compiler for fuzzing, and linters.
+/// container engine, a registry for it, a C++ compiler for fuzzing, and linters.
 const TESTS: &[(&str, &str)] = &[
     ("sgdisk", "gdisk"),
     ("fsck.vfat", "dosfstools"),
@@ -66,6 +66,8 @@ const TESTS: &[(&str, &str)] = &[
     ("systemd-analyze", "systemd"),
     ("g++", "g++"),
     ("dockerd", "docker.io"),
+    ("docker-registry", "docker-registry"),
+    ("htpasswd", "apache2-utils"),
     ("curl", "curl"),
     ("faketime", "faketime"),
     ("/etc/ssl/certs/ca-certificates.crt", "ca-certificates"),
@@ -104,7 +106,9 @@ pub(crate) fn requirements<'a>(
     }
     for variant in variants {
         arches.insert(variant.arch);
-        all.extend(base_requirements(&variant.base.bootstrap[0], &variant.base.host_packages));
+        if let Some(program) = variant.base.bootstrap.first() {
+            all.extend(base_requirements(program, &variant.base.host_packages));
+        }
         if Arch::native() != Some(variant.arch) {
             let compiler = &variant.compiler;
             all.extend(base_requirements(&compiler.bootstrap[0], &compiler.host_packages));

@@ -10,6 +10,7 @@
 //! - [`publish`] puts releases on a [`destination`], and [`published`] reads them there
 //! - [`variant`] renders the description of a distribution from Jsonnet
 //! - [`sandbox`] runs the variant's Commands, isolated from the host
+//! - [`oci`] pulls container images from a registry
 //! - [`image`] writes the formats of a release in user space
 //! - [`contents`] lists the files of an image, [`diff`] compares two releases
 //! - [`sbom`] lists the packages and crates of a release
@@ -41,6 +42,7 @@ mod image;
 mod lock;
 pub mod log_file;
 mod mirror;
+pub mod oci;
 pub mod output;
 mod packaged;
 mod partial_file;

@@ -13,12 +13,13 @@ use super::part::{PartArgs, list};
 use super::session::Session;
 use crate::host;
 use crate::mirror::Mirror;
+use crate::oci::Reference;
 use crate::progress::message;
 use crate::sandbox::Engine;
 use crate::stages::{self, Stages};
 use crate::targets::{Several, Work};
 use crate::tested::Tested;
-use crate::variant::{VariantFile, Variants};
+use crate::variant::{BaseSource, VariantFile, Variants};
 
 /// Options of builds.
 #[derive(Debug, Args)]
@@ -32,6 +33,12 @@ pub(crate) struct BuildOptions {
     /// The URL of the distribution's mirror [default: that of the bootstrap tool]
     #[arg(long, value_name = "URL")]
     pub(super) mirror: Option<String>,
+    /// The container image to build in, such as "registry.example/debian:trixie" or "NAME@sha256:…"
+    /// [default: the bootstrap program or the image of the variant]
+    ///
+    /// It has to be an image of the variant's distribution for the architecture of this machine.
+    #[arg(long, value_name = "REFERENCE")]
+    pub(super) image: Option<Reference>,
     /// Build without security updates, because the mirror has no security archive. Otherwise, the archive
     /// at the URL of the mirror with the suffix "-security" is required
     #[arg(long, requires = "mirror")]
@@ -266,7 +273,8 @@ impl TestOptions {
 impl BuildOptions {
     /// Loads the variant, and checks that this machine can build it.
     pub(super) fn prepare(&self, target: &Target, variants: &Variants) -> Result<VariantFile> {
-        let variant = VariantFile::load(variants, &target.variant, target.arch)?;
+        let mut variant = VariantFile::load(variants, &target.variant, target.arch)?;
+        self.choose_image(&mut variant);
         for source in &variant.sources[1..] {
             message(&format!("drop-in: {}", source.display()));
         }
@@ -276,7 +284,16 @@ impl BuildOptions {
 
     /// Checks that this machine can build all targets. With `--setup`, installs what they need.
     fn prepare_all(&self, targets: &[Target], variants: &Variants) -> Result<()> {
-        self.check(&VariantFile::load_all(variants, targets)?)
+        let mut all = VariantFile::load_all(variants, targets)?;
+        all.iter_mut().for_each(|variant| self.choose_image(variant));
+        self.check(&all)
+    }
+
+    /// Replaces the source of the sandbox by the image, if one was given.
+    fn choose_image(&self, variant: &mut VariantFile) {
+        if let Some(image) = &self.image {
+            variant.base = BaseSource::of_image(image);
+        }
     }
 
     /// Checks the options, and that this machine has what the variants need.

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use bollard::Docker;
+use bollard::auth::DockerCredentials;
 use bollard::container::{AttachContainerResults, LogOutput};
 use bollard::exec::{ResizeExecOptions, StartExecResults};
 use bollard::models::{ContainerCreateBody, ExecConfig, HostConfig};
@@ -24,6 +25,7 @@ use tokio::runtime::Runtime;
 use super::interface::{Base, Finished, PATH, SHELL, Sandbox, Script, WORK};
 use super::terminal;
 use crate::log_file::LogFile;
+use crate::oci::{Logins, Reference};
 
 /// The timeout for connecting to an engine. One that takes longer counts as absent.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -61,14 +63,16 @@ impl Connection {
         Ok(Self { docker, runtime, version })
     }
 
-    /// Starts a container from the official image, or from the bootstrapped tree if the image cannot
-    /// be pulled.
+    /// Starts a container from the official image, or from the tree if the engine cannot pull the image.
     pub fn start(self, base: &Base<'_>, work: &Path, log: &mut LogFile) -> Result<DockerSandbox> {
-        let image = match self.runtime.block_on(self.pull(base.image, log)) {
-            Ok(()) => base.image.to_owned(),
+        let image: Reference = base.image.parse()?;
+        let image = match self.runtime.block_on(self.pull(&image, log)) {
+            Ok(()) => image.for_engine(),
             Err(error) => {
-                log.line(&format!("cannot pull {}: {error:#}; importing a base", base.image));
-                let tar = base.tree.tar(log)?;
+                log.line(&format!("cannot pull {image}: {error:#}; importing a base"));
+                let tar = base.tree.tar(log).with_context(|| {
+                    format!("making a base, because the engine cannot pull {image} ({error:#})")
+                })?;
                 self.runtime.block_on(self.import(&tar, log))?
             }
         };
@@ -79,14 +83,25 @@ impl Connection {
         Ok(DockerSandbox { connection: self, id, _stdin: stdin })
     }
 
-    async fn pull(&self, image: &str, log: &mut LogFile) -> Result<()> {
-        let options = CreateImageOptionsBuilder::default().from_image(image).build();
-        let mut answers = self.docker.create_image(Some(options), None, None);
+    async fn pull(&self, image: &Reference, log: &mut LogFile) -> Result<()> {
+        let name = image.for_engine();
+        let options = CreateImageOptionsBuilder::default().from_image(&name).build();
+        // The engine does not read the logins of its command line.
+        let logins = Logins::from_environment()?;
+        let credentials = logins.find(image).map(|login| DockerCredentials {
+            username: Some(login.user.clone()),
+            password: Some(login.password.clone()),
+            serveraddress: Some(image.host().to_owned()),
+            ..DockerCredentials::default()
+        });
+        let mut answers = self.docker.create_image(Some(options), None, credentials);
         while let Some(answer) = answers.next().await {
             if let Some(status) = answer?.status {
                 log.line(&status);
             }
         }
+        let digests = self.docker.inspect_image(&name).await?.repo_digests.unwrap_or_default();
+        log.line(&format!("pulled {image} ({})", digests.join(", ")));
         Ok(())
     }
 

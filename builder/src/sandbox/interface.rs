@@ -66,13 +66,13 @@ pub trait Sandbox {
 /// The source of a sandbox's root file system.
 #[derive(Debug)]
 pub struct Base<'a> {
-    /// The distribution's official container image.
+    /// The reference of the distribution's official container image.
     pub image: &'a str,
-    /// A bootstrapped root file system, for namespaces and for engines that cannot pull the image.
+    /// The root file system for namespaces, and for engines that cannot pull the image.
     pub tree: &'a dyn BaseTree,
 }
 
-/// A root file system of the source distribution, bootstrapped if the cache does not have it.
+/// A root file system of the source distribution: bootstrapped or pulled if the cache does not have it.
 pub trait BaseTree: fmt::Debug {
     /// Writes the tree to a directory, which must not exist.
     fn unpack(&self, to: &Path, log: &mut LogFile) -> Result<()>;

@@ -34,7 +34,7 @@ impl Describe for RootTree {
 pub(super) fn run(build: &Build<'_>, toolbox: Toolbox, log: &mut LogFile) -> Result<RootTree> {
     let env = environment(build);
     let root = build.directories.work.join("root");
-    let State { tools, indexes } = &toolbox.state;
+    let State { tools, indexes, .. } = &toolbox.state;
     let key = cache_key(build, "bootstrap", &env, &[tools, indexes]);
     let report = match build.cache.find(&key, log) {
         Some(Found { data, value }) => {

@@ -7,6 +7,7 @@ use std::time::Instant;
 use std::{fs, io, thread};
 
 use anyhow::{Context, Result};
+use protocol::Arch;
 use serde::{Deserialize, Serialize};
 
 use super::build::{Build, Describe};
@@ -15,7 +16,9 @@ use crate::cache::{Key, archive};
 use crate::command::Tool;
 use crate::log_file::{LogFile, Origin};
 use crate::mirror::Mirror;
+use crate::oci::{Logins, Pull, Reference};
 use crate::sandbox::{self, Base, BaseTree, Sandbox, Script, WORK};
+use crate::variant::BaseSource;
 
 /// The name of the toolbox in the work directory.
 const TOOLBOX_TAR: &str = "toolbox.tar";
@@ -29,6 +32,9 @@ pub(super) struct Toolbox {
 /// The state of a toolbox that can change the result of later stages, as digests.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct State {
+    /// The image that the toolbox was made from, with its digest, if the builder pulled it.
+    #[serde(default)]
+    pub(super) image: Option<String>,
     /// The packages of the toolbox.
     pub(super) tools: String,
     /// The package indexes of all archives.
@@ -60,8 +66,8 @@ pub(super) fn run(build: &Build<'_>, log: &mut LogFile) -> Result<Toolbox> {
 pub(super) fn start(build: &Build<'_>, log: &mut LogFile) -> Result<Toolbox> {
     let work = &build.directories.work;
     let env = environment(build);
-    let bootstrap = format!("{:?} {:?}", build.variant.base.bootstrap, build.mirror);
-    let key = cache_key(build, "init", &env, &[&bootstrap]);
+    let source = tree_source(&build.variant.base, build.mirror.as_ref());
+    let key = cache_key(build, "init", &env, &[&source]);
     let tree = ToolboxTree { build, key, source: RefCell::new(Source::Unused) };
     let base = Base { image: &build.variant.base.image, tree: &tree };
     let sandbox: Rc<dyn Sandbox> =
@@ -69,7 +75,12 @@ pub(super) fn start(build: &Build<'_>, log: &mut LogFile) -> Result<Toolbox> {
             sandbox::start(build.engine, &base, work, log)
         })?);
     let report = run_part(build, "init", &*sandbox, &env, log)?;
-    let state = State { tools: run_var(&report, "tools")?, indexes: run_var(&report, "indexes")? };
+    let image = tree.image();
+    if let Some(image) = &image {
+        log.line(&format!("the sandbox was made from {image}"));
+    }
+    let (tools, indexes) = (run_var(&report, "tools")?, run_var(&report, "indexes")?);
+    let state = State { image, tools, indexes };
     tree.keep(&*sandbox, &state, log)?;
     Ok(Toolbox { sandbox, state })
 }
@@ -88,7 +99,16 @@ fn discard(work: &Path, old: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// The root file system of the sandbox: a toolbox of an earlier build, or a bootstrapped base.
+/// Returns what a toolbox is made from, for its key in the cache.
+fn tree_source(base: &BaseSource, mirror: Option<&Mirror>) -> String {
+    if base.bootstrap.is_empty() {
+        format!("image {}", base.image)
+    } else {
+        format!("{:?} {:?}", base.bootstrap, mirror)
+    }
+}
+
+/// The root file system of the sandbox: a toolbox of an earlier build, a bootstrapped base, or an image.
 ///
 /// The toolbox may be old: the Commands of the part "init" upgrade it.
 #[derive(Debug)]
@@ -105,6 +125,8 @@ enum Source {
     Unused,
     /// A bootstrapped base without the tools.
     Base,
+    /// An image without the tools.
+    Image(Reference),
     /// A toolbox of the cache, which had this state.
     Cached(State),
 }
@@ -113,6 +135,7 @@ impl BaseTree for ToolboxTree<'_> {
     fn unpack(&self, to: &Path, log: &mut LogFile) -> Result<()> {
         match self.cached(log) {
             Some(tar) => archive::unpack(&tar, to, log),
+            None if self.build.variant.base.bootstrap.is_empty() => self.pull(to, log),
             None => self.bootstrap(to, log),
         }
     }
@@ -121,9 +144,16 @@ impl BaseTree for ToolboxTree<'_> {
         if let Some(tar) = self.cached(log) {
             return Ok(tar);
         }
+        let work = &self.build.directories.work;
         // The bootstrap tool writes a tar file if the name ends like this.
-        let tar = self.build.directories.work.join("base.tar");
-        self.bootstrap(&tar, log)?;
+        let tar = work.join("base.tar");
+        if self.build.variant.base.bootstrap.is_empty() {
+            let tree = work.join("base");
+            self.pull(&tree, log)?;
+            archive::write(&tree, &tar, log)?;
+        } else {
+            self.bootstrap(&tar, log)?;
+        }
         Ok(tar)
     }
 }
@@ -136,6 +166,26 @@ impl ToolboxTree<'_> {
         log.record("verify the toolbox", started.elapsed(), Origin::Cached);
         self.source.replace(Source::Cached(found.value));
         Some(found.data)
+    }
+
+    /// Returns the image that the root file system was made from, if the builder pulled it.
+    fn image(&self) -> Option<String> {
+        match &*self.source.borrow() {
+            Source::Image(image) => Some(image.to_string()),
+            Source::Cached(state) => state.image.clone(),
+            Source::Unused | Source::Base => None,
+        }
+    }
+
+    /// Pulls the image and unpacks it to a directory.
+    fn pull(&self, to: &Path, log: &mut LogFile) -> Result<()> {
+        let image: Reference = self.build.variant.base.image.parse()?;
+        let arch = Arch::native().context("no image is for the architecture of this machine")?;
+        let pull = Pull::new(image, Logins::from_environment()?)?;
+        let pulled =
+            log.timed("pull the image", Origin::Built, |log| pull.unpack(arch, to, log))?;
+        self.source.replace(Source::Image(pulled));
+        Ok(())
     }
 
     /// Bootstraps the base to a directory or a tar file.

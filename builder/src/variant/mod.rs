@@ -34,6 +34,8 @@ use drop_in::DropIns;
 use fields::Field;
 use render::render;
 
+use crate::oci::Reference;
+
 /// The parts of a build that a variant's `build` list must have, in this order.
 pub(crate) const PARTS: [&str; 6] = ["init", "bootstrap", "refine", "package", "squashfs", "esp"];
 
@@ -83,10 +85,13 @@ pub(crate) struct VariantFile {
 pub(crate) struct BaseSource {
     /// The distribution's official container image.
     pub image: String,
-    /// The command that bootstraps a base if the image is not used. The builder adds the path of the
-    /// directory or the tar file (`NAME.tar`) to write, and the mirror if one was given.
+    /// The command that bootstraps a base if the image is not used; empty if the image is always used. The
+    /// builder adds the path of the directory or the tar file (`NAME.tar`) to write, and the mirror if one was
+    /// given.
+    #[serde(default)]
     pub bootstrap: Vec<String>,
     /// The Debian packages that the command needs on the build host.
+    #[serde(default)]
     pub host_packages: Vec<String>,
 }
 
@@ -134,6 +139,13 @@ pub(crate) struct Naming {
     pub source_arch: Option<String>,
     /// The organization that supplies the packages.
     pub supplier: String,
+}
+
+impl BaseSource {
+    /// Returns the source that is this image, whatever the variant names.
+    pub(crate) fn of_image(image: &Reference) -> Self {
+        Self { image: image.to_string(), bootstrap: Vec::new(), host_packages: Vec::new() }
+    }
 }
 
 impl VariantFile {
@@ -215,7 +227,11 @@ impl VariantFile {
             "espVendor is {:?}, expected the name of a directory",
             self.esp_vendor
         );
-        ensure!(!self.base.bootstrap.is_empty(), "container.bootstrap names no program");
+        self.base.image.parse::<Reference>().context("container.image is not valid")?;
+        ensure!(
+            !self.base.bootstrap.is_empty() || self.base.host_packages.is_empty(),
+            "container.hostPackages names packages for a bootstrap program, but container.bootstrap names none"
+        );
         ensure!(!self.compiler.bootstrap.is_empty(), "compiler.bootstrap names no program");
         Ok(())
     }

@@ -65,6 +65,7 @@ rpm {
     'findutils',
     'gnupg2',
     'squashfs-tools',
+    'tar',
     'dosfstools',
     'mtools',
   ] + (if std.extVar('arch') == 'amd64' then ['grub2-tools', 'grub2-pc-modules'] else []),

@@ -80,18 +80,9 @@ local etchaos = import '../lib/etchaos.libsonnet';
             + '} | cut -d " " -f 1-3 >"$ROOT/usr/lib/etchaos/packages.list"\n'
             + etchaos.writeFile('$ROOT/usr/lib/etchaos/packages', (importstr 'packages'), '755'),
 
-  container: {
-    image: error 'the variant has no container image',
-    // The tools of these distributions are in their own images only: a Debian host has neither their keys nor,
-    // for Fedora, dnf 5.
-    bootstrap: [
-      'bash',
-      '-c',
-      'echo "the base of this variant is the container image $0, which only a container engine can pull; start Docker or Podman" >&2; exit 1',
-      self.image,
-    ],
-    hostPackages: [],
-  },
+  // Without "bootstrap", the base is always the image: the tools of these distributions are in their own images
+  // only. A Debian host has neither their keys nor, for Fedora, dnf 5.
+  container: { image: error 'the variant has no container image' },
 
   init: rpm.setup + (importstr 'dnf.sh') + (importstr 'init.sh'),
   tools: 'rpm --query --all | LC_ALL=C sort | sha256sum\n',

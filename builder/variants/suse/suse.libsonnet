@@ -50,6 +50,7 @@ rpm {
     'findutils',
     'gpg2',
     'squashfs',
+    'tar',
     'dosfstools',
     'mtools',
   ] + (if std.extVar('arch') == 'amd64' then ['grub2', 'grub2-i386-pc'] else []),
