@@ -94,15 +94,19 @@ impl World {
     pub(crate) fn build_target(&self, out: &str, content: &str, key: &str, target: &Target) {
         let directory = self.path(out).join(target.to_string());
         fs::create_dir_all(&directory).unwrap();
-        let release = release(content, &directory, target);
-        self.write_manifest(&directory, &claims(release), key);
+        let claims = claims(release(content, &directory, target));
+        self.write_token(&directory.join(target.manifest_name()), &claims, key);
     }
 
     /// Signs claims and writes them to a directory under the name of the manifest.
     pub(crate) fn write_manifest(&self, directory: &Path, claims: &Claims, key: &str) {
+        self.write_token(&directory.join(target().manifest_name()), claims, key);
+    }
+
+    /// Signs claims and writes them to a file.
+    fn write_token(&self, file: &Path, claims: &Claims, key: &str) {
         let token = sign(&self.key(key), claims).unwrap() + "\n";
-        let target = claims.etchaos_release.as_ref().map_or(target(), Release::target);
-        fs::write(directory.join(target.manifest_name()), token).unwrap();
+        fs::write(file, token).unwrap();
     }
 
     /// Returns the builder with arguments that are separated by spaces; paths are relative to the
