@@ -22,7 +22,14 @@ fn setting(path: &str, text: &str) -> Value {
 }
 
 /// Publishes a release with the list of files at a relative URL.
-fn publish(directory: &Path, key: &PrivateKey, version: &str, packages: &str, entries: &[Value]) {
+fn publish(
+    directory: &Path,
+    key: &PrivateKey,
+    version: &str,
+    packages: &str,
+    entries: &[Value],
+    etchaos_figures: Option<Value>,
+) {
     let artifact = |role: Role| Artifact {
         role,
         name: role.extension().to_owned(),
@@ -58,7 +65,8 @@ fn publish(directory: &Path, key: &PrivateKey, version: &str, packages: &str, en
         secure_boot: true,
         toolchain: Default::default(),
     };
-    let claims = Claims { etchaos_release: Some(release), ..Claims::default() };
+    let etchaos_release = Some(release);
+    let claims = Claims { etchaos_release, etchaos_figures, ..Claims::default() };
     let manifest = token::sign(key, &claims).unwrap();
     fs::write(directory.join("etchaos_deb_amd64.jwt"), manifest + "\n").unwrap();
 }
@@ -69,6 +77,10 @@ struct Releases {
 
 impl Releases {
     fn new() -> Self {
+        Self::with_figures(None, None)
+    }
+
+    fn with_figures(old_figures: Option<Value>, new_figures: Option<Value>) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let at = |name: &str| directory.path().join(name);
         // The keys of two releases differ after a rotation.
@@ -76,10 +88,11 @@ impl Releases {
         fs::write(at("old.pub"), format!("{}\n", old.public())).unwrap();
         fs::write(at("new.pub"), format!("{}", new.public())).unwrap();
         let hosts = |text| setting("/etc/hosts", text);
-        publish(&at("old"), &old, "13.1", "bash 5.2 amd64", &[hosts("127.0.0.1 localhost\n")]);
+        let entries = [hosts("127.0.0.1 localhost\n")];
+        publish(&at("old"), &old, "13.1", "bash 5.2 amd64", &entries, old_figures);
         let evil = setting("/etc/x|`<script>alert(1)</script>", "```\n</details><b>\n# heading\n");
         let entries = [hosts("::1 localhost\n"), evil];
-        publish(&at("new"), &new, "13.2", "bash 5.3 amd64", &entries);
+        publish(&at("new"), &new, "13.2", "bash 5.3 amd64", &entries, new_figures);
         Self { directory }
     }
 
@@ -120,6 +133,54 @@ fn prints_text_and_json_of_directories_and_manifests() {
     let json: Value = serde_json::from_str(&json).unwrap();
     assert_eq!(json["packages"]["changed"][0]["to"], "5.3");
     assert_eq!(json["image"]["files"]["changed"][0]["path"], "/etc/hosts");
+}
+
+/// Returns figures in which the kernel took this time, and the name of the processor is hostile.
+fn figures(kernel: f64) -> Value {
+    json!({
+        "schema": 1,
+        "machine": {"arch": "x86_64", "cpus": 2, "model": "A\u{1b}[31mB", "accelerator": null},
+        "stages": [{"name": "init", "seconds": 14.5, "cached": true}],
+        "boots": [{
+            "boot": "uefi", "firmwareSeconds": 4.1, "bootLoaderSeconds": 3.0,
+            "kernelSeconds": kernel, "userspaceSeconds": 26.3,
+            "memoryUsedMiB": 591, "memoryMiB": 1967,
+        }],
+    })
+}
+
+#[test]
+fn compares_the_figures_in_manifests() {
+    let releases = Releases::with_figures(Some(figures(5.0)), Some(figures(6.0)));
+    let json = releases.succeeds(&["old", "new", "--format", "json"]);
+    let json: Value = serde_json::from_str(&json).unwrap();
+    let values = json["figures"]["values"].as_array().unwrap();
+    let kernel = values.iter().find(|value| value["name"] == "boot uefi: kernel").unwrap();
+    assert_eq!((&kernel["to"], &kernel["ratio"]), (&json!(6.0), &json!(1.2)));
+    assert!(releases.succeeds(&["old", "new"]).contains("× 1.20"));
+    let releases = Releases::with_figures(Some(figures(-1.0)), None);
+    releases.fails(&["old", "old"], "reading the figures in the manifest");
+}
+
+#[test]
+fn inspect_shows_figures() {
+    let releases = Releases::with_figures(Some(figures(5.0)), Some(figures(-1.0)));
+    let inspect = |release: &str| {
+        let mut command = Command::cargo_bin("builder").unwrap();
+        let command = command.current_dir(releases.directory.path());
+        let output = command.args(["inspect", &format!("{release}/etchaos_deb_amd64.jwt")]);
+        String::from_utf8(output.output().unwrap().stdout).unwrap()
+    };
+    let text = inspect("old");
+    for line in [
+        "  etchaosFigures:",
+        "    stage init: 14.5 s, partly from the cache",
+        "    on x86_64, 2 CPUs, A\\u{1b}[31mB",
+    ] {
+        assert!(text.lines().any(|other| other == line), "no {line:?} in {text}");
+    }
+    assert!(text.contains("591 of 1967 MiB"), "{text}");
+    assert!(inspect("new").contains("  etchaosFigures: {\"boots\""), "figures that are not valid");
 }
 
 #[test]
