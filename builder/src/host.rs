@@ -68,6 +68,7 @@ const TESTS: &[(&str, &str)] = &[
     ("dockerd", "docker.io"),
     ("docker-registry", "docker-registry"),
     ("htpasswd", "apache2-utils"),
+    ("ip", "iproute2"),
     ("curl", "curl"),
     ("faketime", "faketime"),
     ("/etc/ssl/certs/ca-certificates.crt", "ca-certificates"),
