@@ -1,4 +1,6 @@
-# make_pacman DEB TREE: makes a pacman package: a tar archive that begins with its description.
+# make_pacman DEB TREE: makes a pacman package: a tar archive that begins with its description. The caller
+# sets work.
+# shellcheck disable=SC2154
 make_pacman() {
   local deb=$1 tree=$2 package version arch date
   package=$(field "$deb" Package)

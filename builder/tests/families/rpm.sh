@@ -6,7 +6,9 @@ source_of() {
   echo "${source:-$(field "$1" Package)}"
 }
 
-# make_rpm DEB TREE: makes an RPM package. The source package is what rpmbuild calls the main package.
+# make_rpm DEB TREE: makes an RPM package. The source package is what rpmbuild calls the main package. The
+# caller sets work.
+# shellcheck disable=SC2154
 make_rpm() {
   local deb=$1 tree=$2 package source version epoch release build=$2.rpm name=()
   package=$(field "$deb" Package)
