@@ -154,6 +154,29 @@ fn ci_runs_every_stage_of_the_weekly_workflow() {
 }
 
 #[test]
+fn weekly_workflow_builds_every_target_on_a_runner_of_its_architecture() {
+    let Some(workflow) = weekly() else { return };
+    let mut builder = Command::new(env!("CARGO_BIN_EXE_builder"));
+    let output = builder.args(["variants", "--json"]).output().unwrap();
+    let targets: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let expected: Vec<String> = targets
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|row| row["target"].as_str().unwrap().to_owned())
+        .collect();
+    let text = |row: &Value, name: &str| row[name].as_str().unwrap().to_owned();
+    let rows = workflow["jobs"]["build"]["strategy"]["matrix"]["include"].as_array().unwrap();
+    let found: Vec<String> =
+        rows.iter().map(|row| format!("{}_{}", text(row, "variant"), text(row, "arch"))).collect();
+    assert_eq!(found, expected);
+    for row in rows {
+        let is_arm = text(row, "runner").ends_with("-arm");
+        assert_eq!(is_arm, text(row, "arch") == "arm64", "{row}");
+    }
+}
+
+#[test]
 fn only_steps_that_need_a_secret_get_it() {
     let Some(workflow) = weekly() else { return };
     let has_secret = |value: &Value| {
