@@ -9,13 +9,16 @@ use protocol::{Arch, Variant};
 
 use crate::commands::{
     BridgeArgs, BuildArgs, CheckArgs, Checkout, InspectArgs, PublishArgs, RenewArgs, ReproduceArgs,
-    RunArgs, TestArgs, VariantsArgs, VerifyArgs, WithdrawArgs, native, workspace,
+    RunArgs, TestArgs, VariantsArgs, VerifyArgs, WithdrawArgs, native, targets, workspace,
 };
 use crate::diff::command as diff;
 use crate::host::{self, Requirement};
 use crate::output::Output;
+use crate::progress;
 use crate::sandbox::namespace::Entry;
 use crate::signing;
+use crate::stages::StageFailed;
+use crate::targets::ChildArgs;
 use crate::variant::{VariantFile, Variants};
 
 /// Builds, tests and publishes EtchaOS.
@@ -46,19 +49,25 @@ pub struct Cli {
     /// was compiled in]
     #[arg(long, global = true, value_name = "DIR")]
     workspace: Option<PathBuf>,
+    #[command(flatten)]
+    child: ChildArgs,
     #[command(subcommand)]
     command: Action,
 }
 
 #[derive(Debug, Subcommand)]
 enum Action {
-    /// Build, test and publish a variant
+    /// Build, test and publish variants
     ///
     /// Runs "build", "test" and "publish". Needs root. Publishes no release if a stage fails or if the
     /// published release has the same content.
+    ///
+    /// Several targets run side by side: each variant for each architecture. A target that fails does not stop
+    /// the others. The command prints one summary, and fails if a target failed.
     #[command(after_long_help = "\
 Examples:
   builder run deb --setup
+  builder run deb ubu --arch amd64,arm64
   builder run deb --signing-key @signing.key --host-config host.json --to /srv/cdn
 
 Files in <OUT>, for the variant \"deb\" on amd64:
@@ -67,19 +76,19 @@ Files in <OUT>, for the variant \"deb\" on amd64:
   cdn/             the published releases, unless --to is given
   keys/            the development key, unless --signing-key is given")]
     Run(Box<RunArgs>),
-    /// Build a variant: stages 1 to 4
+    /// Build variants: stages 1 to 4
     ///
     /// Needs root. Writes the artifacts and a signed manifest to <OUT>. Its build number is higher than
     /// that of the release that is published at the destinations.
     Build(Box<BuildArgs>),
-    /// Test the release that was built: stage 5
+    /// Test the releases that were built: stage 5
     ///
     /// Needs root. Updates the release that is published at the destinations to the new one, then boots
     /// the new disk image and lets it repair itself. Records in <OUT> that the release was tested.
     Test(Box<TestArgs>),
-    /// Publish the release that was built and tested: stage 6
+    /// Publish the releases that were built and tested: stage 6
     ///
-    /// Uploads the files of the release and then its manifest, unless the published release has the
+    /// Uploads the files of each release and then its manifest, unless the published release has the
     /// same content. In that case, repairs files that are missing or damaged, and signs the manifest
     /// again if more than half of its validity has passed or another key signed it. Removes old releases.
     #[command(after_long_help = "\
@@ -139,9 +148,9 @@ Example:
     Setup {
         /// The variants to build, such as "deb" [default: all variants]
         names: Vec<Variant>,
-        /// The architecture to build for [default: that of this machine]
-        #[arg(long)]
-        arch: Option<Arch>,
+        /// The architectures to build for, separated by commas [default: that of this machine]
+        #[arg(long, value_delimiter = ',')]
+        arch: Vec<Arch>,
         /// Include what the tests of this repository need
         #[arg(long)]
         tests: bool,
@@ -198,6 +207,7 @@ the release; name a mirror that has them with --mirror.")]
 impl Cli {
     /// Runs the command and returns the exit code.
     pub fn run(self) -> Result<u8> {
+        let only = self.child.enter()?;
         let workspace = || workspace(self.workspace.as_deref());
         let variants =
             || Variants::new(workspace()?.join("builder/variants"), self.variants.as_deref());
@@ -205,10 +215,10 @@ impl Cli {
             || Ok::<_, anyhow::Error>(Checkout { workspace: workspace()?, variants: variants()? });
         let mut out = Output::lock();
         match self.command {
-            Action::Run(args) => args.run(&checkout()?, &mut out)?,
-            Action::Build(args) => args.run(&checkout()?, &mut out)?,
-            Action::Test(args) => args.run(&mut out)?,
-            Action::Publish(args) => args.run(&mut out)?,
+            Action::Run(args) => args.run(only, &checkout()?, &mut out)?,
+            Action::Build(args) => args.run(only, &checkout()?, &mut out)?,
+            Action::Test(args) => args.run(only, &mut out)?,
+            Action::Publish(args) => args.run(only, &mut out)?,
             Action::Renew(args) => args.run(&mut out)?,
             Action::Withdraw(args) => args.run(&mut out)?,
             Action::Bridge(args) => args.run(&mut out)?,
@@ -222,7 +232,7 @@ impl Cli {
                 writeln!(out, "{}", file.rendered)?;
             }
             Action::Setup { names, arch, tests, install, json } => {
-                let requirements = requirements(&variants()?, names, native(arch)?, tests)?;
+                let requirements = requirements(&variants()?, &names, &arch, tests)?;
                 if install {
                     host::install(&requirements)?;
                 } else {
@@ -240,20 +250,28 @@ impl Cli {
     }
 }
 
-/// Returns the host's requirements for these variants, or for all that exist for the architecture.
+/// Prints the error that ends the builder.
+pub fn report(error: &anyhow::Error) {
+    let log = error.downcast_ref::<StageFailed>().map(|failed| &*failed.log);
+    progress::error(&format!("{error:#}"), log);
+}
+
+/// Returns the host's requirements for these variants and architectures. Without a variant, all that exist for an
+/// architecture count.
 fn requirements(
     variants: &Variants,
-    names: Vec<Variant>,
-    arch: Arch,
+    names: &[Variant],
+    arches: &[Arch],
     tests: bool,
 ) -> Result<Vec<Requirement>> {
-    let files: Vec<VariantFile> = if names.is_empty() {
-        // A variant that is not built for this architecture fails to load and needs nothing here.
+    let files = if names.is_empty() {
         let names = variants.names()?;
-        let names = names.iter().filter_map(|name| name.parse().ok());
-        names.filter_map(|name| VariantFile::load(variants, &name, arch).ok()).collect()
+        let names: Vec<Variant> = names.iter().filter_map(|name| name.parse().ok()).collect();
+        let targets = targets(&names, arches)?.into_iter();
+        // A variant that is not built for an architecture fails to load and needs nothing there.
+        targets.filter_map(|t| VariantFile::load(variants, &t.variant, t.arch).ok()).collect()
     } else {
-        names.iter().map(|name| VariantFile::load(variants, name, arch)).collect::<Result<_>>()?
+        VariantFile::load_all(variants, &targets(names, arches)?)?
     };
     Ok(host::requirements(&files, tests))
 }

@@ -97,7 +97,9 @@ pub(crate) fn requirements<'a>(
     tests: bool,
 ) -> Vec<Requirement> {
     let mut all: Vec<_> = table(&BUILD, Purpose::Build).collect();
+    let mut arches = BTreeSet::new();
     for variant in variants {
+        arches.insert(variant.arch);
         all.extend(base_requirements(&variant.base.bootstrap[0], &variant.base.host_packages));
         if Arch::native() != Some(variant.arch) {
             let compiler = &variant.compiler;
@@ -105,12 +107,12 @@ pub(crate) fn requirements<'a>(
             all.extend(foreign_requirements(variant.arch));
         }
     }
-    all.extend(
-        protocol::Arch::native()
-            .into_iter()
-            .flat_map(testbed::host::requirements)
-            .map(|need| Requirement::new(&need.name, need.package, Purpose::Testbed)),
-    );
+    if arches.is_empty() || tests {
+        arches.extend(Arch::native());
+    }
+    for need in arches.into_iter().flat_map(testbed::host::requirements) {
+        all.push(Requirement::new(&need.name, need.package, Purpose::Testbed));
+    }
     if tests {
         all.extend(table(TESTS, Purpose::Tests));
     }

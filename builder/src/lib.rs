@@ -3,6 +3,7 @@
 //! The modules, from high level to low level:
 //!
 //! - [`cli`] is the command line, and [`commands`] has the subcommands
+//! - [`targets`] runs a command for several targets, each in a builder process of its own
 //! - [`stages`] builds and tests a release: each stage takes what the previous one returned
 //! - [`packaged`] is a release that was built, and [`tested`] one that was tested
 //! - [`publish`] puts releases on a [`destination`], and [`published`] reads them there
@@ -16,6 +17,7 @@
 //!   that compilers give to an architecture
 //! - [`cache`] keeps results of stages between builds
 //! - [`command`], [`log_file`] and [`progress`] run programs, log their output and show progress
+//! - [`lock`] makes builder processes wait for each other
 //! - [`mirror`] validates the URL of the mirror
 //! - [`environment`] and [`proxy`] decide which settings of the build host reach programs
 //! - [`host`] checks and installs the packages that the build host needs, and [`emulation`] what runs programs
@@ -34,6 +36,7 @@ mod emulation;
 pub mod environment;
 mod host;
 mod image;
+mod lock;
 pub mod log_file;
 mod mirror;
 pub mod output;
@@ -50,6 +53,7 @@ pub mod signals;
 mod signing;
 mod stages;
 mod summary;
+mod targets;
 mod tested;
 mod triple;
 mod updater_binary;

@@ -2,7 +2,7 @@
 
 use std::process::ExitCode;
 
-use builder::cli::Cli;
+use builder::cli::{self, Cli};
 use builder::output::{self, BROKEN_PIPE_EXIT};
 use builder::{environment, progress, signals};
 use clap::Parser;
@@ -16,7 +16,7 @@ fn main() -> ExitCode {
         Ok(code) => ExitCode::from(code),
         Err(error) if output::is_closed(&error) => ExitCode::from(BROKEN_PIPE_EXIT),
         Err(error) => {
-            progress::message(&format!("error: {error:#}"));
+            cli::report(&error);
             ExitCode::FAILURE
         }
     }

@@ -5,10 +5,20 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
 use protocol::token::{TOKEN_MAX, verify};
-use protocol::{Claims, KeyRing, Manifest, Release, Target, Verified, digest};
+use protocol::{Arch, Claims, KeyRing, Manifest, Release, Target, Verified, digest};
 
 use crate::image;
 use crate::published::in_parallel;
+
+/// Returns the arguments that name a target on the command line: `deb`, or `deb --arch arm64` if that is not the
+/// architecture of this machine.
+pub(crate) fn arguments(target: &Target) -> String {
+    let Target { variant, arch } = target;
+    match Arch::native() {
+        Some(native) if native == *arch => variant.to_string(),
+        _ => format!("{variant} --arch {arch}"),
+    }
+}
 
 /// A signed manifest and its files, in the artifacts directory. The files match the manifest.
 #[derive(Debug)]
@@ -39,7 +49,7 @@ impl Packaged {
             format!(
                 "reading the release in {}; \"builder build {}\" makes one",
                 path.display(),
-                target.variant
+                arguments(target)
             )
         };
         let size = path.metadata().with_context(failed)?.len();

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use anyhow::{Context, Result, ensure};
 use serde::{Deserialize, Serialize};
 
-use crate::packaged::Packaged;
+use crate::packaged::{Packaged, arguments};
 
 /// The file of the record, beside the artifacts.
 const RECORD: &str = "tested.json";
@@ -46,9 +46,9 @@ impl Tested {
     /// Fails if the release was not tested, or was built again after the test.
     pub(crate) fn load(packaged: Packaged) -> Result<Self> {
         let path = path(&packaged);
-        let variant = &packaged.release().variant;
+        let target = arguments(&packaged.release().target());
         let way_out =
-            format!("run \"builder test {variant}\", or publish it with --untested anyway");
+            format!("run \"builder test {target}\", or publish it with --untested anyway");
         ensure!(
             path.exists(),
             "the release in {} was not tested; {way_out}",

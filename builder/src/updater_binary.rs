@@ -8,7 +8,7 @@
 //! rustup cannot, Debian's compiler does, in a sandbox that has both.
 
 use std::collections::BTreeMap;
-use std::fs;
+use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
@@ -16,6 +16,7 @@ use protocol::Arch;
 use protocol::pattern::Exec;
 
 use crate::cargo::Cargo;
+use crate::lock::lock_or_wait;
 use crate::log_file::{LogFile, Origin};
 use crate::sandbox::namespace::NamespaceSandbox;
 use crate::sandbox::{Sandbox, Script};
@@ -37,6 +38,8 @@ pub(crate) struct UpdaterBinary {
     pub path: PathBuf,
     /// The programs that compiled it, with their versions.
     pub toolchain: BTreeMap<String, String>,
+    /// Keeps other builds from compiling it again.
+    _lock: File,
 }
 
 /// Compiles the package `updater` of the workspace.
@@ -52,15 +55,27 @@ pub(crate) fn build(
     let compilation = Compilation { workspace, arch, target: workspace.join("target/image") };
     let temporary = compilation.temporary();
     fs::create_dir_all(&temporary).with_context(|| format!("creating {}", temporary.display()))?;
-    // Builds for several architectures can run at the same time.
-    let cargo = Cargo::open(workspace, &compilation.target.join(triple::rust(arch)), log)?;
-    if !compilation.is_foreign() || cargo.add_target(triple::rust(arch), log)? {
-        return compilation.on_host(&cargo, log);
-    }
-    log.step(&format!("compiling the updater for {arch} with Debian's compiler in a sandbox"));
-    let sandbox = sandbox(log)?;
-    compilation.in_sandbox(&cargo, sandbox, log)
+    // Builds for several architectures can run at the same time. Those for one share a home of cargo, the result,
+    // and the base of the sandbox in the cache.
+    let directory = compilation.target.join(triple::rust(arch));
+    fs::create_dir_all(&directory).with_context(|| format!("creating {}", directory.display()))?;
+    let lock = lock_or_wait(&directory.join("lock"), || {
+        log.step("waiting for another build, which compiles the updater");
+    })?;
+    let cargo = Cargo::open(workspace, &directory, log)?;
+    let (path, toolchain) = if !compilation.is_foreign()
+        || cargo.add_target(triple::rust(arch), log)?
+    {
+        compilation.on_host(&cargo, log)?
+    } else {
+        log.step(&format!("compiling the updater for {arch} with Debian's compiler in a sandbox"));
+        compilation.in_sandbox(&cargo, sandbox(log)?, log)?
+    };
+    Ok(UpdaterBinary { path, toolchain, _lock: lock })
 }
+
+/// The path of the compiled program, and the programs that compiled it, with their versions.
+type Compiled = (PathBuf, BTreeMap<String, String>);
 
 struct Compilation<'a> {
     workspace: &'a Path,
@@ -82,7 +97,7 @@ impl Compilation<'_> {
         Path::new(triple::rust(self.arch)).join("image/updater")
     }
 
-    fn on_host(&self, cargo: &Cargo, log: &mut LogFile) -> Result<UpdaterBinary> {
+    fn on_host(&self, cargo: &Cargo, log: &mut LogFile) -> Result<Compiled> {
         let mut tool = cargo.tool("cargo").args(self.arguments());
         for (name, path) in [
             ("--manifest-path", self.workspace.join("Cargo.toml")),
@@ -97,7 +112,7 @@ impl Compilation<'_> {
         log.timed("compile the updater", Origin::Built, |log| tool.run(log))
             .context("compiling the updater")?;
         let toolchain = cargo.toolchain(&self.versions(), log)?;
-        Ok(UpdaterBinary { path: self.target.join(self.program()), toolchain })
+        Ok((self.target.join(self.program()), toolchain))
     }
 
     /// Compiles in a sandbox, without network: cargo of this machine fetches the sources.
@@ -106,7 +121,7 @@ impl Compilation<'_> {
         cargo: &Cargo,
         sandbox: NamespaceSandbox,
         log: &mut LogFile,
-    ) -> Result<UpdaterBinary> {
+    ) -> Result<Compiled> {
         self.fetch(cargo, log).context("fetching the sources of the updater")?;
         let target = self.target.join("sandbox");
         fs::create_dir_all(&target).with_context(|| format!("creating {}", target.display()))?;
@@ -138,7 +153,7 @@ impl Compilation<'_> {
             let first = text.lines().next().unwrap_or_default().trim();
             toolchain.insert(name.to_owned(), first.to_owned());
         }
-        Ok(UpdaterBinary { path: target.join(self.program()), toolchain })
+        Ok((target.join(self.program()), toolchain))
     }
 
     /// Downloads the sources for the updater, and for the build scripts, which run on this machine.
@@ -240,16 +255,9 @@ mod tests {
     use crate::judge::skip;
     use crate::progress::Bar;
 
-    #[test]
-    fn compiles_in_directory_with_space() {
-        if !nix::unistd::geteuid().is_root() {
-            return skip("the command runner needs root");
-        }
-        let Some(arch) = Arch::native() else {
-            return skip("EtchaOS does not support the architecture of this machine");
-        };
-        let directory = tempfile::tempdir().unwrap();
-        let workspace = directory.path().join("it's a checkout");
+    /// Writes a workspace whose updater prints the path of its source, and returns its directory.
+    fn workspace(directory: &Path) -> PathBuf {
+        let workspace = directory.join("it's a checkout");
         fs::create_dir_all(workspace.join("src")).unwrap();
         let manifest = "[package]\nname = \"updater\"\nedition = \"2024\"\n\
                         [profile.image]\ninherits = \"release\"\n";
@@ -258,8 +266,8 @@ mod tests {
         fs::copy(pin, workspace.join("rust-toolchain.toml")).unwrap();
         // Settings of the build host must not change the program, or break it.
         let config = "[build]\nrustc-wrapper = 'false'\n[env]\nCARGO_ENCODED_RUSTFLAGS = 'x'\n";
-        fs::create_dir(directory.path().join(".cargo")).unwrap();
-        fs::write(directory.path().join(".cargo/config.toml"), config).unwrap();
+        fs::create_dir(directory.join(".cargo")).unwrap();
+        fs::write(directory.join(".cargo/config.toml"), config).unwrap();
         fs::write(
             workspace.join("Cargo.lock"),
             "version = 4\n[[package]]\nname = \"updater\"\nversion = \"0.0.0\"\n",
@@ -267,10 +275,34 @@ mod tests {
         .unwrap();
         fs::write(workspace.join("src/main.rs"), "fn main() { println!(\"{}\", file!()) }")
             .unwrap();
-        let log = directory.path().join("log");
-        let mut log = LogFile::create(&log, Bar::start("test")).unwrap();
+        workspace
+    }
+
+    /// Compiles the updater of a workspace for this machine.
+    fn build_native(workspace: &Path, arch: Arch, log: &Path) -> UpdaterBinary {
+        let mut log = LogFile::create(log, Bar::start("test")).unwrap();
         let sandbox = |_: &mut LogFile| anyhow::bail!("a native build needs no sandbox");
-        let updater = build(&workspace, arch, sandbox, &mut log).unwrap();
+        build(workspace, arch, sandbox, &mut log).unwrap()
+    }
+
+    /// Returns the architecture to compile for, or skips the test.
+    fn native() -> Option<Arch> {
+        if !nix::unistd::geteuid().is_root() {
+            skip("the command runner needs root");
+            return None;
+        }
+        if Arch::native().is_none() {
+            skip("EtchaOS does not support the architecture of this machine");
+        }
+        Arch::native()
+    }
+
+    #[test]
+    fn compiles_in_directory_with_space() {
+        let Some(arch) = native() else { return };
+        let directory = tempfile::tempdir().unwrap();
+        let workspace = workspace(directory.path());
+        let updater = build_native(&workspace, arch, &directory.path().join("log"));
         assert!(updater.path.is_file(), "{}", updater.path.display());
         let program = fs::read(&updater.path).unwrap();
         let path = b"a checkout";
@@ -280,6 +312,27 @@ mod tests {
         );
         let names: Vec<&str> = updater.toolchain.keys().map(String::as_str).collect();
         assert_eq!(names, ["cc", "ld", "libc", "rustc"]);
+    }
+
+    #[test]
+    fn builds_at_the_same_time_get_the_same_program() {
+        let Some(arch) = native() else { return };
+        let directory = tempfile::tempdir().unwrap();
+        let workspace = workspace(directory.path());
+        let compile = |number: u32| {
+            let log = directory.path().join(format!("log{number}"));
+            let updater = build_native(&workspace, arch, &log);
+            // The others wait while this one reads the program.
+            (fs::read(&updater.path).unwrap(), fs::read_to_string(log).unwrap())
+        };
+        let compile = &compile;
+        let all = std::thread::scope(|scope| {
+            let threads = [1, 2, 3].map(|number| scope.spawn(move || compile(number)));
+            threads.map(|thread| thread.join().unwrap())
+        });
+        assert!(all.iter().all(|(program, _)| *program == all[0].0));
+        let waited = all.iter().filter(|(_, log)| log.contains("waiting for another build"));
+        assert!(waited.count() >= 1);
     }
 
     #[test]

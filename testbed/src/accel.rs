@@ -78,7 +78,10 @@ pub(crate) fn foreign(arch: Arch) -> String {
 
 impl Preference {
     /// Checks that this accelerator can run guests of `arch`.
-    pub(crate) fn check(self, arch: Arch) -> Result<(), ForeignKvm> {
+    ///
+    /// # Errors
+    /// Fails for KVM if `arch` is not the host's architecture.
+    pub fn check(self, arch: Arch) -> Result<(), ForeignKvm> {
         match self {
             Self::Kvm if Arch::native() != Some(arch) => Err(ForeignKvm(arch)),
             _ => Ok(()),

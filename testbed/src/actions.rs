@@ -1,5 +1,6 @@
 //! The Patterns that change a guest or query its state.
 
+use protocol::Variant;
 use protocol::esp::Slot;
 use protocol::pattern::{Command, Pattern};
 
@@ -21,7 +22,14 @@ pub(crate) fn boot_id() -> Pattern {
 
 /// Deletes the kernel and the initrd of slot `a`. The next update of the host must repair the slot.
 pub(crate) fn damage() -> Pattern {
-    commands([change("delete kernel and initrd of slot a", DAMAGE)])
+    let text = format!("{MOUNT_ESP}{DAMAGE}");
+    commands([change("delete kernel and initrd of slot a", &text)])
+}
+
+/// Sets the variant that the host follows, in the configuration on the ESP.
+pub(crate) fn follow(variant: &Variant) -> Pattern {
+    let text = format!("variant={variant}\n{MOUNT_ESP}{FOLLOW}");
+    commands([change("set the variant", &text)])
 }
 
 /// Starts the update as the timer does. The reboot may interrupt the answer.
@@ -108,16 +116,24 @@ fn change(id: &str, text: &str) -> Command {
     Command { id: id.into(), change: Some(text.into()), always: true, ..Command::default() }
 }
 
-// A single shell, whose trap unmounts the file system if a step fails.
-const DAMAGE: &str = r#"
+// Mounts the ESP at $dir. The trap of the shell unmounts it, also if a later step fails.
+const MOUNT_ESP: &str = r#"
 esp=$(sed -n 's/.*etchaos\.esp=\([^ ]*\).*/\1/p' /proc/cmdline)
 [ -n "$esp" ] || { echo "no etchaos.esp= on the kernel command line"; exit 1; }
 dir=$(mktemp -d /run/testbed.XXXXXX) || exit 1
 mount -t vfat "/dev/disk/by-uuid/$esp" "$dir" || { ls -l /dev/disk/by-uuid; exit 1; }
 trap 'umount "$dir" && rmdir "$dir"' EXIT
+"#;
+
+const DAMAGE: &str = r#"
 rm "$dir/etchaos/a/vmlinuz" "$dir/etchaos/a/initrd" || exit 1
 sync
 ls -l "$dir/etchaos/a"
+"#;
+
+const FOLLOW: &str = r#"
+printf '{"variant": "%s"}\n' "$variant" >"$dir/etchaos/config.json" || exit 1
+sync
 "#;
 
 // The updater reboots after an installation, so an end without a reboot is a failure, too.
@@ -216,7 +232,8 @@ mod tests {
     #[test]
     fn uses_valid_posix_shell() {
         let more = [roll_back(), identify(Slot::A, 1), update_for_one_try(), refuse_failed()];
-        let more = more.into_iter().chain([boot_url("http://10.0.2.2/x"), measure()]);
+        let other = follow(&"deb12".parse().unwrap());
+        let more = more.into_iter().chain([boot_url("http://10.0.2.2/x"), measure(), other]);
         for pattern in
             [boot_id(), damage(), update(), watch_update(), power_off()].into_iter().chain(more)
         {

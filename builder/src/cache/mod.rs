@@ -1,6 +1,7 @@
 //! Results of stages that are kept between builds.
 //!
-//! An entry is a file `KEY.data` and a description `KEY.json`, in a directory for each kind of result. The
+//! An entry is a file `KEY.data` and a description `KEY.json`, in a directory for each kind of result and each
+//! target. Targets that are built at the same time therefore do not remove each other's entries. The
 //! key is a digest of everything that the result depends on. The description is written last, names size
 //! and SHA-256 of the data, and is verified on every use: an interrupted or damaged entry is not used.
 
@@ -13,7 +14,7 @@ use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
 use anyhow::{Context, Result};
-use protocol::digest;
+use protocol::{Target, digest};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
@@ -23,7 +24,7 @@ use crate::image::digest::of_file;
 use crate::log_file::LogFile;
 use crate::partial_file::PartialFile;
 
-/// The number of entries of each kind that are kept: those that were used last.
+/// The number of entries in a directory that are kept: those that were used last.
 const KEPT: usize = 3;
 
 /// The cache of a build host.
@@ -33,17 +34,24 @@ pub(crate) struct Cache {
     reads: bool,
 }
 
-/// The kind of a result and a digest of its inputs.
+/// The kind of a result, its target, and a digest of its inputs.
 #[derive(Debug)]
 pub(crate) struct Key {
-    kind: &'static str,
+    /// The directory of the entry, below that of the cache.
+    directory: PathBuf,
     digest: String,
 }
 
 impl Key {
-    /// Returns the key of a result with these inputs.
+    /// Returns the key of a result with these inputs, which all targets share.
     pub(crate) fn new(kind: &'static str, inputs: &serde_json::Value) -> Self {
-        Self { kind, digest: digest::of_bytes(inputs.to_string().as_bytes()) }
+        let digest = digest::of_bytes(inputs.to_string().as_bytes());
+        Self { directory: kind.into(), digest }
+    }
+
+    /// Returns the key of a result that only one target uses.
+    pub(crate) fn of_target(self, target: &Target) -> Self {
+        Self { directory: self.directory.join(target.to_string()), ..self }
     }
 }
 
@@ -111,7 +119,7 @@ impl Cache {
         write: impl FnOnce(&Path) -> Result<()>,
     ) -> Result<()> {
         let failed = || format!("storing a result in {}", self.directory.display());
-        fs::create_dir_all(self.directory.join(key.kind)).with_context(failed)?;
+        fs::create_dir_all(self.directory.join(&key.directory)).with_context(failed)?;
         let data = PartialFile::create(&self.path(key, "data"))?;
         write(data.path())?;
         let (size, sha256) = of_file(data.path())?;
@@ -121,7 +129,7 @@ impl Cache {
         serde_json::to_writer(file.file(), &description).with_context(failed)?;
         file.file().flush().with_context(failed)?;
         file.persist_unflushed()?;
-        self.prune(key.kind).with_context(failed)
+        self.prune(&self.directory.join(&key.directory)).with_context(failed)
     }
 
     fn verify<T: DeserializeOwned>(&self, key: &Key) -> Result<Found<T>> {
@@ -140,10 +148,10 @@ impl Cache {
         Ok(Found { data, value: found.value })
     }
 
-    /// Removes all entries of a kind except the newest, and data without a description.
-    fn prune(&self, kind: &str) -> Result<()> {
+    /// Removes all entries of a directory except the newest, and data without a description.
+    fn prune(&self, directory: &Path) -> Result<()> {
         let mut entries = Vec::new();
-        for entry in self.directory.join(kind).read_dir()? {
+        for entry in directory.read_dir()? {
             let path = entry?.path();
             let extension = path.extension().unwrap_or_default();
             if extension == "json" {
@@ -166,7 +174,7 @@ impl Cache {
     }
 
     fn path(&self, key: &Key, extension: &str) -> PathBuf {
-        self.directory.join(key.kind).join(format!("{}.{extension}", key.digest))
+        self.directory.join(&key.directory).join(format!("{}.{extension}", key.digest))
     }
 }
 

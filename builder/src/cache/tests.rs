@@ -101,3 +101,20 @@ fn keeps_the_entries_that_were_used_last() {
     let left = left.filter(|entry| entry.as_ref().unwrap().path().extension().is_some());
     assert_eq!(left.count(), 2 * KEPT);
 }
+
+#[test]
+fn targets_do_not_remove_entries_of_each_other() {
+    let mut fixture = Fixture::new();
+    let targets = ["deb_amd64", "deb_arm64"].map(|target| target.parse().unwrap());
+    for target in &targets {
+        for input in 0..u32::try_from(KEPT).unwrap() {
+            let write = |to: &Path| Ok(fs::write(to, "content")?);
+            fixture.cache().store(&key(input).of_target(target), input, write).unwrap();
+        }
+    }
+    for target in &targets {
+        let found = fixture.cache().find::<u32>(&key(0).of_target(target), &mut fixture.log);
+        assert!(found.is_some_and(|found| found.value == 0), "{target}");
+    }
+    assert_eq!(fixture.find(0), None);
+}

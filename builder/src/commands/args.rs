@@ -1,5 +1,6 @@
 //! The options that several commands share.
 
+use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -9,7 +10,7 @@ use protocol::{Arch, Target, Variant};
 
 use crate::destination::{self, Http, Location};
 use crate::publish::{Retention, Site};
-use crate::signing::{Keys, Signing};
+use crate::signing::{DEVELOPMENT_KEY, Keys, Signing};
 
 /// The target of a command.
 #[derive(Debug, Args)]
@@ -26,6 +27,43 @@ impl TargetArgs {
     pub(crate) fn target(&self) -> Result<Target> {
         Ok(Target { variant: self.variant.clone(), arch: native(self.arch)? })
     }
+}
+
+/// The targets of a command that can run for several.
+#[derive(Debug, Args)]
+pub(crate) struct TargetsArgs {
+    /// The variants, such as "deb"; "builder variants" lists them
+    #[arg(required = true, value_name = "VARIANT")]
+    names: Vec<Variant>,
+    /// The architectures, separated by commas [default: that of this machine]
+    #[arg(long, value_delimiter = ',')]
+    arch: Vec<Arch>,
+    /// Run at most N targets at a time, as far as memory allows [default: the number of processors]
+    #[arg(long, value_name = "N")]
+    pub jobs: Option<NonZeroUsize>,
+}
+
+impl TargetsArgs {
+    /// Returns the targets: every variant for every architecture, each of them once.
+    fn targets(&self) -> Result<Vec<Target>> {
+        targets(&self.names, &self.arch)
+    }
+}
+
+/// Returns every variant for every architecture, each target once. Without an architecture, that of this machine
+/// counts.
+pub(crate) fn targets(variants: &[Variant], arches: &[Arch]) -> Result<Vec<Target>> {
+    let arches = if arches.is_empty() { vec![native(None)?] } else { arches.to_vec() };
+    let mut targets = Vec::new();
+    for variant in variants {
+        for arch in &arches {
+            let target = Target { variant: variant.clone(), arch: *arch };
+            if !targets.contains(&target) {
+                targets.push(target);
+            }
+        }
+    }
+    Ok(targets)
 }
 
 /// Returns the given architecture, or that of this machine.
@@ -85,6 +123,12 @@ impl SigningArgs {
         };
         Signing::load(keys, &out.join("keys"))
     }
+
+    /// Names the development key as the signing key if no other one was given.
+    fn use_development_key(&mut self, out: &Path) {
+        let path = out.join("keys").join(DEVELOPMENT_KEY);
+        self.signing_key.get_or_insert_with(|| format!("@{}", path.display()));
+    }
 }
 
 /// The destinations of a release.
@@ -125,8 +169,6 @@ impl DestinationArgs {
 #[derive(Debug, Args)]
 pub(crate) struct PublisherArgs {
     #[command(flatten)]
-    pub target: TargetArgs,
-    #[command(flatten)]
     pub out: OutArgs,
     #[command(flatten)]
     pub signing: SigningArgs,
@@ -135,6 +177,29 @@ pub(crate) struct PublisherArgs {
     /// Print the result as JSON
     #[arg(long)]
     pub json: bool,
+}
+
+/// The options of all commands that run stages.
+#[derive(Debug, Args)]
+pub(crate) struct StageArgs {
+    #[command(flatten)]
+    pub targets: TargetsArgs,
+    #[command(flatten)]
+    pub publisher: PublisherArgs,
+}
+
+impl StageArgs {
+    /// Returns the targets; only one if this is the builder of one of several targets.
+    ///
+    /// That builder prints JSON. The one that started it has created the development key, and has warned that it is
+    /// used.
+    pub(crate) fn choose(&mut self, only: Option<&Target>) -> Result<Vec<Target>> {
+        let Some(target) = only else { return self.targets.targets() };
+        let PublisherArgs { out, signing, json, .. } = &mut self.publisher;
+        signing.use_development_key(&out.out);
+        *json = true;
+        Ok(vec![target.clone()])
+    }
 }
 
 /// Where the published release is read.
@@ -181,6 +246,20 @@ pub(super) fn duration(text: &str) -> Result<Duration> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn targets_are_all_combinations_once() {
+        let variants = ["deb", "ubu", "deb"].map(|name| name.parse().unwrap());
+        let names = |arches: &[Arch]| -> Vec<String> {
+            targets(&variants, arches).unwrap().iter().map(ToString::to_string).collect()
+        };
+        let both = ["deb_amd64", "deb_arm64", "ubu_amd64", "ubu_arm64"];
+        assert_eq!(names(&[Arch::Amd64, Arch::Arm64, Arch::Amd64]), both);
+        assert_eq!(names(&[Arch::Arm64]), ["deb_arm64", "ubu_arm64"]);
+        if let Some(native) = Arch::native() {
+            assert_eq!(names(&[]), names(&[native]));
+        }
+    }
 
     #[test]
     fn parses_durations() {

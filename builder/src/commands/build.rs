@@ -1,30 +1,22 @@
 //! The commands that run stages: `build`, `test`, `publish` and `run`.
 
-use std::fs::File;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use clap::Args;
-use jiff::Timestamp;
 use protocol::Target;
 
-use super::args::{FromArgs, PublisherArgs, RetentionArgs};
+use super::args::{FromArgs, RetentionArgs, StageArgs};
 use super::checkout::Checkout;
 use super::part::{PartArgs, list};
-use crate::cache::Cache;
-use crate::destination::Location;
+use super::session::Session;
 use crate::host;
 use crate::mirror::Mirror;
-use crate::packaged::Packaged;
-use crate::progress::{Bar, message};
-use crate::proxy::Proxies;
-use crate::publish::{self, Publisher, Report, Site};
-use crate::published::{self, Published};
+use crate::progress::message;
 use crate::sandbox::Engine;
-use crate::signing::Signing;
-use crate::stages::{self, Build, Directories, Stage, Stages, Test};
-use crate::summary::{self, Summary};
+use crate::stages::{self, Stages};
+use crate::targets::{Several, Work};
 use crate::tested::Tested;
 use crate::variant::{VariantFile, Variants};
 
@@ -60,14 +52,14 @@ pub(crate) struct BuildOptions {
 pub(crate) struct TestOptions {
     /// The acceleration of the virtual machines
     #[arg(long, value_enum, default_value_t)]
-    accel: testbed::AccelPreference,
+    pub(super) accel: testbed::AccelPreference,
 }
 
 /// Options of "build".
 #[derive(Debug, Args)]
 pub(crate) struct BuildArgs {
     #[command(flatten)]
-    stage: PublisherArgs,
+    stage: StageArgs,
     #[command(flatten)]
     from: FromArgs,
     #[command(flatten)]
@@ -85,7 +77,7 @@ pub(crate) struct BuildArgs {
 #[derive(Debug, Args)]
 pub(crate) struct TestArgs {
     #[command(flatten)]
-    stage: PublisherArgs,
+    stage: StageArgs,
     #[command(flatten)]
     from: FromArgs,
     #[command(flatten)]
@@ -96,7 +88,7 @@ pub(crate) struct TestArgs {
 #[derive(Debug, Args)]
 pub(crate) struct PublishArgs {
     #[command(flatten)]
-    stage: PublisherArgs,
+    stage: StageArgs,
     #[command(flatten)]
     retention: RetentionArgs,
     /// Publish a release that was not tested
@@ -108,7 +100,7 @@ pub(crate) struct PublishArgs {
 #[derive(Debug, Args)]
 pub(crate) struct RunArgs {
     #[command(flatten)]
-    stage: PublisherArgs,
+    stage: StageArgs,
     #[command(flatten)]
     build: BuildOptions,
     #[command(flatten)]
@@ -118,9 +110,27 @@ pub(crate) struct RunArgs {
 }
 
 impl BuildArgs {
-    /// Builds a release, or runs the part of a build that was chosen.
-    pub(crate) fn run(self, checkout: &Checkout, out: &mut impl Write) -> Result<()> {
-        let target = self.stage.target.target()?;
+    /// Builds releases, or runs the part of a build that was chosen. With `only`, this is the builder of one of
+    /// several targets.
+    pub(crate) fn run(
+        mut self,
+        only: Option<&Target>,
+        checkout: &Checkout,
+        out: &mut impl Write,
+    ) -> Result<()> {
+        self.options.setup &= only.is_none();
+        match &self.stage.choose(only)?[..] {
+            [target] => self.run_one(target, checkout, out),
+            targets => {
+                self.part.check_absent()?;
+                self.options.prepare_all(targets, &checkout.variants)?;
+                self.from.open()?;
+                self.stage.run_all(targets, Work::Build, out)
+            }
+        }
+    }
+
+    fn run_one(self, target: &Target, checkout: &Checkout, out: &mut impl Write) -> Result<()> {
         let variant = VariantFile::load(&checkout.variants, &target.variant, target.arch)?;
         if self.part.list {
             return list(&variant, out);
@@ -128,8 +138,9 @@ impl BuildArgs {
         if let Some(id) = &self.part.only {
             stages::find(&variant, id)?;
         }
-        let variant = self.options.prepare(&target, &checkout.variants)?;
-        let session = Session::open(&self.stage)?.reading(&self.from)?;
+        let variant = self.options.prepare(target, &checkout.variants)?;
+        let publisher = &self.stage.publisher;
+        let session = Session::open(target.clone(), publisher)?.reading(&self.from)?;
         let mut stages = Stages::new(&session.directories.logs)?;
         match self.part {
             PartArgs { only: Some(id), .. } => {
@@ -147,28 +158,48 @@ impl BuildArgs {
                     stages::keep(&session.directories)
                         .unwrap_or_else(|error| message(&format!("warning: {error:#}")));
                 }
-                session.print(&stages, &built?, None, self.stage.json, out)
+                session.print(&stages, &built?, None, publisher.json, out)
             }
         }
     }
 }
 
 impl TestArgs {
-    /// Tests the release that was built.
-    pub(crate) fn run(self, out: &mut impl Write) -> Result<()> {
+    /// Tests the releases that were built.
+    pub(crate) fn run(mut self, only: Option<&Target>, out: &mut impl Write) -> Result<()> {
         host::check_root()?;
-        let session = Session::open(&self.stage)?.reading(&self.from)?;
+        match &self.stage.choose(only)?[..] {
+            [target] => self.run_one(target, out),
+            targets => {
+                self.options.check(targets)?;
+                self.from.open()?;
+                self.stage.run_all(targets, Work::Test, out)
+            }
+        }
+    }
+
+    fn run_one(self, target: &Target, out: &mut impl Write) -> Result<()> {
+        let publisher = &self.stage.publisher;
+        let session = Session::open(target.clone(), publisher)?.reading(&self.from)?;
         let packaged = session.load()?;
         let mut stages = Stages::new(&session.directories.logs)?;
         let tested = session.test(self.options, packaged, &mut stages)?;
-        session.print(&stages, tested.packaged(), None, self.stage.json, out)
+        session.print(&stages, tested.packaged(), None, publisher.json, out)
     }
 }
 
 impl PublishArgs {
-    /// Publishes the release that was built and tested.
-    pub(crate) fn run(self, out: &mut impl Write) -> Result<()> {
-        let session = Session::open(&self.stage)?;
+    /// Publishes the releases that were built and tested.
+    pub(crate) fn run(mut self, only: Option<&Target>, out: &mut impl Write) -> Result<()> {
+        match &self.stage.choose(only)?[..] {
+            [target] => self.run_one(target, out),
+            targets => self.stage.run_all(targets, Work::Publish, out),
+        }
+    }
+
+    fn run_one(self, target: &Target, out: &mut impl Write) -> Result<()> {
+        let publisher = &self.stage.publisher;
+        let session = Session::open(target.clone(), publisher)?;
         let packaged = session.load()?;
         let tested = if self.untested {
             message("warning: --untested was given; the release is published without a test");
@@ -177,19 +208,58 @@ impl PublishArgs {
             Tested::load(packaged)?
         };
         let mut stages = Stages::new(&session.directories.logs)?;
-        session.release(&tested, &self.retention, &mut stages, self.stage.json, out)
+        session.release(&tested, &self.retention, &mut stages, publisher.json, out)
     }
 }
 
 impl RunArgs {
-    /// Builds, tests and publishes a release.
-    pub(crate) fn run(self, checkout: &Checkout, out: &mut impl Write) -> Result<()> {
-        let variant = self.build.prepare(&self.stage.target.target()?, &checkout.variants)?;
-        let session = Session::open(&self.stage)?;
+    /// Builds, tests and publishes releases.
+    pub(crate) fn run(
+        mut self,
+        only: Option<&Target>,
+        checkout: &Checkout,
+        out: &mut impl Write,
+    ) -> Result<()> {
+        // The builder that started this one has installed the packages.
+        self.build.setup &= only.is_none();
+        let targets = self.stage.choose(only)?;
+        self.test.check(&targets)?;
+        match &targets[..] {
+            [target] => self.run_one(target, checkout, out),
+            targets => {
+                self.build.prepare_all(targets, &checkout.variants)?;
+                self.stage.run_all(targets, Work::Run, out)
+            }
+        }
+    }
+
+    fn run_one(self, target: &Target, checkout: &Checkout, out: &mut impl Write) -> Result<()> {
+        let variant = self.build.prepare(target, &checkout.variants)?;
+        let publisher = &self.stage.publisher;
+        let session = Session::open(target.clone(), publisher)?;
         let mut stages = Stages::new(&session.directories.logs)?;
         let packaged = session.build(self.build, variant, checkout, &mut stages)?;
         let tested = session.test(self.test, packaged, &mut stages)?;
-        session.release(&tested, &self.retention, &mut stages, self.stage.json, out)
+        session.release(&tested, &self.retention, &mut stages, publisher.json, out)
+    }
+}
+
+impl StageArgs {
+    /// Runs the command for several targets. What would fail for all of them fails before any starts.
+    fn run_all(&self, targets: &[Target], work: Work, out: &mut impl Write) -> Result<()> {
+        let directory = self.publisher.out.create()?;
+        // This creates the development key, unless there is one.
+        self.publisher.signing.load(&directory)?;
+        self.publisher.destinations.open(&directory)?;
+        let (jobs, json) = (self.targets.jobs, self.publisher.json);
+        Several { targets, work, jobs, json }.run(out)
+    }
+}
+
+impl TestOptions {
+    /// Checks that the accelerator can run the targets.
+    fn check(&self, targets: &[Target]) -> Result<()> {
+        targets.iter().try_for_each(|target| Ok(self.accel.check(target.arch)?))
     }
 }
 
@@ -200,8 +270,19 @@ impl BuildOptions {
         for source in &variant.sources[1..] {
             message(&format!("drop-in: {}", source.display()));
         }
+        self.check(std::slice::from_ref(&variant))?;
+        Ok(variant)
+    }
+
+    /// Checks that this machine can build all targets. With `--setup`, installs what they need.
+    fn prepare_all(&self, targets: &[Target], variants: &Variants) -> Result<()> {
+        self.check(&VariantFile::load_all(variants, targets)?)
+    }
+
+    /// Checks the options, and that this machine has what the variants need.
+    fn check(&self, variants: &[VariantFile]) -> Result<()> {
         host::check_root()?;
-        let requirements = host::requirements([&variant], false);
+        let requirements = host::requirements(variants, false);
         if self.setup {
             host::install(&requirements)?;
         } else {
@@ -211,7 +292,7 @@ impl BuildOptions {
             check_json(config)?;
         }
         self.mirror()?;
-        Ok(variant)
+        Ok(())
     }
 
     /// Returns the mirror. clap does not parse it, because its errors would show a password in the URL.
@@ -227,153 +308,4 @@ fn check_json(config: &Path) -> Result<()> {
     serde_json::from_str::<serde_json::Map<String, serde_json::Value>>(&text)
         .with_context(|| format!("{} is not a JSON object", config.display()))?;
     Ok(())
-}
-
-/// The inputs that all stages of a command use.
-struct Session {
-    target: Target,
-    signing: Signing,
-    directories: Directories,
-    sites: Vec<Site>,
-    /// Where the published release is read, unless at the sites.
-    from: Option<Box<dyn Location>>,
-    _lock: File,
-}
-
-impl Session {
-    fn open(args: &PublisherArgs) -> Result<Self> {
-        let target = args.target.target()?;
-        let out = args.out.create()?;
-        let directories = Directories::create(&out, &target)?;
-        let lock = directories.lock()?;
-        let signing = args.signing.load(&out)?;
-        let sites = args.destinations.open(&out)?;
-        Ok(Self { target, signing, directories, sites, from: None, _lock: lock })
-    }
-
-    /// Reads the published release at the location that was given, if any.
-    fn reading(self, args: &FromArgs) -> Result<Self> {
-        Ok(Self { from: args.open()?, ..self })
-    }
-
-    /// Returns the newest release that is published, and its location.
-    fn published(&self) -> Result<Option<(&dyn Location, Published)>> {
-        let trusted = self.signing.ring()?;
-        let locations: Vec<&dyn Location> = match &self.from {
-            Some(from) => vec![&**from],
-            None => self.sites.iter().map(Site::location).collect(),
-        };
-        let mut newest: Option<(&dyn Location, Published)> = None;
-        for location in locations {
-            let live = published::live(location, &self.target, &trusted)?;
-            let build = newest.as_ref().map_or(0, |(_, newest)| newest.release().build);
-            if let Some(live) = live.filter(|live| live.release().build > build) {
-                newest = Some((location, live));
-            }
-        }
-        Ok(newest)
-    }
-
-    fn load(&self) -> Result<Packaged> {
-        Packaged::load(&self.directories.artifacts, &self.target, &self.signing.ring()?)
-    }
-
-    fn build(
-        &self,
-        options: BuildOptions,
-        variant: VariantFile,
-        checkout: &Checkout,
-        stages: &mut Stages<'_>,
-    ) -> Result<Packaged> {
-        let newest = self.published()?.map_or(0, |(_, live)| live.release().build);
-        let build = self.inputs(options, variant, checkout, newest)?;
-        stages::build(&build, stages)
-    }
-
-    /// Returns the inputs of a build. `newest` is the newest build number that is published.
-    fn inputs(
-        &self,
-        options: BuildOptions,
-        variant: VariantFile,
-        checkout: &Checkout,
-        newest: u64,
-    ) -> Result<Build<'_>> {
-        self.signing.check_deterministic()?;
-        Ok(Build {
-            target: self.target.clone(),
-            variant,
-            variants: checkout.variants.built_in().to_owned(),
-            workspace: checkout.workspace.clone(),
-            directories: &self.directories,
-            cache: Cache::new(self.directories.cache.clone(), !options.no_cache),
-            signing: &self.signing,
-            image_keys: &self.signing.trusted,
-            image_manifest: None,
-            engine: options.engine,
-            mirror: options.mirror()?,
-            without_security: options.without_security,
-            proxies: Proxies::from_environment()?,
-            newest,
-            host_config: options.host_config,
-        })
-    }
-
-    fn test(
-        &self,
-        options: TestOptions,
-        packaged: Packaged,
-        stages: &mut Stages<'_>,
-    ) -> Result<Tested> {
-        let published = self.published()?;
-        let test = Test {
-            directories: &self.directories,
-            keys: self.signing.ring()?,
-            accel: options.accel,
-            previous: published,
-        };
-        stages.stage("test", |log| stages::test(test, packaged, log))
-    }
-
-    /// Publishes a release and prints the result.
-    fn release(
-        &self,
-        tested: &Tested,
-        retention: &RetentionArgs,
-        stages: &mut Stages<'_>,
-        json: bool,
-        out: &mut impl Write,
-    ) -> Result<()> {
-        let bar = Bar::start("6/6 release");
-        let publisher = Publisher {
-            target: &self.target,
-            sites: &self.sites,
-            signing: &self.signing,
-            retention: retention.retention(),
-            progress: &|text| bar.activity(text),
-        };
-        let report = publish::publish(&publisher, tested.packaged(), Timestamp::now());
-        let result = report.as_ref().map_or("failed", |_| "done");
-        let took = bar.finish(result);
-        stages.done.push(Stage { name: "release", took, steps: Vec::new() });
-        let report = report?;
-        self.print(stages, tested.packaged(), Some(&report), json, out)?;
-        report.check()
-    }
-
-    fn print(
-        &self,
-        stages: &Stages<'_>,
-        packaged: &Packaged,
-        report: Option<&Report>,
-        json: bool,
-        out: &mut impl Write,
-    ) -> Result<()> {
-        let summary = Summary {
-            stages: &stages.done,
-            release: packaged.release(),
-            directory: &self.directories.artifacts,
-            report,
-        };
-        summary::print(&summary, json, out)
-    }
 }

@@ -8,10 +8,11 @@ mod inspect;
 mod part;
 mod reissue;
 mod reproduce;
+mod session;
 mod variants;
 mod verify;
 
-pub(crate) use args::native;
+pub(crate) use args::{native, targets};
 pub(crate) use build::{BuildArgs, PublishArgs, RunArgs, TestArgs};
 pub(crate) use check::CheckArgs;
 pub(crate) use checkout::{Checkout, workspace};

@@ -2,7 +2,7 @@
 
 use std::io::Write;
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
 use clap::Args;
 
 use crate::stages::{self, Until};
@@ -21,6 +21,17 @@ pub(crate) struct PartArgs {
     /// Run the stages until this one, and open a shell in the sandbox as it left it, also if it fails
     #[arg(long, value_name = "STAGE")]
     pub(super) shell: Option<Until>,
+}
+
+impl PartArgs {
+    /// Checks that none of the options was given, because several targets are built.
+    pub(super) fn check_absent(&self) -> Result<()> {
+        ensure!(
+            !self.list && self.only.is_none() && self.shell.is_none(),
+            "--list, --only and --shell work on one target; name one variant and one architecture"
+        );
+        Ok(())
+    }
 }
 
 /// Lists the Commands of a variant.

@@ -8,7 +8,7 @@ use clap::Args;
 use jiff::Timestamp;
 use protocol::Target;
 
-use super::args::{PublisherArgs, RetentionArgs};
+use super::args::{PublisherArgs, RetentionArgs, TargetArgs};
 use crate::destination::locate;
 use crate::progress::message;
 use crate::publish::bridge::bridge;
@@ -21,6 +21,8 @@ use crate::summary;
 /// Options of all these commands.
 #[derive(Debug, Args)]
 pub(crate) struct ReissueArgs {
+    #[command(flatten)]
+    target: TargetArgs,
     #[command(flatten)]
     publisher: PublisherArgs,
     #[command(flatten)]
@@ -103,7 +105,7 @@ impl ReissueArgs {
     fn open(&self) -> Result<Opened> {
         let out: PathBuf = self.publisher.out.create()?;
         Ok(Opened {
-            target: self.publisher.target.target()?,
+            target: self.target.target()?,
             signing: self.publisher.signing.load(&out)?,
             sites: self.publisher.destinations.open(&out)?,
             retention: self.retention.retention(),

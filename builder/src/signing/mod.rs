@@ -15,6 +15,9 @@ use protocol::{Claims, KeyRing, PrivateKey, PublicKey};
 
 use crate::progress::message;
 
+/// The file of the development key.
+pub(crate) const DEVELOPMENT_KEY: &str = "signing.key";
+
 /// The key that signs manifests, and the keys that the image trusts.
 #[derive(Debug)]
 pub(crate) struct Signing {
@@ -175,7 +178,7 @@ fn key_text(given: &str) -> Result<String> {
 }
 
 fn development_key(directory: &Path) -> Result<PrivateKey> {
-    let path = directory.join("signing.key");
+    let path = directory.join(DEVELOPMENT_KEY);
     message(&format!(
         "warning: no --signing-key was given; using the development key {}, the only key that the \
          image trusts",

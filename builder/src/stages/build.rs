@@ -9,6 +9,7 @@ use protocol::{PublicKey, Target};
 use rustix::io::Errno;
 
 use crate::cache::Cache;
+use crate::lock::lock_or_wait;
 use crate::mirror::Mirror;
 use crate::proxy::Proxies;
 use crate::sandbox::Engine;
@@ -17,6 +18,9 @@ use crate::variant::VariantFile;
 
 /// The name of the lock in the artifacts directory.
 pub(super) const LOCK: &str = "lock";
+
+/// The name of the lock of the builders that publish, in the directory of the cache.
+const PUBLISH_LOCK: &str = "publish.lock";
 
 /// The inputs of a build.
 #[derive(Debug)]
@@ -115,6 +119,15 @@ impl Directories {
             )
         })?;
         Ok(lock)
+    }
+
+    /// Waits until no other target of the output directory is being published; the next one waits until the
+    /// returned file is closed. Calls `wait` if it has to wait.
+    ///
+    /// A destination refuses a second publisher. Targets that are built side by side publish one after the other
+    /// instead.
+    pub(crate) fn turn_to_publish(&self, wait: impl FnOnce()) -> Result<File> {
+        lock_or_wait(&self.cache.join(PUBLISH_LOCK), wait)
     }
 }
 

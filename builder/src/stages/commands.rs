@@ -88,7 +88,7 @@ pub(super) fn cache_key(
     let inputs = json!({
         "target": target, "exec": exec, "commands": commands, "env": env, "inputs": inputs,
     });
-    Key::new(part, &inputs)
+    Key::new(part, &inputs).of_target(&build.target)
 }
 
 /// Returns a run variable that a Command of the part has set.

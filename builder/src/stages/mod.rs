@@ -16,7 +16,8 @@ mod refine;
 mod test;
 mod variables;
 
-use std::path::Path;
+use std::fmt;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, Result};
@@ -44,6 +45,21 @@ pub(crate) struct Stage {
     pub took: Duration,
     /// The steps that took time. Their sum is less than the duration.
     pub steps: Vec<Step>,
+}
+
+/// A stage that failed, as the context of an error.
+#[derive(Debug)]
+pub(crate) struct StageFailed {
+    /// The name of the stage.
+    name: &'static str,
+    /// The path of its log.
+    pub log: PathBuf,
+}
+
+impl fmt::Display for StageFailed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "stage {} failed; its log is {}", self.name, self.log.display())
+    }
 }
 
 /// Builds a release: stages 1 to 4.
@@ -92,7 +108,7 @@ impl<'a> Stages<'a> {
             Err(error) => {
                 bar.finish("failed");
                 log.line(&format!("{error:?}"));
-                Err(error.context(format!("stage {name} failed; its log is {}", path.display())))
+                Err(error.context(StageFailed { name, log: path }))
             }
         }
     }

@@ -16,7 +16,7 @@ use super::{compiler, variables};
 use crate::command::Tool;
 use crate::image::digest;
 use crate::log_file::LogFile;
-use crate::updater_binary::{self, UpdaterBinary};
+use crate::updater_binary;
 
 /// The number of hexadecimal digits of the content's digest in a version.
 const VERSION_DIGITS: usize = 8;
@@ -85,10 +85,13 @@ fn gather(build: &Build<'_>, files: &Path, log: &mut LogFile) -> Result<BTreeMap
     copy_tree(&build.variants.join("files"), files, log)?;
     copy_tree(&units, &files.join("usr/lib/systemd/system"), log)?;
     let compiler = |log: &mut LogFile| compiler::start(build, log);
-    let UpdaterBinary { path: updater, toolchain } =
-        updater_binary::build(&build.workspace, build.target.arch, compiler, log)?;
-    install(&updater, &files.join("usr/bin/etchaos-updater"), 0o755)?;
-
+    let program = files.join("usr/bin/etchaos-updater");
+    let toolchain = {
+        // Until this is dropped, no other build replaces the program.
+        let updater = updater_binary::build(&build.workspace, build.target.arch, compiler, log)?;
+        install(&updater.path, &program, 0o755)?;
+        updater.toolchain
+    };
     let ours = files.join("usr/lib/etchaos");
     fs::create_dir_all(&ours)?;
     let keys: String = build.image_keys.iter().map(|key| format!("{key}\n")).collect();
@@ -96,7 +99,7 @@ fn gather(build: &Build<'_>, files: &Path, log: &mut LogFile) -> Result<BTreeMap
     if let Some(config) = &build.host_config {
         install(config, &ours.join("updater.json"), 0o644)?;
         // Validates the file with the updater itself; the tree contains no other configuration.
-        Tool::new(&updater.to_string_lossy())
+        Tool::new(&program.to_string_lossy())
             .arg("--host-root")
             .arg(files)
             .arg("config")

@@ -3,6 +3,7 @@
 use anyhow::{Error, Result, anyhow, bail};
 use serde_json::{Map, Value};
 
+use super::line::line_of;
 use super::nearest::did_you_mean;
 
 /// The maximum length of a value in an error, in characters.
@@ -36,13 +37,13 @@ impl<'a> Field<'a> {
         let object = self.any_object()?;
         let unknown = object.fields.keys().find(|name| !allowed.contains(&name.as_str()));
         if let Some(name) = unknown {
-            let place = match self.path.as_str() {
+            let parent = match self.path.as_str() {
                 "" => String::new(),
                 path => format!("{path} of "),
             };
             bail!(
-                "unknown field {name:?} in {place}{}{}; allowed: {}",
-                self.file,
+                "unknown field {name:?} in {parent}{}{}; allowed: {}",
+                place(self.file, name, &object.fields[name]),
                 did_you_mean(name, allowed),
                 allowed.join(", ")
             );
@@ -91,13 +92,19 @@ impl<'a> Field<'a> {
         let found = excerpt(self.value);
         match self.path.as_str() {
             "" => anyhow!("{} is {found}, expected {expected}", self.file),
-            path => anyhow!("{path} of {} is {found}, expected {expected}", self.file),
+            path => anyhow!("{path} of {} is {found}, expected {expected}", self.place()),
         }
     }
 
     /// Returns an error about the field.
     pub(super) fn error(&self, why: &str) -> Error {
-        anyhow!("{} of {} is {}, {why}", self.path, self.file, excerpt(self.value))
+        anyhow!("{} of {} is {}, {why}", self.path, self.place(), excerpt(self.value))
+    }
+
+    /// Returns the file, with the line of the field if it is known.
+    fn place(&self) -> String {
+        let name = self.path.rsplit('.').next().unwrap_or_default();
+        place(self.file, name.split('[').next().unwrap_or_default(), self.value)
     }
 }
 
@@ -123,6 +130,12 @@ impl<'a> Object<'a> {
     pub(super) fn list(&self, name: &str) -> Result<Vec<Field<'a>>> {
         self.get(name).map_or(Ok(Vec::new()), |field| field.list())
     }
+}
+
+/// Returns the file, with the line of a field if it is known.
+fn place(file: &str, name: &str, value: &Value) -> String {
+    let source = std::fs::read_to_string(file).unwrap_or_default();
+    line_of(&source, name, value).map_or_else(|| file.to_owned(), |line| format!("{file}:{line}"))
 }
 
 /// Returns a value as JSON, whose control characters are escaped, in a length that fits in an error.

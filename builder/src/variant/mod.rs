@@ -6,6 +6,7 @@ mod directories;
 mod drop_in;
 mod fields;
 mod kernel_arguments;
+mod line;
 mod nearest;
 mod proof;
 mod render;
@@ -17,7 +18,7 @@ use std::path::PathBuf;
 use anyhow::{Context, Result, bail, ensure};
 use protocol::pattern::{Command, Entry, Pattern};
 use protocol::release::is_file_name;
-use protocol::{Arch, Variant};
+use protocol::{Arch, Target, Variant};
 use serde::Deserialize;
 use serde_json::Value;
 
@@ -148,6 +149,25 @@ impl VariantFile {
             bail!("the variant {name} is not built for {arch}, only for {}", supported.join(", "));
         }
         Ok(variant)
+    }
+
+    /// Loads the variants of several targets.
+    ///
+    /// # Errors
+    /// Fails with all targets that cannot be loaded, and the reason for each.
+    pub(crate) fn load_all(variants: &Variants, targets: &[Target]) -> Result<Vec<Self>> {
+        if let [Target { variant, arch }] = targets {
+            return Ok(vec![Self::load(variants, variant, *arch)?]);
+        }
+        let (mut files, mut problems) = (Vec::new(), Vec::new());
+        for target in targets {
+            match Self::load(variants, &target.variant, target.arch) {
+                Ok(file) => files.push(file),
+                Err(error) => problems.push(format!("\n  {target}: {error:#}")),
+            }
+        }
+        ensure!(problems.is_empty(), "these targets cannot be built:{}", problems.concat());
+        Ok(files)
     }
 
     /// Renders and validates a variant, also for an architecture that it is not built for.

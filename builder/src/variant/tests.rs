@@ -136,7 +136,8 @@ fn a_variant_of_ones_own_extends_another() {
 fn mistakes_in_drop_ins_are_errors() {
     for (text, expected) in [
         ("{ packges: [] }", "unknown field \"packges\" in "),
-        ("{ packges: [] }", "deb.d/x.jsonnet (did you mean \"packages\"?)"),
+        ("{ packges: [] }", "deb.d/x.jsonnet:1 (did you mean \"packages\"?)"),
+        ("{\n  units: {\n    enable: ['a b'],\n  },\n}", "deb.d/x.jsonnet:3 is \"a b\""),
         ("[]", "expected an object"),
         ("{ packages: }", "rendering"),
         ("{ packages: error 'no' }", "rendering"),

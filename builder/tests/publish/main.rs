@@ -16,6 +16,7 @@ mod killed;
 mod random;
 mod retained;
 mod server;
+mod several;
 mod updater;
 mod verified;
 mod world;

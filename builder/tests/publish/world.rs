@@ -87,16 +87,22 @@ impl World {
 
     /// Writes a release that is signed with a key.
     pub(crate) fn build_with(&self, out: &str, content: &str, key: &str) {
-        let directory = self.path(out).join(target().to_string());
+        self.build_target(out, content, key, &target());
+    }
+
+    /// Writes a release of another target.
+    pub(crate) fn build_target(&self, out: &str, content: &str, key: &str, target: &Target) {
+        let directory = self.path(out).join(target.to_string());
         fs::create_dir_all(&directory).unwrap();
-        let release = release(content, &directory);
+        let release = release(content, &directory, target);
         self.write_manifest(&directory, &claims(release), key);
     }
 
     /// Signs claims and writes them to a directory under the name of the manifest.
     pub(crate) fn write_manifest(&self, directory: &Path, claims: &Claims, key: &str) {
         let token = sign(&self.key(key), claims).unwrap() + "\n";
-        fs::write(directory.join(target().manifest_name()), token).unwrap();
+        let target = claims.etchaos_release.as_ref().map_or(target(), Release::target);
+        fs::write(directory.join(target.manifest_name()), token).unwrap();
     }
 
     /// Returns the builder with arguments that are separated by spaces; paths are relative to the
@@ -159,24 +165,24 @@ pub(crate) fn publish(out: &str, options: &str) -> String {
 }
 
 /// Writes the files of a release and returns it.
-fn release(content: &str, directory: &Path) -> Release {
+fn release(content: &str, directory: &Path, target: &Target) -> Release {
     let write = |name: &str, kibibytes: usize| {
         let bytes = bytes(content, name, kibibytes);
         fs::write(directory.join(name), &bytes).unwrap();
         (bytes.len() as u64, protocol::digest::of_bytes(&bytes))
     };
     let artifact = |role: Role| {
-        let name = target().artifact_name(role);
+        let name = target.artifact_name(role);
         let (size, sha256) = write(&name, size(role));
         Artifact { role, url: name.clone(), name, size, sha256 }
     };
-    let name = format!("etchaos_{}.spdx.json", target());
+    let name = format!("etchaos_{target}.spdx.json");
     let (size, sha256) = write(&name, 1);
     let kind = document::SBOM.to_owned();
     Release {
         schema: protocol::release::SCHEMA,
-        variant: target().variant,
-        arch: target().arch,
+        variant: target.variant.clone(),
+        arch: target.arch,
         version: format!("13.{content}"),
         build: 1,
         epoch: 1_763_600_000,

@@ -8,6 +8,9 @@ local releases = {
     suite: 'bookworm',
     // docker.io has the client as well (https://packages.debian.org/bookworm/docker.io).
     missing: ['docker-cli'],
+    // Docker 20.10 starts no container if the kernel has AppArmor and there is no apparmor_parser. Newer
+    // versions then use no profile.
+    additional: ['apparmor'],
     // Links such as /bin are not part of base-files yet. Without the hook, the package usrmerge would be
     // installed, with perl (mmdebstrap(1), "MERGED-/USR").
     bootstrapOptions: ['--hook-dir=/usr/share/mmdebstrap/hooks/merged-usr'],
@@ -15,6 +18,7 @@ local releases = {
   '13': {
     suite: 'trixie',
     missing: [],
+    additional: [],
     bootstrapOptions: [],
   },
 };
@@ -26,6 +30,7 @@ local releases = {
     suite: error 'unknown version of Debian: "%s"; known: %s'
                  % [debian.number, std.join(', ', std.objectFields(releases))],
     missing: [],
+    additional: [],
     bootstrapOptions: [],
   }),
 
@@ -56,7 +61,7 @@ local releases = {
     'containerd',
     'iptables',
     'ca-certificates',
-  ], release.missing),
+  ], release.missing) + release.additional,
 
   // The packages that the boot loaders and the early init are unpacked from.
   bootPackages:: [

@@ -52,6 +52,7 @@ scenarios! {
     Kill(kill::Kill),
     Faults(faults::Faults),
     Netboot(netboot::Netboot),
+    Switch(switch::Switch),
 }
 
 /// Runs a scenario and prints its report.
