@@ -24,7 +24,7 @@ use anyhow::{Context, Result};
 
 use build::Describe;
 pub(crate) use build::{Build, Directories};
-pub(crate) use check::{Checked, check};
+pub(crate) use check::Checked;
 pub(crate) use inspect::{Until, commands, find, keep, only, shell};
 pub(crate) use test::{Test, run as test};
 
@@ -71,6 +71,17 @@ pub(crate) fn build(build: &Build<'_>, stages: &mut Stages<'_>) -> Result<Packag
     let tree = stages.stage("bootstrap", |log| bootstrap::run(build, toolbox, log))?;
     let image = stages.stage("refine", |log| refine::run(build, tree, log))?;
     stages.stage("package", |log| package::run(build, image, log))
+}
+
+/// Starts the sandbox, which needs the image and the keys of the distribution, and resolves all packages
+/// without installing them.
+///
+/// # Errors
+/// Fails if a source does not answer or is not signed as expected, or if packages cannot be installed.
+pub(crate) fn check(build: &Build<'_>, stages: &mut Stages<'_>) -> Result<Checked> {
+    let commands = check::commands(build)?;
+    let toolbox = stages.stage("init", |log| init::run(build, log))?;
+    stages.step("check", |log| check::run(build, commands, &toolbox, log))
 }
 
 /// Runs and times stages.

@@ -1,4 +1,5 @@
 # make_pacman DEB TREE: makes a pacman package: a tar archive that begins with its description.
+# shellcheck disable=SC2154 # repositories.sh sets "work"
 make_pacman() {
   local deb=$1 tree=$2 package version arch date
   package=$(field "$deb" Package)
@@ -30,6 +31,7 @@ make_pacman() {
 }
 
 # Writes the index.
+# shellcheck disable=SC2154 # repositories.sh sets "work"
 index_pacman() {
   repo-add --quiet --nocolor "$work/pacman/test/test.db.tar.gz" "$work"/pacman/test/*.pkg.tar.zst >/dev/null
 }

@@ -13,11 +13,11 @@ set -euo pipefail
 here=$(dirname "$(realpath "$0")")
 work=$(realpath "$1")
 shift
-# shellcheck source=amend.sh
+# shellcheck source=/dev/null
 . "$here/amend.sh"
-# shellcheck source=rpm.sh
+# shellcheck source=/dev/null
 . "$here/rpm.sh"
-# shellcheck source=pacman.sh
+# shellcheck source=/dev/null
 . "$here/pacman.sh"
 
 # Downloads the packages and their dependencies, as if nothing was installed.

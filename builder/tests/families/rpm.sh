@@ -7,6 +7,7 @@ source_of() {
 }
 
 # make_rpm DEB TREE: makes an RPM package. The source package is what rpmbuild calls the main package.
+# shellcheck disable=SC2154 # repositories.sh sets "work"
 make_rpm() {
   local deb=$1 tree=$2 package source version epoch release build=$2.rpm name=()
   package=$(field "$deb" Package)
@@ -61,6 +62,7 @@ make_rpm() {
 }
 
 # Signs the packages and writes the indexes.
+# shellcheck disable=SC2154 # repositories.sh sets "work"
 index_rpm() {
   find "$work/rpm" -name '*.rpm' -print0 |
     xargs -0 rpmsign --define "_gpg_name $(cat "$work/key.fingerprint")" --addsign >/dev/null
