@@ -10,7 +10,7 @@ use clap::Args;
 use protocol::{Arch, Package, PrivateKey, Target, Variant};
 use serde::Serialize;
 
-use super::args::{OutArgs, duration, native};
+use super::args::{OutArgs, duration, targets};
 use super::checkout::Checkout;
 use crate::cache::Cache;
 use crate::host;
@@ -107,7 +107,6 @@ impl CheckArgs {
     /// Returns the variants for each architecture. If all variants are checked, those that are not built for an
     /// architecture are left out.
     fn files(&self, variants: &Variants) -> Result<Vec<VariantFile>> {
-        let arches = if self.arch.is_empty() { vec![native(None)?] } else { self.arch.clone() };
         let is_all = self.names.is_empty();
         let names = if is_all {
             variants.names()?.iter().map(|name| Ok(name.parse()?)).collect::<Result<_>>()?
@@ -115,13 +114,10 @@ impl CheckArgs {
             self.names.clone()
         };
         let mut files = Vec::new();
-        for name in &names {
-            for arch in &arches {
-                let file = VariantFile::load_any(variants, name, *arch)?;
-                if is_all && !file.arches.contains(arch) {
-                    continue;
-                }
-                files.push(VariantFile::load(variants, name, *arch)?);
+        for Target { variant, arch } in targets(&names, &self.arch)? {
+            let file = VariantFile::load_any(variants, &variant, arch)?;
+            if !is_all || file.arches.contains(&arch) {
+                files.push(VariantFile::load(variants, &variant, arch)?);
             }
         }
         Ok(files)

@@ -4,15 +4,16 @@ use std::collections::BTreeSet;
 use std::fmt;
 use std::fs;
 use std::path::PathBuf;
+use std::slice;
 
-use anyhow::{Context, Result, anyhow, bail};
+use anyhow::{Context, Result, anyhow, ensure};
 use protocol::Package;
 
 use super::build::{Build, Describe};
 use super::commands::{environment, run_commands};
-use super::init;
-use super::runner::Stages;
-use crate::variant::{VariantFile, did_you_mean};
+use super::init::Toolbox;
+use crate::log_file::LogFile;
+use crate::variant::{CheckSource, VariantFile, did_you_mean};
 
 /// The run variable with the names that the sources do not have.
 const MISSING: &str = "missing";
@@ -25,37 +26,41 @@ pub(crate) struct Checked {
     pub packages: Vec<Package>,
 }
 
-/// Starts the sandbox, which needs the image and the keys of the distribution, and resolves all packages.
+/// Returns the Commands of a check.
 ///
 /// # Errors
-/// Fails if a source does not answer or is not signed as expected, if a package does not exist, or if the
-/// packages cannot be installed together.
-pub(crate) fn check(build: &Build<'_>, stages: &mut Stages<'_>) -> Result<Checked> {
+/// Fails if the variant has none.
+pub(super) fn commands<'a>(build: &'a Build<'_>) -> Result<&'a CheckSource> {
     let variant = &build.variant;
-    let commands = variant.check.as_ref().with_context(|| {
+    variant.check.as_ref().with_context(|| {
         format!("the variant {} has no field \"check\", so it cannot be checked", variant.variant)
-    })?;
-    let toolbox = stages.stage("init", |log| init::run(build, log))?;
-    stages.step("check", |log| {
-        let (sandbox, env) = (&*toolbox.sandbox, environment(build));
-        let names = [commands.names.clone()];
-        let report = run_commands(build, &names, sandbox, &env, log)?;
-        let missing = missing(variant, report.run_vars.get(MISSING).map_or("", String::as_str));
-        if !missing.is_empty() {
-            return Err(anyhow!(NoPackages(missing)));
-        }
-        let resolve = [commands.resolve.clone()];
-        let report = run_commands(build, &resolve, sandbox, &env, log)?;
-        let packages = Package::parse_list(&report.build_manifest)?;
-        if packages.is_empty() {
-            bail!("the Command that resolves the packages has printed none");
-        }
-        // A package can be part of the tree and of the boot loaders.
-        let mut seen = BTreeSet::new();
-        let packages: Vec<Package> =
-            packages.into_iter().filter(|package| seen.insert(package.to_string())).collect();
-        Ok(Checked { sandbox: toolbox.describe(), packages })
     })
+}
+
+/// Resolves all packages.
+///
+/// # Errors
+/// Fails if a package does not exist, or if the packages cannot be installed together.
+pub(super) fn run(
+    build: &Build<'_>,
+    commands: &CheckSource,
+    toolbox: &Toolbox,
+    log: &mut LogFile,
+) -> Result<Checked> {
+    let (sandbox, env) = (&*toolbox.sandbox, environment(build));
+    let report = run_commands(build, slice::from_ref(&commands.names), sandbox, &env, log)?;
+    let missing = missing(&build.variant, report.run_vars.get(MISSING).map_or("", String::as_str));
+    if !missing.is_empty() {
+        return Err(anyhow!(NoPackages(missing)));
+    }
+    let report = run_commands(build, slice::from_ref(&commands.resolve), sandbox, &env, log)?;
+    let packages = Package::parse_list(&report.build_manifest)?;
+    ensure!(!packages.is_empty(), "the Command that resolves the packages has printed none");
+    // A package can be part of the tree and of the boot loaders.
+    let mut seen = BTreeSet::new();
+    let packages: Vec<Package> =
+        packages.into_iter().filter(|package| seen.insert(package.to_string())).collect();
+    Ok(Checked { sandbox: toolbox.describe(), packages })
 }
 
 /// A package that the sources do not have.

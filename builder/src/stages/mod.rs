@@ -20,7 +20,7 @@ mod variables;
 use anyhow::Result;
 
 pub(crate) use build::{Build, Directories};
-pub(crate) use check::{Checked, check};
+pub(crate) use check::Checked;
 pub(crate) use inspect::{Until, commands, find, keep, only, shell};
 pub(crate) use runner::{Stage, StageFailed, Stages};
 pub(crate) use test::{Test, run as test};
@@ -39,4 +39,15 @@ pub(crate) fn build(build: &Build<'_>, stages: &mut Stages<'_>) -> Result<Packag
     let packaged = stages.stage("package", |log| package::run(build, image, log))?;
     figures::keep(&packaged, stages.done.iter().map(Stage::time).collect())?;
     Ok(packaged)
+}
+
+/// Starts the sandbox, which needs the image and the keys of the distribution, and resolves all packages
+/// without installing them.
+///
+/// # Errors
+/// Fails if a source does not answer or is not signed as expected, or if packages cannot be installed.
+pub(crate) fn check(build: &Build<'_>, stages: &mut Stages<'_>) -> Result<Checked> {
+    let commands = check::commands(build)?;
+    let toolbox = stages.stage("init", |log| init::run(build, log))?;
+    stages.step("check", |log| check::run(build, commands, &toolbox, log))
 }
