@@ -1,9 +1,8 @@
 //! Pulls container images from a registry, without a container engine.
 //!
 //! The crate `oci-client` would do the requests, too. It is not used because it reads manifests, errors and tokens
-//! into memory without a limit, sends the password to any server that a registry names for tokens, downloads layers
-//! from URLs in the manifest, and does not unpack layers. It would also add 19 crates; the HTTP client and the
-//! formats that are needed here are in use elsewhere.
+//! into memory without a limit, downloads layers from URLs in the manifest, and does not unpack layers. It would
+//! also add 19 crates; the HTTP client and the formats that are needed here are in use elsewhere.
 //!
 //! - [`reference`] parses the names of images, and [`login`] finds passwords
 //! - [`client`] sends requests, and [`download`] fetches layers
