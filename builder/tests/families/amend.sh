@@ -2,6 +2,11 @@
 amend() {
   local kernel
   case $1 in
+    base-files)
+      # The other distributions have this link in a package. Programs such as docker use it.
+      rmdir "$2/var/run"
+      ln -s /run "$2/var/run"
+      ;;
     libc-bin)
       cp --preserve=timestamps "$2/usr/share/libc-bin/nsswitch.conf" "$2/etc/nsswitch.conf"
       ;;

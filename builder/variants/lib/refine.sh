@@ -98,6 +98,11 @@ remove usr/lib/udev/hwdb.d usr/share/{doc,man,info,locale,lintian,bash-completio
   usr/lib/systemd/catalog usr/share/pixmaps usr/include usr/src usr/games
 # Not every distribution has all of these directories.
 mkdir -p dev proc sys run tmp root home mnt media srv opt var/{cache,log,tmp,spool,backups}
+# Programs such as docker look for sockets in /var/run.
+if [ ! -L var/run ]; then
+  remove var/run
+  ln -s ../run var/run
+fi
 find dev proc sys run tmp root home mnt media srv opt -mindepth 1 -delete
 find var/cache var/log var/tmp var/spool var/backups -mindepth 1 -delete
 chroot "$ROOT" ldconfig

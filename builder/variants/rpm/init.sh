@@ -16,3 +16,5 @@ if [ -n "$WITHOUT_SECURITY" ]; then
 fi
 rm -rf /var/cache/etchaos
 dnf_for_tree makecache --refresh
+# dnf has created its root. The builder may restore that tree from its cache, to a path that does not exist.
+rm -rf "$ROOT"
