@@ -39,7 +39,8 @@ pub(crate) fn base() -> Option<Cached> {
         skip("sandboxes need root");
         return None;
     }
-    let cache = Path::new(&artifacts).join("../cache/init").read_dir();
+    let target = Path::new(&artifacts).file_name().expect("the directory of a build is named");
+    let cache = Path::new(&artifacts).join("../cache/init").join(target).read_dir();
     let mut files = cache.expect("a build keeps its toolbox").map(|file| file.unwrap().path());
     let is_data = |file: &PathBuf| file.extension().is_some_and(|extension| extension == "data");
     Some(Cached(files.find(is_data).expect("a build keeps its toolbox")))
