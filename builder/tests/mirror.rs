@@ -117,7 +117,9 @@ fn prepare(start: Start, base: &Cached, env: &[(&str, &str)]) -> Option<String> 
     let insecure =
         "echo 'Acquire::AllowInsecureRepositories \"true\";' >/etc/apt/apt.conf.d/99test\n";
     let text = &format!("{insecure}{text}");
-    let defaults = [("LC_ALL", "C.UTF-8"), ("MIRROR", ""), ("WITHOUT_SECURITY", "")];
+    let arch = protocol::Arch::native().unwrap().to_string();
+    let defaults =
+        [("ARCH", &*arch), ("LC_ALL", "C.UTF-8"), ("MIRROR", ""), ("WITHOUT_SECURITY", "")];
     let env: BTreeMap<String, String> = defaults
         .iter()
         .chain(env)
