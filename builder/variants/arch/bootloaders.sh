@@ -18,7 +18,7 @@ grub-mkimage --directory="$directory/x86_64-efi" --format=x86_64-efi --prefix=/E
 # shellcheck disable=SC2086
 grub-mkimage --directory="$directory/x86_64-efi" --format=x86_64-efi --prefix=/grub \
   --output="$OUT/netboot/bootx64.efi" efinet net tftp http $modules
-sed "s/@IMAGE_VERSION@/$IMAGE_VERSION/" "$OUT/netboot.cfg" >"$OUT/netboot/grub/grub.cfg"
+cp "$OUT/netboot.cfg" "$OUT/netboot/grub/grub.cfg"
 
 # shellcheck disable=SC2086
 grub-mkimage --directory="$directory/i386-pc" --format=i386-pc --prefix=/etchaos \

@@ -5,13 +5,10 @@ case $ARCH in
   amd64) efi=x64 grub=x86_64-efi-signed ;;
   arm64) efi=aa64 grub=arm64-efi-signed ;;
 esac
-packages=()
 download=$(mktemp -d)
 chmod 755 "$download"
 cd "$download"
-for package in $BOOT_PACKAGES; do packages+=("$package:$ARCH"); done
-apt-get -q -o APT::Sandbox::User=root download "${packages[@]}"
-for package in ./*.deb; do dpkg-deb -x "$package" tree; done
+unpack_packages
 shim=tree/usr/lib/shim
 grub=tree/usr/lib/grub/$grub
 
@@ -30,18 +27,7 @@ cp "$shim/shim$efi.efi.signed" "$OUT/netboot/boot$efi.efi"
 cp "$grub/grubnet$efi.efi.signed" "$OUT/netboot/grub$efi.efi"
 cp "$OUT/netboot.cfg" "$OUT/netboot/grub/grub.cfg"
 
-if [ "$ARCH" = amd64 ]; then
-  modules=tree/usr/lib/grub/i386-pc
-  grub-mkimage --directory="$modules" --format=i386-pc --prefix=/etchaos --config="$OUT/bios/embedded.cfg" \
-    --output="$OUT/bios/core.img" \
-    biosdisk part_gpt part_msdos fat search search_fs_uuid normal configfile linux loadenv test echo \
-    sleep true reboot halt serial terminal probe minicmd
-  cp "$modules/boot.img" "$OUT/bios/boot.img"
-fi
-
-for package in ./*.deb; do
-  # shellcheck disable=SC2016 # dpkg-deb expands the fields
-  dpkg-deb --show --showformat='${Package} ${Version} ${Architecture} ${source:Package} ${source:Version}\n' "$package"
-done | LC_ALL=C sort >"$OUT/bootloader"
+build_bios_loader grub-mkimage tree/usr/lib/grub/i386-pc
+list_packages >"$OUT/bootloader"
 cd /
 rm -rf "$download"

@@ -213,7 +213,10 @@ local releases = {
   epoch: (importstr 'epoch.sh'),
   version: 'echo "' + debian.number + '.$(date --utc --date="@$(\n' + (importstr 'epoch.sh') + ')" +%Y%m%d)"\n',
   refine: (importstr 'refine.sh'),
-  bootloaders: debian.variables + (importstr 'bootloaders.sh'),
+  bootloaders: debian.variables
+               + (importstr 'unpack.sh')
+               + (importstr '../lib/bios.sh')
+               + (importstr 'bootloaders.sh'),
 
   check: {
     // apt verifies the indexes with the keys in this package.

@@ -36,10 +36,10 @@ cp "$grub" "$OUT/efi/grub$efi.efi"
 # it was loaded from, and then at its prefix.
 cp "$shim" "$OUT/netboot/boot$efi.efi"
 cp "$grub" "$OUT/netboot/grub$efi.efi"
-sed "s/@IMAGE_VERSION@/$IMAGE_VERSION/" "$OUT/netboot.cfg" >"$OUT/netboot/grub.cfg"
+cp "$OUT/netboot.cfg" "$OUT/netboot/grub.cfg"
 cp "$OUT/netboot/grub.cfg" "$OUT/netboot/EFI/$VENDOR/grub.cfg"
 
-build_bios_loader /usr/lib/grub/i386-pc
+build_bios_loader grub2-mkimage /usr/lib/grub/i386-pc
 list_packages grub2-pc-modules >"$OUT/bootloader"
 cd /
 rm -rf "$download"

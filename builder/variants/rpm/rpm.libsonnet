@@ -99,6 +99,7 @@ local etchaos = import '../lib/etchaos.libsonnet';
   bootloaders: rpm.variables
                + (importstr 'dnf.sh')
                + (importstr 'unpack.sh')
+               + (importstr '../lib/bios.sh')
                + (importstr 'bootloaders.sh'),
 
   check: {

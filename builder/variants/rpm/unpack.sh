@@ -27,14 +27,3 @@ list_packages() {
     if [ "$ARCH" = amd64 ]; then rpm --query --queryformat "$fields" "$1"; fi
   } | sed -E 's/ ([^ ]+)-([^ -]+-[^ -]+)\.(no)?src\.rpm$/ \1 \2/' | LC_ALL=C sort
 }
-
-# build_bios_loader DIRECTORY: builds the boot loader for BIOS from GRUB's modules, with those that grub.cfg needs.
-build_bios_loader() {
-  mkdir -p "$OUT/bios"
-  [ "$ARCH" = amd64 ] || return 0
-  grub2-mkimage --directory="$1" --format=i386-pc --prefix=/etchaos --config="$OUT/bios/embedded.cfg" \
-    --output="$OUT/bios/core.img" \
-    biosdisk part_gpt part_msdos fat search search_fs_uuid normal configfile linux loadenv test echo \
-    sleep true reboot halt serial terminal probe minicmd
-  cp "$1/boot.img" "$OUT/bios/boot.img"
-}

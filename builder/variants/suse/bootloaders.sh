@@ -28,9 +28,9 @@ cp "$signed" "$OUT/efi/grub.efi"
 # Network boot: the same GRUB has the modules for the network.
 cp "$shim" "$OUT/netboot/boot$efi.efi"
 cp "$signed" "$OUT/netboot/grub.efi"
-sed "s/@IMAGE_VERSION@/$IMAGE_VERSION/" "$OUT/netboot.cfg" >"$OUT/netboot/grub.cfg"
+cp "$OUT/netboot.cfg" "$OUT/netboot/grub.cfg"
 
-build_bios_loader /usr/share/grub2/i386-pc
+build_bios_loader grub2-mkimage /usr/share/grub2/i386-pc
 list_packages grub2-i386-pc >"$OUT/bootloader"
 cd /
 rm -rf "$download"

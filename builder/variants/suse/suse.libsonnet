@@ -100,6 +100,7 @@ rpm {
   bootloaders: suse.variables
                + (importstr 'zypper.sh')
                + (importstr '../rpm/unpack.sh')
+               + (importstr '../lib/bios.sh')
                + (importstr 'bootloaders.sh'),
 
   check+: {

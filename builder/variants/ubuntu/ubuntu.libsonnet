@@ -52,7 +52,10 @@ debian {
         + (importstr '../deb/security.sh')
         + (importstr '../deb/init.sh'),
   refine: (importstr '../deb/refine.sh') + (importstr 'refine.sh'),
-  bootloaders: ubuntu.variables + (importstr 'bootloaders.sh'),
+  bootloaders: ubuntu.variables
+               + (importstr '../deb/unpack.sh')
+               + (importstr '../lib/bios.sh')
+               + (importstr 'bootloaders.sh'),
 
   check+: { keys: ['ubuntu-keyring'] },
 }
