@@ -2,11 +2,14 @@
 
 use std::path::{Path, PathBuf};
 
-use protocol::{KeyRing, PrivateKey, Role};
+use protocol::esp::Slot;
+use protocol::pattern::Mode;
+use protocol::{KeyRing, PrivateKey, Release, Role};
 
 use crate::accel::Selection;
 use crate::artifacts::{self, Artifacts};
 use crate::cdn::{self, Cdn, Served};
+use crate::checks::{self, Expected};
 use crate::disk;
 use crate::firmware::Firmware;
 use crate::guest::Guest;
@@ -147,12 +150,31 @@ impl<'a> TestEnvironment<'a> {
             accel: self.accel.accel,
             memory: self.options.memory,
             cpus: self.options.cpus.unwrap_or(self.accel.accel.cpus()),
-            tpm: firmware != Firmware::Bios,
+            tpm: firmware.has_tpm(),
             config,
             forward: Some(push::PORT),
         };
         let (dir, logs, key) = (self.work.path().join(name), &self.options.logs, self.key.clone());
         Ok(Guest::boot(&machine, &dir, logs, key, &self.options.cancel, self.progress)?)
+    }
+
+    /// Checks from inside of `guest` that it is healthy and runs `release` from `slot`, or from the network.
+    pub(crate) fn validate(
+        &self,
+        guest: &mut Guest<'_>,
+        release: &Release,
+        slot: Option<Slot>,
+        firmware: Firmware,
+    ) -> Outcome<()> {
+        let checks = checks::checks(&Expected {
+            release,
+            slot,
+            firmware,
+            tpm: firmware.has_tpm(),
+            updater_version: &self.options.updater_version,
+        });
+        guest.push("validating the guest", checks::pattern(&checks), Mode::Check)?;
+        Ok(((), format!("{} checks", checks.len())))
     }
 
     /// Describes the download of a release whose artifacts have the paths `cdn_path` on the CDN.

@@ -43,6 +43,11 @@ pub(crate) struct Flash {
 }
 
 impl Firmware {
+    /// Returns whether machines with this firmware get a TPM: all except those with a BIOS.
+    pub(crate) fn has_tpm(self) -> bool {
+        self != Self::Bios
+    }
+
     /// Returns the UEFI firmware that boots a release.
     pub(crate) fn uefi(release: &Release) -> Self {
         if release.secure_boot { Self::UefiSecureboot } else { Self::Uefi }

@@ -10,7 +10,6 @@ use super::interface::{Passed, Scenario};
 use crate::actions;
 use crate::args::ScenarioArgs;
 use crate::artifacts::{self, Artifacts};
-use crate::checks::{self, Expected};
 use crate::environment::{self, TestEnvironment};
 use crate::firmware::Firmware;
 use crate::guest::Guest;
@@ -152,10 +151,9 @@ fn boot<'a>(
     name: &str,
     firmware: Firmware,
 ) -> Outcome<Booted<'a>> {
-    let tpm = firmware != Firmware::Bios;
     let (guest, boot) = environment.boot(name, firmware, None)?;
-    let note = format!("{firmware}{}", if tpm { ", TPM 2.0" } else { "" });
-    Ok((Booted { environment, artifacts, guest, boot, firmware, tpm }, note))
+    let note = format!("{firmware}{}", if firmware.has_tpm() { ", TPM 2.0" } else { "" });
+    Ok((Booted { environment, artifacts, guest, boot, firmware }, note))
 }
 
 /// Waits until the guest has booted completely, and adds the figures of the boot to the report.
@@ -185,7 +183,6 @@ struct Booted<'a> {
     guest: Guest<'a>,
     boot: String,
     firmware: Firmware,
-    tpm: bool,
 }
 
 /// A guest that has passed every check.
@@ -196,15 +193,10 @@ struct Damaged<'a>(Booted<'a>);
 
 impl<'a> Booted<'a> {
     fn validate(mut self, slot: Slot) -> Outcome<Healthy<'a>> {
-        let checks = checks::checks(&Expected {
-            release: &self.artifacts.release,
-            slot: Some(slot),
-            firmware: self.firmware,
-            tpm: self.tpm,
-            updater_version: &self.environment.options.updater_version,
-        });
-        self.guest.push("validating the guest", checks::pattern(&checks), Mode::Check)?;
-        Ok((Healthy(self), format!("{} checks", checks.len())))
+        let (release, firmware) = (&self.artifacts.release, self.firmware);
+        let ((), note) =
+            self.environment.validate(&mut self.guest, release, Some(slot), firmware)?;
+        Ok((Healthy(self), note))
     }
 
     /// Starts an update and waits for the reboot into the release under test.

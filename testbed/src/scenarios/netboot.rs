@@ -8,7 +8,6 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use clap::Args;
 use protocol::Arch;
-use protocol::pattern::Mode;
 use protocol::release::document;
 
 use super::interface::{Passed, Scenario};
@@ -16,7 +15,6 @@ use crate::actions;
 use crate::args::ScenarioArgs;
 use crate::artifacts::{self, Artifacts};
 use crate::cdn::{self, Cdn, Served};
-use crate::checks::{self, Expected};
 use crate::environment::{self, TestEnvironment};
 use crate::firmware::Firmware;
 use crate::guest::Guest;
@@ -165,15 +163,8 @@ fn validate(
     environment: &TestEnvironment<'_>,
     artifacts: &Artifacts,
 ) -> Outcome<()> {
-    let checks = checks::checks(&Expected {
-        release: &artifacts.release,
-        slot: None,
-        firmware: Firmware::uefi(&artifacts.release),
-        tpm: true,
-        updater_version: &environment.options.updater_version,
-    });
-    guest.push("validating the guest", checks::pattern(&checks), Mode::Check)?;
-    Ok(((), format!("{} checks", checks.len())))
+    let release = &artifacts.release;
+    environment.validate(guest, release, None, Firmware::uefi(release))
 }
 
 /// Returns a function that adds the operation and the path to an I/O error.
