@@ -309,6 +309,20 @@ fn resumed_download_needs_less_space() {
     assert_eq!(needed_sectors(&interrupted).unwrap() + occupied, needed_sectors(&disk).unwrap());
 }
 
+/// FAT ignores the case of names, so a file in capital letters is the file of the slot.
+#[test]
+fn resumes_a_download_whose_names_are_in_capital_letters() {
+    let host = Host::new();
+    let candidate = host.candidate(2);
+    let disk = with_partial_download(&host, &host.disk(1), 2);
+    host.update(&disk, Slot::A, 1, &candidate).unwrap();
+    let disk_in_capitals = with_partial_download(&host, &host.disk(1), 2);
+    disk_in_capitals.capitalize("etchaos/b");
+    host.update(&disk_in_capitals, Slot::A, 1, &candidate).unwrap();
+    assert_eq!(disk_in_capitals.operations(), disk.operations());
+    assert!(inspect(&disk_in_capitals, &host.keys).b.is_complete());
+}
+
 /// Shows that these tests detect faults.
 #[test]
 fn detects_missing_flushes_and_wrong_order_of_writes() {
