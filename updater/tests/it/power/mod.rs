@@ -9,9 +9,10 @@ use std::collections::HashSet;
 use proptest::prelude::*;
 use protocol::Role;
 use protocol::esp::{GRUBENV, Slot, slot_file};
-use protocol::grubenv::{Block, BootState, Trial};
+use protocol::grubenv::{Block, BootState, DiskTag, Trial};
 use updater::candidate::Candidate;
 use updater::files::FileSystem as _;
+use updater::grubenv_file::GrubenvFile;
 use updater::slot_content::Content;
 use updater::slots::inspect;
 
@@ -278,6 +279,32 @@ fn recreating_grubenv_survives_power_cuts() {
     disk.put(GRUBENV, b"damaged");
     let update = |disk: &Disk| host.update(disk, Slot::A, 1, &candidate).map(|_| ());
     assert_survives_cuts("damaged grubenv", &host, &disk, &candidate, &update);
+}
+
+/// The tag and the end of the count of boots are one write, and the disk keeps its tag.
+#[test]
+fn tagging_a_disk_survives_power_cuts() {
+    let host = Host::new();
+    let disk = host.disk(1);
+    change_state(&disk, |state| BootState { boots: 5, ..state });
+    let tag = DiskTag(7);
+    let started = |disk: &Disk| {
+        let mut grubenv = GrubenvFile::read(disk, Slot::A);
+        grubenv.set_tag(tag);
+        let state = grubenv.state.clone();
+        grubenv.write(disk, state).map_err(|error| error.to_string())
+    };
+    assert_survives_cuts("tag", &host, &disk, &host.candidate(2), &started);
+    cut_everywhere(&disk, &started, &|left| {
+        let grubenv = GrubenvFile::read(left, Slot::A);
+        let found = (grubenv.tag(), grubenv.state.boots);
+        assert!([(None, 5), (Some(tag), 0)].contains(&found), "{found:?}");
+        Ok(())
+    });
+    let tagged = disk.copy();
+    started(&tagged).unwrap();
+    host.boot_until_updated(&tagged, &host.candidate(2)).unwrap();
+    assert_eq!(GrubenvFile::read(&tagged, Slot::A).tag(), Some(tag));
 }
 
 /// Space that the partial download occupies need not be free.
