@@ -34,7 +34,7 @@ const MODULES: [&str; 11] = [
 /// The size of the boot disk. SeaBIOS does not boot from a disk of less than a cylinder.
 const BOOT_DISK: usize = 4 << 20;
 /// GRUB becomes slower with each script that it has run, so a machine runs only a few.
-const STATES_PER_MACHINE: usize = 40;
+const STATES_PER_MACHINE: usize = 20;
 /// The timeout of a machine, which takes about two seconds.
 const TIMEOUT: Duration = Duration::from_secs(100);
 

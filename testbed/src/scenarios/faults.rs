@@ -166,13 +166,7 @@ fn recover_from(
     }
     host.guest.allow_panics(true);
     let tries = wait_for_return(host, &disk)?;
-    host.boot = host.guest.wait_for_boot(&host.boot)?;
-    host.guest.allow_panics(false);
-    host.guest.push(
-        "identifying the running release",
-        actions::identify(Slot::A, 0),
-        Mode::Check,
-    )?;
+    expect_previous(host)?;
     host.guest.push(
         "updating to the failed release again",
         actions::refuse_failed(),
@@ -189,6 +183,18 @@ fn recover_from(
     }
     let note = if fault.uses_all_tries() { "after three tries" } else { "after one try" };
     Ok(((), note.to_owned()))
+}
+
+/// Waits for the end of the boot, and checks that the host runs the release under test.
+fn expect_previous(host: &mut Host<'_>) -> Result<(), ScenarioError> {
+    host.boot = host.guest.wait_for_boot(&host.boot)?;
+    host.guest.allow_panics(false);
+    host.guest.push(
+        "identifying the running release",
+        actions::identify(Slot::A, 0),
+        Mode::Check,
+    )?;
+    Ok(())
 }
 
 /// Updates the host to a release that works, breaks that release, and waits until the host runs the previous
@@ -209,13 +215,7 @@ fn recover_from_broken(
         boots.insert(environment.boots);
         Ok(is_confirmed.then_some(()))
     })?;
-    host.boot = host.guest.wait_for_boot(&host.boot)?;
-    host.guest.allow_panics(false);
-    host.guest.push(
-        "identifying the running release",
-        actions::identify(Slot::A, 0),
-        Mode::Check,
-    )?;
+    expect_previous(host)?;
     let missing: Vec<String> = (1..=GOOD_BOOTS)
         .map(|boots| boots.to_string())
         .filter(|number| !boots.contains(number))
