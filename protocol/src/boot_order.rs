@@ -24,7 +24,15 @@ pub struct Environment {
     pub trial: String,
     /// `etchaos_tries`
     pub tries: String,
+    /// `etchaos_boots`
+    pub boots: String,
 }
+
+/// How many boots of the good slot in a row may end before the host runs. Then GRUB boots the other slot.
+/// A host that is switched off so early, again and again, is rare, and returns to its release by itself.
+pub const GOOD_BOOTS: u8 = 5;
+/// How many boots of the other slot follow before it is the turn of the good slot again.
+pub const OTHER_BOOTS: u8 = 3;
 
 impl From<&Block> for Environment {
     fn from(block: &Block) -> Self {
@@ -33,6 +41,7 @@ impl From<&Block> for Environment {
             good: value(grubenv::GOOD),
             trial: value(grubenv::TRIAL),
             tries: value(grubenv::TRIES_LEFT),
+            boots: value(grubenv::BOOTS),
         }
     }
 }
@@ -51,6 +60,10 @@ impl fmt::Display for Environment {
         match self.trial.as_str() {
             "" => Ok(()),
             trial => write!(f, ", trial {trial} ({} tries)", self.tries),
+        }?;
+        match self.boots.as_str() {
+            "" | "0" => Ok(()),
+            boots => write!(f, ", {boots} boots that did not come up"),
         }
     }
 }
@@ -62,20 +75,35 @@ impl Environment {
     }
 
     /// Returns the decision of grub.cfg for these variables. `files` returns what GRUB finds in a slot,
-    /// and `save` is the outcome of saving a count; it does not matter where nothing is saved.
+    /// and `save` is the outcome of saving a count.
     pub fn decide(&self, files: impl Fn(Slot) -> SlotFiles, save: Save) -> Decision {
-        let good = self.good_slot(files);
+        let good = self.good_slot(&files);
         let trial = self.trial();
+        let boots = self.boots();
         let mut attempts = Vec::new();
         // Rule 4: a trial that cannot be counted could be repeated without end, so it is not started.
         if let Some((slot, left)) = trial.filter(|_| save == Save::Stored) {
-            attempts.push(Attempt { slot, reason: Reason::Trial, trial: Some(left) });
+            attempts.push(Attempt { slot, reason: Reason::Trial, trial: Some(left), boots: None });
         }
-        // Rule 5: then the good slot, then the other one.
-        for (slot, reason) in [(good, Reason::Good), (good.other(), Reason::Fallback)] {
-            attempts.push(Attempt { slot, reason, trial: None });
-        }
-        Decision { good, saves: trial.map(|(_, left)| left), attempts }
+        // Rule 5: then the good slot, then the other one. Without a count, the other slot could be booted
+        // without end.
+        let counted = (save == Save::Stored).then_some(boots);
+        let is_turn_of_other = counted.is_some_and(|boots| boots > GOOD_BOOTS);
+        let order = match is_turn_of_other && files(good.other()).is_confirmed_release() {
+            true => [(good.other(), Reason::GoodFails), (good, Reason::Good)],
+            false => [(good, Reason::Good), (good.other(), Reason::Fallback)],
+        };
+        let attempt = |(slot, reason)| Attempt { slot, reason, trial: None, boots: counted };
+        attempts.extend(order.map(attempt));
+        Decision { good, saves: trial.map(|(_, left)| left), boots, attempts }
+    }
+
+    /// Rule 5: the number of this boot among those that follow each other without the host running. After
+    /// the last turn of the other slot it begins again. A value that is not valid counts as none.
+    fn boots(&self) -> u8 {
+        let digit = Some(self.boots.as_str()).filter(|text| text.len() == 1);
+        let boots = digit.and_then(|digit| digit.parse().ok()).unwrap_or(0);
+        if boots < GOOD_BOOTS + OTHER_BOOTS { boots + 1 } else { 1 }
     }
 
     /// Rule 2: the slot that the block names as good. If it names none, the first slot that has a
@@ -118,6 +146,12 @@ pub struct SlotFiles {
 }
 
 impl SlotFiles {
+    /// Returns whether the slot has all files of a release that was confirmed once.
+    pub fn is_confirmed_release(self) -> bool {
+        let Self { manifest, mark, kernel, initrd } = self;
+        manifest && mark && kernel && initrd
+    }
+
     /// Looks for the files in the directory of `slot`. `is_file` returns whether a path, which is
     /// relative to the root of the ESP, is a file.
     pub fn find(slot: Slot, is_file: impl Fn(&str) -> bool) -> Self {
@@ -151,6 +185,8 @@ pub struct Decision {
     /// The value of `etchaos_tries` that GRUB saves before it boots anything. With [`Save::Stored`] the
     /// disk has it afterwards.
     pub saves: Option<u8>,
+    /// The value of `etchaos_boots` that GRUB saves before it boots a slot that is not on trial.
+    boots: u8,
     /// The slots in the order in which GRUB tries to boot them.
     pub attempts: Vec<Attempt>,
 }
@@ -173,10 +209,18 @@ impl Decision {
                 Load::Works => return Outcome::Boots(*attempt),
                 Load::KernelFails => {}
                 Load::InitrdFails if platform == Platform::Uefi => {}
-                Load::InitrdFails => return Outcome::Reboots(attempt.slot),
+                Load::InitrdFails => return Outcome::Reboots(*attempt),
             }
         }
         Outcome::NothingBoots
+    }
+
+    /// Returns the value of `etchaos_boots` that GRUB saves, or `None` if it ends with a trial.
+    pub fn saves_boots(&self, outcome: Outcome) -> Option<u8> {
+        match outcome {
+            Outcome::Boots(attempt) | Outcome::Reboots(attempt) if attempt.trial.is_some() => None,
+            _ => Some(self.boots),
+        }
     }
 }
 
@@ -190,6 +234,9 @@ pub struct Attempt {
     /// The value of `etchaos.trial=` on the kernel's command line: the tries that are left. `None` if the
     /// argument is absent.
     pub trial: Option<u8>,
+    /// The value of `etchaos.boots=` on the kernel's command line, which is that of `etchaos_boots`. `None`
+    /// on trial, or if it could not be saved.
+    pub boots: Option<u8>,
 }
 
 /// Why grub.cfg boots a slot.
@@ -201,6 +248,8 @@ pub enum Reason {
     Good,
     /// The good slot does not boot.
     Fallback,
+    /// The good slot was booted [`GOOD_BOOTS`] times, and the host did not run.
+    GoodFails,
 }
 
 impl fmt::Display for Reason {
@@ -209,6 +258,7 @@ impl fmt::Display for Reason {
             Self::Trial => "on trial",
             Self::Good => "last confirmed",
             Self::Fallback => "because the good slot does not boot",
+            Self::GoodFails => "after boots of the good slot that did not come up",
         })
     }
 }
@@ -238,99 +288,11 @@ pub enum Load {
 pub enum Outcome {
     /// The kernel of a slot starts.
     Boots(Attempt),
-    /// Under BIOS, the initrd of this slot cannot be loaded, and GRUB reboots after 10 s.
-    Reboots(Slot),
+    /// Under BIOS, the initrd of the slot cannot be loaded, and GRUB reboots after 10 s.
+    Reboots(Attempt),
     /// Nothing boots, and GRUB reboots after 10 s.
     NothingBoots,
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::grubenv::Trial;
-
-    const ALL: SlotFiles = SlotFiles { manifest: true, mark: true, kernel: true, initrd: true };
-
-    fn environment(good: &str, trial: &str, tries: &str) -> Environment {
-        Environment { good: good.into(), trial: trial.into(), tries: tries.into() }
-    }
-
-    fn order(decision: &Decision) -> Vec<(Slot, Reason)> {
-        decision.attempts.iter().map(|attempt| (attempt.slot, attempt.reason)).collect()
-    }
-
-    #[test]
-    fn tries_the_trial_then_the_good_slot_then_the_other_slot() {
-        let trial = Trial { slot: Slot::B, tries: 3, release: None, since: None };
-        let state = BootState { trial: Some(trial), ..BootState::with_good(Slot::A) };
-        let decision = Environment::from(&state).decide(|_| ALL, Save::Stored);
-        let expected =
-            [(Slot::B, Reason::Trial), (Slot::A, Reason::Good), (Slot::B, Reason::Fallback)];
-        assert_eq!(order(&decision), expected);
-        assert_eq!((decision.saves, decision.attempts[0].trial), (Some(2), Some(2)));
-        for save in [Save::Failed, Save::ReadsBackDifferent] {
-            let decision = Environment::from(&state).decide(|_| ALL, save);
-            assert_eq!(order(&decision), expected[1..], "{save:?}");
-            assert_eq!(decision.saves, Some(2), "{save:?}");
-        }
-    }
-
-    #[test]
-    fn ignores_variables_that_are_not_valid() {
-        let expected = [(Slot::A, Reason::Good), (Slot::B, Reason::Fallback)];
-        for (good, trial, tries) in
-            [("", "", ""), ("c", "", ""), ("a", "b", "0"), ("a", "b", "4"), ("a", "x", "3")]
-        {
-            let decision = environment(good, trial, tries).decide(|_| ALL, Save::Stored);
-            assert_eq!(order(&decision), expected, "{good:?} {trial:?} {tries:?}");
-            assert_eq!(decision.saves, None);
-        }
-    }
-
-    #[test]
-    fn takes_a_slot_with_mark_or_manifest_for_good_if_the_block_names_none() {
-        // Per slot: whether it has a manifest, and the mark.
-        let (none, unmarked, marked) = ((false, false), (true, false), (true, true));
-        for (named, a, b, expected) in [
-            ("", none, unmarked, Slot::B),
-            ("c", none, unmarked, Slot::B),
-            ("", unmarked, unmarked, Slot::A),
-            ("", unmarked, marked, Slot::B),
-            ("", marked, marked, Slot::A),
-            ("", unmarked, none, Slot::A),
-            ("", none, none, Slot::A),
-            // A mark without a manifest is ignored.
-            ("", (false, true), unmarked, Slot::B),
-            ("a", none, marked, Slot::A),
-            ("b", marked, none, Slot::B),
-        ] {
-            let files = |slot| {
-                let (manifest, mark) = if slot == Slot::A { a } else { b };
-                SlotFiles { manifest, mark, ..ALL }
-            };
-            let decision = environment(named, "", "").decide(files, Save::Stored);
-            assert_eq!(decision.good, expected, "{named:?} {a:?} {b:?}");
-        }
-    }
-
-    #[test]
-    fn falls_back_unless_an_initrd_fails_under_bios() {
-        let decision = environment("a", "b", "1").decide(|_| ALL, Save::Stored);
-        let outcome = |platform, of_b| {
-            let load = |slot| if slot == Slot::B { of_b } else { Load::Works };
-            decision.outcome(platform, |_| ALL, load)
-        };
-        for platform in [Platform::Bios, Platform::Uefi] {
-            let [trial, good, _] = decision.attempts[..] else { panic!("three attempts") };
-            assert_eq!(outcome(platform, Load::Works), Outcome::Boots(trial));
-            assert_eq!(outcome(platform, Load::KernelFails), Outcome::Boots(good));
-            let fails = decision.outcome(platform, |_| ALL, |_| Load::KernelFails);
-            assert_eq!(fails, Outcome::NothingBoots);
-            let empty = decision.outcome(platform, |_| SlotFiles::default(), |_| Load::Works);
-            assert_eq!(empty, Outcome::NothingBoots);
-        }
-        let good = decision.attempts[1];
-        assert_eq!(outcome(Platform::Bios, Load::InitrdFails), Outcome::Reboots(Slot::B));
-        assert_eq!(outcome(Platform::Uefi, Load::InitrdFails), Outcome::Boots(good));
-    }
-}
+mod tests;

@@ -31,6 +31,11 @@ pub const ARG_ESP: &str = "etchaos.esp";
 /// The kernel argument that says that the slot is on trial and how many tries are left, such as
 /// `etchaos.trial=2`. A host needs it if it cannot read the ESP.
 pub const ARG_TRIAL: &str = "etchaos.trial";
+/// The kernel argument with the number of boots that GRUB saved for this boot, such as `etchaos.boots=1`.
+/// It is absent on trial, if GRUB cannot save, and with a `grub.cfg` that does not count boots.
+pub const ARG_BOOTS: &str = "etchaos.boots";
+/// The kernel argument with the tag of the disk that GRUB booted from.
+pub const ARG_DISK: &str = "etchaos.disk";
 /// The kernel argument that contains configuration for the updater.
 pub const ARG_CONFIG: &str = "etchaos.config";
 

@@ -66,6 +66,19 @@ pub(crate) fn identify(slot: Slot, build: u64) -> Pattern {
     commands([check("running release", &text)])
 }
 
+/// Checks that the host uses the ESP of this disk, such as `vda`, and that its slots can be read.
+pub(crate) fn expect_boot_disk(disk: &str) -> Pattern {
+    let text = format!("disk={disk}\n{BOOT_DISK}");
+    commands([check("boot disk", &text)])
+}
+
+/// Truncates the initrd of a slot, so that its kernel panics, and reboots. The manifest and the mark of a
+/// confirmed release stay.
+pub(crate) fn break_release(slot: Slot) -> Pattern {
+    let text = format!("slot={slot}\n{MOUNT_ESP}{BREAK}");
+    commands([change("truncate the initrd", &text)])
+}
+
 /// Prints the boot id and checks the state of the update.
 pub(crate) fn watch_update() -> Pattern {
     commands([check(BOOT_ID, "cat /proc/sys/kernel/random/boot_id"), check(UPDATE, WATCH)])
@@ -129,6 +142,18 @@ const DAMAGE: &str = r#"
 rm "$dir/etchaos/a/vmlinuz" "$dir/etchaos/a/initrd" || exit 1
 sync
 ls -l "$dir/etchaos/a"
+"#;
+
+const BOOT_DISK: &str = r#"
+found=$(readlink /run/etchaos/boot-disk)
+case $found in /dev/"$disk"[0-9]*) ;; *) echo "expected /dev/$disk, found: $found"; exit 1 ;; esac
+etchaos-updater verify
+"#;
+
+const BREAK: &str = r#"
+initrd=$dir/etchaos/$slot/initrd
+truncate --size=$(($(stat --format=%s "$initrd") / 10 * 6)) "$initrd" || exit 1
+umount "$dir" && trap - EXIT && systemctl reboot --no-block && sleep 1
 "#;
 
 const FOLLOW: &str = r#"

@@ -23,6 +23,8 @@ pub(crate) const VARIABLES: &str = "variables.fd";
 
 /// The options of a raw disk, up to its path.
 const RAW_DISK: &[u8] = b"driver=raw,node-name=disk,discard=unmap,file.driver=file,file.filename=";
+/// The same for a disk that is not booted.
+const RAW_COPY: &[u8] = b"driver=raw,node-name=copy,discard=unmap,file.driver=file,file.filename=";
 
 /// The software that a machine boots.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -35,6 +37,13 @@ pub(crate) enum Boot {
         disk: PathBuf,
         /// The log, which must be an existing, empty file.
         log: PathBuf,
+    },
+    /// One of two raw disk images, which the machine can write. The guest sees them in this order.
+    Copies {
+        /// The images.
+        disks: [PathBuf; 2],
+        /// The index of the one to boot.
+        booted: usize,
     },
     /// The network: UEFI PXE from a TFTP server that QEMU runs.
     Network {
@@ -156,6 +165,16 @@ impl Machine {
             Boot::Disk(disk) => {
                 line.raw("-blockdev", &[RAW_DISK, &quoted(disk.as_os_str())]);
                 line.arguments(["-device", "virtio-blk-pci,drive=disk,id=boot-disk,bootindex=0"]);
+            }
+            Boot::Copies { disks, booted } => {
+                for (index, disk) in disks.iter().enumerate() {
+                    let (options, device) = match index == *booted {
+                        true => (RAW_DISK, "drive=disk,id=boot-disk,bootindex=0"),
+                        false => (RAW_COPY, "drive=copy"),
+                    };
+                    line.raw("-blockdev", &[options, &quoted(disk.as_os_str())]);
+                    line.arguments(["-device", &format!("virtio-blk-pci,{device}")]);
+                }
             }
             Boot::Recorded { disk, log } => {
                 // The log driver records flushes before they reach these files, so the host need not

@@ -265,6 +265,9 @@ pub(crate) enum Command {
     /// Reboot if the running slot is on trial and not confirmed
     #[command(hide = true)]
     Fallback(Fallback),
+    /// Record that the host runs, and which disk it was booted from
+    #[command(hide = true)]
+    Started,
     /// Listen for pushes, and run their commands as root
     ///
     /// A push is an HTTP POST request whose body is a signed token with a Pattern, a list of shell

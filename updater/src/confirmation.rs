@@ -112,9 +112,9 @@ fn mark_of(slot: Slot) -> String {
     format!("{}/{CONFIRMED}", slot.directory())
 }
 
-/// Marks the release in a slot as confirmed. GRUB reads the mark if grubenv is lost. Errors are only
-/// logged, because a host with a grubenv does not need the mark.
-fn mark(esp: &dyn FileSystem, slot: Slot) {
+/// Marks the release in a slot as confirmed. GRUB reads the mark if grubenv is lost, or if the good slot does
+/// not come up. Errors are only logged, because a host seldom needs the mark.
+pub(crate) fn mark(esp: &dyn FileSystem, slot: Slot) {
     let is_release = esp.metadata(&format!("{}/{MANIFEST}", slot.directory()));
     if has_confirmed_mark(esp, slot) || !matches!(is_release, Ok(Some(Entry::File { .. }))) {
         return;

@@ -10,24 +10,26 @@ use std::time::{Duration, Instant};
 use nix::errno::Errno;
 use nix::mount::MsFlags;
 use nix::sched::{CloneFlags, unshare};
+use protocol::esp::GRUBENV;
+use protocol::grubenv::{Block, DiskTag, SIZE};
 use sys_mount::{Mount, MountFlags, Unmount, UnmountDrop, UnmountFlags};
 
+pub use crate::boot_disk::BootDiskError;
+use crate::boot_disk::{BootDisk, Search};
 use crate::fsck;
-use crate::host::Host;
+use crate::host::{Host, read_limited};
 use crate::io_hint::hint;
+use crate::timeout::run_with_timeout;
 
 /// The updater's directory on the host, for mount points and the lock.
 pub(crate) const RUN: &str = "/run/etchaos";
-/// How long after the boot a disk may take to appear. In an emulated machine on a busy host, udev took
-/// three minutes.
-const DEVICE_BOOT_TIMEOUT: Duration = Duration::from_secs(300);
-/// How long a disk may take to appear later.
-const DEVICE_TIMEOUT: Duration = Duration::from_secs(10);
+/// The timeout of reading the grubenv of a disk that may be the one that was booted.
+const INSPECT_TIMEOUT: Duration = Duration::from_secs(60);
 /// How long to wait for other processes. A read-only mount keeps writers out while a reader reads the
 /// configuration or hashes two slots. A repair, which is killed after [`fsck::TIMEOUT`], keeps every other
 /// process out.
 const BUSY_TIMEOUT: Duration = fsck::TIMEOUT.saturating_add(Duration::from_secs(60));
-/// The time between two attempts to mount, to lock or to find the device.
+/// The time between two attempts to mount or to lock.
 const RETRY_INTERVAL: Duration = Duration::from_millis(200);
 
 /// How the ESP is opened.
@@ -48,6 +50,7 @@ pub struct Esp {
     // Fields are dropped in this order: the volume is unmounted before the lock is released.
     volume: Volume,
     _lock: Option<File>,
+    needs_tag: bool,
 }
 
 /// An ESP that could not be opened.
@@ -62,12 +65,9 @@ pub enum EspError {
     /// The kernel command line has an invalid FAT UUID.
     #[error("the kernel command line has etchaos.esp={0:?}, expected a FAT UUID such as ABCD-1234")]
     Uuid(String),
-    /// The device does not exist.
-    #[error(
-        "{} does not exist, but the kernel command line names it as the ESP: give --esp DIR to use a directory",
-        .0.display()
-    )]
-    NoDevice(PathBuf),
+    /// The disk that was booted is not known.
+    #[error(transparent)]
+    Disk(BootDiskError),
     /// Mounting needs root.
     #[error("mounting {} needs root: run this with sudo, or give --esp DIR to use a directory", .0.display())]
     NotRoot(PathBuf),
@@ -98,12 +98,10 @@ impl Esp {
             }
             let lock = lock(directory, access)?;
             let volume = Volume { root: directory.to_owned(), _mount: None };
-            return Ok(Some(Self { volume, _lock: lock }));
+            return Ok(Some(Self { volume, _lock: lock, needs_tag: false }));
         }
-        let uuid = host.esp_uuid().map_err(io_error("read", Path::new("/proc/cmdline")))?;
-        let Some(uuid) = uuid else { return Ok(None) };
-        let device = host.path(&format!("/dev/disk/by-uuid/{}", fat_uuid(&uuid)?));
-        wait_for(&device, host)?;
+        let Some(disk) = with_search(host, |search| search.run())? else { return Ok(None) };
+        let BootDisk { node: device, needs_tag } = disk;
         let lock = match access {
             Access::Read => None,
             Access::Write { .. } => lock(&run_directory(host)?, access)?,
@@ -115,7 +113,12 @@ impl Esp {
             Access::Write { wait } => wait.max(BUSY_TIMEOUT),
         };
         let volume = mount(&device, &target, &["vfat"], access, timeout)?;
-        Ok(Some(Self { volume, _lock: lock }))
+        Ok(Some(Self { volume, _lock: lock, needs_tag }))
+    }
+
+    /// Returns whether the disk needs a new tag, because it has none or another disk has the same.
+    pub fn needs_tag(&self) -> bool {
+        self.needs_tag
     }
 
     /// Returns the path of a file below the root.
@@ -202,6 +205,17 @@ fn mount(
     }
 }
 
+/// Mounts a FAT read-only, or fails if it is mounted for writing elsewhere: to mount a disk for writing would
+/// change it.
+fn mount_read_only(device: &Path, target: &Path) -> Result<Volume, EspError> {
+    private_namespace().map_err(io_error("create a mount namespace for", device))?;
+    private_directory(target)?;
+    let flags = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC | MountFlags::RDONLY;
+    let mount = try_types(device, target, &["vfat"], flags).map_err(io_error("mount", device))?;
+    let mount = Some(Unmounted(mount.into_unmount_drop(UnmountFlags::empty())));
+    Ok(Volume { root: target.to_owned(), _mount: mount })
+}
+
 fn try_types(device: &Path, target: &Path, types: &[&str], flags: MountFlags) -> io::Result<Mount> {
     let mut last = io::Error::from(io::ErrorKind::Unsupported);
     for fstype in types {
@@ -244,16 +258,51 @@ fn lock(directory: &Path, access: Access) -> Result<Option<File>, EspError> {
     }
 }
 
-fn wait_for(device: &Path, host: &Host) -> Result<(), EspError> {
-    let since = Instant::now();
-    let booting = host.uptime().map_or(Duration::ZERO, |up| DEVICE_BOOT_TIMEOUT.saturating_sub(up));
-    while !device.exists() {
-        if since.elapsed() > booting.max(DEVICE_TIMEOUT) {
-            return Err(EspError::NoDevice(device.to_owned()));
+/// Records that the disk that was booted got this tag.
+pub fn record_tag(host: &Host, tag: DiskTag) -> Result<(), EspError> {
+    with_search(host, |search| search.record_tag(tag)).map(|_| ())
+}
+
+/// Calls `run` with a search for the disk that was booted. Returns `None` if the host was not booted from a
+/// disk.
+fn with_search<T>(
+    host: &Host,
+    run: impl FnOnce(&Search<'_>) -> Result<T, BootDiskError>,
+) -> Result<Option<T>, EspError> {
+    let uuid = host.esp_uuid().map_err(io_error("read", Path::new("/proc/cmdline")))?;
+    let Some(uuid) = uuid else { return Ok(None) };
+    let (uuid, run_directory) = (fat_uuid(&uuid)?, run_directory(host)?);
+    let target = run_directory.join("candidate");
+    let read_grubenv = |device: &Path| inspect(device.to_owned(), target.clone());
+    let search =
+        Search { host, uuid: &uuid, run_directory: &run_directory, read_grubenv: &read_grubenv };
+    run(&search).map(Some).map_err(|error| match error {
+        BootDiskError::NotRoot(path) => EspError::NotRoot(path),
+        error => EspError::Disk(error),
+    })
+}
+
+/// Reads the grubenv of a disk that may be the one that was booted. It is mounted read-only, in a thread with
+/// a mount namespace of its own, because a disk may hang.
+fn inspect(device: PathBuf, target: PathBuf) -> Option<Block> {
+    let path = device.clone();
+    let read = move || -> Result<Option<Block>, EspError> {
+        let volume = mount_read_only(&device, &target)?;
+        let bytes = read_limited(&volume.path(GRUBENV), SIZE as u64);
+        let bytes = bytes.map_err(io_error("read the grubenv of", &device))?;
+        Ok(bytes.and_then(|bytes| Block::parse(&bytes).ok()))
+    };
+    match run_with_timeout(INSPECT_TIMEOUT, read) {
+        Some(Ok(block)) => block,
+        Some(Err(error)) => {
+            log::warn!("{error}");
+            None
         }
-        std::thread::sleep(RETRY_INTERVAL);
+        None => {
+            log::warn!("{} does not respond", path.display());
+            None
+        }
     }
-    Ok(())
 }
 
 /// Returns the updater's directory on the host. Creates it, accessible to root only, if it is missing.

@@ -2,10 +2,11 @@
 
 use protocol::boot_order::{Environment, Save, SlotFiles};
 use protocol::esp::{GRUBENV, Slot};
-use protocol::grubenv::{Block, BootState, SIZE};
+use protocol::grubenv::{Block, BootState, DISK, DiskTag, SIZE};
 
 use crate::files::{Entry, FileError, FileSystem, overwrite, read_limited};
 use crate::host::Booted;
+use crate::trial::mark_running;
 
 /// The content of grubenv.
 #[derive(Debug, Clone)]
@@ -51,18 +52,41 @@ impl GrubenvFile {
     }
 
     /// Overwrites the file in place with another state and flushes it. Variables of other programs are
-    /// kept.
+    /// kept. The host runs, so the count of boots that did not come up ends.
     pub fn write(&mut self, esp: &dyn FileSystem, state: BootState) -> Result<(), FileError> {
+        let state = mark_running(&state);
         state.write(&mut self.block);
         // The variables of other programs are dropped if they leave no room: a host has to boot.
-        let bytes = self.block.to_bytes().unwrap_or_else(|error| {
+        let bytes = self.block.to_bytes().or_else(|error| {
             log::warn!("{error}: dropping the variables of other programs from grubenv");
-            state.to_bytes()
+            self.block = self.own_variables(&state);
+            self.block.to_bytes()
         });
+        let bytes = bytes.unwrap_or_else(|_| state.to_bytes());
         overwrite(esp, GRUBENV, &bytes)?;
         self.state = state;
         self.problem = None;
         Ok(())
+    }
+
+    /// Returns a block with the variables of the state, and the tag of the disk.
+    fn own_variables(&self, state: &BootState) -> Block {
+        let mut block = Block::default();
+        state.write(&mut block);
+        if let Some(tag) = self.tag() {
+            block.set(DISK, &tag.to_string());
+        }
+        block
+    }
+
+    /// Returns the tag of the disk.
+    pub fn tag(&self) -> Option<DiskTag> {
+        self.block.get(DISK)?.parse().ok()
+    }
+
+    /// Sets the tag of the disk. The next [`GrubenvFile::write`] stores it.
+    pub fn set_tag(&mut self, tag: DiskTag) {
+        self.block.set(DISK, &tag.to_string());
     }
 
     /// Sets the version that GRUB's menu shows for a slot. The next [`GrubenvFile::write`] stores it.

@@ -2,8 +2,8 @@
 //!
 //! An update passes through these modules:
 //! 1. [`config`] merges and validates the configuration from all sources.
-//! 2. [`esp`] mounts the ESP, which `fsck` repairs if necessary; [`slots`] and [`grubenv_file`] read its
-//!    slots and grubenv.
+//! 2. `boot_disk` finds the disk that was booted, and [`esp`] mounts its ESP, which `fsck` repairs if
+//!    necessary; [`slots`] and [`grubenv_file`] read its slots and grubenv.
 //! 3. [`cdn`] downloads the manifest; [`candidate`] verifies it.
 //! 4. [`plan`] decides the next step with a pure function, [`plan::next`].
 //! 5. [`install`] writes a release through [`files`], in an order of writes that survives a power cut.
@@ -22,6 +22,7 @@
 //! Running programs: `process` runs them with a timeout, `shell` runs the operator's commands, `timeout`
 //! limits calls that may block, and [`interrupt`] handles signals.
 
+mod boot_disk;
 pub mod candidate;
 pub mod cdn;
 pub mod cli;

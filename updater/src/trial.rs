@@ -99,8 +99,13 @@ pub fn return_failed(state: &BootState, booted: Booted) -> bool {
 
 /// Makes the running slot good, because it is healthy. A trial of the other slot stays in progress.
 pub fn mark_confirmed(state: &BootState, running: Slot) -> BootState {
-    let state = expire_trial(state, Some(running));
+    let state = mark_running(&expire_trial(state, Some(running)));
     BootState { good: running, trial: state.trial.filter(|trial| trial.slot != running), ..state }
+}
+
+/// Ends the count of boots that did not come up, because the host runs.
+pub fn mark_running(state: &BootState) -> BootState {
+    BootState { boots: 0, ..state.clone() }
 }
 
 /// Returns whether the running slot is on trial, so that a reboot can fall back to the good slot.

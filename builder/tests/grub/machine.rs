@@ -34,18 +34,18 @@ const MODULES: [&str; 11] = [
 /// The size of the boot disk. SeaBIOS does not boot from a disk of less than a cylinder.
 const BOOT_DISK: usize = 4 << 20;
 /// GRUB becomes slower with each script that it has run, so a machine runs only a few.
-const STATES_PER_MACHINE: usize = 40;
+const STATES_PER_MACHINE: usize = 20;
 /// The timeout of a machine, which takes about two seconds.
 const TIMEOUT: Duration = Duration::from_secs(100);
 
 /// Stand-ins for commands that would end the run. After the outcome of a state (`finished`), all of them
-/// fail, so that grub.cfg comes to its end.
+/// fail, so that grub.cfg comes to its end, and there is no file that it could save to.
 const FUNCTIONS: &str = r#"
 function linux {
   if [ -n "$finished" ]; then
     return 1
   fi
-  echo "TEST linux $1 $2 $3"
+  echo "TEST linux $1 $2 $3 $4"
   echo "TEST esp $esp"
   if [ "$2" = etchaos.slot=a ]; then
     set load="$load_a"
@@ -62,11 +62,13 @@ function initrd {
   fi
   echo "TEST boots $1"
   set finished=1
+  set env=/none
 }
 function reboot {
   if [ -z "$finished" ]; then
     echo "TEST reboots"
     set finished=1
+    set env=/none
   fi
 }
 function sleep {
@@ -86,6 +88,8 @@ pub(crate) struct Run {
     pub outcome: Option<Outcome>,
     /// The environment block afterwards; `None` if there is none.
     pub grubenv: Option<Vec<u8>>,
+    /// For each attempt to load a kernel, the tag of the disk on its command line.
+    pub tags: Vec<Option<String>>,
     /// The lines of the console.
     pub transcript: Vec<String>,
 }
@@ -283,11 +287,13 @@ fn read_line(run: &mut Run, line: &str) {
             why if why.starts_with("on trial") => Reason::Trial,
             why if why.starts_with("last confirmed") => Reason::Good,
             why if why.starts_with("because") => Reason::Fallback,
+            why if why.starts_with("after boots") => Reason::GoodFails,
             why => panic!("unknown reason {why:?}"),
         };
         let left = why.split_once("tries left: ").map(|(_, left)| left.trim_end_matches(')'));
         let trial = left.map(|left| left.parse().expect("a number of tries"));
-        run.attempts.push(Attempt { slot: slot.parse().expect("a slot"), reason, trial });
+        let slot = slot.parse().expect("a slot");
+        run.attempts.push(Attempt { slot, reason, trial, boots: None });
     } else if let Some(arguments) = line.strip_prefix("TEST linux ") {
         // The kernel's command line is what counts, not the message.
         let arguments: Vec<&str> = arguments.split(' ').collect();
@@ -296,7 +302,10 @@ fn read_line(run: &mut Run, line: &str) {
             arguments[1].strip_prefix("etchaos.slot=").unwrap().parse().expect("a slot");
         assert_eq!(arguments[0], format!("/{}/vmlinuz", slot.directory()));
         let trial = arguments[2].strip_prefix("etchaos.trial=").map(|left| left.parse().unwrap());
-        *run.attempts.last_mut().unwrap() = Attempt { slot, trial, ..attempt };
+        let mut values = arguments.iter().map(|argument| argument.strip_prefix("etchaos.disk="));
+        run.tags.push(values.find_map(|value| value.map(str::to_owned)));
+        let boots = arguments[2].strip_prefix("etchaos.boots=").map(|boots| boots.parse().unwrap());
+        *run.attempts.last_mut().unwrap() = Attempt { slot, trial, boots, ..attempt };
     } else if let Some(esp) = line.strip_prefix("TEST esp ") {
         assert_eq!(esp, "@ESP_UUID@", "the number that the builder writes is used without probe");
     } else if let Some(initrd) = line.strip_prefix("TEST boots ") {
@@ -309,7 +318,7 @@ fn read_line(run: &mut Run, line: &str) {
             Outcome::NothingBoots
         } else {
             assert!(says("EtchaOS: cannot load the initrd of slot"), "{:?}", run.transcript);
-            Outcome::Reboots(last(run).slot)
+            Outcome::Reboots(last(run))
         });
     }
 }

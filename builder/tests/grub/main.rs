@@ -16,7 +16,7 @@ mod table;
 use protocol::Role;
 use protocol::boot_order::{Attempt, Outcome, Save, SlotFiles};
 use protocol::esp::{CONFIRMED, MANIFEST, Slot, slot_file};
-use protocol::grubenv::{Block, TRIES_LEFT};
+use protocol::grubenv::{BOOTS, Block, SIZE, TRIES_LEFT};
 
 use judge::skip;
 use machine::Run;
@@ -55,6 +55,8 @@ fn grub_boots_the_slots_that_the_model_predicts() {
 /// Returns a description of the difference between a run and the model, if there is one.
 fn mismatch(state: &State, run: Run) -> Option<String> {
     let expected = model(state);
+    let is_tagged = |tag: &Option<String>| tag.as_deref() == state.tag;
+    assert!(run.tags.iter().all(is_tagged), "{state}: tags {:?}", run.tags);
     let actual = Behavior { attempts: run.attempts, outcome: run.outcome, grubenv: run.grubenv };
     (actual != expected).then(|| {
         let transcript = run.transcript.join("\n    | ");
@@ -69,29 +71,43 @@ fn model(state: &State) -> Behavior {
     let decision = state.environment.decide(files, state.save);
     let outcome = decision.outcome(state.platform, files, |slot| *state.slot(slot).1);
     let is_last = |attempt: &Attempt| match outcome {
-        Outcome::Boots(last) => *attempt == last,
-        Outcome::Reboots(slot) => attempt.slot == slot,
+        Outcome::Boots(last) | Outcome::Reboots(last) => *attempt == last,
         Outcome::NothingBoots => false,
     };
     let mut attempts = decision.attempts.clone();
     if let Some(last) = attempts.iter().position(is_last) {
         attempts.truncate(last + 1);
     }
-    let grubenv = match (decision.saves, state.save) {
-        (Some(tries), Save::Stored | Save::ReadsBackDifferent) => {
-            state.grubenv.as_deref().map(|bytes| with_tries(bytes, tries))
+    // The count shows on the kernel's command line only.
+    for attempt in &mut attempts {
+        let SlotFiles { kernel, initrd, .. } = files(attempt.slot);
+        attempt.boots = attempt.boots.filter(|_| kernel && initrd);
+    }
+    let mut grubenv = state.grubenv.clone();
+    if state.save != Save::Failed {
+        let saves = [(TRIES_LEFT, decision.saves), (BOOTS, decision.saves_boots(outcome))];
+        for (name, value) in saves {
+            grubenv = grubenv.map(|block| value.map_or(block.clone(), |v| save(&block, name, v)));
         }
-        _ => state.grubenv.clone(),
-    };
+    }
     Behavior { attempts, outcome: Some(outcome), grubenv }
 }
 
-/// Returns a block in which the first value of `etchaos_tries` is replaced.
-fn with_tries(block: &[u8], tries: u8) -> Vec<u8> {
-    let name = format!("\n{TRIES_LEFT}=");
-    let at = block.windows(name.len()).position(|window| window == name.as_bytes()).unwrap();
-    let mut block = block.to_vec();
-    block[at + name.len()] = b'0' + tries;
+/// Returns the block after `save_env`, which replaces the first value of the variable or appends a line
+/// (`grub_envblk_set` in grub-core/lib/envblk.c).
+fn save(block: &[u8], name: &str, value: u8) -> Vec<u8> {
+    let text = str::from_utf8(block).unwrap().trim_end_matches('#');
+    let line = format!("{name}={value}");
+    let text = match text.find(&format!("\n{name}=")) {
+        Some(before) => {
+            let at = before + 1;
+            let end = at + text[at..].find('\n').unwrap();
+            format!("{}{line}{}", &text[..at], &text[end..])
+        }
+        None => format!("{text}{line}\n"),
+    };
+    let mut block = text.into_bytes();
+    block.resize(SIZE, b'#');
     block
 }
 
@@ -99,21 +115,27 @@ fn describe(behavior: &Behavior) -> String {
     let attempts: Vec<String> = behavior
         .attempts
         .iter()
-        .map(|Attempt { slot, reason, trial }| {
+        .map(|Attempt { slot, reason, trial, boots }| {
             let trial = trial.map_or(String::new(), |left| format!(", etchaos.trial={left}"));
-            format!("{slot} ({reason}{trial})")
+            let boots = boots.map_or(String::new(), |boots| format!(", etchaos.boots={boots}"));
+            format!("{slot} ({reason}{trial}{boots})")
         })
         .collect();
     let outcome = match behavior.outcome {
         Some(Outcome::Boots(attempt)) => format!("boots slot {}", attempt.slot),
-        Some(Outcome::Reboots(slot)) => format!("reboots because of the initrd of slot {slot}"),
+        Some(Outcome::Reboots(attempt)) => {
+            format!("reboots because of the initrd of slot {}", attempt.slot)
+        }
         Some(Outcome::NothingBoots) => "nothing boots".to_owned(),
         None => "no outcome".to_owned(),
     };
     let grubenv = match &behavior.grubenv {
         None => "no file".to_owned(),
         Some(bytes) => match Block::parse(bytes) {
-            Ok(block) => format!("{TRIES_LEFT}={:?}", block.get(TRIES_LEFT)),
+            Ok(block) => {
+                let value = |name| format!("{name}={:?}", block.get(name));
+                [TRIES_LEFT, BOOTS].map(value).join(", ")
+            }
             Err(error) => error.to_string(),
         },
     };

@@ -4,7 +4,7 @@ use std::fmt;
 
 use protocol::boot_order::{Environment, Load, Platform, Save, SlotFiles};
 use protocol::esp::Slot;
-use protocol::grubenv::{GOOD, SIZE, TRIAL, TRIES_LEFT};
+use protocol::grubenv::{BOOTS, DISK, GOOD, SIZE, TRIAL, TRIES_LEFT};
 
 use crate::slot_files;
 
@@ -19,6 +19,8 @@ pub(crate) struct State {
     pub grubenv: Option<Vec<u8>>,
     /// The variables that GRUB reads from it.
     pub environment: Environment,
+    /// The tag of the disk.
+    pub tag: Option<&'static str>,
     /// Whether the disk refuses writes.
     pub is_read_only: bool,
     /// The result of `save_env`.
@@ -32,7 +34,11 @@ impl State {
     /// Returns a state in which both slots are complete and load. A variable that is `None` is not in
     /// grubenv.
     fn new(good: Option<&str>, trial: Option<&str>, tries: Option<&str>) -> Self {
-        let variables = [(GOOD, good), (TRIAL, trial), (TRIES_LEFT, tries)];
+        Self::with([(GOOD, good), (TRIAL, trial), (TRIES_LEFT, tries), (BOOTS, None)])
+    }
+
+    fn with(variables: [(&str, Option<&str>); 4]) -> Self {
+        let [good, trial, tries, boots] = variables.map(|(_, value)| value);
         let lines = variables
             .map(|(name, value)| value.map_or(String::new(), |value| format!("{name}={value}\n")));
         let value = |value: Option<&str>| value.unwrap_or_default().to_owned();
@@ -42,7 +48,9 @@ impl State {
                 good: value(good),
                 trial: value(trial),
                 tries: value(tries),
+                boots: value(boots),
             },
+            tag: None,
             is_read_only: false,
             save: Save::Stored,
             files: [ALL_FILES; 2],
@@ -52,9 +60,15 @@ impl State {
         }
     }
 
-    /// Returns a state whose grubenv is missing, or contains no variable that GRUB reads.
+    /// Returns a state whose grubenv is missing, or contains no variable that GRUB reads. GRUB saves only to
+    /// a file with the first line, and appends only after the end of a line.
     fn unreadable(grubenv: Option<&[u8]>) -> Self {
-        Self { grubenv: grubenv.map(<[u8]>::to_vec), ..Self::new(None, None, None) }
+        let is_writable = |block: &[u8]| {
+            let used = block.iter().rposition(|byte| *byte != b'#');
+            block.starts_with(SIGNATURE.as_bytes()) && used.is_some_and(|last| block[last] == b'\n')
+        };
+        let save = if grubenv.is_some_and(is_writable) { Save::Stored } else { Save::Failed };
+        Self { grubenv: grubenv.map(<[u8]>::to_vec), save, ..Self::new(None, None, None) }
     }
 
     /// Returns the files of a slot and the result of loading it.
@@ -66,8 +80,8 @@ impl State {
 
 impl fmt::Display for State {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Environment { good, trial, tries } = &self.environment;
-        write!(f, "state: good {good:?}, trial {trial:?}, tries {tries:?}")?;
+        let Environment { good, trial, tries, boots } = &self.environment;
+        write!(f, "state: good {good:?}, trial {trial:?}, tries {tries:?}, boots {boots:?}")?;
         write!(f, ", save {:?}, {:?}", self.save, self.platform)?;
         for slot in Slot::ALL {
             let (files, load) = self.slot(slot);
@@ -84,6 +98,7 @@ pub(crate) fn states() -> Vec<State> {
     states.extend(damaged());
     states.extend(files());
     states.extend(loads());
+    states.extend(boots());
     states.extend(saves());
     states
 }
@@ -166,6 +181,41 @@ fn loads() -> Vec<State> {
     states
 }
 
+/// Returns every count of boots, valid or not, with a good slot that loads or does not, and another slot that
+/// lacks a file or not.
+fn boots() -> Vec<State> {
+    let values = ["", "0", "1", "2", "3", "4", "5", "6", "7", "8", "9", "x", "05", "-1"];
+    let mut others = vec![ALL_FILES];
+    others.extend([
+        SlotFiles { manifest: false, ..ALL_FILES },
+        SlotFiles { mark: false, ..ALL_FILES },
+        SlotFiles { kernel: false, ..ALL_FILES },
+        SlotFiles { initrd: false, ..ALL_FILES },
+    ]);
+    let mut states = Vec::new();
+    for boots in [None].into_iter().chain(values.map(Some)) {
+        for good in ["a", "b"] {
+            for other in &others {
+                let files = if good == "a" { [ALL_FILES, *other] } else { [*other, ALL_FILES] };
+                let variables =
+                    [(GOOD, Some(good)), (TRIAL, None), (TRIES_LEFT, None), (BOOTS, boots)];
+                states.push(State { files, ..State::with(variables) });
+            }
+        }
+        for loads in pairs(&[Load::Works, Load::KernelFails]) {
+            let trial = [(TRIAL, Some("b")), (TRIES_LEFT, Some("1"))];
+            let state = State::with([(GOOD, Some("a")), trial[0], trial[1], (BOOTS, boots)]);
+            states.push(State { loads, ..state });
+        }
+    }
+    // The tag of the disk precedes the other arguments.
+    let mut tagged = State::new(Some("a"), None, None);
+    tagged.tag = Some("0123456789abcdef");
+    tagged.grubenv = Some(block(&format!("{DISK}=0123456789abcdef\n{GOOD}=a\n")));
+    states.push(tagged);
+    states
+}
+
 /// Returns states in which the count of tries cannot be saved, or reads back different.
 fn saves() -> Vec<State> {
     let mut states = Vec::new();
@@ -177,9 +227,8 @@ fn saves() -> Vec<State> {
                 read_only.push(State { is_read_only: true, save: Save::Failed, ..state.clone() });
                 // save_env replaces the first value, and load_env returns the last.
                 let name = TRIES_LEFT;
-                let twice = format!(
-                    "{GOOD}={good}\n{TRIAL}={trial}\n{name}={tries}\nx=1\n{name}={tries}\n"
-                );
+                let counts = format!("{name}={tries}\n{BOOTS}=\n");
+                let twice = format!("{GOOD}={good}\n{TRIAL}={trial}\n{counts}x=1\n{counts}");
                 let grubenv = Some(block(&twice));
                 states.push(State { grubenv, save: Save::ReadsBackDifferent, ..state });
             }

@@ -51,6 +51,7 @@ local compiler = import 'compiler.libsonnet';
       'etchaos-health.service',
       'etchaos-confirm.service',
       'etchaos-deadline.service',
+      'etchaos-started.service',
       'etchaos-listen.service',
       'etchaos-updater.timer',
     ],

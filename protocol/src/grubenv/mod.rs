@@ -11,4 +11,6 @@ mod block;
 mod state;
 
 pub use block::{Block, GrubenvError, SIZE};
-pub use state::{BootId, BootState, GOOD, Newest, TRIAL, TRIES, TRIES_LEFT, Trial};
+pub use state::{
+    BOOTS, BootId, BootState, DISK, DiskTag, GOOD, Newest, TRIAL, TRIES, TRIES_LEFT, Trial,
+};

@@ -22,6 +22,11 @@ pub const GOOD: &str = "etchaos_good";
 pub const TRIAL: &str = "etchaos_trial";
 /// The variable with the tries that are left. GRUB counts it down.
 pub const TRIES_LEFT: &str = "etchaos_tries";
+/// The variable with the number of boots without a trial in a row after which the host did not run. GRUB
+/// counts it up, and every host that runs sets it to 0.
+pub const BOOTS: &str = "etchaos_boots";
+/// The variable with the tag of the disk, which GRUB passes to the kernel.
+pub const DISK: &str = "etchaos_disk";
 // GRUB does not use these variables, but preserves them.
 const TRIAL_RELEASE: &str = "etchaos_trial_release";
 const TRIAL_SINCE: &str = "etchaos_trial_since";
@@ -45,6 +50,27 @@ impl FromStr for BootId {
     fn from_str(text: &str) -> Result<Self, ()> {
         let digits = text.get(..8).filter(|digits| digits.bytes().all(|b| b.is_ascii_hexdigit()));
         u32::from_str_radix(digits.ok_or(())?, 16).map(Self).map_err(|_| ())
+    }
+}
+
+/// A random number that the updater writes to the grubenv of a disk at its first boot. GRUB passes it to the
+/// kernel, so that a host with two copies of a disk knows which of them it was booted from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct DiskTag(pub u64);
+
+impl fmt::Display for DiskTag {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:016x}", self.0)
+    }
+}
+
+impl FromStr for DiskTag {
+    type Err = ();
+
+    /// Parses sixteen hexadecimal digits.
+    fn from_str(text: &str) -> Result<Self, ()> {
+        let is_tag = text.len() == 16 && text.bytes().all(|b| b.is_ascii_hexdigit());
+        u64::from_str_radix(Some(text).filter(|_| is_tag).ok_or(())?, 16).map(Self).map_err(|_| ())
     }
 }
 
@@ -83,12 +109,15 @@ pub struct BootState {
     pub failed: Option<ReleaseId>,
     /// The newest build that a CDN has offered. The updater does not install an older one.
     pub newest: Option<Newest>,
+    /// The boots without a trial in a row after which the host did not run, as GRUB counts them
+    /// ([`crate::boot_order`]).
+    pub boots: u8,
 }
 
 impl BootState {
     /// Returns the state with a good slot and no trial.
     pub fn with_good(good: Slot) -> Self {
-        Self { good, trial: None, failed: None, newest: None }
+        Self { good, trial: None, failed: None, newest: None, boots: 0 }
     }
 
     /// Reads the state from a block.
@@ -110,12 +139,13 @@ impl BootState {
             let (target, build) = text.split_once(':')?;
             Some(Newest { target: target.parse().ok()?, build: build.parse().ok()? })
         });
-        Ok(Self { good, trial, failed: parse_or_none(block, FAILED), newest })
+        let boots = parse_or_none(block, BOOTS).unwrap_or(0);
+        Ok(Self { good, trial, failed: parse_or_none(block, FAILED), newest, boots })
     }
 
     /// Sets the variables of the state in a block.
     pub fn write(&self, block: &mut Block) {
-        let Self { good, trial, failed, newest } = self;
+        let Self { good, trial, failed, newest, boots } = self;
         let tries = trial.map_or(0, |trial| trial.tries);
         let newest = newest.as_ref().map(|newest| format!("{}:{}", newest.target, newest.build));
         for (name, value) in [
@@ -126,6 +156,7 @@ impl BootState {
             (TRIAL_SINCE, text(trial.and_then(|trial| trial.since))),
             (FAILED, text(*failed)),
             (NEWEST, text(newest)),
+            (BOOTS, boots.to_string()),
         ] {
             block.set(name, &value);
         }
@@ -135,7 +166,7 @@ impl BootState {
     pub fn to_bytes(&self) -> [u8; SIZE] {
         let mut block = Block::default();
         self.write(&mut block);
-        block.to_bytes().expect("seven short variables fit into a sector")
+        block.to_bytes().expect("eight short variables fit into a sector")
     }
 }
 
@@ -189,7 +220,7 @@ mod tests {
             BootState::with_good(Slot::A),
             on_trial(3),
             BootState { good: Slot::B, failed: Some(Release::example().id()), ..on_trial(0) },
-            BootState { newest: Some(newest), ..BootState::with_good(Slot::B) },
+            BootState { newest: Some(newest), boots: 5, ..BootState::with_good(Slot::B) },
         ] {
             let block = Block::parse(&state.to_bytes()).unwrap();
             assert_eq!(BootState::read(&block), Ok(state));
@@ -206,6 +237,7 @@ mod tests {
         for slot in Slot::ALL {
             block.set_displayed_version(slot, &"9".repeat(DISPLAYED_VERSION_MAX));
         }
+        block.set(DISK, &DiskTag(u64::MAX).to_string());
         block.set("saved_entry", &"x".repeat(32));
         assert!(block.to_bytes().is_ok());
     }
@@ -226,6 +258,7 @@ mod tests {
             (FAILED, "0123456789abcdefg"),
             (NEWEST, "deb_amd64"),
             (NEWEST, "deb_amd64:-1"),
+            (BOOTS, "x"),
         ] {
             assert!(set(name, value).is_ok(), "{name}={value}");
         }
@@ -238,5 +271,14 @@ mod tests {
         assert_eq!(id, BootId(0x0a0b_0c0d));
         assert_eq!(id.to_string().parse(), Ok(id));
         assert!("0a0b".parse::<BootId>().is_err() && "+a0b0c0d".parse::<BootId>().is_err());
+    }
+
+    #[test]
+    fn reads_only_tags_of_sixteen_digits() {
+        let tag = DiskTag(0x0a0b_0c0d);
+        assert_eq!(tag.to_string().parse(), Ok(tag));
+        for text in ["", "0a0b0c0d", "+00000000a0b0c0d", "00000000000000000", "é000000000000000"] {
+            assert!(text.parse::<DiskTag>().is_err(), "{text:?}");
+        }
     }
 }

@@ -4,7 +4,7 @@
 //! the codec. [`protocol::boot_order`] describes how grub.cfg uses the variables.
 
 use protocol::boot_order::Environment;
-use protocol::grubenv::{GOOD, TRIAL, TRIES_LEFT};
+use protocol::grubenv::{BOOTS, GOOD, TRIAL, TRIES_LEFT};
 
 /// The first line. GRUB rejects a file without it.
 const SIGNATURE: &[u8] = b"# GRUB Environment Block\n";
@@ -22,6 +22,7 @@ pub(crate) fn read_environment(file: &[u8]) -> Environment {
                 Ok(GOOD) => environment.good = value,
                 Ok(TRIAL) => environment.trial = value,
                 Ok(TRIES_LEFT) => environment.tries = value,
+                Ok(BOOTS) => environment.boots = value,
                 _ => {}
             }
             rest = &rest[equals + 1..];

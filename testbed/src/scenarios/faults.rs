@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 
 use clap::Args;
 use protocol::Role;
+use protocol::boot_order::GOOD_BOOTS;
 use protocol::esp::Slot;
 use protocol::pattern::Mode;
 
@@ -34,11 +35,14 @@ pub(crate) enum Fault {
     Unhealthy,
     /// systemd hangs in the middle of the boot
     Hang,
+    /// The release is confirmed, and later its kernel panics
+    Broken,
 }
 
 impl Fault {
     /// All faults.
-    pub(crate) const ALL: [Self; 4] = [Self::Panic, Self::Truncated, Self::Unhealthy, Self::Hang];
+    pub(crate) const ALL: [Self; 5] =
+        [Self::Panic, Self::Truncated, Self::Unhealthy, Self::Hang, Self::Broken];
 
     fn step(self) -> Step {
         match self {
@@ -46,6 +50,7 @@ impl Fault {
             Self::Truncated => Step::new("truncated", "recover from a truncated initrd"),
             Self::Unhealthy => Step::new("unhealthy", "recover from a failed unit"),
             Self::Hang => Step::new("hang", "recover from a hanging systemd"),
+            Self::Broken => Step::new("broken", "recover from a confirmed release that panics"),
         }
     }
 
@@ -58,7 +63,7 @@ impl Fault {
                 init.path = "init".into();
                 vec![init]
             }
-            Self::Truncated => Vec::new(),
+            Self::Truncated | Self::Broken => Vec::new(),
             Self::Unhealthy => unit("/bin/false"),
             // Signals cannot stop the first process, but the freezer of its control group can.
             Self::Hang => unit("/bin/sh -c 'echo 1 >/sys/fs/cgroup/init.scope/cgroup.freeze'"),
@@ -91,7 +96,8 @@ fn unit(command: &str) -> Vec<Extra> {
 
 /// Offer faulty releases, one after the other
 ///
-/// A kernel that panics, a truncated initrd, a unit that fails, a systemd that hangs. The host must
+/// A kernel that panics, a truncated initrd, a unit that fails, a systemd that hangs, and a release that was
+/// confirmed and then panics. The host must
 /// return to its previous release without intervention, and must refuse the faulty release afterwards.
 #[derive(Debug, Args)]
 pub(crate) struct Faults {
@@ -134,8 +140,11 @@ impl Scenario for Faults {
             Ok((Host::boot(&environment, "faults", firmware, None)?, firmware.to_string()))
         })?;
         for (number, fault) in self.only.iter().enumerate() {
-            releases.publish(number)?;
-            steps.run(fault.step(), || recover_from(&mut host, *fault, &environment))?;
+            let release = releases.publish(number)?;
+            steps.run(fault.step(), || match fault {
+                Fault::Broken => recover_from_broken(&mut host, release.build, &environment),
+                _ => recover_from(&mut host, *fault, &environment),
+            })?;
         }
         steps.run(Step::POWER_OFF, || Ok(((), host.guest.power_off()?.to_owned())))?;
         Ok(Passed)
@@ -157,13 +166,7 @@ fn recover_from(
     }
     host.guest.allow_panics(true);
     let tries = wait_for_return(host, &disk)?;
-    host.boot = host.guest.wait_for_boot(&host.boot)?;
-    host.guest.allow_panics(false);
-    host.guest.push(
-        "identifying the running release",
-        actions::identify(Slot::A, 0),
-        Mode::Check,
-    )?;
+    expect_previous(host)?;
     host.guest.push(
         "updating to the failed release again",
         actions::refuse_failed(),
@@ -180,6 +183,50 @@ fn recover_from(
     }
     let note = if fault.uses_all_tries() { "after three tries" } else { "after one try" };
     Ok(((), note.to_owned()))
+}
+
+/// Waits for the end of the boot, and checks that the host runs the release under test.
+fn expect_previous(host: &mut Host<'_>) -> Result<(), ScenarioError> {
+    host.boot = host.guest.wait_for_boot(&host.boot)?;
+    host.guest.allow_panics(false);
+    host.guest.push(
+        "identifying the running release",
+        actions::identify(Slot::A, 0),
+        Mode::Check,
+    )?;
+    Ok(())
+}
+
+/// Updates the host to a release that works, breaks that release, and waits until the host runs the previous
+/// one, which GRUB boots after [`GOOD_BOOTS`] boots that panic.
+fn recover_from_broken(
+    host: &mut Host<'_>,
+    build: u64,
+    environment: &TestEnvironment<'_>,
+) -> Outcome<()> {
+    let disk = Disk::open(&environment.disk)?;
+    host.update(Slot::B, build)?;
+    host.guest.push_last("breaking the release", actions::break_release(Slot::B))?;
+    host.guest.allow_panics(true);
+    let mut boots = BTreeSet::new();
+    host.guest.wait_until("waiting for the host to return to the previous release", |_| {
+        let Some(environment) = disk.environment() else { return Ok(None) };
+        let is_confirmed = environment.is_confirmed(Slot::A);
+        boots.insert(environment.boots);
+        Ok(is_confirmed.then_some(()))
+    })?;
+    expect_previous(host)?;
+    let missing: Vec<String> = (1..=GOOD_BOOTS)
+        .map(|boots| boots.to_string())
+        .filter(|number| !boots.contains(number))
+        .collect();
+    if !missing.is_empty() {
+        return Err(ScenarioError::Disk {
+            expected: format!("counts of boots from 1 to {GOOD_BOOTS}"),
+            found: format!("none of {}", missing.join(", ")),
+        });
+    }
+    Ok(((), format!("after {GOOD_BOOTS} boots")))
 }
 
 /// Waits until GRUB has tried the other slot and the host has returned and recorded the failure.

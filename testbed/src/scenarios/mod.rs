@@ -53,6 +53,7 @@ scenarios! {
     Faults(faults::Faults),
     Netboot(netboot::Netboot),
     Switch(switch::Switch),
+    Copies(copies::Copies),
 }
 
 /// Runs a scenario and prints its report.

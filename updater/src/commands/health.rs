@@ -89,13 +89,20 @@ mod tests {
     #[ignore = "needs root"]
     fn checks_see_the_mounts_of_the_host() {
         let directory = tempfile::tempdir().unwrap();
-        for (path, text) in [
-            ("proc/cmdline", "etchaos.slot=b etchaos.esp=ABCD-1234"),
-            ("dev/disk/by-uuid/ABCD-1234", "no disk"),
+        // The boot sector of a FAT32 without any content.
+        let mut sector = [0; 512];
+        sector[0x43..0x47].copy_from_slice(&[0x34, 0x12, 0xcd, 0xab]);
+        sector[0x52..0x57].copy_from_slice(b"FAT32");
+        sector[510..].copy_from_slice(&[0x55, 0xaa]);
+        for (path, content) in [
+            ("proc/cmdline", &b"etchaos.slot=b etchaos.esp=ABCD-1234"[..]),
+            ("sys/class/block/vda1/dev", b"254:1\n"),
+            ("sys/class/block/vda1/size", b"2048\n"),
+            ("dev/vda1", &sector),
         ] {
             let path = directory.path().join(path);
             std::fs::create_dir_all(path.parent().unwrap()).unwrap();
-            std::fs::write(path, text).unwrap();
+            std::fs::write(path, content).unwrap();
         }
         let root = directory.path().to_str().unwrap();
         let cli = crate::cli::Cli::parse_from(["x", "--host-root", root, "health"]);

@@ -13,6 +13,7 @@ mod poll_result;
 mod report;
 mod rollback;
 mod show_config;
+mod started;
 mod status;
 mod verify;
 
@@ -38,6 +39,7 @@ pub fn run(cli: &Cli) -> Exit {
         Command::Health(arguments) => health::health(global, arguments),
         Command::Rollback(arguments) => rollback::rollback(global, arguments),
         Command::Fallback(arguments) => fallback::fallback(global, arguments),
+        Command::Started => started::started(global),
         Command::Listen => listen::listen(global),
         Command::Config(arguments) => show_config::config(global, arguments),
     };
@@ -75,6 +77,7 @@ fn recorded_as(command: &Command) -> Option<&'static str> {
         Command::Health(_) => Some("health"),
         Command::Rollback(_) => Some("rollback"),
         Command::Fallback(_) => Some("fallback"),
+        Command::Started => Some("started"),
         Command::Status | Command::Listen | Command::Config(_) => None,
     }
 }

@@ -29,8 +29,9 @@ pub(super) fn status(global: &Global) -> Result<Exit> {
         }
         // Other users than root get what can be read without the ESP.
         Err(error) if needs_root(&error) => (without_esp(global, format!("{error:#}"))?, Exit::Ok),
-        // Without the keys of the image the slots cannot be verified, but the rest can be shown.
-        Err(error) if error.is::<ConfigError>() => {
+        // Without the keys of the image the slots cannot be verified, and without the disk they cannot be read,
+        // but the rest can be shown.
+        Err(error) if error.is::<ConfigError>() || is_without_disk(&error) => {
             log::error!("{error:#}");
             (without_esp(global, format!("{error:#}"))?, Exit::Error)
         }
@@ -38,6 +39,11 @@ pub(super) fn status(global: &Global) -> Result<Exit> {
     };
     print(global, &status.to_json(), || status.table())?;
     Ok(exit)
+}
+
+/// Returns whether the disk that was booted is missing, or cannot be told from a copy.
+fn is_without_disk(error: &anyhow::Error) -> bool {
+    matches!(error.downcast_ref(), Some(EspError::Disk(_)))
 }
 
 fn needs_root(error: &anyhow::Error) -> bool {

@@ -243,8 +243,10 @@ fn clear(Job { esp, slot, .. }: Job<'_>, keep_partial: bool) -> Result<(), FileE
     let partial = Role::BOOT.into_iter().filter_map(slot_file).chain([PARTIAL]);
     let partial: Vec<String> = partial.map(|name| path_of(slot, name)).collect();
     let kept = if keep_partial { &partial[..] } else { &[] };
+    // Another system may have written a name in capital letters, which FAT does not distinguish.
+    let is_kept = |path: &str| kept.iter().any(|kept| kept.eq_ignore_ascii_case(path));
     for path in partial.iter().cloned().chain(files_in(esp, &directory)?) {
-        if !kept.contains(&path) {
+        if !is_kept(&path) {
             remove_if_exists(esp, &path)?;
         }
     }

@@ -11,10 +11,10 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::LazyLock;
 
 use protocol::boot_order::{
-    Attempt, Environment, Load, Outcome, Platform, Reason, Save, SlotFiles,
+    Attempt, Environment, GOOD_BOOTS, Load, OTHER_BOOTS, Outcome, Platform, Reason, Save, SlotFiles,
 };
 use protocol::esp::Slot;
-use protocol::grubenv::{BootId, BootState};
+use protocol::grubenv::{BootId, BootState, TRIES};
 use protocol::{Claims, Manifest, Release};
 use updater::confirmation::reason_not_to_confirm;
 use updater::grubenv_file::good_without_grubenv;
@@ -22,7 +22,8 @@ use updater::host::Booted;
 use updater::plan::{Facts, Permissions, Step, next};
 use updater::slot_content::{Content, Slots};
 use updater::trial::{
-    Rollback, cancel_trial, expire_trial, mark_confirmed, promote, roll_back, start_trial,
+    Rollback, cancel_trial, expire_trial, mark_confirmed, mark_running, promote, roll_back,
+    start_trial,
 };
 use updater::update::state_to_record;
 
@@ -81,6 +82,10 @@ struct Faults {
     read_errors: u8,
     /// GRUB cannot load a slot, although it is complete, until the slot is written again.
     unloadable: u8,
+    /// The host is switched off before it runs.
+    early_ends: u8,
+    /// A confirmed release no longer comes up in a slot, until the slot is written again.
+    broken: u8,
     /// A file of a slot is lost while the other slot has a healthy release that is not recorded as failed.
     damages: u8,
 }
@@ -100,6 +105,8 @@ struct Host {
     is_lost: bool,
     /// The slot that GRUB cannot load.
     unloadable: Option<Slot>,
+    /// The slot whose release panics, although it was confirmed.
+    broken: Option<Slot>,
     /// The slots with the mark [`protocol::esp::CONFIRMED`].
     marked: Vec<Slot>,
     running: Slot,
@@ -121,6 +128,7 @@ impl Host {
             grubenv,
             slots,
             unloadable: None,
+            broken: None,
             is_lost: false,
             marked,
             running,
@@ -144,6 +152,7 @@ impl Host {
             grubenv,
             is_lost,
             unloadable,
+            broken,
             marked,
             running,
             kind,
@@ -153,7 +162,7 @@ impl Host {
         } = self;
         let slots = [&self.slots.a, &self.slots.b].map(slot);
         format!(
-            "{running} {kind:?} {on_trial} {is_lost} {slots:?} {unloadable:?} {marked:?} {grubenv:?} {offer} {faults:?}"
+            "{running} {kind:?} {on_trial} {is_lost} {slots:?} {unloadable:?} {broken:?} {marked:?} {grubenv:?} {offer} {faults:?}"
         )
     }
 
@@ -175,6 +184,7 @@ impl Host {
         if matches!(content, Content::Partial { .. }) {
             self.marked.retain(|marked| *marked != slot);
             self.unloadable = self.unloadable.filter(|unloadable| *unloadable != slot);
+            self.broken = self.broken.filter(|broken| *broken != slot);
         }
         match slot {
             Slot::A => self.slots.a = content,
@@ -187,15 +197,17 @@ impl Host {
         if let Some(trial) = self.grubenv.as_mut().and_then(|state| state.trial.as_mut()) {
             trial.since = trial.since.map(|_| EARLIER_BOOT);
         }
-        for _ in 0..5 {
+        // The tries of a trial, and then two turns of both slots.
+        for _ in 0..TRIES + 2 * (GOOD_BOOTS + OTHER_BOOTS) {
             match self.run_grub(std::mem::take(&mut read_error)) {
                 Outcome::Boots(Attempt { slot, reason, .. }) => {
                     let release = self.slots.get(slot).release().expect("a complete slot");
                     let kind = kind(release);
                     // After a panic the kernel reboots.
-                    if kind != Panics {
+                    if kind != Panics && self.broken != Some(slot) {
                         let on_trial = reason == Reason::Trial;
                         (self.running, self.on_trial, self.kind) = (slot, on_trial, kind);
+                        self.record(self.grubenv.clone());
                         return Ok(());
                     }
                 }
@@ -221,17 +233,26 @@ impl Host {
     fn run_grub(&mut self, read_error: bool) -> Outcome {
         let environment = self.grubenv.as_ref().map(Environment::from).unwrap_or_default();
         let files = |slot| self.grub_files(slot);
-        let decision = environment.decide(files, Save::Stored);
+        // GRUB cannot save to a file that does not exist.
+        let save = if self.grubenv.is_some() { Save::Stored } else { Save::Failed };
+        let decision = environment.decide(files, save);
         let load = |slot: Slot| {
             let fails = self.unloadable == Some(slot) || (read_error && slot == decision.good);
             if fails { Load::KernelFails } else { Load::Works }
         };
         let outcome = decision.outcome(Platform::Uefi, files, load);
-        let trial = self.grubenv.as_mut().and_then(|state| state.trial.as_mut());
-        if let (Some(trial), Some(tries)) = (trial, decision.saves) {
-            trial.tries = tries;
+        if let Some(state) = &mut self.grubenv {
+            if let (Some(trial), Some(tries)) = (&mut state.trial, decision.saves) {
+                trial.tries = tries;
+            }
+            state.boots = decision.saves_boots(outcome).unwrap_or(state.boots);
         }
         outcome
+    }
+
+    /// Writes grubenv, as `GrubenvFile::write` does.
+    fn record(&mut self, state: Option<BootState>) {
+        self.grubenv = state.map(|state| mark_running(&state));
     }
 
     fn no_boot(&mut self, problem: &str) -> Result<(), String> {
@@ -245,7 +266,11 @@ impl Host {
         Slot::ALL.into_iter().any(|slot| match self.slots.get(slot) {
             Content::Complete(Manifest { release, .. }) => {
                 let has_failed = failed == Some(release.id());
-                kind(release).is_healthy() && !has_failed && self.unloadable != Some(slot)
+                // In the place of a broken release, GRUB boots only one that was confirmed.
+                let is_in_its_place = self.broken.is_none() || self.marked.contains(&slot);
+                let is_bootable =
+                    is_in_its_place && ![self.unloadable, self.broken].contains(&Some(slot));
+                kind(release).is_healthy() && !has_failed && is_bootable
             }
             _ => false,
         })
@@ -259,7 +284,7 @@ impl Host {
                 self.marked.push(self.running);
                 self.marked.sort();
             }
-            self.grubenv = Some(mark_confirmed(&state, self.running));
+            self.record(Some(mark_confirmed(&state, self.running)));
             self.on_trial = false;
         }
     }
@@ -280,7 +305,9 @@ impl Host {
         let step = next(&facts);
         let recorded = state_to_record(&facts, &step, &expired);
         let mut state = recorded.clone().unwrap_or(known.clone());
-        self.grubenv = recorded.or(self.grubenv.take());
+        if recorded.is_some() {
+            self.record(recorded);
+        }
         let spare = known.good.other();
         if self.running != spare && self.slots.get(spare).release().map(Release::id) == known.failed
         {
@@ -291,11 +318,11 @@ impl Host {
         }
         match step {
             Step::Pending(_) | Step::Return(_) => return true,
-            Step::Withdraw(_) => self.grubenv = Some(cancel_trial(&state)),
+            Step::Withdraw(_) => self.record(Some(cancel_trial(&state))),
             Step::Install(slot) | Step::Repair(slot) | Step::Activate(slot) => {
                 if step.writes().is_some() {
                     state.trial = state.trial.filter(|trial| trial.slot != slot);
-                    self.grubenv = Some(state.clone());
+                    self.record(Some(state.clone()));
                     self.put(
                         slot,
                         Content::Partial { release: candidate.release.clone(), bytes: 1 },
@@ -304,11 +331,15 @@ impl Host {
                         return false;
                     }
                     self.put(slot, Content::Complete(candidate.clone()));
+                    if matches!(step, Step::Repair(_)) && self.marked.contains(&slot.other()) {
+                        self.marked = Slot::ALL.to_vec();
+                    }
                 }
                 assert_ne!(slot, state.good);
                 if interrupted_after != Some(2) && !matches!(step, Step::Repair(_)) {
                     let release = self.slots.get(slot).release().unwrap();
-                    self.grubenv = Some(start_trial(&state, slot, release, booted.id));
+                    let started = start_trial(&state, slot, release, booted.id);
+                    self.record(Some(started));
                     return true;
                 }
             }
@@ -353,7 +384,7 @@ impl Host {
                 let rollback =
                     roll_back(&host.state(), host.running, &host.slots, Some(CURRENT_BOOT));
                 if let Ok(Rollback::Stay(state) | Rollback::Reboot(state, _)) = rollback {
-                    host.grubenv = Some(state);
+                    host.record(Some(state));
                 }
                 Ok(())
             });
@@ -390,6 +421,25 @@ impl Host {
                     Ok(())
                 });
             }
+        }
+        if self.faults.broken > 0 && self.broken.is_none() {
+            for slot in Slot::ALL.into_iter().filter(|slot| has_fallback(slot)) {
+                // A release that was confirmed, beside another one that was.
+                if self.marked == Slot::ALL {
+                    add(&format!("slot {slot} no longer comes up"), &|host| {
+                        host.faults.broken -= 1;
+                        host.broken = Some(slot);
+                        Ok(())
+                    });
+                }
+            }
+        }
+        if self.faults.early_ends > 0 {
+            add("reboot, switched off before the host runs", &|host| {
+                host.faults.early_ends -= 1;
+                host.run_grub(false);
+                host.boot(false)
+            });
         }
         let spare = self.slots.get(self.state().good.other());
         if self.faults.read_errors > 0 && matches!(spare, Content::Complete(_)) {
@@ -498,6 +548,42 @@ fn recovers_from_read_error_in_good_slot() {
 #[test]
 fn recovers_from_damaged_slot() {
     assert_all_recover(ALL, Faults { damages: 1, rollbacks: 1, ..Faults::default() });
+}
+
+#[test]
+fn recovers_from_a_confirmed_release_that_no_longer_comes_up() {
+    assert_all_recover(ALL, Faults { broken: 1, rollbacks: 1, ..Faults::default() });
+}
+
+#[test]
+fn recovers_from_hosts_that_are_switched_off_early() {
+    assert_all_recover(ALL, Faults { early_ends: 2, broken: 1, ..Faults::default() });
+}
+
+/// However often a healthy host is switched off before it runs, it runs its release in the end.
+#[test]
+fn returns_to_its_release_after_being_switched_off_early() {
+    let mut host = Host::new(&[(First, 1), (Second, 2)], Faults::default());
+    for offer in 0..2 {
+        host.offer = offer;
+        for _ in 0..3 {
+            host.confirm();
+            if host.update(None) {
+                host.boot(false).unwrap();
+            }
+        }
+    }
+    assert_eq!((host.kind, host.marked.len()), (Second, 2));
+    for ends in 0..20 {
+        let mut host = host.clone();
+        for _ in 0..ends {
+            host.run_grub(false);
+        }
+        host.boot(false).unwrap();
+        let is_turn_of_other = (ends % (GOOD_BOOTS + OTHER_BOOTS)) >= GOOD_BOOTS;
+        assert_eq!(host.kind, if is_turn_of_other { First } else { Second }, "{ends}");
+        host.recovers(1).unwrap();
+    }
 }
 
 #[test]

@@ -234,7 +234,10 @@ fn status_works_without_root() {
     let world = World::new();
     world.run(&["check"]).ended(0);
     world.write("host/proc/cmdline", "quiet etchaos.slot=a etchaos.esp=ABCD-1234\n");
-    world.write("host/dev/disk/by-uuid/ABCD-1234", "a disk");
+    world.write("host/sys/class/block/vda1/dev", "254:1\n");
+    world.write("host/sys/class/block/vda1/size", "2048\n");
+    world.write("host/dev/vda1", "a disk");
+    fs::set_permissions(world.path("host/dev/vda1"), Permissions::from_mode(0o600)).unwrap();
     fs::create_dir_all(world.path("host/run/etchaos")).unwrap();
     fs::set_permissions(world.path(""), Permissions::from_mode(0o755)).unwrap();
     // Other users cannot read the build directory. With fs::copy, a process that another test forks at
@@ -441,4 +444,40 @@ fn writes_metrics_if_configured() {
     fs::write(&directory, "a file").unwrap();
     let ran = world.run(&["update"]).ended(0);
     assert!(ran.stderr.contains("cannot write the metrics"), "{}", ran.stderr);
+}
+
+/// Two disks with the same ESP, and a grub.cfg that does not say which of them it was read from.
+#[test]
+fn refuses_copies_of_the_disk_that_was_booted() {
+    if !nix::unistd::geteuid().is_root() {
+        eprintln!("SKIPPED: only root may read disks");
+        assert!(std::env::var("CI").is_err(), "root is needed for this test");
+        return;
+    }
+    let world = World::new();
+    world.write("host/proc/cmdline", "quiet etchaos.slot=a etchaos.esp=ABCD-1234\n");
+    let mut sector = [0; 512];
+    sector[0x43..0x47].copy_from_slice(&[0x34, 0x12, 0xcd, 0xab]);
+    sector[0x52..0x57].copy_from_slice(b"FAT32");
+    sector[510..].copy_from_slice(&[0x55, 0xaa]);
+    for (disk, number) in [("vda1", "254:1"), ("vdb1", "254:17")] {
+        world.write(&format!("host/sys/class/block/{disk}/dev"), number);
+        world.write(&format!("host/sys/class/block/{disk}/size"), "2048\n");
+        world.write(&format!("host/dev/{disk}"), sector);
+    }
+    for command in
+        ["status", "verify", "check", "update", "rollback", "confirm", "config", "started"]
+    {
+        let mut updater = std::process::Command::new(env!("CARGO_BIN_EXE_updater"));
+        updater.arg("--host-root").arg(world.path("host")).arg(command);
+        let output = updater.output().unwrap();
+        assert_eq!(output.status.code(), Some(1), "{command}");
+        let text = String::from_utf8([output.stdout, output.stderr].concat()).unwrap();
+        for part in ["one of 2 disks", "/dev/vda1", "/dev/vdb1", "nothing is written"] {
+            assert!(text.contains(part), "{command}: {text}");
+        }
+    }
+    for disk in ["vda1", "vdb1"] {
+        assert_eq!(fs::read(world.path(&format!("host/dev/{disk}"))).unwrap(), sector);
+    }
 }

@@ -4,6 +4,7 @@ use std::fs;
 use std::time::{Duration, Instant};
 
 use protocol::esp::Slot::{A, B};
+use protocol::grubenv::BootState;
 use serde_json::json;
 
 use crate::world::World;
@@ -310,4 +311,34 @@ fn damaged_grubenv_does_not_confirm_a_trial() {
     world.run(&["update", "--no-reboot"]).ended(0);
     assert_eq!(world.boots(), (B, Some((A, 3))));
     world.assert_slot(A, 3);
+}
+
+#[test]
+fn ends_the_count_of_boots_that_did_not_come_up() {
+    let world = World::new();
+    world.publish(2);
+    world.run(&["update", "--no-reboot"]).ended(0);
+    let counted = BootState { boots: 4, ..world.state() };
+    let uncounted = BootState { boots: 0, ..counted.clone() };
+    for command in
+        [&["started", "--json"][..], &["confirm", "--json"], &["rollback", "--no-reboot"]]
+    {
+        world.set_state(counted.clone());
+        world.run(command).ended(0);
+        assert_eq!(world.state().boots, 0, "{command:?}");
+    }
+    world.set_state(counted);
+    assert_eq!(world.run(&["started", "--json"]).ended(0).json(), json!({"changed": true}));
+    assert_eq!(world.state(), uncounted);
+    // A host that runs writes only if there is a count, because each write is one of the disk.
+    let modified = || fs::metadata(world.esp("etchaos/grubenv")).unwrap().modified().unwrap();
+    let before = modified();
+    assert_eq!(world.run(&["started", "--json"]).ended(0).json(), json!({"changed": false}));
+    assert_eq!(modified(), before);
+    // A damaged grubenv is left to the confirmation, which knows that the host is healthy.
+    world.write("esp/etchaos/grubenv", "damaged");
+    assert_eq!(world.run(&["started", "--json"]).ended(0).json(), json!({"changed": false}));
+    assert_eq!(fs::read(world.esp("etchaos/grubenv")).unwrap(), b"damaged");
+    world.run(&["confirm"]).ended(0);
+    assert_eq!(world.state().boots, 0);
 }

@@ -62,7 +62,12 @@ impl Image {
     fn find(&self, path: &str) -> Option<Id> {
         path.split('/')
             .filter(|name| !name.is_empty())
-            .try_fold(ROOT, |id, name| self.nodes[id].names.get(name).copied())
+            .try_fold(ROOT, |id, name| self.entry(id, name).map(|(_, id)| *id))
+    }
+
+    /// Returns an entry of a directory, with the name that is stored. FAT ignores the case of names.
+    fn entry(&self, directory: Id, name: &str) -> Option<(&String, &Id)> {
+        self.nodes[directory].names.iter().find(|(stored, _)| stored.eq_ignore_ascii_case(name))
     }
 
     /// Returns every file that has a name.
@@ -207,6 +212,15 @@ impl Disk {
         self.pending.borrow_mut().clear();
     }
 
+    /// Changes the names in a directory to capital letters, as a system without long names writes them.
+    pub(super) fn capitalize(&self, directory: &str) {
+        let id = self.node(directory).unwrap();
+        for image in [&self.now, &self.flushed] {
+            let names = &mut image.borrow_mut().nodes[id].names;
+            *names = names.iter().map(|(name, id)| (name.to_ascii_uppercase(), *id)).collect();
+        }
+    }
+
     /// Returns the content of a file, or `None` if it cannot be read.
     pub(super) fn read(&self, path: &str) -> Option<Vec<u8>> {
         let mut bytes = Vec::new();
@@ -286,7 +300,8 @@ impl Disk {
         }
         let (directory, name) = path.rsplit_once('/').unwrap_or(("", path));
         let directory = self.node(directory)?;
-        self.write(Write::Name { directory, name: name.to_owned(), to: None });
+        let stored = self.now.borrow().entry(directory, name).map(|(stored, _)| stored.clone());
+        self.write(Write::Name { directory, name: stored.expect("it was found"), to: None });
         self.write(Write::Chain { file: id, chain: Vec::new() });
         Ok(())
     }

@@ -2,7 +2,7 @@
 
 use protocol::boot_order::{Attempt, Environment, Load, Outcome, Platform, Save, SlotFiles};
 use protocol::esp::{GRUBENV, Slot, slot_file};
-use protocol::grubenv::{Block, BootId, BootState, TRIES, TRIES_LEFT};
+use protocol::grubenv::{BOOTS, Block, BootId, BootState, TRIES, TRIES_LEFT};
 use protocol::token::sign;
 use protocol::{Artifact, KeyRing, PrivateKey, Release, Role};
 use tempfile::TempDir;
@@ -164,11 +164,17 @@ impl Host {
         let environment = block.as_ref().map(Environment::from).unwrap_or_default();
         let files = |slot| SlotFiles::find(slot, |path| disk.read(path).is_some());
         let decision = environment.decide(files, Save::Stored);
-        if let (Some(tries), Some(mut block)) = (decision.saves, block) {
-            block.set(TRIES_LEFT, &tries.to_string());
+        let outcome = decision.outcome(Platform::Uefi, files, |_| Load::Works);
+        if let Some(mut block) = block {
+            for (name, value) in
+                [(TRIES_LEFT, decision.saves), (BOOTS, decision.saves_boots(outcome))]
+            {
+                if let Some(value) = value {
+                    block.set(name, &value.to_string());
+                }
+            }
             disk.put(GRUBENV, &block.to_bytes().unwrap());
         }
-        let outcome = decision.outcome(Platform::Uefi, files, |_| Load::Works);
         let Outcome::Boots(Attempt { slot, .. }) = outcome else {
             return Err("nothing boots".into());
         };

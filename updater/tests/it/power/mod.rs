@@ -9,9 +9,10 @@ use std::collections::HashSet;
 use proptest::prelude::*;
 use protocol::Role;
 use protocol::esp::{GRUBENV, Slot, slot_file};
-use protocol::grubenv::{Block, BootState, Trial};
+use protocol::grubenv::{Block, BootState, DiskTag, Trial};
 use updater::candidate::Candidate;
 use updater::files::FileSystem as _;
+use updater::grubenv_file::GrubenvFile;
 use updater::slot_content::Content;
 use updater::slots::inspect;
 
@@ -280,6 +281,32 @@ fn recreating_grubenv_survives_power_cuts() {
     assert_survives_cuts("damaged grubenv", &host, &disk, &candidate, &update);
 }
 
+/// The tag and the end of the count of boots are one write, and the disk keeps its tag.
+#[test]
+fn tagging_a_disk_survives_power_cuts() {
+    let host = Host::new();
+    let disk = host.disk(1);
+    change_state(&disk, |state| BootState { boots: 5, ..state });
+    let tag = DiskTag(7);
+    let started = |disk: &Disk| {
+        let mut grubenv = GrubenvFile::read(disk, Slot::A);
+        grubenv.set_tag(tag);
+        let state = grubenv.state.clone();
+        grubenv.write(disk, state).map_err(|error| error.to_string())
+    };
+    assert_survives_cuts("tag", &host, &disk, &host.candidate(2), &started);
+    cut_everywhere(&disk, &started, &|left| {
+        let grubenv = GrubenvFile::read(left, Slot::A);
+        let found = (grubenv.tag(), grubenv.state.boots);
+        assert!([(None, 5), (Some(tag), 0)].contains(&found), "{found:?}");
+        Ok(())
+    });
+    let tagged = disk.copy();
+    started(&tagged).unwrap();
+    host.boot_until_updated(&tagged, &host.candidate(2)).unwrap();
+    assert_eq!(GrubenvFile::read(&tagged, Slot::A).tag(), Some(tag));
+}
+
 /// Space that the partial download occupies need not be free.
 #[test]
 fn resumed_download_needs_less_space() {
@@ -307,6 +334,20 @@ fn resumed_download_needs_less_space() {
         .sum();
     assert!(occupied > 10);
     assert_eq!(needed_sectors(&interrupted).unwrap() + occupied, needed_sectors(&disk).unwrap());
+}
+
+/// FAT ignores the case of names, so a file in capital letters is the file of the slot.
+#[test]
+fn resumes_a_download_whose_names_are_in_capital_letters() {
+    let host = Host::new();
+    let candidate = host.candidate(2);
+    let disk = with_partial_download(&host, &host.disk(1), 2);
+    host.update(&disk, Slot::A, 1, &candidate).unwrap();
+    let disk_in_capitals = with_partial_download(&host, &host.disk(1), 2);
+    disk_in_capitals.capitalize("etchaos/b");
+    host.update(&disk_in_capitals, Slot::A, 1, &candidate).unwrap();
+    assert_eq!(disk_in_capitals.operations(), disk.operations());
+    assert!(inspect(&disk_in_capitals, &host.keys).b.is_complete());
 }
 
 /// Shows that these tests detect faults.
