@@ -346,6 +346,8 @@ pub enum Exit {
     Error,
     /// Nothing was done, for a reason that is not an error.
     NothingDone,
+    /// The command did what it could, but a source of the configuration is broken.
+    BrokenConfig,
     /// `check`: an action is outstanding.
     ActionOutstanding,
     /// `config --require`: the value cannot be determined. The code is 255, because systemd skips a unit
@@ -359,6 +361,7 @@ impl From<Exit> for ExitCode {
             Exit::Ok => 0,
             Exit::Error => 1,
             Exit::NothingDone => 3,
+            Exit::BrokenConfig => 4,
             Exit::ActionOutstanding => 10,
             Exit::Unknown => 255,
         })

@@ -5,11 +5,11 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use serde_json::json;
 
-use super::context::in_mount_namespace;
+use super::context::{in_mount_namespace, log_problems};
 use super::output::print;
 use crate::cli::{Exit, Global, Health as Arguments};
 use crate::clock::now;
-use crate::config::{ConfigError, HealthPolicy, Settings, load};
+use crate::config::{Ask, ConfigError, HealthPolicy, Settings, load};
 use crate::esp::{Access, Esp};
 use crate::health_check::{Problem, check_once, wait};
 use crate::host::Host;
@@ -17,14 +17,15 @@ use crate::record::{self, HealthResult, HealthState};
 
 /// Checks the health of the host, and with `--wait` until it is healthy or the deadline has passed.
 ///
-/// With `--wait`, as in the unit, a broken configuration counts as an empty one: a typing error of the
-/// operator must not undo an update.
+/// A broken source of the configuration does not count as an unhealthy host: a typing error of the operator
+/// must not undo an update. The units and checks of the other sources count.
 pub(super) fn health(global: &Global, arguments: &Arguments) -> Result<Exit> {
     let host = Host::new(&global.host_root);
-    let health = match in_mount_namespace(|| read_config(global, &host)) {
+    let (health, problem) = match in_mount_namespace(|| read_config(global, &host, Ask::Service)) {
+        // Only files of --config end the command.
         Err(error) if arguments.wait && error.is::<ConfigError>() => {
             log::error!("{error}; health.units and health.checks are not checked");
-            HealthPolicy::default()
+            (HealthPolicy::default(), None)
         }
         health => health?,
     };
@@ -52,18 +53,29 @@ pub(super) fn health(global: &Global, arguments: &Arguments) -> Result<Exit> {
         true => format!("healthy: {}", summary(&health)),
         false => format!("not healthy:\n  {}", lines.join("\n  ")),
     })?;
-    Ok(if healthy { Exit::Ok } else { Exit::Error })
+    Ok(match problem {
+        _ if !healthy => Exit::Error,
+        // With --wait, any other code than 0 would undo an update.
+        Some(_) if !arguments.wait => Exit::BrokenConfig,
+        _ => Exit::Ok,
+    })
 }
 
 fn lines(problems: &[Problem]) -> Vec<String> {
     problems.iter().map(ToString::to_string).collect()
 }
 
-/// Reads the health section of the configuration. This mounts the ESP: see [`in_mount_namespace`].
-pub(super) fn read_config(global: &Global, host: &Host) -> Result<HealthPolicy> {
+/// Reads the health section of the configuration, and returns it with the first error of a broken source.
+/// This mounts the ESP: see [`in_mount_namespace`].
+pub(super) fn read_config(
+    global: &Global,
+    host: &Host,
+    ask: Ask,
+) -> Result<(HealthPolicy, Option<String>)> {
     let esp = Esp::open(host, global.esp.as_deref(), Access::Read)?;
-    let merged = load(host, esp.as_ref(), &global.configs)?;
-    Ok(Settings::try_from(&merged)?.health)
+    let merged = load(host, esp.as_ref(), &global.configs, ask)?;
+    log_problems(&merged);
+    Ok((Settings::try_from(&merged)?.health, merged.problems().into_iter().next()))
 }
 
 /// Returns the time until `deadline` after the start of the kernel, or zero if the uptime cannot be read.

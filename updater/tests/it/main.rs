@@ -17,6 +17,7 @@ mod power;
 mod reboot;
 mod rotation;
 mod server;
+mod sources;
 mod states;
 mod status;
 mod trial;
