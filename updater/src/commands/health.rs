@@ -75,6 +75,9 @@ pub(super) fn read_config(
     let esp = Esp::open(host, global.esp.as_deref(), Access::Read)?;
     let merged = load(host, esp.as_ref(), &global.configs, ask)?;
     log_problems(&merged);
+    for source in merged.sources_with_unknown_health() {
+        log::error!("health.units and health.checks are not checked as far as {source} sets them");
+    }
     Ok((Settings::try_from(&merged)?.health, merged.problems().into_iter().next()))
 }
 

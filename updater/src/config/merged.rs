@@ -101,6 +101,12 @@ impl Merged {
         self.broken.iter().all(|broken| broken.error.is_permanent())
     }
 
+    /// Returns the broken sources whose health checks are not known.
+    pub(crate) fn sources_with_unknown_health(&self) -> Vec<String> {
+        let unknown = self.broken.iter().filter(|broken| broken.unknown.contains(&"health"));
+        unknown.map(|broken| broken.error.origin().to_string()).collect()
+    }
+
     /// Returns why the host must not be rebooted into a new release because of a broken source, or
     /// `None` if it may be.
     pub(crate) fn reason_not_to_reboot(&self) -> Option<String> {

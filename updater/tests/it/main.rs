@@ -8,6 +8,7 @@ mod docs;
 mod expiry;
 mod listen;
 mod manual;
+mod metadata;
 mod network;
 mod network_download;
 mod network_manifest;
