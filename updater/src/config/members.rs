@@ -38,13 +38,17 @@ pub(super) fn names(text: &[u8]) -> Vec<Name> {
     let mut reader = Reader { text, at: 0 };
     let mut names = Vec::new();
     reader.skip_space();
+    // Jsonnet declares variables before the object.
+    while text[reader.at..].starts_with(b"local ") && reader.skip_past(b';') {
+        reader.skip_space();
+    }
     if reader.next() != Some(b'{') {
         return names;
     }
     while names.len() < NAMES_MAX {
         let Some(name) = reader.name() else { break };
         names.push(name);
-        if !reader.skip_value() {
+        if !reader.skip_past(b',') {
             break;
         }
     }
@@ -150,8 +154,8 @@ impl Reader<'_> {
         self.at = self.text.len() + 1;
     }
 
-    /// Skips a value and the comma that follows it. Returns `false` if no further member follows.
-    fn skip_value(&mut self) -> bool {
+    /// Skips a value and the byte that ends it. Returns `false` if the object or the text ends first.
+    fn skip_past(&mut self, end: u8) -> bool {
         let mut depth = 0_usize;
         loop {
             self.skip_space();
@@ -166,7 +170,7 @@ impl Reader<'_> {
                     Some(less) => depth = less,
                     None => return false,
                 },
-                Some(b',') if depth == 0 => {
+                Some(byte) if depth == 0 && byte == end => {
                     self.at += 1;
                     return true;
                 }
@@ -201,6 +205,7 @@ mod tests {
         assert_eq!(texts(r#" {"cdn": "#), ["cdn"]);
         assert_eq!(texts("// x\n{ /* , */ run: { a: 'b, c' }, # z\n sources+:: {}, }"), ["run"]);
         assert_eq!(texts("{run: std.foo(1, 2), 'b': 1}"), ["run", "b"]);
+        assert_eq!(texts("local x = { y: ';' };\nlocal f(a) = a;\n{ run: x }"), ["run"]);
         for none in ["", "{", "[]", "{}", "{\"a", "{,", "{\"a\" 1}", "a: b", "{\"a\\"] {
             assert!(texts(none).is_empty(), "{none}");
         }
@@ -222,7 +227,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn does_not_panic_on_any_text(text in "[\\[\\]{}\":,a'\\\\#/* é\n]{0,40}") {
+        fn does_not_panic_on_any_text(text in "(local )?[\\[\\]{}\":;,a'\\\\#/* é\n]{0,40}") {
             let _ = names(text.as_bytes());
         }
     }
