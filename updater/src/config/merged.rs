@@ -123,24 +123,21 @@ impl Merged {
         members.map(|(key, value)| (key.to_owned(), value)).collect()
     }
 
-    /// Returns rows of key, value and source: one row for each value of a list, one for each key that is
-    /// not set, and one for each source that is broken or ignored.
+    /// Returns rows of key, value and source: one row for each value of a list, and one for each key that
+    /// is not set. Rows of "(broken)" or "(ignored)", source and reason follow for such sources.
     pub fn rows(&self) -> Vec<[String; 3]> {
         let mut rows = Vec::new();
         for (key, value) in self.members() {
             add_rows(&mut rows, key, &value);
         }
-        let row = |kind: &str, reason: String, source: &Source| {
-            [format!("({kind})"), to_line(&reason.into()), source.to_string()]
+        // The reasons are long, so they are in the last column.
+        let row = |kind: &str, source: &Source, reason: String| {
+            [format!("({kind})"), source.to_string(), reason]
         };
-        rows.extend(
-            self.broken
-                .iter()
-                .map(|broken| row("broken", broken.error.to_string(), broken.error.origin())),
-        );
-        rows.extend(
-            self.ignored.iter().map(|found| row("ignored", found.reason.clone(), &found.source)),
-        );
+        let broken = self.broken.iter().map(|broken| &broken.error);
+        rows.extend(broken.map(|error| row("broken", error.origin(), error.to_string())));
+        let ignored = self.ignored.iter();
+        rows.extend(ignored.map(|found| row("ignored", &found.source, found.reason.clone())));
         rows
     }
 
