@@ -81,7 +81,7 @@ fn configured_deadline(global: &Global, host: &Host) -> Option<Duration> {
         let (global, owned_host) = (global.clone(), host.clone());
         let read = move || read_config(&global, &owned_host, Ask::Cache);
         match run_with_timeout(left.max(DISK_TIMEOUT), read) {
-            Some(Ok((health, _))) => return Some(health.deadline),
+            Some(Ok(config)) => return Some(config.health.deadline),
             Some(Err(error)) if left.is_zero() => {
                 log::error!("{error:#}");
                 return None;

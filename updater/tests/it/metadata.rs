@@ -276,6 +276,21 @@ fn a_host_waits_for_its_network_while_it_boots() {
     world.write("host/proc/uptime", "1000.00 1.00");
     world_is_broken(&world, "169.254.169.254");
     assert!(since.elapsed() < Duration::from_secs(8), "{:?}", since.elapsed());
+    // `health --wait` waits for checks that may be in user data, but not without end.
+    let world = host(HETZNER);
+    world.write("host/proc/uptime", "100.00 1.00");
+    server
+        .put(HETZNER_DATA, Reply::ok(r#"{"health": {"checks": ["exit 7"], "deadline": "1min"}}"#));
+    let uptime = world.path("host/proc/uptime");
+    let boot = std::thread::spawn(move || {
+        std::thread::sleep(Duration::from_secs(7));
+        fs::write(uptime, "1000.00 1.00").unwrap();
+    });
+    let since = Instant::now();
+    let ran = world.run(&["health", "--wait"]).ended(0);
+    assert!(ran.stderr.matches("169.254.169.254").count() > 1, "{}", ran.stderr);
+    assert!(since.elapsed() < Duration::from_secs(30), "{:?}", since.elapsed());
+    boot.join().unwrap();
     // While the host boots, the address appears after two seconds.
     let world = host(OPENSTACK);
     world.write("host/proc/uptime", "5.00 1.00");
@@ -286,4 +301,8 @@ fn a_host_waits_for_its_network_while_it_boots() {
     let shown = world.run(&["config", "--json"]).ended(0).json();
     assert_eq!(shown["rateLimit"]["source"], "OpenStack user data");
     network.join().unwrap();
+    let world = host(HETZNER);
+    world.write("host/proc/uptime", "100.00 1.00");
+    let ran = world.run(&["health", "--wait"]).ended(1);
+    assert!(ran.stderr.contains("check 1"), "{}", ran.stderr);
 }
