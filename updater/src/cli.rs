@@ -41,10 +41,13 @@ Configuration:
     3. etchaos/config.json on the ESP
     4. etchaos.config= on the kernel command line
     5. SMBIOS type 11 strings that begin with etchaos=
-    6. user-data on a volume labelled cidata
-    7. files given with --config
+    6. user data of AWS, Azure, GCP, Hetzner or OpenStack
+    7. user data on a volume labelled config-2 or cidata
+    8. files given with --config
 
-  The kernel command line and SMBIOS also accept base64 of the JSON. Keys:
+  The kernel command line and SMBIOS also accept base64 of the JSON. User data is a configuration if
+  its first line is #etchaos, or if it is a JSON object with one of the keys; other user data is
+  ignored. A broken source does not take the values of the others away. Keys:
 
   cdn             URL (https://… or, because releases are signed, http://…) or absolute directory
                   with the releases, or a list of mirrors in the order in which to try them
@@ -87,6 +90,7 @@ Exit codes:
   2    invalid usage
   3    nothing was done, for a reason that is not an error: the running release is not confirmed
        yet, the offered release failed its trial or was rolled back, or no push source is configured
+  4    check, update, health: success, but a source of the configuration is broken
   10   check: an action is outstanding (install, repair, reboot, or cancel a trial)
   129, 130, 143
        ended by SIGHUP, SIGINT or SIGTERM; the next update resumes
@@ -103,6 +107,7 @@ Exit codes:
   2    invalid usage
   3    the offered release is not to be installed: the running release is not confirmed yet, or the
        offered one failed its trial or was rolled back
+  4    the host is up to date, but a source of the configuration is broken
   10   an action is outstanding: install, repair, reboot, or cancel a trial";
 const UPDATE_HELP: &str = "\
 Examples:
@@ -116,6 +121,7 @@ Exit codes:
   2    invalid usage
   3    the offered release was not installed: the running release is not confirmed yet, or the
        offered one failed its trial or was rolled back
+  4    success, but a source of the configuration is broken
   129, 130, 143
        ended by SIGHUP, SIGINT or SIGTERM; the next update resumes";
 const STATUS_HELP: &str = "\
@@ -125,7 +131,7 @@ Examples:
 
 Exit codes:
   0    the status was shown
-  1    error, or the configuration is broken
+  1    error, or a source of the configuration is broken
   2    invalid usage";
 const VERIFY_HELP: &str = "\
 Examples:
@@ -134,7 +140,7 @@ Examples:
 
 Exit codes:
   0    no problem was found
-  1    a slot is damaged, the configuration is broken, or another error
+  1    a slot is damaged, a source of the configuration is broken, or another error
   2    invalid usage";
 const CONFIRM_HELP: &str = "\
 Examples:
@@ -153,7 +159,8 @@ Examples:
 Exit codes:
   0    the host is healthy
   1    the host is not healthy, or error
-  2    invalid usage";
+  2    invalid usage
+  4    the host is healthy, but a source of the configuration is broken; with --wait, 0";
 const ROLLBACK_HELP: &str = "\
 Examples:
   etchaos-updater rollback
@@ -179,11 +186,10 @@ Examples:
 
 Exit codes:
   0    the configuration was shown; with --require: the value is set
-  1    error; with --require: the value is not set, or listen is required and the configuration is
-       broken
+  1    error, or a source is broken; with --require: the value is not set
   2    invalid usage
-  255  with --require: the configuration cannot be read, or cdn is required and the configuration
-       is broken";
+  255  with --require: the value is not set, and a source that may have it is broken (for listen: or
+       cannot be read now)";
 
 /// Options of every command.
 #[derive(Debug, Clone, Args)]
@@ -349,6 +355,8 @@ pub enum Exit {
     Error,
     /// Nothing was done, for a reason that is not an error.
     NothingDone,
+    /// The command did what it could, but a source of the configuration is broken.
+    BrokenConfig,
     /// `check`: an action is outstanding.
     ActionOutstanding,
     /// `config --require`: the value cannot be determined. The code is 255, because systemd skips a unit
@@ -362,6 +370,7 @@ impl From<Exit> for ExitCode {
             Exit::Ok => 0,
             Exit::Error => 1,
             Exit::NothingDone => 3,
+            Exit::BrokenConfig => 4,
             Exit::ActionOutstanding => 10,
             Exit::Unknown => 255,
         })

@@ -108,19 +108,25 @@ impl Host {
 
 /// Reads a file of at most `max` bytes. Returns `None` if it does not exist.
 pub fn read_limited(path: &Path, max: u64) -> io::Result<Option<Vec<u8>>> {
-    let file = match std::fs::File::open(path) {
-        Ok(file) => file,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-        Err(error) => return Err(error),
-    };
-    let mut bytes = Vec::new();
-    file.take(max + 1).read_to_end(&mut bytes)?;
+    let Some(bytes) = read_start(path, max.saturating_add(1))? else { return Ok(None) };
     if bytes.len() as u64 > max {
         return Err(io::Error::new(
             io::ErrorKind::FileTooLarge,
             format!("the file is larger than the limit of {max} bytes"),
         ));
     }
+    Ok(Some(bytes))
+}
+
+/// Reads at most the first `max` bytes of a file. Returns `None` if it does not exist.
+pub fn read_start(path: &Path, max: u64) -> io::Result<Option<Vec<u8>>> {
+    let file = match std::fs::File::open(path) {
+        Ok(file) => file,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(error),
+    };
+    let mut bytes = Vec::new();
+    file.take(max).read_to_end(&mut bytes)?;
     Ok(Some(bytes))
 }
 

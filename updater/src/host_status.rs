@@ -29,7 +29,7 @@ pub(crate) struct Status {
     pub image: Option<String>,
     /// The contents of the ESP, or the reason why it was not read.
     pub disk: Result<Disk, String>,
-    /// Why the configuration could not be read, if the ESP was read without it.
+    /// Which sources of the configuration are broken.
     pub problem: Option<String>,
     /// When the host may reboot, if the configuration could be read.
     pub policy: Option<Reboot>,

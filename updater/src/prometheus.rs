@@ -82,6 +82,11 @@ pub(crate) fn text(status: &Status) -> String {
         "When the slots were last verified.",
         checked.as_ref().map(|checked| checked.time),
     );
+    metrics.value(
+        "config_broken",
+        "Whether a source of the configuration is broken.",
+        status.policy.as_ref().map(|_| status.problem.is_some().into()),
+    );
     metrics.0
 }
 

@@ -2,8 +2,8 @@
 
 use anyhow::{Context as _, Result, anyhow};
 
-use crate::cli::Global;
-use crate::config::{ConfigError, Merged, Settings, load, load_built_in};
+use crate::cli::{Exit, Global};
+use crate::config::{Ask, Merged, Settings, load};
 use crate::confirmation::booted;
 use crate::esp::{Access, Esp};
 use crate::grubenv_file::GrubenvFile;
@@ -19,39 +19,30 @@ pub(super) struct Context {
 }
 
 impl Context {
-    /// Opens the ESP and reads the configuration.
+    /// Opens the ESP and reads the configuration. Logs the errors of broken sources.
     pub(super) fn new(global: &Global, access: Access) -> Result<Self> {
-        Self::with(global, access, |host, esp| load(host, esp, &global.configs))
-    }
-
-    /// Does the same for a command that only reads. If the configuration is invalid, returns the built-in
-    /// configuration of the image, whose keys suffice to verify the slots, together with the error.
-    pub(super) fn for_inspection(global: &Global) -> Result<(Self, Option<String>)> {
-        let is_invalid = |error: &ConfigError| !matches!(error, ConfigError::NotRoot { .. });
-        match Self::new(global, Access::Read) {
-            Ok(context) => Ok((context, None)),
-            Err(error) if error.downcast_ref().is_some_and(is_invalid) => {
-                match Self::with(global, Access::Read, |host, _| load_built_in(host)) {
-                    Ok(context) => Ok((context, Some(format!("{error:#}")))),
-                    // The first error is the one that the operator can correct.
-                    Err(_) => Err(error),
-                }
-            }
-            Err(error) => Err(error),
-        }
-    }
-
-    fn with(
-        global: &Global,
-        access: Access,
-        load: impl FnOnce(&Host, Option<&Esp>) -> Result<Merged, ConfigError>,
-    ) -> Result<Self> {
         let host = Host::new(&global.host_root);
         let esp = Esp::open(&host, global.esp.as_deref(), access)?;
-        let merged = load(&host, esp.as_ref())?;
+        let merged = load(&host, esp.as_ref(), &global.configs, Ask::Service)?;
+        log_problems(&merged);
         let settings = Settings::try_from(&merged)?;
         let booted = booted(&host).context("cannot read the kernel command line")?;
         Ok(Self { booted, merged, settings, esp })
+    }
+
+    /// Returns the errors of the broken sources of the configuration as one text, or `None` if no source
+    /// is broken.
+    pub(super) fn config_problem(&self) -> Option<String> {
+        let problems = self.merged.problems();
+        (!problems.is_empty()).then(|| problems.join("; "))
+    }
+
+    /// Returns the exit code of a command that succeeded although a source is broken.
+    pub(super) fn exit(&self, exit: Exit) -> Exit {
+        match exit {
+            Exit::Ok if self.config_problem().is_some() => Exit::BrokenConfig,
+            other => other,
+        }
     }
 
     /// Reads grubenv.
@@ -76,6 +67,13 @@ impl Context {
         self.close();
         self.esp = Esp::open(&Host::new(&global.host_root), global.esp.as_deref(), access)?;
         Ok(())
+    }
+}
+
+/// Logs the errors of broken sources of the configuration.
+pub(super) fn log_problems(merged: &Merged) {
+    for problem in merged.problems() {
+        log::error!("{problem}; the other sources apply");
     }
 }
 

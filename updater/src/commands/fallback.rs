@@ -9,7 +9,7 @@ use serde_json::json;
 use super::health::{read_config, time_left};
 use super::output::print_or_warn;
 use crate::cli::{Exit, Fallback, Global};
-use crate::config::HealthPolicy;
+use crate::config::{Ask, HealthPolicy};
 use crate::confirmation::is_recorded_as_confirmed;
 use crate::esp::{Access, Esp, EspError};
 use crate::grubenv_file::GrubenvFile;
@@ -58,28 +58,39 @@ fn report_no_reboot(global: &Global, reason: &str) -> Result<Exit> {
 
 /// Waits for the configured deadline, or for the default one if the configuration cannot be read before
 /// that. The fallback must work even if the new kernel has no driver for the disk or the disk hangs.
+///
+/// The configuration is read again at the deadline: this command starts before the network, and another
+/// one reads the user data of a cloud machine later, which may have a later deadline.
 fn wait_for_deadline(global: &Global, host: &Host) {
-    let deadline = loop {
+    let mut deadline = configured_deadline(global, host);
+    while let Some(left) = deadline.map(|deadline| time_left(host, deadline)) {
+        if left.is_zero() {
+            return;
+        }
+        std::thread::sleep(left);
+        if time_left(host, deadline.unwrap_or_default()).is_zero() {
+            deadline = configured_deadline(global, host);
+        }
+    }
+}
+
+/// Returns the configured deadline, or `None` if the configuration cannot be read before the default one.
+fn configured_deadline(global: &Global, host: &Host) -> Option<Duration> {
+    loop {
         let left = time_left(host, HealthPolicy::DEADLINE);
         let (global, owned_host) = (global.clone(), host.clone());
-        let read = move || read_config(&global, &owned_host);
+        let read = move || read_config(&global, &owned_host, Ask::Cache);
         match run_with_timeout(left.max(DISK_TIMEOUT), read) {
-            Some(Ok(health)) => break health.deadline,
+            Some(Ok(config)) => return Some(config.health.deadline),
             Some(Err(error)) if left.is_zero() => {
                 log::error!("{error:#}");
-                return;
+                return None;
             }
             Some(Err(_)) => std::thread::sleep(RETRY_INTERVAL.min(left)),
             None => {
                 log::error!("cannot read the configuration: the disk does not respond");
-                return;
+                return None;
             }
-        }
-    };
-    loop {
-        match time_left(host, deadline) {
-            Duration::ZERO => return,
-            left => std::thread::sleep(left),
         }
     }
 }

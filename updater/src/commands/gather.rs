@@ -17,16 +17,22 @@ const TIMERS: [&str; 2] = ["etchaos-updater.timer", "etchaos-updater-again.timer
 /// Returns the complete status of the host. A host that was booted from the network has no ESP.
 pub(super) fn gather(global: &Global, context: &Context) -> Result<Status> {
     let (policy, config) = (Some(context.settings.reboot.clone()), context.merged.to_json());
+    let problem = context.config_problem();
     let esp = match context.esp() {
         Ok(esp) => esp,
         Err(no_esp) => {
-            return Ok(Status { policy, config, ..without_esp(global, format!("{no_esp:#}"))? });
+            return Ok(Status {
+                problem,
+                policy,
+                config,
+                ..without_esp(global, format!("{no_esp:#}"))?
+            });
         }
     };
     let slots = survey(esp, &context.settings.keys);
     let grubenv = context.grubenv()?;
     let disk = Disk { slots, boot: grubenv.state, grubenv_problem: grubenv.problem };
-    Ok(Status { disk: Ok(disk), policy, config, ..without_esp(global, String::new())? })
+    Ok(Status { disk: Ok(disk), problem, policy, config, ..without_esp(global, String::new())? })
 }
 
 /// Returns the part of the status that does not need the ESP. `reason` says why the ESP was not read.

@@ -5,28 +5,34 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use serde_json::json;
 
-use super::context::in_mount_namespace;
+use super::context::{in_mount_namespace, log_problems};
 use super::output::print;
 use crate::cli::{Exit, Global, Health as Arguments};
 use crate::clock::now;
-use crate::config::{ConfigError, HealthPolicy, Settings, load};
+use crate::config::{Ask, ConfigError, HealthPolicy, Settings, load};
 use crate::esp::{Access, Esp};
 use crate::health_check::{Problem, check_once, wait};
 use crate::host::Host;
 use crate::record::{self, HealthResult, HealthState};
 
+/// The time after the start of the kernel in which a disk or a metadata service appears, if it does.
+const SOURCE_TIMEOUT: Duration = Duration::from_secs(3 * 60);
+/// The time between two attempts to read the configuration.
+const SOURCE_INTERVAL: Duration = Duration::from_secs(5);
+
 /// Checks the health of the host, and with `--wait` until it is healthy or the deadline has passed.
 ///
-/// With `--wait`, as in the unit, a broken configuration counts as an empty one: a typing error of the
-/// operator must not undo an update.
+/// A broken source of the configuration does not count as an unhealthy host: a typing error of the operator
+/// must not undo an update. The units and checks of the other sources count.
 pub(super) fn health(global: &Global, arguments: &Arguments) -> Result<Exit> {
     let host = Host::new(&global.host_root);
-    let health = match in_mount_namespace(|| read_config(global, &host)) {
+    let (health, problem) = match read_config_patiently(global, &host, arguments.wait) {
+        // Only files of --config end the command.
         Err(error) if arguments.wait && error.is::<ConfigError>() => {
             log::error!("{error}; health.units and health.checks are not checked");
-            HealthPolicy::default()
+            (HealthPolicy::default(), None)
         }
-        health => health?,
+        config => config.map(|config| (config.health, config.problem))?,
     };
     let running = host.running().context("cannot read the kernel command line")?;
     let record = |state, problems: &[Problem]| {
@@ -52,18 +58,53 @@ pub(super) fn health(global: &Global, arguments: &Arguments) -> Result<Exit> {
         true => format!("healthy: {}", summary(&health)),
         false => format!("not healthy:\n  {}", lines.join("\n  ")),
     })?;
-    Ok(if healthy { Exit::Ok } else { Exit::Error })
+    Ok(match problem {
+        _ if !healthy => Exit::Error,
+        // With --wait, any other code than 0 would undo an update.
+        Some(_) if !arguments.wait => Exit::BrokenConfig,
+        _ => Exit::Ok,
+    })
 }
 
 fn lines(problems: &[Problem]) -> Vec<String> {
     problems.iter().map(ToString::to_string).collect()
 }
 
+/// The health section of the configuration.
+pub(super) struct HealthConfig {
+    pub(super) health: HealthPolicy,
+    /// The first error of a broken source.
+    problem: Option<String>,
+    /// Whether a source could not be read for a reason that may pass.
+    may_change: bool,
+}
+
+/// Reads the health section of the configuration, with `wait` again for as long as a source cannot be read
+/// and the host may still be starting: the source may have the checks that decide about the release.
+fn read_config_patiently(global: &Global, host: &Host, wait: bool) -> Result<HealthConfig> {
+    loop {
+        let config = in_mount_namespace(|| read_config(global, host, Ask::Service))?;
+        let patience = SOURCE_TIMEOUT.min(config.health.deadline / 2);
+        if !wait || !config.may_change || time_left(host, patience).is_zero() {
+            return Ok(config);
+        }
+        std::thread::sleep(SOURCE_INTERVAL);
+    }
+}
+
 /// Reads the health section of the configuration. This mounts the ESP: see [`in_mount_namespace`].
-pub(super) fn read_config(global: &Global, host: &Host) -> Result<HealthPolicy> {
+pub(super) fn read_config(global: &Global, host: &Host, ask: Ask) -> Result<HealthConfig> {
     let esp = Esp::open(host, global.esp.as_deref(), Access::Read)?;
-    let merged = load(host, esp.as_ref(), &global.configs)?;
-    Ok(Settings::try_from(&merged)?.health)
+    let merged = load(host, esp.as_ref(), &global.configs, ask)?;
+    log_problems(&merged);
+    for source in merged.sources_with_unknown_health() {
+        log::error!("health.units and health.checks are not checked as far as {source} sets them");
+    }
+    Ok(HealthConfig {
+        health: Settings::try_from(&merged)?.health,
+        problem: merged.problems().into_iter().next(),
+        may_change: !merged.is_permanently_broken(),
+    })
 }
 
 /// Returns the time until `deadline` after the start of the kernel, or zero if the uptime cannot be read.

@@ -20,9 +20,9 @@ mod verify;
 use serde_json::json;
 
 use self::output::print_or_warn;
+use self::show_config::exit_of_broken;
 use crate::cli::{Cli, Command, Exit, Require};
 use crate::clock::now;
-use crate::config::ConfigError;
 use crate::esp::EspError;
 use crate::host::Host;
 use crate::record::{self, Failure};
@@ -58,7 +58,8 @@ pub fn run(cli: &Cli) -> Exit {
             print_or_warn(global, &json!({"error": &text}), || text.clone());
         }
         match &cli.command {
-            Command::Config(config) => exit_of_config(config.require, &error),
+            // The error is one of the ESP, or of a file that --config names.
+            Command::Config(config) => exit_of_broken(config.require, false),
             _ => Exit::Error,
         }
     })
@@ -87,18 +88,4 @@ fn recorded_as(command: &Command) -> Option<&'static str> {
 fn is_expected_busy(command: &Command, error: &anyhow::Error) -> bool {
     let is_busy = matches!(error.downcast_ref(), Some(EspError::Busy(_)));
     is_busy && !matches!(command, Command::Confirm)
-}
-
-/// Returns the exit code of a failed `config`. The update unit is started by a timer, so it may fail
-/// visibly. The listener's unit is part of the boot: its failure would make the boot unhealthy, and an
-/// operator's typing error would roll an update back. Therefore `Exit::Error`, which skips the unit, is
-/// returned for an invalid configuration; `Exit::Unknown`, which makes systemd retry, for an error that
-/// may pass, such as a disk that appears late.
-fn exit_of_config(require: Option<Require>, error: &anyhow::Error) -> Exit {
-    let is_broken = error.downcast_ref().is_some_and(ConfigError::is_permanent);
-    match require {
-        Some(Require::Listen) if is_broken => Exit::Error,
-        Some(Require::Cdn | Require::Listen) => Exit::Unknown,
-        None => Exit::Error,
-    }
 }

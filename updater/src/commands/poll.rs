@@ -20,7 +20,7 @@ use crate::interrupt;
 use crate::plan::{Permissions, Step};
 use crate::progress::Progress;
 use crate::reboot::{self, Decision};
-use crate::record::{self, Waiting};
+use crate::record::{self, Failure, Waiting};
 use crate::update::{Request, Update, describe, release_awaiting_reboot};
 
 /// An update does not wait for another writer.
@@ -37,11 +37,12 @@ pub(super) fn check(global: &Global) -> Result<Exit> {
     metrics_file::refresh(global, &context);
     update.reject_downgrade()?;
     print(global, &report::json(&update), || report::text(&update))?;
-    Ok(match update.step {
+    record_broken_config(global, &context, "check");
+    Ok(context.exit(match update.step {
         Step::UpToDate => Exit::Ok,
         Step::Unconfirmed { .. } | Step::FailedBefore => Exit::NothingDone,
         _ => Exit::ActionOutstanding,
-    })
+    }))
 }
 
 /// Updates the host.
@@ -64,7 +65,8 @@ pub(super) fn update(global: &Global, arguments: &Arguments) -> Result<Exit> {
     };
     context.reopen(global, Access::Read)?;
     if arguments.dry_run {
-        return dry_run(global, &Update::decide(request(&context, &poll, allow)?));
+        let exit = dry_run(global, &Update::decide(request(&context, &poll, allow)?))?;
+        return Ok(context.exit(exit));
     }
     // A decision that leads to a write must be made under the write lock, because another updater may
     // change the disk until then. Hashing both slots takes seconds, so a preview without hashing decides
@@ -89,9 +91,10 @@ pub(super) fn update(global: &Global, arguments: &Arguments) -> Result<Exit> {
     let progress = Progress::for_update(global.json, &Host::new(&global.host_root));
     let wants_reboot = update.carry_out(&progress)?;
     let decision = wants_reboot.then(|| decide_reboot(&context, arguments)).transpose()?;
-    let (done, exit) = (report::done(&update), exit(&update.step));
+    let (done, exit) = (report::done(&update), context.exit(exit(&update.step)));
     let next_boot = update.next_boot().clone();
     let json = result(&update, decision == Some(Decision::Now));
+    record_broken_config(global, &context, "update");
     metrics_file::refresh(global, &context);
     let reason_to_wait = schedule_reboot(global, decision.as_ref())?;
     // A write error on standard output must not prevent the reboot.
@@ -159,6 +162,13 @@ fn record_poll(global: &Global, update: &Update<'_>, poll: &PollResult) {
     record::write(&Host::new(&global.host_root), &record);
 }
 
+/// Records for `status` that a source of the configuration is broken, although the command succeeded.
+fn record_broken_config(global: &Global, context: &Context, command: &str) {
+    if let Some(problem) = context.config_problem() {
+        record::write(&Host::new(&global.host_root), &Failure::new(now(), command, &problem));
+    }
+}
+
 /// Records for `status` why the reboot has to wait, or removes that record.
 fn record_waiting(global: &Global, decision: Option<&Decision>) {
     let host = Host::new(&global.host_root);
@@ -178,6 +188,9 @@ fn decide_reboot(context: &Context, arguments: &Arguments) -> Result<Decision> {
     }
     if arguments.no_reboot {
         return never("--no-reboot was given");
+    }
+    if let Some(reason) = context.merged.reason_not_to_reboot() {
+        return never(&reason);
     }
     let policy = &context.settings.reboot;
     let facts = reboot::Facts::collect(policy, now())?;

@@ -8,7 +8,9 @@ use crate::cli::{Config, Exit, Global, Require};
 use crate::clock::now;
 use crate::config::Reboot;
 use crate::esp::Access;
+use crate::host::Host;
 use crate::reboot::{CalendarError, Opening, opening};
+use crate::record::{self, Failure};
 
 pub(super) fn config(global: &Global, arguments: &Config) -> Result<Exit> {
     let context = Context::new(global, Access::Read)?;
@@ -19,11 +21,33 @@ pub(super) fn config(global: &Global, arguments: &Config) -> Result<Exit> {
             let rows = context.merged.rows();
             print(global, &context.merged.to_json(), || table(&rows))?;
             check_window(&context.settings.reboot)?;
-            true
+            context.config_problem().is_none()
         }
     };
+    if is_set {
+        return Ok(Exit::Ok);
+    }
     // systemd skips a unit whose ExecCondition exits with 1.
-    Ok(if is_set { Exit::Ok } else { Exit::Error })
+    let Some(problem) = context.config_problem() else { return Ok(Exit::Error) };
+    let is_permanent = context.merged.is_permanently_broken();
+    if arguments.require == Some(Require::Cdn) {
+        // The update unit runs this first and fails with it.
+        record::write(&Host::new(&global.host_root), &Failure::new(now(), "update", &problem));
+    }
+    Ok(exit_of_broken(arguments.require, is_permanent))
+}
+
+/// Returns the exit code of `config` if a value is missing and a source that may have it is broken. The update unit
+/// is started by a timer, so it may fail visibly. The listener's unit is part of the boot: its failure would
+/// make the boot unhealthy, and an operator's typing error would roll an update back. Therefore
+/// `Exit::Error`, which skips the unit, is returned for an error that stays; `Exit::Unknown`, which makes
+/// systemd retry, for an error that may pass, such as a disk that appears late.
+pub(super) fn exit_of_broken(require: Option<Require>, is_permanent: bool) -> Exit {
+    match require {
+        Some(Require::Listen) if is_permanent => Exit::Error,
+        Some(Require::Cdn | Require::Listen) => Exit::Unknown,
+        None => Exit::Error,
+    }
 }
 
 /// Returns an error if systemd rejects the reboot window. Only systemd can parse it, so the check is

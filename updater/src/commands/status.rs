@@ -1,7 +1,6 @@
 //! The command `status`.
 
 use anyhow::Result;
-use serde_json::json;
 
 use super::context::Context;
 use super::gather::{gather, without_esp};
@@ -9,28 +8,19 @@ use super::metrics_file;
 use super::output::print;
 use crate::cli::{Exit, Global};
 use crate::config::ConfigError;
-use crate::esp::EspError;
-use crate::host_status::Status;
+use crate::esp::{Access, EspError};
 
 pub(super) fn status(global: &Global) -> Result<Exit> {
-    let (status, exit) = match Context::for_inspection(global) {
-        Ok((context, Some(problem))) => {
-            log::error!("{problem}");
-            let status = gather(global, &context)?;
-            (
-                Status { policy: None, config: json!(null), problem: Some(problem), ..status },
-                Exit::Error,
-            )
-        }
-        Ok((context, None)) => {
+    let (status, exit) = match Context::new(global, Access::Read) {
+        Ok(context) => {
             let status = gather(global, &context)?;
             metrics_file::write(&context.settings, &status);
-            (status, Exit::Ok)
+            (status, if context.config_problem().is_some() { Exit::Error } else { Exit::Ok })
         }
         // Other users than root get what can be read without the ESP.
         Err(error) if needs_root(&error) => (without_esp(global, format!("{error:#}"))?, Exit::Ok),
-        // Without the keys of the image the slots cannot be verified, and without the disk they cannot be read,
-        // but the rest can be shown.
+        // With a missing or broken file of --config, or an unknown boot disk, the slots cannot be read, but the
+        // rest can be shown.
         Err(error) if error.is::<ConfigError>() || is_without_disk(&error) => {
             log::error!("{error:#}");
             (without_esp(global, format!("{error:#}"))?, Exit::Error)

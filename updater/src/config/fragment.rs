@@ -8,9 +8,11 @@ use base64::engine::general_purpose::{STANDARD_NO_PAD, URL_SAFE_NO_PAD};
 use serde::de::{self, Deserializer, SeqAccess, Visitor};
 use serde::{Deserialize, Serialize};
 
+use super::members;
 use super::quantity::Quantity;
 use super::reboot_policy::RebootFragment;
 use super::redact::describe_error;
+use super::text::to_utf8;
 
 /// The configuration of one source, as written in JSON. Every member is optional; an unknown member is
 /// an error. `CONTRIBUTING.md` lists the steps to add a member.
@@ -108,23 +110,30 @@ pub(crate) struct PushSourceFragment {
 }
 
 impl Fragment {
-    /// Parses JSON. The error message names keys and contains no values.
+    /// Parses JSON, in UTF-8 or UTF-16. The error message names keys and contains no values.
     pub fn from_json(json: &[u8]) -> Result<Self, String> {
-        protocol::json::from_slice(json).map_err(|error| describe_error(json, &error))
+        let json = to_utf8(json)?;
+        protocol::json::from_slice(&json).map_err(|error| {
+            members::explain(&json).unwrap_or_else(|| describe_error(&json, &error))
+        })
     }
 
     /// Parses JSON, or base64 of JSON (standard or URL-safe alphabet, with or without padding).
     pub fn from_json_or_base64(text: &str) -> Result<Self, String> {
+        Self::from_json(&Self::json_of(text)?)
+    }
+
+    /// Returns the JSON in a text that is JSON, or base64 of JSON.
+    pub(super) fn json_of(text: &str) -> Result<Vec<u8>, String> {
         let text = text.trim();
         if text.starts_with('{') {
-            return Self::from_json(text.as_bytes());
+            return Ok(text.as_bytes().to_vec());
         }
         let unpadded = text.trim_end_matches('=');
-        let json = STANDARD_NO_PAD
+        STANDARD_NO_PAD
             .decode(unpadded)
             .or_else(|_| URL_SAFE_NO_PAD.decode(unpadded))
-            .map_err(|_| "expected JSON, or base64 of JSON".to_owned())?;
-        Self::from_json(&json)
+            .map_err(|_| "expected JSON, or base64 of JSON".to_owned())
     }
 }
 

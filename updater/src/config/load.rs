@@ -5,18 +5,24 @@ use std::path::{Path, PathBuf};
 
 use protocol::esp;
 
+use super::broken::{Broken, Ignored, is_needed_to_reboot, kept, mentioned};
 use super::error::ConfigError;
 use super::fragment::{Fragment, HealthFragment, ListenFragment};
 use super::health_policy::HealthPolicy;
+use super::instance::{Ask, user_data};
 use super::merged::Merged;
+use super::metadata::Answer;
 use super::network::Environment;
+use super::platform::{Platform, identify};
 use super::quantity::{Quantity, format_duration};
 use super::reboot_policy::RebootFragment;
+use super::settings::Settings;
 use super::smbios::oem_strings;
 use super::source::{IMAGE_CONFIG, IMAGE_KEYS, Source};
+use super::user_data::{USER_DATA_MAX, UserData, classify};
 use crate::esp::{Esp, EspError, mount_volume};
 use crate::files::parent;
-use crate::host::{Host, read_limited};
+use crate::host::{Host, read_limited, read_start};
 
 /// The kernel's copy of the SMBIOS tables.
 const DMI: &str = "/sys/firmware/dmi/tables/DMI";
@@ -24,7 +30,11 @@ const DMI: &str = "/sys/firmware/dmi/tables/DMI";
 /// upper case.
 const CIDATA: [&str; 2] = ["/dev/disk/by-label/cidata", "/dev/disk/by-label/CIDATA"];
 /// The name of the file on the `cidata` volume.
-const USER_DATA: &str = "user-data";
+const CIDATA_FILE: &str = "user-data";
+/// The devices of OpenStack's config drive (docs.openstack.org, Nova, "Config drives").
+const CONFIG_DRIVE: [&str; 2] = ["/dev/disk/by-label/config-2", "/dev/disk/by-label/CONFIG-2"];
+/// The name of the file on the config drive.
+const CONFIG_DRIVE_FILE: &str = "openstack/latest/user_data";
 /// The prefix of the SMBIOS strings that contain a configuration.
 const SMBIOS_PREFIX: &str = "etchaos=";
 
@@ -36,46 +46,43 @@ const DMI_MAX: u64 = 1024 * 1024;
 /// The default address for pushes. The port is the one that Etcha uses.
 const LISTEN_ADDRESS: &str = "0.0.0.0:4000";
 
-/// Reads and merges every source, `files` last. A missing source is ignored, except for `files`; a
-/// source that cannot be read or parsed is an error.
+/// Reads and merges every source, `files` last. A missing source is ignored, and [`Merged`] has the errors
+/// of broken ones.
+///
+/// # Errors
+/// Fails if one of `files` is missing or broken, because the operator names it in the same command, and if
+/// a source needs root.
 pub(crate) fn load(
     host: &Host,
     esp: Option<&Esp>,
     files: &[PathBuf],
+    ask: Ask,
 ) -> Result<Merged, ConfigError> {
     let variable = |name: &str| std::env::var(name).ok();
-    let mut merged = Merged { environment: Environment::read(&variable), ..Merged::default() };
-    merged.add(&Source::Default, defaults());
-    add_os_release(&mut merged, host)?;
-    add_file(&mut merged, Source::Image, &host.path(IMAGE_CONFIG))?;
-    add_image_keys(&mut merged, host)?;
+    let mut sources =
+        Sources(Merged { environment: Environment::read(&variable), ..Merged::default() });
+    sources.0.add(&Source::Default, defaults());
+    sources.os_release(host);
+    sources.file(Source::Image, &host.path(IMAGE_CONFIG));
+    sources.image_keys(host);
     if let Some(esp) = esp {
-        add_file(&mut merged, Source::Esp, &esp.path(esp::CONFIG))
-            .map_err(explain_not_a_directory)?;
+        sources.file(Source::Esp, &esp.path(esp::CONFIG));
     }
-    add_cmdline(&mut merged, host)?;
-    add_smbios(&mut merged, host)?;
-    add_cidata(&mut merged, host)?;
+    sources.cmdline(host);
+    sources.smbios(host);
+    let has_config_drive = CONFIG_DRIVE.iter().any(|path| host.path(path).exists());
+    match identify(host) {
+        // The config drive has the same user data.
+        Some(Platform::OpenStack) if has_config_drive => {}
+        Some(platform) => sources.instance(host, platform, ask),
+        None => {}
+    }
+    sources.volume(host, Source::ConfigDrive, &CONFIG_DRIVE, CONFIG_DRIVE_FILE)?;
+    sources.volume(host, Source::Cidata, &CIDATA, CIDATA_FILE)?;
     for path in files {
-        let source = Source::File(path.clone());
-        if !add_file(&mut merged, source.clone(), path)? {
-            let reason = "there is no such file: create it, or omit --config";
-            let error = io::Error::new(io::ErrorKind::NotFound, reason);
-            return Err(ConfigError::Read { from: source, error });
-        }
+        sources.required_file(path)?;
     }
-    Ok(merged)
-}
-
-/// Returns the values that do not depend on a configuration file: the defaults, the running variant and
-/// the keys of the image. Commands that only show the state of the host use them if the configuration is
-/// broken.
-pub(crate) fn load_built_in(host: &Host) -> Result<Merged, ConfigError> {
-    let mut merged = Merged::default();
-    merged.add(&Source::Default, defaults());
-    add_os_release(&mut merged, host)?;
-    add_image_keys(&mut merged, host)?;
-    Ok(merged)
+    Ok(sources.0)
 }
 
 fn defaults() -> Fragment {
@@ -90,175 +97,200 @@ fn defaults() -> Fragment {
     }
 }
 
-fn add_os_release(merged: &mut Merged, host: &Host) -> Result<(), ConfigError> {
-    let from = Source::OsRelease;
-    let variant = host.os_release("VARIANT_ID");
-    let variant = variant.map_err(|error| ConfigError::Read { from: from.clone(), error })?;
-    merged.add(&from, Fragment { variant, ..Fragment::default() });
-    Ok(())
-}
+/// The sources that have been read so far.
+struct Sources(Merged);
 
-fn add_file(merged: &mut Merged, from: Source, path: &Path) -> Result<bool, ConfigError> {
-    let Some(json) = read(&from, path, FILE_MAX)? else { return Ok(false) };
-    add(merged, from, Fragment::from_json(&json))?;
-    Ok(true)
+impl Sources {
+    fn os_release(&mut self, host: &Host) {
+        let from = Source::OsRelease;
+        match host.os_release("VARIANT_ID") {
+            Ok(variant) => {
+                self.add_or_reject(&from, Ok(Fragment { variant, ..Fragment::default() }), b"")
+            }
+            Err(error) => self.reject(ConfigError::read(&from, &error), b""),
+        }
+    }
+
+    fn file(&mut self, from: Source, path: &Path) {
+        match read_limited(path, FILE_MAX) {
+            Ok(Some(json)) => self.json(&from, &json),
+            Ok(None) => {}
+            Err(error) => self.reject(explain_not_a_directory(&from, &error), b""),
+        }
+    }
+
+    /// Adds a file that must exist and be valid.
+    fn required_file(&mut self, path: &Path) -> Result<(), ConfigError> {
+        let from = Source::File(path.to_owned());
+        let text =
+            read_limited(path, FILE_MAX).map_err(|error| ConfigError::read(&from, &error))?;
+        let Some(json) = text else {
+            let reason = "there is no such file: create it, or omit --config";
+            let error = io::Error::new(io::ErrorKind::NotFound, reason);
+            return Err(ConfigError::read(&from, &error));
+        };
+        self.add(&from, Fragment::from_json(&json))
+    }
+
+    /// Adds the keys of the image, one by one: a line that is damaged does not take the other keys away.
+    fn image_keys(&mut self, host: &Host) {
+        let from = Source::ImageKeys;
+        let text = match read_limited(&host.path(IMAGE_KEYS), FILE_MAX) {
+            Ok(text) => text.unwrap_or_default(),
+            Err(error) => return self.reject(ConfigError::read(&from, &error), b""),
+        };
+        let text = String::from_utf8_lossy(&text);
+        for key in text.lines().map(str::trim).filter(|l| !l.is_empty() && !l.starts_with('#')) {
+            let keys = Some(vec![key.to_owned()]);
+            self.add_or_reject(&from, Ok(Fragment { keys, ..Fragment::default() }), b"");
+        }
+    }
+
+    fn cmdline(&mut self, host: &Host) {
+        let from = Source::Cmdline;
+        match host.cmdline() {
+            Ok(cmdline) => {
+                if let Some(text) = esp::argument(&cmdline, esp::ARG_CONFIG) {
+                    self.json_or_base64(&from, text);
+                }
+            }
+            Err(error) => self.reject(ConfigError::read(&from, &error), b""),
+        }
+    }
+
+    fn smbios(&mut self, host: &Host) {
+        let table = match read_limited(&host.path(DMI), DMI_MAX) {
+            Ok(table) => table.unwrap_or_default(),
+            // Only root can read the table. Other users still see the other sources.
+            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+                return log::warn!("ignoring SMBIOS strings: reading {DMI} needs root");
+            }
+            Err(error) => return self.reject(ConfigError::read(&Source::Smbios(1), &error), b""),
+        };
+        let strings = oem_strings(&table);
+        let ours = strings.iter().filter_map(|text| text.strip_prefix(SMBIOS_PREFIX));
+        for (index, text) in ours.enumerate() {
+            self.json_or_base64(&Source::Smbios(index + 1), text);
+        }
+    }
+
+    fn instance(&mut self, host: &Host, platform: Platform, ask: Ask) {
+        let from = Source::UserData(platform);
+        match user_data(host, platform, ask) {
+            Ok(Some(Answer::Data(data))) => self.user_data(from, &data),
+            Ok(Some(Answer::Nothing(reason))) => self.ignore(from, reason),
+            Ok(None) => self.ignore(from, "it has not been read yet in this boot".to_owned()),
+            Err(reason) => {
+                self.reject(ConfigError::Read { from, kind: io::ErrorKind::Other, reason }, b"")
+            }
+        }
+    }
+
+    /// Adds the user data in a file of a volume, if the volume is attached.
+    fn volume(
+        &mut self,
+        host: &Host,
+        from: Source,
+        devices: &[&str],
+        file: &str,
+    ) -> Result<(), ConfigError> {
+        let Some(device) = devices.iter().map(|path| host.path(path)).find(|path| path.exists())
+        else {
+            return Ok(());
+        };
+        let volume = match mount_volume(host, &device, &["vfat", "iso9660"]) {
+            Ok(volume) => volume,
+            Err(error @ EspError::NotRoot(_)) => {
+                return Err(ConfigError::NotRoot { from, error: error.to_string() });
+            }
+            Err(error) => {
+                self.reject(ConfigError::read(&from, &io::Error::other(error.to_string())), b"");
+                return Ok(());
+            }
+        };
+        // One byte more says that the file is larger.
+        match read_start(&volume.path(file), USER_DATA_MAX as u64 + 1) {
+            Ok(Some(data)) => self.user_data(from, &data),
+            Ok(None) => self.ignore(from, format!("it has no file {file}")),
+            Err(error) => self.reject(ConfigError::read(&from, &error), b""),
+        }
+        Ok(())
+    }
+
+    fn user_data(&mut self, from: Source, data: &[u8]) {
+        match classify(data) {
+            UserData::Config(json) if json.len() as u64 > FILE_MAX => {
+                let reason = format!("it is larger than the limit of {FILE_MAX} bytes");
+                self.reject(ConfigError::Format { from, reason }, &json);
+            }
+            UserData::Config(json) => self.json(&from, &json),
+            UserData::Broken(reason) => self.reject(ConfigError::Format { from, reason }, data),
+            UserData::Foreign(reason) => self.ignore(from, reason),
+        }
+    }
+
+    fn json(&mut self, from: &Source, json: &[u8]) {
+        self.add_or_reject(from, Fragment::from_json(json), json);
+    }
+
+    fn json_or_base64(&mut self, from: &Source, text: &str) {
+        match Fragment::json_of(text) {
+            Ok(json) => self.json(from, &json),
+            Err(reason) => {
+                self.reject(ConfigError::Format { from: from.clone(), reason }, text.as_bytes());
+            }
+        }
+    }
+
+    fn add_or_reject(&mut self, from: &Source, fragment: Result<Fragment, String>, text: &[u8]) {
+        if let Err(error) = self.add(from, fragment) {
+            self.reject(error, text);
+        }
+    }
+
+    /// Adds the values of a source if all are valid, together with those of the earlier sources.
+    fn add(
+        &mut self,
+        from: &Source,
+        fragment: Result<Fragment, String>,
+    ) -> Result<(), ConfigError> {
+        let fragment =
+            fragment.map_err(|reason| ConfigError::Format { from: from.clone(), reason })?;
+        let mut next = self.0.clone();
+        next.add(from, fragment);
+        Settings::try_from(&next)?;
+        self.0 = next;
+        Ok(())
+    }
+
+    /// Records that a source is broken, and adds what is kept of its text; see [`super::broken`].
+    fn reject(&mut self, error: ConfigError, text: &[u8]) {
+        let from = error.origin().clone();
+        let mut unknown = mentioned(text);
+        for (name, fragment) in kept(text) {
+            let added = self.add(&from, fragment);
+            if added.is_err() && is_needed_to_reboot(name) && !unknown.contains(&name) {
+                unknown.push(name);
+            }
+        }
+        self.0.broken.push(Broken { error, unknown });
+    }
+
+    fn ignore(&mut self, source: Source, reason: String) {
+        log::info!("ignoring {source}: {reason}");
+        self.0.ignored.push(Ignored { source, reason });
+    }
 }
 
 /// Explains the error that occurs if `etchaos` on the ESP is a file. The system only reports "not a
 /// directory".
-fn explain_not_a_directory(error: ConfigError) -> ConfigError {
-    match error {
-        ConfigError::Read { from, error } if error.kind() == io::ErrorKind::NotADirectory => {
-            let reason = format!(
-                "{} on the ESP is a file, expected a directory: remove the file",
-                parent(esp::CONFIG)
-            );
-            let error = io::Error::new(io::ErrorKind::NotADirectory, reason);
-            ConfigError::Read { from, error }
-        }
-        error => error,
+fn explain_not_a_directory(from: &Source, error: &io::Error) -> ConfigError {
+    if error.kind() != io::ErrorKind::NotADirectory {
+        return ConfigError::read(from, error);
     }
-}
-
-fn add_image_keys(merged: &mut Merged, host: &Host) -> Result<(), ConfigError> {
-    let from = Source::ImageKeys;
-    let text = read(&from, &host.path(IMAGE_KEYS), FILE_MAX)?.unwrap_or_default();
-    let text = String::from_utf8_lossy(&text);
-    let lines = text.lines().map(str::trim).filter(|l| !l.is_empty() && !l.starts_with('#'));
-    let keys = lines.map(str::to_owned).collect();
-    merged.add(&from, Fragment { keys: Some(keys), ..Fragment::default() });
-    Ok(())
-}
-
-fn add_cmdline(merged: &mut Merged, host: &Host) -> Result<(), ConfigError> {
-    let cmdline =
-        host.cmdline().map_err(|error| ConfigError::Read { from: Source::Cmdline, error })?;
-    match esp::argument(&cmdline, esp::ARG_CONFIG) {
-        Some(text) => add(merged, Source::Cmdline, Fragment::from_json_or_base64(text)),
-        None => Ok(()),
-    }
-}
-
-fn add_smbios(merged: &mut Merged, host: &Host) -> Result<(), ConfigError> {
-    let table = match read_limited(&host.path(DMI), DMI_MAX) {
-        Ok(table) => table.unwrap_or_default(),
-        // Only root can read the table. Other users still see the other sources.
-        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
-            log::warn!("ignoring SMBIOS strings: reading {DMI} needs root");
-            return Ok(());
-        }
-        Err(error) => return Err(ConfigError::Read { from: Source::Smbios(1), error }),
-    };
-    let strings = oem_strings(&table);
-    let ours = strings.iter().filter_map(|text| text.strip_prefix(SMBIOS_PREFIX));
-    for (index, text) in ours.enumerate() {
-        add(merged, Source::Smbios(index + 1), Fragment::from_json_or_base64(text))?;
-    }
-    Ok(())
-}
-
-fn add_cidata(merged: &mut Merged, host: &Host) -> Result<(), ConfigError> {
-    let from = Source::Cidata;
-    let Some(device) = CIDATA.map(|path| host.path(path)).into_iter().find(|path| path.exists())
-    else {
-        return Ok(());
-    };
-    let volume = mount_volume(host, &device, &["vfat", "iso9660"])
-        .map_err(|error| mount_error(from.clone(), &error))?;
-    let text = read(&from, &volume.path(USER_DATA), FILE_MAX)?;
-    let Some(text) = text else { return Ok(()) };
-    match user_data(&text) {
-        UserData::Config(json) => add(merged, from, Fragment::from_json(json)),
-        UserData::Foreign(reason) => {
-            log::info!(
-                "ignoring {from}: {reason}; a configuration is a JSON object, optionally after a first line #etchaos"
-            );
-            Ok(())
-        }
-    }
-}
-
-fn mount_error(from: Source, error: &EspError) -> ConfigError {
-    let text = error.to_string();
-    match error {
-        EspError::NotRoot(_) => ConfigError::NotRoot { from, error: text },
-        _ => ConfigError::Read { from, error: io::Error::other(text) },
-    }
-}
-
-/// The contents of `user-data`. Clouds and hypervisors attach a `cidata` volume to every machine, so the
-/// file may be meant for another program.
-#[derive(Debug, PartialEq, Eq)]
-enum UserData<'a> {
-    /// A configuration, possibly with syntax errors.
-    Config(&'a [u8]),
-    /// A file for another program, and the reason for that conclusion.
-    Foreign(&'static str),
-}
-
-fn user_data(text: &[u8]) -> UserData<'_> {
-    let text = text.trim_ascii();
-    if text.is_empty() {
-        return UserData::Foreign("it is empty");
-    }
-    if !text.starts_with(b"#") {
-        return UserData::Config(text);
-    }
-    let end = text.iter().position(|byte| *byte == b'\n').unwrap_or(text.len());
-    let (first, rest) = (text[..end].trim_ascii(), text[end..].trim_ascii());
-    // With the line #etchaos, a syntax error is reported instead of ignoring the file.
-    let is_config = first == b"#etchaos"
-        || serde_json::from_slice::<serde_json::Map<String, serde_json::Value>>(rest).is_ok();
-    match is_config {
-        true => UserData::Config(rest),
-        false => UserData::Foreign("it begins with # and is not followed by a JSON object"),
-    }
-}
-
-fn read(from: &Source, path: &Path, max: u64) -> Result<Option<Vec<u8>>, ConfigError> {
-    read_limited(path, max).map_err(|error| ConfigError::Read { from: from.clone(), error })
-}
-
-fn add(
-    merged: &mut Merged,
-    from: Source,
-    fragment: Result<Fragment, String>,
-) -> Result<(), ConfigError> {
-    let fragment = fragment.map_err(|reason| ConfigError::Format { from: from.clone(), reason })?;
-    merged.add(&from, fragment);
-    Ok(())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn distinguishes_configurations_from_foreign_user_data() {
-        for foreign in [
-            "",
-            " \n",
-            "#",
-            "#cloud-config",
-            "#cloud-config\npackages: [vim]\n",
-            "#cloud-config\n{packages: [vim]}\n",
-            "#!/bin/sh\necho {}\n",
-            "#include\nhttps://example.com/x\n",
-        ] {
-            assert!(matches!(user_data(foreign.as_bytes()), UserData::Foreign(_)), "{foreign:?}");
-        }
-        for (config, json) in [
-            ("{", "{"),
-            ("{\"cdn\": \"x\"}\n", "{\"cdn\": \"x\"}"),
-            ("#anything\r\n{}", "{}"),
-            ("#etchaos\r\n{\"cdn\":", "{\"cdn\":"),
-            ("cdn: x", "cdn: x"),
-        ] {
-            assert_eq!(
-                user_data(config.as_bytes()),
-                UserData::Config(json.as_bytes()),
-                "{config:?}"
-            );
-        }
-    }
+    let reason = format!(
+        "{} on the ESP is a file, expected a directory: remove the file",
+        parent(esp::CONFIG)
+    );
+    ConfigError::read(from, &io::Error::new(error.kind(), reason))
 }

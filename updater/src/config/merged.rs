@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use protocol::PublicKey;
 use serde_json::{Value, json};
 
+use super::broken::{Broken, Ignored};
 use super::fragment::{Fragment, HealthFragment, ListenFragment, PushSourceFragment, StringList};
 use super::network::{Environment, Variable, redact_url, redact_variable};
 use super::quantity::Quantity;
@@ -43,6 +44,10 @@ pub struct Merged {
     pub(super) push_sources: BTreeMap<String, Sourced<PushSourceFragment>>,
     /// The proxy variables of the environment.
     pub(super) environment: Environment,
+    /// The sources that are broken.
+    pub(super) broken: Vec<Broken>,
+    /// The sources that are meant for other programs.
+    pub(super) ignored: Vec<Ignored>,
 }
 
 impl Merged {
@@ -86,19 +91,53 @@ impl Merged {
         }
     }
 
-    /// Returns every value and its source, by key. Shows keys by their ID, and the proxy without
-    /// credentials.
-    pub fn to_json(&self) -> Value {
-        self.members().into_iter().map(|(key, value)| (key.to_owned(), value)).collect()
+    /// Returns the errors of the broken sources, one line each.
+    pub(crate) fn problems(&self) -> Vec<String> {
+        self.broken.iter().map(|broken| broken.error.to_string()).collect()
     }
 
-    /// Returns rows of key, value and source: one row for each value of a list, and one for each key
-    /// that is not set.
+    /// Returns whether every broken source stays broken until somebody corrects it.
+    pub(crate) fn is_permanently_broken(&self) -> bool {
+        self.broken.iter().all(|broken| broken.error.is_permanent())
+    }
+
+    /// Returns the broken sources whose health checks are not known.
+    pub(crate) fn sources_with_unknown_health(&self) -> Vec<String> {
+        let unknown = self.broken.iter().filter(|broken| broken.unknown.contains(&"health"));
+        unknown.map(|broken| broken.error.origin().to_string()).collect()
+    }
+
+    /// Returns why the host must not be rebooted into a new release because of a broken source, or
+    /// `None` if it may be.
+    pub(crate) fn reason_not_to_reboot(&self) -> Option<String> {
+        self.broken.iter().find_map(Broken::reason_not_to_reboot)
+    }
+
+    /// Returns every value and its source, by key, and the sources that are broken and ignored. Shows keys
+    /// by their ID, and the proxy without credentials.
+    pub fn to_json(&self) -> Value {
+        let broken: Vec<Value> = self.broken.iter().map(Broken::to_json).collect();
+        let ignored: Vec<Value> = self.ignored.iter().map(Ignored::to_json).collect();
+        let lists = [("broken", broken.into()), ("ignored", ignored.into())];
+        let members = self.members().into_iter().chain(lists);
+        members.map(|(key, value)| (key.to_owned(), value)).collect()
+    }
+
+    /// Returns rows of key, value and source: one row for each value of a list, and one for each key that
+    /// is not set. Rows of "(broken)" or "(ignored)", source and reason follow for such sources.
     pub fn rows(&self) -> Vec<[String; 3]> {
         let mut rows = Vec::new();
         for (key, value) in self.members() {
             add_rows(&mut rows, key, &value);
         }
+        // The reasons are long, so they are in the last column.
+        let row = |kind: &str, source: &Source, reason: String| {
+            [format!("({kind})"), source.to_string(), reason]
+        };
+        let broken = self.broken.iter().map(|broken| &broken.error);
+        rows.extend(broken.map(|error| row("broken", error.origin(), error.to_string())));
+        let ignored = self.ignored.iter();
+        rows.extend(ignored.map(|found| row("ignored", &found.source, found.reason.clone())));
         rows
     }
 

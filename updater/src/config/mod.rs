@@ -3,27 +3,40 @@
 //! A [`Fragment`] is what one source configures, [`Merged`] is all sources with the origin of each
 //! value, and [`Settings`] is the validated result. `etchaos-updater config` shows the second;
 //! everything else uses the third.
+//!
+//! A source that is broken does not take the values of the others away: [`Merged`] has the values of the
+//! sound sources, and the errors of the broken ones. A text that is meant for another program is no broken
+//! source, but ignored.
 
+mod broken;
 mod error;
 mod fragment;
 mod health_policy;
+mod instance;
 mod load;
+mod members;
 mod merged;
+mod metadata;
 mod network;
+mod platform;
 mod quantity;
 mod reboot_policy;
 mod redact;
 mod settings;
 mod smbios;
 mod source;
+mod text;
+mod user_data;
 
 pub use error::ConfigError;
 pub use fragment::Fragment;
 pub use health_policy::HealthPolicy;
-pub(crate) use load::{load, load_built_in};
+pub(crate) use instance::Ask;
+pub(crate) use load::load;
 pub use merged::Merged;
 pub use network::Network;
 pub(crate) use network::{Environment, Variable, proxy_origin};
+pub use platform::Platform;
 pub use reboot_policy::{Reboot, Window};
 pub use settings::{Listen, Settings};
 pub use source::Source;

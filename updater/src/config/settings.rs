@@ -270,13 +270,13 @@ fn listen(merged: &Merged) -> Result<Option<Listen>, ConfigError> {
             sources.insert(name.clone(), keys);
         }
     }
-    let Some(address) = merged.listen_address.as_ref().filter(|_| !sources.is_empty()) else {
-        return Ok(None);
-    };
+    let Some(address) = &merged.listen_address else { return Ok(None) };
+    // The address is checked even if no source needs it yet: it would be this source that is broken, and
+    // not a later one that adds the first source.
     let parsed = address.value.parse().map_err(|_| {
         invalid("listen.address", &address.source, "expected address:port, such as 0.0.0.0:4000")
     })?;
-    Ok(Some(Listen { address: parsed, sources }))
+    Ok((!sources.is_empty()).then_some(Listen { address: parsed, sources }))
 }
 
 fn key_ring<'a>(

@@ -3,6 +3,8 @@
 use std::fmt;
 use std::path::PathBuf;
 
+use super::platform::Platform;
+
 /// The configuration in the image.
 pub(super) const IMAGE_CONFIG: &str = "/usr/lib/etchaos/updater.json";
 /// The keys that the image trusts, one per line.
@@ -25,6 +27,10 @@ pub enum Source {
     Cmdline,
     /// The n-th SMBIOS type 11 string that begins with `etchaos=`, counted from 1
     Smbios(usize),
+    /// The user data that the metadata service of the platform sends
+    UserData(Platform),
+    /// `openstack/latest/user_data` on the volume labelled `config-2`
+    ConfigDrive,
     /// `user-data` on the volume labelled `cidata`
     Cidata,
     /// A file given with `--config`
@@ -43,6 +49,8 @@ impl fmt::Display for Source {
             Self::Esp => write!(f, "ESP {}", protocol::esp::CONFIG),
             Self::Cmdline => write!(f, "kernel command line {}=", protocol::esp::ARG_CONFIG),
             Self::Smbios(index) => write!(f, "SMBIOS type 11 etchaos= ({index})"),
+            Self::UserData(platform) => write!(f, "{platform} user data"),
+            Self::ConfigDrive => f.write_str("config-2 openstack/latest/user_data"),
             Self::Cidata => f.write_str("cidata user-data"),
             Self::File(path) => write!(f, "{}", path.display()),
             Self::Variable(name) => write!(f, "environment variable {name}"),

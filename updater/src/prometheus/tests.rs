@@ -4,6 +4,7 @@ use protocol::grubenv::{BootState, Trial};
 use serde_json::json;
 
 use super::*;
+use crate::config::Reboot;
 use crate::host_status::Disk;
 use crate::record::{Checked, Failure, HealthResult, Poll};
 use crate::slot_content::{Content, Slots};
@@ -37,6 +38,8 @@ fn full_status() -> Status {
     let health =
         HealthResult { time: 5, slot: Slot::A, state: HealthState::Healthy, problems: Vec::new() };
     Status {
+        policy: Some(Reboot::Idle),
+        problem: Some("x".into()),
         running: Some(Slot::A),
         image: Some("13\\\"1\n".into()),
         disk: Ok(Disk {
@@ -123,6 +126,7 @@ fn writes_every_known_value() {
         ("etchaos_slot_whole{slot=\"a\"}", 1),
         ("etchaos_slot_whole{slot=\"b\"}", 0),
         ("etchaos_verified_timestamp_seconds", 9),
+        ("etchaos_config_broken", 1),
     ] {
         assert_eq!(found.get(sample), Some(&value), "{sample}");
     }

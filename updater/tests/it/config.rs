@@ -114,30 +114,43 @@ fn config_shows_proxies_of_the_environment() {
 
 #[test]
 fn errors_name_the_broken_source() {
-    for (file, text, messages) in [
-        ("host/usr/lib/etchaos/updater.json", r#"{"cnd": "x"}"#, ["updater.json", "`cnd`"]),
-        ("esp/etchaos/config.json", "{", ["ESP", "EOF"]),
-        ("host/proc/cmdline", "etchaos.config=%%%", ["kernel command line", "base64"]),
-        ("host/dev/disk/by-label/cidata/user-data", "{\"cdn\": ", ["cidata", "EOF"]),
-        ("host/dev/disk/by-label/cidata/user-data", "#etchaos\n{\"cdn\": ", ["cidata", "EOF"]),
+    // A row has the exit code of `check`: 1 if the host cannot update without the source.
+    for (file, text, code, messages) in [
+        (
+            "host/usr/lib/etchaos/updater.json",
+            r#"{"cnd": "x"}"#,
+            1,
+            ["updater.json", "`cnd`, expected one of"],
+        ),
+        ("esp/etchaos/config.json", "{", 4, ["ESP", "EOF"]),
+        ("host/proc/cmdline", "etchaos.config=%%%", 4, ["kernel command line", "base64"]),
+        ("host/dev/disk/by-label/cidata/user-data", "{\"cdn\": ", 4, ["cidata", "EOF"]),
+        ("host/dev/disk/by-label/cidata/user-data", "#etchaos\n{\"cdn\": ", 4, ["cidata", "EOF"]),
         (
             "host/usr/lib/etchaos/keys",
             "ed25519private:AAAA:x",
+            1,
             ["/usr/lib/etchaos/keys", "ed25519private"],
         ),
         (
             "esp/etchaos/config.json",
             r#"{"listen": {"address": "x", "sources": {"..": {"keys": []}}}}"#,
+            4,
             ["ESP", "listen.sources"],
         ),
     ] {
         let world = World::new();
         world.write(file, text);
-        for command in ["config", "check", "update", "status"] {
+        for command in ["config", "status"] {
             world.run(&[command]).failed(&messages);
         }
-        // systemd must not skip the update unit because of a broken configuration.
-        assert_eq!(world.run(&["config", "--require", "cdn"]).code, 255);
+        for command in ["check", "update"] {
+            let ran = world.run(&[command]).ended(code);
+            assert!(messages.iter().all(|part| ran.stderr.contains(part)), "{}", ran.stderr);
+        }
+        // systemd must not skip the update unit because of a broken source that may have the CDN.
+        let expected = if file.ends_with("updater.json") { 255 } else { 0 };
+        assert_eq!(world.run(&["config", "--require", "cdn"]).code, expected);
         // The listening unit is part of the boot, so it is skipped, and the journal has the reason.
         world.run(&["config", "--require", "listen"]).failed(&messages);
         // A broken configuration must not undo an update.
@@ -148,6 +161,9 @@ fn errors_name_the_broken_source() {
     let world = World::new();
     let messages = ["/nonexistent/x.json", "there is no such file", "omit --config"];
     world.run(&["check", "--config", "/nonexistent/x.json"]).failed(&messages);
+    world.write("more.json", "{");
+    let more = world.path("more.json").display().to_string();
+    world.run(&["update", "--config", &more]).failed(&["more.json", "EOF"]);
 }
 
 #[test]
@@ -156,9 +172,10 @@ fn reports_a_file_in_place_of_the_directory_with_a_hint() {
     fs::remove_dir_all(world.esp("etchaos")).unwrap();
     fs::write(world.esp("etchaos"), "").unwrap();
     let message = "etchaos on the ESP is a file, expected a directory: remove the file";
-    for command in ["config", "check", "update", "status", "verify"] {
+    for command in ["config", "update", "status", "verify"] {
         world.run(&[command]).failed(&[message]);
     }
+    assert!(world.run(&["check"]).ended(10).stderr.contains(message));
     // `confirm` does not read the configuration.
     let path = world.esp("etchaos").display().to_string();
     world.run(&["confirm"]).failed(&[&path, "a file of this name is in the way"]);
@@ -175,7 +192,7 @@ fn ignores_foreign_user_data_with_a_message() {
                 ran.stderr.lines().filter(|line| line.contains("cidata")).collect();
             let [line] = lines[..] else { panic!("{text:?}: {}", ran.stderr) };
             assert!(line.starts_with("info: ") && line.contains("ignoring"), "{line}");
-            assert!(line.contains("JSON object"), "{line}");
+            assert!(line.contains("JSON object") && line.contains("#etchaos"), "{line}");
         }
     }
 }
@@ -256,23 +273,30 @@ fn require_skips_units_without_configuration() {
 fn require_distinguishes_temporary_errors_from_a_broken_configuration() {
     let world = World::new();
     let require = |world: &World, what: &str| world.run(&["config", "--require", what]).code;
-    // A configuration file that cannot be read, and a missing disk.
+    // The CDN is in the image, so that other sources do not matter, unless the disk is missing.
     fs::create_dir(world.esp("etchaos/config.json")).unwrap();
-    assert_eq!((require(&world, "listen"), require(&world, "cdn")), (255, 255));
+    assert_eq!((require(&world, "listen"), require(&world, "cdn")), (255, 0));
     fs::remove_dir(world.esp("etchaos/config.json")).unwrap();
     fs::rename(world.path("esp"), world.path("gone")).unwrap();
     assert_eq!((require(&world, "listen"), require(&world, "cdn")), (255, 255));
     fs::rename(world.path("gone"), world.path("esp")).unwrap();
     // A volume that cannot be mounted.
     world.write("host/dev/disk/by-label/cidata", "no disk");
-    assert_eq!((require(&world, "listen"), require(&world, "cdn")), (255, 255));
+    assert_eq!((require(&world, "listen"), require(&world, "cdn")), (255, 0));
     fs::remove_file(world.path("host/dev/disk/by-label/cidata")).unwrap();
     assert_eq!((require(&world, "listen"), require(&world, "cdn")), (1, 0));
     // A configuration that cannot be parsed stays broken.
     for broken in ["{", r#"{"reboot": "soon"}"#, &" ".repeat(300_000)] {
         world.write("esp/etchaos/config.json", broken);
-        assert_eq!((require(&world, "listen"), require(&world, "cdn")), (1, 255));
+        assert_eq!((require(&world, "listen"), require(&world, "cdn")), (1, 0));
     }
+    // Without a CDN in the image, any broken source may have it.
+    world.write("host/usr/lib/etchaos/updater.json", "{}");
+    assert_eq!((require(&world, "listen"), require(&world, "cdn")), (1, 255));
+    fs::remove_file(world.esp("etchaos/config.json")).unwrap();
+    assert_eq!((require(&world, "listen"), require(&world, "cdn")), (1, 1));
+    world.write("host/dev/disk/by-label/cidata", "no disk");
+    assert_eq!((require(&world, "listen"), require(&world, "cdn")), (255, 255));
 }
 
 #[test]

@@ -130,13 +130,18 @@ pub(crate) struct Server {
 impl Server {
     /// Starts a server on a free port.
     pub(crate) fn start() -> Self {
-        Self::listen("http", |stream| Ok(Box::new(stream)))
+        Self::start_on("127.0.0.1:0")
+    }
+
+    /// Starts a server on an address.
+    pub(crate) fn start_on(address: &str) -> Self {
+        Self::listen(address, "http", |stream| Ok(Box::new(stream)))
     }
 
     /// Starts a server that uses TLS.
     pub(crate) fn start_tls(config: ServerConfig) -> Self {
         let config = Arc::new(config);
-        Self::listen("https", move |stream| {
+        Self::listen("127.0.0.1:0", "https", move |stream| {
             let connection =
                 ServerConnection::new(config.clone()).map_err(std::io::Error::other)?;
             Ok(Box::new(StreamOwned::new(connection, stream)))
@@ -144,10 +149,11 @@ impl Server {
     }
 
     fn listen(
+        address: &str,
         scheme: &str,
         wrap: impl Fn(TcpStream) -> std::io::Result<Box<dyn Stream>> + Send + Sync + 'static,
     ) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let listener = TcpListener::bind(address).unwrap();
         let url = format!("{scheme}://{}", listener.local_addr().unwrap());
         let state = Arc::<State>::default();
         let (shared, wrap) = (state.clone(), Arc::new(wrap));

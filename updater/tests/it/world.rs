@@ -294,11 +294,22 @@ impl World {
     /// Asserts that a slot holds the complete n-th release.
     #[track_caller]
     pub(crate) fn assert_slot(&self, slot: Slot, n: u64) {
+        self.assert_slot_with(slot, n, 0);
+    }
+
+    /// Asserts the same on a host with a broken source of configuration.
+    #[track_caller]
+    pub(crate) fn assert_slot_of_broken_host(&self, slot: Slot, n: u64) {
+        self.assert_slot_with(slot, n, 1);
+    }
+
+    #[track_caller]
+    fn assert_slot_with(&self, slot: Slot, n: u64, code: i32) {
         for role in Role::BOOT {
             let path = self.esp(&format!("etchaos/{slot}/{}", slot_file(role).unwrap()));
             assert!(fs::read(&path).unwrap() == content(role, n), "{}", path.display());
         }
-        let status = self.run(&["status", "--json"]).ended(0).json();
+        let status = self.run(&["status", "--json"]).ended(code).json();
         assert_eq!(status["slots"][slot.to_string()]["state"], "complete", "{status}");
     }
 }

@@ -1,0 +1,183 @@
+//! What is a configuration, and what is not.
+
+use std::io::Write;
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use flate2::Compression;
+use flate2::write::GzEncoder;
+use proptest::prelude::*;
+
+use super::*;
+
+const JSON: &str = r#"{"cdn": "https://x.example"}"#;
+
+fn compress(bytes: &[u8]) -> Vec<u8> {
+    let mut encoder = GzEncoder::new(Vec::new(), Compression::best());
+    encoder.write_all(bytes).unwrap();
+    encoder.finish().unwrap()
+}
+
+/// Returns a MIME message with parts of these header fields and bodies.
+fn mime(parts: &[(&str, &str)]) -> String {
+    let parts: String =
+        parts.iter().map(|(header, body)| format!("--==1==\n{header}\n\n{body}\n")).collect();
+    format!(
+        "Content-Type: multipart/mixed; boundary=\"==1==\"\nMIME-Version: 1.0\n\npreamble\n{parts}--==1==--\n"
+    )
+}
+
+fn reason(data: &[u8]) -> String {
+    match classify(data) {
+        UserData::Foreign(reason) => reason,
+        other => panic!("{other:?}: {:?}", String::from_utf8_lossy(data)),
+    }
+}
+
+fn broken(data: &[u8]) -> String {
+    match classify(data) {
+        UserData::Broken(reason) => reason,
+        other => panic!("{other:?}: {:?}", String::from_utf8_lossy(data)),
+    }
+}
+
+#[test]
+fn ignores_what_is_for_other_programs() {
+    let cloud = "#cloud-config\npackages: [vim]\n";
+    let parts = mime(&[("Content-Type: text/cloud-config", cloud), ("X: y", JSON)]);
+    for (data, part) in [
+        (String::new(), "empty"),
+        (" \n".into(), "empty"),
+        ("#".into(), "begins with #"),
+        (cloud.into(), "cloud-init"),
+        ("#cloud-config\n{\"packages\": [\"vim\"]}\n".into(), "cloud-init"),
+        ("#cloud-config\n{\"cdn\": \"x\", \"packages\": []}\n".into(), "cloud-init"),
+        (format!("\u{feff}{cloud}"), "cloud-init"),
+        (format!("{cloud}{}", "# x\n".repeat(100_000)), "cloud-init"),
+        ("#!/bin/sh\necho {}\n".into(), "script"),
+        ("#include\nhttps://example.com/x\n".into(), "begins with #"),
+        ("## template: jinja\n#cloud-config\n".into(), "begins with #"),
+        (r##"{"ignition": {"version": "3.4.0"}, "storage": {}}"##.into(), "Ignition"),
+        ("{}".into(), "none of the keys"),
+        ("{".into(), "none of the keys"),
+        (r#"{"run": {}, "sources": {}}"#.into(), "Etcha itself, because it has `run`"),
+        ("{ sources: { ci: {} } }".into(), "Etcha itself"),
+        ("packages:\n  - vim\ncdn: x\n".into(), "neither JSON"),
+        ("cdn: x".into(), "neither JSON"),
+        (parts.clone(), "none of its 2 parts"),
+        (STANDARD.encode(cloud), "cloud-init"),
+        (STANDARD.encode(&parts), "none of its 2 parts"),
+        ("Content-Type: multipart/mixed\n\nx".into(), "without a boundary"),
+        ("Content-Type: text/plain\n\nx".into(), "neither JSON"),
+        ("x".repeat(2 << 20), "larger than"),
+    ] {
+        let reason = reason(data.as_bytes());
+        assert!(reason.contains(part) && reason.contains("#etchaos"), "{reason}: {data:.60}");
+    }
+    assert!(reason(&compress(cloud.as_bytes())).contains("cloud-init"));
+    assert!(reason(&compress(cloud.as_bytes())[..30]).contains("gzip that is damaged"));
+    assert!(reason(b"\x1f\x8b").contains("gzip that is damaged"));
+    assert!(reason(b"\xff\xfe#").contains("UTF-16"));
+    // A megabyte of zeros takes a kilobyte.
+    let bomb = compress(&vec![0; 64 << 20]);
+    assert!(reason(&bomb).contains("larger than"));
+    let nested = (0..10).fold(JSON.as_bytes().to_vec(), |inner, _| compress(&inner));
+    assert!(reason(&nested).contains("more than once"));
+}
+
+#[test]
+fn finds_configurations() {
+    let typed = mime(&[
+        ("Content-Type: text/x-shellscript", "#!/bin/sh"),
+        ("content-type: Text/Etchaos; charset=utf-8", JSON),
+    ]);
+    let headed =
+        mime(&[("Content-Type: text/plain", &format!("#etchaos\r\n{JSON}"))]).replace('\n', "\r\n");
+    let encoded = mime(&[(
+        "Content-Type: text/etchaos\nContent-Transfer-Encoding: base64",
+        &STANDARD.encode(JSON),
+    )]);
+    let cut = typed.strip_suffix("--==1==--\n").unwrap().to_owned();
+    let texts = [
+        JSON.to_owned(),
+        format!("\n {JSON}\n"),
+        format!("#etchaos\n{JSON}"),
+        format!("#etchaos \r\n\r\n{JSON}"),
+        format!("\u{feff}#etchaos\n{JSON}"),
+        format!("#cloud-config\n{JSON}"),
+        format!("Content-Type: text/etchaos\n\n{JSON}"),
+        typed,
+        headed,
+        encoded,
+        cut,
+    ];
+    for text in texts {
+        let gzip = compress(text.as_bytes());
+        let plain = text.trim_start_matches('\u{feff}');
+        let wide: Vec<u8> =
+            format!("\u{feff}{plain}").encode_utf16().flat_map(u16::to_le_bytes).collect();
+        for data in [
+            text.clone().into_bytes(),
+            wide,
+            STANDARD.encode(&text).into_bytes(),
+            gzip.clone(),
+            STANDARD.encode(&gzip).into_bytes(),
+            STANDARD.encode(STANDARD.encode(&gzip)).into_bytes(),
+        ] {
+            assert_eq!(classify(&data), UserData::Config(JSON.into()), "{text}");
+        }
+    }
+    for (data, json) in [
+        ("#etchaos\n{\"cdn\":", "{\"cdn\":"),
+        ("#etchaos", ""),
+        ("#etchaos\n{\"run\": {}}", "{\"run\": {}}"),
+        ("{\"cdn\": ", "{\"cdn\":"),
+        ("{\"x\": [], \"reboot\": 1}", "{\"x\": [], \"reboot\": 1}"),
+        ("{cdn: 'x'}", "{cdn: 'x'}"),
+    ] {
+        assert_eq!(classify(data.as_bytes()), UserData::Config(json.into()), "{data}");
+    }
+}
+
+#[test]
+fn reports_configurations_that_cannot_be_read() {
+    let ours = ("Content-Type: text/etchaos", JSON);
+    assert!(broken(mime(&[ours, ours]).as_bytes()).contains("several configurations"));
+    for encoding in ["quoted-printable", "base64"] {
+        let header = format!("Content-Type: text/etchaos\nContent-Transfer-Encoding: {encoding}");
+        assert!(broken(mime(&[(&header, "=3D{")]).as_bytes()).contains("part of a MIME message"));
+    }
+    let large = format!("#etchaos\n{{\"cdn\": \"{}\"}}", "x".repeat(USER_DATA_MAX));
+    assert!(broken(large.as_bytes()).contains("larger than the limit"));
+    assert!(broken(&compress(large.as_bytes())).contains("larger than the limit"));
+    let gzip = compress(format!("#etchaos\n{}", JSON.repeat(1000)).as_bytes());
+    let damaged = &gzip[..gzip.len() - 4];
+    assert!(broken(damaged).contains("gzip that is damaged"));
+}
+
+#[test]
+fn reasons_show_no_part_of_the_data() {
+    for data in [
+        "#SECRET",
+        "#!/bin/SECRET\nSECRET",
+        "{\"SECRET\": 1}",
+        "SECRET: 1",
+        "Content-Type: multipart/SECRET; boundary=SECRET\n\n--SECRET\nX: y\n\nSECRET",
+    ] {
+        assert!(!reason(data.as_bytes()).contains("SECRET"), "{data}");
+    }
+}
+
+proptest! {
+    #[test]
+    fn does_not_panic_on_any_bytes(bytes in proptest::collection::vec(any::<u8>(), 0..80)) {
+        let _ = classify(&bytes);
+        let _ = classify(&[b"\x1f\x8b\x08", bytes.as_slice()].concat());
+    }
+
+    #[test]
+    fn does_not_panic_on_any_message(body in "(--b|--b--|\n|\r|: |[a-z-]{0,4}|#etchaos|\\{\\}){0,30}") {
+        let _ = classify(format!("Content-Type: multipart/x; boundary=b\n\n{body}").as_bytes());
+        let _ = classify(body.as_bytes());
+    }
+}
