@@ -186,8 +186,14 @@ fn sources(directories: &[&str]) -> String {
 
 #[test]
 fn tests_named_in_the_threat_model_exist() {
-    let sources =
-        sources(&["builder/src", "updater/src", "updater/tests", "protocol/src", "protocol/tests"]);
+    let sources = sources(&[
+        "builder/src",
+        "builder/tests",
+        "updater/src",
+        "updater/tests",
+        "protocol/src",
+        "protocol/tests",
+    ]);
     let page = page("THREATMODEL.md");
     let section = page.split("## Tests").nth(1).unwrap();
     // Text in backticks is `file.rs: name, name`, or only a file or directory.
