@@ -6,7 +6,9 @@
 
 use std::fmt;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, anyhow, ensure};
+use protocol::proxy::ProxyUrl;
+use ureq::ProxyProtocol;
 
 /// The schemes of proxies that apt supports.
 const SCHEMES: [&str; 3] = ["http", "https", "socks5h"];
@@ -16,22 +18,22 @@ const HIDDEN: &str = "***";
 
 /// The length from which a password is hidden wherever it occurs. A shorter one is hidden only in front
 /// of the proxy's host, since hiding it everywhere would make logs unreadable.
-const PASSWORD_LENGTH: usize = 4;
+const SECRET_LENGTH: usize = 4;
 
 /// The proxies for each scheme, and the hosts that are reached without one.
 #[derive(Clone, Default, PartialEq, Eq)]
 pub(crate) struct Proxies {
-    http: Option<String>,
-    https: Option<String>,
+    http: Option<ProxyUrl>,
+    https: Option<ProxyUrl>,
     except: Option<String>,
 }
 
 impl fmt::Debug for Proxies {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let shown = |proxy: &Option<String>| proxy.as_deref().map(|proxy| self.redact(proxy));
+        // A `ProxyUrl` shows no credentials.
         f.debug_struct("Proxies")
-            .field("http", &shown(&self.http))
-            .field("https", &shown(&self.https))
+            .field("http", &self.http)
+            .field("https", &self.https)
             .field("except", &self.except)
             .finish()
     }
@@ -50,12 +52,12 @@ impl Proxies {
     fn from_variables(variable: impl Fn(&str) -> Option<String>) -> Result<Self> {
         // An empty lower-case variable means "no proxy", also if the upper-case one has a value.
         let value = |name: &str| variable(name).or_else(|| variable(&name.to_uppercase()));
-        let proxy = |name: &str| -> Result<Option<String>> {
+        let proxy = |name: &str| -> Result<Option<ProxyUrl>> {
             let (name, value) = match value(name) {
                 Some(value) => (name, value),
                 None => ("all_proxy", value("all_proxy").unwrap_or_default()),
             };
-            if value.is_empty() { Ok(None) } else { normalized(name, &value).map(Some) }
+            if value.is_empty() { Ok(None) } else { parsed(name, &value).map(Some) }
         };
         Ok(Self {
             http: proxy("http_proxy")?,
@@ -66,13 +68,14 @@ impl Proxies {
 
     /// Returns the environment variables for programs, in both spellings.
     pub(crate) fn variables(&self) -> Vec<(&'static str, String)> {
+        let url = |proxy: &Option<ProxyUrl>| proxy.as_ref().map(ProxyUrl::reveal);
         let all = [
-            (["http_proxy", "HTTP_PROXY"], &self.http),
-            (["https_proxy", "HTTPS_PROXY"], &self.https),
-            (["no_proxy", "NO_PROXY"], &self.except),
+            (["http_proxy", "HTTP_PROXY"], url(&self.http)),
+            (["https_proxy", "HTTPS_PROXY"], url(&self.https)),
+            (["no_proxy", "NO_PROXY"], self.except.clone()),
         ];
         all.into_iter()
-            .filter_map(|(names, value)| Some((names, value.clone()?)))
+            .filter_map(|(names, value)| Some((names, value?)))
             .flat_map(|(names, value)| names.map(|name| (name, value.clone())))
             .collect()
     }
@@ -80,15 +83,18 @@ impl Proxies {
     /// Returns the proxy for a URL in the form that ureq needs.
     pub(crate) fn for_url(&self, url: &str) -> Result<Option<ureq::Proxy>> {
         let proxy = if url.starts_with("https:") { &self.https } else { &self.http };
-        let Some(text) = proxy else { return Ok(None) };
+        let Some(proxy) = proxy else { return Ok(None) };
         let invalid = || "the proxy in the environment is not supported for downloads";
-        let parsed = ureq::Proxy::new(text).ok().with_context(invalid)?;
-        let mut builder =
-            ureq::Proxy::builder(parsed.protocol()).host(parsed.host()).port(parsed.port());
-        if let Some(user) = parsed.username() {
+        // ureq must not parse the text, since it ends the host at a `#`, `/` or `?` in the password.
+        let protocol = ProxyProtocol::try_from(proxy.scheme()).ok().with_context(invalid)?;
+        let mut builder = ureq::Proxy::builder(protocol).host(&proxy.host());
+        if let Some(port) = proxy.port() {
+            builder = builder.port(port);
+        }
+        if let Some(user) = proxy.user() {
             builder = builder.username(user);
         }
-        if let Some(password) = parsed.password() {
+        if let Some(password) = proxy.password() {
             builder = builder.password(password);
         }
         for host in self.except.iter().flat_map(|hosts| hosts.split(',')) {
@@ -100,14 +106,17 @@ impl Proxies {
     /// Returns the texts that must not reach a log, the longest first.
     pub(crate) fn secrets(&self) -> Vec<String> {
         let mut secrets = Vec::new();
-        for user_info in
-            [&self.http, &self.https].into_iter().flatten().filter_map(|p| user_info(p))
-        {
-            secrets.push(format!("{user_info}@"));
-            if let Some((_, password)) = user_info.split_once(':')
-                && password.len() >= PASSWORD_LENGTH
-            {
-                secrets.extend([percent_decoded(password), password.to_owned()]);
+        for proxy in [&self.http, &self.https].into_iter().flatten() {
+            let Some(user_info) = proxy.user_info() else { continue };
+            // As programs get it, and as they may show it.
+            let (user, password) = (proxy.user().unwrap_or_default(), proxy.password());
+            let decoded = password.map_or(user.to_owned(), |password| format!("{user}:{password}"));
+            secrets.extend([format!("{user_info}@"), format!("{decoded}@")]);
+            // Without a password, the user is a token.
+            let secret = password.unwrap_or(user);
+            let encoded = user_info.rsplit(':').next().unwrap_or_default();
+            if secret.len() >= SECRET_LENGTH {
+                secrets.extend([secret.to_owned(), encoded.to_owned()]);
             }
         }
         secrets.sort_by_key(|secret| std::cmp::Reverse(secret.len()));
@@ -126,51 +135,24 @@ pub(crate) fn redact(secrets: &[String], text: &str) -> String {
     secrets.iter().fold(text.to_owned(), |text, secret| text.replace(secret.as_str(), HIDDEN))
 }
 
-/// Returns the proxy's URL with a scheme and without a slash at its end.
-fn normalized(name: &str, value: &str) -> Result<String> {
-    let (scheme, rest) = value.split_once("://").unwrap_or(("http", value));
-    let rest = rest.trim_end_matches('/');
-    let host = rest.rsplit_once('@').map_or(rest, |(_, host)| host);
+/// Parses the value of an environment variable.
+///
+/// Special characters in credentials must be encoded, because some programs, and libraries of this one, read
+/// the variable by themselves, and would take a part of the credentials for the host.
+fn parsed(name: &str, value: &str) -> Result<ProxyUrl> {
+    let proxy = ProxyUrl::parse(value).ok().filter(ProxyUrl::is_portable).ok_or_else(|| {
+        anyhow!(
+            "the proxy in the environment variable {name} is not a URL such as \
+             http://proxy.example:3128; write special characters of a password as %XX"
+        )
+    })?;
     ensure!(
-        SCHEMES.contains(&scheme),
+        SCHEMES.contains(&proxy.scheme()),
         "the scheme of the proxy in the environment variable {name} is not supported; expected {}, such \
          as http://proxy.example:3128",
         SCHEMES.join(", ")
     );
-    ensure!(
-        !host.is_empty()
-            && rest.bytes().all(|byte| byte.is_ascii_graphic() && !b"\"'\\`<>".contains(&byte))
-            && !host.contains(['/', '?', '#']),
-        "the proxy in the environment variable {name} is not a URL such as http://proxy.example:3128; \
-         write special characters of a password as %XX"
-    );
-    Ok(format!("{scheme}://{rest}"))
-}
-
-/// Returns the part of a URL in front of `@`: the user and the password.
-fn user_info(url: &str) -> Option<&str> {
-    let (_, rest) = url.split_once("://")?;
-    rest.rsplit_once('@').map(|(user_info, _)| user_info)
-}
-
-fn percent_decoded(text: &str) -> String {
-    let mut decoded = Vec::new();
-    let mut rest = text.as_bytes();
-    while let Some((&byte, after)) = rest.split_first() {
-        let digits = after.get(..2).filter(|_| byte == b'%');
-        let digits = digits.and_then(|digits| std::str::from_utf8(digits).ok());
-        match digits.and_then(|digits| u8::from_str_radix(digits, 16).ok()) {
-            Some(value) => {
-                decoded.push(value);
-                rest = &after[2..];
-            }
-            None => {
-                decoded.push(byte);
-                rest = after;
-            }
-        }
-    }
-    String::from_utf8_lossy(&decoded).into_owned()
+    Ok(proxy)
 }
 
 #[cfg(test)]
@@ -210,10 +192,22 @@ mod tests {
 
     #[test]
     fn rejects_invalid_proxies_and_hides_them() {
-        for value in ["ftp://u:secret@host", "http://u:secret word@host", "http://u:secret@", "/x"]
-        {
+        for value in [
+            "ftp://u:secret@host",
+            "http://u:secret word@host",
+            "http://u:secret@",
+            "/x",
+            "http://user:1234#secret@127.0.0.1:3128",
+            "http://user:1234/secret@127.0.0.1:3128",
+            "http://user:1234?secret@127.0.0.1:3128",
+            "http://user:1234@secret@127.0.0.1:3128",
+            "http://user:1234#secret",
+            "http://u:secret@host/path",
+            "http://u:secret@host:0",
+        ] {
             let error = format!("{:#}", proxies(&[("https_proxy", value)]).unwrap_err());
             assert!(error.contains("https_proxy") && !error.contains("secret"), "{error}");
+            assert!(!error.contains("user") && !error.contains("1234"), "{error}");
         }
     }
 
@@ -223,18 +217,24 @@ mod tests {
         let text = "to http://user:pa%40ss@host:1 with pa@ss and pa%40ss";
         assert_eq!(proxies.redact(text), "to http://***host:1 with *** and ***");
         assert!(!format!("{proxies:?}").contains("ss"), "{proxies:?}");
+        let proxies = self::proxies(&[("http_proxy", "http://us%2Fer:12%2334@host:1")]).unwrap();
+        let text = "us%2Fer:12%2334@host us/er:12#34@host 12#34 12%2334";
+        assert_eq!(proxies.redact(text), "***host ***host *** ***");
+        let token = self::proxies(&[("http_proxy", "http://t0ken@host:1")]).unwrap();
+        assert_eq!(token.redact("t0ken@host t0ken"), "***host ***");
     }
 
     #[test]
     fn downloads_use_the_proxy_of_their_scheme() {
         let proxies = proxies(&[
-            ("http_proxy", "http://u:p@one:1"),
+            ("http_proxy", "http://u:p%23%2f@one:1"),
             ("https_proxy", "http://two:2"),
             ("no_proxy", "direct.example, .internal"),
         ])
         .unwrap();
         let of = |url: &str| proxies.for_url(url).unwrap().unwrap();
         assert_eq!((of("http://x/").host(), of("http://x/").username()), ("one", Some("u")));
+        assert_eq!((of("http://x/").password(), of("http://x/").port()), (Some("p#/"), 1));
         assert_eq!(of("https://x/").host(), "two");
         let direct = "https://direct.example/".parse().unwrap();
         assert!(of("https://x/").is_no_proxy(&direct));

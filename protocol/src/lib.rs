@@ -9,6 +9,7 @@
 //! - [`json`]: a strict JSON reader
 //! - [`claims`], [`release`], [`manifest`]: the content of a manifest
 //! - [`url`]: the URLs of a manifest that a host may fetch
+//! - [`proxy`]: the URLs of proxies, and which part of them is secret
 //! - [`compare`]: the differences between two releases
 //! - [`digest`]: SHA-256 in the form that manifests use
 //! - [`date`]: Unix seconds as dates in UTC
@@ -28,6 +29,7 @@ pub mod json;
 pub mod keys;
 pub mod manifest;
 pub mod pattern;
+pub mod proxy;
 pub mod release;
 pub mod role;
 pub mod target;

@@ -11,6 +11,7 @@ use crate::host::Host;
 use crate::record::{self, Checked, Download, Failure, HealthResult, HealthState, Poll, Waiting};
 use crate::slot_content::{Content, Slots};
 use crate::trial::{expire_trial, is_abandoned};
+use crate::wrong_files::{WrongFile, WrongFiles};
 
 /// How many characters of a value are shown in a line of the table.
 const SHOWN_MAX: usize = 400;
@@ -67,6 +68,8 @@ pub(crate) struct Records {
     pub checked: Option<Checked>,
     /// The reboot that has to wait.
     pub waiting: Option<Waiting>,
+    /// The files that are not downloaded again yet.
+    pub wrong_files: Option<WrongFiles>,
 }
 
 impl Records {
@@ -80,6 +83,7 @@ impl Records {
             download: record::read(host).filter(is_current),
             checked: record::read(host),
             waiting: record::read(host),
+            wrong_files: record::read(host),
         }
     }
 }
@@ -140,7 +144,7 @@ impl Status {
                 "build": release.map(|release| release.build),
             }))
         });
-        let Records { poll, error, health, download, checked, waiting } = &self.records;
+        let Records { poll, error, health, download, checked, waiting, .. } = &self.records;
         json!({
             "updaterVersion": env!("CARGO_PKG_VERSION"),
             "running": self.running_json(),
@@ -156,6 +160,7 @@ impl Status {
             "lastError": error,
             "nextPoll": self.next_poll,
             "download": download,
+            "wrongFiles": self.wrong_files().map(wrong_file).collect::<Vec<_>>(),
             "verified": checked,
             "reboot": {
                 "policy": self.policy.as_ref().map(ToString::to_string),
@@ -164,6 +169,12 @@ impl Status {
             },
             "config": self.config,
         })
+    }
+
+    /// Returns the files that are not downloaded again yet.
+    fn wrong_files(&self) -> impl Iterator<Item = &WrongFile> {
+        let files = self.records.wrong_files.iter().flat_map(|record| &record.files);
+        files.filter(|file| file.next() > self.now)
     }
 
     /// Describes the running release by its manifest, or by the image if the slot has no manifest.
@@ -270,6 +281,11 @@ impl Status {
         if let Some(Download { role, done, total, time }) = download {
             table.add("download", &format!("{role}, {done} of {total} bytes, {}", self.at(*time)));
         }
+        for file in self.wrong_files() {
+            let WrongFile { role, url, failures, .. } = file;
+            let next = self.at(file.next());
+            table.add("wrong file", &format!("{role} {failures} times at {url}; next try {next}"));
+        }
         table.add(
             "last poll",
             &match poll {
@@ -296,6 +312,11 @@ impl Status {
             Some(left) => format!("{shown} (in {})", approximate(left)),
         }
     }
+}
+
+fn wrong_file(file: &WrongFile) -> Value {
+    let WrongFile { role, url, sha256, failures, time, .. } = file;
+    json!({"role": role, "url": url, "sha256": sha256, "failures": failures, "time": time, "next": file.next()})
 }
 
 /// Formats a duration approximately, with a single unit.

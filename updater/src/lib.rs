@@ -16,6 +16,7 @@
 //!
 //! `record` stores the results of the last runs, `host_status` combines them with the state of the host,
 //! `prometheus` formats the status as metrics, and [`progress`] shows the progress of downloads.
+//! `wrong_files` remembers files that are not worth another download.
 //!
 //! `push_server` is separate: it runs Patterns that are pushed to the host.
 //!
@@ -54,3 +55,4 @@ pub mod slots;
 mod timeout;
 pub mod trial;
 pub mod update;
+mod wrong_files;

@@ -5,7 +5,8 @@
 //! Records contain no secrets. They are not in `/run/etchaos`, which also serves as a lock and therefore
 //! must not be accessible to every user.
 //!
-//! Records are only shown; no decision depends on them.
+//! Records are only shown; no decision depends on them. The exception is that of [`crate::wrong_files`],
+//! which can delay a download.
 
 use std::fs::{DirBuilder, OpenOptions, Permissions};
 use std::io::{self, Write};

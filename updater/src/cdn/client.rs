@@ -4,18 +4,22 @@ use std::io::{self, Read};
 use std::sync::Mutex;
 use std::time::{Duration, Instant, SystemTime};
 
-use protocol::url::{HOST_MAX, origin};
+use protocol::url::{HOST_MAX, Origin};
 use ureq::http::header::{IF_MODIFIED_SINCE, IF_NONE_MATCH, IF_RANGE, PROXY_AUTHORIZATION, RANGE};
 use ureq::{Body, Timeout};
 
 use super::error::{CdnError, NetworkConfigError, without_query};
 use super::rate::Bucket;
+use super::redirect::Refusal;
 use super::response::ResponseHead;
 use super::retries::Attempts;
 use super::route::Routes;
 use super::timeouts::Timeouts;
-use super::{directory, redirect};
+use super::{directory, redirect, wrong};
 use crate::config::Network;
+
+/// How much of an unexpected body is read to recognize HTML.
+pub(super) const HTML_PREFIX: u64 = 512;
 
 /// A client of CDNs. One client is made per run, because the rate limit applies to all its requests
 /// together. Requests are sent one at a time, each over its own connection.
@@ -24,6 +28,8 @@ pub struct Cdn {
     allowed_origins: Vec<String>,
     pub(super) timeouts: Timeouts,
     pub(super) bucket: Option<Mutex<Bucket>>,
+    /// The files that were wrong before, if they are remembered.
+    pub(super) wrong: Mutex<Option<wrong::Memory>>,
 }
 
 /// The validators of a manifest (RFC 9110 section 8.8), for a conditional request.
@@ -90,6 +96,7 @@ impl Cdn {
             allowed_origins: allowed_origins.to_vec(),
             timeouts,
             bucket: network.rate_limit.map(|rate| Mutex::new(Bucket::new(rate))),
+            wrong: Mutex::new(None),
         })
     }
 
@@ -102,7 +109,7 @@ impl Cdn {
         unless: Option<&Validators>,
     ) -> Result<ManifestResponse, CdnError> {
         let max = (max as u64).saturating_add(1);
-        if origin(url).is_none() {
+        if Origin::of(url).is_none() {
             let (file, _) = directory::open(url, 0)?;
             let bytes = read(url, file, max)?;
             return Ok(ManifestResponse::Modified { bytes, validators: Validators::default() });
@@ -124,7 +131,7 @@ impl Cdn {
     /// Checks that a file exists and returns its length, if the server sends it, without downloading
     /// the file. Returns `None` if the server does not support HEAD.
     pub fn probe(&self, url: &str) -> Result<Option<u64>, CdnError> {
-        if origin(url).is_none() {
+        if Origin::of(url).is_none() {
             return directory::open(url, 0).map(|(_, length)| Some(length));
         }
         let request = Request { url, is_head: true, ..Request::default() };
@@ -151,10 +158,17 @@ impl Cdn {
                 other => return other,
             };
             match attempts.next(error.retry_after(), Instant::now(), fastrand::f64()) {
-                Some(pause) => sleep_before_retry(&error, pause),
+                Some(pause) => self.sleep_before_retry(&error, pause),
                 None => return Err(error),
             }
         }
+    }
+
+    /// Logs why a request failed, and sleeps until it is repeated, if possible to another address.
+    pub(super) fn sleep_before_retry(&self, error: &dyn std::fmt::Display, pause: Duration) {
+        self.routes.addresses.distrust_last();
+        log::info!("{error}; retrying in {:.1} s", pause.as_secs_f64());
+        std::thread::sleep(pause);
     }
 
     /// Sends a request and follows allowed redirects. Returns a response with the expected status.
@@ -171,17 +185,32 @@ impl Cdn {
             }
             let location = head.location.as_deref().unwrap_or_default();
             url = match redirect::target(&url, location, &self.allowed_origins) {
-                Some(next) => next,
-                None => {
-                    let to = origin(location).filter(|origin| origin.len() <= HOST_MAX);
-                    let to = to.unwrap_or("a location that is not allowed").to_owned();
-                    let (url, status) = (without_query(&url), head.status);
-                    return Err(CdnError::Redirect { url, status, to });
-                }
+                Ok(next) => next,
+                Err(refusal) => return Err(self.refuse(&url, &head, body, &refusal)),
             };
         }
         let url = without_query(request.url);
         Err(CdnError::TooManyRedirects { url, max: redirect::REDIRECTS_MAX })
+    }
+
+    /// Makes the error for a redirect that is not followed. Reads the beginning of its body, which shows
+    /// whether a network answered in the place of the CDN.
+    fn refuse(&self, url: &str, head: &ResponseHead, body: Body, refusal: &Refusal) -> CdnError {
+        let (status, location) = (head.status, head.location.as_deref().unwrap_or_default());
+        let error = || CdnError::redirect(without_query(url), status, refusal);
+        let Refusal::Foreign(to) = refusal else { return error() };
+        let mut beginning = Vec::new();
+        let mut body = body.into_reader().take(HTML_PREFIX);
+        // A read error only means that HTML may not be recognized.
+        let _ = self.with_deadline(self.timeouts.stall, || body.read_to_end(&mut beginning));
+        let is_html = !beginning.is_empty() && head.is_html(&beginning);
+        match redirect::is_portal(url, location, to, is_html) {
+            true => {
+                let to = to.to_string().chars().take(HOST_MAX).collect();
+                CdnError::Portal { url: without_query(url), status, to }
+            }
+            false => error(),
+        }
     }
 
     /// Runs `read`, which must receive its data from the server within `time`.
@@ -270,10 +299,4 @@ fn read(url: &str, from: impl Read, max: u64) -> Result<Vec<u8>, CdnError> {
     let read = from.take(max).read_to_end(&mut bytes);
     read.map_err(|error: io::Error| CdnError::incomplete(without_query(url), &error))?;
     Ok(bytes)
-}
-
-/// Logs why a request failed, and sleeps until it is repeated.
-pub(super) fn sleep_before_retry(error: &dyn std::fmt::Display, pause: Duration) {
-    log::info!("{error}; retrying in {:.1} s", pause.as_secs_f64());
-    std::thread::sleep(pause);
 }

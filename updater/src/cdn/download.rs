@@ -4,9 +4,9 @@ use std::io::{self, Read};
 use std::sync::{MutexGuard, PoisonError};
 use std::time::Instant;
 
-use protocol::url::origin;
+use protocol::url::Origin;
 
-use super::client::{Cdn, Request, sleep_before_retry};
+use super::client::{Cdn, HTML_PREFIX, Request};
 use super::directory;
 use super::error::{CdnError, HTML_HINT, describe_read_error, without_query};
 use super::rate::{Bucket, RateMonitor};
@@ -18,8 +18,6 @@ use super::retries::Attempts;
 const CHUNK: usize = 64 * 1024;
 /// The number of bytes that counts as progress of an attempt.
 const MIN_PROGRESS: u64 = 64 * 1024;
-/// How much of an unexpected body is read to recognize HTML.
-const HTML_PREFIX: u64 = 512;
 
 /// A destination for the bytes of a file, in order.
 pub trait Sink {
@@ -87,6 +85,20 @@ pub enum FetchError {
         /// The digest of the received bytes.
         found: String,
     },
+    /// The file was wrong before, and is not downloaded again yet.
+    #[error(
+        "{url} is not downloaded again before {next}, because it was wrong {failures} times: the manifest says that its SHA-256 is {expected}, and the file was damaged or replaced; correct the file on the CDN, or publish a new release; \"update --retry-failed\" downloads it at once"
+    )]
+    WrongBefore {
+        /// The URL.
+        url: String,
+        /// The digest in the manifest.
+        expected: String,
+        /// How many times the wrong file was downloaded.
+        failures: u32,
+        /// When it is downloaded again, as text.
+        next: String,
+    },
     /// The download failed from all of several mirrors.
     #[error("the download failed from all {} mirrors: {}", .0.len(), listed(.0))]
     AllMirrors(Vec<FetchError>),
@@ -111,6 +123,7 @@ impl FetchError {
             Self::WrongLength { .. }
             | Self::TooLong { .. }
             | Self::Digest { .. }
+            | Self::WrongBefore { .. }
             | Self::AllMirrors(_)
             | Self::Sink(_) => false,
         }
@@ -171,7 +184,7 @@ impl Cdn {
                 _ => None,
             };
             match attempts.next(retry_after, Instant::now(), fastrand::f64()) {
-                Some(pause) => sleep_before_retry(&error, pause),
+                Some(pause) => self.sleep_before_retry(&error, pause),
                 None => return Err(error),
             }
         }
@@ -183,7 +196,7 @@ impl Cdn {
         if !transfer.ranges && transfer.at > 0 {
             transfer.restart(sink)?;
         }
-        if origin(transfer.url).is_none() {
+        if Origin::of(transfer.url).is_none() {
             return self.copy_file(transfer, sink);
         }
         let Transfer { url, at: from, .. } = *transfer;

@@ -4,9 +4,11 @@ use std::io;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use protocol::url::HOST_MAX;
 use rustls::CertificateError;
 use ureq::{Error, Timeout};
 
+use super::redirect::Refusal;
 use super::timeouts::Timeouts;
 
 /// Likely reasons for an HTML page in the place of a file.
@@ -72,9 +74,23 @@ pub enum CdnError {
     },
     /// The server redirects to an origin or path that is not allowed.
     #[error(
-        "the CDN responded with status {status} for {url} and redirects to {to}, which is not followed: set \"cdn\" to the server that has the files, or add the other origin to \"allowedOrigins\""
+        "the CDN responded with status {status} for {url} and redirects to {to}, which is not followed: {advice}"
     )]
     Redirect {
+        /// The URL.
+        url: String,
+        /// The status.
+        status: u16,
+        /// The origin of the target.
+        to: String,
+        /// What to do about it.
+        advice: &'static str,
+    },
+    /// A network answers in the place of the server, and redirects to its login page.
+    #[error(
+        "the request for {url} was answered with status {status} and a redirect to {to}, which is not followed: it looks like the login page of a network (a captive portal), so the CDN was not reached; log in to the network, or have this host exempted from the login"
+    )]
+    Portal {
         /// The URL.
         url: String,
         /// The status.
@@ -126,6 +142,9 @@ fn advice(status: u16) -> &'static str {
         407 => {
             "the proxy requires a user and a password: set \"proxy\": \"http://user:password@host:port\""
         }
+        511 => {
+            "the network requires a login (a captive portal), so the CDN was not reached: log in to the network, or have this host exempted from the login"
+        }
         408 | 425 | 429 | 500.. => "the server may be overloaded or broken",
         _ => "was the file published there?",
     }
@@ -138,9 +157,12 @@ impl CdnError {
             Self::Unreachable { is_transient, .. } | Self::Incomplete { is_transient, .. } => {
                 *is_transient
             }
-            Self::Status { status, .. } => matches!(status, 408 | 425 | 429 | 500..=599),
+            Self::Status { status, .. } => {
+                matches!(status, 408 | 425 | 429 | 500..=510 | 512..=599)
+            }
             Self::Untrusted { .. }
             | Self::Redirect { .. }
+            | Self::Portal { .. }
             | Self::TooManyRedirects { .. }
             | Self::Encoding { .. }
             | Self::File { .. } => false,
@@ -158,6 +180,31 @@ impl CdnError {
     /// Makes an error for a response with a status that does not fit the request.
     pub(crate) fn unexpected(url: String, status: u16) -> Self {
         Self::Status { url, via: String::new(), status, retry_after: None }
+    }
+
+    /// Makes an error for a redirect that is not followed.
+    pub(super) fn redirect(url: String, status: u16, refusal: &Refusal) -> Self {
+        let (to, advice) = match refusal {
+            Refusal::Foreign(origin) if origin.is_https() => (
+                Some(origin),
+                "set \"cdn\" to the server that has the files, or add the other origin to \"allowedOrigins\", unless it belongs to a network that asks for a login",
+            ),
+            Refusal::Foreign(origin) => (
+                Some(origin),
+                "set \"cdn\" to the server that has the files (\"allowedOrigins\" accepts only https)",
+            ),
+            Refusal::Downgrade(origin) => (
+                Some(origin),
+                "it leads from https to http; correct the redirect, or set \"cdn\" to the server that has the files",
+            ),
+            Refusal::Malformed => (
+                None,
+                "the location is malformed, or its path has dot segments; correct the redirect of the server",
+            ),
+        };
+        let to = to.map(ToString::to_string).filter(|origin| origin.len() <= HOST_MAX);
+        let to = to.unwrap_or_else(|| "a location that is not allowed".to_owned());
+        Self::Redirect { url, status, to, advice }
     }
 
     /// Makes an error for a request without a response.

@@ -4,28 +4,21 @@
 
 use std::fmt;
 
+use ureq::Error;
 use ureq::config::Config;
 use ureq::http::Uri;
-use ureq::unversioned::resolver::{DefaultResolver, ResolvedSocketAddrs, Resolver};
-use ureq::unversioned::transport::{
-    Buffers, ConnectionDetails, Connector, DefaultConnector, NextTimeout, Transport,
-};
-use ureq::{Agent, Error};
+use ureq::unversioned::resolver::{ResolvedSocketAddrs, Resolver};
+use ureq::unversioned::transport::{Buffers, ConnectionDetails, Connector, NextTimeout, Transport};
 
-use super::deadline::Deadline;
+use super::resolver::BothFamilies;
 
-/// Returns an agent that sends every request to the proxy. `config` must not have a proxy.
-pub(super) fn agent(config: Config, proxy: &ureq::Proxy, deadline: Deadline) -> Agent {
-    let resolver =
-        ProxyResolver { proxy: proxy.uri().clone(), resolver: DefaultResolver::default() };
-    let connector = DefaultConnector::default().chain(AbsoluteForm).chain(deadline);
-    Agent::with_parts(config, connector, resolver)
-}
+/// A resolver that returns the proxy's addresses for every host.
+pub(super) struct ProxyResolver(Uri);
 
-/// A resolver that returns the proxy's address for every host.
-struct ProxyResolver {
-    proxy: Uri,
-    resolver: DefaultResolver,
+impl ProxyResolver {
+    pub(super) fn new(proxy: &ureq::Proxy) -> Self {
+        Self(proxy.uri().clone())
+    }
 }
 
 impl Resolver for ProxyResolver {
@@ -35,7 +28,7 @@ impl Resolver for ProxyResolver {
         config: &Config,
         timeout: NextTimeout,
     ) -> Result<ResolvedSocketAddrs, Error> {
-        self.resolver.resolve(&self.proxy, config, timeout)
+        BothFamilies.resolve(&self.0, config, timeout)
     }
 }
 
@@ -48,7 +41,7 @@ impl fmt::Debug for ProxyResolver {
 
 /// A connector whose transports write request targets in the absolute form.
 #[derive(Debug)]
-struct AbsoluteForm;
+pub(super) struct AbsoluteForm;
 
 impl<In: Transport> Connector<In> for AbsoluteForm {
     type Out = Absolute<In>;
@@ -65,7 +58,7 @@ impl<In: Transport> Connector<In> for AbsoluteForm {
 }
 
 #[derive(Debug)]
-struct Absolute<In> {
+pub(super) struct Absolute<In> {
     inner: In,
     origin: String,
 }

@@ -38,6 +38,12 @@ impl Cdn {
                 );
                 result = self.download_from(url, artifact, sink);
             }
+            // Only these errors come after all of the file was downloaded.
+            let is_wrong =
+                matches!(result, Err(FetchError::Digest { .. } | FetchError::TooLong { .. }));
+            if is_wrong || result.is_ok() {
+                self.record_wrong_file(url, artifact, is_wrong);
+            }
             match result {
                 Err(FetchError::Sink(error)) => return Err(FetchError::Sink(error)),
                 Err(error) => {

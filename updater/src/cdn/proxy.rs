@@ -4,14 +4,13 @@
 //! networks (`192.0.2.0/24`) nor ports, and is not available to `forward_proxy`.
 
 use std::fmt;
-use std::net::IpAddr;
 
-use ipnet::IpNet;
-use protocol::url::origin;
+use protocol::proxy::ProxyUrl;
+use protocol::url::Origin;
 use ureq::ProxyProtocol;
 
 use super::error::NetworkConfigError;
-use crate::config::{Environment, Network, Variable, proxy_origin};
+use crate::config::{Bypass, Environment, Network, Variable};
 
 /// An HTTP proxy.
 #[derive(Clone, PartialEq, Eq)]
@@ -21,12 +20,20 @@ impl Proxy {
     /// Parses `http://[user:password@]host[:port]`; the scheme is optional. `from` is the name of the
     /// setting, which the error shows in place of the value, because that may contain a password.
     fn parse(text: &str, from: &str) -> Result<Self, NetworkConfigError> {
-        // `proxy_origin` checks the port: ureq treats an invalid port as a missing one.
-        let proxy = proxy_origin(text).and_then(|_| ureq::Proxy::new(text).ok());
-        match proxy.filter(|proxy| proxy.protocol() == ProxyProtocol::Http) {
-            Some(proxy) => Ok(Self(proxy)),
-            None => Err(NetworkConfigError::Proxy { from: from.to_owned() }),
-        }
+        let parsed = ProxyUrl::parse(text).ok().filter(|url| url.scheme() == "http");
+        let proxy = parsed.and_then(|url| {
+            // ureq must not parse the text, since it ends the host at a `#`, `/` or `?` in the password.
+            let mut builder = ureq::Proxy::builder(ProxyProtocol::Http).host(&url.host());
+            builder = builder.port(url.port().unwrap_or(80));
+            if let Some(user) = url.user() {
+                builder = builder.username(user);
+            }
+            if let Some(password) = url.password() {
+                builder = builder.password(password);
+            }
+            builder.build().ok()
+        });
+        proxy.map(Self).ok_or_else(|| NetworkConfigError::Proxy { from: from.to_owned() })
     }
 
     pub(super) fn inner(&self) -> &ureq::Proxy {
@@ -84,100 +91,10 @@ impl Proxies {
 
     /// Returns the proxy for a URL, or `None` for a direct connection.
     pub(super) fn for_url(&self, url: &str) -> Option<&Proxy> {
-        let origin = origin(url)?;
-        let (scheme, authority) = origin.split_once("://")?;
-        let (proxy, default_port) = match scheme {
-            "https" => (self.https.as_ref()?, 443),
-            _ => (self.http.as_ref()?, 80),
-        };
-        let (host, port) = split_port(authority);
-        let port = port.unwrap_or(default_port);
+        let origin = Origin::of(url)?;
+        let proxy = if origin.is_https() { self.https.as_ref()? } else { self.http.as_ref()? };
+        let (host, port) = (origin.host(), origin.port());
         (!self.bypass.iter().any(|bypass| bypass.matches(host, port))).then_some(proxy)
-    }
-}
-
-/// An entry of the list of hosts that are reached without a proxy.
-#[derive(Debug, Clone, PartialEq, Eq)]
-struct Bypass {
-    hosts: Hosts,
-    port: Option<u16>,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq)]
-enum Hosts {
-    /// `*`: every host.
-    All,
-    /// `example.com`: this domain and its subdomains.
-    Domain(String),
-    /// `.example.com` or `*.example.com`: only the subdomains.
-    Subdomains(String),
-    /// `192.0.2.0/24`, or a single address as a network with the longest prefix.
-    Network(IpNet),
-}
-
-impl Bypass {
-    /// Parses an entry of the list. Returns `None` if it is empty.
-    fn parse(entry: &str) -> Option<Self> {
-        let entry = entry.trim().to_ascii_lowercase();
-        if entry.is_empty() {
-            return None;
-        }
-        if entry == "*" {
-            return Some(Self { hosts: Hosts::All, port: None });
-        }
-        if let Some(network) = network(&entry) {
-            return Some(Self { hosts: Hosts::Network(network), port: None });
-        }
-        let (host, port) = split_port(&entry);
-        let hosts = match network(host) {
-            Some(network) => Hosts::Network(network),
-            None => match host.trim_start_matches('*').strip_prefix('.') {
-                Some(suffix) => Hosts::Subdomains(suffix.trim_end_matches('.').to_owned()),
-                None => Hosts::Domain(host.trim_end_matches('.').to_owned()),
-            },
-        };
-        Some(Self { hosts, port })
-    }
-
-    /// Returns whether the entry matches a host and port of a URL.
-    fn matches(&self, host: &str, port: u16) -> bool {
-        let host = host.trim_end_matches('.').to_ascii_lowercase();
-        let is_below = |suffix: &str| {
-            !suffix.is_empty() && host.strip_suffix(suffix).is_some_and(|rest| rest.ends_with('.'))
-        };
-        let is_match = match &self.hosts {
-            Hosts::All => true,
-            Hosts::Domain(name) => host == *name || is_below(name),
-            Hosts::Subdomains(suffix) => is_below(suffix),
-            Hosts::Network(network) => {
-                host.parse().is_ok_and(|host: IpAddr| network.contains(&host))
-            }
-        };
-        is_match && self.port.is_none_or(|own| own == port)
-    }
-}
-
-/// Splits an authority into host and port. Removes the brackets of an IPv6 address.
-fn split_port(authority: &str) -> (&str, Option<u16>) {
-    if let Some((host, rest)) = authority.strip_prefix('[').and_then(|a| a.split_once(']')) {
-        return (host, rest.strip_prefix(':').and_then(|port| port.parse().ok()));
-    }
-    match authority.rsplit_once(':') {
-        Some((host, port)) if !host.contains(':') => (host, port.parse().ok()),
-        _ => (authority, None),
-    }
-}
-
-/// Parses a network or a single address. An IPv6 address may have brackets.
-fn network(text: &str) -> Option<IpNet> {
-    let (address, prefix) = match text.split_once('/') {
-        Some((address, prefix)) => (address, Some(prefix)),
-        None => (text, None),
-    };
-    let address: IpAddr = address.trim_matches(['[', ']']).parse().ok()?;
-    match prefix {
-        Some(prefix) => IpNet::new(address, prefix.parse().ok()?).ok(),
-        None => Some(address.into()),
     }
 }
 
@@ -236,6 +153,10 @@ mod tests {
             "http://x:70000",
             "http://u:SECRET@x:0/",
             "x:65536",
+            "http://1234:SECRET",
+            "http://u:1234#SECRET",
+            "http://u:1234/SECRET",
+            "http://u:SECRET@x/path",
         ] {
             let error = from_env(&[("https_proxy", bad)]).unwrap_err().to_string();
             assert!(error.contains("https_proxy") && !error.contains("SECRET"), "{error}");
@@ -243,6 +164,29 @@ mod tests {
         let proxies = from_env(&[("https_proxy", "http://user:SECRET@x:1")]).unwrap();
         assert!(!format!("{proxies:?}").contains("SECRET"));
         assert!(!proxies.https.unwrap().to_string().contains("user"));
+    }
+
+    /// A general parser takes the user for the host in these.
+    #[test]
+    fn accepts_special_characters_in_passwords() {
+        for password in
+            ["1234#SECRET", "1234/SECRET", "1234?SECRET", "1@SECRET", "1:SECRET", "%23SECRET"]
+        {
+            let text = format!("http://user:{password}@127.0.0.1:3128");
+            let proxies = from_env(&[("http_proxy", &text)]).unwrap();
+            assert_eq!(
+                proxy_for(&proxies, "http://x/").unwrap(),
+                "http://127.0.0.1:3128",
+                "{text}"
+            );
+            assert!(!format!("{proxies:?}").contains("SECRET"));
+            let proxy = proxies.http.unwrap();
+            let expected = password.replace("%23", "#");
+            assert_eq!(proxy.inner().password(), Some(expected.as_str()));
+            assert_eq!(proxy.inner().uri().host(), Some("127.0.0.1"));
+        }
+        let ipv6 = from_env(&[("http_proxy", "http://u:p/q@[::1]:3128")]).unwrap();
+        assert_eq!(proxy_for(&ipv6, "http://x/").unwrap(), "http://[::1]:3128");
     }
 
     #[test]
@@ -285,6 +229,8 @@ mod tests {
             ("192.0.2.0/24", "http://192.0.2.1.evil/"),
             ("2001:db8::/32", "http://192.0.2.1/"),
             ("192.0.2.0/99", "http://192.0.2.1/"),
+            ("x.example:0", "https://x.example/"),
+            ("x.example:port", "https://x.example/"),
         ] {
             assert!(!bypasses(list, url), "{list} {url}");
         }

@@ -5,18 +5,23 @@ use std::sync::Arc;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
+use protocol::url::Origin;
 use ureq::Agent;
 use ureq::config::{Config, ConfigBuilder};
 use ureq::tls::{TlsConfig, TlsProvider};
 use ureq::typestate::AgentScope;
-use ureq::unversioned::resolver::DefaultResolver;
-use ureq::unversioned::transport::{Connector, DefaultConnector};
+use ureq::unversioned::resolver::Resolver;
+use ureq::unversioned::transport::{ConnectProxyConnector, Connector, RustlsConnector};
 
+use super::addresses::Addresses;
+use super::certificates;
 use super::deadline::Deadline;
 use super::error::NetworkConfigError;
+use super::forward_proxy::{AbsoluteForm, ProxyResolver};
 use super::proxy::{Proxies, Proxy};
+use super::race::Race;
+use super::resolver::BothFamilies;
 use super::timeouts::Timeouts;
-use super::{certificates, forward_proxy};
 use crate::config::Network;
 
 /// The maximum size of a response's header, which bounds the memory that it takes.
@@ -27,6 +32,7 @@ const BUFFER_SIZE: usize = 64 * 1024;
 /// The agents of a client.
 pub(super) struct Routes {
     pub(super) deadline: Deadline,
+    pub(super) addresses: Addresses,
     proxies: Proxies,
     direct: Agent,
     tunnel: Option<Agent>,
@@ -57,25 +63,24 @@ impl Routes {
             .root_certs(certificates::load(&network.authorities)?)
             .build();
         let config = || config(timeouts).tls_config(tls.clone());
-        let deadline = Deadline::default();
-        let agent = |config: Config| {
-            let connector = DefaultConnector::default().chain(deadline.clone());
-            Agent::with_parts(config, connector, DefaultResolver::default())
-        };
-        let direct = agent(config().build());
-        let tunnel = proxies.https.as_ref();
-        let tunnel = tunnel.map(|proxy| agent(config().proxy(Some(proxy.inner().clone())).build()));
-        let forward = proxies.http.as_ref();
-        let forward = forward
-            .map(|proxy| forward_proxy::agent(config().build(), proxy.inner(), deadline.clone()));
-        Ok(Self { deadline, proxies, direct, tunnel, forward })
+        let (deadline, addresses) = (Deadline::default(), Addresses::default());
+        let shared = (&deadline, &addresses);
+        let direct = agent(config().build(), shared, BothFamilies);
+        let tunnel = proxies.https.as_ref().map(|proxy| {
+            agent(config().proxy(Some(proxy.inner().clone())).build(), shared, BothFamilies)
+        });
+        let forward = proxies.http.as_ref().map(|proxy| {
+            let connector = connector(shared.1).chain(AbsoluteForm).chain(shared.0.clone());
+            Agent::with_parts(config().build(), connector, ProxyResolver::new(proxy.inner()))
+        });
+        Ok(Self { deadline, addresses, proxies, direct, tunnel, forward })
     }
 
     /// Returns the route to a URL.
     pub(super) fn to(&self, url: &str) -> Route<'_> {
         let direct = Route { agent: &self.direct, via: None, authorization: None };
         let Some(proxy) = self.proxies.for_url(url) else { return direct };
-        let is_tunnel = url.starts_with("https://");
+        let is_tunnel = Origin::of(url).is_some_and(|origin| origin.is_https());
         let agent = if is_tunnel { &self.tunnel } else { &self.forward };
         let authorization = if is_tunnel { None } else { basic(proxy) };
         match agent {
@@ -83,6 +88,22 @@ impl Routes {
             None => direct,
         }
     }
+}
+
+/// Makes an agent that connects directly or, if `config` has a proxy, through a tunnel.
+fn agent(
+    config: Config,
+    (deadline, addresses): (&Deadline, &Addresses),
+    resolver: impl Resolver,
+) -> Agent {
+    Agent::with_parts(config, connector(addresses).chain(deadline.clone()), resolver)
+}
+
+/// Returns the connectors of ureq, with [`Race`] in the place of its TCP connector.
+fn connector(addresses: &Addresses) -> impl Connector<()> + use<> {
+    ().chain(ConnectProxyConnector::default())
+        .chain(Race(addresses.clone()))
+        .chain(RustlsConnector::default())
 }
 
 fn config(timeouts: &Timeouts) -> ConfigBuilder<AgentScope> {

@@ -3,7 +3,7 @@
 use anyhow::{Context as _, Result, bail};
 use protocol::claims::effective_time;
 use protocol::esp::Slot;
-use protocol::{Arch, Target};
+use protocol::{Arch, Target, digest};
 
 use super::context::Context;
 use crate::candidate::{Candidate, CandidateRequest, fetch};
@@ -36,7 +36,7 @@ impl PollResult {
         context.close();
         let timeouts = Timeouts::default().with_max_pause(global.longest_pause());
         let settings = &context.settings;
-        let cdn = Cdn::new(&settings.network, &settings.allowed_origins, timeouts)?;
+        let mut cdn = Cdn::new(&settings.network, &settings.allowed_origins, timeouts)?;
         let host = Host::new(&global.host_root);
         let cache = host.path(MANIFESTS);
         let request = CandidateRequest {
@@ -48,6 +48,8 @@ impl PollResult {
             cache: Some(&cache),
         };
         let candidate = fetch(&cdn, &request)?;
+        let manifest = digest::of_bytes(candidate.token().as_bytes());
+        cdn.remember_wrong_files(&host, &manifest, allow.retry_failed);
         Ok(Self { cdn, candidate })
     }
 }

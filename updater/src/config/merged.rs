@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use super::broken::{Broken, Ignored};
 use super::fragment::{Fragment, HealthFragment, ListenFragment, PushSourceFragment, StringList};
-use super::network::{Environment, Variable, redact_url, redact_variable};
+use super::network::{Environment, Variable, redact_proxy};
 use super::quantity::Quantity;
 use super::reboot_policy::RebootFragment;
 use super::source::Source;
@@ -182,10 +182,10 @@ impl Merged {
     /// Returns the configured proxy, or else every proxy variable of the environment that applies.
     fn proxy_json(&self) -> Value {
         let Some(Sourced { value, source }) = &self.proxy else {
-            let entry = |variable| with_variable(variable, json!(redact_variable(variable)));
+            let entry = |variable| with_variable(variable, json!(redact_proxy(&variable.value)));
             return list(self.environment.proxies().map(entry).collect());
         };
-        json!({"value": redact_url(value), "source": source.to_string()})
+        json!({"value": redact_proxy(value), "source": source.to_string()})
     }
 
     /// Returns the configured hosts, and those of the environment, which apply unless a proxy is

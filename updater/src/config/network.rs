@@ -4,7 +4,10 @@ use std::fmt;
 use std::num::NonZeroU64;
 use std::path::PathBuf;
 
-use protocol::url::origin;
+use protocol::proxy::ProxyUrl;
+
+/// Shown in place of a proxy that is not usable, since it may contain a password.
+const NOT_USABLE: &str = "(not usable: expected http://[user:password@]host[:port])";
 
 /// Settings for connections to the CDN.
 #[derive(Clone, Default, PartialEq, Eq)]
@@ -12,7 +15,8 @@ pub struct Network {
     /// The proxy for both schemes, `http://[user:password@]host:port`. If `None`, the environment
     /// applies (`https_proxy`, `http_proxy`, `no_proxy`).
     pub proxy: Option<String>,
-    /// Hosts to connect to without the proxy: names, `.suffixes`, or `*`.
+    /// Hosts to connect to without the proxy: names, `.suffixes`, addresses, networks, or `*`, each of which
+    /// may have a port.
     pub no_proxy: Vec<String>,
     /// PEM files with certificate authorities that are trusted in addition to the public ones.
     pub authorities: Vec<PathBuf>,
@@ -73,23 +77,13 @@ impl Environment {
     }
 }
 
-/// Returns the origin, `http://host[:port]`, of a proxy that may be written without scheme and with
-/// credentials. Returns `None` if it is not an http proxy or is malformed.
-pub(crate) fn proxy_origin(text: &str) -> Option<String> {
-    let text = text.trim();
-    let (scheme, rest) = text.split_once("://").unwrap_or(("http", text));
-    let host = rest.rsplit_once('@').map_or(rest, |(_, host)| host);
-    let proxy = format!("http://{}", host.split('/').next()?);
-    let is_http = scheme.eq_ignore_ascii_case("http");
-    (is_http && origin(&proxy) == Some(&proxy)).then_some(proxy)
-}
-
-/// Formats a proxy from the environment without its credentials.
-pub(super) fn redact_variable(variable: &Variable) -> String {
-    match proxy_origin(&variable.value) {
-        Some(proxy) if variable.value.contains('@') => format!("{proxy} (with credentials)"),
-        Some(proxy) => proxy,
-        None => "(not usable: expected http://[user:password@]host[:port])".to_owned(),
+/// Formats a proxy without its credentials. Text that is not an http proxy is not shown at all.
+pub(super) fn redact_proxy(text: &str) -> String {
+    match ProxyUrl::parse(text) {
+        Ok(proxy) if proxy.scheme() != "http" => NOT_USABLE.to_owned(),
+        Ok(proxy) if proxy.user().is_some() => format!("{proxy} (with credentials)"),
+        Ok(proxy) => proxy.to_string(),
+        Err(_) => NOT_USABLE.to_owned(),
     }
 }
 
@@ -97,20 +91,11 @@ pub(super) fn redact_variable(variable: &Variable) -> String {
 impl fmt::Debug for Network {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Network")
-            .field("proxy", &self.proxy.as_deref().map(redact_url))
+            .field("proxy", &self.proxy.as_deref().map(redact_proxy))
             .field("no_proxy", &self.no_proxy)
             .field("authorities", &self.authorities)
             .field("rate_limit", &self.rate_limit)
             .finish()
-    }
-}
-
-/// Formats a URL without its credentials, which end at the last `@`. Other text is not shown at all.
-pub(super) fn redact_url(url: &str) -> String {
-    let Some((scheme, rest)) = url.split_once("://") else { return "(not a URL)".to_owned() };
-    match rest.rsplit_once('@') {
-        Some((_, host)) => format!("{scheme}://{host} (with credentials)"),
-        None => url.to_owned(),
     }
 }
 
@@ -120,11 +105,16 @@ mod tests {
 
     #[test]
     fn omits_credentials() {
-        let proxy = "http://user:p@SECRET@proxy.example:3128".to_owned();
-        assert_eq!(redact_url(&proxy), "http://proxy.example:3128 (with credentials)");
-        assert_eq!(redact_url("http://proxy:80"), "http://proxy:80");
-        assert!(!redact_url("SECRET").contains("SECRET"));
-        let network = Network { proxy: Some(proxy), ..Network::default() };
-        assert!(!format!("{network:?}").contains("SECRET"));
+        let shown = "http://proxy.example:3128 (with credentials)";
+        for password in ["p@SECRET", "1234#SECRET", "1234/SECRET", "1234?SECRET", "SECRET://x"] {
+            let proxy = format!("http://user:{password}@proxy.example:3128");
+            assert_eq!(redact_proxy(&proxy), shown);
+            let network = Network { proxy: Some(proxy), ..Network::default() };
+            assert!(!format!("{network:?}").contains("SECRET"));
+        }
+        assert_eq!(redact_proxy("http://proxy:80"), "http://proxy:80");
+        for bad in ["u:SECRET", "http://u:1#SECRET", "socks5://u:SECRET@x", "http://SECRET#x"] {
+            assert!(redact_proxy(bad).starts_with("(not usable"), "{bad}");
+        }
     }
 }

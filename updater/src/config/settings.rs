@@ -4,14 +4,16 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
+use protocol::proxy::ProxyUrl;
 use protocol::release::is_file_name;
-use protocol::url::origin;
+use protocol::url::Origin;
 use protocol::{KeyRing, Variant};
 
 use super::error::ConfigError;
 use super::health_policy::HealthPolicy;
 use super::merged::{Merged, Sourced};
 use super::network::Network;
+use super::no_proxy::Bypass;
 use super::reboot_policy::{Reboot, RebootFragment, Window};
 use super::redact::shorten;
 use super::source::Source;
@@ -84,16 +86,15 @@ fn cdn(merged: &Merged) -> Result<Vec<String>, ConfigError> {
     })
 }
 
-/// Returns an http(s) URL or an absolute directory without its trailing slash.
+/// Returns an http(s) URL or an absolute directory without its trailing slash. A URL gets its origin in the
+/// shortest form, so that every request and message shows the server alike.
 fn base_url(text: &str) -> Option<String> {
     let trimmed = text.trim_end_matches('/');
-    let path = trimmed.strip_prefix("file://").unwrap_or(trimmed);
-    let is_url = origin(trimmed).is_some() && !trimmed.contains(['?', '#']);
-    match is_url {
-        true => Some(trimmed.to_owned()),
-        false if path.starts_with('/') => Some(path.to_owned()),
-        false => None,
+    if let Some((origin, path)) = Origin::split(trimmed) {
+        return (!path.contains(['?', '#'])).then(|| format!("{origin}{path}"));
     }
+    let path = trimmed.strip_prefix("file://").unwrap_or(trimmed);
+    path.starts_with('/').then(|| path.to_owned())
 }
 
 fn variant(variant: &Sourced<String>) -> Result<Variant, ConfigError> {
@@ -107,13 +108,10 @@ fn allowed_origins(merged: &Merged) -> Result<Vec<String>, ConfigError> {
     let reason = "expected https://host[:port], the port from 1 to 65535, with nothing after it";
     // Without this rule, an https CDN could redirect its hosts to plain http.
     let http = "expected https://host[:port]: http is not accepted here; serve these files by https, or set \"cdn\" to the http address that serves them";
-    validate_each(&origins.value, |text| {
-        let is_origin = origin(text) == Some(text);
-        if is_origin && text.starts_with("https://") {
-            return Ok(text.to_owned());
-        }
-        let reason = if is_origin { http } else { reason };
-        Err(invalid("allowedOrigins", &origins.source, reason))
+    validate_each(&origins.value, |text| match Origin::split(text) {
+        Some((origin, "")) if origin.is_https() => Ok(origin.to_string()),
+        Some((_, "")) => Err(invalid("allowedOrigins", &origins.source, http)),
+        _ => Err(invalid("allowedOrigins", &origins.source, reason)),
     })
 }
 
@@ -124,10 +122,10 @@ fn network(merged: &Merged) -> Result<Network, ConfigError> {
         network.proxy = Some(proxy_url(proxy).ok_or_else(|| invalid("proxy", source, reason))?);
     }
     if let Some(Sourced { value: hosts, source }) = &merged.no_proxy {
-        let reason = "expected a list of host names, .suffixes, or *";
-        let host = |host: &str| is_host_pattern(host).then(|| host.to_owned());
+        let reason = "expected a list of host names, .suffixes, *.suffixes, addresses, networks such as 10.0.0.0/8, or *; each may have a port, such as example.com:8443";
+        let entry = |text: &str| Bypass::parse(text).map(|_| text.to_owned());
         network.no_proxy = validate_each(hosts, |text| {
-            host(text).ok_or_else(|| invalid("noProxy", source, reason))
+            entry(text).ok_or_else(|| invalid("noProxy", source, reason))
         })?;
     }
     if let Some(Sourced { value: files, source }) = &merged.ca {
@@ -144,24 +142,16 @@ fn network(merged: &Merged) -> Result<Network, ConfigError> {
     Ok(network)
 }
 
-fn proxy_url(url: &str) -> Option<String> {
-    let trimmed = url.strip_suffix('/').unwrap_or(url);
-    let rest = trimmed.strip_prefix("http://")?;
-    let (credentials, host) = rest.rsplit_once('@').unwrap_or(("", rest));
-    let is_plain = |b: u8| b.is_ascii_graphic() && !b"/@#?\\\"<>^`{|}".contains(&b);
-    let proxy = format!("http://{host}");
-    let has_port = host.rsplit(']').next().is_some_and(|after| after.contains(':'));
-    let is_valid = credentials.bytes().all(is_plain)
-        && credentials.matches(':').count() <= 1
-        && origin(&proxy) == Some(&proxy)
-        && has_port
-        && !host.starts_with(':');
+/// Returns a proxy without a trailing slash. Unlike in the environment, whose values are shared with other
+/// programs, scheme and port are required and special characters must be encoded.
+fn proxy_url(text: &str) -> Option<String> {
+    let trimmed = text.strip_suffix('/').unwrap_or(text);
+    let proxy = ProxyUrl::parse(trimmed).ok()?;
+    let is_valid = trimmed.starts_with("http://")
+        && !trimmed.ends_with('/')
+        && proxy.port().is_some()
+        && proxy.is_portable();
     is_valid.then(|| trimmed.to_owned())
-}
-
-fn is_host_pattern(host: &str) -> bool {
-    let plain = |b: u8| b.is_ascii_alphanumeric() || b".-_:[]".contains(&b);
-    host == "*" || (!host.is_empty() && host.len() <= 253 && host.bytes().all(plain))
 }
 
 fn absolute_path(path: &str) -> Option<PathBuf> {

@@ -162,10 +162,16 @@ pub fn put_on_trial(
 /// release.
 fn probe_artifacts(job: Job<'_>) -> Result<(), InstallError> {
     for artifact in job.source.candidate.release().boot_artifacts() {
-        let urls = job.source.candidate.artifact_urls(artifact, job.source.allowed_origins)?;
-        probe(job, artifact, &urls)?;
+        probe(job, artifact, &urls(job, artifact)?)?;
     }
     Ok(())
+}
+
+/// Returns the URLs of an artifact, without those at which it was wrong before.
+fn urls(job: Job<'_>, artifact: &Artifact) -> Result<Vec<String>, InstallError> {
+    let Source { candidate, cdn, allowed_origins, .. } = job.source;
+    let urls = candidate.artifact_urls(artifact, allowed_origins)?;
+    cdn.without_wrong_files(urls, artifact).map_err(InstallError::Fetch)
 }
 
 /// Checks that at least one mirror has an artifact. Returns the last mirror's error if none has.
@@ -292,7 +298,7 @@ fn download(
     path: &str,
     mut file: PartialFile<'_>,
 ) -> Result<(), InstallError> {
-    let urls = job.source.candidate.artifact_urls(artifact, job.source.allowed_origins)?;
+    let urls = urls(job, artifact)?;
     let report = |bytes| job.progress.bytes(artifact.role, bytes, artifact.size);
     report(file.length());
     let mut reporting = Reporting { file: &mut file, report: &report };

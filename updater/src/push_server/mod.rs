@@ -169,7 +169,7 @@ impl Server {
     async fn handle(self: Arc<Self>, request: Request<Incoming>) -> Result<String, PushError> {
         let (head, incoming) = request.into_parts();
         let source = self.source(&head)?.to_owned();
-        let check = head.uri.query().is_some_and(|q| q.split('&').any(|p| p == "check=true"));
+        let check = asks_for_check(head.uri.query().unwrap_or_default())?;
         let token = body(incoming, self.limits.body).await?;
         let clock = clock(&self.host).map_err(|error| PushError::Run(error.to_string()))?;
         // Commands block, and other connections are served meanwhile.
@@ -187,6 +187,24 @@ impl Server {
         self.push.key_ring(source)?;
         Ok(source)
     }
+}
+
+/// Returns whether the query of a push asks for a check. Etcha's clients write `check` without a value.
+///
+/// # Errors
+/// Fails if the query has anything else. Whoever sent it expects less than all Commands to run, so none may.
+fn asks_for_check(query: &str) -> Result<bool, PushError> {
+    let mut check = false;
+    for parameter in query.split('&').filter(|parameter| !parameter.is_empty()) {
+        match parameter {
+            "check" | "check=" | "check=true" | "check=1" => check = true,
+            other => {
+                let name = other.split('=').next().unwrap_or_default();
+                return Err(PushError::Query(name.chars().take(32).collect()));
+            }
+        }
+    }
+    Ok(check)
 }
 
 /// Reads the body of a request.

@@ -80,9 +80,14 @@ pub(super) enum PushError {
     /// The token was accepted before, or cannot be stored.
     #[error("the token is not acceptable: {0}")]
     Replay(#[from] ReplayError),
+    /// The query of the URL has something that is not supported, although it may exclude Commands.
+    #[error(
+        "the query {0:?} of the URL is not supported, so nothing was run: only \"?check\" is, for a token with the claim \"etchaosMode\": \"check\""
+    )]
+    Query(String),
     /// The URL requests a check, and the token does not.
     #[error(
-        "\"?check=true\" is not signed, so it could be removed on the way: sign the claim \"etchaosMode\": \"check\""
+        "\"?check\" is not signed, so it could be removed on the way: sign the claim \"etchaosMode\": \"check\""
     )]
     UnsignedCheck,
     /// The token has no valid Pattern.
@@ -102,7 +107,9 @@ impl PushError {
         match self {
             Self::Path | Self::Source(_) => StatusCode::NOT_FOUND,
             Self::Method => StatusCode::METHOD_NOT_ALLOWED,
-            Self::Body(_) | Self::Pattern(_) | Self::UnsignedCheck => StatusCode::BAD_REQUEST,
+            Self::Body(_) | Self::Pattern(_) | Self::Query(_) | Self::UnsignedCheck => {
+                StatusCode::BAD_REQUEST
+            }
             // RFC 8470 section 5.2: the server is unwilling to risk a replay. Another token will be accepted.
             Self::BeforeBoot => StatusCode::TOO_EARLY,
             Self::Replay(ReplayError::File { .. }) => StatusCode::INTERNAL_SERVER_ERROR,

@@ -121,6 +121,49 @@ fn runs_a_pattern_and_returns_its_report() {
     assert!(status == 400 && body.contains("etchaosMode"), "{status} {body}");
 }
 
+/// A query excludes Commands, so one that is not understood must not run any.
+#[test]
+fn runs_nothing_for_a_query_that_is_not_understood() {
+    let key = PrivateKey::generate();
+    let listener = listen(&key);
+    let mark = listener.world.path("changed");
+    let change = format!("touch {}", mark.display());
+    let changing = || pattern(json!([{"id": "x", "always": true, "change": change}]));
+    let check = || Claims { etchaos_mode: Some(Mode::Check), ..changing() };
+    for query in ["?check", "?check=", "?check=true", "?check=1", "?&check&"] {
+        let (status, body) = listener.push(query, &sign(&key, &changing()).unwrap());
+        assert!(status == 400 && body.contains("etchaosMode"), "{query}: {status} {body}");
+        // A check that is signed runs as one.
+        let (status, body) = listener.push(query, &sign(&key, &check()).unwrap());
+        assert_eq!(status, 200, "{query}: {body}");
+    }
+    for query in [
+        "?filter=x",
+        "?check&filter=x",
+        "?filter",
+        "?check=false",
+        "?check=0",
+        "?check=yes",
+        "?Check",
+        "?%63heck",
+        "?check;filter=x",
+        "?x",
+        "?=",
+    ] {
+        for claims in [changing(), check()] {
+            let token = sign(&key, &claims).unwrap();
+            let (status, body) = listener.push(query, &token);
+            assert!(status == 400 && body.contains("nothing was run"), "{query}: {status} {body}");
+        }
+    }
+    assert!(!mark.exists());
+    // The refused token was not used up, and an empty query is none.
+    let token = sign(&key, &changing()).unwrap();
+    assert_eq!(listener.push("?filter=x", &token).0, 400);
+    assert_eq!(listener.push("?", &token).0, 200);
+    assert!(mark.exists());
+}
+
 /// The script of docs/operators.md.
 #[test]
 fn accepts_pushes_of_the_documented_script() {

@@ -6,6 +6,8 @@ use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use protocol::Artifact;
 use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
 use rustls::ServerConfig;
@@ -305,4 +307,60 @@ fn updater_uses_proxy_of_environment() {
     let (code, stderr) = run("socks5://SECRET@x", "");
     assert_eq!(code, Some(1));
     assert!(stderr.contains("http_proxy") && !stderr.contains("SECRET"), "{stderr}");
+}
+
+/// A general URL parser takes "user" for the host of these, and the beginning of the password for the port.
+#[test]
+fn shows_nothing_of_a_password_with_special_characters() {
+    let world = World::new();
+    let free = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    for password in
+        ["1234#s3cret", "1234/s3cret", "1234?s3cret", "1@s3cret", "s3cret:1234", "/s3cret"]
+    {
+        let proxy = format!("http://zeduser:{password}@{free}");
+        let run = |arguments: &[&str]| {
+            let mut command = world.command(arguments);
+            let output = command.env("http_proxy", &proxy).output().unwrap();
+            let text = String::from_utf8([output.stdout, output.stderr].concat()).unwrap();
+            for secret in ["zeduser", ":1234", "s3cret"] {
+                assert!(!text.contains(secret), "{password}: {text}");
+            }
+            (output.status.code(), text)
+        };
+        let (code, text) = run(&["check"]);
+        assert_eq!(code, Some(1));
+        assert!(text.contains(&format!("through the proxy http://{free}")), "{text}");
+        assert_eq!(run(&["status"]).0, Some(0));
+        for arguments in [&["status", "--json"][..], &["config"], &["config", "--json"]] {
+            let (code, text) = run(arguments);
+            assert_eq!(code, Some(0), "{text}");
+            assert!(text.contains(&format!("http://{free} (with credentials)")), "{text}");
+        }
+        // Without the host, the password's beginning looks like a port.
+        if password.contains('@') {
+            continue;
+        }
+        let mut command = world.command(&["check"]);
+        let proxy = format!("http://zeduser:{password}");
+        let output = command.env("http_proxy", proxy).output().unwrap();
+        let text = String::from_utf8(output.stderr).unwrap();
+        assert!(!text.contains("s3cret"), "{text}");
+    }
+    assert!(world.cdn.received().is_empty());
+}
+
+#[test]
+fn sends_special_characters_of_a_password_to_the_proxy() {
+    let world = World::new();
+    let proxy = Server::start();
+    proxy.put("/", Reply::status(404));
+    let address = proxy.url.strip_prefix("http://").unwrap();
+    for (written, meant) in [("1234#s3/?", "1234#s3/?"), ("%31%23", "1#"), ("a@b:c", "a@b:c")] {
+        let mut command = world.command(&["check"]);
+        command.env("http_proxy", format!("http://me:{written}@{address}")).output().unwrap();
+        let received = proxy.received().pop().unwrap();
+        let expected = STANDARD.encode(format!("me:{meant}"));
+        let found = received.header("proxy-authorization");
+        assert_eq!(found, Some(format!("Basic {expected}").as_str()), "{written}");
+    }
 }

@@ -15,6 +15,7 @@ use tokio::sync::Semaphore;
 use super::address::Address;
 use super::failure::Failure;
 use super::settings::{NO_CREDENTIALS, Settings, Source};
+use crate::proxy::Proxies;
 
 /// The size of the parts of large files, in bytes. S3 requires at least 5 MiB.
 pub(super) const PART_SIZE: u64 = 8 << 20;
@@ -50,6 +51,9 @@ pub(super) struct Client {
 impl Client {
     /// Prepares a client. Connects to the bucket only later.
     pub(super) fn new(address: Address, settings: Settings) -> Result<Self> {
+        // The HTTP client of `object_store` reads the environment by itself. It would look up a part of a
+        // password as a host if the proxy were not written as every program reads it.
+        Proxies::from_environment()?;
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(2)
             .thread_name("s3")

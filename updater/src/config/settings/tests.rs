@@ -87,6 +87,8 @@ fn errors_name_key_and_source() {
         (r#"{"cdn": ["/x", "x"]}"#, "cdn"),
         (r#"{"proxy": "proxy:3128"}"#, "proxy"),
         (r#"{"noProxy": ["a,b"]}"#, "noProxy"),
+        (r#"{"noProxy": ["10.0.0.0/33"]}"#, "noProxy"),
+        (r#"{"noProxy": ["x.example:0"]}"#, "noProxy"),
         (r#"{"ca": ["ca.pem"]}"#, "ca"),
         (r#"{"rateLimit": 1023}"#, "rateLimit"),
         (r#"{"rateLimit": "2MB"}"#, "rateLimit"),
@@ -124,12 +126,15 @@ fn allowed_origins_must_be_https() {
 #[test]
 fn reads_network_settings() {
     let network = settings(
-        r#"{"cdn": ["https://a/", "/mnt/usb"], "proxy": "http://u:p%40@proxy:3128/", "noProxy": [".lan", "10.0.0.1", "*"], "ca": ["/etc/ca.pem"], "rateLimit": "2M"}"#,
+        r#"{"cdn": ["https://a/", "/mnt/usb"], "proxy": "http://u:p%40@proxy:3128/", "noProxy": [".lan", "10.0.0.1", "*", "10.0.0.0/8", "*.x.example:8443", "[2001:db8::]/32"], "ca": ["/etc/ca.pem"], "rateLimit": "2M"}"#,
     );
     let Settings { cdn, network, .. } = network.unwrap();
     assert_eq!(cdn, ["https://a", "/mnt/usb"]);
     assert_eq!(network.proxy.as_deref(), Some("http://u:p%40@proxy:3128"));
-    assert_eq!(network.no_proxy, [".lan", "10.0.0.1", "*"]);
+    assert_eq!(
+        network.no_proxy,
+        [".lan", "10.0.0.1", "*", "10.0.0.0/8", "*.x.example:8443", "[2001:db8::]/32"]
+    );
     assert_eq!(network.authorities, [PathBuf::from("/etc/ca.pem")]);
     assert_eq!(network.rate_limit.unwrap().get(), 2 << 20);
     assert_eq!(settings("{}").unwrap().network, Network::default());
@@ -137,6 +142,15 @@ fn reads_network_settings() {
         assert_eq!(proxy_url(bad), None, "{bad}");
     }
     assert!(proxy_url("http://[::1]:3128").is_some() && proxy_url("http://[::1]").is_none());
+}
+
+#[test]
+fn writes_origins_in_their_shortest_form() {
+    let json = r#"{"cdn": ["HTTPS://CDN.example:443/Os/", "http://X:80", "http://[0::1]:80/a%2Fb"],
+        "allowedOrigins": ["https://Mirror.example:443"]}"#;
+    let settings = settings(json).unwrap();
+    assert_eq!(settings.cdn, ["https://cdn.example/Os", "http://x", "http://[::1]/a%2Fb"]);
+    assert_eq!(settings.allowed_origins, ["https://mirror.example"]);
 }
 
 #[test]

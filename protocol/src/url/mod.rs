@@ -1,9 +1,15 @@
 //! The URLs in manifests: decides which of them a host may fetch, and redacts the others in errors.
 //!
-//! Origins are slices of the URL and are compared as text. A parser that normalizes, such as the
-//! `url` crate, accepts and rewrites upper case, empty ports, tabs, backslashes and unusual IPv4
-//! addresses, so every check here would still be needed in front of it.
+//! The `url` crate is not used: it accepts and rewrites empty ports, tabs, backslashes, dot segments and
+//! unusual IPv4 addresses, so every check here would still be needed in front of it.
 
+mod origin;
+mod path;
+
+pub use self::origin::Origin;
+pub(crate) use self::origin::{bracketed, host_and_port};
+pub use self::path::is_plain_path;
+pub(crate) use self::path::percent_decoded;
 use crate::excerpt::excerpt;
 use crate::release::is_file_name;
 
@@ -14,20 +20,24 @@ pub const HOST_MAX: usize = 270;
 ///
 /// A relative `url` is a path of plain file names below the directory of the manifest. An absolute
 /// `url` must have the origin of the manifest or one of the `allowed` origins, each of which is
-/// written as `https://host[:port]`.
+/// written as `https://host[:port]`, and a [plain path](is_plain_path). The result has the origin in its
+/// shortest form.
 ///
 /// # Errors
 /// Fails if the URL is malformed or has another origin.
 pub fn artifact_url(manifest_url: &str, url: &str, allowed: &[String]) -> Result<String, UrlError> {
     if url.contains("://") {
-        let origin = origin(url).ok_or_else(|| UrlError::Malformed(redacted(url)))?;
-        let own = self::origin(manifest_url);
-        if own != Some(origin) && !allowed.iter().any(|other| other == origin) {
-            return Err(UrlError::ForeignOrigin {
-                origin: origin.chars().take(HOST_MAX).collect(),
-            });
+        let malformed = || UrlError::Malformed(redacted(url));
+        let (origin, rest) = Origin::split(url).ok_or_else(malformed)?;
+        let is_same = |other: &str| Origin::of(other).as_ref() == Some(&origin);
+        if !is_same(manifest_url) && !allowed.iter().any(|other| is_same(other)) {
+            let origin = origin.to_string().chars().take(HOST_MAX).collect();
+            return Err(UrlError::ForeignOrigin { origin });
         }
-        return Ok(url.to_owned());
+        return match is_plain_path(rest) {
+            true => Ok(format!("{origin}{rest}")),
+            false => Err(malformed()),
+        };
     }
     if !url.split('/').all(is_file_name) {
         return Err(UrlError::Malformed(redacted(url)));
@@ -36,33 +46,12 @@ pub fn artifact_url(manifest_url: &str, url: &str, allowed: &[String]) -> Result
     Ok(format!("{directory}{url}"))
 }
 
-/// Returns the origin (scheme, host and port) of a URL, as it is written there. Returns `None` if the
-/// URL is not an `http` or `https` URL without credentials, or has a character that RFC 3986 does not
-/// allow.
+/// Returns the origin (scheme, host and port) of a URL, as it is written there, for programs that need
+/// the scheme in lower case. Returns `None` if it is not, and under the conditions of [`Origin::split`].
 pub fn origin(url: &str) -> Option<&str> {
-    let scheme = ["https://", "http://"].into_iter().find(|scheme| url.starts_with(scheme))?;
-    let is_allowed = |b: u8| b.is_ascii_graphic() && !b"\\\"<>^`{|}".contains(&b);
-    let host = url[scheme.len()..].split(['/', '?', '#']).next().unwrap_or_default();
-    let is_valid = !host.is_empty()
-        && !host.contains('@')
-        && has_valid_port(host)
-        && url.bytes().all(is_allowed);
-    is_valid.then(|| &url[..scheme.len() + host.len()])
-}
-
-/// Returns whether a host has no port, or a port from 1 to 65535.
-///
-/// Text after the colon that is not a number is probably a password with a slash in it. An HTTP client
-/// may ignore a number that is too large and connect to the default port.
-fn has_valid_port(host: &str) -> bool {
-    // The colons of an IPv6 address are inside brackets.
-    let after_address = host.rsplit(']').next().unwrap_or_default();
-    let port = after_address.split_once(':').map(|(_, port)| port);
-    let is_valid = |port: &str| {
-        // `parse` alone would accept a plus sign.
-        port.bytes().all(|b| b.is_ascii_digit()) && port.parse().is_ok_and(|port: u16| port > 0)
-    };
-    port.is_none_or(is_valid)
+    let (_, rest) = Origin::split(url)?;
+    let is_lower = url.starts_with("https://") || url.starts_with("http://");
+    is_lower.then(|| &url[..url.len() - rest.len()])
 }
 
 /// Returns the part of a malformed URL that an error may show: scheme and host. Credentials and query
@@ -78,7 +67,7 @@ fn redacted(url: &str) -> String {
     let after = &rest[authority.len()..];
     let host = authority.rsplit_once('@').map_or(authority, |(_, host)| host);
     // If an `@` follows, the apparent host may be the beginning of a password.
-    if host.is_empty() || after.contains('@') || !has_valid_port(host) {
+    if host.is_empty() || after.contains('@') || host_and_port(host).is_none() {
         return format!("with the scheme {scheme:?}");
     }
     let host: String = host.chars().take(HOST_MAX).collect();
@@ -88,9 +77,9 @@ fn redacted(url: &str) -> String {
 /// Why a host must not fetch a URL of a manifest. Errors show at most the scheme and host of the URL.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum UrlError {
-    /// The URL is neither a plain relative path nor an http(s) URL without credentials.
+    /// The URL is neither a plain relative path nor an http(s) URL without credentials and dot segments.
     #[error(
-        "the artifact's URL ({0}) is neither a path of plain file names nor an http(s) URL without credentials"
+        "the artifact's URL ({0}) is neither a path of plain file names nor an http(s) URL without credentials and dot segments"
     )]
     Malformed(String),
     /// The URL has another origin than the manifest.
@@ -183,6 +172,28 @@ mod tests {
         }
     }
 
+    #[test]
+    fn compares_origins_as_rfc_6454_does() {
+        let allowed = ["https://mirror.example".to_owned()];
+        for (manifest, url, expected) in [
+            ("http://cdn.example:80/x.jwt", "http://cdn.example/y", "http://cdn.example/y"),
+            ("http://cdn.example/x.jwt", "http://CDN.example:80/y", "http://cdn.example/y"),
+            ("https://cdn.example:443/x.jwt", "HTTPS://cdn.example/y", "https://cdn.example/y"),
+            (
+                "https://CDN.example/x.jwt",
+                "https://cdn.example/a%2Fb?c",
+                "https://cdn.example/a%2Fb?c",
+            ),
+            ("/mnt/x.jwt", "https://Mirror.example:443/y", "https://mirror.example/y"),
+        ] {
+            assert_eq!(artifact_url(manifest, url, &allowed).unwrap(), expected, "{url}");
+        }
+        for url in ["https://cdn.example/a/../y", "https://cdn.example/a%2F..%2Fy"] {
+            let error = artifact_url("https://cdn.example/x.jwt", url, &allowed).unwrap_err();
+            assert!(matches!(error, UrlError::Malformed(_)), "{error}");
+        }
+    }
+
     proptest! {
         #[test]
         fn agrees_with_the_url_crate_about_origins(
@@ -191,6 +202,21 @@ mod tests {
             if let (Some(origin), Ok(parsed)) = (origin(&url), Url::parse(&url)) {
                 prop_assert_eq!(parsed.origin(), Url::parse(origin).unwrap().origin());
                 prop_assert!(parsed.username().is_empty() && parsed.password().is_none());
+            }
+        }
+
+        /// An accepted URL leads to an allowed server and to the path that was signed.
+        #[test]
+        fn accepted_urls_keep_their_path(
+            url in "[hH]TTPS://(CDN|cdn|other)\\.example(:443|:80)?/[a.%/2eEfF5cC;?#]{0,12}",
+        ) {
+            if let Ok(accepted) = artifact_url("https://cdn.example/x.jwt", &url, &[]) {
+                let rest = accepted.strip_prefix("https://cdn.example/").unwrap();
+                prop_assert!(url.ends_with(rest));
+                // A program that normalizes dot segments finds the same path.
+                let path = rest.split(['?', '#']).next().unwrap();
+                let parsed = Url::parse(&accepted).unwrap();
+                prop_assert_eq!(&parsed.path()[1..], path);
             }
         }
     }
