@@ -80,6 +80,9 @@ impl Copies {
         steps.run(step, || pair.boot(new, 0))?;
         let step = Step::new(beside, "boot a new copy beside a disk in use");
         steps.run(step, || pair.boot(beside, 1))?;
+        let remove =
+            |source| ScenarioError::File { doing: "remove", path: pair.disks[1].clone(), source };
+        fs::remove_file(&pair.disks[1]).map_err(remove)?;
         copy_sparse(&pair.disks[0], &pair.disks[1])?;
         let step = Step::new(used, "boot the second of two copies of a disk in use");
         steps.run(step, || pair.boot(used, 1))?;
