@@ -290,7 +290,7 @@ fn with_search<T>(
     })
 }
 
-/// Reads the grubenv of a disk that may be the one that was booted; see [`ReadGrubenv`]. The disk is mounted
+/// Reads the grubenv of a disk that may be the one that was booted, for [`Search::read_grubenv`]. It is mounted
 /// read-only, in a thread with a mount namespace of its own, because a disk may hang.
 fn inspect(device: PathBuf, target: PathBuf, types: &'static [&'static str]) -> Option<Vec<u8>> {
     let path = device.clone();
