@@ -10,7 +10,7 @@
 
 use std::fmt;
 
-use crate::esp::{CONFIRMED, MANIFEST, Slot, slot_file};
+use crate::esp::{CONFIRMED, MANIFEST, STARTED, Slot, slot_file};
 use crate::grubenv::{self, Block, BootState};
 use crate::role::Role;
 
@@ -89,7 +89,9 @@ impl Environment {
         // without end.
         let counted = (save == Save::Stored).then_some(boots);
         let is_turn_of_other = counted.is_some_and(|boots| boots > GOOD_BOOTS);
-        let order = match is_turn_of_other && files(good.other()).is_confirmed_release() {
+        // A release that never ended the count may come up nevertheless.
+        let is_replaced = files(good).started && files(good.other()).is_confirmed_release();
+        let order = match is_turn_of_other && is_replaced {
             true => [(good.other(), Reason::GoodFails), (good, Reason::Good)],
             false => [(good, Reason::Good), (good.other(), Reason::Fallback)],
         };
@@ -139,6 +141,8 @@ pub struct SlotFiles {
     pub manifest: bool,
     /// `good`, the mark of a slot that was confirmed once
     pub mark: bool,
+    /// `started`, the mark of a slot whose release has ended the count of boots
+    pub started: bool,
     /// `vmlinuz`
     pub kernel: bool,
     /// `initrd`
@@ -148,7 +152,7 @@ pub struct SlotFiles {
 impl SlotFiles {
     /// Returns whether the slot has all files of a release that was confirmed once.
     pub fn is_confirmed_release(self) -> bool {
-        let Self { manifest, mark, kernel, initrd } = self;
+        let Self { manifest, mark, kernel, initrd, .. } = self;
         manifest && mark && kernel && initrd
     }
 
@@ -160,6 +164,7 @@ impl SlotFiles {
         Self {
             manifest: has(MANIFEST),
             mark: has(CONFIRMED),
+            started: has(STARTED),
             kernel: has_role(Role::Kernel),
             initrd: has_role(Role::Initrd),
         }

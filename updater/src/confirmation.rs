@@ -3,7 +3,7 @@
 use std::io;
 use std::time::Duration;
 
-use protocol::esp::{CONFIRMED, MANIFEST, Slot};
+use protocol::esp::{CONFIRMED, MANIFEST, STARTED, Slot};
 use protocol::grubenv::BootState;
 
 use crate::esp::{Access, EspError, RUN, run_directory};
@@ -105,29 +105,65 @@ pub fn reason_not_to_confirm(
 
 /// Returns whether a slot has the mark that its release was confirmed once.
 pub fn has_confirmed_mark(esp: &dyn FileSystem, slot: Slot) -> bool {
-    esp.metadata(&mark_of(slot)).is_ok_and(|mark| mark.is_some())
+    has_mark(esp, slot, CONFIRMED)
 }
 
-fn mark_of(slot: Slot) -> String {
-    format!("{}/{CONFIRMED}", slot.directory())
+fn has_mark(esp: &dyn FileSystem, slot: Slot, name: &str) -> bool {
+    esp.metadata(&mark_of(slot, name)).is_ok_and(|mark| mark.is_some())
+}
+
+fn mark_of(slot: Slot, name: &str) -> String {
+    format!("{}/{name}", slot.directory())
 }
 
 /// Marks the release in a slot as confirmed. GRUB reads the mark if grubenv is lost, or if the good slot does
 /// not come up. Errors are only logged, because a host seldom needs the mark.
-pub(crate) fn mark(esp: &dyn FileSystem, slot: Slot) {
-    let is_release = esp.metadata(&format!("{}/{MANIFEST}", slot.directory()));
-    if has_confirmed_mark(esp, slot) || !matches!(is_release, Ok(Some(Entry::File { .. }))) {
-        return;
+fn mark(esp: &dyn FileSystem, slot: Slot) {
+    log_error(set_mark(esp, slot, CONFIRMED));
+}
+
+/// Marks a slot like the other one, which holds the same release.
+pub(crate) fn copy_marks(esp: &dyn FileSystem, from: Slot, to: Slot) {
+    for name in [CONFIRMED, STARTED] {
+        if has_mark(esp, from, name) {
+            log_error(set_mark(esp, to, name));
+        }
     }
-    let marked = esp.create(&mark_of(slot)).and_then(|_| esp.sync_directory(&slot.directory()));
-    if let Err(error) = marked {
+}
+
+/// Marks the release in a slot as one that ends the count of boots. GRUB reads the mark if the slot does not
+/// come up.
+pub fn mark_started(esp: &dyn FileSystem, slot: Slot) -> Result<(), FileError> {
+    set_mark(esp, slot, STARTED)
+}
+
+/// Returns whether [`mark_started`] has something to write: the slot holds a release without the mark.
+pub fn can_mark_started(esp: &dyn FileSystem, slot: Slot) -> bool {
+    can_mark(esp, slot, STARTED)
+}
+
+fn can_mark(esp: &dyn FileSystem, slot: Slot, name: &str) -> bool {
+    let is_release = esp.metadata(&format!("{}/{MANIFEST}", slot.directory()));
+    !has_mark(esp, slot, name) && matches!(is_release, Ok(Some(Entry::File { .. })))
+}
+
+fn set_mark(esp: &dyn FileSystem, slot: Slot, name: &str) -> Result<(), FileError> {
+    if can_mark(esp, slot, name) {
+        esp.create(&mark_of(slot, name))?;
+        esp.sync_directory(&slot.directory())?;
+    }
+    Ok(())
+}
+
+fn log_error(result: Result<(), FileError>) {
+    if let Err(error) = result {
         log::warn!("{error}");
     }
 }
 
 /// Removes the mark that the release in a slot was confirmed.
 pub fn unmark(esp: &dyn FileSystem, slot: Slot) -> Result<(), FileError> {
-    match remove_if_exists(esp, &mark_of(slot))? {
+    match remove_if_exists(esp, &mark_of(slot, CONFIRMED))? {
         true => esp.sync_directory(&slot.directory()),
         false => Ok(()),
     }

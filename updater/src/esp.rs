@@ -11,20 +11,24 @@ use nix::errno::Errno;
 use nix::mount::MsFlags;
 use nix::sched::{CloneFlags, unshare};
 use protocol::esp::GRUBENV;
-use protocol::grubenv::{Block, DiskTag, SIZE};
+use protocol::grubenv::DiskTag;
 use sys_mount::{Mount, MountFlags, Unmount, UnmountDrop, UnmountFlags};
 
 pub use crate::boot_disk::BootDiskError;
 use crate::boot_disk::{BootDisk, Search};
 use crate::fsck;
-use crate::host::{Host, read_limited};
+use crate::host::{Host, read_start};
 use crate::io_hint::hint;
 use crate::timeout::run_with_timeout;
 
 /// The updater's directory on the host, for mount points and the lock.
 pub(crate) const RUN: &str = "/run/etchaos";
+/// The file systems of an ESP.
+const TYPES: &[&str] = &["vfat"];
 /// The timeout of reading the grubenv of a disk that may be the one that was booted.
 const INSPECT_TIMEOUT: Duration = Duration::from_secs(60);
+/// The limit on the bytes that are read of it. What the updater needs is in the first 512.
+const INSPECT_MAX: u64 = 4096;
 /// How long to wait for other processes. A read-only mount keeps writers out while a reader reads the
 /// configuration or hashes two slots. A repair, which is killed after [`fsck::TIMEOUT`], keeps every other
 /// process out.
@@ -101,7 +105,11 @@ impl Esp {
             return Ok(Some(Self { volume, _lock: lock, needs_tag: false }));
         }
         let Some(disk) = with_search(host, |search| search.run())? else { return Ok(None) };
-        let BootDisk { node: device, needs_tag } = disk;
+        let BootDisk { node: device, needs_tag, is_proven } = disk;
+        if matches!(access, Access::Write { .. }) && !is_proven {
+            let name = device.display().to_string();
+            return Err(EspError::Disk(BootDiskError::NotProven(name)));
+        }
         let lock = match access {
             Access::Read => None,
             Access::Write { .. } => lock(&run_directory(host)?, access)?,
@@ -112,7 +120,7 @@ impl Esp {
             Access::Read => BUSY_TIMEOUT,
             Access::Write { wait } => wait.max(BUSY_TIMEOUT),
         };
-        let volume = mount(&device, &target, &["vfat"], access, timeout)?;
+        let volume = mount(&device, &target, TYPES, access, timeout)?;
         Ok(Some(Self { volume, _lock: lock, needs_tag }))
     }
 
@@ -205,13 +213,13 @@ fn mount(
     }
 }
 
-/// Mounts a FAT read-only, or fails if it is mounted for writing elsewhere: to mount a disk for writing would
+/// Mounts a device read-only, or fails if it is mounted for writing elsewhere: to mount a disk for writing would
 /// change it.
-fn mount_read_only(device: &Path, target: &Path) -> Result<Volume, EspError> {
+fn mount_read_only(device: &Path, target: &Path, types: &[&str]) -> Result<Volume, EspError> {
     private_namespace().map_err(io_error("create a mount namespace for", device))?;
     private_directory(target)?;
     let flags = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC | MountFlags::RDONLY;
-    let mount = try_types(device, target, &["vfat"], flags).map_err(io_error("mount", device))?;
+    let mount = try_types(device, target, types, flags).map_err(io_error("mount", device))?;
     let mount = Some(Unmounted(mount.into_unmount_drop(UnmountFlags::empty())));
     Ok(Volume { root: target.to_owned(), _mount: mount })
 }
@@ -273,7 +281,7 @@ fn with_search<T>(
     let Some(uuid) = uuid else { return Ok(None) };
     let (uuid, run_directory) = (fat_uuid(&uuid)?, run_directory(host)?);
     let target = run_directory.join("candidate");
-    let read_grubenv = |device: &Path| inspect(device.to_owned(), target.clone());
+    let read_grubenv = |device: &Path| inspect(device.to_owned(), target.clone(), TYPES);
     let search =
         Search { host, uuid: &uuid, run_directory: &run_directory, read_grubenv: &read_grubenv };
     run(&search).map(Some).map_err(|error| match error {
@@ -282,18 +290,18 @@ fn with_search<T>(
     })
 }
 
-/// Reads the grubenv of a disk that may be the one that was booted. It is mounted read-only, in a thread with
-/// a mount namespace of its own, because a disk may hang.
-fn inspect(device: PathBuf, target: PathBuf) -> Option<Block> {
+/// Reads the grubenv of a disk that may be the one that was booted, for [`Search::read_grubenv`]. It is mounted
+/// read-only, in a thread with a mount namespace of its own, because a disk may hang.
+fn inspect(device: PathBuf, target: PathBuf, types: &'static [&'static str]) -> Option<Vec<u8>> {
     let path = device.clone();
-    let read = move || -> Result<Option<Block>, EspError> {
-        let volume = mount_read_only(&device, &target)?;
-        let bytes = read_limited(&volume.path(GRUBENV), SIZE as u64);
-        let bytes = bytes.map_err(io_error("read the grubenv of", &device))?;
-        Ok(bytes.and_then(|bytes| Block::parse(&bytes).ok()))
+    let read = move || -> Result<Vec<u8>, EspError> {
+        let volume = mount_read_only(&device, &target, types)?;
+        // GRUB reads a file that is larger than it should be.
+        let bytes = read_start(&volume.path(GRUBENV), INSPECT_MAX);
+        Ok(bytes.map_err(io_error("read the grubenv of", &device))?.unwrap_or_default())
     };
     match run_with_timeout(INSPECT_TIMEOUT, read) {
-        Some(Ok(block)) => block,
+        Some(Ok(bytes)) => Some(bytes),
         Some(Err(error)) => {
             log::warn!("{error}");
             None

@@ -5,7 +5,7 @@ use protocol::esp::{GRUBENV, Slot};
 use protocol::grubenv::BootState;
 use protocol::{KeyRing, Release};
 
-use crate::confirmation::{has_confirmed_mark, mark, unmark};
+use crate::confirmation::{copy_marks, has_confirmed_mark, unmark};
 use crate::files::{FileError, FileSystem};
 use crate::grubenv_file::GrubenvFile;
 use crate::host::Booted;
@@ -175,9 +175,7 @@ impl<'a> Update<'a> {
             Step::Repair(slot) => {
                 self.install(slot, progress)?;
                 // The good slot holds the same release.
-                if has_confirmed_mark(esp, slot.other()) {
-                    mark(esp, slot);
-                }
+                copy_marks(esp, slot.other(), slot);
                 return Ok(false);
             }
             Step::Install(slot) => self.install(slot, progress)?,

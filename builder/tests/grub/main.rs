@@ -15,7 +15,7 @@ mod table;
 
 use protocol::Role;
 use protocol::boot_order::{Attempt, Outcome, Save, SlotFiles};
-use protocol::esp::{CONFIRMED, MANIFEST, Slot, slot_file};
+use protocol::esp::{CONFIRMED, MANIFEST, STARTED, Slot, slot_file};
 use protocol::grubenv::{BOOTS, Block, SIZE, TRIES_LEFT};
 
 use judge::skip;
@@ -143,10 +143,11 @@ fn describe(behavior: &Behavior) -> String {
 }
 
 /// Returns the files of a slot, and for each whether it exists in this state.
-fn slot_files(files: SlotFiles) -> [(&'static str, bool); 4] {
+fn slot_files(files: SlotFiles) -> [(&'static str, bool); 5] {
     [
         (MANIFEST, files.manifest),
         (CONFIRMED, files.mark),
+        (STARTED, files.started),
         (slot_file(Role::Kernel).unwrap(), files.kernel),
         (slot_file(Role::Initrd).unwrap(), files.initrd),
     ]

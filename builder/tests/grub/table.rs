@@ -9,7 +9,8 @@ use protocol::grubenv::{BOOTS, DISK, GOOD, SIZE, TRIAL, TRIES_LEFT};
 use crate::slot_files;
 
 const SIGNATURE: &str = "# GRUB Environment Block\n";
-const ALL_FILES: SlotFiles = SlotFiles { manifest: true, mark: true, kernel: true, initrd: true };
+const ALL_FILES: SlotFiles =
+    SlotFiles { manifest: true, mark: true, started: true, kernel: true, initrd: true };
 const PLATFORMS: [Platform; 2] = [Platform::Bios, Platform::Uefi];
 
 /// One state of an ESP, and the results of loading its slots.
@@ -149,6 +150,7 @@ fn files() -> Vec<State> {
             mark: bits & 2 != 0,
             kernel: bits & 4 != 0,
             initrd: bits & 8 != 0,
+            ..ALL_FILES
         })
         .collect();
     let mut states = Vec::new();
@@ -181,8 +183,8 @@ fn loads() -> Vec<State> {
     states
 }
 
-/// Returns every count of boots, valid or not, with a good slot that loads or does not, and another slot that
-/// lacks a file or not.
+/// Returns every count of boots, valid or not, with a good slot that loads or does not, and slots that lack a
+/// file or not.
 fn boots() -> Vec<State> {
     let values = ["", "0", "1", "2", "3", "4", "5", "6", "7", "8", "9", "x", "05", "-1"];
     let mut others = vec![ALL_FILES];
@@ -197,6 +199,13 @@ fn boots() -> Vec<State> {
         for good in ["a", "b"] {
             for other in &others {
                 let files = if good == "a" { [ALL_FILES, *other] } else { [*other, ALL_FILES] };
+                let variables =
+                    [(GOOD, Some(good)), (TRIAL, None), (TRIES_LEFT, None), (BOOTS, boots)];
+                states.push(State { files, ..State::with(variables) });
+            }
+            // Only the good slot has to have ended the count.
+            let not = SlotFiles { started: false, ..ALL_FILES };
+            for files in [[not, ALL_FILES], [ALL_FILES, not]] {
                 let variables =
                     [(GOOD, Some(good)), (TRIAL, None), (TRIES_LEFT, None), (BOOTS, boots)];
                 states.push(State { files, ..State::with(variables) });

@@ -1,7 +1,8 @@
 use super::*;
 use crate::grubenv::Trial;
 
-const ALL: SlotFiles = SlotFiles { manifest: true, mark: true, kernel: true, initrd: true };
+const ALL: SlotFiles =
+    SlotFiles { manifest: true, mark: true, started: true, kernel: true, initrd: true };
 
 fn environment(good: &str, trial: &str, tries: &str) -> Environment {
     let boots = String::new();
@@ -132,6 +133,27 @@ fn boots_the_good_slot_if_the_other_one_was_never_confirmed_or_nothing_is_counte
         let attempt = environment.decide(|_| ALL, Save::Stored).attempts[0];
         assert_eq!(attempt, Attempt { boots: Some(1), ..a }, "{boots:?}");
     }
+}
+
+/// A release from before the count does not end it, and hosts that run it are not disturbed.
+#[test]
+fn boots_the_good_slot_if_its_release_never_ended_the_count() {
+    let never = |good| move |slot| SlotFiles { started: slot != good, ..ALL };
+    for good in Slot::ALL {
+        let mut environment = environment(&good.to_string(), "", "0");
+        for boot in 0..10_u8 {
+            let decision = environment.decide(never(good), Save::Stored);
+            let [first, second] = decision.attempts[..] else { panic!("two attempts") };
+            assert_eq!((first.slot, first.reason), (good, Reason::Good));
+            // The count itself goes on, because it tells copies of a disk apart.
+            assert_eq!((first.boots, second.boots), (Some(boot % 8 + 1), Some(boot % 8 + 1)));
+            environment.boots = (boot % 8 + 1).to_string();
+        }
+    }
+    // The other slot need not have ended it.
+    let fifth = Environment { boots: GOOD_BOOTS.to_string(), ..environment("a", "", "0") };
+    let decision = fifth.decide(never(Slot::B), Save::Stored);
+    assert_eq!(order(&decision)[0], (Slot::B, Reason::GoodFails));
 }
 
 #[test]

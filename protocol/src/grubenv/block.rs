@@ -74,6 +74,32 @@ impl Block {
         Ok(Self(variables))
     }
 
+    /// Returns the variables that GRUB reads (`grub_envblk_iterate`), also from a block that [`Block::parse`]
+    /// rejects: of another size, or with damaged lines. Returns `None` without the first line, which GRUB
+    /// requires.
+    pub fn as_grub_reads(bytes: &[u8]) -> Option<Self> {
+        let mut rest = bytes.strip_prefix(SIGNATURE.as_bytes())?;
+        let mut variables = BTreeMap::new();
+        while !rest.is_empty() {
+            let is_comment = rest[0] == b'#';
+            // A line without "=" becomes part of the next name.
+            let equals = rest.iter().position(|byte| *byte == b'=').filter(|_| !is_comment);
+            let (line, after) = unescaped_bytes(&rest[equals.map_or(0, |at| at + 1)..]);
+            match equals {
+                Some(at) => {
+                    let texts = (str::from_utf8(&rest[..at]), String::from_utf8(line));
+                    if let (Ok(name), Ok(value)) = texts {
+                        variables.insert(name.to_owned(), value);
+                    }
+                }
+                None if is_comment => {}
+                None => break,
+            }
+            rest = after;
+        }
+        Some(Self(variables))
+    }
+
     /// Returns the value of a variable.
     pub fn get(&self, name: &str) -> Option<&str> {
         self.0.get(name).map(String::as_str)
@@ -122,6 +148,26 @@ fn unescaped_line(text: &str) -> (String, &str) {
         }
     }
     (line, "")
+}
+
+/// Returns the bytes up to the end of the line with their escapes resolved, and the bytes after it.
+fn unescaped_bytes(bytes: &[u8]) -> (Vec<u8>, &[u8]) {
+    let mut line = Vec::new();
+    let mut at = 0;
+    while let Some(byte) = bytes.get(at) {
+        match byte {
+            b'\n' => return (line, &bytes[at + 1..]),
+            b'\\' => {
+                line.extend(bytes.get(at + 1));
+                at += 2;
+            }
+            _ => {
+                line.push(*byte);
+                at += 1;
+            }
+        }
+    }
+    (line, &[])
 }
 
 #[cfg(test)]
@@ -177,18 +223,44 @@ mod tests {
         assert!(matches!(block.to_bytes(), Err(GrubenvError::TooLong(_))));
     }
 
+    #[test]
+    fn reads_what_grub_reads_from_a_damaged_block() {
+        for (text, expected) in [
+            ("etchaos_disk=1\n", Some("1")),
+            ("etchaos_disk=1\netchaos_disk=2\n", Some("2")),
+            ("#etchaos_disk=1\n", None),
+            ("no equals sign\netchaos_disk=1\netchaos_disk=2\n", Some("2")),
+            ("x=\\\netchaos_disk=1\n", None),
+            ("etchaos_disk=\\1\n", Some("1")),
+            ("etchaos_disk", None),
+            ("", None),
+        ] {
+            for size in [text.len(), 100, 2000] {
+                let mut bytes = [SIGNATURE, "x=\n", text].concat().into_bytes();
+                bytes.resize(bytes.len() + size, b'#');
+                let block = Block::as_grub_reads(&bytes).unwrap();
+                assert_eq!(block.get("etchaos_disk"), expected, "{text:?}");
+            }
+        }
+        let not_utf8 = [SIGNATURE.as_bytes(), b"etchaos_version_a=\xff\netchaos_disk=1\n"].concat();
+        assert_eq!(Block::as_grub_reads(&not_utf8).unwrap().get("etchaos_disk"), Some("1"));
+        assert_eq!(Block::as_grub_reads(b"etchaos_disk=1\n"), None);
+    }
+
     proptest! {
         #[test]
         fn does_not_panic_on_any_bytes(bytes in proptest::collection::vec(any::<u8>(), SIZE)) {
             let _ = Block::parse(&bytes);
             let mut signed = bytes;
             signed[..SIGNATURE.len()].copy_from_slice(SIGNATURE.as_bytes());
+            let _ = Block::as_grub_reads(&signed);
             let _ = Block::parse(&signed);
         }
 
         #[test]
         fn round_trips_variables(values in proptest::collection::btree_map("[a-z_]{1,8}", "[ -~\n]{0,20}", 0..8)) {
             let block = Block(values);
+            prop_assert_eq!(Block::as_grub_reads(&block.to_bytes().unwrap()), Some(block.clone()));
             prop_assert_eq!(Block::parse(&block.to_bytes().unwrap()), Ok(block));
         }
     }

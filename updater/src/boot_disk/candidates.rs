@@ -4,7 +4,7 @@
 
 use std::fs::File;
 use std::io::{self, Read};
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -31,8 +31,10 @@ pub(super) struct Candidate {
     pub(super) node: PathBuf,
     /// Its major and minor number, such as `254:1`.
     pub(super) number: String,
-    /// The sequence number of its disk, which no other disk gets during this boot (Linux 5.15).
+    /// A number of its disk, which no other disk gets during this boot.
     pub(super) sequence: Option<String>,
+    /// The serial number of its disk. A copy on another disk has another one.
+    pub(super) serial: Option<String>,
     /// A description for messages.
     pub(super) description: String,
 }
@@ -47,9 +49,16 @@ pub(super) fn named(host: &Host, name: &str) -> Option<Candidate> {
     // sysfs replaces slashes in names.
     let node = node.map_or_else(|| name.replace('!', "/"), str::to_owned);
     let node = host.path("/dev").join(node.trim_start_matches('/'));
-    let description = format!("{}{}", node.display(), details(&disk));
-    let sequence = attribute(&disk, "diskseq");
-    Some(Candidate { name: name.to_owned(), node, number, sequence, description })
+    let serial = serial(&disk);
+    let description = format!("{}{}", node.display(), details(&disk, serial.as_deref()));
+    let sequence = attribute(&disk, "diskseq").or_else(|| inode(&disk));
+    Some(Candidate { name: name.to_owned(), node, number, sequence, serial, description })
+}
+
+/// Returns the inode number of a directory of sysfs. It stands in for the sequence number of a disk, which
+/// Linux has since 5.15: sysfs counts its inode numbers up.
+fn inode(directory: &Path) -> Option<String> {
+    Some(format!("inode {}", std::fs::metadata(directory).ok()?.ino()))
 }
 
 /// Returns the devices whose FAT has this volume ID, which udev spells as the UUID. A device that cannot be
@@ -115,12 +124,8 @@ fn disk_of(entry: &Path) -> PathBuf {
 }
 
 /// Returns the serial number and the place of a disk, as far as they are known.
-fn details(disk: &Path) -> String {
-    let serial = attribute(disk, "serial").or_else(|| attribute(disk, "device/serial"));
-    let is_shown = |c: &char| c.is_ascii_graphic() || *c == ' ';
-    let serial: String = serial.iter().flat_map(|text| text.chars()).filter(is_shown).collect();
-    let serial: String = serial.trim().chars().take(SERIAL_MAX).collect();
-    let serial = (!serial.is_empty()).then(|| format!("serial {serial}"));
+fn details(disk: &Path, serial: Option<&str>) -> String {
+    let serial = serial.map(|serial| format!("serial {serial}"));
     let device = disk.join("device").canonicalize().ok();
     let place = device.as_ref().and_then(|device| {
         let text = device.to_str()?;
@@ -128,6 +133,30 @@ fn details(disk: &Path) -> String {
     });
     let known: Vec<String> = serial.into_iter().chain(place).collect();
     if known.is_empty() { String::new() } else { format!(" ({})", known.join(", ")) }
+}
+
+/// Returns the serial number of a disk, where its driver has put it: virtio and NVMe, MMC, USB, and for SCSI
+/// and SATA the identifier of the device.
+fn serial(disk: &Path) -> Option<String> {
+    let device = disk.join("device");
+    attribute(disk, "serial")
+        .or_else(|| attribute(&device, "serial"))
+        .or_else(|| usb_serial(&device))
+        .or_else(|| attribute(&device, "wwid"))
+        .or_else(|| attribute(disk, "wwid"))
+        .map(|text| {
+            let is_shown = |c: &char| c.is_ascii_graphic() || *c == ' ';
+            let shown: String = text.chars().filter(is_shown).collect();
+            shown.trim().chars().take(SERIAL_MAX).collect()
+        })
+        .filter(|serial: &String| !serial.is_empty())
+}
+
+/// Returns the serial number of the USB device that a disk is part of.
+fn usb_serial(device: &Path) -> Option<String> {
+    let device = device.canonicalize().ok()?;
+    let is_usb = |directory: &&Path| directory.join("idVendor").exists();
+    attribute(device.ancestors().find(is_usb)?, "serial")
 }
 
 fn attribute(directory: &Path, name: &str) -> Option<String> {

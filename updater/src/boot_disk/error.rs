@@ -29,6 +29,11 @@ pub enum BootDiskError {
         /// The disks.
         disks: Vec<String>,
     },
+    /// It is not proven that the only disk is the one that was booted.
+    #[error(
+        "the boot loader has counted this boot on the disk that it was loaded from, and {0}, the only disk with that ESP, does not have the count: nothing is written to it; reboot, and if that does not help, check that the boot loader can write to the disk"
+    )]
+    NotProven(String),
     /// Only root may read this device.
     #[error("reading {} needs root: run this with sudo, or give --esp DIR to use a directory", .0.display())]
     NotRoot(PathBuf),

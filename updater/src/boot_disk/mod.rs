@@ -11,7 +11,7 @@ mod tests;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use protocol::grubenv::{Block, DiskTag};
+use protocol::grubenv::DiskTag;
 
 use self::candidates::{Candidate, named, with_uuid};
 pub use self::error::BootDiskError;
@@ -41,10 +41,12 @@ pub(crate) struct BootDisk {
     /// Whether it needs a new tag: it has none, or another disk has the same. `false` if GRUB would not pass
     /// the tag to the kernel.
     pub(crate) needs_tag: bool,
+    /// Whether it is proven that the host was booted from it. If not, nothing is written to it.
+    pub(crate) is_proven: bool,
 }
 
-/// Reads the grubenv of a device; `None` if it cannot be read.
-pub(crate) type ReadGrubenv<'a> = &'a dyn Fn(&Path) -> Option<Block>;
+/// Reads the grubenv of a device, which is empty if there is none; `None` if the device cannot be read.
+pub(crate) type ReadGrubenv<'a> = &'a dyn Fn(&Path) -> Option<Vec<u8>>;
 
 /// A search for the disk that was booted.
 pub(crate) struct Search<'a> {
@@ -71,27 +73,24 @@ impl Search<'_> {
             }
             let candidates = with_uuid(self.host, self.uuid)?;
             let waited = since.elapsed();
-            match self.judge(&told, record.as_ref(), &candidates) {
-                (Verdict::Booted(index), found) => {
-                    return self.found(&told, &candidates, &found, index);
+            let (verdict, found) = self.judge(&told, record.as_ref(), &candidates);
+            match verdict {
+                Verdict::Booted(index) => {
+                    return Ok(self.found(&told, &candidates[index], &found, found[index], true));
                 }
-                (Verdict::Probably(index), found) if waited > until(DOUBT_TIMEOUT) => {
+                Verdict::Probably(index) if waited > until(DOUBT_TIMEOUT) => {
                     log::warn!(
                         "{} does not have the count of this boot, but no other disk is there",
                         candidates[index].description
                     );
-                    return self.found(&told, &candidates, &found, index);
+                    return Ok(self.found(&told, &candidates[index], &found, found[index], false));
                 }
-                (Verdict::Copies(indexes), _) => {
-                    let describe = |index: &usize| candidates[*index].description.clone();
-                    return Err(BootDiskError::Copies {
-                        disks: indexes.iter().map(describe).collect(),
-                    });
+                Verdict::Copies(indexes) => return Err(copies(&candidates, &indexes)),
+                Verdict::Undecided(indexes) if waited > until(BOOT_TIMEOUT) => {
+                    return Err(copies(&candidates, &indexes));
                 }
-                (Verdict::None | Verdict::Probably(_), _) => {}
-            }
-            if waited > until(BOOT_TIMEOUT) {
-                return Err(self.missing(candidates));
+                _ if waited > until(BOOT_TIMEOUT) => return Err(self.missing(candidates)),
+                Verdict::None | Verdict::Probably(_) | Verdict::Undecided(_) => {}
             }
             std::thread::sleep(match candidates.is_empty() {
                 true => RETRY_INTERVAL,
@@ -103,28 +102,33 @@ impl Search<'_> {
     /// Returns the disk that an earlier search of this boot found, if it is still there.
     fn recorded(&self, record: &Record) -> Option<BootDisk> {
         let candidate = named(self.host, &record.name).filter(|found| record.is_of(found))?;
-        Some(BootDisk { node: candidate.node, needs_tag: record.needs_tag })
+        let Record { needs_tag, is_proven, .. } = *record;
+        Some(BootDisk { node: candidate.node, needs_tag, is_proven })
     }
 
-    /// Judges the disks. A disk that was found before, and got another device since, is found by its tag.
+    /// Judges the disks. A disk that was found before, and got another device since, is found by its tag and
+    /// its serial number: a copy of the disk has the tag, too.
     fn judge(
         &self,
         told: &Told,
         record: Option<&Record>,
         candidates: &[Candidate],
-    ) -> (Verdict, Vec<Found>) {
+    ) -> (Verdict, Vec<Option<Found>>) {
         let is_tagged = record.is_some_and(|record| record.tag.is_some());
         if told.is_nothing() && !is_tagged {
-            let found = vec![Found::default(); candidates.len()];
+            let found = vec![None; candidates.len()];
             return (judge(told, &found), found);
         }
         let read = |candidate: &Candidate| (self.read_grubenv)(&candidate.node);
-        let found: Vec<Found> =
-            candidates.iter().map(|candidate| Found::of(read(candidate).as_ref())).collect();
+        let found: Vec<Option<Found>> =
+            candidates.iter().map(|candidate| Some(Found::of(&read(candidate)?))).collect();
         let Some(record) = record else { return (judge(told, &found), found) };
         let tag: Option<DiskTag> = record.tag.as_ref().and_then(|tag| tag.parse().ok());
-        let has_tag = |index: &usize| tag.is_some() && found[*index].tag == tag;
-        let same: Vec<usize> = (0..found.len()).filter(has_tag).collect();
+        let is_recorded = |index: &usize| {
+            let has_tag = found[*index].is_some_and(|found| found.tag == tag);
+            tag.is_some() && has_tag && candidates[*index].serial == record.serial
+        };
+        let same: Vec<usize> = (0..found.len()).filter(is_recorded).collect();
         let verdict = match same[..] {
             [] => Verdict::None,
             [only] => Verdict::Booted(only),
@@ -133,23 +137,27 @@ impl Search<'_> {
         (verdict, found)
     }
 
-    /// Records the disk.
+    /// Records the disk. Without a record, the next command has to find the disk again, and refuses to if it
+    /// cannot.
     fn found(
         &self,
         told: &Told,
-        candidates: &[Candidate],
-        found: &[Found],
-        index: usize,
-    ) -> Result<BootDisk, BootDiskError> {
-        let (tag, node) = (found[index].tag, candidates[index].node.clone());
-        let is_shared = found.iter().filter(|other| other.tag == tag).count() > 1;
-        let needs_tag = told.passes_tags() && (tag.is_none() || is_shared);
+        candidate: &Candidate,
+        all: &[Option<Found>],
+        found: Option<Found>,
+        is_proven: bool,
+    ) -> BootDisk {
+        let tag = found.and_then(|found| found.tag);
+        let has_tag = |other: &&Option<Found>| other.is_some_and(|other| other.tag == tag);
+        let is_shared = all.iter().filter(has_tag).count() > 1;
+        let needs_tag = told.passes_tags() && is_proven && (tag.is_none() || is_shared);
         let tag = tag.map(|tag| tag.to_string());
-        Record::new(&candidates[index], tag, needs_tag)
-            .write(self.run_directory, &node)
-            .map_err(io_error("record the disk in", self.run_directory))?;
-        log::info!("the host was booted from {}", candidates[index].description);
-        Ok(BootDisk { node, needs_tag })
+        let record = Record { tag, needs_tag, is_proven, ..Record::of(candidate) };
+        log::info!("the host was booted from {}", candidate.description);
+        if let Err(error) = record.write(self.run_directory, &candidate.node) {
+            log::warn!("{}", io_error("record the disk in", self.run_directory)(error));
+        }
+        BootDisk { node: candidate.node.clone(), needs_tag, is_proven }
     }
 
     /// Records that the disk got this tag.
@@ -170,4 +178,9 @@ impl Search<'_> {
             },
         }
     }
+}
+
+fn copies(candidates: &[Candidate], indexes: &[usize]) -> BootDiskError {
+    let describe = |index: &usize| candidates[*index].description.clone();
+    BootDiskError::Copies { disks: indexes.iter().map(describe).collect() }
 }

@@ -23,16 +23,20 @@ pub(super) struct Record {
     pub(super) name: String,
     pub(super) number: String,
     pub(super) sequence: Option<String>,
+    pub(super) serial: Option<String>,
     /// The tag of the disk, to find it if its device gets another name.
     pub(super) tag: Option<String>,
     /// Whether the disk needs a new tag: it has none, or another disk has the same.
     pub(super) needs_tag: bool,
+    /// Whether it is proven that the disk was booted.
+    pub(super) is_proven: bool,
 }
 
 impl Record {
-    pub(super) fn new(candidate: &Candidate, tag: Option<String>, needs_tag: bool) -> Self {
-        let Candidate { name, number, sequence, .. } = candidate.clone();
-        Self { name, number, sequence, tag, needs_tag }
+    /// Returns the record of a disk that has a tag of its own.
+    pub(super) fn of(candidate: &Candidate) -> Self {
+        let Candidate { name, number, sequence, serial, .. } = candidate.clone();
+        Self { name, number, sequence, serial, tag: None, needs_tag: false, is_proven: true }
     }
 
     /// Returns whether this is the device that was recorded, and not another one with its name.

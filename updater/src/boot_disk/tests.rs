@@ -70,12 +70,8 @@ impl World {
         let host = Host::new(self.directory.path());
         fs::create_dir_all(self.path("run")).unwrap();
         let read_grubenv = |node: &Path| {
-            let text = fs::read_to_string(node.with_extension("grubenv")).unwrap();
-            let mut block = Block::default();
-            for (name, value) in text.lines().filter_map(|line| line.split_once('=')) {
-                block.set(name, value);
-            }
-            Some(block)
+            let text = fs::read(node.with_extension("grubenv")).ok()?;
+            Some([b"# GRUB Environment Block\n", &text[..], b"\n"].concat())
         };
         let run_directory = self.path("run");
         run(&Search {
@@ -128,6 +124,7 @@ fn finds_the_fresh_copy_that_was_booted_and_keeps_to_it() {
         world.detach(other);
         world.attach(booted, 1, 3, &[(BOOTS, "0")]);
         world.attach("sda", 33, 4, &[(BOOTS, "0"), (DISK, "0000000000000007")]);
+        world.write("sys/devices/pci0000:00/block/sda/serial", &format!("S-{booted}\n"));
         assert_eq!(world.found(), ("sda1".to_owned(), false));
         world.detach("sda");
         assert!(world.error().contains("is not there, only"), "{}", world.error());
@@ -149,6 +146,50 @@ fn refuses_copies_that_look_the_same_and_names_both() {
             assert!(error.contains(part), "{part}: {error}");
         }
         assert!(!world.path("run/disk.json").exists());
+    }
+}
+
+/// GRUB reads more of a damaged grubenv than the updater, which repairs it later.
+#[test]
+fn finds_a_disk_whose_grubenv_is_damaged() {
+    if is_missing_mkfs() {
+        return;
+    }
+    for damage in ["\nno equals sign", "\n\\x=1", &"\n#".repeat(1000)] {
+        let world = World::new("etchaos.boots=2 etchaos.disk=0000000000000007");
+        world.attach("vda", 1, 1, &[(BOOTS, "2"), (DISK, "0000000000000007")]);
+        let path = "dev/vda1.grubenv";
+        let text = fs::read_to_string(world.path(path)).unwrap();
+        world.write(path, &format!("{text}{damage}"));
+        assert_eq!(world.found(), ("vda1".to_owned(), false), "{damage:?}");
+    }
+}
+
+#[test]
+fn names_disks_by_the_serial_number_that_their_driver_knows() {
+    if is_missing_mkfs() {
+        return;
+    }
+    let usb = ("../usb1/serial", "../usb1/idVendor");
+    for (files, device, serial) in [
+        (&["device/serial"][..], "nvme0", "serial 7, at"),
+        (&["device/wwid"], "x", "serial 7, at"),
+        (&["wwid"], "x", "serial 7, at"),
+        (&[usb.0, usb.1, "device/wwid"], "usb1/1-1/host6", "serial 7, at pci0000:00/block/usb1"),
+    ] {
+        let world = World::new("");
+        world.attach("vda", 1, 1, &[]);
+        world.attach("sda", 2, 2, &[]);
+        let disk = "sys/devices/pci0000:00/block/sda";
+        fs::remove_file(world.path(disk).join("serial")).unwrap();
+        let target = world.path(disk).parent().unwrap().join(device);
+        fs::create_dir_all(&target).unwrap();
+        std::os::unix::fs::symlink(target, world.path(disk).join("device")).unwrap();
+        for file in files {
+            let is_wwid = files.len() == 3 && file.ends_with("wwid");
+            world.write(&format!("{disk}/{file}"), if is_wwid { "8\n" } else { "7\n" });
+        }
+        assert!(world.error().contains(serial), "{files:?}: {}", world.error());
     }
 }
 
@@ -194,9 +235,86 @@ fn uses_the_only_disk_although_it_does_not_store_the_count() {
     if is_missing_mkfs() {
         return;
     }
-    let world = World::new("etchaos.boots=1");
-    world.attach("vda", 1, 1, &[]);
-    assert_eq!(world.found(), ("vda1".to_owned(), true));
+    for arguments in ["etchaos.boots=1", "etchaos.boots=1 etchaos.disk=0000000000000007"] {
+        let world = World::new(arguments);
+        let tag = arguments.ends_with('7').then_some((DISK, "0000000000000007"));
+        world.attach("vda", 1, 1, tag.as_slice());
+        assert_eq!(world.found(), ("vda1".to_owned(), false));
+        // It may be a copy of a disk for which Linux has no driver, so it is only read, also by the next command.
+        for _ in 0..2 {
+            assert!(!world.search(|search| search.run()).unwrap().is_proven);
+        }
+    }
     let none = World::new("etchaos.boots=1");
     assert!(none.error().contains("no disk has a FAT file system with the UUID 0123-ABCD"));
+}
+
+/// A copy that was made of the disk while it was in use has its tag, but not its serial number.
+#[test]
+fn does_not_take_a_copy_for_the_disk_that_was_removed() {
+    if is_missing_mkfs() {
+        return;
+    }
+    let world = World::new("etchaos.boots=1 etchaos.disk=0000000000000007");
+    let block = [(BOOTS, "0"), (DISK, "0000000000000007")];
+    world.attach("sda", 1, 1, &[(BOOTS, "1"), block[1]]);
+    assert_eq!(world.found(), ("sda1".to_owned(), false));
+    world.attach("sdb", 17, 2, &block);
+    world.detach("sda");
+    assert!(world.error().contains("is not there, only"), "{}", world.error());
+    // The disk itself is attached again and has another name.
+    world.attach("sdc", 33, 3, &block);
+    world.write("sys/devices/pci0000:00/block/sdc/serial", "S-sda\n");
+    // The copy has the same tag.
+    assert_eq!(world.found(), ("sdc1".to_owned(), true));
+}
+
+/// Linux before 5.15 has no sequence numbers, and gives the name and number of a removed disk to the next one.
+#[test]
+fn recognises_another_disk_with_the_same_name_without_a_sequence_number() {
+    if is_missing_mkfs() {
+        return;
+    }
+    let world = World::new("etchaos.boots=1");
+    let remove_sequence = || {
+        fs::remove_file(world.path("sys/devices/pci0000:00/block/sda/diskseq")).unwrap();
+    };
+    world.attach("sda", 1, 1, &[(BOOTS, "1")]);
+    remove_sequence();
+    assert_eq!(world.found(), ("sda1".to_owned(), true));
+    let old = world.path("sys/devices/pci0000:00/old");
+    fs::rename(world.path("sys/devices/pci0000:00/block/sda"), old).unwrap();
+    fs::remove_file(world.path("sys/class/block/sda1")).unwrap();
+    world.attach("sda", 1, 2, &[(BOOTS, "0")]);
+    remove_sequence();
+    assert!(world.error().contains("is not there, only"), "{}", world.error());
+}
+
+#[test]
+fn finds_the_disk_although_it_cannot_be_recorded() {
+    if is_missing_mkfs() {
+        return;
+    }
+    let world = World::new("etchaos.boots=1");
+    world.attach("vda", 1, 1, &[(BOOTS, "1")]);
+    fs::create_dir_all(world.path("run/disk.json/x")).unwrap();
+    assert_eq!(world.found(), ("vda1".to_owned(), true));
+}
+
+/// Two copies are there before the disk that was booted.
+#[test]
+fn waits_for_the_disk_that_was_booted_although_copies_are_there() {
+    if is_missing_mkfs() {
+        return;
+    }
+    let world = World::new("etchaos.boots=2 etchaos.disk=0000000000000007");
+    let tag = (DISK, "0000000000000007");
+    world.attach("vda", 1, 1, &[(BOOTS, "0"), tag]);
+    world.attach("vdb", 2, 2, &[(BOOTS, "1"), tag]);
+    std::thread::scope(|scope| {
+        let search = scope.spawn(|| world.found());
+        std::thread::sleep(Duration::from_millis(500));
+        world.attach("vdc", 3, 3, &[(BOOTS, "2"), tag]);
+        assert_eq!(search.join().unwrap(), ("vdc1".to_owned(), true));
+    });
 }

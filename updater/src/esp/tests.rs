@@ -120,6 +120,98 @@ fn a_reader_blocks_a_writer_in_the_same_thread() {
     });
 }
 
+impl Device {
+    /// Writes a file grubenv, and the boot sector of a FAT32 with the volume ID 0123-ABCD, which the ext4 that
+    /// begins at 1024 bytes does not use.
+    fn with_grubenv(lines: &str) -> Self {
+        use std::os::unix::fs::FileExt;
+        let device = Self::new(&["mkfs.ext4", "-q"]);
+        let mut sector = [0; 512];
+        sector[0x43..0x47].copy_from_slice(&[0xcd, 0xab, 0x23, 0x01]);
+        sector[0x52..0x57].copy_from_slice(b"FAT32");
+        sector[510..].copy_from_slice(&[0x55, 0xaa]);
+        File::options().write(true).open(&device.path).unwrap().write_all_at(&sector, 0).unwrap();
+        std::thread::scope(|scope| {
+            let write = scope.spawn(|| {
+                let volume = device.open("new", WRITE).unwrap();
+                std::fs::create_dir(volume.path("etchaos")).unwrap();
+                let text = format!("# GRUB Environment Block\n{lines}");
+                std::fs::write(volume.path(GRUBENV), text).unwrap();
+            });
+            write.join().unwrap();
+        });
+        device
+    }
+
+    fn content(&self) -> Vec<u8> {
+        run("sync", &[]);
+        std::fs::read(self.directory.path().join("image")).unwrap()
+    }
+}
+
+/// Searches for the disk among devices with these names, whose attributes are in a directory tree.
+fn search(devices: &[(&str, &Device)], arguments: &str) -> Result<PathBuf, BootDiskError> {
+    let directory = tempfile::tempdir().unwrap();
+    let write = |path: String, text: &str| {
+        let path = directory.path().join(path);
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(path, text).unwrap();
+    };
+    write("proc/cmdline".into(), &format!("etchaos.slot=a {arguments}\n"));
+    write("proc/uptime".into(), "1000.00 1.00\n");
+    for (name, device) in devices {
+        write(format!("sys/class/block/{name}/dev"), "7:1\n");
+        write(format!("sys/class/block/{name}/size"), "81920\n");
+        std::fs::create_dir_all(directory.path().join("dev")).unwrap();
+        let node = directory.path().join("dev").join(name);
+        std::os::unix::fs::symlink(&device.path, node).unwrap();
+    }
+    let (host, run_directory) = (Host::new(directory.path()), directory.path().join("run"));
+    std::fs::create_dir(&run_directory).unwrap();
+    let target = run_directory.join("candidate");
+    let read_grubenv = |device: &Path| inspect(device.to_owned(), target.clone(), &["ext4"]);
+    let found = Search {
+        host: &host,
+        uuid: "0123-ABCD",
+        run_directory: &run_directory,
+        read_grubenv: &read_grubenv,
+    }
+    .run()?;
+    Ok(found.node.canonicalize().unwrap())
+}
+
+#[test]
+#[ignore = "needs root, a loop device and mkfs.ext4"]
+fn finds_the_disk_that_was_booted_and_writes_to_none() {
+    let tag = "etchaos_disk=0000000000000007\n";
+    let booted = Device::with_grubenv(&format!("{tag}etchaos_boots=2\n"));
+    let copy = Device::with_grubenv(&format!("{tag}etchaos_boots=0\n"));
+    let before = [booted.content(), copy.content()];
+    let arguments = "etchaos.boots=2 etchaos.disk=0000000000000007";
+    for devices in [[("vda", &booted), ("vdb", &copy)], [("vda", &copy), ("vdb", &booted)]] {
+        assert_eq!(search(&devices, arguments).unwrap(), booted.path);
+    }
+    assert!(search(&[("vda", &copy), ("vdb", &copy)], arguments).is_err());
+    assert!([booted.content(), copy.content()] == before, "a search has written to a disk");
+    // A disk that another process has mounted for writing cannot be read, and is not left out: the copy is not
+    // taken for it.
+    std::thread::scope(|scope| {
+        let (release, released) = std::sync::mpsc::channel::<()>();
+        let (ready, is_ready) = std::sync::mpsc::channel();
+        let booted = &booted;
+        scope.spawn(move || {
+            let volume = booted.open("writer", WRITE).unwrap();
+            ready.send(()).unwrap();
+            let _ = released.recv();
+            drop(volume);
+        });
+        is_ready.recv().unwrap();
+        let error = search(&[("vda", &copy), ("vdb", booted)], arguments).unwrap_err();
+        assert!(error.to_string().contains("one of 2 disks"), "{error}");
+        drop(release);
+    });
+}
+
 /// A volume that is in use may be dirty only because a program is writing to it.
 #[test]
 #[ignore = "needs root, a loop device, mkfs.vfat and fsck.vfat"]

@@ -109,6 +109,10 @@ struct Host {
     broken: Option<Slot>,
     /// The slots with the mark [`protocol::esp::CONFIRMED`].
     marked: Vec<Slot>,
+    /// The slots with the mark [`protocol::esp::STARTED`].
+    started: Vec<Slot>,
+    /// Releases from before the count of boots, which do not end it.
+    old: &'static [Kind],
     running: Slot,
     /// The release that was booted. It runs from memory, so later changes of the slot do not affect it.
     kind: Kind,
@@ -122,7 +126,7 @@ impl Host {
         let slots = Slots { a: Content::Complete(manifest((First, 0))), b: Content::Empty };
         let grubenv = Some(BootState::with_good(Slot::A));
         let (marked, running) = (vec![Slot::A], Slot::A);
-        Self {
+        let mut host = Self {
             offers,
             offer: 0,
             grubenv,
@@ -131,11 +135,15 @@ impl Host {
             broken: None,
             is_lost: false,
             marked,
+            started: Vec::new(),
+            old: &[],
             running,
             kind: First,
             on_trial: false,
             faults,
-        }
+        };
+        host.start();
+        host
     }
 
     /// Returns a key that is equal for hosts in the same state.
@@ -154,6 +162,7 @@ impl Host {
             unloadable,
             broken,
             marked,
+            started,
             running,
             kind,
             on_trial,
@@ -162,7 +171,7 @@ impl Host {
         } = self;
         let slots = [&self.slots.a, &self.slots.b].map(slot);
         format!(
-            "{running} {kind:?} {on_trial} {is_lost} {slots:?} {unloadable:?} {broken:?} {marked:?} {grubenv:?} {offer} {faults:?}"
+            "{running} {kind:?} {on_trial} {is_lost} {slots:?} {unloadable:?} {broken:?} {marked:?} {started:?} {grubenv:?} {offer} {faults:?}"
         )
     }
 
@@ -183,6 +192,7 @@ impl Host {
     fn put(&mut self, slot: Slot, content: Content) {
         if matches!(content, Content::Partial { .. }) {
             self.marked.retain(|marked| *marked != slot);
+            self.started.retain(|started| *started != slot);
             self.unloadable = self.unloadable.filter(|unloadable| *unloadable != slot);
             self.broken = self.broken.filter(|broken| *broken != slot);
         }
@@ -207,7 +217,7 @@ impl Host {
                     if kind != Panics && self.broken != Some(slot) {
                         let on_trial = reason == Reason::Trial;
                         (self.running, self.on_trial, self.kind) = (slot, on_trial, kind);
-                        self.record(self.grubenv.clone());
+                        self.start();
                         return Ok(());
                     }
                 }
@@ -224,6 +234,7 @@ impl Host {
         SlotFiles {
             manifest: content.release().is_some(),
             mark: self.marked.contains(&slot),
+            started: self.started.contains(&slot),
             kernel: content.is_complete(),
             initrd: content.is_complete(),
         }
@@ -250,9 +261,22 @@ impl Host {
         outcome
     }
 
+    /// Does what etchaos-started.service does.
+    fn start(&mut self) {
+        if self.grubenv.is_none() || self.old.contains(&self.kind) {
+            return;
+        }
+        self.record(self.grubenv.clone());
+        if !self.started.contains(&self.running) {
+            self.started.push(self.running);
+            self.started.sort();
+        }
+    }
+
     /// Writes grubenv, as `GrubenvFile::write` does.
     fn record(&mut self, state: Option<BootState>) {
-        self.grubenv = state.map(|state| mark_running(&state));
+        let is_old = self.old.contains(&self.kind);
+        self.grubenv = state.map(|state| if is_old { state } else { mark_running(&state) });
     }
 
     fn no_boot(&mut self, problem: &str) -> Result<(), String> {
@@ -333,6 +357,9 @@ impl Host {
                     self.put(slot, Content::Complete(candidate.clone()));
                     if matches!(step, Step::Repair(_)) && self.marked.contains(&slot.other()) {
                         self.marked = Slot::ALL.to_vec();
+                    }
+                    if matches!(step, Step::Repair(_)) && self.started.contains(&slot.other()) {
+                        self.started = Slot::ALL.to_vec();
                     }
                 }
                 assert_ne!(slot, state.good);
@@ -560,9 +587,8 @@ fn recovers_from_hosts_that_are_switched_off_early() {
     assert_all_recover(ALL, Faults { early_ends: 2, broken: 1, ..Faults::default() });
 }
 
-/// However often a healthy host is switched off before it runs, it runs its release in the end.
-#[test]
-fn returns_to_its_release_after_being_switched_off_early() {
+/// Returns a host that runs its second release, and has both confirmed.
+fn host_with_two_releases() -> Host {
     let mut host = Host::new(&[(First, 1), (Second, 2)], Faults::default());
     for offer in 0..2 {
         host.offer = offer;
@@ -574,6 +600,13 @@ fn returns_to_its_release_after_being_switched_off_early() {
         }
     }
     assert_eq!((host.kind, host.marked.len()), (Second, 2));
+    host
+}
+
+/// However often a healthy host is switched off before it runs, it runs its release in the end.
+#[test]
+fn returns_to_its_release_after_being_switched_off_early() {
+    let host = host_with_two_releases();
     for ends in 0..20 {
         let mut host = host.clone();
         for _ in 0..ends {
@@ -583,6 +616,43 @@ fn returns_to_its_release_after_being_switched_off_early() {
         let is_turn_of_other = (ends % (GOOD_BOOTS + OTHER_BOOTS)) >= GOOD_BOOTS;
         assert_eq!(host.kind, if is_turn_of_other { First } else { Second }, "{ends}");
         host.recovers(1).unwrap();
+    }
+}
+
+/// A host that is not healthy in the place of a release that does not come up is not rebooted without end.
+#[test]
+fn stays_unconfirmed_in_the_place_of_a_release_that_does_not_come_up() {
+    let mut host = host_with_two_releases();
+    host.broken = Some(host.running);
+    host.boot(false).unwrap();
+    assert_eq!(host.kind, First);
+    // The update returns to the good slot, and then tries the other release again. Both end in panics.
+    let mut reboots = 0;
+    for _ in 0..10 {
+        if host.update(None) {
+            host.boot(false).unwrap();
+            reboots += 1;
+        }
+        assert_eq!(host.kind, First);
+    }
+    assert_eq!(reboots, 2);
+}
+
+/// A release from before the count of boots is not given up because it does not end the count.
+#[test]
+fn keeps_a_release_that_does_not_count_boots() {
+    let second = host_with_two_releases();
+    for old in [&[Second][..], &[First, Second], &[First]] {
+        let mut host = second.clone();
+        host.old = old;
+        // What the old releases have not written.
+        let is_old = |slot: &Slot| old.contains(&kind(host.slots.get(*slot).release().unwrap()));
+        host.started = Slot::ALL.into_iter().filter(|slot| !is_old(slot)).collect();
+        for _ in 0..20 {
+            host.boot(false).unwrap();
+            assert_eq!(host.kind, Second, "{old:?}");
+            host.confirm();
+        }
     }
 }
 

@@ -8,9 +8,10 @@ use std::collections::HashSet;
 
 use proptest::prelude::*;
 use protocol::Role;
-use protocol::esp::{GRUBENV, Slot, slot_file};
+use protocol::esp::{GRUBENV, STARTED, Slot, slot_file};
 use protocol::grubenv::{Block, BootState, DiskTag, Trial};
 use updater::candidate::Candidate;
+use updater::confirmation::mark_started;
 use updater::files::FileSystem as _;
 use updater::grubenv_file::GrubenvFile;
 use updater::slot_content::Content;
@@ -281,7 +282,8 @@ fn recreating_grubenv_survives_power_cuts() {
     assert_survives_cuts("damaged grubenv", &host, &disk, &candidate, &update);
 }
 
-/// The tag and the end of the count of boots are one write, and the disk keeps its tag.
+/// The tag and the end of the count of boots are one write, the mark of the slot is another one, and the disk
+/// keeps its tag.
 #[test]
 fn tagging_a_disk_survives_power_cuts() {
     let host = Host::new();
@@ -292,7 +294,8 @@ fn tagging_a_disk_survives_power_cuts() {
         let mut grubenv = GrubenvFile::read(disk, Slot::A);
         grubenv.set_tag(tag);
         let state = grubenv.state.clone();
-        grubenv.write(disk, state).map_err(|error| error.to_string())
+        grubenv.write(disk, state).map_err(|error| error.to_string())?;
+        mark_started(disk, Slot::A).map_err(|error| error.to_string())
     };
     assert_survives_cuts("tag", &host, &disk, &host.candidate(2), &started);
     cut_everywhere(&disk, &started, &|left| {
@@ -303,6 +306,16 @@ fn tagging_a_disk_survives_power_cuts() {
     });
     let tagged = disk.copy();
     started(&tagged).unwrap();
+    let is_marked = |slot: Slot| tagged.read(&format!("{}/{STARTED}", slot.directory())).is_some();
+    assert!(is_marked(Slot::A) && !is_marked(Slot::B));
+    // An installation removes the mark, because it belongs to the release.
+    mark_started(&tagged, Slot::B).unwrap();
+    assert!(!is_marked(Slot::B), "the slot is empty");
+    host.fill(&tagged, Slot::B, 3);
+    mark_started(&tagged, Slot::B).unwrap();
+    assert!(is_marked(Slot::B));
+    host.update(&tagged, Slot::A, 1, &host.candidate(2)).unwrap();
+    assert!(is_marked(Slot::A) && !is_marked(Slot::B));
     host.boot_until_updated(&tagged, &host.candidate(2)).unwrap();
     assert_eq!(GrubenvFile::read(&tagged, Slot::A).tag(), Some(tag));
 }
