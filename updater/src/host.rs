@@ -130,6 +130,17 @@ pub fn read_start(path: &Path, max: u64) -> io::Result<Option<Vec<u8>>> {
     Ok(Some(bytes))
 }
 
+/// Reads at most the first `max` bytes of a regular file, from a volume that may have other files: opening
+/// a pipe would wait for a writer. Returns `None` if the file does not exist.
+pub fn read_regular(path: &Path, max: u64) -> io::Result<Option<Vec<u8>>> {
+    match std::fs::metadata(path) {
+        Ok(data) if data.is_file() => read_start(path, max),
+        Ok(_) => Err(io::Error::other("it is not a regular file")),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

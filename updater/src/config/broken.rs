@@ -1,11 +1,13 @@
 //! Sources that are broken, and what a host must not do because of them.
 //!
 //! A host with a broken source goes on with the values of the others: it keeps updating, checks the health
-//! that they configure, and says that the source is broken. Three members are read even from a broken
+//! that they configure, and says that the source is broken. Four members are read even from a broken
 //! source, if it is a JSON object in which they are valid:
 //! - `keys`, because without them a host cannot verify its own slots, nor update;
 //! - `health`, because without it a bad release would be confirmed;
-//! - `reboot`, because without it a host would reboot when it must not.
+//! - `reboot`, because without it a host would reboot when it must not;
+//! - `cdn`, if it is an empty list, because without it a host would update although its operator disabled
+//!   that. Another CDN of a broken source is not used.
 //!
 //! If the text mentions `health` or `reboot` and cannot be read, their values are not known. The host then
 //! installs releases and does not reboot into them by itself: nobody could say whether the release is
@@ -67,8 +69,8 @@ impl Ignored {
     }
 }
 
-/// Returns each member of [`KEPT`] that a broken source has, as a fragment of its own. Members of `health`
-/// are separate fragments. The fragments may have values that are not valid.
+/// Returns each member of [`KEPT`] that a broken source has, and `cdn` if it is empty, as a fragment of its
+/// own. Members of `health` are separate fragments. The fragments may have values that are not valid.
 pub(super) fn kept(text: &[u8]) -> Vec<(&'static str, Result<Fragment, String>)> {
     let Some(object) = object(text) else { return Vec::new() };
     let mut found = Vec::new();
@@ -81,6 +83,9 @@ pub(super) fn kept(text: &[u8]) -> Vec<(&'static str, Result<Fragment, String>)>
             Some(value) => found.push((name, fragment(&json!({name: value})))),
             None => {}
         }
+    }
+    if object.get("cdn") == Some(&json!([])) {
+        found.push(("cdn", fragment(&json!({"cdn": []}))));
     }
     found
 }

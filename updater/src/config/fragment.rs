@@ -3,8 +3,6 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
-use base64::Engine;
-use base64::engine::general_purpose::{STANDARD_NO_PAD, URL_SAFE_NO_PAD};
 use serde::de::{self, Deserializer, SeqAccess, Visitor};
 use serde::{Deserialize, Serialize};
 
@@ -12,7 +10,7 @@ use super::members;
 use super::quantity::Quantity;
 use super::reboot_policy::RebootFragment;
 use super::redact::describe_error;
-use super::text::to_utf8;
+use super::text::{decode_base64, to_utf8};
 
 /// The configuration of one source, as written in JSON. Every member is optional; an unknown member is
 /// an error. `CONTRIBUTING.md` lists the steps to add a member.
@@ -123,23 +121,21 @@ impl Fragment {
         Self::from_json(&Self::json_of(text)?)
     }
 
-    /// Returns the JSON in a text that is JSON, or base64 of JSON.
+    /// Returns the JSON in a text that is JSON, or base64 of JSON. Returns Jsonnet unchanged, because
+    /// [`Self::from_json`] explains it.
     pub(super) fn json_of(text: &str) -> Result<Vec<u8>, String> {
-        let text = text.trim();
-        if text.starts_with('{') {
+        let text = text.trim_start_matches('\u{feff}').trim();
+        if text.starts_with('{') || !members::names(text.as_bytes()).is_empty() {
             return Ok(text.as_bytes().to_vec());
         }
-        let unpadded = text.trim_end_matches('=');
-        STANDARD_NO_PAD
-            .decode(unpadded)
-            .or_else(|_| URL_SAFE_NO_PAD.decode(unpadded))
-            .map_err(|_| "expected JSON, or base64 of JSON".to_owned())
+        decode_base64(text.as_bytes()).ok_or_else(|| "expected JSON, or base64 of JSON".to_owned())
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use base64::Engine;
     use base64::engine::general_purpose::{STANDARD, URL_SAFE};
     use proptest::prelude::*;
 

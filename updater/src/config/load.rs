@@ -19,14 +19,14 @@ use super::reboot_policy::RebootFragment;
 use super::settings::Settings;
 use super::smbios::oem_strings;
 use super::source::{IMAGE_CONFIG, IMAGE_KEYS, Source};
-use super::user_data::{USER_DATA_MAX, UserData, classify};
+use super::user_data::{USER_DATA_MAX, UserData};
 use crate::esp::{Esp, EspError, mount_volume};
 use crate::files::parent;
-use crate::host::{Host, read_limited, read_start};
+use crate::host::{Host, read_limited, read_regular, read_start};
 
 /// The kernel's copy of the SMBIOS tables.
 const DMI: &str = "/sys/firmware/dmi/tables/DMI";
-/// The devices of the volume that clouds and hypervisors attach. Some tools write FAT labels only in
+/// The devices of the volumes that clouds and hypervisors attach. Some tools write FAT labels only in
 /// upper case.
 const CIDATA: [&str; 2] = ["/dev/disk/by-label/cidata", "/dev/disk/by-label/CIDATA"];
 /// The name of the file on the `cidata` volume.
@@ -77,8 +77,8 @@ pub(crate) fn load(
         Some(platform) => sources.instance(host, platform, ask),
         None => {}
     }
-    sources.volume(host, Source::ConfigDrive, &CONFIG_DRIVE, CONFIG_DRIVE_FILE)?;
-    sources.volume(host, Source::Cidata, &CIDATA, CIDATA_FILE)?;
+    sources.volumes(host, &Source::ConfigDrive, &CONFIG_DRIVE, CONFIG_DRIVE_FILE)?;
+    sources.volumes(host, &Source::Cidata, &CIDATA, CIDATA_FILE)?;
     for path in files {
         sources.required_file(path)?;
     }
@@ -115,7 +115,13 @@ impl Sources {
         match read_limited(path, FILE_MAX) {
             Ok(Some(json)) => self.json(&from, &json),
             Ok(None) => {}
-            Err(error) => self.reject(explain_not_a_directory(&from, &error), b""),
+            Err(error) => {
+                // The start of a file that is too large may tell which values are not known.
+                let is_large = error.kind() == io::ErrorKind::FileTooLarge;
+                let start = is_large.then(|| read_start(path, FILE_MAX).ok().flatten()).flatten();
+                let error = explain_not_a_directory(&from, &error);
+                self.reject(error, &start.unwrap_or_default());
+            }
         }
     }
 
@@ -186,19 +192,26 @@ impl Sources {
         }
     }
 
-    /// Adds the user data in a file of a volume, if the volume is attached.
+    /// Adds the user data in a file of each of the volumes that are attached.
+    fn volumes(
+        &mut self,
+        host: &Host,
+        from: &Source,
+        devices: &[&str],
+        file: &str,
+    ) -> Result<(), ConfigError> {
+        let devices = devices.iter().map(|path| host.path(path)).filter(|path| path.exists());
+        devices.into_iter().try_for_each(|device| self.volume(host, from.clone(), &device, file))
+    }
+
     fn volume(
         &mut self,
         host: &Host,
         from: Source,
-        devices: &[&str],
+        device: &Path,
         file: &str,
     ) -> Result<(), ConfigError> {
-        let Some(device) = devices.iter().map(|path| host.path(path)).find(|path| path.exists())
-        else {
-            return Ok(());
-        };
-        let volume = match mount_volume(host, &device, &["vfat", "iso9660"]) {
+        let volume = match mount_volume(host, device, &["vfat", "iso9660"]) {
             Ok(volume) => volume,
             Err(error @ EspError::NotRoot(_)) => {
                 return Err(ConfigError::NotRoot { from, error: error.to_string() });
@@ -209,7 +222,7 @@ impl Sources {
             }
         };
         // One byte more says that the file is larger.
-        match read_start(&volume.path(file), USER_DATA_MAX as u64 + 1) {
+        match read_regular(&volume.path(file), USER_DATA_MAX as u64 + 1) {
             Ok(Some(data)) => self.user_data(from, &data),
             Ok(None) => self.ignore(from, format!("it has no file {file}")),
             Err(error) => self.reject(ConfigError::read(&from, &error), b""),
@@ -218,13 +231,15 @@ impl Sources {
     }
 
     fn user_data(&mut self, from: Source, data: &[u8]) {
-        match classify(data) {
+        match UserData::classify(data) {
             UserData::Config(json) if json.len() as u64 > FILE_MAX => {
                 let reason = format!("it is larger than the limit of {FILE_MAX} bytes");
                 self.reject(ConfigError::Format { from, reason }, &json);
             }
             UserData::Config(json) => self.json(&from, &json),
-            UserData::Broken(reason) => self.reject(ConfigError::Format { from, reason }, data),
+            UserData::Broken { reason, text } => {
+                self.reject(ConfigError::Format { from, reason }, &text);
+            }
             UserData::Foreign(reason) => self.ignore(from, reason),
         }
     }

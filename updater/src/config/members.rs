@@ -17,10 +17,22 @@ pub(super) const KEYS: [&str; 12] = [
     "listen",
 ];
 /// Keys of Etcha's own configuration that a configuration of the updater does not have.
-const ETCHA: [&str; 11] = [
-    "build", "cli", "commands", "exec", "jsonnet", "lint", "run", "sources", "targets", "test",
+const ETCHA: [&str; 12] = [
+    "build",
+    "cli",
+    "commands",
+    "exec",
+    "fallthrough",
+    "jsonnet",
+    "lint",
+    "run",
+    "sources",
+    "targets",
+    "test",
     "vars",
 ];
+/// What begins and ends a text of several lines in Jsonnet.
+const TEXT_BLOCK: &[u8] = b"|||";
 /// The maximum number of names that are looked at.
 const NAMES_MAX: usize = 256;
 
@@ -33,36 +45,38 @@ pub(super) struct Name {
 }
 
 /// Returns the names of the members of the outermost object, up to the first error of syntax. Understands
-/// JSON, and as much of Jsonnet as is necessary to find names: comments, and names without quotes.
+/// JSON, and as much of Jsonnet as is necessary to find names.
 pub(super) fn names(text: &[u8]) -> Vec<Name> {
-    let mut reader = Reader { text, at: 0 };
-    let mut names = Vec::new();
-    reader.skip_space();
-    // Jsonnet declares variables before the object.
-    while text[reader.at..].starts_with(b"local ") && reader.skip_past(b';') {
-        reader.skip_space();
-    }
-    if reader.next() != Some(b'{') {
-        return names;
-    }
-    while names.len() < NAMES_MAX {
-        let Some(name) = reader.name() else { break };
-        names.push(name);
-        if !reader.skip_past(b',') {
-            break;
-        }
-    }
-    names
+    Reader::new(text).names()
 }
 
-/// Returns whether one of the names is a key of a configuration.
+/// Returns whether an object with these names is a configuration: at least half of them are keys of one,
+/// and they are not those of another program. Other programs use names such as `metrics` too, and a
+/// configuration may have a typing error.
 pub(super) fn is_ours(names: &[Name]) -> bool {
-    names.iter().any(|name| KEYS.contains(&name.text.as_str()))
+    let ours = names.iter().filter(|name| name.is_key()).count();
+    ours > 0 && 2 * ours >= names.len() && other_program(names).is_none()
+}
+
+/// Returns whether all names are keys of a configuration, and there is at least one.
+pub(super) fn are_all_ours(names: &[Name]) -> bool {
+    !names.is_empty() && names.iter().all(Name::is_key)
+}
+
+/// Returns the program to which the names of an object belong, whatever else it has.
+pub(super) fn other_program(names: &[Name]) -> Option<&'static str> {
+    let has = |text: &str| names.iter().any(|name| name.text == text);
+    match (has("ignition"), has("variant") && has("version")) {
+        (true, _) => Some("Ignition"),
+        // Butane is YAML, of which JSON is a part.
+        (_, true) => Some("Butane"),
+        _ => None,
+    }
 }
 
 /// Returns the first key of Etcha's configuration, if the names are those of such a configuration.
 pub(super) fn etcha_key(names: &[Name]) -> Option<&str> {
-    if is_ours(names) {
+    if names.iter().any(Name::is_key) {
         return None;
     }
     names.iter().map(|name| name.text.as_str()).find(|name| ETCHA.contains(name))
@@ -70,26 +84,83 @@ pub(super) fn etcha_key(names: &[Name]) -> Option<&str> {
 
 /// Explains an object that is no configuration, if it is one of Etcha, or is written in Jsonnet.
 pub(super) fn explain(text: &[u8]) -> Option<String> {
-    let names = names(text);
+    let mut reader = Reader::new(text);
+    let names = reader.names();
     if let Some(key) = etcha_key(&names) {
         let keys = KEYS.join(", ");
         return Some(format!(
             "it is a configuration of Etcha itself, because it has `{key}`; expected a configuration of etchaos-updater, which is a JSON object with the keys {keys}"
         ));
     }
-    let bare = names.iter().find(|name| !name.has_quotes && KEYS.contains(&name.text.as_str()))?;
-    Some(format!(
-        "`{}` has no quotes, as in Jsonnet; expected JSON: render it, or write the names in quotes",
-        bare.text
-    ))
+    if let Some(bare) = names.iter().find(|name| !name.has_quotes && name.is_key()) {
+        return Some(format!(
+            "`{}` has no quotes, as in Jsonnet; expected JSON: render it, or write the names in quotes",
+            bare.text
+        ));
+    }
+    let is_jsonnet = reader.is_jsonnet && !names.is_empty();
+    is_jsonnet.then(|| {
+        "it is Jsonnet, because it has comments, variables or texts in single quotes; expected JSON: render it"
+            .to_owned()
+    })
+}
+
+impl Name {
+    /// Returns whether this is a key of a configuration, as it is written there or in snake case.
+    pub(super) fn is_key(&self) -> bool {
+        let text = self.text.replace(['_', '-'], "");
+        KEYS.iter().any(|key| key.eq_ignore_ascii_case(&text))
+    }
 }
 
 struct Reader<'a> {
     text: &'a [u8],
     at: usize,
+    /// Whether there was something that JSON does not have.
+    is_jsonnet: bool,
 }
 
-impl Reader<'_> {
+impl<'a> Reader<'a> {
+    fn new(text: &'a [u8]) -> Self {
+        Self { text, at: 0, is_jsonnet: false }
+    }
+
+    fn names(&mut self) -> Vec<Name> {
+        let mut names = Vec::new();
+        self.skip_space();
+        // Jsonnet declares variables before the object.
+        while self.starts_with(b"local ") && self.skip_past(b';') {
+            self.is_jsonnet = true;
+            self.skip_space();
+        }
+        // A call such as `std.mergePatch({…}, …)`.
+        if self.starts_with(b"std.") {
+            self.is_jsonnet = true;
+            let rest = &self.text[self.at..];
+            self.at += rest.iter().position(|byte| *byte == b'{').unwrap_or(rest.len());
+        }
+        if self.next() != Some(b'{') {
+            return names;
+        }
+        while names.len() < NAMES_MAX {
+            self.skip_space();
+            if self.starts_with(b"local ") || self.starts_with(b"assert ") {
+                self.is_jsonnet = true;
+            } else {
+                let Some(name) = self.name() else { break };
+                names.push(name);
+            }
+            if !self.skip_past(b',') {
+                break;
+            }
+        }
+        names
+    }
+
+    fn starts_with(&self, start: &[u8]) -> bool {
+        self.text.get(self.at..).is_some_and(|rest| rest.starts_with(start))
+    }
+
     fn peek(&self) -> Option<u8> {
         self.text.get(self.at).copied()
     }
@@ -114,6 +185,7 @@ impl Reader<'_> {
                 }
                 _ => return,
             };
+            self.is_jsonnet |= !rest[0].is_ascii_whitespace();
             self.at += length;
         }
     }
@@ -136,12 +208,17 @@ impl Reader<'_> {
             }
         };
         self.skip_space();
+        // Jsonnet's `+:` extends a member, and `::` and `:::` hide or show it.
+        if self.peek() == Some(b'+') {
+            self.at += 1;
+        }
         let is_member = !bytes.is_empty() && self.next() == Some(b':');
         is_member.then(|| Name { text: String::from_utf8_lossy(bytes).into_owned(), has_quotes })
     }
 
     /// Skips a string up to its closing quote.
     fn skip_string(&mut self, quote: u8) {
+        self.is_jsonnet |= quote == b'\'';
         self.at += 1;
         while let Some(byte) = self.next() {
             match byte {
@@ -154,11 +231,24 @@ impl Reader<'_> {
         self.at = self.text.len() + 1;
     }
 
+    /// Skips a text of several lines up to its end.
+    fn skip_text_block(&mut self) {
+        self.is_jsonnet = true;
+        self.at += TEXT_BLOCK.len();
+        let mut rest = self.text[self.at..].windows(TEXT_BLOCK.len());
+        let length = rest.position(|part| part == TEXT_BLOCK);
+        self.at = length.map_or(self.text.len(), |length| self.at + length + TEXT_BLOCK.len());
+    }
+
     /// Skips a value and the byte that ends it. Returns `false` if the object or the text ends first.
     fn skip_past(&mut self, end: u8) -> bool {
         let mut depth = 0_usize;
         loop {
             self.skip_space();
+            if self.starts_with(TEXT_BLOCK) {
+                self.skip_text_block();
+                continue;
+            }
             match self.peek() {
                 None => return false,
                 Some(quote @ (b'"' | b'\'')) => {
@@ -203,9 +293,16 @@ mod tests {
     fn finds_names_up_to_the_first_error() {
         assert_eq!(texts(r#"{"a": {"x": [1, "},"]}, "b": "\"}", "c"#), ["a", "b"]);
         assert_eq!(texts(r#" {"cdn": "#), ["cdn"]);
-        assert_eq!(texts("// x\n{ /* , */ run: { a: 'b, c' }, # z\n sources+:: {}, }"), ["run"]);
+        assert_eq!(
+            texts("// x\n{ /* , */ run: { a: 'b, c' }, # z\n sources+:: {}, }"),
+            ["run", "sources"]
+        );
         assert_eq!(texts("{run: std.foo(1, 2), 'b': 1}"), ["run", "b"]);
         assert_eq!(texts("local x = { y: ';' };\nlocal f(a) = a;\n{ run: x }"), ["run"]);
+        assert_eq!(texts("{ a+: { b: 1 }, 'c'+:: 2, d::: 3 }"), ["a", "c", "d"]);
+        assert_eq!(texts("{ local x = 1, assert x == 1, run: x }"), ["run"]);
+        assert_eq!(texts("{ a: |||\n  it's {\n|||, b: 1 }"), ["a", "b"]);
+        assert_eq!(texts("std.mergePatch({ a: 1, b: 2 }, { c: 3 })"), ["a", "b"]);
         for none in ["", "{", "[]", "{}", "{\"a", "{,", "{\"a\" 1}", "a: b", "{\"a\\"] {
             assert!(texts(none).is_empty(), "{none}");
         }
@@ -217,6 +314,9 @@ mod tests {
             (r#"{"run": {}, "x": 1}"#, "because it has `run`"),
             ("{ sources: { ci: {} } }", "because it has `sources`"),
             ("{ cdn: 'x' }", "`cdn` has no quotes"),
+            ("local k = 'x';\n{ \"cdn\": k }", "is Jsonnet"),
+            ("// a comment\n{ \"cdn\": \"x\" }", "is Jsonnet"),
+            ("{ \"cdn\": 'x' }", "is Jsonnet"),
         ] {
             assert!(explain(text.as_bytes()).unwrap().contains(part), "{text}");
         }

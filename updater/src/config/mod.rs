@@ -42,3 +42,4 @@ pub use platform::Platform;
 pub use reboot_policy::{Reboot, Window};
 pub use settings::{Listen, Settings};
 pub use source::Source;
+pub use user_data::UserData;

@@ -43,34 +43,36 @@ impl fmt::Display for Platform {
 /// On every other machine nobody is known to own the address of the metadata service, so that another
 /// machine on the same network could answer.
 pub(super) fn identify(host: &Host) -> Option<Platform> {
+    // Firmware pads its strings with spaces or zero bytes.
     let string = |name: &str| {
         let bytes = read_limited(&host.path(&format!("{DMI_ID}/{name}")), STRING_MAX);
         let bytes = bytes.ok().flatten().unwrap_or_default();
-        String::from_utf8_lossy(&bytes).trim().to_owned()
+        let is_padding = |c: char| c.is_whitespace() || c == '\0';
+        String::from_utf8_lossy(&bytes).trim_matches(is_padding).to_ascii_lowercase()
     };
     let vendor = string("sys_vendor");
     let product = string("product_name");
     let tag = string("chassis_asset_tag");
     // Nitro instances name the vendor (systemd's virt.c, and `identify_ec2_instances` of the EC2 User
     // Guide); older Xen instances have a BIOS version such as 4.11.amazon.
-    let is_aws = vendor == "Amazon EC2"
-        || string("bios_vendor") == "Amazon EC2"
+    let is_aws = vendor == "amazon ec2"
+        || string("bios_vendor") == "amazon ec2"
         || string("bios_version").ends_with(".amazon");
     // "Detect if a VM is running in Compute Engine" of Google's documentation.
-    let is_gcp = product == "Google Compute Engine";
+    let is_gcp = product == "google compute engine";
     // The tag of all Azure machines, which Azure's agent and cloud-init's ds-identify check.
     let is_azure = tag == "7783-7084-3265-9085-8269-3286-77";
     // ds-identify of cloud-init, which Hetzner's images use.
-    let is_hetzner = vendor == "Hetzner";
+    let is_hetzner = vendor == "hetzner";
     // "Discovery" of cloud-init's OpenStack data source; Nova writes the product. The tags are those of
     // clouds that replace it.
-    let is_openstack = ["OpenStack Nova", "OpenStack Compute"].contains(&product.as_str())
+    let is_openstack = ["openstack nova", "openstack compute"].contains(&product.as_str())
         || [
-            "OpenStack Nova",
-            "OpenStack Compute",
-            "OpenTelekomCloud",
-            "HUAWEICLOUD",
-            "SAP CCloud VM",
+            "openstack nova",
+            "openstack compute",
+            "opentelekomcloud",
+            "huaweicloud",
+            "sap ccloud vm",
         ]
         .contains(&tag.as_str());
     [
@@ -100,6 +102,11 @@ mod tests {
             ("sys_vendor", "Hetzner\n", Some(Hetzner)),
             ("product_name", "OpenStack Nova\n", Some(OpenStack)),
             ("chassis_asset_tag", "OpenTelekomCloud\n", Some(OpenStack)),
+            ("sys_vendor", " amazon ec2 \n", Some(Aws)),
+            ("bios_version", "4.11.Amazon \n", Some(Aws)),
+            ("sys_vendor", "HETZNER \0\n", Some(Hetzner)),
+            ("product_name", "OpenStack Nova   \n", Some(OpenStack)),
+            ("sys_vendor", "Hetzner Online GmbH\n", None),
             ("sys_vendor", "QEMU\n", None),
             ("sys_vendor", "Microsoft Corporation\n", None),
             ("sys_vendor", "Google\n", None),

@@ -2,6 +2,9 @@
 
 use std::borrow::Cow;
 
+use base64::Engine;
+use base64::engine::general_purpose::{STANDARD_NO_PAD, URL_SAFE_NO_PAD};
+
 /// The byte order mark in UTF-8.
 const BOM: &[u8] = b"\xef\xbb\xbf";
 
@@ -12,8 +15,15 @@ const BOM: &[u8] = b"\xef\xbb\xbf";
 /// RFC 4627 section 3: every text here begins with an ASCII character, so one of its first two bytes is zero.
 ///
 /// # Errors
-/// Fails if a text in UTF-16 is not well-formed.
+/// Fails if a text in UTF-16 is not well-formed, and if it is UTF-32, which no editor writes unasked.
 pub(super) fn to_utf8(text: &[u8]) -> Result<Cow<'_, [u8]>, String> {
+    if let [0xff, 0xfe, 0, 0, ..]
+    | [0, 0, 0xfe, 0xff, ..]
+    | [1..=255, 0, 0, 0, ..]
+    | [0, 0, 0, 1..=255, ..] = text
+    {
+        return Err("the text begins as UTF-32: save it as UTF-8".to_owned());
+    }
     let (rest, unit): (_, fn([u8; 2]) -> u16) = match text {
         [0xff, 0xfe, rest @ ..] => (rest, u16::from_le_bytes),
         [0xfe, 0xff, rest @ ..] => (rest, u16::from_be_bytes),
@@ -28,6 +38,16 @@ pub(super) fn to_utf8(text: &[u8]) -> Result<Cow<'_, [u8]>, String> {
         Ok(text) if is_whole => Ok(Cow::Owned(text.into_bytes())),
         _ => Err("the text begins as UTF-16, but is not well-formed: save it as UTF-8".to_owned()),
     }
+}
+
+/// Decodes base64: standard or URL-safe alphabet, with or without padding and line breaks.
+pub(super) fn decode_base64(text: &[u8]) -> Option<Vec<u8>> {
+    let mut bytes: Vec<u8> =
+        text.iter().copied().filter(|byte| !byte.is_ascii_whitespace()).collect();
+    while bytes.last() == Some(&b'=') {
+        bytes.pop();
+    }
+    STANDARD_NO_PAD.decode(&bytes).or_else(|_| URL_SAFE_NO_PAD.decode(&bytes)).ok()
 }
 
 #[cfg(test)]
@@ -52,6 +72,17 @@ mod tests {
             utf16(&marked, u16::to_be_bytes),
         ] {
             assert_eq!(to_utf8(&text).as_deref(), Ok(json.as_bytes()), "{text:?}");
+        }
+        let utf32 = |text: &str, to_bytes: fn(u32) -> [u8; 4]| -> Vec<u8> {
+            text.chars().map(u32::from).flat_map(to_bytes).collect()
+        };
+        for text in [
+            utf32(json, u32::to_le_bytes),
+            utf32(json, u32::to_be_bytes),
+            utf32(&marked, u32::to_le_bytes),
+            utf32(&marked, u32::to_be_bytes),
+        ] {
+            assert!(to_utf8(&text).unwrap_err().contains("UTF-32"), "{text:?}");
         }
         assert_eq!(to_utf8(b"").as_deref(), Ok(&b""[..]));
         for broken in [&b"\xff\xfe{"[..], b"{\0}", b"\xfe\xff\xd8\x00", b"{\0\0\xdc"] {

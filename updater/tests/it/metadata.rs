@@ -23,6 +23,8 @@ const AWS: &[(&str, &str)] = &[("sys_vendor", "Amazon EC2")];
 const AZURE: &[(&str, &str)] = &[("chassis_asset_tag", "7783-7084-3265-9085-8269-3286-77")];
 const GCP: &[(&str, &str)] = &[("product_name", "Google Compute Engine")];
 const HETZNER: &[(&str, &str)] = &[("sys_vendor", "Hetzner")];
+const OPENSTACK_TAG: &[(&str, &str)] =
+    &[("chassis_asset_tag", "OpenStack Nova"), ("product_name", "vServer")];
 const OPENSTACK: &[(&str, &str)] = &[("product_name", "OpenStack Nova")];
 
 const AWS_TOKEN: &str = "/latest/api/token";
@@ -34,6 +36,8 @@ const OPENSTACK_DATA: &str = "/openstack/latest/user_data";
 
 /// A configuration in user data. It does not change whether the host updates.
 const CONFIG: &str = r#"{"rateLimit": "1G"}"#;
+/// The gzip of [`CONFIG`].
+const GZIP: &str = "H4sIAAAAAAACA6tWKkosSfXJzM0sUbJSUDJ0V6oFAD+NxMUTAAAA";
 
 /// Runs a test of this file in a network namespace of its own, which has only the loopback interface.
 /// Returns whether this is the process in the namespace, which goes on with the test.
@@ -65,6 +69,12 @@ fn is_in_namespace(test: &str) -> bool {
 fn own_the_address() {
     let added = Command::new("ip").args(["address", "add", ADDRESS, "dev", "lo"]).status().unwrap();
     assert!(added.success());
+}
+
+/// Makes an IPv6 address of a service an address of the loopback interface.
+fn own(address: &str) {
+    let arguments = ["-6", "address", "add", address, "dev", "lo", "nodad"];
+    assert!(Command::new("ip").args(arguments).status().unwrap().success());
 }
 
 /// Returns a host whose firmware has these strings.
@@ -177,6 +187,11 @@ fn answers_without_a_configuration_are_no_errors() {
     let requests = server.requests();
     assert_eq!(requests, [format!("PUT {AWS_TOKEN}"), format!("GET {AWS_DATA}")]);
     assert!(server.received()[1].header("x-aws-ec2-metadata-token").is_none());
+    // A server may end a token with a line break.
+    server.put(AWS_TOKEN, Reply::ok("TOKEN==\n"));
+    assert_eq!(shown(&host(AWS))["rateLimit"]["source"], "AWS user data");
+    let last = server.received().pop().unwrap();
+    assert_eq!(last.header("x-aws-ec2-metadata-token"), Some("TOKEN=="));
     // The service is turned off.
     server.put(AWS_TOKEN, Reply::status(403));
     ignored(&host(AWS), "turned off");
@@ -189,6 +204,51 @@ fn answers_without_a_configuration_are_no_errors() {
     }
     server.put(GCP_DATA, Reply::status(404).header("Metadata-Flavor: Google"));
     ignored(&host(GCP), "this machine has none");
+    let html = "<!DOCTYPE html><html><body>health: no such page</body></html>";
+    server.put(HETZNER_DATA, Reply { status: 404, ..Reply::ok(html) });
+    ignored(&host(HETZNER), "this machine has none");
+    server.put(HETZNER_DATA, Reply::ok(html));
+    ignored(&host(HETZNER), "neither a JSON object");
+    // Encodings that HTTP allows.
+    for reply in [
+        chunked(&[&CONFIG[..5], &CONFIG[5..]]),
+        Reply::ok(STANDARD.decode(GZIP).unwrap()).header("Content-Encoding: gzip"),
+        Reply { length: Some(None), ..Reply::ok(CONFIG) },
+        Reply { pause: Some(Duration::from_millis(50)), ..Reply::ok(CONFIG) },
+    ] {
+        server.put(HETZNER_DATA, reply);
+        assert_eq!(shown(&host(HETZNER))["rateLimit"]["source"], "Hetzner user data");
+    }
+    // Only the service of one platform is asked.
+    let before = server.requests().len();
+    assert_eq!(shown(&host(&[AWS, OPENSTACK_TAG].concat()))["broken"], json!([]));
+    assert_eq!(server.requests()[before..], [format!("PUT {AWS_TOKEN}")]);
+}
+
+/// A machine without IPv4 reaches the services that have a second address.
+#[test]
+fn asks_by_ipv6_if_there_is_no_ipv4() {
+    if !is_in_namespace("asks_by_ipv6_if_there_is_no_ipv4") {
+        return;
+    }
+    let server = Server::start_on("[::]:80");
+    server.put(AWS_TOKEN, Reply::ok("TOKEN=="));
+    server.put(AWS_DATA, Reply::ok(CONFIG));
+    server.put(GCP_DATA, Reply::ok(CONFIG).header("Metadata-Flavor: Google"));
+    server.put(HETZNER_DATA, Reply::ok(CONFIG));
+    world_is_broken(&host(AWS), "http://169.254.169.254 ");
+    own("fd00:ec2::254/128");
+    own("fd20:ce::254/128");
+    for (strings, source) in [(AWS, "AWS user data"), (GCP, "GCP user data")] {
+        assert_eq!(shown(&host(strings))["rateLimit"]["source"], source);
+    }
+    assert_eq!(server.requests().len(), 3);
+    world_is_broken(&host(HETZNER), "http://169.254.169.254 ");
+    // An answer by IPv4 decides, also if it is an error.
+    own_the_address();
+    server.put(AWS_TOKEN, Reply::status(500));
+    world_is_broken(&host(AWS), "status 500");
+    assert_eq!(server.requests().len(), 4);
 }
 
 #[test]
@@ -201,7 +261,14 @@ fn a_service_that_fails_does_not_stop_a_host() {
     let stalled = || Reply::ok("x").cut(0, End::Stall);
     for (reply, part) in [
         (stalled(), "timeout"),
+        (Reply { pause: Some(Duration::from_secs(1)), ..Reply::ok(CONFIG) }, "timeout"),
+        (Reply::status(401), "status 401"),
+        (Reply::status(403), "status 403"),
+        (Reply::status(410), "status 410"),
+        (Reply::status(429), "status 429"),
         (Reply::status(500), "status 500"),
+        (Reply { length: Some(Some(1000)), ..Reply::ok(CONFIG) }, "not complete"),
+        (chunked(&[CONFIG]).cut(4, End::Close), "not complete"),
         (Reply::status(302).header("Location: http://127.0.0.1/x"), "status 302"),
         (Reply::ok(CONFIG).cut(3, End::Close), "not complete"),
         (
@@ -234,6 +301,14 @@ fn a_service_that_fails_does_not_stop_a_host() {
             world.run(&["config"]).ended(0);
         }
     }
+    // The answer to a request for a token takes more hops than the machine allows. Without a token, nothing
+    // is asked.
+    server.put(AWS_TOKEN, stalled());
+    server.put(AWS_DATA, Reply::status(401));
+    let (since, before) = (Instant::now(), server.requests().len());
+    world_is_broken(&host(AWS), "timeout");
+    assert!(since.elapsed() < Duration::from_secs(5), "{:?}", since.elapsed());
+    assert_eq!(server.requests()[before..], [format!("PUT {AWS_TOKEN}")]);
     // GCP's header field proves that the answer is from the service.
     server.put(GCP_DATA, Reply::ok(CONFIG));
     world_is_broken(&host(GCP), "no header field Metadata-Flavor");
@@ -251,6 +326,14 @@ fn a_service_that_fails_does_not_stop_a_host() {
     let before = server.requests().len();
     world.run(&["fallback", "--at-deadline"]).ended(0);
     assert_eq!(server.requests().len(), before);
+}
+
+/// Returns a response in chunks (RFC 9112 section 7.1).
+fn chunked(chunks: &[&str]) -> Reply {
+    let body: String =
+        chunks.iter().map(|chunk| format!("{:x}\r\n{chunk}\r\n", chunk.len())).collect();
+    let reply = Reply::ok(format!("{body}0\r\n\r\n")).header("Transfer-Encoding: chunked");
+    Reply { length: Some(None), ..reply }
 }
 
 fn world_is_broken(world: &World, part: &str) {

@@ -1,6 +1,8 @@
 //! Sources of configuration that are meant for other programs, and ones that are broken.
 
 use std::fs;
+use std::process::Stdio;
+use std::time::{Duration, Instant};
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -51,6 +53,12 @@ fn user_data_for_other_programs_is_ignored() {
         format!("{cloud}{}", "# x\n".repeat(100_000)).into_bytes(),
         format!("{cloud}{}", "# x\n".repeat(1_000_000)).into_bytes(),
         b"{ run: { x: [] }, sources: {} }".to_vec(),
+        b"local k = 'x';\n{ run: { verifyKeys: [k] } }".to_vec(),
+        br#"{"variant": "fcos", "version": "1.5.0", "storage": {}}"#.to_vec(),
+        br#"{"agent": {}, "logs": {}, "metrics": {}}"#.to_vec(),
+        b"<powershell>\nreboot\n</powershell>".to_vec(),
+        b"version: v1alpha1\nmachine:\n  type: worker\n".to_vec(),
+        b"<!DOCTYPE html><html><body>health: reboot</body></html>".to_vec(),
         vec![0; 100],
         b"\x1f\x8b".to_vec(),
         Vec::new(),
@@ -163,6 +171,19 @@ fn the_valid_safeguards_of_a_broken_source_apply() {
     assert_eq!(shown["cdn"]["value"], json!([world.cdn.url]));
 }
 
+/// An empty list of mirrors disables updates. A typing error next to it does not enable them.
+#[test]
+fn a_broken_source_that_disables_updates_still_does() {
+    let world = World::new();
+    world.publish(2);
+    world.write(ESP, r#"{"cdn": [], "cnd": "x"}"#);
+    let shown = world.run(&["config", "--json"]).json();
+    assert_eq!(shown["cdn"], json!({"value": [], "source": "ESP etchaos/config.json"}));
+    assert_eq!(world.run(&["config", "--require", "cdn"]).code, 255);
+    world.run(&["update"]).failed(&["no CDN is configured", "`cnd`"]);
+    assert_eq!(world.boots(), (A, None));
+}
+
 /// A host installs releases, but does not boot them while nobody can say whether it may.
 #[test]
 fn a_host_does_not_reboot_while_health_or_reboot_is_unknown() {
@@ -189,6 +210,17 @@ fn a_host_does_not_reboot_while_health_or_reboot_is_unknown() {
         world.write(ESP, "{}");
         world.run(&["update"]).ended(0);
         assert!(world.rebooted(), "{config}");
+    }
+    // The text is found in a file that is too large, and in user data.
+    let large = format!(r#"{{"health": {{"checks": ["true"]}}, "x": "{}"}}"#, "x".repeat(300_000));
+    let mime = "Content-Type: text/etchaos\n\n{\"health\": {\"checks\": [\"true\"]},,}";
+    for (path, text) in [(ESP, large), (CIDATA, STANDARD.encode(mime))] {
+        let world = World::new();
+        world.publish(2);
+        world.write(path, text);
+        let ran = world.run(&["update"]).ended(4);
+        assert!(ran.stdout.contains("`health` from "), "{path}: {}", ran.stdout);
+        assert!(!world.rebooted(), "{path}");
     }
     // Another error is no reason to wait.
     for config in [r#"{"cnd": "x"}"#, r#"{"cnd": "x", "reboot": "now", "health": {}}"#, "{"] {
@@ -241,8 +273,33 @@ fn configurations_of_etcha_are_recognised() {
         ),
         ("{\n  // Etcha\n  sources: { ci: { allowPush: true } },\n}", "because it has `sources`"),
         ("{ cdn: 'https://x.example' }", "`cdn` has no quotes, as in Jsonnet"),
+        ("local k = 'x';\n{ run: { verifyKeys: [k] } }", "because it has `run`"),
+        ("std.mergePatch({ run: {} }, {})", "because it has `run`"),
+        (r#"{"fallthrough": true}"#, "because it has `fallthrough`"),
+        ("{\n  // mirrors\n  \"cdn\": \"https://x.example\"\n}", "it is Jsonnet"),
     ] {
         let world = World::new();
+        for source in ["cmdline", "SMBIOS"] {
+            let one_line =
+                text.replace('\n', " ").replace("// mirrors", "").replace("// Etcha", "");
+            match source {
+                "cmdline" => world.write(
+                    "host/proc/cmdline",
+                    format!("etchaos.config={}", STANDARD.encode(text)),
+                ),
+                _ => world.write(
+                    "host/sys/firmware/dmi/tables/DMI",
+                    format!("\x0b\x05\0\0\x01etchaos={one_line}\0\0"),
+                ),
+            }
+            if source == "cmdline" || !part.contains("it is Jsonnet") {
+                world
+                    .run(&["config"])
+                    .failed(&[source.replace("cmdline", "kernel command line").as_str(), part]);
+            }
+            world.boot(A);
+            let _ = fs::remove_file(world.path("host/sys/firmware/dmi/tables/DMI"));
+        }
         world.write(ESP, text);
         let ran = world.run(&["config"]);
         assert!(!ran.stderr.contains("unknown field"), "{}", ran.stderr);
@@ -251,4 +308,50 @@ fn configurations_of_etcha_are_recognised() {
             world.run(&["config", "--config", world.esp("etchaos/config.json").to_str().unwrap()]);
         ran.failed(&[part]);
     }
+}
+
+/// Two volumes can have the label in different letter case.
+#[test]
+fn every_volume_is_read() {
+    let upper = "host/dev/disk/by-label/CIDATA";
+    let world = World::new();
+    world.write("host/dev/disk/by-label/cidata/meta-data", "instance-id: x\n");
+    world.write(&format!("{upper}/user-data"), r#"{"reboot": "never"}"#);
+    let shown = world.run(&["config", "--json"]).ended(0).json();
+    assert_eq!(shown["reboot"]["source"], "cidata user-data", "{shown}");
+    assert_eq!(list(&world, "ignored")[0].1, "it has no file user-data");
+    // A volume that cannot be read does not hide the other.
+    fs::remove_dir_all(world.path("host/dev/disk/by-label/cidata")).unwrap();
+    world.write("host/dev/disk/by-label/cidata", "no volume");
+    let shown = world.run(&["config", "--json"]).json();
+    assert_eq!(shown["reboot"]["source"], "cidata user-data", "{shown}");
+    assert_eq!(list(&world, "broken").len(), 1);
+    let world = World::new();
+    world.write(
+        "host/dev/disk/by-label/CONFIG-2/openstack/latest/user_data",
+        r#"{"reboot": "now"}"#,
+    );
+    let shown = world.run(&["config", "--json"]).ended(0).json();
+    assert_eq!(shown["reboot"]["source"], "config-2 openstack/latest/user_data", "{shown}");
+}
+
+/// ISO 9660 can have pipes, and a process that opens one waits for a writer.
+#[test]
+fn a_pipe_on_a_volume_does_not_stop_a_host() {
+    let world = World::new();
+    fs::create_dir_all(world.path("host/dev/disk/by-label/cidata")).unwrap();
+    nix::unistd::mkfifo(&world.path(CIDATA), nix::sys::stat::Mode::S_IRWXU).unwrap();
+    let mut child = world.command(&["config"]).stderr(Stdio::piped()).spawn().unwrap();
+    let since = Instant::now();
+    while child.try_wait().unwrap().is_none() {
+        if since.elapsed() > Duration::from_secs(10) {
+            child.kill().unwrap();
+            panic!("the updater waits for a writer");
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    world.run(&["config"]).failed(&["cidata", "not a regular file"]);
+    fs::remove_file(world.path(CIDATA)).unwrap();
+    fs::create_dir(world.path(CIDATA)).unwrap();
+    world.run(&["config"]).failed(&["cidata", "not a regular file"]);
 }

@@ -1,12 +1,13 @@
 //! MIME multipart messages (RFC 2046 section 5.1), as tools for cloud-init write them.
 
-use base64::Engine;
-use base64::engine::general_purpose::STANDARD;
+use super::super::text::decode_base64;
 
 /// The type of a part that is a configuration.
 pub(super) const TYPE: &str = "text/etchaos";
 /// The maximum number of parts. Messages have a part for each script and each file.
 const PARTS_MAX: usize = 256;
+/// The maximum number of messages around a part: tools put a message into another one.
+const DEPTH_MAX: usize = 4;
 /// The maximum number of lines of a header.
 const HEADER_LINES_MAX: usize = 100;
 
@@ -14,30 +15,28 @@ const HEADER_LINES_MAX: usize = 100;
 pub(super) struct Part {
     /// The type in lower case, without parameters.
     pub(super) content_type: String,
-    /// The decoded body, or the reason why it cannot be decoded.
-    pub(super) body: Result<Vec<u8>, String>,
+    /// The decoded body, or the body as it is if it cannot be decoded.
+    pub(super) body: Vec<u8>,
+    /// Why the body cannot be decoded.
+    pub(super) problem: Option<&'static str>,
 }
 
-/// Returns the parts of a message, or an error if it is damaged. Returns `None` if the text does not
-/// begin with the header of a multipart message or of a configuration.
+/// Returns the parts of a message, also those of messages in it, or an error if it is damaged. Returns
+/// `None` if the text does not begin with a header that has a type.
 pub(super) fn parts(text: &[u8]) -> Option<Result<Vec<Part>, String>> {
     let (header, body) = Header::read(text)?;
-    let content_type = header.content_type();
-    if content_type == TYPE {
-        return Some(Ok(vec![header.part(body)]));
-    }
-    if !content_type.starts_with("multipart/") {
+    if header.content_type().is_empty() {
         return None;
     }
-    let Some(boundary) = header.boundary() else {
+    if header.is_multipart() && header.boundary().is_none() {
         return Some(Err("it is a MIME message without a boundary".to_owned()));
-    };
-    let texts = split(body, boundary.as_bytes());
-    if texts.len() > PARTS_MAX {
-        return Some(Err(format!("it is a MIME message with more than {PARTS_MAX} parts")));
     }
-    let read = |text| Header::read(text).map(|(header, body)| header.part(body));
-    Some(Ok(texts.into_iter().filter_map(read).collect()))
+    let mut found = Vec::new();
+    header.add_parts(body, DEPTH_MAX, &mut found);
+    Some(match found.len() > PARTS_MAX {
+        true => Err(format!("it is a MIME message with more than {PARTS_MAX} parts")),
+        false => Ok(found),
+    })
 }
 
 /// The fields of a header, with names in lower case.
@@ -94,23 +93,40 @@ impl Header {
         (1..=70).contains(&value.len()).then(|| value.to_owned())
     }
 
+    fn is_multipart(&self) -> bool {
+        self.content_type().starts_with("multipart/")
+    }
+
+    /// Adds the parts of the message with this header and body. A message that is damaged, or in too many
+    /// others, is a part itself. Stops at [`PARTS_MAX`] and one more.
+    fn add_parts(&self, body: &[u8], depth: usize, found: &mut Vec<Part>) {
+        let boundary = self.boundary().filter(|_| self.is_multipart() && depth > 0);
+        let Some(boundary) = boundary else { return found.push(self.part(body)) };
+        for text in split(body, boundary.as_bytes()) {
+            if found.len() > PARTS_MAX {
+                return;
+            }
+            if let Some((header, body)) = Self::read(text) {
+                header.add_parts(body, depth - 1, found);
+            }
+        }
+    }
+
     /// Returns the part with this header and body.
     fn part(&self, body: &[u8]) -> Part {
         let encoding = self.field("content-transfer-encoding").to_ascii_lowercase();
-        let body = match encoding.as_str() {
+        let decoded = match encoding.as_str() {
             "" | "7bit" | "8bit" | "binary" => Ok(body.to_vec()),
-            "base64" => {
-                let plain = |byte: &u8| !byte.is_ascii_whitespace();
-                let text: Vec<u8> = body.iter().copied().filter(plain).collect();
-                let decoded = STANDARD.decode(text);
-                decoded.map_err(|_| "its part of a MIME message is not valid base64".to_owned())
-            }
+            "base64" => decode_base64(body).ok_or("its part of a MIME message is not valid base64"),
             _ => Err(
-                "its part of a MIME message has another Content-Transfer-Encoding than base64, 7bit or 8bit"
-                    .to_owned(),
+                "its part of a MIME message has another Content-Transfer-Encoding than base64, 7bit or 8bit",
             ),
         };
-        Part { content_type: self.content_type(), body }
+        let (body, problem) = match decoded {
+            Ok(body) => (body, None),
+            Err(problem) => (body.to_vec(), Some(problem)),
+        };
+        Part { content_type: self.content_type(), body, problem }
     }
 }
 

@@ -3,22 +3,18 @@
 //! Clouds and hypervisors hand one text to a machine, and most of these texts are for cloud-init,
 //! Ignition or a shell. Only a text that says that it is a configuration is one:
 //!
-//! - a text whose first line is `#etchaos`, followed by JSON;
-//! - a JSON object that has a key of a configuration;
-//! - after another first line that begins with `#`, a JSON object that is a valid configuration;
-//! - a part of a MIME multipart message that has the type `text/etchaos`, or begins with `#etchaos`;
+//! - a text that begins with the line `#etchaos`, possibly after other lines with `#`, followed by JSON;
+//! - a JSON object of whose keys at least half are those of a configuration;
+//! - after another first line that begins with `#`, a JSON object with only keys of a configuration;
+//! - a part of a MIME message that has the type `text/etchaos`, or begins with `#etchaos`;
 //! - any of these in base64, or compressed with gzip.
 
 mod mime;
 
 use std::io::Read;
 
-use base64::Engine;
-use base64::engine::general_purpose::STANDARD;
-
-use super::fragment::Fragment;
-use super::members::{KEYS, etcha_key, is_ours, names};
-use super::text::to_utf8;
+use super::members::{KEYS, Name, are_all_ours, etcha_key, is_ours, names, other_program};
+use super::text::{decode_base64, to_utf8};
 
 /// The maximum size of user data, and of what it contains after decompression. The largest that a
 /// platform allows is 256 KiB (GCP); a `cidata` volume has no limit.
@@ -29,47 +25,63 @@ const HEADER: &[u8] = b"#etchaos";
 /// tools such as Terraform two.
 const LAYERS_MAX: usize = 3;
 /// How a configuration says that it is one, for messages.
-const EXPECTED: &str = "a configuration begins with the line #etchaos, or is a JSON object with a key of a configuration";
+const EXPECTED: &str = "a configuration begins with the line #etchaos, or is a JSON object with keys of a configuration";
+/// The first bytes of gzip (RFC 1952 section 2.3.1).
+const GZIP: &[u8] = &[0x1f, 0x8b];
 
 /// What user data contains.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum UserData {
+pub enum UserData {
     /// The JSON of a configuration, possibly with errors.
     Config(Vec<u8>),
-    /// Something that says that it is a configuration and cannot be read, and the reason.
-    Broken(String),
+    /// Something that says that it is a configuration and cannot be read.
+    Broken {
+        /// Why it cannot be read. The reason shows no part of the data.
+        reason: String,
+        /// As much of the decoded text as there is.
+        text: Vec<u8>,
+    },
     /// Something for another program, and the reason for that conclusion. The reason shows no part of
     /// the data, which may have secrets of other programs.
     Foreign(String),
 }
 
-/// Determines what user data contains. `data` may be longer than [`USER_DATA_MAX`] by one byte, which
-/// says that there is more.
-pub(super) fn classify(data: &[u8]) -> UserData {
-    unpack(data, LAYERS_MAX)
+impl UserData {
+    /// Determines what user data contains. `data` may be longer than [`USER_DATA_MAX`] by one byte, which
+    /// says that there is more.
+    pub fn classify(data: &[u8]) -> Self {
+        unpack(data, LAYERS_MAX)
+    }
+
+    /// Returns the text of a configuration, or nothing.
+    fn into_text(self) -> Vec<u8> {
+        match self {
+            Self::Config(text) | Self::Broken { text, .. } => text,
+            Self::Foreign(_) => Vec::new(),
+        }
+    }
 }
 
 fn unpack(data: &[u8], layers: usize) -> UserData {
-    if data.starts_with(&[0x1f, 0x8b]) {
+    if data.starts_with(GZIP) {
         return gzip(data, layers);
     }
-    let Ok(text) = to_utf8(data) else {
-        return foreign("it is UTF-16 that is not well-formed");
+    if data.len() > USER_DATA_MAX {
+        return too_large(data, layers);
+    }
+    let text = match to_utf8(data) {
+        Ok(text) => text,
+        Err(reason) => return foreign(&reason),
     };
     let text = text.trim_ascii();
-    if let Some(config) = after_header(text) {
-        return config_of(config, data.len());
-    }
-    if data.len() > USER_DATA_MAX {
-        return foreign(&format!("it is larger than {USER_DATA_MAX} bytes"));
-    }
     match text {
         [] => foreign("it is empty"),
         [b'#', ..] => comment(text),
-        [b'{', ..] => object(text),
-        _ => message(text)
-            .or_else(|| base64(text, layers))
-            .unwrap_or_else(|| foreign("it is neither JSON nor a text with the line #etchaos")),
+        _ => {
+            object(text).or_else(|| message(text)).or_else(|| base64(text, layers)).unwrap_or_else(
+                || foreign("it is neither a JSON object nor a text with the line #etchaos"),
+            )
+        }
     }
 }
 
@@ -77,46 +89,75 @@ fn foreign(reason: &str) -> UserData {
     UserData::Foreign(format!("{reason}; {EXPECTED}"))
 }
 
-/// Returns what follows the line `#etchaos`, if the text begins with it.
-fn after_header(text: &[u8]) -> Option<&[u8]> {
-    let end = text.iter().position(|byte| *byte == b'\n').unwrap_or(text.len());
-    (text[..end].trim_ascii() == HEADER).then(|| text[end..].trim_ascii())
+fn broken(reason: &str, text: &[u8]) -> UserData {
+    UserData::Broken { reason: reason.to_owned(), text: text.to_vec() }
 }
 
-fn config_of(text: &[u8], size: usize) -> UserData {
-    match size > USER_DATA_MAX {
-        true => UserData::Broken(format!("it is larger than the limit of {USER_DATA_MAX} bytes")),
-        false => UserData::Config(text.to_vec()),
+/// Determines what data contains of which only the start is used.
+fn too_large(data: &[u8], layers: usize) -> UserData {
+    let reason = format!("it is larger than the limit of {USER_DATA_MAX} bytes");
+    match unpack(&data[..USER_DATA_MAX], layers) {
+        UserData::Config(text) | UserData::Broken { text, .. } => UserData::Broken { reason, text },
+        UserData::Foreign(_) => foreign(&reason),
     }
 }
 
-/// Determines what a text with another first line contains. Some clouds accept only texts that begin with
-/// `#cloud-config`, and JSON is valid there too. So it is a configuration only if nothing in it is for
-/// another program.
-fn comment(text: &[u8]) -> UserData {
+/// Splits off the first line.
+fn split_line(text: &[u8]) -> (&[u8], &[u8]) {
     let end = text.iter().position(|byte| *byte == b'\n').unwrap_or(text.len());
-    let rest = text[end..].trim_ascii();
-    let is_config = is_ours(&names(rest)) && Fragment::from_json(rest).is_ok();
-    match is_config {
-        true => UserData::Config(rest.to_vec()),
-        false if text.starts_with(b"#cloud-config") => foreign("it is for cloud-init"),
-        false if text.starts_with(b"#!") => foreign("it is a script"),
+    (text[..end].trim_ascii(), text[end..].trim_ascii())
+}
+
+/// Returns what follows the line `#etchaos`, if the text begins with it.
+fn after_header(text: &[u8]) -> Option<&[u8]> {
+    let (first, rest) = split_line(text);
+    (first == HEADER).then_some(rest)
+}
+
+/// Determines what a text with the first line `#…` contains. Some clouds accept only texts that begin with
+/// `#cloud-config`, and JSON is valid there too. So it is a configuration if nothing in it is for another
+/// program, even if it has errors.
+fn comment(text: &[u8]) -> UserData {
+    if text.starts_with(b"#!") {
+        return foreign("it is a script");
+    }
+    let mut rest = text;
+    while rest.starts_with(b"#") {
+        let (line, after) = split_line(rest);
+        if line == HEADER {
+            return UserData::Config(after.to_vec());
+        }
+        rest = after;
+    }
+    if rest.starts_with(b"{") && are_all_ours(&names(rest)) {
+        return UserData::Config(rest.to_vec());
+    }
+    match text.starts_with(b"#cloud-config") {
+        true => foreign("it is for cloud-init"),
         false => foreign("it begins with # and is not followed by a configuration"),
     }
 }
 
-fn object(text: &[u8]) -> UserData {
+/// Determines what an object in JSON or Jsonnet contains. Returns `None` if the text is no object.
+fn object(text: &[u8]) -> Option<UserData> {
     let names = names(text);
+    if names.is_empty() && !text.starts_with(b"{") {
+        return None;
+    }
     if is_ours(&names) {
-        return UserData::Config(text.to_vec());
+        return Some(UserData::Config(text.to_vec()));
     }
-    if let Some(key) = etcha_key(&names) {
-        return foreign(&format!("it is a configuration of Etcha itself, because it has `{key}`"));
-    }
-    match names.iter().any(|name| name.text == "ignition") {
-        true => foreign("it is for Ignition"),
-        false => foreign(&format!("it is an object with none of the keys {}", KEYS.join(", "))),
-    }
+    let keys = KEYS.join(", ");
+    Some(foreign(&match (other_program(&names), etcha_key(&names)) {
+        (Some(program), _) => format!("it is for {program}"),
+        (None, Some(key)) => {
+            format!("it is a configuration of Etcha itself, because it has `{key}`")
+        }
+        _ if names.iter().any(Name::is_key) => {
+            format!("it is an object, and most of its keys are none of {keys}")
+        }
+        _ => format!("it is an object with none of the keys {keys}"),
+    }))
 }
 
 /// Finds the configuration in a MIME message. Returns `None` if the text is no such message.
@@ -126,31 +167,36 @@ fn message(text: &[u8]) -> Option<UserData> {
         Err(reason) => return Some(foreign(&reason)),
     };
     let count = parts.len();
-    let mut ours = parts.into_iter().filter_map(part);
-    Some(match (ours.next(), ours.next()) {
-        (None, _) => foreign(&format!(
+    let ours: Vec<UserData> = parts.into_iter().filter_map(part).collect();
+    Some(match <[UserData; 1]>::try_from(ours) {
+        Ok([single]) => single,
+        Err(ours) if ours.is_empty() => foreign(&format!(
             "it is a MIME message, and none of its {count} parts has the type {} or begins with #etchaos",
             mime::TYPE
         )),
-        (Some(first), None) => first,
-        (Some(_), Some(_)) => UserData::Broken(
-            "it is a MIME message with several configurations, expected one".to_owned(),
-        ),
+        Err(ours) => UserData::Broken {
+            reason: "it is a MIME message with several configurations, expected one".to_owned(),
+            text: ours.into_iter().flat_map(UserData::into_text).collect(),
+        },
     })
 }
 
 /// Returns the configuration in a part of a message, if it has one.
 fn part(part: mime::Part) -> Option<UserData> {
     let is_typed = part.content_type == mime::TYPE;
-    let body = part.body.as_deref().unwrap_or_default();
-    let Ok(text) = to_utf8(body) else {
-        return is_typed.then(|| UserData::Broken("it is UTF-16 that is not well-formed".into()));
+    let (body, problem) = match part.body.starts_with(GZIP) {
+        true => decompress(&part.body),
+        false => (part.body, part.problem),
+    };
+    let text = match to_utf8(&body) {
+        Ok(text) => text,
+        Err(reason) => return is_typed.then(|| broken(&reason, b"")),
     };
     let text = text.trim_ascii();
     let config = after_header(text).or_else(|| is_typed.then_some(text))?;
-    Some(match part.body {
-        Ok(_) => UserData::Config(config.to_vec()),
-        Err(reason) => UserData::Broken(reason),
+    Some(match problem {
+        None => UserData::Config(config.to_vec()),
+        Some(reason) => broken(reason, config),
     })
 }
 
@@ -158,25 +204,30 @@ fn gzip(data: &[u8], layers: usize) -> UserData {
     let Some(layers) = layers.checked_sub(1) else {
         return foreign("it is compressed more than once");
     };
-    let mut inner = Vec::new();
-    // The limit ends the decompression of a small file that becomes a very large one.
-    let limit = USER_DATA_MAX as u64 + 1;
-    let read = flate2::read::MultiGzDecoder::new(data).take(limit).read_to_end(&mut inner);
-    match (read, unpack(&inner, layers)) {
-        (Ok(_), inner) => inner,
-        (Err(_), UserData::Config(_) | UserData::Broken(_)) => {
-            UserData::Broken("it is gzip that is damaged".to_owned())
-        }
-        (Err(_), UserData::Foreign(_)) => foreign("it is gzip that is damaged"),
+    let (inner, problem) = decompress(data);
+    match (problem, unpack(&inner, layers)) {
+        (None, inner) => inner,
+        (Some(reason), UserData::Foreign(_)) => foreign(reason),
+        (Some(reason), ours) => broken(reason, &ours.into_text()),
     }
 }
 
-/// Decodes base64. Returns `None` if the text is not base64.
+/// Decompresses gzip, up to one byte more than [`USER_DATA_MAX`]: a small file can become a very large one.
+/// Returns what could be decompressed, and the problem if that is not all.
+fn decompress(data: &[u8]) -> (Vec<u8>, Option<&'static str>) {
+    let mut inner = Vec::new();
+    let limit = USER_DATA_MAX as u64 + 1;
+    let read = flate2::read::MultiGzDecoder::new(data).take(limit).read_to_end(&mut inner);
+    (inner, read.err().map(|_| "it is gzip that is damaged"))
+}
+
+/// Decodes base64. Returns `None` if the text is not base64 of a text or of gzip: many a single word is
+/// base64 too.
 fn base64(text: &[u8], layers: usize) -> Option<UserData> {
     let layers = layers.checked_sub(1)?;
-    let bytes: Vec<u8> = text.iter().copied().filter(|byte| !byte.is_ascii_whitespace()).collect();
-    let inner = STANDARD.decode(bytes).ok()?;
-    Some(unpack(&inner, layers))
+    let inner = decode_base64(text)?;
+    let is_text = |inner: &[u8]| to_utf8(inner).is_ok_and(|text| str::from_utf8(&text).is_ok());
+    (inner.starts_with(GZIP) || is_text(&inner)).then(|| unpack(&inner, layers))
 }
 
 #[cfg(test)]

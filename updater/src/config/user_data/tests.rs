@@ -3,7 +3,7 @@
 use std::io::Write;
 
 use base64::Engine;
-use base64::engine::general_purpose::STANDARD;
+use base64::engine::general_purpose::{STANDARD, STANDARD_NO_PAD, URL_SAFE};
 use flate2::Compression;
 use flate2::write::GzEncoder;
 use proptest::prelude::*;
@@ -28,15 +28,15 @@ fn mime(parts: &[(&str, &str)]) -> String {
 }
 
 fn reason(data: &[u8]) -> String {
-    match classify(data) {
+    match UserData::classify(data) {
         UserData::Foreign(reason) => reason,
         other => panic!("{other:?}: {:?}", String::from_utf8_lossy(data)),
     }
 }
 
 fn broken(data: &[u8]) -> String {
-    match classify(data) {
-        UserData::Broken(reason) => reason,
+    match UserData::classify(data) {
+        UserData::Broken { reason, .. } => reason,
         other => panic!("{other:?}: {:?}", String::from_utf8_lossy(data)),
     }
 }
@@ -62,13 +62,33 @@ fn ignores_what_is_for_other_programs() {
         ("{".into(), "none of the keys"),
         (r#"{"run": {}, "sources": {}}"#.into(), "Etcha itself, because it has `run`"),
         ("{ sources: { ci: {} } }".into(), "Etcha itself"),
-        ("packages:\n  - vim\ncdn: x\n".into(), "neither JSON"),
-        ("cdn: x".into(), "neither JSON"),
+        (r#"{"fallthrough": true}"#.into(), "Etcha itself"),
+        ("local k = 'x';\n{ run: { verifyKeys: [k] } }".into(), "Etcha itself"),
+        ("// host\n{ sources: {} }".into(), "Etcha itself"),
+        ("std.mergePatch({ run: {} }, {})".into(), "Etcha itself"),
+        ("local n = import '../lib/etcha/native.libsonnet';\n{ run: [] }".into(), "Etcha itself"),
+        ("packages:\n  - vim\ncdn: x\n".into(), "neither a JSON object"),
+        ("cdn: x".into(), "neither a JSON object"),
+        (format!("[{JSON}]"), "neither a JSON object"),
+        ("null".into(), "neither a JSON object"),
+        ("<powershell>\nreboot\n</powershell>\n".into(), "neither a JSON object"),
+        ("<?xml version=\"1.0\"?>\n<unattend/>\n".into(), "neither a JSON object"),
+        ("<!DOCTYPE html><html><body>404</body></html>".into(), "neither a JSON object"),
+        ("version: v1alpha1\nmachine:\n  type: worker\n".into(), "neither a JSON object"),
+        ("[settings]\nmetrics = true\n".into(), "neither a JSON object"),
+        ("#version=RHEL9\ntext\nreboot\n".into(), "begins with #"),
+        ("{{ ds.meta_data }}\n{\"cdn\": \"x\"}".into(), "none of the keys"),
+        ("{\"level\": 1}\n{\"cdn\": \"x\"}\n".into(), "none of the keys"),
+        // Some keys of a configuration are keys of other programs too.
+        (r#"{"variant": "fcos", "version": "1.5.0"}"#.into(), "Butane"),
+        (r#"{"variant": "flatcar", "version": "1.0.0", "storage": {}}"#.into(), "Butane"),
+        (r#"{"ignition": {"version": "3.4.0"}, "proxy": {}}"#.into(), "Ignition"),
+        (r#"{"agent": {}, "logs": {}, "metrics": {}}"#.into(), "most of its keys"),
         (parts.clone(), "none of its 2 parts"),
         (STANDARD.encode(cloud), "cloud-init"),
         (STANDARD.encode(&parts), "none of its 2 parts"),
         ("Content-Type: multipart/mixed\n\nx".into(), "without a boundary"),
-        ("Content-Type: text/plain\n\nx".into(), "neither JSON"),
+        ("Content-Type: text/plain\n\nx".into(), "none of its 1 parts"),
         ("x".repeat(2 << 20), "larger than"),
     ] {
         let reason = reason(data.as_bytes());
@@ -78,6 +98,9 @@ fn ignores_what_is_for_other_programs() {
     assert!(reason(&compress(cloud.as_bytes())[..30]).contains("gzip that is damaged"));
     assert!(reason(b"\x1f\x8b").contains("gzip that is damaged"));
     assert!(reason(b"\xff\xfe#").contains("UTF-16"));
+    assert!(reason(b"\xff\xfe\0\0#").contains("UTF-32"));
+    let wide: Vec<u8> = "x".repeat(1 << 20).encode_utf16().flat_map(u16::to_le_bytes).collect();
+    assert!(reason(&wide[..USER_DATA_MAX + 1]).contains("larger than"));
     // A megabyte of zeros takes a kilobyte.
     let bomb = compress(&vec![0; 64 << 20]);
     assert!(reason(&bomb).contains("larger than"));
@@ -87,6 +110,7 @@ fn ignores_what_is_for_other_programs() {
 
 #[test]
 fn finds_configurations() {
+    let headed_body = format!("#etchaos\n{JSON}");
     let typed = mime(&[
         ("Content-Type: text/x-shellscript", "#!/bin/sh"),
         ("content-type: Text/Etchaos; charset=utf-8", JSON),
@@ -97,6 +121,13 @@ fn finds_configurations() {
         "Content-Type: text/etchaos\nContent-Transfer-Encoding: base64",
         &STANDARD.encode(JSON),
     )]);
+    let parts = |parts: &[(&str, &str)]| mime(parts).replace("==1==", "==2==");
+    let inner = parts(&[("Content-Type: text/x-shellscript", "#!/bin/sh"), ("X: y", &headed_body)]);
+    let nested = mime(&[("Content-Type: text/plain", "x"), inner.split_once('\n').unwrap()]);
+    let zipped = mime(&[(
+        "Content-Type: application/gzip\nContent-Transfer-Encoding: base64",
+        &STANDARD.encode(compress(headed_body.as_bytes())),
+    )]);
     let cut = typed.strip_suffix("--==1==--\n").unwrap().to_owned();
     let texts = [
         JSON.to_owned(),
@@ -106,6 +137,9 @@ fn finds_configurations() {
         format!("\u{feff}#etchaos\n{JSON}"),
         format!("#cloud-config\n{JSON}"),
         format!("Content-Type: text/etchaos\n\n{JSON}"),
+        format!("MIME-Version: 1.0\nContent-Type: text/plain\n\n#etchaos\n{JSON}"),
+        nested,
+        zipped,
         typed,
         headed,
         encoded,
@@ -120,11 +154,13 @@ fn finds_configurations() {
             text.clone().into_bytes(),
             wide,
             STANDARD.encode(&text).into_bytes(),
+            STANDARD_NO_PAD.encode(&text).into_bytes(),
+            URL_SAFE.encode(&text).into_bytes(),
             gzip.clone(),
             STANDARD.encode(&gzip).into_bytes(),
             STANDARD.encode(STANDARD.encode(&gzip)).into_bytes(),
         ] {
-            assert_eq!(classify(&data), UserData::Config(JSON.into()), "{text}");
+            assert_eq!(UserData::classify(&data), UserData::Config(JSON.into()), "{text}");
         }
     }
     for (data, json) in [
@@ -134,8 +170,15 @@ fn finds_configurations() {
         ("{\"cdn\": ", "{\"cdn\":"),
         ("{\"x\": [], \"reboot\": 1}", "{\"x\": [], \"reboot\": 1}"),
         ("{cdn: 'x'}", "{cdn: 'x'}"),
+        ("local k = 'x';\n{ cdn: k }", "local k = 'x';\n{ cdn: k }"),
+        (
+            r#"{"no_proxy": [], "rate_limit": 1, "cdn": "x"}"#,
+            r#"{"no_proxy": [], "rate_limit": 1, "cdn": "x"}"#,
+        ),
+        // The keys are those of a configuration, so an error in it is reported.
+        ("#cloud-config\n{\"cdn\": \"x\", \"reboot\": 1}", "{\"cdn\": \"x\", \"reboot\": 1}"),
     ] {
-        assert_eq!(classify(data.as_bytes()), UserData::Config(json.into()), "{data}");
+        assert_eq!(UserData::classify(data.as_bytes()), UserData::Config(json.into()), "{data}");
     }
 }
 
@@ -155,6 +198,30 @@ fn reports_configurations_that_cannot_be_read() {
     assert!(broken(damaged).contains("gzip that is damaged"));
 }
 
+/// The caller looks for `health` and `reboot` in the text.
+#[test]
+fn broken_configurations_have_their_decoded_text() {
+    let json = r#"{"health": {"checks": ["true"]}}"#;
+    let gzip = compress(format!("#etchaos\n{json}{}", " ".repeat(1000)).as_bytes());
+    let ours = ("Content-Type: text/etchaos", json);
+    let cloud = ("Content-Type: text/cloud-config", "#cloud-config\npower_state: {mode: reboot}");
+    let large = format!("#etchaos\n{json}{}", "x".repeat(USER_DATA_MAX));
+    let quoted = "Content-Type: text/plain\nContent-Transfer-Encoding: quoted-printable";
+    for data in [
+        gzip[..gzip.len() - 4].to_vec(),
+        mime(&[cloud, ours, ours]).into_bytes(),
+        large.as_bytes().to_vec(),
+        compress(large.as_bytes()),
+        mime(&[(quoted, &format!("#etchaos\n{json}"))]).into_bytes(),
+    ] {
+        let UserData::Broken { text, .. } = UserData::classify(&data) else {
+            panic!("{:?}", String::from_utf8_lossy(&data[..100]))
+        };
+        let text = String::from_utf8(text).unwrap();
+        assert!(text.contains("health") && !text.contains("reboot"), "{text}");
+    }
+}
+
 #[test]
 fn reasons_show_no_part_of_the_data() {
     for data in [
@@ -170,14 +237,21 @@ fn reasons_show_no_part_of_the_data() {
 
 proptest! {
     #[test]
+    fn the_header_makes_every_text_a_configuration(text in "(\\PC|\n){0,60}") {
+        let data = format!("#etchaos\n{text}");
+        let config = text.as_bytes().trim_ascii().to_vec();
+        prop_assert_eq!(UserData::classify(data.as_bytes()), UserData::Config(config));
+    }
+
+    #[test]
     fn does_not_panic_on_any_bytes(bytes in proptest::collection::vec(any::<u8>(), 0..80)) {
-        let _ = classify(&bytes);
-        let _ = classify(&[b"\x1f\x8b\x08", bytes.as_slice()].concat());
+        let _ = UserData::classify(&bytes);
+        let _ = UserData::classify(&[b"\x1f\x8b\x08", bytes.as_slice()].concat());
     }
 
     #[test]
     fn does_not_panic_on_any_message(body in "(--b|--b--|\n|\r|: |[a-z-]{0,4}|#etchaos|\\{\\}){0,30}") {
-        let _ = classify(format!("Content-Type: multipart/x; boundary=b\n\n{body}").as_bytes());
-        let _ = classify(body.as_bytes());
+        let _ = UserData::classify(format!("Content-Type: multipart/x; boundary=b\n\n{body}").as_bytes());
+        let _ = UserData::classify(body.as_bytes());
     }
 }
