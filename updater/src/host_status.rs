@@ -160,7 +160,7 @@ impl Status {
             "lastError": error,
             "nextPoll": self.next_poll,
             "download": download,
-            "wrongFiles": self.wrong_files().map(wrong_file).collect::<Vec<_>>(),
+            "wrongFiles": self.wrong_files().map(WrongFile::to_json).collect::<Vec<_>>(),
             "verified": checked,
             "reboot": {
                 "policy": self.policy.as_ref().map(ToString::to_string),
@@ -173,8 +173,7 @@ impl Status {
 
     /// Returns the files that are not downloaded again yet.
     fn wrong_files(&self) -> impl Iterator<Item = &WrongFile> {
-        let files = self.records.wrong_files.iter().flat_map(|record| &record.files);
-        files.filter(|file| file.next() > self.now)
+        self.records.wrong_files.iter().flat_map(|record| record.all_blocked(self.now))
     }
 
     /// Describes the running release by its manifest, or by the image if the slot has no manifest.
@@ -283,8 +282,8 @@ impl Status {
         }
         for file in self.wrong_files() {
             let WrongFile { role, url, failures, .. } = file;
-            let next = self.at(file.next());
-            table.add("wrong file", &format!("{role} {failures} times at {url}; next try {next}"));
+            let (count, next) = (WrongFile::count(*failures), self.at(file.next()));
+            table.add("wrong file", &format!("{role} {count} at {url}; next try {next}"));
         }
         table.add(
             "last poll",
@@ -312,11 +311,6 @@ impl Status {
             Some(left) => format!("{shown} (in {})", approximate(left)),
         }
     }
-}
-
-fn wrong_file(file: &WrongFile) -> Value {
-    let WrongFile { role, url, sha256, failures, time, .. } = file;
-    json!({"role": role, "url": url, "sha256": sha256, "failures": failures, "time": time, "next": file.next()})
 }
 
 /// Formats a duration approximately, with a single unit.

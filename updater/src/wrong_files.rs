@@ -1,4 +1,4 @@
-//! Files that a server had with the right size and the wrong content.
+//! Files that a server had with the wrong content.
 //!
 //! Such a file is known to be wrong only after all of it was downloaded, so a host that tried again with each
 //! poll would download hundreds of megabytes four times a day, for nothing. It is left alone for a time that
@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use protocol::Role;
 use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
 
 use crate::host::Host;
 use crate::record::{self, Record};
@@ -20,6 +21,8 @@ use crate::record::{self, Record};
 const FIRST_DELAY: Duration = Duration::from_secs(12 * 3600);
 /// The longest time until the next download.
 const DELAY_MAX: Duration = Duration::from_secs(7 * 24 * 3600);
+/// The number of versions that are remembered for each file.
+const VERSIONS_MAX: usize = 4;
 /// The number of files that are remembered: two for each of some mirrors.
 const FILES_MAX: usize = 64;
 
@@ -37,8 +40,9 @@ pub(crate) struct WrongFile {
     pub failures: u32,
     /// The time of the last download, in Unix seconds.
     pub time: u64,
-    /// `ETag` and `Last-Modified` of the wrong file.
-    pub validators: [Option<String>; 2],
+    /// Digests of `ETag` and `Last-Modified` of the wrong file, the newest first. The servers behind an address
+    /// may send different ones for the same file.
+    pub versions: Vec<String>,
 }
 
 impl WrongFile {
@@ -46,6 +50,18 @@ impl WrongFile {
     pub(crate) fn next(&self) -> u64 {
         let doubled = 1u32.checked_shl(self.failures.saturating_sub(1)).unwrap_or(u32::MAX);
         self.time.saturating_add(FIRST_DELAY.saturating_mul(doubled).min(DELAY_MAX).as_secs())
+    }
+
+    /// Returns how many times the wrong file was downloaded, as text.
+    pub(crate) fn count(failures: u32) -> String {
+        if failures == 1 { "once".to_owned() } else { format!("{failures} times") }
+    }
+
+    /// Returns the entry as `status --json` has it.
+    pub(crate) fn to_json(&self) -> Value {
+        let Self { role, url, sha256, failures, time, .. } = self;
+        let next = self.next();
+        json!({"role": role, "url": url, "sha256": sha256, "failures": failures, "time": time, "next": next})
     }
 
     /// Returns whether the file must not be downloaded yet. If the clock was set back, it may be.
@@ -82,6 +98,11 @@ impl WrongFiles {
         }
     }
 
+    /// Returns the files that must not be downloaded yet.
+    pub(crate) fn all_blocked(&self, now: u64) -> impl Iterator<Item = &WrongFile> {
+        self.files.iter().filter(move |file| file.is_blocked(now))
+    }
+
     /// Returns the entry of a file that must not be downloaded yet.
     pub(crate) fn blocked(&self, url: &str, sha256: &str, now: u64) -> Option<&WrongFile> {
         self.find(url, sha256).filter(|file| file.is_blocked(now))
@@ -89,10 +110,16 @@ impl WrongFiles {
 
     /// Adds a wrong file, or counts another failure of it.
     pub(crate) fn add(&mut self, file: WrongFile) {
-        let earlier = self.find(&file.url, &file.sha256).map_or(0, |earlier| earlier.failures);
+        let earlier = self.find(&file.url, &file.sha256).cloned();
+        let (failures, known) =
+            earlier.map_or((0, Vec::new()), |earlier| (earlier.failures, earlier.versions));
+        let mut versions = file.versions;
+        versions.extend(known);
+        versions.truncate(VERSIONS_MAX);
         self.remove(&file.url, &file.sha256);
         self.files.truncate(FILES_MAX - 1);
-        self.files.insert(0, WrongFile { failures: earlier.saturating_add(1), ..file });
+        let failures = failures.saturating_add(1);
+        self.files.insert(0, WrongFile { failures, versions, ..file });
     }
 
     /// Forgets a file, because it is right or has changed.
@@ -114,7 +141,7 @@ mod tests {
 
     fn file(url: &str, time: u64) -> WrongFile {
         let (url, sha256) = (url.to_owned(), "ab".repeat(32));
-        WrongFile { role: Role::Initrd, url, sha256, failures: 0, time, validators: [None, None] }
+        WrongFile { role: Role::Initrd, url, sha256, failures: 0, time, versions: Vec::new() }
     }
 
     #[test]
@@ -130,6 +157,15 @@ mod tests {
             // The clock was set back, perhaps from far in the future.
             assert!(!is_blocked(999));
         }
+    }
+
+    #[test]
+    fn remembers_the_last_versions() {
+        let mut files = WrongFiles::default();
+        for n in 0..9 {
+            files.add(WrongFile { versions: vec![n.to_string()], ..file("u", 1000) });
+        }
+        assert_eq!(files.files[0].versions, ["8", "7", "6", "5"]);
     }
 
     #[test]

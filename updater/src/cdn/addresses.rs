@@ -1,11 +1,19 @@
-//! The order in which the addresses of a host are tried, and what connections showed about them.
+//! The order in which the addresses of a host are tried, and what connections and look-ups showed about them.
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 /// The number of addresses that are remembered. A run needs a few; name servers could send any number.
 const REMEMBERED_MAX: usize = 256;
+
+/// How long a look-up may take before each family is looked up by itself, and how much later than the other one
+/// an answer for one family may be. Local name servers answer within some milliseconds, others in a tenth of a
+/// second.
+const LOOK_UP_DELAY: Duration = Duration::from_millis(300);
+/// The same, once an answer was missing (RFC 8305 section 8).
+const LATE_DELAY: Duration = Duration::from_millis(50);
 
 /// What is known about the addresses that a client connected to. All connections of a client share it, so
 /// an address that does not answer costs time once per run.
@@ -19,6 +27,27 @@ struct Memory {
     last: Option<SocketAddr>,
     /// Whether IPv6 (`true`) or IPv4 is tried first, because an address of the other did not answer.
     first_family: Option<bool>,
+    names: Names,
+}
+
+/// What is known about the name server.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+enum Names {
+    #[default]
+    Unknown,
+    /// It did not answer for one of the families in time.
+    AreLate,
+    /// The addresses that it sent in time did not work.
+    AreIncomplete,
+}
+
+/// How long the parts of a look-up are waited for. `None` stands for the timeout of the whole.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Patience {
+    /// The time until each family is looked up by itself.
+    pub(super) first: Option<Duration>,
+    /// The time that the answer for one family may be later than the other.
+    pub(super) other: Option<Duration>,
 }
 
 /// How well an address works. Addresses with a lower rank are tried first.
@@ -50,15 +79,50 @@ impl Addresses {
         }
         memory.set(good, Rank::Good);
         memory.last = Some(good);
+        if memory.names == Names::AreIncomplete {
+            memory.names = Names::Unknown;
+        }
+    }
+
+    /// Remembers that none of these addresses answered.
+    pub(super) fn unanswered(&self, addresses: &[SocketAddr]) {
+        let mut memory = self.memory();
+        for address in addresses {
+            memory.set(*address, Rank::Bad);
+        }
+    }
+
+    /// Begins a request. [`distrust_last`](Self::distrust_last) then concerns only its own connections.
+    pub(super) fn begin(&self) {
+        self.memory().last = None;
     }
 
     /// Remembers that the last connection did not serve its purpose, so that another address of the host is
     /// tried before it.
     pub(super) fn distrust_last(&self) {
         let mut memory = self.memory();
+        if memory.names == Names::AreLate {
+            memory.names = Names::AreIncomplete;
+        }
         if let Some(last) = memory.last.take() {
             memory.set(last, Rank::Bad);
         }
+    }
+
+    /// Remembers that a name server did not answer for one of the families in time.
+    pub(super) fn names_are_late(&self) {
+        self.memory().names = Names::AreLate;
+    }
+
+    /// Returns how long the next look-up waits.
+    pub(super) fn patience(&self) -> Patience {
+        let (first, other) = match self.memory().names {
+            Names::Unknown => (Some(LOOK_UP_DELAY), Some(LOOK_UP_DELAY)),
+            Names::AreLate => (Some(LATE_DELAY), Some(LATE_DELAY)),
+            // Perhaps only the addresses of the late answer work.
+            Names::AreIncomplete => (None, None),
+        };
+        Patience { first, other }
     }
 
     fn memory(&self) -> MutexGuard<'_, Memory> {
@@ -82,10 +146,7 @@ impl Memory {
 
 /// Returns the addresses with IPv6 and IPv4 in turn, each in the given order. The first family is
 /// `is_ipv6_first`, or that of the first address.
-pub(super) fn interleaved(
-    addresses: &[SocketAddr],
-    is_ipv6_first: Option<bool>,
-) -> Vec<SocketAddr> {
+fn interleaved(addresses: &[SocketAddr], is_ipv6_first: Option<bool>) -> Vec<SocketAddr> {
     let first = addresses.first().map(SocketAddr::is_ipv6);
     let first = is_ipv6_first.or(first).unwrap_or_default();
     let of = |is_first: bool| {
@@ -138,6 +199,41 @@ mod tests {
         addresses.distrust_last();
         addresses.connected(v4(2), &[]);
         assert_eq!(addresses.ordered(&host).first(), Some(&v4(2)));
+        // A request that made no connection says nothing about the one before.
+        addresses.begin();
+        addresses.distrust_last();
+        assert_eq!(addresses.ordered(&host).first(), Some(&v4(2)));
+        // An address that worked is not kept once it no longer answers.
+        addresses.unanswered(&[v4(2), v4(1), v6(1)]);
+        assert_eq!(addresses.ordered(&host).first(), Some(&v6(2)));
+    }
+
+    #[test]
+    fn waits_for_late_names_only_if_others_fail() {
+        let addresses = Addresses::default();
+        let waits = |addresses: &Addresses| addresses.patience().other;
+        assert_eq!(waits(&addresses), Some(LOOK_UP_DELAY));
+        addresses.names_are_late();
+        assert_eq!(waits(&addresses), Some(LATE_DELAY));
+        addresses.connected(v4(1), &[]);
+        assert_eq!(waits(&addresses), Some(LATE_DELAY));
+        addresses.distrust_last();
+        assert_eq!(addresses.patience(), Patience { first: None, other: None });
+        addresses.connected(v6(1), &[]);
+        assert_eq!(waits(&addresses), Some(LOOK_UP_DELAY));
+    }
+
+    #[test]
+    fn tries_other_addresses_of_a_long_list_after_a_failure() {
+        let addresses = Addresses::default();
+        let host: Vec<SocketAddr> = (0..100).map(v4).collect();
+        let mut tried = Vec::new();
+        for _ in 0..7 {
+            let next: Vec<SocketAddr> = addresses.ordered(&host).into_iter().take(16).collect();
+            addresses.unanswered(&next);
+            tried.extend(next);
+        }
+        assert!(host.iter().all(|address| tried.contains(address)));
     }
 
     #[test]

@@ -226,6 +226,7 @@ impl Cdn {
         url: &str,
         request: &Request<'_>,
     ) -> Result<(ResponseHead, Body, String), CdnError> {
+        self.routes.addresses.begin();
         let route = self.routes.to(url);
         let via = route.via.map_or(String::new(), |proxy| format!(" through the proxy {proxy}"));
         let mut call = match request.is_head {

@@ -13,6 +13,7 @@ use super::rate::{Bucket, RateMonitor};
 use super::response::ResponseHead;
 use super::resume::{Resume, classify};
 use super::retries::Attempts;
+use crate::wrong_files::WrongFile;
 
 /// The size of a read.
 const CHUNK: usize = 64 * 1024;
@@ -57,6 +58,18 @@ pub enum FetchError {
         /// The size in the manifest.
         expected: u64,
     },
+    /// The server sent fewer bytes than expected, and says that these are all.
+    #[error(
+        "the CDN sends only {found} of the {expected} bytes that the manifest states for {url}: was the release published completely?"
+    )]
+    TooShort {
+        /// The URL.
+        url: String,
+        /// The size in the manifest.
+        expected: u64,
+        /// The number of bytes received.
+        found: u64,
+    },
     /// The body ended early.
     #[error("the download of {url} ended after {found} of {expected} bytes{}", html_hint_or(*is_html, reason))]
     Truncated {
@@ -87,7 +100,8 @@ pub enum FetchError {
     },
     /// The file was wrong before, and is not downloaded again yet.
     #[error(
-        "{url} is not downloaded again before {next}, because it was wrong {failures} times: the manifest says that its SHA-256 is {expected}, and the file was damaged or replaced; correct the file on the CDN, or publish a new release; \"update --retry-failed\" downloads it at once"
+        "{url} is not downloaded again before {next}, because it was wrong {}: the manifest says that its SHA-256 is {expected}, and the file was damaged or replaced; correct the file on the CDN, or publish a new release; \"update --retry-failed\" downloads it at once",
+        WrongFile::count(*failures)
     )]
     WrongBefore {
         /// The URL.
@@ -122,6 +136,7 @@ impl FetchError {
             Self::Truncated { is_transient, .. } => *is_transient,
             Self::WrongLength { .. }
             | Self::TooLong { .. }
+            | Self::TooShort { .. }
             | Self::Digest { .. }
             | Self::WrongBefore { .. }
             | Self::AllMirrors(_)
@@ -228,9 +243,15 @@ impl Cdn {
         mut body: impl Read,
         sink: &mut dyn Sink,
     ) -> Result<(), FetchError> {
+        let mut beginning = Vec::new();
         match classify(head, transfer.at, transfer.size, transfer.etag.as_deref()) {
             Resume::Continues => {}
             Resume::FromStart if transfer.at > 0 => {
+                self.read_beginning(&mut body, &mut beginning);
+                // The page of a network must not cost what was downloaded before.
+                if head.is_html(&beginning) {
+                    return Err(transfer.truncated(String::new(), true, false));
+                }
                 log::info!(
                     "{} has changed, or its server does not support ranges; downloading it from the start",
                     without_query(transfer.url)
@@ -250,19 +271,24 @@ impl Cdn {
                 return Ok(());
             }
             Resume::WrongLength(found) => {
-                let mut beginning = Vec::new();
-                // A read error only means that HTML may not be recognized.
-                let _ = body.by_ref().take(HTML_PREFIX).read_to_end(&mut beginning);
+                self.read_beginning(&mut body, &mut beginning);
                 return Err(transfer.wrong_length(found, head.is_html(&beginning)));
             }
         }
         transfer.etag = head.strong_etag().map(str::to_owned);
-        let copied = self.copy(transfer, head, body, sink);
+        let copied = self.copy(transfer, head, io::Cursor::new(beginning).chain(body), sink);
         // The beginning of an HTML page must not be kept as the beginning of the file.
         if let Err(FetchError::Truncated { is_html: true, .. }) = &copied {
             transfer.restart(sink)?;
         }
         copied
+    }
+
+    /// Reads the beginning of a body, which shows whether it is HTML.
+    fn read_beginning(&self, body: &mut impl Read, beginning: &mut Vec<u8>) {
+        let mut body = body.take(HTML_PREFIX);
+        // A read error only means that HTML may not be recognized; reading on fails again.
+        let _ = self.with_deadline(self.timeouts.stall, || body.read_to_end(beginning));
     }
 
     /// Copies a body to the sink, at most to the end of the file and within the rate limit.
@@ -310,7 +336,14 @@ impl Cdn {
         let is_interrupted = head.status == 206 || (head.length.is_none() && !head.is_chunked);
         match transfer.at == transfer.size {
             true => Ok(()),
-            false => Err(transfer.truncated(String::new(), is_html, is_interrupted)),
+            false if is_interrupted || is_html => {
+                Err(transfer.truncated(String::new(), is_html, is_interrupted))
+            }
+            false => Err(FetchError::TooShort {
+                url: without_query(transfer.url),
+                expected: transfer.size,
+                found: transfer.at,
+            }),
         }
     }
 

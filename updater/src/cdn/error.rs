@@ -52,13 +52,38 @@ pub enum CdnError {
     },
     /// The certificate's authority is not trusted.
     #[error(
-        "cannot get {url}{via}: its certificate is signed by an authority that is not trusted here; if it is your own authority, add its PEM file to \"ca\"; otherwise the connection may be intercepted"
+        "cannot get {url}{via}: its certificate is signed by an authority that is not trusted here; if it is your own authority, add its PEM file to \"ca\"; otherwise the connection may be intercepted, perhaps by a network that asks for a login (a captive portal)"
     )]
     Untrusted {
         /// The URL.
         url: String,
         /// ` through the proxy …`, or empty.
         via: String,
+    },
+    /// The certificate is that of another server.
+    #[error(
+        "cannot get {url}{via}: {reason}; another server answers in the place of the CDN: check the URL and the name resolution, and whether the network asks for a login (a captive portal)"
+    )]
+    OtherServer {
+        /// The URL.
+        url: String,
+        /// ` through the proxy …`, or empty.
+        via: String,
+        /// The reason.
+        reason: String,
+    },
+    /// The proxy makes no tunnel to the server.
+    #[error(
+        "cannot get {url}{via}, which responded with status {status} to the request for a tunnel; {}",
+        tunnel_advice(*status)
+    )]
+    Tunnel {
+        /// The URL.
+        url: String,
+        /// ` through the proxy …`.
+        via: String,
+        /// The status.
+        status: u16,
     },
     /// The status is not the expected one.
     #[error("the CDN responded with status {status} for {url}{via}, expected 200; {}", advice(*status))]
@@ -150,6 +175,19 @@ fn advice(status: u16) -> &'static str {
     }
 }
 
+fn tunnel_advice(status: u16) -> &'static str {
+    match status {
+        401 | 403 | 407 | 408 | 425 | 429 | 500.. => advice(status),
+        _ => "the proxy does not allow tunnels to this server and port",
+    }
+}
+
+/// Returns whether a retry may help after a response with this status. One with a wrong password does not, and
+/// could lock the account.
+fn is_transient_status(status: u16) -> bool {
+    matches!(status, 408 | 425 | 429 | 500..=510 | 512..=599)
+}
+
 impl CdnError {
     /// Returns whether a retry may help.
     pub fn is_transient(&self) -> bool {
@@ -157,10 +195,11 @@ impl CdnError {
             Self::Unreachable { is_transient, .. } | Self::Incomplete { is_transient, .. } => {
                 *is_transient
             }
-            Self::Status { status, .. } => {
-                matches!(status, 408 | 425 | 429 | 500..=510 | 512..=599)
+            Self::Status { status, .. } | Self::Tunnel { status, .. } => {
+                is_transient_status(*status)
             }
             Self::Untrusted { .. }
+            | Self::OtherServer { .. }
             | Self::Redirect { .. }
             | Self::Portal { .. }
             | Self::TooManyRedirects { .. }
@@ -214,11 +253,15 @@ impl CdnError {
             Some(rustls::Error::InvalidCertificate(
                 CertificateError::UnknownIssuer | CertificateError::BadSignature,
             )) => Self::Untrusted { url, via },
-            _ => Self::Unreachable {
-                url,
-                via,
-                reason: describe(error),
-                is_transient: is_transient(error),
+            Some(rustls::Error::InvalidCertificate(
+                CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. },
+            )) => Self::OtherServer { url, via, reason: describe(error) },
+            _ => match tunnel_status(error) {
+                Some(status) => Self::Tunnel { url, via, status },
+                None => {
+                    let (reason, is_transient) = (describe(error), is_transient(error));
+                    Self::Unreachable { url, via, reason, is_transient }
+                }
             },
         }
     }
@@ -236,6 +279,13 @@ pub(super) fn describe_read_error(error: &io::Error) -> (String, bool) {
         Some(inner) => (describe(inner), is_transient(inner)),
         None => (error.to_string(), true),
     }
+}
+
+/// Returns the status with which a proxy refused a tunnel. ureq has it only in the text of its error,
+/// `proxy server responded 407/407`.
+fn tunnel_status(error: &Error) -> Option<u16> {
+    let Error::ConnectProxyFailed(text) = error else { return None };
+    text.rsplit('/').next()?.parse().ok()
 }
 
 fn tls_error(error: &Error) -> Option<&rustls::Error> {
@@ -277,7 +327,10 @@ fn describe(error: &Error) -> String {
 fn describe_timeout(timeout: Timeout) -> String {
     let Timeouts { connect, stall, manifest, .. } = Timeouts::default();
     match timeout {
-        Timeout::Resolve | Timeout::Connect => {
+        Timeout::Resolve => {
+            format!("timeout: no name server answered within {} s", connect.as_secs())
+        }
+        Timeout::Connect => {
             format!("timeout: no connection after {} s", connect.as_secs())
         }
         Timeout::Global => {
@@ -301,6 +354,7 @@ mod tests {
         for (timeout, expected) in [
             (Timeout::PerRead, "timeout: the server stalled and sent nothing for 60 s"),
             (Timeout::RecvResponse, "timeout: the server stalled and sent nothing for 60 s"),
+            (Timeout::Resolve, "timeout: no name server answered within 30 s"),
             (Timeout::Connect, "timeout: no connection after 30 s"),
             (Timeout::Global, "timeout: the response was not complete after 120 s"),
         ] {

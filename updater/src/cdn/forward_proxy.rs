@@ -13,11 +13,14 @@ use ureq::unversioned::transport::{Buffers, ConnectionDetails, Connector, NextTi
 use super::resolver::BothFamilies;
 
 /// A resolver that returns the proxy's addresses for every host.
-pub(super) struct ProxyResolver(Uri);
+pub(super) struct ProxyResolver {
+    proxy: Uri,
+    resolver: BothFamilies,
+}
 
 impl ProxyResolver {
-    pub(super) fn new(proxy: &ureq::Proxy) -> Self {
-        Self(proxy.uri().clone())
+    pub(super) fn new(proxy: &ureq::Proxy, resolver: BothFamilies) -> Self {
+        Self { proxy: proxy.uri().clone(), resolver }
     }
 }
 
@@ -28,7 +31,7 @@ impl Resolver for ProxyResolver {
         config: &Config,
         timeout: NextTimeout,
     ) -> Result<ResolvedSocketAddrs, Error> {
-        BothFamilies.resolve(&self.0, config, timeout)
+        self.resolver.resolve(&self.proxy, config, timeout)
     }
 }
 

@@ -14,6 +14,16 @@ pub trait ResumableSink: Sink {
     fn digest(&self) -> String;
 }
 
+/// Returns whether a download failed after all of a wrong file was received. A short response costs little, and
+/// is more likely an error message than the file.
+fn is_wrong_file(error: &FetchError) -> bool {
+    match error {
+        FetchError::Digest { .. } | FetchError::TooLong { .. } => true,
+        FetchError::TooShort { expected, found, .. } => *found >= expected / 2,
+        _ => false,
+    }
+}
+
 impl Cdn {
     /// Downloads an artifact from the first of the URLs that works. On success the sink has exactly the
     /// bytes whose size and digest are in the manifest.
@@ -38,9 +48,7 @@ impl Cdn {
                 );
                 result = self.download_from(url, artifact, sink);
             }
-            // Only these errors come after all of the file was downloaded.
-            let is_wrong =
-                matches!(result, Err(FetchError::Digest { .. } | FetchError::TooLong { .. }));
+            let is_wrong = result.as_ref().is_err_and(is_wrong_file);
             if is_wrong || result.is_ok() {
                 self.record_wrong_file(url, artifact, is_wrong);
             }

@@ -44,7 +44,11 @@ impl<In: Transport> Connector<In> for Race {
                 self.0.connected(winner.address, &winner.unanswered);
                 winner.stream
             }
-            Err(RaceError::TimedOut) => return Err(Error::Timeout(timeout.reason)),
+            Err(RaceError::TimedOut) => {
+                // Of a host with more addresses than are tried at once, the next attempt tries others.
+                self.0.unanswered(&details.addrs);
+                return Err(Error::Timeout(timeout.reason));
+            }
             Err(RaceError::Failed(error)) => return Err(Error::Io(error)),
         };
         stream.set_nodelay(details.config.no_delay())?;
@@ -56,13 +60,13 @@ impl<In: Transport> Connector<In> for Race {
 struct Winner {
     address: SocketAddr,
     stream: TcpStream,
-    /// The addresses that were tried before and have not answered.
+    /// The addresses that were tried before this one and have not answered.
     unanswered: Vec<SocketAddr>,
 }
 
 enum RaceError {
     TimedOut,
-    /// Every address failed; this is the last error.
+    /// Every address failed. This is the last error, if possible one that the network reported.
     Failed(io::Error),
 }
 
@@ -76,7 +80,7 @@ struct Attempt {
 /// Returns the first connection, and closes the others.
 fn first_to_answer(addresses: &[SocketAddr], limit: Option<Duration>) -> Result<Winner, RaceError> {
     let end = limit.and_then(|limit| Instant::now().checked_add(limit));
-    let mut last_error = io::Error::from(io::ErrorKind::AddrNotAvailable);
+    let mut reason = io::Error::from(Errno::EADDRNOTAVAIL);
     let mut attempts: Vec<Attempt> = Vec::new();
     let mut waiting = addresses.iter();
     loop {
@@ -84,10 +88,10 @@ fn first_to_answer(addresses: &[SocketAddr], limit: Option<Duration>) -> Result<
         match next.map(|address| start(*address)) {
             Some(Ok(attempt)) => attempts.push(attempt),
             Some(Err(error)) => {
-                last_error = error;
+                reason = better_reason(reason, error);
                 continue;
             }
-            None if attempts.is_empty() => return Err(RaceError::Failed(last_error)),
+            None if attempts.is_empty() => return Err(RaceError::Failed(reason)),
             None => {}
         }
         let until = match waiting.len() {
@@ -97,17 +101,27 @@ fn first_to_answer(addresses: &[SocketAddr], limit: Option<Duration>) -> Result<
             })),
         };
         match wait(&mut attempts, until) {
-            Ok(Some(winner)) => {
-                let unanswered = attempts.iter().map(|attempt| attempt.address).collect();
-                return Ok(Winner { address: winner.address, stream: winner.stream, unanswered });
-            }
+            Ok(Some(winner)) => return Ok(winner),
             Ok(None) => {}
-            Err(error) => last_error = error,
+            Err(error) => reason = better_reason(reason, error),
         }
         if end.is_some_and(|end| Instant::now() >= end) {
             return Err(RaceError::TimedOut);
         }
     }
+}
+
+/// Returns the reason to report. That a server refuses connections says more than that this host has no
+/// route for the other family.
+fn better_reason(earlier: io::Error, later: io::Error) -> io::Error {
+    let is_local = |error: &io::Error| {
+        let code = error.raw_os_error().map(Errno::from_raw);
+        matches!(
+            code,
+            Some(Errno::ENETUNREACH | Errno::EADDRNOTAVAIL | Errno::EAFNOSUPPORT | Errno::EINVAL)
+        )
+    };
+    if is_local(&later) && !is_local(&earlier) { earlier } else { later }
 }
 
 /// Begins to connect.
@@ -129,7 +143,7 @@ fn start(address: SocketAddr) -> io::Result<Attempt> {
 
 /// Waits for an attempt to end, at most until `until`. Removes the attempts that have ended, and returns the
 /// one that succeeded. Fails if one failed and none succeeded.
-fn wait(attempts: &mut Vec<Attempt>, until: Option<Instant>) -> io::Result<Option<Attempt>> {
+fn wait(attempts: &mut Vec<Attempt>, until: Option<Instant>) -> io::Result<Option<Winner>> {
     loop {
         let left = until.map(|until| until.saturating_duration_since(Instant::now()));
         if left.is_some_and(|left| left.is_zero()) {
@@ -155,20 +169,29 @@ fn wait(attempts: &mut Vec<Attempt>, until: Option<Instant>) -> io::Result<Optio
     }
 }
 
-/// Removes the attempts that have ended, up to the first that succeeded, which is returned.
-fn finish(attempts: &mut Vec<Attempt>, ended: &[bool]) -> io::Result<Option<Attempt>> {
+/// Removes the attempts that have ended. Returns the first that succeeded: if several did meanwhile, it is the
+/// one that is preferred.
+fn finish(attempts: &mut Vec<Attempt>, ended: &[bool]) -> io::Result<Option<Winner>> {
     let mut error = None;
-    for index in (0..attempts.len()).rev().filter(|index| ended.get(*index) == Some(&true)) {
-        let attempt = attempts.remove(index);
-        let result = match attempt.stream.take_error() {
-            Ok(None) => attempt.stream.set_nonblocking(false),
+    let mut waiting = Vec::new();
+    for (index, Attempt { address, stream }) in std::mem::take(attempts).into_iter().enumerate() {
+        if ended.get(index) != Some(&true) {
+            waiting.push(Attempt { address, stream });
+            continue;
+        }
+        let result = match stream.take_error() {
+            Ok(None) => stream.set_nonblocking(false),
             Ok(Some(error)) | Err(error) => Err(error),
         };
         match result {
-            Ok(()) => return Ok(Some(attempt)),
+            Ok(()) => {
+                let unanswered = waiting.iter().map(|attempt| attempt.address).collect();
+                return Ok(Some(Winner { address, stream, unanswered }));
+            }
             Err(failed) => error = Some(failed),
         }
     }
+    *attempts = waiting;
     error.map_or(Ok(None), Err)
 }
 
@@ -219,6 +242,31 @@ mod tests {
         };
         assert_eq!(error.kind(), io::ErrorKind::ConnectionRefused);
         assert!(matches!(first_to_answer(&[], None), Err(RaceError::Failed(_))));
+        // An address that this host cannot use hides nothing, wherever it is. Port 1 is closed.
+        let unusable = "[fe80::1]:1".parse().unwrap();
+        for addresses in [[addresses[0], unusable], [unusable, addresses[0]]] {
+            let Err(RaceError::Failed(error)) = first_to_answer(&addresses, LIMIT) else {
+                panic!("connected to a closed port")
+            };
+            assert_eq!(error.kind(), io::ErrorKind::ConnectionRefused);
+        }
+    }
+
+    /// Several addresses may answer before the process runs again.
+    #[test]
+    fn prefers_the_first_of_those_that_answered() {
+        let listeners = ["127.0.0.1:0"; 3].map(|address| TcpListener::bind(address).unwrap());
+        let addresses = listeners.each_ref().map(|listener| listener.local_addr().unwrap());
+        let mut attempts: Vec<Attempt> =
+            addresses.iter().map(|address| start(*address).unwrap()).collect();
+        std::thread::sleep(Duration::from_millis(50));
+        let winner = finish(&mut attempts, &[false, true, true]).unwrap().unwrap();
+        assert_eq!((winner.address, winner.unanswered), (addresses[1], vec![addresses[0]]));
+        let mut attempts = vec![start(addresses[0]).unwrap(), start(addresses[1]).unwrap()];
+        std::thread::sleep(Duration::from_millis(50));
+        let winner = wait(&mut attempts, None).unwrap().unwrap();
+        // An address that was tried later is not slower.
+        assert_eq!((winner.address, winner.unanswered), (addresses[0], vec![]));
     }
 
     /// A listener whose queue is full drops further connections, like an address that does not answer.

@@ -46,7 +46,7 @@ pub(super) fn target(url: &str, location: &str, allowed: &[String]) -> Result<St
     }
 }
 
-/// Resolves an absolute URL, a network-path reference, an absolute path, or a relative path (RFC 3986
+/// Resolves an absolute URL, a network-path reference, an absolute path, a relative path, or a query (RFC 3986
 /// section 4.2) in a response for the URL of an origin and a path.
 fn join(own: &Origin, path: &str, location: &str) -> Option<String> {
     if Origin::of(location).is_some() {
@@ -59,12 +59,15 @@ fn join(own: &Origin, path: &str, location: &str) -> Option<String> {
     if location.starts_with('/') {
         return Some(format!("{own}{location}"));
     }
+    let path = path.split(['?', '#']).next()?;
+    if location.starts_with('?') {
+        return Some(format!("{own}{path}{location}"));
+    }
     // A colon in the first segment ends a scheme, so this is not a relative path.
     let first = location.split(['/', '?']).next().unwrap_or_default();
     if first.is_empty() || first.contains(':') {
         return None;
     }
-    let path = path.split(['?', '#']).next()?;
     let directory = path.rfind('/').map_or("/", |end| &path[..=end]);
     Some(format!("{own}{directory}{location}"))
 }
@@ -111,6 +114,7 @@ mod tests {
             ("/y?token=1#part", "https://cdn.example/y?token=1"),
             ("y", "https://cdn.example/os/y"),
             ("7/y", "https://cdn.example/os/7/y"),
+            ("?token=1&to=/../x#part", "https://cdn.example/os/x.jwt?token=1&to=/../x"),
             ("//cdn.example/y", "https://cdn.example/y"),
             ("https://mirror.example:8443/y", "https://mirror.example:8443/y"),
             ("https://Mirror.EXAMPLE:8443/y", "https://mirror.example:8443/y"),
@@ -135,7 +139,6 @@ mod tests {
         for location in [
             "",
             "#",
-            "?x",
             "http://cdn.example/y",
             "http://plain.example/y",
             "https://other.example/y",

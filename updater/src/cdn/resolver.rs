@@ -1,23 +1,26 @@
-//! Name resolution that keeps addresses of both families.
+//! Name resolution that keeps addresses of both families, and does not wait long for one of them.
 
+use std::io;
 use std::net::{SocketAddr, ToSocketAddrs};
-use std::sync::mpsc::{RecvTimeoutError, sync_channel};
+use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
+use std::time::{Duration, Instant};
 
-use ureq::Error;
+use dns_lookup::{AddrFamily, AddrInfoHints, SockType, getaddrinfo};
 use ureq::config::Config;
 use ureq::http::Uri;
 use ureq::unversioned::resolver::{DefaultResolver, ResolvedSocketAddrs, Resolver};
 use ureq::unversioned::transport::NextTimeout;
+use ureq::{Error, Timeout};
 
-use super::addresses::interleaved;
+use super::addresses::{Addresses, Patience};
 
 /// The number of addresses that ureq accepts.
 const ADDRESSES_MAX: usize = 16;
 
-/// A resolver that returns the families in turn. ureq's own one cuts a long list, which usually begins with
-/// IPv6, and may so lose every IPv4 address.
-#[derive(Debug)]
-pub(super) struct BothFamilies;
+/// A resolver that returns the addresses in the order of [`Addresses`]. ureq's own one cuts a long list, which
+/// usually begins with IPv6, and may so lose every IPv4 address.
+#[derive(Debug, Clone)]
+pub(super) struct BothFamilies(pub(super) Addresses);
 
 impl Resolver for BothFamilies {
     fn resolve(
@@ -30,29 +33,110 @@ impl Resolver for BothFamilies {
         let name = name.and_then(|(scheme, host)| DefaultResolver::host_and_port(scheme, host));
         // The text of the URL is omitted, since that of a proxy contains its credentials.
         let name = name.ok_or_else(|| Error::BadUri("no host".to_owned()))?;
+        let limit = (!timeout.after.is_not_happening()).then(|| *timeout.after);
+        let answer = look_up(&name, limit, self.0.patience()).map_err(|error| match error {
+            LookUpError::Failed(error) => Error::Io(error),
+            // ureq counts the look-up of a proxy as a part of the connection.
+            LookUpError::TimedOut if timeout.reason == Timeout::Connect => {
+                Error::Timeout(Timeout::Resolve)
+            }
+            LookUpError::TimedOut => Error::Timeout(timeout.reason),
+        })?;
+        if answer.is_late {
+            self.0.names_are_late();
+        }
         let mut found = self.empty();
-        for address in interleaved(&look_up(name, timeout)?, None).into_iter().take(ADDRESSES_MAX) {
+        for address in self.0.ordered(&answer.addresses).into_iter().take(ADDRESSES_MAX) {
             found.push(address);
         }
         if found.is_empty() { Err(Error::HostNotFound) } else { Ok(found) }
     }
 }
 
-/// Looks up `host:port` in a thread, because the system's function has no timeout.
-fn look_up(name: String, timeout: NextTimeout) -> Result<Vec<SocketAddr>, Error> {
-    let (send, receive) = sync_channel(1);
-    std::thread::spawn(move || {
-        let found = name.to_socket_addrs().map(|found| found.collect::<Vec<_>>());
-        // Nobody waits for the result after the timeout.
-        let _ = send.send(found);
-    });
-    let result = match timeout.after.is_not_happening() {
-        true => receive.recv().map_err(|_| RecvTimeoutError::Disconnected),
-        false => receive.recv_timeout(*timeout.after),
-    };
-    match result {
-        Ok(found) => found.map_err(Error::Io),
-        Err(RecvTimeoutError::Timeout) => Err(Error::Timeout(timeout.reason)),
-        Err(RecvTimeoutError::Disconnected) => Err(Error::HostNotFound),
+/// The addresses of a name.
+struct Answer {
+    addresses: Vec<SocketAddr>,
+    /// Whether the common look-up did not end in time, so that one family may be missing.
+    is_late: bool,
+}
+
+enum LookUpError {
+    TimedOut,
+    Failed(io::Error),
+}
+
+/// The result of one query.
+enum Found {
+    Both(io::Result<Vec<SocketAddr>>),
+    Family(io::Result<Vec<SocketAddr>>),
+}
+
+/// Looks up `host:port`.
+///
+/// The C library waits for the answers for both families, 15 s if one is missing, as behind some home routers.
+/// Therefore, if it takes long, each family is also looked up by itself, and an answer is used soon after the
+/// other one was expected (RFC 8305 section 3). The common look-up comes first, because for it alone a name in
+/// `/etc/hosts` hides that name in the DNS.
+///
+/// The queries run in threads, because the functions of the system have no timeout.
+fn look_up(name: &str, limit: Option<Duration>, patience: Patience) -> Result<Answer, LookUpError> {
+    let since = Instant::now();
+    let (send, receive) = channel();
+    spawn(&send, name, |name| Found::Both(name.to_socket_addrs().map(Iterator::collect)));
+    let mut addresses = Vec::new();
+    let mut families = 0;
+    let mut next = patience.first;
+    loop {
+        let end = [next, limit].into_iter().flatten().min();
+        let received = match end {
+            Some(end) => receive.recv_timeout(end.saturating_sub(since.elapsed())),
+            None => receive.recv().map_err(|_| RecvTimeoutError::Disconnected),
+        };
+        match received {
+            Ok(Found::Both(Ok(addresses))) => return Ok(Answer { addresses, is_late: false }),
+            Ok(Found::Both(Err(error))) if addresses.is_empty() => {
+                return Err(LookUpError::Failed(error));
+            }
+            Ok(Found::Both(Err(_))) => return Ok(Answer { addresses, is_late: true }),
+            Ok(Found::Family(found)) => {
+                families += 1;
+                addresses.extend(found.unwrap_or_default());
+                if families == 2 && !addresses.is_empty() {
+                    return Ok(Answer { addresses, is_late: true });
+                }
+                if !addresses.is_empty() {
+                    next = patience.other.map(|other| since.elapsed() + other);
+                }
+            }
+            Err(_) if !addresses.is_empty() => return Ok(Answer { addresses, is_late: true }),
+            Err(_) if limit.is_some_and(|limit| since.elapsed() >= limit) => {
+                return Err(LookUpError::TimedOut);
+            }
+            Err(_) => {
+                next = None;
+                spawn(&send, name, |name| Found::Family(of_family(name, AddrFamily::Inet)));
+                spawn(&send, name, |name| Found::Family(of_family(name, AddrFamily::Inet6)));
+            }
+        }
     }
+}
+
+fn spawn(send: &Sender<Found>, name: &str, query: impl FnOnce(&str) -> Found + Send + 'static) {
+    let (send, name) = (send.clone(), name.to_owned());
+    std::thread::spawn(move || {
+        // Nobody waits for the result after the timeout.
+        let _ = send.send(query(&name));
+    });
+}
+
+/// Looks up the addresses of a family for `host:port`.
+fn of_family(name: &str, family: AddrFamily) -> io::Result<Vec<SocketAddr>> {
+    let (host, port) = name.rsplit_once(':').unwrap_or((name, ""));
+    let hints = AddrInfoHints {
+        address: family.into(),
+        socktype: SockType::Stream.into(),
+        ..AddrInfoHints::default()
+    };
+    let found = getaddrinfo(Some(host), Some(port), Some(hints))?;
+    found.map(|found| found.map(|found| found.sockaddr)).collect()
 }

@@ -72,13 +72,12 @@ impl ResponseHead {
     }
 }
 
-/// Returns whether a file is HTML or XML. A JWT, a kernel or an initrd never begins like this.
+/// Returns whether a file is HTML or XML, which begins with a tag, a comment or a declaration. A JWT, a kernel or
+/// an initrd never does.
 pub(crate) fn begins_like_html(bytes: &[u8]) -> bool {
     let text = bytes.trim_ascii_start();
     let text = text.strip_prefix(b"\xef\xbb\xbf").unwrap_or(text).trim_ascii_start();
-    [&b"<!doctype"[..], b"<html", b"<head", b"<?xml", b"<!--"]
-        .iter()
-        .any(|tag| text.len() >= tag.len() && text[..tag.len()].eq_ignore_ascii_case(tag))
+    matches!(text, [b'<', next, ..] if next.is_ascii_alphabetic() || b"!?".contains(next))
 }
 
 /// Returns whether a validator is safe to send in a header field: short, printable ASCII.
@@ -133,10 +132,12 @@ mod tests {
 
     #[test]
     fn recognizes_html_pages() {
-        for page in ["<html>", " \n<!DOCTYPE html>", "\u{feff}<HTML lang", "<?xml version"] {
+        for page in
+            ["<html>", " \n<!DOCTYPE html>", "\u{feff}<HTML lang", "<?xml version", "<meta", "<a "]
+        {
             assert!(begins_like_html(page.as_bytes()), "{page}");
         }
-        for file in ["", "<", "MZ", "eyJhbGciOiJFZERTQSJ9.", "<htm"] {
+        for file in ["", "<", "MZ", "eyJhbGciOiJFZERTQSJ9.", "< html", "<1"] {
             assert!(!begins_like_html(file.as_bytes()), "{file}");
         }
         assert!(head(&[("content-type", "Text/HTML; charset=utf-8")]).is_html(b""));

@@ -10,7 +10,6 @@ use ureq::Agent;
 use ureq::config::{Config, ConfigBuilder};
 use ureq::tls::{TlsConfig, TlsProvider};
 use ureq::typestate::AgentScope;
-use ureq::unversioned::resolver::Resolver;
 use ureq::unversioned::transport::{ConnectProxyConnector, Connector, RustlsConnector};
 
 use super::addresses::Addresses;
@@ -64,14 +63,14 @@ impl Routes {
             .build();
         let config = || config(timeouts).tls_config(tls.clone());
         let (deadline, addresses) = (Deadline::default(), Addresses::default());
-        let shared = (&deadline, &addresses);
-        let direct = agent(config().build(), shared, BothFamilies);
+        let direct = agent(config().build(), &deadline, &addresses);
         let tunnel = proxies.https.as_ref().map(|proxy| {
-            agent(config().proxy(Some(proxy.inner().clone())).build(), shared, BothFamilies)
+            agent(config().proxy(Some(proxy.inner().clone())).build(), &deadline, &addresses)
         });
         let forward = proxies.http.as_ref().map(|proxy| {
-            let connector = connector(shared.1).chain(AbsoluteForm).chain(shared.0.clone());
-            Agent::with_parts(config().build(), connector, ProxyResolver::new(proxy.inner()))
+            let connector = connector(&addresses).chain(AbsoluteForm).chain(deadline.clone());
+            let resolver = ProxyResolver::new(proxy.inner(), BothFamilies(addresses.clone()));
+            Agent::with_parts(config().build(), connector, resolver)
         });
         Ok(Self { deadline, addresses, proxies, direct, tunnel, forward })
     }
@@ -91,12 +90,9 @@ impl Routes {
 }
 
 /// Makes an agent that connects directly or, if `config` has a proxy, through a tunnel.
-fn agent(
-    config: Config,
-    (deadline, addresses): (&Deadline, &Addresses),
-    resolver: impl Resolver,
-) -> Agent {
-    Agent::with_parts(config, connector(addresses).chain(deadline.clone()), resolver)
+fn agent(config: Config, deadline: &Deadline, addresses: &Addresses) -> Agent {
+    let connector = connector(addresses).chain(deadline.clone());
+    Agent::with_parts(config, connector, BothFamilies(addresses.clone()))
 }
 
 /// Returns the connectors of ureq, with [`Race`] in the place of its TCP connector.
@@ -121,6 +117,7 @@ fn config(timeouts: &Timeouts) -> ConfigBuilder<AgentScope> {
         .max_response_header_size(HEADER_MAX)
         .input_buffer_size(BUFFER_SIZE)
         .output_buffer_size(BUFFER_SIZE)
+        .timeout_resolve(Some(timeouts.connect))
         .timeout_connect(Some(timeouts.connect))
         .timeout_recv_response(Some(timeouts.stall))
         .timeout_per_read(Some(timeouts.stall))

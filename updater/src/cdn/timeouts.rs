@@ -7,7 +7,7 @@ use super::retries::Retries;
 /// Timeouts and retry limits. The defaults are those of a host; tests use shorter ones.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Timeouts {
-    /// The time in which a server must accept a connection.
+    /// The time in which name servers must answer, and then a server must accept a connection.
     pub connect: Duration,
     /// The longest time without any data before a download counts as stalled.
     pub stall: Duration,

@@ -3,7 +3,7 @@
 use std::sync::{MutexGuard, PoisonError};
 
 use protocol::url::Origin;
-use protocol::{Artifact, date};
+use protocol::{Artifact, date, digest};
 
 use super::client::{Cdn, Request};
 use super::download::FetchError;
@@ -63,7 +63,7 @@ impl Cdn {
         if Origin::of(url).is_none() || self.memory().is_none() {
             return;
         }
-        let validators = if is_wrong { self.validators(url) } else { [None, None] };
+        let version = if is_wrong { self.version(url) } else { None };
         let mut memory = self.memory();
         let Some(Memory { host, files }) = &mut *memory else { return };
         let shown = without_query(url);
@@ -74,7 +74,7 @@ impl Cdn {
                 sha256: artifact.sha256.clone(),
                 failures: 0,
                 time: now(),
-                validators,
+                versions: version.into_iter().collect(),
             }),
             false => files.remove(&shown, &artifact.sha256),
         }
@@ -89,9 +89,8 @@ impl Cdn {
             let memory = self.memory();
             memory.as_ref()?.files.blocked(&shown, &artifact.sha256, now())?.clone()
         };
-        let found = self.validators(url);
-        let has_changed = found.iter().any(Option::is_some) && found != blocked.validators;
-        if !has_changed {
+        let version = self.version(url);
+        if version.is_none_or(|version| blocked.versions.contains(&version)) {
             return Some(blocked);
         }
         log::info!("{shown} was wrong before and has changed since; downloading it again");
@@ -105,14 +104,16 @@ impl Cdn {
         files.iter().filter(|file| file.sha256 == artifact.sha256).map(WrongFile::next).min()
     }
 
-    /// Returns `ETag` and `Last-Modified` of a file, as far as the server sends them.
-    fn validators(&self, url: &str) -> [Option<String>; 2] {
+    /// Returns a digest of `ETag` and `Last-Modified` of a file, if the server sends one of them.
+    fn version(&self, url: &str) -> Option<String> {
         let request = Request { url, is_head: true, ..Request::default() };
-        match self.follow_redirects(&request) {
-            Ok((head, _)) => [head.etag, head.last_modified],
-            // The file is then taken for unchanged.
-            Err(_) => [None, None],
-        }
+        // If the request fails, the file is taken for unchanged.
+        let (head, _) = self.follow_redirects(&request).ok()?;
+        let is_sent = head.etag.is_some() || head.last_modified.is_some();
+        let field = Option::unwrap_or_default;
+        // Neither field can contain a line feed.
+        let text = format!("{}\n{}", field(head.etag), field(head.last_modified));
+        is_sent.then(|| digest::of_bytes(text.as_bytes()))
     }
 
     fn memory(&self) -> MutexGuard<'_, Option<Memory>> {

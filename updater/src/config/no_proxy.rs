@@ -48,7 +48,7 @@ impl Bypass {
 
     /// Returns whether the entry matches a host and port of a URL.
     pub(crate) fn matches(&self, host: &str, port: u16) -> bool {
-        let host = host.trim_end_matches('.').to_ascii_lowercase();
+        let host = host.strip_suffix('.').unwrap_or(host).to_ascii_lowercase();
         let is_below =
             |suffix: &str| host.strip_suffix(suffix).is_some_and(|rest| rest.ends_with('.'));
         let is_match = match &self.hosts {
@@ -56,7 +56,7 @@ impl Bypass {
             Hosts::Domain(name) => host == *name || is_below(name),
             Hosts::Subdomains(suffix) => is_below(suffix),
             Hosts::Network(network) => {
-                host.parse().is_ok_and(|host: IpAddr| network.contains(&host))
+                host.parse().is_ok_and(|host: IpAddr| network.contains(&host.to_canonical()))
             }
         };
         is_match && self.port.is_none_or(|own| own == port)
@@ -71,7 +71,11 @@ fn split_port(entry: &str) -> Option<(&str, Option<u16>)> {
     };
     // An IPv6 network may have its prefix behind the brackets, which `network` parses.
     match after.strip_prefix(':') {
-        Some(port) => Some((host, Some(port.parse().ok().filter(|port| *port > 0)?))),
+        // `parse` alone would accept a plus sign.
+        Some(port) if port.bytes().all(|b| b.is_ascii_digit()) => {
+            Some((host, Some(port.parse().ok().filter(|port| *port > 0)?)))
+        }
+        Some(_) => None,
         None => after.is_empty().then_some((host, None)),
     }
 }
@@ -83,7 +87,8 @@ fn name(host: &str) -> Option<Hosts> {
     }
     let suffix = host.strip_prefix('*').unwrap_or(host).strip_prefix('.');
     let name = suffix.unwrap_or(host).trim_end_matches('.').to_owned();
-    let is_plain = |c: char| c.is_alphanumeric() || "-_.".contains(c);
+    // A URL has a name with other letters in its ASCII form, `xn--…`, so such an entry would match nothing.
+    let is_plain = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
     if name.is_empty() || !name.chars().all(is_plain) {
         return None;
     }
@@ -98,9 +103,14 @@ fn network(text: &str) -> Option<IpNet> {
     };
     let inner = address.strip_prefix('[').and_then(|rest| rest.strip_suffix(']'));
     let address: IpAddr = inner.unwrap_or(address).parse().ok()?;
+    // IPv4 addresses within IPv6 (`::ffff:192.0.2.1`) are compared as IPv4.
+    let canonical = address.to_canonical();
     match prefix {
+        Some(prefix) if canonical != address => {
+            IpNet::new(canonical, prefix.parse::<u8>().ok()?.checked_sub(96)?).ok()
+        }
         Some(prefix) => IpNet::new(address, prefix.parse().ok()?).ok(),
-        None => Some(address.into()),
+        None => Some(canonical.into()),
     }
 }
 
@@ -125,6 +135,13 @@ mod tests {
             ("[2001:db8::/32]:443", "2001:db8::1", 443),
             ("[::1]:8080", "::1", 8080),
             ("localhost", "localhost", 80),
+            (" x.example ", "x.example", 80),
+            ("XN--Bcher-KVA.example", "xn--bcher-kva.example", 80),
+            ("192.0.2.0/24", "::ffff:192.0.2.7", 80),
+            ("192.0.2.7", "::ffff:c000:207", 80),
+            ("::ffff:192.0.2.7", "192.0.2.7", 80),
+            ("[::ffff:192.0.2.0]/120", "192.0.2.7", 80),
+            ("2001:DB8::/32", "2001:db8::1", 80),
         ] {
             let parsed = Bypass::parse(entry).unwrap_or_else(|| panic!("{entry}"));
             assert!(parsed.matches(host, port), "{entry}");
@@ -155,8 +172,28 @@ mod tests {
             "a,b",
             "a b",
             "u@x",
+            "x:+80",
+            "x:-80",
+            "b\u{fc}cher.example",
+            "::ffff:192.0.2.0/24",
+            "[fe80::1%eth0]",
         ] {
             assert_eq!(Bypass::parse(entry), None, "{entry}");
+        }
+    }
+
+    #[test]
+    fn matches_no_other_host() {
+        for (entry, host, port) in [
+            ("192.0.2.0/24", "::ffff:192.0.3.7", 80),
+            ("::/0", "192.0.2.1", 80),
+            ("0.0.0.0/0", "2001:db8::1", 80),
+            ("x.example:80", "x.example", 443),
+            (".x.example", "x.example", 80),
+            ("x.example", "xx.example", 80),
+            ("x.example", "x.example.evil", 80),
+        ] {
+            assert!(!Bypass::parse(entry).unwrap().matches(host, port), "{entry}");
         }
     }
 

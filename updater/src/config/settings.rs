@@ -122,7 +122,7 @@ fn network(merged: &Merged) -> Result<Network, ConfigError> {
         network.proxy = Some(proxy_url(proxy).ok_or_else(|| invalid("proxy", source, reason))?);
     }
     if let Some(Sourced { value: hosts, source }) = &merged.no_proxy {
-        let reason = "expected a list of host names, .suffixes, *.suffixes, addresses, networks such as 10.0.0.0/8, or *; each may have a port, such as example.com:8443";
+        let reason = "expected a list of host names (in ASCII, such as xn--bcher-kva.example), .suffixes, *.suffixes, addresses, networks such as 10.0.0.0/8, or *; each may have a port, such as example.com:8443";
         let entry = |text: &str| Bypass::parse(text).map(|_| text.to_owned());
         network.no_proxy = validate_each(hosts, |text| {
             entry(text).ok_or_else(|| invalid("noProxy", source, reason))

@@ -9,6 +9,7 @@
 mod peers;
 mod push;
 mod replay;
+mod request_line;
 
 use std::io;
 use std::net::SocketAddr;
@@ -33,6 +34,7 @@ use tokio::time::timeout;
 use self::peers::Peers;
 use self::push::{Clock, Push, PushError};
 use self::replay::ReplayGuard;
+use self::request_line::{Fragment, RequestLine};
 use crate::config::Listen;
 use crate::host::Host;
 
@@ -128,10 +130,14 @@ impl Server {
     }
 
     async fn connection(self: Arc<Self>, stream: TcpStream, peer: SocketAddr) {
-        let limits = self.limits;
+        let (limits, fragment) = (self.limits, Fragment::default());
+        let stream = RequestLine::new(stream, fragment.clone());
         let service = service_fn(|request| {
-            let server = self.clone();
-            async move { Ok::<_, std::convert::Infallible>(server.respond(request, peer).await) }
+            let (server, fragment) = (self.clone(), fragment.clone());
+            async move {
+                let response = server.respond(request, &fragment, peer).await;
+                Ok::<_, std::convert::Infallible>(response)
+            }
         });
         let served = http1::Builder::new()
             .timer(TokioTimer::new())
@@ -142,7 +148,7 @@ impl Server {
             .without_shutdown()
             .await;
         match served {
-            Ok(parts) => linger(parts.io.into_inner(), limits.linger).await,
+            Ok(parts) => linger(parts.io.into_inner().into_inner(), limits.linger).await,
             Err(error) => log::debug!("the connection from {peer} failed: {error}"),
         }
     }
@@ -150,10 +156,11 @@ impl Server {
     async fn respond(
         self: Arc<Self>,
         request: Request<Incoming>,
+        fragment: &Fragment,
         peer: SocketAddr,
     ) -> Response<Full<Bytes>> {
         let path = request.uri().path().to_owned();
-        let (status, body) = match self.handle(request).await {
+        let (status, body) = match self.handle(request, fragment).await {
             Ok(report) => (StatusCode::OK, report),
             Err(error) => (error.status(), json!({"error": error.to_string()}).to_string()),
         };
@@ -166,9 +173,16 @@ impl Server {
         response
     }
 
-    async fn handle(self: Arc<Self>, request: Request<Incoming>) -> Result<String, PushError> {
+    async fn handle(
+        self: Arc<Self>,
+        request: Request<Incoming>,
+        fragment: &Fragment,
+    ) -> Result<String, PushError> {
         let (head, incoming) = request.into_parts();
         let source = self.source(&head)?.to_owned();
+        if fragment.is_present() {
+            return Err(PushError::Query("#".to_owned()));
+        }
         let check = asks_for_check(head.uri.query().unwrap_or_default())?;
         let token = body(incoming, self.limits.body).await?;
         let clock = clock(&self.host).map_err(|error| PushError::Run(error.to_string()))?;

@@ -130,7 +130,7 @@ fn runs_nothing_for_a_query_that_is_not_understood() {
     let change = format!("touch {}", mark.display());
     let changing = || pattern(json!([{"id": "x", "always": true, "change": change}]));
     let check = || Claims { etchaos_mode: Some(Mode::Check), ..changing() };
-    for query in ["?check", "?check=", "?check=true", "?check=1", "?&check&"] {
+    for query in ["?check", "?check=", "?check=true", "?check=1", "?&check&", "?check&check"] {
         let (status, body) = listener.push(query, &sign(&key, &changing()).unwrap());
         assert!(status == 400 && body.contains("etchaosMode"), "{query}: {status} {body}");
         // A check that is signed runs as one.
@@ -145,6 +145,11 @@ fn runs_nothing_for_a_query_that_is_not_understood() {
         "?check=0",
         "?check=yes",
         "?Check",
+        "?CHECK",
+        "??check",
+        "?check+",
+        "?check==",
+        "?check=true&filter=x",
         "?%63heck",
         "?check;filter=x",
         "?x",
@@ -155,6 +160,11 @@ fn runs_nothing_for_a_query_that_is_not_understood() {
             let (status, body) = listener.push(query, &token);
             assert!(status == 400 && body.contains("nothing was run"), "{query}: {status} {body}");
         }
+    }
+    // The HTTP library would remove these.
+    for fragment in ["#", "#check", "#?check", "?#check", "?check#x"] {
+        let (status, body) = listener.push(fragment, &sign(&key, &changing()).unwrap());
+        assert!(status == 400 && body.contains("nothing was run"), "{fragment}: {status} {body}");
     }
     assert!(!mark.exists());
     // The refused token was not used up, and an empty query is none.

@@ -1,76 +1,60 @@
-//! Hosts with addresses that do not answer, in a network namespace of the test's own: packets to them go to
-//! the other end of a cable, where nothing receives them.
+//! Hosts with addresses that do not answer, in a network namespace of the test's own.
 
 use std::fs;
-use std::process::{Command, Output};
+use std::io::Read;
+use std::net::TcpListener;
+use std::process::Output;
 use std::time::{Duration, Instant};
 
 use protocol::esp::Slot::B;
 use serde_json::json;
-use updater::cdn::{Cdn, Timeouts};
+use updater::cdn::{Cdn, ManifestResponse, Timeouts};
 use updater::config::Network;
 
-use crate::network::timeouts;
-use crate::server::Reply;
+use crate::namespace::is_done_in_namespace;
+use crate::network::{Memory, bytes, timeouts};
+use crate::network_proxy::Authority;
+use crate::server::{End, Reply, Server};
 use crate::world::{World, target};
 
-/// Set in the namespace.
-const CHILD: &str = "ETCHAOS_TEST_NAMESPACE";
 /// The time that a dead family may cost a run, with a margin for a slow machine. Without a race, one address
 /// costs 20 s for each request, and an update has five.
 const COST_MAX: Duration = Duration::from_secs(5);
 
-/// Makes the cable. Without "arp off", the kernel itself would report that nothing answers there. The
-/// addresses are of networks that are only for documentation.
-const SETUP: &str = "
-    ip link set lo up
-    ip link add dead type veth peer name drop
-    ip link set drop up
-    ip link set dead arp off up
-    ip -6 addr add 2001:db8:1::1/64 dev dead nodad
-    ip -6 route add 2001:db8::/32 dev dead
-    ip addr add 192.0.2.1/32 dev dead
-    ip route add 198.51.100.0/24 dev dead
-    mount --bind \"$1\" /etc/hosts || exit 99
-    shift
-    exec \"$@\"";
-
 /// Names whose addresses are looked up in /etc/hosts.
 fn hosts() -> String {
-    let mut hosts = "127.0.0.1 localhost\n::1 localhost\n".to_owned();
+    let mut hosts = String::new();
     for (name, count) in [("one.test", 1), ("eight.test", 8), ("thirty.test", 30)] {
         for n in 1..=count {
             hosts.push_str(&format!("2001:db8::{n:x} {name}\n"));
         }
         hosts.push_str(&format!("127.0.0.1 {name}\n"));
     }
-    hosts.push_str("198.51.100.1 all.test\n2001:db8::1 all.test\n");
-    hosts
+    hosts + "198.51.100.1 all.test\n2001:db8::1 all.test\n"
 }
 
-/// Runs a test of this file in namespaces of its own. Returns whether this is the parent, for which nothing
-/// is left to do.
-fn is_done_in_namespace(test: &str) -> bool {
-    if std::env::var_os(CHILD).is_some() {
-        return false;
-    }
-    let directory = tempfile::tempdir().unwrap();
-    let file = directory.path().join("hosts");
-    fs::write(&file, hosts()).unwrap();
-    let mut command = Command::new("unshare");
-    command.args(["--map-root-user", "--net", "--mount", "--kill-child", "--fork"]);
-    command.args(["sh", "-ec", SETUP, "sh"]).arg(&file).arg(std::env::current_exe().unwrap());
-    command.args(["--exact", &format!("network_addresses::{test}"), "--nocapture"]).env(CHILD, "1");
-    let Output { status, stdout, stderr } = command.output().expect("unshare can be run");
-    let text = String::from_utf8_lossy(&stdout) + String::from_utf8_lossy(&stderr);
-    if text.contains("running 1 test") {
-        assert!(status.success() && text.contains("1 passed"), "{text}");
-        print!("{text}");
-    } else {
-        assert!(std::env::var("CI").is_err(), "this test needs namespaces: {text}");
-        eprintln!("SKIPPED: no network namespace can be made here: {text}");
-    }
-    true
+/// Runs a test of this file in namespaces of its own, and returns whether it has run.
+fn is_done(test: &str) -> bool {
+    is_done_in_namespace(&format!("network_addresses::{test}"), &hosts())
+}
+
+/// A client that waits for a second.
+fn impatient(network: &Network) -> Cdn {
+    let second = Duration::from_secs(1);
+    let timeouts = Timeouts { connect: second, stall: second, ..timeouts() };
+    Cdn::with_environment(network, &[], timeouts, &|_| None).unwrap()
+}
+
+/// Accepts connections and never answers.
+fn accept_only(address: &str) -> TcpListener {
+    let listener = TcpListener::bind(address).unwrap();
+    let incoming = listener.try_clone().unwrap();
+    std::thread::spawn(move || {
+        for mut stream in incoming.incoming().flatten() {
+            std::thread::spawn(move || stream.read_to_end(&mut Vec::new()));
+        }
+    });
+    listener
 }
 
 /// Sets the CDN of a host, and returns the time and the result of a command.
@@ -87,7 +71,7 @@ fn port(world: &World) -> &str {
 
 #[test]
 fn dead_ipv6_costs_less_than_a_second() {
-    if is_done_in_namespace("dead_ipv6_costs_less_than_a_second") {
+    if is_done("dead_ipv6_costs_less_than_a_second") {
         return;
     }
     let mut update = Duration::ZERO;
@@ -108,7 +92,7 @@ fn dead_ipv6_costs_less_than_a_second() {
 
 #[test]
 fn dead_addresses_of_a_proxy_cost_less_than_a_second() {
-    if is_done_in_namespace("dead_addresses_of_a_proxy_cost_less_than_a_second") {
+    if is_done("dead_addresses_of_a_proxy_cost_less_than_a_second") {
         return;
     }
     let world = World::new();
@@ -128,7 +112,7 @@ fn dead_addresses_of_a_proxy_cost_less_than_a_second() {
 
 #[test]
 fn fails_if_no_address_answers() {
-    if is_done_in_namespace("fails_if_no_address_answers") {
+    if is_done("fails_if_no_address_answers") {
         return;
     }
     let timeouts = Timeouts { connect: Duration::from_secs(2), ..timeouts() };
@@ -137,4 +121,59 @@ fn fails_if_no_address_answers() {
     let error = cdn.manifest("http://all.test:8080/x", 1000, None).unwrap_err().to_string();
     assert!(error.contains("timeout: no connection"), "{error}");
     assert!(since.elapsed() < Duration::from_secs(30), "{:?}", since.elapsed());
+}
+
+#[test]
+fn another_address_is_tried_if_one_accepts_and_never_answers() {
+    if is_done("another_address_is_tried_if_one_accepts_and_never_answers") {
+        return;
+    }
+    let server = Server::start();
+    let port = server.url.rsplit(':').next().unwrap();
+    server.put("/x", Reply::ok("x"));
+    server.answer("/file", |request| Reply::file(request, &bytes(9000), "\"1\""));
+    let dead = accept_only(&format!("[::1]:{port}"));
+    let cdn = impatient(&Network::default());
+    let url = format!("http://localhost:{port}");
+    for most in [COST_MAX, Duration::from_millis(900)] {
+        let since = Instant::now();
+        let found = cdn.manifest(&format!("{url}/x"), 1000, None).unwrap();
+        assert!(matches!(found, ManifestResponse::Modified { bytes, .. } if bytes == b"x"));
+        // The address that works is remembered.
+        assert!(since.elapsed() < most, "{:?}", since.elapsed());
+    }
+    let mut sink = Memory::default();
+    impatient(&Network::default()).fetch(&format!("{url}/file"), 0, 9000, &mut sink).unwrap();
+    assert!(sink.bytes == bytes(9000));
+    // The TLS handshake is not answered either.
+    let authority = Authority::new();
+    let server = Server::start_tls(authority.config("localhost"));
+    server.put("/x", Reply::ok("x"));
+    let port = server.url.rsplit(':').next().unwrap();
+    let dead_tls = accept_only(&format!("[::1]:{port}"));
+    let since = Instant::now();
+    let url = format!("https://localhost:{port}/x");
+    impatient(&authority.network()).manifest(&url, 1000, None).unwrap();
+    assert!(since.elapsed() < COST_MAX, "{:?}", since.elapsed());
+    drop((dead, dead_tls));
+}
+
+#[test]
+fn an_address_that_stalls_is_left_during_a_download() {
+    if is_done("an_address_that_stalls_is_left_during_a_download") {
+        return;
+    }
+    let good = Server::start();
+    let port = good.url.rsplit(':').next().unwrap();
+    let stalling = Server::start_on(&format!("[::1]:{port}"));
+    let file = |request: &_| Reply::file(request, &bytes(300_000), "\"1\"");
+    good.answer("/x", file);
+    stalling.answer("/x", move |request| file(request).cut(100_000, End::Stall));
+    let (cdn, since, mut sink) =
+        (impatient(&Network::default()), Instant::now(), Memory::default());
+    cdn.fetch(&format!("http://localhost:{port}/x"), 0, 300_000, &mut sink).unwrap();
+    assert!(sink.bytes == bytes(300_000) && sink.restarts == 0);
+    assert_eq!((stalling.received().len(), good.received().len()), (1, 1));
+    assert_eq!(good.received()[0].from(), Some(100_000));
+    assert!(since.elapsed() < COST_MAX, "{:?}", since.elapsed());
 }

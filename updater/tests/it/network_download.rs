@@ -247,6 +247,27 @@ fn recognizes_html_pages() {
     }
 }
 
+/// A network that asks for a login costs nothing of what was downloaded before.
+#[test]
+fn an_html_page_does_not_replace_a_partial_download() {
+    let page = "<meta http-equiv=\"refresh\" content=\"0; url=http://portal.example/\">";
+    let chunked = format!("{:x}\r\n{page}\r\n0\r\n\r\n", page.len());
+    for reply in [
+        Reply::ok(page),
+        Reply { length: Some(None), ..Reply::ok(page) },
+        Reply { length: Some(None), ..Reply::ok(chunked) }.header("Transfer-Encoding: chunked"),
+    ] {
+        let server = Server::start();
+        server.put("/x", reply);
+        let mut sink = Memory::with(&bytes(PIECE));
+        assert_failed(fetch(&server, &mut sink), &server, &["looks like HTML"], 1);
+        assert!(sink.bytes == bytes(PIECE) && sink.restarts == 0);
+        server.answer("/x", |r| Reply::file(r, &bytes(SIZE), "\"1\""));
+        fetch(&server, &mut sink).unwrap();
+        assert!(sink.bytes == bytes(SIZE) && sink.restarts == 0);
+    }
+}
+
 #[test]
 fn retries_transient_statuses_only() {
     for status in [408, 425, 429, 500, 502, 503, 504] {

@@ -14,7 +14,7 @@ use rustls::ServerConfig;
 use rustls::crypto::aws_lc_rs;
 use rustls::pki_types::PrivatePkcs8KeyDer;
 use tempfile::TempDir;
-use updater::cdn::{Cdn, FetchError, ManifestResponse};
+use updater::cdn::{Cdn, FetchError, ManifestResponse, Retries, Timeouts};
 use updater::config::Network;
 
 use crate::network::{Memory, artifact, bytes, client, timeouts};
@@ -275,6 +275,65 @@ fn authenticates_to_proxy() {
     // Tinyproxy responds with 401 to a wrong password.
     assert_fails(&with("etcha:SECRET@"), &plain.url, &["401", &address, "or a proxy"]);
     assert!(plain.received().iter().all(|r| r.header("proxy-authorization").is_none()));
+}
+
+/// A password that is sent again and again may lock an account.
+#[test]
+fn asks_a_proxy_again_only_if_that_may_help() {
+    let proxy = Server::start();
+    let network = Network { proxy: Some(proxy.url.clone()), ..Network::default() };
+    let cdn = client(&network);
+    let url = "https://cdn.example";
+    for (status, requests, advice) in [
+        (407, 1, "user and a password"),
+        (403, 1, "reject this host"),
+        (404, 1, "does not allow"),
+        (511, 1, "captive portal"),
+        (502, 5, "overloaded or broken"),
+        (503, 5, "overloaded or broken"),
+    ] {
+        proxy.put("cdn.example:443", Reply::status(status));
+        let before = proxy.received().len();
+        let through = format!("through the proxy {}", proxy.url);
+        assert_fails(&cdn, url, &[&status.to_string(), &through, advice]);
+        assert_eq!(proxy.received().len() - before, requests, "{status}");
+    }
+}
+
+#[test]
+fn a_proxy_that_accepts_and_never_answers_is_given_up() {
+    let silent = TcpListener::bind("127.0.0.1:0").unwrap();
+    let proxy = Some(format!("http://{}", silent.local_addr().unwrap()));
+    let network = Network { proxy, ..Network::default() };
+    let second = Duration::from_secs(1);
+    let retries = Retries { attempts: 2, ..timeouts().download_retries };
+    let timeouts = Timeouts {
+        connect: second,
+        stall: second,
+        manifest_retries: retries,
+        download_retries: retries,
+        ..timeouts()
+    };
+    let cdn = Cdn::with_environment(&network, &[], timeouts, &|_| None).unwrap();
+    for url in ["http://cdn.example", "https://cdn.example"] {
+        let since = Instant::now();
+        assert_fails(&cdn, url, &["timeout", "through the proxy"]);
+        cdn.manifest(&format!("{url}/x"), 1000, None).unwrap_err();
+        assert!(since.elapsed() < Duration::from_secs(12), "{:?}", since.elapsed());
+    }
+}
+
+#[test]
+fn names_a_network_that_answers_for_an_https_server() {
+    let ours = Authority::new();
+    let portal = ours.serve("portal.example");
+    assert_fails(
+        &client(&ours.network()),
+        &portal.url,
+        &["not valid for name", "captive portal", "name resolution"],
+    );
+    assert_fails(&client(&Network::default()), &portal.url, &["not trusted", "captive portal"]);
+    assert!(portal.received().is_empty());
 }
 
 #[test]

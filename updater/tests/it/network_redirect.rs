@@ -43,6 +43,39 @@ fn names_a_captive_portal_and_does_not_advise_to_allow_it() {
 }
 
 #[test]
+fn names_a_captive_portal_that_sends_its_page_at_once() {
+    for page in [
+        "<!DOCTYPE html><title>Login</title>",
+        "<meta http-equiv=\"refresh\" content=\"0; url=http://portal.example/\">",
+        "\r\n<script>location = 'http://portal.example/'</script>",
+        "<body>Please log in",
+        "<?xml version=\"1.0\"?><html xmlns=\"http://www.w3.org/1999/xhtml\"/>",
+    ] {
+        let world = World::new();
+        world.cdn.put(&manifest(), Reply::ok(page));
+        world.run(&["update"]).failed(&["is not a JWT", "captive portal"]);
+        // A redirect to a page of the network at the same address.
+        world.cdn.put(&manifest(), redirect("/login?token=SECRET", ""));
+        world.cdn.put("/login?token=SECRET", Reply::ok(page));
+        let ran = world.run(&["update"]);
+        ran.failed(&["is not a JWT", "captive portal"]);
+        assert!(!ran.stderr.contains("SECRET"), "{}", ran.stderr);
+    }
+}
+
+#[test]
+fn follows_a_redirect_that_adds_only_a_query() {
+    let world = World::new();
+    world.publish(2);
+    for (path, role) in [("/2.vmlinuz", Role::Kernel), ("/2.initrd", Role::Initrd)] {
+        world.cdn.put(path, Reply::status(303).header("Location: ?token=1#part"));
+        world.cdn.put(&format!("{path}?token=1"), Reply::ok(content(role, 2)));
+    }
+    world.run(&["update"]).ended(0);
+    world.assert_slot(B, 2);
+}
+
+#[test]
 fn advises_to_allow_a_mirror() {
     for (to, body, advice) in [
         (format!("https://mirror.example{}", manifest()), "<html>Moved", "add the other origin to"),

@@ -49,7 +49,7 @@ fn is_downloaded_again_after_a_growing_delay() {
         world.run(&["update"]).failed(&[
             "not downloaded again before",
             "--retry-failed",
-            "wrong 1 times",
+            "wrong once",
         ]);
     }
     assert_eq!(downloads(&world.cdn), 1);
@@ -84,7 +84,7 @@ fn is_shown_by_status() {
     let time = shown["time"].as_u64().unwrap();
     assert!(time <= now() && shown["next"] == time + 12 * 3600, "{shown}");
     let table = world.run(&["status"]).ended(0).stdout;
-    assert!(table.contains("wrong file  initrd 1 times at http://127.0.0.1:"), "{table}");
+    assert!(table.contains("wrong file  initrd once at http://127.0.0.1:"), "{table}");
     wait(&world, 12 * 3600);
     assert_eq!(status()["wrongFiles"], json!([]));
 }
@@ -133,6 +133,80 @@ fn includes_a_file_that_is_too_long_without_saying_so() {
     world.run(&["update"]).failed(&["not downloaded again"]);
     assert_eq!(downloads(&world.cdn), 1);
     assert_eq!(record(&world)["files"][0]["url"], format!("{}/2.initrd", world.cdn.url));
+}
+
+/// The servers behind one address may send different ETags for the same file.
+#[test]
+fn is_not_downloaded_again_because_another_server_sends_its_etag() {
+    let world = world();
+    world.cdn.answer("/2.initrd", |request| {
+        Reply::ok(wrong()).header(format!("ETag: \"{}\"", request.nth % 3))
+    });
+    for _ in 0..8 {
+        world.run(&["update"]).failed(&["2.initrd"]);
+    }
+    assert!(downloads(&world.cdn) <= 3, "{}", downloads(&world.cdn));
+}
+
+#[test]
+fn includes_a_file_that_is_too_short_without_saying_so() {
+    let world = world();
+    let short = &wrong()[..content(Role::Initrd, 2).len() - 1];
+    let mut chunked = format!("{:x}\r\n", short.len()).into_bytes();
+    chunked.extend([short, b"\r\n0\r\n\r\n"].concat());
+    let reply = Reply { length: Some(None), ..Reply::ok(chunked) };
+    world.cdn.put("/2.initrd", reply.header("Transfer-Encoding: chunked"));
+    world.run(&["update"]).failed(&["sends only", "published completely"]);
+    world.run(&["update"]).failed(&["not downloaded again"]);
+    assert_eq!(downloads(&world.cdn), 1);
+    world.cdn.put("/2.initrd", Reply::ok(content(Role::Initrd, 2)).header("ETag: \"2\""));
+    world.run(&["update"]).ended(0);
+    world.assert_slot(B, 2);
+}
+
+#[test]
+fn does_not_stop_a_host_whose_records_cannot_be_written() {
+    let world = world();
+    // A file in the place of the directory of the records.
+    world.write("host/run/etchaos-updater", "");
+    for n in 1..=2 {
+        world.run(&["update"]).failed(&["has the SHA-256"]);
+        assert_eq!(downloads(&world.cdn), n);
+    }
+    world.cdn.put("/2.initrd", Reply::ok(content(Role::Initrd, 2)));
+    world.run(&["update"]).ended(0);
+    world.assert_slot(B, 2);
+}
+
+#[test]
+fn is_downloaded_again_after_the_clock_was_set_back() {
+    let world = world();
+    world.run(&["update"]).failed(&["has the SHA-256"]);
+    let mut future = record(&world);
+    future["files"][0]["time"] = json!(now() + 30 * 86_400);
+    world.write(RECORD, future.to_string());
+    assert_eq!(world.run(&["status", "--json"]).ended(0).json()["wrongFiles"], json!([]));
+    world.run(&["update"]).failed(&["has the SHA-256"]);
+    assert_eq!(downloads(&world.cdn), 2);
+    // The time of the record is the present again.
+    world.run(&["update"]).failed(&["not downloaded again"]);
+}
+
+#[test]
+fn two_mirrors_with_wrong_files_are_both_left_alone() {
+    let world = world();
+    let mirror = Server::start();
+    mirror.put("/2.initrd", Reply::ok(wrong()));
+    let config = json!({"cdn": [world.cdn.url, mirror.url]});
+    world.write("esp/etchaos/config.json", config.to_string());
+    world.run(&["update"]).failed(&["all 2 mirrors", "SHA-256"]);
+    world.run(&["update"]).failed(&["not downloaded again"]);
+    assert_eq!((downloads(&world.cdn), downloads(&mirror)), (1, 1));
+    assert_eq!(record(&world)["files"].as_array().unwrap().len(), 2);
+    mirror.put("/2.initrd", Reply::ok(content(Role::Initrd, 2)).header("ETag: \"2\""));
+    world.run(&["update"]).ended(0);
+    world.assert_slot(B, 2);
+    assert_eq!((downloads(&world.cdn), downloads(&mirror)), (1, 2));
 }
 
 /// A directory costs no download, so a corrected file is used at once.
