@@ -17,6 +17,8 @@ pub(crate) enum Fault {
     LoseAnswer,
     /// The server does what was asked, and the connection ends in order without an answer.
     CloseWithoutAnswer,
+    /// The connection is reset instead of an answer, and the request reaches the server this much later.
+    DoLater(Duration),
     /// The connection is reset after this many bytes of the answer.
     ResetAnswer(usize),
     /// The answer comes byte by byte, with pauses.
@@ -106,6 +108,12 @@ impl Shared {
             Some(Fault::Silence(pause)) => {
                 thread::sleep(pause);
                 Ok(())
+            }
+            Some(Fault::DoLater(pause)) => {
+                read_body(&mut client, &mut body, length)?;
+                reset(client)?;
+                thread::sleep(pause);
+                io::copy(&mut self.ask(&head, &body)?, &mut io::sink()).map(drop)
             }
             fault => {
                 read_body(&mut client, &mut body, length)?;

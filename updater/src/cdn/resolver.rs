@@ -1,7 +1,7 @@
 //! Name resolution that keeps addresses of both families, and does not wait long for one of them.
 
 use std::io;
-use std::net::{SocketAddr, ToSocketAddrs};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, ToSocketAddrs, UdpSocket};
 use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
 use std::time::{Duration, Instant};
 
@@ -129,7 +129,8 @@ fn spawn(send: &Sender<Found>, name: &str, query: impl FnOnce(&str) -> Found + S
     });
 }
 
-/// Looks up the addresses of a family for `host:port`.
+/// Looks up the addresses of a family for `host:port`. Omits those that this host cannot use: it should wait for
+/// the others.
 fn of_family(name: &str, family: AddrFamily) -> io::Result<Vec<SocketAddr>> {
     let (host, port) = name.rsplit_once(':').unwrap_or((name, ""));
     let hints = AddrInfoHints {
@@ -138,5 +139,14 @@ fn of_family(name: &str, family: AddrFamily) -> io::Result<Vec<SocketAddr>> {
         ..AddrInfoHints::default()
     };
     let found = getaddrinfo(Some(host), Some(port), Some(hints))?;
-    found.map(|found| found.map(|found| found.sockaddr)).collect()
+    let found = found.map(|found| found.map(|found| found.sockaddr));
+    found.filter(|found| found.as_ref().map_or(true, has_route)).collect()
+}
+
+/// Returns whether this host has a route to an address. A UDP socket is connected without a packet. The flag of
+/// the system's function for this needs netlink sockets, which the unit of the updater does not allow.
+fn has_route(address: &SocketAddr) -> bool {
+    let any: IpAddr =
+        if address.is_ipv6() { Ipv6Addr::UNSPECIFIED.into() } else { Ipv4Addr::UNSPECIFIED.into() };
+    UdpSocket::bind((any, 0)).and_then(|socket| socket.connect(address)).is_ok()
 }

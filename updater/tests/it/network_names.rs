@@ -1,6 +1,7 @@
 //! Name servers that answer late, partly or not at all, in a network namespace of the test's own.
 
-use std::net::{SocketAddr, UdpSocket};
+use std::net::{Ipv6Addr, SocketAddr, UdpSocket};
+use std::process::Command;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -11,6 +12,7 @@ use updater::config::Network;
 
 use crate::namespace::is_done_in_namespace;
 use crate::network::timeouts;
+use crate::server::{Reply, Server};
 use crate::world::World;
 
 /// The time that a name server without answers for one family may cost a run, with a margin for a slow machine.
@@ -33,6 +35,9 @@ fn answer(name: &str, kind: u16) -> Answer {
         ("quick.test" | "slow4.test", AAAA) => Some((after(0), dead)),
         ("late.test", AAAA) => Some((after(2500), dead)),
         ("slow4.test", A) => Some((after(200), loopback)),
+        // As a name server makes them up for a network that has only IPv6 (RFC 6147).
+        ("nat64.test", A) => Some((after(0), vec![vec![198, 51, 100, 1]])),
+        ("nat64.test", AAAA) => Some((after(800), vec![Ipv6Addr::LOCALHOST.octets().to_vec()])),
         ("both-late.test", A) => Some((after(1500), loopback)),
         ("both-late.test", AAAA) => Some((after(1500), dead)),
         ("silent.test", _) | ("dead.test", _) => None,
@@ -122,6 +127,26 @@ fn a_slow_name_server_is_waited_for() {
     world.run(&["check"]).ended(0);
     // Its own retries were not needed.
     assert_eq!(world.cdn.requests().len(), 1);
+}
+
+/// A host without IPv4 waits for the addresses that it can use.
+#[test]
+fn a_host_with_one_family_does_not_use_the_other() {
+    if is_done("a_host_with_one_family_does_not_use_the_other") {
+        return;
+    }
+    serve();
+    let remove = ["addr", "del", "192.0.2.1/32", "dev", "dead"];
+    assert!(Command::new("ip").args(remove).status().unwrap().success());
+    let server = Server::start_on("[::1]:0");
+    server.put("/x", Reply::ok("x"));
+    let port = server.url.rsplit(':').next().unwrap();
+    let once = Retries { attempts: 1, ..timeouts().manifest_retries };
+    let timeouts = Timeouts { manifest_retries: once, ..timeouts() };
+    let cdn = Cdn::with_environment(&Network::default(), &[], timeouts, &|_| None).unwrap();
+    for _ in 0..2 {
+        cdn.manifest(&format!("http://nat64.test:{port}/x"), 1000, None).unwrap();
+    }
 }
 
 #[test]

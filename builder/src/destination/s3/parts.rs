@@ -3,7 +3,7 @@
 use std::fs::File;
 use std::io::Read;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use object_store::client::HttpErrorKind;
@@ -20,6 +20,10 @@ use crate::destination::interface::Upload;
 
 /// The time for cleaning up after a failed upload.
 const ABORT_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// The time that a store may take to put the parts of a file together after the request broke off, and the pause
+/// between two looks.
+const COMPLETION: (Duration, Duration) = (Duration::from_secs(15), Duration::from_millis(500));
 
 /// Sends a part again, with a new signature, after failures that `object_store` does not repeat.
 #[derive(Debug)]
@@ -64,17 +68,31 @@ pub(super) async fn put_in_parts(client: &Client, upload: &Upload) -> Result<()>
 }
 
 /// Completes an upload. If that fails, the answer may have been lost, so the content decides.
+///
+/// A store that still works on the first request refuses its repetition: it no longer knows the upload, and does
+/// not have the file yet. Therefore the file may appear a while later.
 async fn complete(client: &Client, upload: &Upload, parts: &mut dyn MultipartUpload) -> Result<()> {
     let Err(error) = parts.complete().await else { return Ok(()) };
+    let (timeout, pause) = COMPLETION;
+    let since = Instant::now();
+    while !is_stored(client, upload).await {
+        if since.elapsed() >= timeout {
+            return Err(client.failed("writing", &upload.path, &error));
+        }
+        tokio::time::sleep(pause).await;
+    }
+    Ok(())
+}
+
+/// Returns whether the store has the content of a file.
+async fn is_stored(client: &Client, upload: &Upload) -> bool {
     let mut hasher = Hasher::default();
     let sink = |block: &[u8]| {
         hasher.update(block);
         Ok(())
     };
-    match read::stream(client, &upload.path, upload.size + 1, sink).await {
-        Ok(Some(size)) if size == upload.size && hasher.finish() == upload.sha256 => Ok(()),
-        _ => Err(client.failed("writing", &upload.path, &error)),
-    }
+    let read = read::stream(client, &upload.path, upload.size + 1, sink).await;
+    matches!(read, Ok(Some(size)) if size == upload.size) && hasher.finish() == upload.sha256
 }
 
 /// Reads a file once, and sends its parts in parallel.

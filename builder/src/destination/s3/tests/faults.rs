@@ -67,6 +67,25 @@ fn upload_survives_lost_answers() {
     }
 }
 
+/// The store begins to put the parts together, the client gives up waiting, and the store refuses the second
+/// request because the first one is not done. This happened on a machine that was slow.
+#[test]
+fn upload_survives_a_store_that_is_slow_to_complete_it() {
+    for refusal in [
+        Fault::Answer("403 Forbidden", "<Error><Code>AccessDenied</Code></Error>"),
+        Fault::Answer("404 Not Found", "<Error><Code>NoSuchUpload</Code></Error>"),
+    ] {
+        let (server, temporary) = (Server::start(), tempfile::tempdir().unwrap());
+        let first = rule("?uploadId=", 1, Fault::DoLater(std::time::Duration::from_secs(2)));
+        let proxy = Proxy::start(server.address(), [first, rule("?uploadId=", 3, refusal)]);
+        let s3 = open(&proxy.endpoint(), &[]);
+        let upload = upload(temporary.path(), "x", LARGE);
+        s3.create(&upload).unwrap_or_else(|error| panic!("{error:#}"));
+        assert_stored(&s3, &upload);
+        assert_eq!(server.incomplete_parts(), 0);
+    }
+}
+
 #[test]
 fn download_survives_reset_in_the_middle() {
     publish_despite(rule("GET ", 3, Fault::ResetAnswer(2 << 20)));
