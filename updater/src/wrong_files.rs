@@ -83,6 +83,12 @@ impl Record for WrongFiles {
     const FILE: &'static str = "wrong-files.json";
 }
 
+/// The wrong files, and the host whose record has them.
+pub(crate) struct Memory {
+    pub(crate) host: Host,
+    pub(crate) files: WrongFiles,
+}
+
 impl WrongFiles {
     /// Reads the wrong files of a manifest, which is named by its digest. Forgets those of another one.
     pub(crate) fn read(host: &Host, manifest: &str) -> Self {

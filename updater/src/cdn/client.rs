@@ -15,8 +15,9 @@ use super::response::ResponseHead;
 use super::retries::Attempts;
 use super::route::Routes;
 use super::timeouts::Timeouts;
-use super::{directory, redirect, wrong};
+use super::{directory, redirect};
 use crate::config::Network;
+use crate::wrong_files::Memory;
 
 /// How much of an unexpected body is read to recognize HTML.
 pub(super) const HTML_PREFIX: u64 = 512;
@@ -29,7 +30,7 @@ pub struct Cdn {
     pub(super) timeouts: Timeouts,
     pub(super) bucket: Option<Mutex<Bucket>>,
     /// The files that were wrong before, if they are remembered.
-    pub(super) wrong: Mutex<Option<wrong::Memory>>,
+    pub(super) wrong: Mutex<Option<Memory>>,
 }
 
 /// The validators of a manifest (RFC 9110 section 8.8), for a conditional request.

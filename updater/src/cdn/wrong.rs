@@ -10,13 +10,7 @@ use super::download::FetchError;
 use super::error::without_query;
 use crate::clock::now;
 use crate::host::Host;
-use crate::wrong_files::{WrongFile, WrongFiles};
-
-/// The wrong files, and the host whose record has them.
-pub(super) struct Memory {
-    host: Host,
-    files: WrongFiles,
-}
+use crate::wrong_files::{Memory, WrongFile, WrongFiles};
 
 impl Cdn {
     /// Makes the client remember wrong files of a manifest, which is named by its digest, across runs.
