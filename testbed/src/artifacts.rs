@@ -8,12 +8,14 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use protocol::claims::TimeError;
 use protocol::digest;
 use protocol::manifest::ManifestError;
+use protocol::release::document as kind;
 use protocol::release::{Artifact, ReleaseError};
 use protocol::token::{self, TOKEN_MAX, TokenError};
 use protocol::url::{UrlError, artifact_url};
 use protocol::{Claims, KeyRing, Manifest, Release, Role, Target, Verified};
 
 use crate::cdn::Served;
+use crate::sector_size::SectorSize;
 
 /// The origin of the CDN, for the resolution of URLs. It is removed again afterwards.
 const ORIGIN: &str = "http://cdn/";
@@ -90,6 +92,11 @@ pub enum ArtifactError {
     /// The release has no document of a required kind.
     #[error("the release has no document of the kind {0:?}; build it with a newer builder")]
     MissingDocument(&'static str),
+    /// The release has no disk image for disks with sectors of 4096 bytes.
+    #[error(
+        "the release has no disk image for sectors of 4096 bytes; build it with \"disk4k: true\" in the variant or in a drop-in"
+    )]
+    MissingDisk4k,
 }
 
 /// A release whose manifest and artifacts are verified.
@@ -97,7 +104,7 @@ pub enum ArtifactError {
 pub(crate) struct Artifacts {
     /// The release in the manifest.
     pub release: Release,
-    /// The compressed disk image.
+    /// The compressed disk image for the sectors of the machine.
     pub disk: PathBuf,
     /// The kernel.
     pub kernel: PathBuf,
@@ -125,27 +132,37 @@ pub(crate) struct Previous {
     pub disk: PathBuf,
 }
 
-/// Verifies the manifest of `target` in `dir` and the disk image that it names. The manifest may have
-/// expired.
+/// Verifies the manifest of `target` in `dir` and the disk image that it names for `sector_size`. The
+/// manifest may have expired.
 pub(crate) fn verify_previous(
     dir: &Path,
     target: &Target,
     keys: &KeyRing,
+    sector_size: SectorSize,
 ) -> Result<Previous, ArtifactError> {
     let path = dir.join(target.manifest_name());
     let manifest: Manifest = parse(&path, read_token(&path, keys)?)?.into_inner();
     let release = check_target(&path, manifest.release, target)?;
-    let artifact = release.artifact(Role::Disk).ok_or(ReleaseError::MissingRole(Role::Disk))?;
-    let disk = dir.join(&artifact.name);
-    check_content(&disk, artifact.size, &artifact.sha256)?;
+    let disk = match sector_size {
+        SectorSize::B512 => {
+            let disk = release.artifact(Role::Disk);
+            let disk = disk.ok_or(ReleaseError::MissingRole(Role::Disk))?;
+            let path = dir.join(&disk.name);
+            check_content(&path, disk.size, &disk.sha256)?;
+            path
+        }
+        SectorSize::B4096 => disk_4k(dir, &release)?,
+    };
     Ok(Previous { release, disk })
 }
 
-/// Verifies the manifest of `target` in `dir` with `keys`, and the size and digest of every artifact.
+/// Verifies the manifest of `target` in `dir` with `keys`, and the size and digest of every artifact, and
+/// of the disk image for `sector_size`.
 pub(crate) fn verify(
     dir: &Path,
     target: &Target,
     keys: &KeyRing,
+    sector_size: SectorSize,
 ) -> Result<Artifacts, ArtifactError> {
     let path = dir.join(target.manifest_name());
     let release = check_target(&path, read_manifest(&path, keys)?.into_inner().release, target)?;
@@ -158,6 +175,10 @@ pub(crate) fn verify(
         served.push(Served { path: cdn_path(target, artifact)?, file: file.clone() });
     }
     let [kernel, initrd, disk] = files;
+    let disk = match sector_size {
+        SectorSize::B512 => disk,
+        SectorSize::B4096 => disk_4k(dir, &release)?,
+    };
     Ok(Artifacts { release, disk, kernel, initrd, served })
 }
 
@@ -167,6 +188,14 @@ fn check_target(path: &Path, release: Release, target: &Target) -> Result<Releas
         return Err(ArtifactError::Target { path: path.into(), expected, found });
     }
     Ok(release)
+}
+
+/// Returns the path of the disk image for disks with sectors of 4096 bytes.
+fn disk_4k(dir: &Path, release: &Release) -> Result<PathBuf, ArtifactError> {
+    document(dir, release, kind::DISK_4K).map_err(|error| match error {
+        ArtifactError::MissingDocument(_) => ArtifactError::MissingDisk4k,
+        error => error,
+    })
 }
 
 /// Returns the path of a document of `release` in `dir`, after a check of its size and digest.
@@ -239,6 +268,7 @@ pub(crate) fn measure(path: &Path) -> io::Result<(u64, String)> {
 pub(crate) mod tests {
     use super::*;
     use protocol::PrivateKey;
+    use protocol::release::Document;
 
     /// Returns a directory with a valid release that `change` modifies, and the key that signed it.
     pub(crate) fn signed_release(
@@ -287,9 +317,16 @@ pub(crate) mod tests {
         (dir, key)
     }
 
-    fn check((dir, key): &(tempfile::TempDir, PrivateKey)) -> Result<Artifacts, String> {
-        let target = "deb_amd64".parse().unwrap();
-        verify(dir.path(), &target, &key.public().clone().into()).map_err(|e| e.to_string())
+    fn check(release: &(tempfile::TempDir, PrivateKey)) -> Result<Artifacts, String> {
+        check_for(release, SectorSize::B512)
+    }
+
+    fn check_for(
+        (dir, key): &(tempfile::TempDir, PrivateKey),
+        sector_size: SectorSize,
+    ) -> Result<Artifacts, String> {
+        let (target, keys) = ("deb_amd64".parse().unwrap(), key.public().clone().into());
+        verify(dir.path(), &target, &keys, sector_size).map_err(|error| error.to_string())
     }
 
     /// Verifies the release of [`signed_release`].
@@ -336,12 +373,39 @@ pub(crate) mod tests {
     }
 
     #[test]
+    fn boots_the_disk_image_for_the_sectors_of_the_machine() {
+        let without = signed_release(|_| {});
+        let error = check_for(&without, SectorSize::B4096).unwrap_err();
+        assert!(error.contains("no disk image for sectors of 4096 bytes"), "{error}");
+
+        let name = "etchaos_deb_amd64.4k.raw.zst";
+        let with = signed_release(|release| {
+            let Artifact { size, sha256, .. } = release.artifacts[0].clone();
+            let kind = kind::DISK_4K.to_owned();
+            let (name, url) = (name.to_owned(), format!("7/{name}"));
+            release.documents.push(Document { kind, name, size, sha256, url });
+        });
+        let path = with.0.path().join(name);
+        let kernel = with.0.path().join("etchaos_deb_amd64.vmlinuz");
+        fs::copy(&kernel, &path).unwrap();
+        assert_eq!(check_for(&with, SectorSize::B4096).unwrap().disk, path);
+        assert_ne!(check(&with).unwrap().disk, path);
+        let (target, keys) = ("deb_amd64".parse().unwrap(), with.1.public().clone().into());
+        let previous = verify_previous(with.0.path(), &target, &keys, SectorSize::B4096);
+        assert_eq!(previous.unwrap().disk, path);
+        fs::write(&path, "changed").unwrap();
+        assert!(check_for(&with, SectorSize::B4096).unwrap_err().contains("does not match"));
+        // A release is complete without it.
+        check(&with).unwrap();
+    }
+
+    #[test]
     fn verifies_releases_of_both_architectures() {
         for name in ["deb_amd64", "deb_arm64"] {
             let target: Target = name.parse().unwrap();
             let (dir, key) = signed_release_of(&target, |_| {});
             let keys = key.public().clone().into();
-            let artifacts = verify(dir.path(), &target, &keys).unwrap();
+            let artifacts = verify(dir.path(), &target, &keys, SectorSize::B512).unwrap();
             assert_eq!(artifacts.release.target(), target);
             assert_eq!(artifacts.cdn_path(Role::Kernel), format!("7/etchaos_{name}.vmlinuz"));
         }
@@ -350,7 +414,8 @@ pub(crate) mod tests {
         let arm: Target = "deb_arm64".parse().unwrap();
         let amd = dir.path().join("etchaos_deb_amd64.jwt");
         fs::rename(amd, dir.path().join(arm.manifest_name())).unwrap();
-        let error = verify(dir.path(), &arm, &key.public().clone().into()).unwrap_err();
+        let keys = key.public().clone().into();
+        let error = verify(dir.path(), &arm, &keys, SectorSize::B512).unwrap_err();
         assert!(error.to_string().contains("is for deb_amd64, not for deb_arm64"), "{error}");
     }
 }
