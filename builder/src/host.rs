@@ -52,6 +52,7 @@ const BUILD: [(&str, &str); 4] =
 /// container engine, a registry for it, a C++ compiler for fuzzing, and linters.
 const TESTS: &[(&str, &str)] = &[
     ("sgdisk", "gdisk"),
+    ("fdisk", "fdisk"),
     ("fsck.vfat", "dosfstools"),
     ("mcopy", "mtools"),
     ("mkfs.vfat", "dosfstools"),

@@ -55,6 +55,18 @@ impl Artifacts {
         Some(to)
     }
 
+    /// Checks the ESP of a disk image, and returns the report of the check.
+    fn check_esp(&self, raw: &str) -> Option<String> {
+        let esp = self.temporary.path().join("esp.img");
+        let esp = esp.to_str().unwrap();
+        let skip = format!("skip={ESP_OFFSET}");
+        let count = format!("count={}", fs::metadata(raw).unwrap().len() - ESP_OFFSET - (1 << 20));
+        let (from, to) = (format!("if={raw}"), format!("of={esp}"));
+        let flags = "iflag=skip_bytes,count_bytes";
+        judge("dd", &[&from, &to, flags, &skip, &count, "conv=sparse", "bs=1M", "status=none"]);
+        judge("fsck.vfat", &["-n", "-v", esp])
+    }
+
     /// Unpacks the initrd, and returns the directory.
     fn unpack_initrd(&self) -> Option<PathBuf> {
         let directory = self.temporary.path().join("initrd");
@@ -79,15 +91,34 @@ fn disk_has_valid_gpt_and_esp() {
     let raw = artifacts.path("raw");
     let Some(verdict) = judge("sgdisk", &["--verify", &raw]) else { return };
     assert!(verdict.contains("No problems found"), "{verdict}");
+    artifacts.check_esp(&raw);
+}
 
-    let esp = artifacts.temporary.path().join("esp.img");
-    let esp = esp.to_str().unwrap();
-    let skip = format!("skip={ESP_OFFSET}");
-    let count = format!("count={}", fs::metadata(&raw).unwrap().len() - ESP_OFFSET - (1 << 20));
-    let (from, to) = (format!("if={raw}"), format!("of={esp}"));
-    let flags = "iflag=skip_bytes,count_bytes";
-    judge("dd", &[&from, &to, flags, &skip, &count, "conv=sparse", "bs=1M", "status=none"]);
-    judge("fsck.vfat", &["-n", esp]);
+#[test]
+fn disk_for_sectors_of_4096_bytes_is_valid_and_has_the_same_files() {
+    let Some(artifacts) = Artifacts::find() else { return };
+    let documents = artifacts.claims()["etchaosRelease"]["documents"].clone();
+    let has = |kind: &str| documents.as_array().unwrap().iter().any(|d| d["kind"] == kind);
+    assert_eq!(has("disk4k"), has("bmap4k"));
+    if !has("disk4k") {
+        return;
+    }
+    let raw = artifacts.path("4k.raw");
+    let script = "printf 'v\\nq\\n' | LC_ALL=C fdisk --sector-size 4096 \"$1\"";
+    let Some(verdict) = judge("sh", &["-c", script, "sh", &raw]) else { return };
+    assert!(verdict.contains("No errors detected"), "{verdict}");
+    let Some(report) = artifacts.check_esp(&raw) else { return };
+    assert!(report.contains("4096 bytes per logical sector"), "{report}");
+
+    let copy = |extension: &str| {
+        let to = artifacts.temporary.path().join(extension);
+        fs::create_dir(&to).unwrap();
+        let image = format!("{}{ESP}", artifacts.path(extension));
+        let to = to.to_str().unwrap().to_owned();
+        judge("mcopy", &["-s", "-m", "-n", "-i", &image, "::/", &to]).map(|_| to)
+    };
+    let (Some(one), Some(other)) = (copy("raw"), copy("4k.raw")) else { return };
+    judge("diff", &["--recursive", "--brief", &one, &other]);
 }
 
 #[test]

@@ -65,7 +65,8 @@ fn renders_what_the_page_shows() {
             "own/deb.d/tools.jsonnet",
             "own/deb.d/count-sockets",
             "own/router.jsonnet",
-            "own/router.nft"
+            "own/router.nft",
+            "own/deb12.d/disk4k.jsonnet"
         ]
     );
     let render = |name: &str| {
@@ -75,6 +76,7 @@ fn renders_what_the_page_shows() {
     assert!(has(&deb["packages"], "tcpdump") && has(&deb["units"]["enable"], "sockets.timer"));
     assert_eq!(deb["files"][2]["mode"], "755");
     assert!(deb.to_string().contains("panic=10 mitigations=auto,nosmt"));
+    assert!(deb["disk4k"] == false && render("deb12")["disk4k"] == true);
     let router = render("router");
     assert!(has(&router["packages"], "nftables") && !has(&router["packages"], "tcpdump"));
     assert!(!has(&router["packages"], "systemd-timesyncd"));

@@ -1,10 +1,12 @@
-// Debian 13 for servers: the kernel for all hardware, and the firmware of network and storage cards.
+// Debian 13 for servers: the kernel for all hardware, the firmware of network and storage cards, and a disk image
+// for disks with sectors of 4096 bytes, which hardly any virtual machine has.
 local etchaos = import 'lib/etchaos.libsonnet';
 
 etchaos.extend(import 'deb.jsonnet', {
   name: 'debmetal',
   distribution+: ', for servers',
   kernel: 'linux-image-' + std.extVar('arch'),
+  disk4k: true,
   // The section of firmware since Debian 12 (https://wiki.debian.org/Firmware).
   components+: ['non-free-firmware'],
   installed+: [

@@ -12,7 +12,8 @@ pub enum Role {
     Kernel,
     /// The initrd: early init, root skeleton and `/usr`.
     Initrd,
-    /// The raw disk image for a first installation, compressed with zstd. Hosts do not download it.
+    /// The raw disk image for a first installation, compressed with zstd, for disks with sectors of 512
+    /// bytes. Hosts do not download it.
     Disk,
 }
 

@@ -9,6 +9,7 @@ use crate::accel::Preference;
 use crate::cancel::Cancel;
 use crate::firmware::Firmware;
 use crate::scenario::Options;
+use crate::sector_size::SectorSize;
 use crate::work::default_work;
 
 /// Options of the VM.
@@ -24,6 +25,9 @@ pub(crate) struct VmArgs {
     /// Virtual processors [default: 2 by KVM, 1 by TCG]
     #[arg(long, value_parser = clap::value_parser!(u32).range(1..=64))]
     pub cpus: Option<u32>,
+    /// Size of the logical sectors of the disk; scenarios boot the disk image for it [default: 512]
+    #[arg(long, value_enum, default_value_t, hide_default_value = true, value_name = "BYTES")]
+    pub sector_size: SectorSize,
     /// Private directory for disk copies and sockets while a VM runs; needs room for one disk image
     #[arg(long, value_name = "DIR", default_value_os_t = default_work())]
     pub work: PathBuf,
@@ -68,6 +72,7 @@ impl ScenarioArgs {
             accel: self.vm.accel,
             memory: self.vm.memory,
             cpus: self.vm.cpus,
+            sector_size: self.vm.sector_size,
             updater_version: Options::UPDATER_VERSION.into(),
             cancel,
         })
@@ -77,15 +82,20 @@ impl ScenarioArgs {
 /// The option of scenarios that use one firmware.
 #[derive(Debug, Args)]
 pub(crate) struct FirmwareArgs {
-    /// Firmware that boots the disk [default: bios, or uefi-secureboot for arm64]
+    /// Firmware that boots the disk [default: bios, or uefi-secureboot where no BIOS boots it]
     #[arg(long, value_enum)]
     firmware: Option<Firmware>,
 }
 
 impl FirmwareArgs {
-    /// Returns the firmware for a target of `arch`. BIOS is the default because it is faster.
-    pub(crate) fn of(&self, arch: Arch) -> Firmware {
-        self.firmware.unwrap_or(match Firmware::Bios.missing_on(arch) {
+    /// Returns the firmware of a scenario.
+    pub(crate) fn of(&self, common: &ScenarioArgs) -> Firmware {
+        self.or_default(common.target.arch, common.vm.sector_size)
+    }
+
+    /// Returns the firmware for a machine. BIOS is the default because it is faster.
+    fn or_default(&self, arch: Arch, sector_size: SectorSize) -> Firmware {
+        self.firmware.unwrap_or(match Firmware::Bios.missing_on(arch, sector_size) {
             Some(_) => Firmware::UefiSecureboot,
             None => Firmware::Bios,
         })
@@ -119,10 +129,13 @@ mod tests {
 
     #[test]
     fn uses_bios_by_default_where_there_is_one() {
-        let firmware = |firmware, arch| FirmwareArgs { firmware }.of(arch);
-        assert_eq!(firmware(None, Arch::Amd64), Firmware::Bios);
-        assert_eq!(firmware(None, Arch::Arm64), Firmware::UefiSecureboot);
-        assert_eq!(firmware(Some(Firmware::Uefi), Arch::Amd64), Firmware::Uefi);
+        let firmware =
+            |firmware, arch, sectors| FirmwareArgs { firmware }.or_default(arch, sectors);
+        let (small, large) = (SectorSize::B512, SectorSize::B4096);
+        assert_eq!(firmware(None, Arch::Amd64, small), Firmware::Bios);
+        assert_eq!(firmware(None, Arch::Amd64, large), Firmware::UefiSecureboot);
+        assert_eq!(firmware(None, Arch::Arm64, small), Firmware::UefiSecureboot);
+        assert_eq!(firmware(Some(Firmware::Uefi), Arch::Amd64, small), Firmware::Uefi);
     }
 
     #[test]

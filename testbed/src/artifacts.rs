@@ -8,12 +8,14 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use protocol::claims::TimeError;
 use protocol::digest;
 use protocol::manifest::ManifestError;
+use protocol::release::document as kind;
 use protocol::release::{Artifact, ReleaseError};
 use protocol::token::{self, TOKEN_MAX, TokenError};
 use protocol::url::{UrlError, artifact_url};
 use protocol::{Claims, KeyRing, Manifest, Release, Role, Target, Verified};
 
 use crate::cdn::Served;
+use crate::sector_size::SectorSize;
 
 /// The origin of the CDN, for the resolution of URLs. It is removed again afterwards.
 const ORIGIN: &str = "http://cdn/";
@@ -90,6 +92,11 @@ pub enum ArtifactError {
     /// The release has no document of a required kind.
     #[error("the release has no document of the kind {0:?}; build it with a newer builder")]
     MissingDocument(&'static str),
+    /// The release has no disk image for disks with sectors of 4096 bytes.
+    #[error(
+        "the release has no disk image for sectors of 4096 bytes; build it with \"disk4k: true\" in the variant or in a drop-in"
+    )]
+    MissingDisk4k,
 }
 
 /// A release whose manifest and artifacts are verified.
@@ -97,7 +104,7 @@ pub enum ArtifactError {
 pub(crate) struct Artifacts {
     /// The release in the manifest.
     pub release: Release,
-    /// The compressed disk image.
+    /// The compressed disk image for the sectors of the machine.
     pub disk: PathBuf,
     /// The kernel.
     pub kernel: PathBuf,
@@ -125,27 +132,37 @@ pub(crate) struct Previous {
     pub disk: PathBuf,
 }
 
-/// Verifies the manifest of `target` in `dir` and the disk image that it names. The manifest may have
-/// expired.
+/// Verifies the manifest of `target` in `dir` and the disk image that it names for `sector_size`. The
+/// manifest may have expired.
 pub(crate) fn verify_previous(
     dir: &Path,
     target: &Target,
     keys: &KeyRing,
+    sector_size: SectorSize,
 ) -> Result<Previous, ArtifactError> {
     let path = dir.join(target.manifest_name());
     let manifest: Manifest = parse(&path, read_token(&path, keys)?)?.into_inner();
     let release = check_target(&path, manifest.release, target)?;
-    let artifact = release.artifact(Role::Disk).ok_or(ReleaseError::MissingRole(Role::Disk))?;
-    let disk = dir.join(&artifact.name);
-    check_content(&disk, artifact.size, &artifact.sha256)?;
+    let disk = match sector_size {
+        SectorSize::B512 => {
+            let disk = release.artifact(Role::Disk);
+            let disk = disk.ok_or(ReleaseError::MissingRole(Role::Disk))?;
+            let path = dir.join(&disk.name);
+            check_content(&path, disk.size, &disk.sha256)?;
+            path
+        }
+        SectorSize::B4096 => disk_4k(dir, &release)?,
+    };
     Ok(Previous { release, disk })
 }
 
-/// Verifies the manifest of `target` in `dir` with `keys`, and the size and digest of every artifact.
+/// Verifies the manifest of `target` in `dir` with `keys`, and the size and digest of every artifact, and
+/// of the disk image for `sector_size`.
 pub(crate) fn verify(
     dir: &Path,
     target: &Target,
     keys: &KeyRing,
+    sector_size: SectorSize,
 ) -> Result<Artifacts, ArtifactError> {
     let path = dir.join(target.manifest_name());
     let release = check_target(&path, read_manifest(&path, keys)?.into_inner().release, target)?;
@@ -158,6 +175,10 @@ pub(crate) fn verify(
         served.push(Served { path: cdn_path(target, artifact)?, file: file.clone() });
     }
     let [kernel, initrd, disk] = files;
+    let disk = match sector_size {
+        SectorSize::B512 => disk,
+        SectorSize::B4096 => disk_4k(dir, &release)?,
+    };
     Ok(Artifacts { release, disk, kernel, initrd, served })
 }
 
@@ -167,6 +188,14 @@ fn check_target(path: &Path, release: Release, target: &Target) -> Result<Releas
         return Err(ArtifactError::Target { path: path.into(), expected, found });
     }
     Ok(release)
+}
+
+/// Returns the path of the disk image for disks with sectors of 4096 bytes.
+fn disk_4k(dir: &Path, release: &Release) -> Result<PathBuf, ArtifactError> {
+    document(dir, release, kind::DISK_4K).map_err(|error| match error {
+        ArtifactError::MissingDocument(_) => ArtifactError::MissingDisk4k,
+        error => error,
+    })
 }
 
 /// Returns the path of a document of `release` in `dir`, after a check of its size and digest.
@@ -236,121 +265,4 @@ pub(crate) fn measure(path: &Path) -> io::Result<(u64, String)> {
 }
 
 #[cfg(test)]
-pub(crate) mod tests {
-    use super::*;
-    use protocol::PrivateKey;
-
-    /// Returns a directory with a valid release that `change` modifies, and the key that signed it.
-    pub(crate) fn signed_release(
-        change: impl FnOnce(&mut Release),
-    ) -> (tempfile::TempDir, PrivateKey) {
-        signed_release_of(&"deb_amd64".parse().unwrap(), change)
-    }
-
-    fn signed_release_of(
-        target: &Target,
-        change: impl FnOnce(&mut Release),
-    ) -> (tempfile::TempDir, PrivateKey) {
-        let dir = tempfile::tempdir().unwrap();
-        let artifact = |role: Role| {
-            let path = dir.path().join(target.artifact_name(role));
-            fs::write(&path, format!("this is the {role}")).unwrap();
-            Artifact {
-                role,
-                name: target.artifact_name(role),
-                size: fs::metadata(&path).unwrap().len(),
-                sha256: measure(&path).unwrap().1,
-                url: format!("7/{}", target.artifact_name(role)),
-            }
-        };
-        let mut release = Release {
-            schema: protocol::release::SCHEMA,
-            variant: target.variant.clone(),
-            arch: target.arch,
-            version: "1".into(),
-            build: 1,
-            epoch: 1,
-            kernel: "6".into(),
-            recipe: "cd".repeat(32),
-            artifacts: [Role::Kernel, Role::Initrd, Role::Disk].map(artifact).to_vec(),
-            packages: Vec::new(),
-            bootloader: Vec::new(),
-            documents: Vec::new(),
-            secure_boot: true,
-            toolchain: std::collections::BTreeMap::new(),
-        };
-        change(&mut release);
-        let key = PrivateKey::generate();
-        let claims = Claims { etchaos_release: Some(release), ..Claims::default() };
-        let token = token::sign(&key, &claims).unwrap();
-        fs::write(dir.path().join(target.manifest_name()), token).unwrap();
-        (dir, key)
-    }
-
-    fn check((dir, key): &(tempfile::TempDir, PrivateKey)) -> Result<Artifacts, String> {
-        let target = "deb_amd64".parse().unwrap();
-        verify(dir.path(), &target, &key.public().clone().into()).map_err(|e| e.to_string())
-    }
-
-    /// Verifies the release of [`signed_release`].
-    pub(crate) fn verified(release: &(tempfile::TempDir, PrivateKey)) -> Artifacts {
-        check(release).unwrap()
-    }
-
-    #[test]
-    fn serves_artifacts_at_the_urls_of_the_manifest() {
-        let artifacts = check(&signed_release(|_| {})).unwrap();
-        let paths: Vec<&str> = artifacts.served.iter().map(|s| s.path.as_str()).collect();
-        assert_eq!(
-            paths,
-            [
-                "etchaos_deb_amd64.jwt",
-                "7/etchaos_deb_amd64.vmlinuz",
-                "7/etchaos_deb_amd64.initrd",
-                "7/etchaos_deb_amd64.raw.zst"
-            ]
-        );
-        assert_eq!(artifacts.cdn_path(Role::Initrd), "7/etchaos_deb_amd64.initrd");
-        assert!(artifacts.disk.ends_with("etchaos_deb_amd64.raw.zst"));
-        assert!(artifacts.kernel.ends_with("etchaos_deb_amd64.vmlinuz"));
-    }
-
-    #[test]
-    fn names_the_problem_of_an_invalid_release() {
-        let untrusted = (signed_release(|_| {}).0, PrivateKey::generate());
-        assert!(check(&untrusted).unwrap_err().contains("not trusted here"));
-        let other = signed_release(|r| r.variant = "ubu".parse().unwrap());
-        assert!(check(&other).unwrap_err().contains("is for ubu_amd64, not for deb_amd64"));
-        let elsewhere = signed_release(|r| r.artifacts[1].url = "http://elsewhere/x".into());
-        assert!(check(&elsewhere).unwrap_err().contains("refuse to download the initrd"));
-        let no_disk = signed_release(|r| r.artifacts.truncate(2));
-        assert!(check(&no_disk).unwrap_err().contains("has no disk"));
-
-        let changed = signed_release(|_| {});
-        fs::write(changed.0.path().join("etchaos_deb_amd64.initrd"), "that is the initrd").unwrap();
-        assert!(check(&changed).unwrap_err().contains("SHA-256"));
-        fs::write(changed.0.path().join("etchaos_deb_amd64.initrd"), "short").unwrap();
-        assert!(check(&changed).unwrap_err().contains("found 5 bytes"));
-        fs::remove_file(changed.0.path().join("etchaos_deb_amd64.initrd")).unwrap();
-        assert!(check(&changed).unwrap_err().contains("No such file"));
-    }
-
-    #[test]
-    fn verifies_releases_of_both_architectures() {
-        for name in ["deb_amd64", "deb_arm64"] {
-            let target: Target = name.parse().unwrap();
-            let (dir, key) = signed_release_of(&target, |_| {});
-            let keys = key.public().clone().into();
-            let artifacts = verify(dir.path(), &target, &keys).unwrap();
-            assert_eq!(artifacts.release.target(), target);
-            assert_eq!(artifacts.cdn_path(Role::Kernel), format!("7/etchaos_{name}.vmlinuz"));
-        }
-        // The files of one architecture under the names of the other.
-        let (dir, key) = signed_release(|_| {});
-        let arm: Target = "deb_arm64".parse().unwrap();
-        let amd = dir.path().join("etchaos_deb_amd64.jwt");
-        fs::rename(amd, dir.path().join(arm.manifest_name())).unwrap();
-        let error = verify(dir.path(), &arm, &key.public().clone().into()).unwrap_err();
-        assert!(error.to_string().contains("is for deb_amd64, not for deb_arm64"), "{error}");
-    }
-}
+pub(crate) mod tests;

@@ -68,6 +68,7 @@ fn boot(options: &Boot, cancel: &Cancel) -> Result<(), Error> {
         name: "boot".into(),
         arch,
         boot: BootSource::Disk(copy),
+        sector_size: options.vm.sector_size,
         firmware: options.firmware,
         accel: accel.accel,
         memory: options.vm.memory,
@@ -112,7 +113,7 @@ fn architecture(options: &Boot, disk: &Path) -> Result<Arch, Error> {
             format!("cannot tell the architecture of {disk}: {problem}; use --arch")
         })?,
     };
-    match options.firmware.missing_on(arch) {
+    match options.firmware.missing_on(arch, options.vm.sector_size) {
         Some(reason) => Err(format!("{reason}; use --firmware uefi-secureboot").into()),
         None => Ok(arch),
     }

@@ -24,7 +24,8 @@ use crate::work::Work;
 pub(crate) fn verify(options: &Options) -> Outcome<Artifacts> {
     options.accel.check(options.target.arch)?;
     host::check(options.target.arch)?;
-    let artifacts = artifacts::verify(&options.artifacts, &options.target, &options.keys)?;
+    let Options { artifacts, target, keys, sector_size, .. } = options;
+    let artifacts = artifacts::verify(artifacts, target, keys, *sector_size)?;
     let note = format!("{} {}", options.target, artifacts.release.version);
     Ok((artifacts, note))
 }
@@ -146,6 +147,7 @@ impl<'a> TestEnvironment<'a> {
             name: name.into(),
             arch: self.options.target.arch,
             boot,
+            sector_size: self.options.sector_size,
             firmware,
             accel: self.accel.accel,
             memory: self.options.memory,

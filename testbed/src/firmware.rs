@@ -7,6 +7,7 @@ use serde::Serialize;
 
 use crate::accel::Accel;
 use crate::platform::platform;
+use crate::sector_size::SectorSize;
 
 /// The firmware that boots the disk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, clap::ValueEnum)]
@@ -53,10 +54,17 @@ impl Firmware {
         if release.secure_boot { Self::UefiSecureboot } else { Self::Uefi }
     }
 
-    /// Returns the reason why no machine of `arch` has this firmware, or `None` if machines have it.
-    pub(crate) fn missing_on(self, arch: Arch) -> Option<String> {
-        let missing = self == Self::Bios && !platform(arch).has_bios;
-        missing.then(|| format!("{arch} has no BIOS"))
+    /// Returns the reason why no machine of `arch` boots a disk with these sectors with this firmware, or
+    /// `None` if machines do.
+    pub(crate) fn missing_on(self, arch: Arch, sector_size: SectorSize) -> Option<String> {
+        match self {
+            Self::Uefi | Self::UefiSecureboot => None,
+            Self::Bios if !platform(arch).has_bios => Some(format!("{arch} has no BIOS")),
+            Self::Bios if sector_size != SectorSize::B512 => {
+                Some(format!("no BIOS boots a disk with sectors of {sector_size} bytes"))
+            }
+            Self::Bios => None,
+        }
     }
 
     /// Returns the flash images, or `None` for the BIOS, which is built into QEMU.
@@ -89,10 +97,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_amd64_has_a_bios() {
-        assert_eq!(Firmware::Bios.missing_on(Arch::Amd64), None);
-        assert_eq!(Firmware::Bios.missing_on(Arch::Arm64).as_deref(), Some("arm64 has no BIOS"));
-        assert_eq!(Firmware::UefiSecureboot.missing_on(Arch::Arm64), None);
-        assert_eq!(Firmware::Uefi.missing_on(Arch::Arm64), None);
+    fn only_amd64_has_a_bios_and_only_for_small_sectors() {
+        let (small, large) = (SectorSize::B512, SectorSize::B4096);
+        let bios = |arch, sectors| Firmware::Bios.missing_on(arch, sectors).unwrap_or_default();
+        assert_eq!(bios(Arch::Amd64, small), "");
+        assert_eq!(bios(Arch::Amd64, large), "no BIOS boots a disk with sectors of 4096 bytes");
+        assert_eq!(bios(Arch::Arm64, small), "arm64 has no BIOS");
+        assert_eq!(Firmware::UefiSecureboot.missing_on(Arch::Arm64, small), None);
+        assert_eq!(Firmware::Uefi.missing_on(Arch::Amd64, large), None);
     }
 }

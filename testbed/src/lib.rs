@@ -13,6 +13,7 @@
 //! - [`vm`]: QEMU with [`console`], [`qmp`] and a TPM; [`machine`] builds its command line, and
 //!   [`platform`] has what differs between architectures
 //! - [`seconds`]: durations in JSON
+//! - [`sector_size`]: the sectors of a disk
 //! - [`firmware`], [`accel`], [`probe`], [`host`], [`process`]: the requirements of a VM
 //!
 //! All ports are on the loopback, and no child process outlives the testbed.
@@ -46,6 +47,7 @@ pub mod report;
 mod scenario;
 mod scenarios;
 pub mod seconds;
+mod sector_size;
 pub mod signals;
 mod updates;
 mod vm;
@@ -56,3 +58,4 @@ pub use figures::BootFigures;
 pub use inspect::files::visit_esp;
 pub use scenario::{Failure, Options, ScenarioError};
 pub use scenarios::cycle::run as run_cycle;
+pub use sector_size::SectorSize;

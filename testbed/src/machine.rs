@@ -11,6 +11,7 @@ use self::command_line::{CommandLine, quoted};
 use crate::accel::Accel;
 use crate::firmware::Firmware;
 use crate::platform::platform;
+use crate::sector_size::SectorSize;
 
 // Names in the VM's directory, which is QEMU's working directory. They are relative because a
 // socket's path is limited to 108 bytes (unix(7)), which an absolute path may exceed.
@@ -68,6 +69,8 @@ pub(crate) struct Machine {
     pub arch: Arch,
     /// The software that it boots.
     pub boot: Boot,
+    /// The sectors of its disks.
+    pub sector_size: SectorSize,
     /// The firmware.
     pub firmware: Firmware,
     /// The accelerator.
@@ -161,10 +164,12 @@ impl Machine {
     }
 
     fn disk(&self, line: &mut CommandLine) {
+        let sectors = self.sector_size.device_options();
         match &self.boot {
             Boot::Disk(disk) => {
                 line.raw("-blockdev", &[RAW_DISK, &quoted(disk.as_os_str())]);
-                line.arguments(["-device", "virtio-blk-pci,drive=disk,id=boot-disk,bootindex=0"]);
+                let device = "virtio-blk-pci,drive=disk,id=boot-disk,bootindex=0";
+                line.arguments(["-device", &format!("{device}{sectors}")]);
             }
             Boot::Copies { disks, booted } => {
                 for (index, disk) in disks.iter().enumerate() {
@@ -173,7 +178,7 @@ impl Machine {
                         false => (RAW_COPY, "drive=copy"),
                     };
                     line.raw("-blockdev", &[options, &quoted(disk.as_os_str())]);
-                    line.arguments(["-device", &format!("virtio-blk-pci,{device}")]);
+                    line.arguments(["-device", &format!("virtio-blk-pci,{device}{sectors}")]);
                 }
             }
             Boot::Recorded { disk, log } => {
@@ -195,7 +200,7 @@ impl Machine {
                 // has to show the guest's own requests.
                 let device =
                     "virtio-blk-pci,drive=disk,id=boot-disk,bootindex=0,request-merging=off";
-                line.arguments(["-device", device]);
+                line.arguments(["-device", &format!("{device}{sectors}")]);
             }
             Boot::Kernel(kernel) => {
                 // The kernel panics without a root file system and reboots, which ends QEMU.

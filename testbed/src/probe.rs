@@ -16,6 +16,7 @@ use crate::accel::{Accel, ForeignKvm, Preference, Selection, foreign};
 use crate::firmware::Firmware;
 use crate::machine::{Boot, Machine};
 use crate::platform::platform;
+use crate::sector_size::SectorSize;
 use crate::vm::Vm;
 
 /// Where KVM works, a kernel panics within 2 s, and OVMF prints within 3 s.
@@ -76,6 +77,7 @@ fn try_kvm(arch: Arch, kernel: Option<&Path>, dir: &Path) -> Result<String, Stri
         // With a UEFI firmware, QEMU passes the kernel to the firmware, which starts it.
         firmware: if bios { Firmware::Bios } else { Firmware::Uefi },
         boot,
+        sector_size: SectorSize::B512,
         accel: Accel::Kvm,
         memory: 512,
         cpus: 2,

@@ -12,10 +12,12 @@ use crate::artifacts::ArtifactError;
 use crate::cancel::Cancel;
 use crate::derived::DeriveError;
 use crate::disk::CopyError;
+use crate::firmware::Firmware;
 use crate::guest::GuestError;
 use crate::host::Missing;
 use crate::replay::ReplayError;
 use crate::report::{CompletedStep, Event, Report, Step};
+use crate::sector_size::SectorSize;
 use crate::work::WorkError;
 
 /// The options of a scenario.
@@ -40,6 +42,8 @@ pub struct Options {
     pub memory: u32,
     /// Virtual processors; by default [`Accel::cpus`](crate::accel::Accel::cpus).
     pub cpus: Option<u32>,
+    /// The sectors of the disk. Each size has a disk image of its own.
+    pub sector_size: SectorSize,
     /// The version that `etchaos-updater --version` must print.
     pub updater_version: String,
     /// Stops the scenario.
@@ -51,6 +55,11 @@ impl Options {
     pub const MEMORY: u32 = 2048;
     /// The version of this workspace, which the updater shares.
     pub const UPDATER_VERSION: &str = env!("CARGO_PKG_VERSION");
+
+    /// Returns the reason why no machine boots with this firmware, or `None` if machines do.
+    pub(crate) fn missing(&self, firmware: Firmware) -> Option<String> {
+        firmware.missing_on(self.target.arch, self.sector_size)
+    }
 }
 
 /// The cause of a failed scenario.

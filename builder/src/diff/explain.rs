@@ -7,7 +7,8 @@ use std::io::{BufReader, Read, Write};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
-use protocol::{Arch, Release, Role};
+use protocol::release::document;
+use protocol::{Release, Role};
 use serde::Serialize;
 use tempfile::NamedTempFile;
 
@@ -87,38 +88,53 @@ pub(crate) fn explain(
     for artifact in &old.release.artifacts {
         let other = new.release.artifact(artifact.role).map_or(&artifact.name, |other| &other.name);
         let paths = (old.directory.join(&artifact.name), new.directory.join(other));
-        let verdict = compare(&paths.0, &paths.1, Some((artifact.role, old.release.arch)), log)?;
+        let kind = match artifact.role {
+            Role::Kernel => Kind::Other,
+            Role::Initrd => Kind::Initrd,
+            Role::Disk => Kind::Disk { bios: disk::has_bios(old.release.arch) },
+        };
+        let verdict = compare(&paths.0, &paths.1, kind, log)?;
         findings.push(Finding { file: artifact.role.to_string(), verdict });
     }
     for document in &old.release.documents {
         let other =
             new.release.document(&document.kind).map_or(&document.name, |other| &other.name);
         let paths = (old.directory.join(&document.name), new.directory.join(other));
-        let verdict = compare(&paths.0, &paths.1, None, log)?;
+        let kind = match document.kind.as_str() {
+            document::DISK_4K => Kind::Disk { bios: false },
+            _ => Kind::Other,
+        };
+        let verdict = compare(&paths.0, &paths.1, kind, log)?;
         findings.push(Finding { file: document.kind.clone(), verdict });
     }
     Ok(findings)
 }
 
-fn compare(
-    old: &Path,
-    new: &Path,
-    artifact: Option<(Role, Arch)>,
-    log: &mut LogFile,
-) -> Result<Verdict> {
+/// What is known of the inside of a file.
+#[derive(Clone, Copy)]
+enum Kind {
+    Initrd,
+    /// A disk image, which may have a part for BIOS.
+    Disk {
+        bios: bool,
+    },
+    Other,
+}
+
+fn compare(old: &Path, new: &Path, kind: Kind, log: &mut LogFile) -> Result<Verdict> {
     if let Some(path) = [old, new].into_iter().find(|path| !path.is_file()) {
         return Ok(Verdict::Missing { path: path.to_owned() });
     }
     let Some((size, offset)) = first_difference(old, new)? else { return Ok(Verdict::Equal) };
-    let (part, files) = match artifact {
-        Some((Role::Initrd, _)) => {
+    let (part, files) = match kind {
+        Kind::Initrd => {
             // If one file is the beginning of the other, only the other has this offset.
             let longer = if offset < size.from { old } else { new };
             let part = initrd_part(longer, offset)?;
             (Some(part), Some(inside_initrd(old, new, log)?))
         }
-        Some((Role::Disk, arch)) => inside_disk(old, new, arch)?,
-        Some((Role::Kernel, _)) | None => (None, None),
+        Kind::Disk { bios } => inside_disk(old, new, bios)?,
+        Kind::Other => (None, None),
     };
     Ok(Verdict::Different(Different { size, offset, part, files }))
 }
@@ -136,11 +152,11 @@ fn inside_initrd(old: &Path, new: &Path, log: &mut LogFile) -> Result<Files> {
     Ok(files::compare_all(&contents::of_initrd(old, log)?, &contents::of_initrd(new, log)?))
 }
 
-fn inside_disk(old: &Path, new: &Path, arch: Arch) -> Result<Inside> {
+fn inside_disk(old: &Path, new: &Path, bios: bool) -> Result<Inside> {
     let (old, new) = (Decompressed::open(old)?, Decompressed::open(new)?);
     let (old, new) = (old.path(), new.path());
     let part = first_difference(old, new)?.map(|(size, offset)| {
-        format!("{}, at offset {offset} of the disk", disk::part_at(offset, size.from, arch))
+        format!("{}, at offset {offset} of the disk", disk::part_at(offset, size.from, bios))
     });
     let files = files::compare_all(&contents::of_esp(old)?, &contents::of_esp(new)?);
     Ok((part, Some(files)))

@@ -5,8 +5,8 @@ use std::path::Path;
 use std::thread::{self, ScopedJoinHandle};
 
 use anyhow::{Context, Result, anyhow};
-use protocol::Release;
 use protocol::release::{Document, document};
+use protocol::{Release, Target};
 
 use super::build::Build;
 use crate::contents::{self, Trees};
@@ -38,10 +38,18 @@ pub(super) fn add(release: &mut Release, sources: &Sources<'_>, log: &mut LogFil
         anyhow::Ok([sources.contents()?, join(map)?, join(archive)?])
     })?;
     release.documents.extend(documents);
+    if sources.build.variant.content.disk4k {
+        release.documents.extend(sources.disk_4k()?);
+    }
     // The SBOM names the artifacts.
     let sbom = sources.sbom(release, log)?;
     release.documents.push(sbom);
     Ok(())
+}
+
+/// Returns the file name of the disk image for disks with sectors of 4096 bytes.
+pub(super) fn disk_4k(target: &Target) -> String {
+    format!("etchaos_{target}.4k.raw.zst")
 }
 
 fn join<T>(thread: ScopedJoinHandle<'_, Result<T>>) -> Result<T> {
@@ -62,12 +70,25 @@ impl Sources<'_> {
 
     /// Writes the block map of the disk image.
     fn block_map(&self) -> Result<Document> {
-        let size = self.raw.metadata();
-        let size = size.with_context(|| format!("reading {}", self.raw.display()))?.len();
-        // bmaptool finds the map of IMAGE.raw.zst under this name.
-        let name = format!("etchaos_{}.raw.bmap", self.build.target);
-        bmap::write(self.raw, disk::esp(size), &self.path(&name))?;
-        self.measure(document::BLOCK_MAP, &name)
+        self.block_map_of(self.raw, document::BLOCK_MAP)
+    }
+
+    /// Returns the disk image for disks with sectors of 4096 bytes, which exists already, and writes its block
+    /// map.
+    fn disk_4k(&self) -> Result<[Document; 2]> {
+        let name = disk_4k(&self.build.target);
+        let raw = self.path(&name).with_extension("");
+        let map = self.block_map_of(&raw, document::BLOCK_MAP_4K)?;
+        Ok([self.measure(document::DISK_4K, &name)?, map])
+    }
+
+    fn block_map_of(&self, raw: &Path, kind: &str) -> Result<Document> {
+        let reading = || format!("reading {}", raw.display());
+        let size = raw.metadata().with_context(reading)?.len();
+        // bmaptool finds the map of IMAGE.raw.zst under the name IMAGE.raw.bmap.
+        let name = format!("{}.bmap", raw.file_name().with_context(reading)?.to_string_lossy());
+        bmap::write(raw, disk::esp(size), &self.path(&name))?;
+        self.measure(kind, &name)
     }
 
     /// Writes the archive for network boot.

@@ -16,7 +16,7 @@ use super::commands::{cache_key, run_part};
 use super::documents::{self, Sources};
 use super::refine::Image;
 use crate::cache::{self, Found};
-use crate::image::disk::{BiosLoader, Disk};
+use crate::image::disk::{BiosLoader, Disk, Sectors};
 use crate::image::initrd::Initrd;
 use crate::image::{compress, digest, disk};
 use crate::log_file::{LogFile, Origin};
@@ -165,13 +165,26 @@ impl Packaging<'_> {
             }),
             false => None,
         };
-        let disk = Disk { esp: &self.pieces.join("esp.img"), bios, seed: &self.image.version };
-        let compressed = self.path(Role::Disk);
-        let raw = compressed.with_extension("");
-        self.log.timed("disk image", Origin::Built, |_| disk.write(&raw))?;
-        let compress = |_: &mut LogFile| compress::write(&raw, &compressed);
-        self.log.timed("compress the disk image", Origin::Built, compress)?;
+        self.write_disk("disk image", Sectors::Of512(bios), &self.path(Role::Disk))?;
+        if self.build.variant.content.disk4k {
+            let name = documents::disk_4k(&self.build.target);
+            let to = self.build.directories.artifacts.join(name);
+            self.write_disk("disk image for sectors of 4096 bytes", Sectors::Of4096, &to)?;
+        }
         self.artifact(Role::Disk)
+    }
+
+    /// Writes a disk image, and compresses it to `to`.
+    fn write_disk(&mut self, what: &str, sectors: Sectors, to: &Path) -> Result<()> {
+        let esp = match sectors {
+            Sectors::Of512(_) => "esp-512.img",
+            Sectors::Of4096 => "esp-4096.img",
+        };
+        let disk = Disk { esp: &self.pieces.join(esp), sectors, seed: &self.image.version };
+        let raw = to.with_extension("");
+        self.log.timed(what, Origin::Built, |_| disk.write(&raw))?;
+        let compress = |_: &mut LogFile| compress::write(&raw, to);
+        self.log.timed(&format!("compress the {what}"), Origin::Built, compress)
     }
 
     /// Writes the tree of the ESP: boot loaders, boot script, and slot `a` with a confirmed release.

@@ -64,6 +64,7 @@ pub(crate) fn run(test: Test<'_>, packaged: Packaged, log: &mut LogFile) -> Resu
         accel: test.accel,
         memory: Options::MEMORY,
         cpus: None,
+        sector_size: testbed::SectorSize::B512,
         updater_version: Options::UPDATER_VERSION.to_owned(),
         cancel: Cancel::default(),
     };

@@ -1,5 +1,5 @@
 //! What a variant or a drop-in puts into an image: packages, units, files, programs and arguments of the
-//! kernel.
+//! kernel; and whether there is an image for other disks.
 //!
 //! All texts are checked here, because they become words of shell scripts, paths in the image and words of
 //! `grub.cfg`.
@@ -53,6 +53,8 @@ pub(crate) struct Content {
     pub kernel_arguments: Vec<String>,
     /// Pinned programs that are in no package.
     pub binaries: Vec<Binary>,
+    /// Whether there is also a disk image for disks with sectors of 4096 bytes.
+    pub disk4k: bool,
 }
 
 /// The systemd units whose state changes.
@@ -88,8 +90,8 @@ pub(crate) enum Bytes {
 
 impl Content {
     /// The names of the fields.
-    pub(super) const FIELDS: [&'static str; 5] =
-        ["packages", "units", "files", "kernelArguments", "binaries"];
+    pub(super) const FIELDS: [&'static str; 6] =
+        ["packages", "units", "files", "kernelArguments", "binaries", "disk4k"];
 
     /// Reads the content from an object that may have other fields as well. `sources` is the directory of
     /// the files that a drop-in copies; absent in a rendered variant, which has their digests.
@@ -106,6 +108,7 @@ impl Content {
                 .collect::<Result<_>>()?,
             kernel_arguments: kernel_arguments::read(&object.list("kernelArguments")?)?,
             binaries: binaries.iter().map(Binary::read).collect::<Result<_>>()?,
+            disk4k: object.get("disk4k").map_or(Ok(false), |field| field.boolean())?,
         };
         content.check_paths(&[files, binaries].concat())?;
         Ok(content)

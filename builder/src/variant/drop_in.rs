@@ -56,6 +56,7 @@ impl DropIns {
             let has = |known: &[String], added: &[String]| added.iter().all(|a| known.contains(a));
             let is_applied = has(&variant.packages, &added.packages)
                 && has(&variant.kernel_arguments, &added.kernel_arguments)
+                && (variant.disk4k || !added.disk4k)
                 && added.paths().all(|path| variant.paths().any(|other| other == path));
             ensure!(
                 is_applied,
@@ -100,7 +101,7 @@ fn load(variants: &Variants, path: &Path, arch: Arch) -> Result<Content> {
 }
 
 fn to_json(content: &Content) -> Value {
-    let Content { packages, units, files, kernel_arguments, binaries } = content;
+    let Content { packages, units, files, kernel_arguments, binaries, disk4k } = content;
     let files = files.iter().map(|AddedFile { path, mode, bytes }| {
         let mode = format!("{mode:o}");
         match bytes {
@@ -119,5 +120,6 @@ fn to_json(content: &Content) -> Value {
         "files": files.collect::<Vec<_>>(),
         "kernelArguments": kernel_arguments,
         "binaries": binaries.collect::<Vec<_>>(),
+        "disk4k": disk4k,
     })
 }

@@ -66,6 +66,11 @@ impl<'a> Field<'a> {
         self.value.as_str().ok_or_else(|| self.invalid("a text"))
     }
 
+    /// Returns the boolean.
+    pub(super) fn boolean(&self) -> Result<bool> {
+        self.value.as_bool().ok_or_else(|| self.invalid("true or false"))
+    }
+
     /// Returns the text if it is valid. `expected` describes a valid one.
     pub(super) fn text_that(
         &self,

@@ -99,6 +99,27 @@ fn a_drop_in_adds_to_a_variant() {
 }
 
 #[test]
+fn a_variant_or_a_drop_in_can_have_a_disk_image_for_large_sectors() {
+    let own = Own::new(&[
+        (
+            "mine.jsonnet",
+            "(import 'lib/etchaos.libsonnet').extend(import 'debmetal.jsonnet', { name: 'mine' })",
+        ),
+        ("deb12.d/a.jsonnet", "{ disk4k: true }"),
+        ("deb12.d/b.jsonnet", "{ disk4k: false }"),
+    ]);
+    let expected =
+        [("deb", false), ("ubu", false), ("debmetal", true), ("mine", true), ("deb12", true)];
+    for (name, expected) in expected {
+        let variant = own.load(name).unwrap();
+        assert_eq!(variant.content.disk4k, expected, "{name}");
+        let sizes = if expected { "\"512 4096\"" } else { "\"512\"" };
+        let esp = script(&variant, "esp", "esp");
+        assert!(esp.contains(&format!("SECTOR_SIZES={sizes}\n")), "{name}: {esp}");
+    }
+}
+
+#[test]
 fn a_variant_of_ones_own_extends_another() {
     let own = Own::new(&[
         (
@@ -144,6 +165,8 @@ fn mistakes_in_drop_ins_are_errors() {
         ("local f(x) = f(x) + 1; f(1)", "rendering"),
         ("{ files: [{ path: '/etc/x', source: '../../etc/passwd' }] }", "files[0].source"),
         ("function(x) x", "rendering"),
+        ("{ disk4k: 'yes' }", "disk4k of "),
+        ("{ disk4k: 'yes' }", "deb.d/x.jsonnet:1 is \"yes\", expected true or false"),
     ] {
         Own::new(&[("deb.d/x.jsonnet", text)]).fails("deb", &[expected, "deb.d/x.jsonnet"]);
     }
@@ -164,6 +187,7 @@ fn mistakes_in_variants_of_ones_own_are_errors() {
     };
     extend("").load("mine").unwrap();
     extend("instaled+: ['a']").fails("mine", &["rendering", "mine.jsonnet"]);
+    extend("disk4k: 'yes'").fails("mine", &["rendering", "mine.jsonnet"]);
     extend("installed+: ['a b']").fails("mine", &["packages[", "the name of a package"]);
     let other = "(import 'lib/etchaos.libsonnet').extend(import 'deb.jsonnet', { name: 'other' })";
     Own::new(&[("mine.jsonnet", other)]).fails("mine", &["\"other\"", "\"mine\""]);
@@ -174,6 +198,8 @@ fn mistakes_in_variants_of_ones_own_are_errors() {
     // A variant that is not made by variant() would ignore the drop-in.
     let text = "(import 'deb.jsonnet') { variant: 'mine', packages: [] }";
     let own = Own::new(&[("mine.jsonnet", text), ("mine.d/a.jsonnet", "{ packages: ['a'] }")]);
+    own.fails("mine", &["ignores the drop-in", "mine.d/a.jsonnet"]);
+    let own = Own::new(&[("mine.jsonnet", text), ("mine.d/a.jsonnet", "{ disk4k: true }")]);
     own.fails("mine", &["ignores the drop-in", "mine.d/a.jsonnet"]);
     Own::new(&[]).fails("dep", &["unknown variant \"dep\" (did you mean \"deb\"?)", "deb"]);
 }

@@ -134,7 +134,7 @@ local compiler = import 'compiler.libsonnet';
 
   local fields = [
     'name', 'distribution', 'arches', 'container', 'espVendor', 'secureBoot', 'sbom', 'units', 'files',
-    'kernelArguments', 'binaries',
+    'kernelArguments', 'binaries', 'disk4k',
     'init', 'tools', 'indexes', 'bootstrap', 'packages', 'epoch', 'version', 'refine', 'bootloaders', 'check',
   ],
 
@@ -154,6 +154,7 @@ local compiler = import 'compiler.libsonnet';
       assert std.objectHasAll(settings, 'installed') : 'the variant has no list "installed" for packages';
       known { installed+:: packages },
     local kernelArguments = std.get(v, 'kernelArguments', []) + added('kernelArguments'),
+    local disk4k = std.get(v, 'disk4k', false) || std.member([dropIn.disk4k for dropIn in dropIns], true),
 
     // For extend(). It has nothing of the drop-ins, which belong to one variant.
     settings:: settings,
@@ -182,6 +183,8 @@ local compiler = import 'compiler.libsonnet';
     ),
     files: std.get(v, 'files', []) + added('files'),
     kernelArguments: kernelArguments,
+    // Whether there is also a disk image for disks with sectors of 4096 bytes.
+    disk4k: disk4k,
     binaries: std.get(v, 'binaries', []) + added('binaries'),
 
     build: [
@@ -238,7 +241,9 @@ local compiler = import 'compiler.libsonnet';
         etchaos.command('squashfs', (importstr 'squashfs.sh')),
       ] },
       { id: 'esp', commands: [
-        etchaos.command('esp', (importstr 'esp.sh')),
+        etchaos.command(
+          'esp', 'SECTOR_SIZES="%s"\n' % (if disk4k then '512 4096' else '512') + (importstr 'esp.sh')
+        ),
       ] },
     ],
     run: [],

@@ -29,6 +29,10 @@ pub struct Document {
 pub mod kind {
     /// The block map of the disk image, for `bmaptool`.
     pub const BLOCK_MAP: &str = "bmap";
+    /// The disk image for disks with sectors of 4096 bytes, compressed with zstd.
+    pub const DISK_4K: &str = "disk4k";
+    /// The block map of that disk image.
+    pub const BLOCK_MAP_4K: &str = "bmap4k";
     /// A tar file with the boot loader, the kernel and the initrd for network boot.
     pub const NETWORK_BOOT: &str = "netboot";
     /// The SPDX document that lists the packages and crates.

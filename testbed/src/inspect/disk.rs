@@ -10,13 +10,16 @@ use std::path::Path;
 
 use sha2::{Digest, Sha256};
 
-/// Bytes of a sector. A disk writes a sector completely or not at all.
+/// Bytes of a sector. A disk writes a sector completely or not at all. Disks with larger sectors are read in
+/// parts of this size.
 pub(crate) const SECTOR: usize = 512;
 
 /// The type GUID of an EFI system partition (UEFI specification, section 5.3.3), in on-disk byte order.
 pub(crate) const ESP_TYPE: [u8; 16] = [
     0x28, 0x73, 0x2a, 0xc1, 0x1f, 0xf8, 0xd2, 0x11, 0xba, 0x4b, 0x00, 0xa0, 0xc9, 0x3e, 0xc9, 0x3b,
 ];
+/// The sizes of the sectors that a GPT may count in, in sectors of [`SECTOR`] bytes: 512 and 4096 bytes.
+const GPT_UNITS: [u64; 2] = [1, 8];
 /// Sectors of the default table of GPT entries: 128 entries of 128 bytes.
 const GPT_SECTORS: u64 = 32;
 
@@ -45,10 +48,23 @@ impl Sectors for File {
 /// Returns the first sector and the number of sectors of the EFI system partition, or `None` if the disk
 /// has no GPT or no such partition.
 pub(crate) fn find_esp(disk: &impl Sectors) -> io::Result<Option<(u64, u64)>> {
-    if !disk.read(1)?.starts_with(b"EFI PART") {
-        return Ok(None);
+    for unit in GPT_UNITS {
+        let header = match disk.read(unit) {
+            Ok(header) => header,
+            // A disk that is too short for this header does not have it.
+            Err(_) if unit > 1 => return Ok(None),
+            Err(error) => return Err(error),
+        };
+        if header.starts_with(b"EFI PART") {
+            return find_entry(disk, unit);
+        }
     }
-    for sector in 2..2 + GPT_SECTORS {
+    Ok(None)
+}
+
+/// Finds the EFI system partition in a GPT that counts in units of this many sectors.
+fn find_entry(disk: &impl Sectors, unit: u64) -> io::Result<Option<(u64, u64)>> {
+    for sector in 2 * unit..2 * unit + GPT_SECTORS {
         let bytes = disk.read(sector)?;
         let esp = bytes.chunks_exact(128).find(|entry| entry[..16] == ESP_TYPE);
         if let Some(entry) = esp {
@@ -56,7 +72,8 @@ pub(crate) fn find_esp(disk: &impl Sectors) -> io::Result<Option<(u64, u64)>> {
                 entry[at..at + 8].iter().rev().fold(0_u64, |n, byte| n << 8 | u64::from(*byte))
             };
             let (first, last) = (number(32), number(40));
-            return Ok(last.checked_sub(first).map(|count| (first, count + 1)));
+            let count = last.checked_sub(first).and_then(|count| (count + 1).checked_mul(unit));
+            return Ok(first.checked_mul(unit).zip(count));
         }
     }
     Ok(None)

@@ -81,11 +81,14 @@ impl<'a, S: Sectors> Fat<'a, S> {
         if boot[510..] != [0x55, 0xaa] {
             return Err(FatError::Geometry("its first sector has no signature"));
         }
-        if u16_at(11) != SECTOR as u64 {
-            return Err(FatError::Geometry("its sectors do not have 512 bytes"));
-        }
-        let (cluster_sectors, reserved) = (u64::from(boot[13]), u16_at(14));
-        let (copies, table_sectors) = (u64::from(boot[16]), u64::from(u32_at(36)));
+        // It counts in the sectors of the disk that it was made for, this code in those of 512 bytes.
+        let unit = match u16_at(11) {
+            512 => 1,
+            4096 => 8,
+            _ => return Err(FatError::Geometry("its sectors have neither 512 nor 4096 bytes")),
+        };
+        let (cluster_sectors, reserved) = (u64::from(boot[13]) * unit, u16_at(14) * unit);
+        let (copies, table_sectors) = (u64::from(boot[16]), u64::from(u32_at(36)) * unit);
         if !cluster_sectors.is_power_of_two() || reserved == 0 || !(1..=2).contains(&copies) {
             return Err(FatError::Geometry(
                 "invalid number of clusters, reserved sectors or tables",
@@ -94,7 +97,7 @@ impl<'a, S: Sectors> Fat<'a, S> {
         if u16_at(17) != 0 || u16_at(22) != 0 || table_sectors == 0 {
             return Err(FatError::Geometry("it is FAT12 or FAT16"));
         }
-        let total = u64::from(u32_at(32));
+        let total = u64::from(u32_at(32)) * unit;
         let before = reserved + copies * table_sectors;
         let clusters = total.checked_sub(before).map(|sectors| sectors / cluster_sectors);
         let clusters = clusters.and_then(|count| u32::try_from(count).ok()).unwrap_or_default();

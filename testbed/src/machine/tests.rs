@@ -7,6 +7,7 @@ fn machine() -> Machine {
         name: "uefi".into(),
         arch: Arch::Amd64,
         boot: Boot::Disk("/work, of one/disk.raw".into()),
+        sector_size: SectorSize::B512,
         firmware: Firmware::UefiSecureboot,
         accel: Accel::Tcg,
         memory: 2048,
@@ -103,6 +104,20 @@ fn uses_no_devices_of_amd64_for_arm64() {
     assert_has(&plain, &["file=/usr/share/AAVMF/AAVMF_CODE.fd"]);
     let kvm = arguments(&Machine { accel: Accel::Kvm, ..arm64() });
     assert_has(&kvm, &["-accel kvm -cpu host", "gic-version=max", "/AAVMF_CODE.ms.fd"]);
+}
+
+#[test]
+fn every_disk_has_the_sectors_of_the_machine() {
+    let (log, disk) = ("/l".into(), PathBuf::from("/d"));
+    let copies = Boot::Copies { disks: ["/a".into(), "/b".into()], booted: 0 };
+    let boots = [(Boot::Disk(disk.clone()), 1), (Boot::Recorded { disk, log }, 1), (copies, 2)];
+    for (boot, disks) in boots {
+        let count = |sector_size| {
+            let line = arguments(&Machine { boot: boot.clone(), sector_size, ..machine() });
+            line.matches(",logical_block_size=4096,physical_block_size=4096").count()
+        };
+        assert_eq!((count(SectorSize::B512), count(SectorSize::B4096)), (0, disks), "{boot:?}");
+    }
 }
 
 #[test]

@@ -20,7 +20,8 @@ use crate::inspect::disk::{Contents, Model, SECTOR, Sectors, find_esp};
 use crate::inspect::fat::Fat;
 use crate::inspect::judge::{Judge, Verdict};
 
-/// The first sector and the size of the ESP. With clusters of one sector, it is large enough for FAT32.
+/// The first sector of the ESP, in sectors of 512 bytes, and its size in sectors of its disk. With clusters of
+/// one sector, it is large enough for FAT32.
 const ESP: u64 = 64;
 const ESP_SECTORS: u64 = 70_000;
 
@@ -37,6 +38,11 @@ type Files = Vec<(&'static str, Vec<u8>)>;
 impl TestEnvironment {
     /// Returns `None` if the tools to make file systems are not installed. Panics instead if `CI=true`.
     fn new() -> Option<Self> {
+        Self::with_sectors(SECTOR as u64)
+    }
+
+    /// Returns an environment whose disk has sectors of this size.
+    fn with_sectors(size: u64) -> Option<Self> {
         let tools = ["/usr/sbin/mkfs.vfat", "mcopy", "mmd", "mdel"];
         if let Some(missing) = tools.iter().find(|tool| !is_installed(tool)) {
             let problem = format!("{missing} is missing (packages dosfstools and mtools)");
@@ -49,20 +55,20 @@ impl TestEnvironment {
         let dir = tempfile::tempdir().unwrap();
         let disk = dir.path().join("disk.raw");
         let file = File::create_new(&disk).unwrap();
-        file.set_len((ESP + ESP_SECTORS + 64) * SECTOR as u64).unwrap();
-        file.write_all_at(b"EFI PART", SECTOR as u64).unwrap();
+        let first = ESP * SECTOR as u64 / size;
+        file.set_len((first + ESP_SECTORS + 64) * size).unwrap();
+        file.write_all_at(b"EFI PART", size).unwrap();
         let esp_type = crate::inspect::disk::ESP_TYPE;
-        file.write_all_at(&esp_type, 2 * SECTOR as u64 + 128).unwrap();
-        let range = [ESP.to_le_bytes(), (ESP + ESP_SECTORS - 1).to_le_bytes()].concat();
-        file.write_all_at(&range, 2 * SECTOR as u64 + 128 + 32).unwrap();
+        file.write_all_at(&esp_type, 2 * size + 128).unwrap();
+        let range = [first.to_le_bytes(), (first + ESP_SECTORS - 1).to_le_bytes()].concat();
+        file.write_all_at(&range, 2 * size + 128 + 32).unwrap();
 
         let environment = Self { dir, key: PrivateKey::generate(), disk };
-        let sectors = (ESP_SECTORS / 2).to_string();
-        let offset = ESP.to_string();
-        environment.tool(
-            "/usr/sbin/mkfs.vfat",
-            &["-F", "32", "-s", "1", "--offset", &offset, "-n", "ETCHAOS", "DISK", &sectors],
-        );
+        let kilobytes = (ESP_SECTORS * size / 1024).to_string();
+        let (size, offset) = (size.to_string(), first.to_string());
+        let place = ["-F", "32", "-S", &size, "-s", "1", "--offset", &offset];
+        let arguments = [&place[..], &["-n", "ETCHAOS", "DISK", &kilobytes]].concat();
+        environment.tool("/usr/sbin/mkfs.vfat", &arguments);
         for directory in ["EFI", "EFI/BOOT", "etchaos", "etchaos/a", "etchaos/b"] {
             environment.tool("mmd", &["-i", "IMAGE", &format!("::{directory}")]);
         }
@@ -349,7 +355,14 @@ fn rejects_a_recording_of_another_disk() {
 
 #[test]
 fn reads_files_as_mtools_does() {
-    let Some(environment) = TestEnvironment::new() else { return };
+    for size in [512, 4096] {
+        let Some(environment) = TestEnvironment::with_sectors(size) else { return };
+        reads_files_of(&environment, ESP_SECTORS * size / SECTOR as u64);
+    }
+}
+
+/// Reads files of a disk whose ESP has this size in sectors of 512 bytes.
+fn reads_files_of(environment: &TestEnvironment, esp_sectors: u64) {
     // Fragmented files, deleted entries, and names of three entries each.
     for number in 0..20 {
         environment
@@ -361,8 +374,8 @@ fn reads_files_as_mtools_does() {
     }
     environment.install(Slot::B, &environment.release(2));
     let model = Model::load(&environment.disk, Contents::default()).unwrap();
-    assert_eq!(find_esp(&model).unwrap(), Some((ESP, ESP_SECTORS)));
-    crosscheck::compare(&model, ESP..ESP + ESP_SECTORS).unwrap();
+    assert_eq!(find_esp(&model).unwrap(), Some((ESP, esp_sectors)));
+    crosscheck::compare(&model, ESP..ESP + esp_sectors).unwrap();
     let fat = Fat::open(&model, ESP).unwrap();
     let names: Vec<String> =
         fat.files("etchaos").unwrap().into_iter().map(|(path, _)| path).collect();

@@ -55,7 +55,7 @@ impl Scenario for Copies {
         steps.report.accel = Some(environment.accel.clone());
         let uefi = Firmware::uefi(&artifacts.release);
         Self::boot_under(uefi, ["uefi-new", "uefi-beside", "uefi-used"], &environment, steps)?;
-        match Firmware::Bios.missing_on(options.target.arch) {
+        match options.missing(Firmware::Bios) {
             Some(reason) => steps.report.skipped.push(format!("the copies under BIOS: {reason}")),
             None => {
                 let names = ["bios-new", "bios-beside", "bios-used"];

@@ -46,6 +46,8 @@ const POWER_OFF_BIOS: Step = Step::new("power-off-bios", "power off again");
 /// by BIOS, if the architecture has one. If the manifest says that Secure Boot would refuse the boot
 /// loader, Secure Boot is disabled. The images are copied first. All ports are on the loopback.
 ///
+/// With --sector-size 4096, boots the disk image for such disks, and nothing by BIOS.
+///
 /// The report has the time of each boot by phase, and the memory that the system uses after it.
 #[derive(Debug, Args)]
 pub(crate) struct Cycle {
@@ -111,7 +113,7 @@ fn play(
     let healthy = steps.run(VALIDATE_UPDATE, || updated.validate(Slot::B))?;
     steps.run(Step::POWER_OFF, || healthy.power_off())?;
 
-    if let Some(reason) = Firmware::Bios.missing_on(options.target.arch) {
+    if let Some(reason) = options.missing(Firmware::Bios) {
         steps.skip(BOOT_BIOS, &reason);
         return Ok(());
     }
@@ -130,7 +132,8 @@ fn update_previous(
     progress: &dyn Fn(&str),
 ) -> Result<(), ScenarioError> {
     let previous = steps.run(VERIFY_PREVIOUS, || {
-        let previous = artifacts::verify_previous(directory, &options.target, &options.keys)?;
+        let Options { target, keys, sector_size, .. } = options;
+        let previous = artifacts::verify_previous(directory, target, keys, *sector_size)?;
         let note = format!("build {}, {}", previous.release.build, previous.release.version);
         Ok((previous, note))
     })?;

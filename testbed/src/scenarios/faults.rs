@@ -120,7 +120,7 @@ impl Scenario for Faults {
     }
 
     fn firmware(&self) -> Option<Firmware> {
-        Some(self.firmware.of(self.common.target.arch))
+        Some(self.firmware.of(&self.common))
     }
 
     fn play(
@@ -130,7 +130,7 @@ impl Scenario for Faults {
         progress: &dyn Fn(&str),
     ) -> Result<Self::Findings, ScenarioError> {
         let artifacts = steps.run(Step::VERIFY_ARTIFACTS, || environment::verify(options))?;
-        let firmware = self.firmware.of(options.target.arch);
+        let firmware = self.firmware.of(&self.common);
         let changes: Vec<Changes> =
             self.only.iter().map(|fault| fault.changes(&artifacts)).collect();
         let (releases, environment) =

@@ -90,7 +90,7 @@ impl Scenario for Kill {
     }
 
     fn firmware(&self) -> Option<Firmware> {
-        Some(self.firmware.of(self.common.target.arch))
+        Some(self.firmware.of(&self.common))
     }
 
     fn play(
@@ -100,7 +100,7 @@ impl Scenario for Kill {
         progress: &dyn Fn(&str),
     ) -> Result<Self::Findings, ScenarioError> {
         let artifacts = steps.run(Step::VERIFY_ARTIFACTS, || environment::verify(options))?;
-        let firmware = self.firmware.of(options.target.arch);
+        let firmware = self.firmware.of(&self.common);
         let moments = moments(self.seed, self.times);
         // If the boot after a kill confirms the release, the next kill needs a newer release.
         let changes = vec![Changes::default(); self.times + 1];

@@ -60,7 +60,7 @@ scenarios! {
 fn execute<S: Scenario>(scenario: &S, cancel: Cancel) -> Result<(), Box<dyn std::error::Error>> {
     let common = scenario.common();
     let options = common.options(cancel)?;
-    if let Some(reason) = scenario.firmware().and_then(|f| f.missing_on(options.target.arch)) {
+    if let Some(reason) = scenario.firmware().and_then(|firmware| options.missing(firmware)) {
         let (skipped, logs) = (vec![format!("the whole scenario: {reason}")], options.logs);
         return print(common.json, Ok((Skipped, Report { skipped, logs, ..Report::default() })));
     }

@@ -68,7 +68,7 @@ impl Scenario for PowerCut {
     }
 
     fn firmware(&self) -> Option<Firmware> {
-        Some(self.firmware.of(self.common.target.arch))
+        Some(self.firmware.of(&self.common))
     }
 
     fn play(
@@ -147,7 +147,7 @@ fn record(
 ) -> Result<Recording, ScenarioError> {
     let mut recording = Recording::new(environment.work.path().join(LOG))?;
     let mut host = steps.run(Step::BOOT, || {
-        let firmware = cut.firmware.of(environment.options.target.arch);
+        let firmware = cut.firmware.of(&cut.common);
         let host = Host::boot(environment, "powercut", firmware, Some(&recording.log))?;
         Ok((host, firmware.to_string()))
     })?;

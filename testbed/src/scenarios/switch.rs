@@ -77,7 +77,7 @@ impl Scenario for Switch {
 impl Switch {
     fn verify_other(&self, options: &Options) -> Outcome<Artifacts> {
         let target = Target { variant: self.variant.clone(), arch: options.target.arch };
-        let other = artifacts::verify(&self.other, &target, &options.keys)?;
+        let other = artifacts::verify(&self.other, &target, &options.keys, options.sector_size)?;
         let note = format!("{target} {}", other.release.version);
         Ok((other, note))
     }

@@ -103,6 +103,19 @@ fn is_missing_mkfs() -> bool {
 }
 
 #[test]
+fn finds_a_disk_with_sectors_of_4096_bytes() {
+    if is_missing_mkfs() {
+        return;
+    }
+    let world = World::new("etchaos.boots=1");
+    world.attach("vda", 1, 1, &[(BOOTS, "1")]);
+    let mut mkfs = Command::new("mkfs.vfat");
+    mkfs.args(["-F", "32", "-S", "4096", "-i", &UUID.replace('-', "")]);
+    assert!(mkfs.arg(world.path("dev/vda1")).output().unwrap().status.success());
+    assert_eq!(world.found(), ("vda1".to_owned(), true));
+}
+
+#[test]
 fn finds_the_fresh_copy_that_was_booted_and_keeps_to_it() {
     if is_missing_mkfs() {
         return;

@@ -11,12 +11,16 @@ struct Image {
 }
 
 impl Image {
-    /// Creates a FAT image; `None` if mkfs.vfat is not installed.
-    fn new(bits: &str) -> Option<Self> {
+    /// Creates a FAT image for disks with sectors of this size; `None` if mkfs.vfat is not installed.
+    fn new(bits: &str, sector_size: &str) -> Option<Self> {
         let image = Self { directory: tempfile::tempdir().unwrap() };
         File::create(image.path()).unwrap().set_len(40 << 20).unwrap();
         let mut mkfs = Command::new("mkfs.vfat");
-        let mkfs = mkfs.args(["-F", bits]).arg(image.path()).env("PATH", path()).output();
+        let mkfs = mkfs
+            .args(["-F", bits, "-S", sector_size])
+            .arg(image.path())
+            .env("PATH", path())
+            .output();
         match mkfs {
             Ok(output) => assert!(output.status.success(), "{output:?}"),
             Err(_) => {
@@ -56,8 +60,10 @@ fn program() -> String {
 
 #[test]
 fn finds_the_dirty_bit_of_each_fat_type() {
-    for (bits, at) in [("32", 0x41), ("16", 0x25), ("12", 0x25)] {
-        let Some(image) = Image::new(bits) else { return };
+    let types =
+        [("32", "512", 0x41), ("32", "4096", 0x41), ("16", "512", 0x25), ("12", "512", 0x25)];
+    for (bits, sector_size, at) in types {
+        let Some(image) = Image::new(bits, sector_size) else { return };
         assert!(!is_dirty(&image.file()).unwrap(), "FAT{bits}");
         image.file().write_all_at(&[1], at).unwrap();
         assert!(is_dirty(&image.file()).unwrap(), "FAT{bits}");
@@ -88,7 +94,13 @@ fn ignores_sectors_that_are_not_fat() {
 /// A power cut can leave a cluster chain that is longer or shorter than the size of its file.
 #[test]
 fn repairs_cluster_chains_and_sizes() {
-    let Some(image) = Image::new("32") else { return };
+    for sector_size in ["512", "4096"] {
+        let Some(image) = Image::new("32", sector_size) else { return };
+        repairs_cluster_chains_of(&image);
+    }
+}
+
+fn repairs_cluster_chains_of(image: &Image) {
     let content = image.directory.path().join("content");
     std::fs::write(&content, vec![7; 100_000]).unwrap();
     for name in ["::LONG", "::SHORT"] {

@@ -21,11 +21,16 @@ fn maps_everything_but_blocks_that_are_wholly_free() {
 
 /// Writes a disk image whose ESP has a file of zeros, a file of noise and a deleted file.
 fn image(directory: &Path) -> Option<PathBuf> {
+    image_for(directory, 512)
+}
+
+/// Writes such a disk image for disks with sectors of this size.
+fn image_for(directory: &Path, sector_size: u32) -> Option<PathBuf> {
     let esp = directory.join("esp.img");
     File::create(&esp).unwrap().set_len(ESP).unwrap();
-    // Clusters of one sector: a block has parts of several files.
-    let esp_name = esp.to_str().unwrap();
-    judge("mkfs.vfat", &["-F", "32", "-s", "1", "--invariant", esp_name])?;
+    // Clusters of one sector: a block has parts of several files if sectors are smaller than blocks.
+    let (esp_name, size) = (esp.to_str().unwrap(), sector_size.to_string());
+    judge("mkfs.vfat", &["-F", "32", "-S", &size, "-s", "1", "--invariant", esp_name])?;
     fs::write(directory.join("zeros"), vec![0; 3_000_001]).unwrap();
     fs::write(directory.join("noise"), noise(5_000_003)).unwrap();
     for name in ["deleted", "zeros", "noise"] {
@@ -62,17 +67,19 @@ fn copy_over_garbage(directory: &Path, disk: &Path, map: &Path) -> Option<PathBu
 
 #[test]
 fn bmaptool_writes_a_valid_file_system_over_garbage() {
-    let directory = tempfile::tempdir().unwrap();
-    let Some(disk) = image(directory.path()) else { return };
-    let map = directory.path().join("disk.bmap");
-    let count = write(&disk, START..START + ESP, &map).unwrap();
-    // 8 MB of files, 3 MiB around the ESP, and 0.6 MiB of FATs.
-    assert!((2600..3200).contains(&count.mapped) && count.total == SIZE / BLOCK, "{count:?}");
-    let packed = directory.path().join("disk.raw.zst");
-    compress::write(&disk, &packed).unwrap();
-    for source in [&disk, &packed] {
-        let Some(target) = copy_over_garbage(directory.path(), source, &map) else { return };
-        check_copy(directory.path(), &disk, &target);
+    for sector_size in [512, 4096] {
+        let directory = tempfile::tempdir().unwrap();
+        let Some(disk) = image_for(directory.path(), sector_size) else { return };
+        let map = directory.path().join("disk.bmap");
+        let count = write(&disk, START..START + ESP, &map).unwrap();
+        // 8 MB of files, 3 MiB around the ESP, and at most 0.6 MiB of FATs.
+        assert!((2600..3200).contains(&count.mapped) && count.total == SIZE / BLOCK, "{count:?}");
+        let packed = directory.path().join("disk.raw.zst");
+        compress::write(&disk, &packed).unwrap();
+        for source in [&disk, &packed] {
+            let Some(target) = copy_over_garbage(directory.path(), source, &map) else { return };
+            check_copy(directory.path(), &disk, &target);
+        }
     }
 }
 

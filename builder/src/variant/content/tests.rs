@@ -45,7 +45,7 @@ fn reads_all_fields() {
 
 #[test]
 fn unknown_fields_name_the_file_the_allowed_fields_and_the_nearest_name() {
-    let allowed = "allowed: packages, units, files, kernelArguments, binaries";
+    let allowed = "allowed: packages, units, files, kernelArguments, binaries, disk4k";
     fails(
         &json!({"packges": []}),
         &["unknown field \"packges\" in x.jsonnet", "did you mean \"packages\"?", allowed],
