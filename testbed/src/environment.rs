@@ -171,7 +171,6 @@ impl<'a> TestEnvironment<'a> {
             release,
             slot,
             firmware,
-            tpm: firmware.has_tpm(),
             updater_version: &self.options.updater_version,
         });
         guest.push("validating the guest", checks::pattern(&checks), Mode::Check)?;
