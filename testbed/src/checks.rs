@@ -22,8 +22,6 @@ pub(crate) struct Expected<'a> {
     pub slot: Option<Slot>,
     /// The firmware.
     pub firmware: Firmware,
-    /// Whether the guest has a TPM.
-    pub tpm: bool,
     /// The version that `etchaos-updater --version` prints.
     pub updater_version: &'a str,
 }
@@ -81,7 +79,7 @@ pub(crate) fn checks(expected: &Expected<'_>) -> Vec<Check> {
         ("Docker answers", DOCKER_ANSWERS.to_owned()),
         ("Docker runs a container", DOCKER_RUNS.to_owned()),
     ];
-    if expected.tpm {
+    if expected.firmware.has_tpm() {
         checks.push(("TPM 2.0", TPM.to_owned()));
     }
     checks

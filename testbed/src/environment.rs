@@ -160,7 +160,8 @@ impl<'a> TestEnvironment<'a> {
         Ok(Guest::boot(&machine, &dir, logs, key, &self.options.cancel, self.progress)?)
     }
 
-    /// Checks from inside of `guest` that it is healthy and runs `release` from `slot`, or from the network.
+    /// Runs checks in `guest`: it must be healthy, and must have booted `release` from `slot`, or from the
+    /// network if that is `None`.
     pub(crate) fn validate(
         &self,
         guest: &mut Guest<'_>,
@@ -172,7 +173,6 @@ impl<'a> TestEnvironment<'a> {
             release,
             slot,
             firmware,
-            tpm: firmware.has_tpm(),
             updater_version: &self.options.updater_version,
         });
         guest.push("validating the guest", checks::pattern(&checks), Mode::Check)?;

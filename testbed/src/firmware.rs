@@ -44,7 +44,7 @@ pub(crate) struct Flash {
 }
 
 impl Firmware {
-    /// Returns whether machines with this firmware get a TPM: all except those with a BIOS.
+    /// Returns whether a virtual machine with this firmware has a TPM. Only a machine with a BIOS has none.
     pub(crate) fn has_tpm(self) -> bool {
         self != Self::Bios
     }
