@@ -199,6 +199,7 @@ fn mistakes_in_variants_of_ones_own_are_errors() {
     let text = "(import 'deb.jsonnet') { variant: 'mine', packages: [] }";
     let own = Own::new(&[("mine.jsonnet", text), ("mine.d/a.jsonnet", "{ packages: ['a'] }")]);
     own.fails("mine", &["ignores the drop-in", "mine.d/a.jsonnet"]);
+    let text = "(import 'deb.jsonnet') { variant: 'mine', disk4k: false }";
     let own = Own::new(&[("mine.jsonnet", text), ("mine.d/a.jsonnet", "{ disk4k: true }")]);
     own.fails("mine", &["ignores the drop-in", "mine.d/a.jsonnet"]);
     Own::new(&[]).fails("dep", &["unknown variant \"dep\" (did you mean \"deb\"?)", "deb"]);

@@ -4,10 +4,13 @@ use crate::judge::judge;
 use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
 
-/// The ESP starts here and has this size: as in a disk image, there is something before and after it.
+/// There is something before and after the ESP, as in a disk image.
 const START: u64 = 2 << 20;
-const ESP: u64 = 40 << 20;
 const TAIL: u64 = 1 << 20;
+/// A FAT with clusters of one sector is a FAT32 only if it has at least 65,525 sectors for data.
+const ESP_SECTORS: u64 = 80 << 10;
+/// The sizes of the ESP and of the image for sectors of 512 bytes.
+const ESP: u64 = ESP_SECTORS * 512;
 const SIZE: u64 = START + ESP + TAIL;
 
 #[test]
@@ -27,7 +30,8 @@ fn image(directory: &Path) -> Option<PathBuf> {
 /// Writes such a disk image for disks with sectors of this size.
 fn image_for(directory: &Path, sector_size: u32) -> Option<PathBuf> {
     let esp = directory.join("esp.img");
-    File::create(&esp).unwrap().set_len(ESP).unwrap();
+    let length = ESP_SECTORS * u64::from(sector_size);
+    File::create(&esp).unwrap().set_len(length).unwrap();
     // Clusters of one sector: a block has parts of several files if sectors are smaller than blocks.
     let (esp_name, size) = (esp.to_str().unwrap(), sector_size.to_string());
     judge("mkfs.vfat", &["-F", "32", "-S", &size, "-s", "1", "--invariant", esp_name])?;
@@ -40,10 +44,10 @@ fn image_for(directory: &Path, sector_size: u32) -> Option<PathBuf> {
     judge("mdel", &["-i", esp_name, "::deleted"])?;
     let disk = directory.join("disk.raw");
     let file = File::create(&disk).unwrap();
-    file.set_len(SIZE).unwrap();
+    file.set_len(START + length + TAIL).unwrap();
     file.write_all_at(&noise(700_000), 0).unwrap();
     file.write_all_at(&fs::read(&esp).unwrap(), START).unwrap();
-    file.write_all_at(&noise(512), SIZE - 512).unwrap();
+    file.write_all_at(&noise(512), START + length + TAIL - 512).unwrap();
     Some(disk)
 }
 
@@ -59,7 +63,8 @@ fn noise(length: usize) -> Vec<u8> {
 /// Copies an image over garbage with `bmaptool`, and returns the result.
 fn copy_over_garbage(directory: &Path, disk: &Path, map: &Path) -> Option<PathBuf> {
     let target = directory.join("target");
-    fs::write(&target, vec![0xa5; usize::try_from(SIZE).unwrap()]).unwrap();
+    let length = fs::metadata(disk).unwrap().len();
+    fs::write(&target, vec![0xa5; usize::try_from(length).unwrap()]).unwrap();
     let [map, disk, to] = [map, disk, &target].map(|path| path.to_str().unwrap());
     judge("bmaptool", &["copy", "--bmap", map, disk, to])?;
     Some(target)
@@ -71,9 +76,11 @@ fn bmaptool_writes_a_valid_file_system_over_garbage() {
         let directory = tempfile::tempdir().unwrap();
         let Some(disk) = image_for(directory.path(), sector_size) else { return };
         let map = directory.path().join("disk.bmap");
-        let count = write(&disk, START..START + ESP, &map).unwrap();
-        // 8 MB of files, 3 MiB around the ESP, and at most 0.6 MiB of FATs.
-        assert!((2600..3200).contains(&count.mapped) && count.total == SIZE / BLOCK, "{count:?}");
+        let end = START + ESP_SECTORS * u64::from(sector_size);
+        let count = write(&disk, START..end, &map).unwrap();
+        // 8 MB of files, 3 MiB around the ESP, and 0.6 MiB of FATs.
+        let total = (end + TAIL) / BLOCK;
+        assert!((2600..3200).contains(&count.mapped) && count.total == total, "{count:?}");
         let packed = directory.path().join("disk.raw.zst");
         compress::write(&disk, &packed).unwrap();
         for source in [&disk, &packed] {
@@ -86,7 +93,8 @@ fn bmaptool_writes_a_valid_file_system_over_garbage() {
 /// Checks that the ESP of a copied disk is valid and complete, and that the rest is the same.
 fn check_copy(directory: &Path, disk: &Path, target: &Path) {
     let (image, target) = (fs::read(disk).unwrap(), fs::read(target).unwrap());
-    let (start, end) = (usize::try_from(START).unwrap(), usize::try_from(START + ESP).unwrap());
+    let tail = usize::try_from(TAIL).unwrap();
+    let (start, end) = (usize::try_from(START).unwrap(), image.len() - tail);
     assert!(image[..start] == target[..start], "the start of the disk differs");
     assert!(image[end..] == target[end..], "the end of the disk differs");
     let esp = directory.join("copied.img");
