@@ -14,7 +14,9 @@ impl Image {
     /// Creates a FAT image for disks with sectors of this size; `None` if mkfs.vfat is not installed.
     fn new(bits: &str, sector_size: &str) -> Option<Self> {
         let image = Self { directory: tempfile::tempdir().unwrap() };
-        File::create(image.path()).unwrap().set_len(40 << 20).unwrap();
+        // A FAT32 has at least 65,525 clusters, each of at least one sector.
+        let length = (80 << 10) * sector_size.parse::<u64>().unwrap();
+        File::create(image.path()).unwrap().set_len(length).unwrap();
         let mut mkfs = Command::new("mkfs.vfat");
         let mkfs = mkfs
             .args(["-F", bits, "-S", sector_size])
