@@ -16,8 +16,8 @@ const SCHEMES: [&str; 3] = ["http", "https", "socks5h"];
 /// Replaces a secret in logs and errors.
 const HIDDEN: &str = "***";
 
-/// The length from which a password is hidden wherever it occurs. A shorter one is hidden only in front
-/// of the proxy's host, since hiding it everywhere would make logs unreadable.
+/// The length from which a password or token is hidden wherever it occurs. A shorter one is hidden only in
+/// front of the proxy's host, since hiding it everywhere would make logs unreadable.
 const SECRET_LENGTH: usize = 4;
 
 /// The proxies for each scheme, and the hosts that are reached without one.
@@ -64,6 +64,28 @@ impl Proxies {
             https: proxy("https_proxy")?,
             except: value("no_proxy").filter(|hosts| !hosts.is_empty()),
         })
+    }
+
+    /// Checks the variables for libraries of this process that read them by themselves.
+    ///
+    /// # Errors
+    /// Fails as [`Proxies::from_environment`] does, or if the two spellings of a variable differ: libraries
+    /// disagree about which of them applies.
+    pub(crate) fn check_for_libraries() -> Result<()> {
+        Self::check_variables(|name| std::env::var(name).ok())
+    }
+
+    fn check_variables(variable: impl Fn(&str) -> Option<String>) -> Result<()> {
+        for name in ["http_proxy", "https_proxy", "all_proxy", "no_proxy"] {
+            let upper = name.to_uppercase();
+            let (one, other) = (variable(name), variable(&upper));
+            ensure!(
+                one.is_none() || other.is_none() || one == other,
+                "the environment variables {name} and {upper} differ; set them to the same value, or unset \
+                 one of them"
+            );
+        }
+        Self::from_variables(variable).map(drop)
     }
 
     /// Returns the environment variables for programs, in both spellings.
@@ -113,8 +135,8 @@ impl Proxies {
             let decoded = password.map_or(user.to_owned(), |password| format!("{user}:{password}"));
             secrets.extend([format!("{user_info}@"), format!("{decoded}@")]);
             // Without a password, the user is a token.
-            let secret = password.unwrap_or(user);
-            let encoded = user_info.rsplit(':').next().unwrap_or_default();
+            let secret = password.filter(|password| !password.is_empty()).unwrap_or(user);
+            let encoded = user_info.trim_end_matches(':').rsplit(':').next().unwrap_or_default();
             if secret.len() >= SECRET_LENGTH {
                 secrets.extend([secret.to_owned(), encoded.to_owned()]);
             }
@@ -191,6 +213,25 @@ mod tests {
     }
 
     #[test]
+    fn libraries_need_the_same_value_in_both_spellings() {
+        let check = |variables: &[(&str, &str)]| {
+            let find = |name: &str| variables.iter().find(|(other, _)| *other == name);
+            Proxies::check_variables(|name| find(name).map(|(_, value)| (*value).to_owned()))
+        };
+        check(&[("HTTPS_PROXY", "http://a:1"), ("no_proxy", "b")]).unwrap();
+        check(&[("HTTPS_PROXY", "http://a:1"), ("https_proxy", "http://a:1")]).unwrap();
+        let secret = "http://user:1#s3cret@host:1";
+        for variables in [
+            [("https_proxy", "http://a:1"), ("HTTPS_PROXY", secret)],
+            [("https_proxy", ""), ("HTTPS_PROXY", "http://a:1")],
+            [("https_proxy", secret), ("HTTPS_PROXY", secret)],
+        ] {
+            let error = format!("{:#}", check(&variables).unwrap_err());
+            assert!(error.contains("https_proxy") && !error.contains("s3cret"), "{error}");
+        }
+    }
+
+    #[test]
     fn rejects_invalid_proxies_and_hides_them() {
         for value in [
             "ftp://u:secret@host",
@@ -222,6 +263,8 @@ mod tests {
         assert_eq!(proxies.redact(text), "***host ***host *** ***");
         let token = self::proxies(&[("http_proxy", "http://t0ken@host:1")]).unwrap();
         assert_eq!(token.redact("t0ken@host t0ken"), "***host ***");
+        let token = self::proxies(&[("http_proxy", "http://t0ken:@host:1")]).unwrap();
+        assert_eq!(token.redact("t0ken:@host t0ken"), "***host ***");
     }
 
     #[test]

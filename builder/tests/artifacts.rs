@@ -101,6 +101,7 @@ fn disk_for_sectors_of_4096_bytes_is_valid_and_has_the_same_files() {
     let has = |kind: &str| documents.as_array().unwrap().iter().any(|d| d["kind"] == kind);
     assert_eq!(has("disk4k"), has("bmap4k"));
     if !has("disk4k") {
+        assert_ne!(artifacts.target, "debmetal_amd64", "this target has such a disk image");
         return;
     }
     let raw = artifacts.path("4k.raw");

@@ -5,6 +5,9 @@ use std::fmt;
 
 use crate::url::{bracketed, host_and_port, percent_decoded};
 
+/// The schemes of proxies that programs know.
+const SCHEMES: [&str; 6] = ["http", "https", "socks4", "socks4a", "socks5", "socks5h"];
+
 /// The URL of a proxy, `[scheme://][user[:password]@]host[:port]`.
 ///
 /// The credentials end at the last `@`, whatever they contain: a `#`, `/`, `?` or `@` in a password that
@@ -36,8 +39,8 @@ impl ProxyUrl {
     /// Parses the URL of a proxy. A missing scheme is `http`. Slashes at the end are ignored.
     ///
     /// # Errors
-    /// Fails if the host or the port is invalid, if more follows them, if there are spaces or control
-    /// characters, or if the credentials are not UTF-8 after decoding.
+    /// Fails if the scheme is not one of proxies, if the host or the port is invalid, if more follows them, if
+    /// there are spaces or control characters, or if the credentials are not UTF-8 after decoding.
     pub fn parse(text: &str) -> Result<Self, ProxyUrlError> {
         let text = text.trim();
         if text.chars().any(|c| c.is_whitespace() || c.is_control()) {
@@ -52,6 +55,10 @@ impl ProxyUrl {
         let credentials = (!user_info.is_empty()).then(|| Credentials::parse(user_info));
         let credentials = credentials.transpose()?;
         let (scheme, is_portable) = (scheme.to_ascii_lowercase(), is_portable(user_info));
+        // Any other "scheme" may be a user whose password begins with "//".
+        if !SCHEMES.contains(&scheme.as_str()) {
+            return Err(ProxyUrlError);
+        }
         Ok(Self { scheme, credentials, host, port, is_portable })
     }
 
@@ -192,6 +199,7 @@ mod tests {
     fn errors_do_not_repeat_the_text() {
         for text in [
             "",
+            "s3cret://x@host",
             "http://",
             "user:s3cret",
             "http://user:s3cret",

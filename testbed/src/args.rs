@@ -25,7 +25,7 @@ pub(crate) struct VmArgs {
     /// Virtual processors [default: 2 by KVM, 1 by TCG]
     #[arg(long, value_parser = clap::value_parser!(u32).range(1..=64))]
     pub cpus: Option<u32>,
-    /// Size of the logical sectors of the disk; scenarios boot the disk image for it [default: 512]
+    /// Logical sector size of the disk; scenarios use the disk image that was built for it [default: 512]
     #[arg(long, value_enum, default_value_t, hide_default_value = true, value_name = "BYTES")]
     pub sector_size: SectorSize,
     /// Private directory for disk copies and sockets while a VM runs; needs room for one disk image
@@ -82,7 +82,7 @@ impl ScenarioArgs {
 /// The option of scenarios that use one firmware.
 #[derive(Debug, Args)]
 pub(crate) struct FirmwareArgs {
-    /// Firmware that boots the disk [default: bios, or uefi-secureboot where no BIOS boots it]
+    /// Firmware that boots the disk [default: bios, or uefi-secureboot if BIOS cannot boot the disk]
     #[arg(long, value_enum)]
     firmware: Option<Firmware>,
 }

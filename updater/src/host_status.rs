@@ -283,7 +283,10 @@ impl Status {
         for file in self.wrong_files() {
             let WrongFile { role, url, failures, .. } = file;
             let (count, next) = (WrongFile::count(*failures), self.at(file.next()));
-            table.add("wrong file", &format!("{role} {count} at {url}; next try {next}"));
+            table.add(
+                "wrong file",
+                &format!("{role} at {url}, wrong {count}; next download {next}"),
+            );
         }
         table.add(
             "last poll",

@@ -110,7 +110,7 @@ pub(crate) fn explain(
     Ok(findings)
 }
 
-/// What is known of the inside of a file.
+/// The kind of a file, which decides how its content is compared.
 #[derive(Clone, Copy)]
 enum Kind {
     Initrd,

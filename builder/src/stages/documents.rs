@@ -48,7 +48,7 @@ pub(super) fn add(release: &mut Release, sources: &Sources<'_>, log: &mut LogFil
 }
 
 /// Returns the file name of the disk image for disks with sectors of 4096 bytes.
-pub(super) fn disk_4k(target: &Target) -> String {
+pub(super) fn disk_4k_name(target: &Target) -> String {
     format!("etchaos_{target}.4k.raw.zst")
 }
 
@@ -76,7 +76,7 @@ impl Sources<'_> {
     /// Returns the disk image for disks with sectors of 4096 bytes, which exists already, and writes its block
     /// map.
     fn disk_4k(&self) -> Result<[Document; 2]> {
-        let name = disk_4k(&self.build.target);
+        let name = disk_4k_name(&self.build.target);
         let raw = self.path(&name).with_extension("");
         let map = self.block_map_of(&raw, document::BLOCK_MAP_4K)?;
         Ok([self.measure(document::DISK_4K, &name)?, map])

@@ -167,7 +167,7 @@ impl Packaging<'_> {
         };
         self.write_disk("disk image", Sectors::Of512(bios), &self.path(Role::Disk))?;
         if self.build.variant.content.disk4k {
-            let name = documents::disk_4k(&self.build.target);
+            let name = documents::disk_4k_name(&self.build.target);
             let to = self.build.directories.artifacts.join(name);
             self.write_disk("disk image for sectors of 4096 bytes", Sectors::Of4096, &to)?;
         }

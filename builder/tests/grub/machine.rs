@@ -38,8 +38,8 @@ const STATES_PER_MACHINE: usize = 20;
 /// The timeout of a machine, which takes about two seconds.
 const TIMEOUT: Duration = Duration::from_secs(100);
 
-/// Stand-ins for commands that would end the run. After the outcome of a state (`finished`), all of them
-/// fail, so that grub.cfg comes to its end, and there is no file that it could save to.
+/// Stand-ins for commands that would end the run. After the outcome of a state (`finished`), they all fail
+/// and `$env` names no file, so that grub.cfg runs to its end without another write.
 const FUNCTIONS: &str = r#"
 function linux {
   if [ -n "$finished" ]; then

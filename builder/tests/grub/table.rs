@@ -197,17 +197,14 @@ fn boots() -> Vec<State> {
     let mut states = Vec::new();
     for boots in [None].into_iter().chain(values.map(Some)) {
         for good in ["a", "b"] {
+            let variables = [(GOOD, Some(good)), (TRIAL, None), (TRIES_LEFT, None), (BOOTS, boots)];
             for other in &others {
                 let files = if good == "a" { [ALL_FILES, *other] } else { [*other, ALL_FILES] };
-                let variables =
-                    [(GOOD, Some(good)), (TRIAL, None), (TRIES_LEFT, None), (BOOTS, boots)];
                 states.push(State { files, ..State::with(variables) });
             }
             // Only the good slot has to have ended the count.
             let not = SlotFiles { started: false, ..ALL_FILES };
             for files in [[not, ALL_FILES], [ALL_FILES, not]] {
-                let variables =
-                    [(GOOD, Some(good)), (TRIAL, None), (TRIES_LEFT, None), (BOOTS, boots)];
                 states.push(State { files, ..State::with(variables) });
             }
         }
@@ -225,18 +222,25 @@ fn boots() -> Vec<State> {
     states
 }
 
-/// Returns states in which the count of tries cannot be saved, or reads back different.
+/// Returns states in which the counts of tries and boots cannot be saved, or read back different.
 fn saves() -> Vec<State> {
     let mut states = Vec::new();
     let mut read_only = Vec::new();
     for good in ["a", "b"] {
         for trial in ["a", "b", "c"] {
-            for tries in ["0", "1", "2", "3"] {
-                let state = State::new(Some(good), Some(trial), Some(tries));
+            // The fifth boot would give the other slot its turn.
+            for (tries, boots) in
+                [("0", ""), ("1", ""), ("2", ""), ("3", ""), ("0", "5"), ("1", "5")]
+            {
+                let state = State::with([
+                    (GOOD, Some(good)),
+                    (TRIAL, Some(trial)),
+                    (TRIES_LEFT, Some(tries)),
+                    (BOOTS, Some(boots)),
+                ]);
                 read_only.push(State { is_read_only: true, save: Save::Failed, ..state.clone() });
                 // save_env replaces the first value, and load_env returns the last.
-                let name = TRIES_LEFT;
-                let counts = format!("{name}={tries}\n{BOOTS}=\n");
+                let counts = format!("{TRIES_LEFT}={tries}\n{BOOTS}={boots}\n");
                 let twice = format!("{GOOD}={good}\n{TRIAL}={trial}\n{counts}x=1\n{counts}");
                 let grubenv = Some(block(&twice));
                 states.push(State { grubenv, save: Save::ReadsBackDifferent, ..state });

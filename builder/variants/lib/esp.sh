@@ -1,5 +1,5 @@
-# Creates the EFI system partition from the tree $OUT/esp, once for each of SECTOR_SIZES, the sizes of the sectors
-# of disks: Linux mounts no FAT whose sectors are smaller than those of its disk. FAT stores local times, and files
+# Creates the EFI system partition from the tree $OUT/esp, once for each sector size in SECTOR_SIZES: Linux does not
+# mount a FAT whose sectors are smaller than those of the disk. FAT stores local times, and files
 # in the order in which they are written. Both are fixed here, so that the same tree gives the same bytes.
 export TZ=UTC LC_ALL=C MTOOLS_SKIP_CHECK=1 MTOOLSRC=/dev/null
 
@@ -10,7 +10,7 @@ for size in $SECTOR_SIZES; do
   image="$OUT/esp-$size.img"
   rm -f "$image"
   truncate --size="${ESP_MIB}M" "$image"
-  # Clusters of 4096 bytes for both. FAT32 has at least 65,525 of them, so the ESP has at least 256 MiB.
+  # Clusters of 4096 bytes for both. FAT32 has at least 65,525 of them, so ESP_MIB must be more than 256.
   mkfs.vfat -F 32 -S "$size" -s $((4096 / size)) --invariant -n ETCHAOS -i "${ESP_UUID/-/}" "$image"
 
   find . -mindepth 1 -type d | sort | while read -r directory; do

@@ -24,10 +24,9 @@ const NAMES: [&str; 2] = ["vda", "vdb"];
 
 /// Boot one of two disks with the same content
 ///
-/// Boots the first of two new copies of the disk image, then the second, which was never booted, beside the
-/// first, which was, and then the second of two copies of a disk that is in use. Each time the host must use
-/// the disk that was booted, and must not write to the other one. Does all of that under UEFI, and under BIOS
-/// where there is one.
+/// Boots the first of two new copies of the disk image; then the second one, which was never booted, beside
+/// the first; then the second of two copies of a used disk. Each time, the host must use the disk that was
+/// booted and must not write to the other. Repeats this under BIOS, if the machine has one.
 #[derive(Debug, Args)]
 pub(crate) struct Copies {
     /// Options of every scenario

@@ -96,9 +96,10 @@ fn unit(command: &str) -> Vec<Extra> {
 
 /// Offer faulty releases, one after the other
 ///
-/// A kernel that panics, a truncated initrd, a unit that fails, a systemd that hangs, and a release that was
-/// confirmed and then panics. The host must
-/// return to its previous release without intervention, and must refuse the faulty release afterwards.
+/// Offers a release whose kernel panics, one with a truncated initrd, one with a unit that fails, and one in
+/// which systemd hangs. Each time, the host must return to its previous release without intervention, and then
+/// refuse the faulty one. Also breaks a release after it was confirmed: the host must then boot the previous
+/// one.
 #[derive(Debug, Args)]
 pub(crate) struct Faults {
     /// Options of every scenario
@@ -223,7 +224,7 @@ fn recover_from_broken(
     if !missing.is_empty() {
         return Err(ScenarioError::Disk {
             expected: format!("counts of boots from 1 to {GOOD_BOOTS}"),
-            found: format!("none of {}", missing.join(", ")),
+            found: format!("no boot with the count {}", missing.join(" or ")),
         });
     }
     Ok(((), format!("after {GOOD_BOOTS} boots")))

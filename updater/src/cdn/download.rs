@@ -100,7 +100,7 @@ pub enum FetchError {
     },
     /// The file was wrong before, and is not downloaded again yet.
     #[error(
-        "{url} is not downloaded again before {next}, because it was wrong {}: the manifest says that its SHA-256 is {expected}, and the file was damaged or replaced; correct the file on the CDN, or publish a new release; \"update --retry-failed\" downloads it at once",
+        "{url} did not match the manifest {} (expected SHA-256 {expected}) and is not downloaded again before {next}: correct the file on the CDN, or publish a new release; \"update --retry-failed\" downloads it at once",
         WrongFile::count(*failures)
     )]
     WrongBefore {

@@ -45,7 +45,7 @@ impl<In: Transport> Connector<In> for Race {
                 winner.stream
             }
             Err(RaceError::TimedOut) => {
-                // Of a host with more addresses than are tried at once, the next attempt tries others.
+                // If the host has more addresses than ureq takes at once, the next attempt uses the others.
                 self.0.unanswered(&details.addrs);
                 return Err(Error::Timeout(timeout.reason));
             }

@@ -181,7 +181,7 @@ impl Server {
         let (head, incoming) = request.into_parts();
         let source = self.source(&head)?.to_owned();
         if fragment.is_present() {
-            return Err(PushError::Query("#".to_owned()));
+            return Err(PushError::Fragment);
         }
         let check = asks_for_check(head.uri.query().unwrap_or_default())?;
         let token = body(incoming, self.limits.body).await?;

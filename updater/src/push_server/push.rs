@@ -82,9 +82,14 @@ pub(super) enum PushError {
     Replay(#[from] ReplayError),
     /// The query of the URL has something that is not supported, although it may exclude Commands.
     #[error(
-        "the query {0:?} of the URL is not supported, so nothing was run: only \"?check\" is, for a token with the claim \"etchaosMode\": \"check\""
+        "the query {0:?} is not supported, and nothing was run: the only supported query is \"?check\", with a token that has the claim \"etchaosMode\": \"check\""
     )]
     Query(String),
+    /// The URL has a fragment, which may hide a query.
+    #[error(
+        "the URL has a fragment (\"#\" and what follows), which is not supported, and nothing was run"
+    )]
+    Fragment,
     /// The URL requests a check, and the token does not.
     #[error(
         "\"?check\" is not signed, so it could be removed on the way: sign the claim \"etchaosMode\": \"check\""
@@ -107,9 +112,11 @@ impl PushError {
         match self {
             Self::Path | Self::Source(_) => StatusCode::NOT_FOUND,
             Self::Method => StatusCode::METHOD_NOT_ALLOWED,
-            Self::Body(_) | Self::Pattern(_) | Self::Query(_) | Self::UnsignedCheck => {
-                StatusCode::BAD_REQUEST
-            }
+            Self::Body(_)
+            | Self::Pattern(_)
+            | Self::Query(_)
+            | Self::Fragment
+            | Self::UnsignedCheck => StatusCode::BAD_REQUEST,
             // RFC 8470 section 5.2: the server is unwilling to risk a replay. Another token will be accepted.
             Self::BeforeBoot => StatusCode::TOO_EARLY,
             Self::Replay(ReplayError::File { .. }) => StatusCode::INTERNAL_SERVER_ERROR,

@@ -1,7 +1,7 @@
-//! A connection that looks at the line of its request.
+//! A connection that looks for a `#` in its request line.
 //!
-//! The HTTP library removes a `#` and what follows it from the target of a request (RFC 9112 section 3.2 has no
-//! such thing there). Someone who pushes to `…#?check` expects less than all Commands to run.
+//! The HTTP library removes a `#` and what follows it from the target of a request (RFC 9112 section 3.2 allows
+//! none there). Someone who pushes to `…#?check` expects less than all Commands to run.
 
 use std::io;
 use std::pin::Pin;

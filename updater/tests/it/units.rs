@@ -54,9 +54,9 @@ fn systemd_accepts_the_units() {
     assert_eq!(problems, [""; 0], "{output}");
 }
 
-/// The units that end a boot that hangs, and the one that ends the count of such boots, must not wait for other units. systemd orders a unit with one of
-/// these settings after the mounts, and one with PrivateTmp= after systemd-tmpfiles-setup.service (systemd.exec(5), "Implicit
-/// dependencies").
+/// The units that end a boot that hangs, and the one that resets the count of boots, must not wait for other units.
+/// systemd orders a unit with one of these settings after the mounts, and one with PrivateTmp= after
+/// systemd-tmpfiles-setup.service (systemd.exec(5), "Implicit dependencies").
 #[test]
 fn watchdog_units_have_no_dependencies() {
     for unit in ["etchaos-deadline.service", "etchaos-fallback.service", "etchaos-started.service"]

@@ -51,9 +51,9 @@ pub(super) struct Client {
 impl Client {
     /// Prepares a client. Connects to the bucket only later.
     pub(super) fn new(address: Address, settings: Settings) -> Result<Self> {
-        // The HTTP client of `object_store` reads the environment by itself. It would look up a part of a
-        // password as a host if the proxy were not written as every program reads it.
-        Proxies::from_environment()?;
+        // `object_store` reads these variables itself. With an unencoded `#`, `/` or `?` in the password, it
+        // would take a part of the credentials for the host and look it up.
+        Proxies::check_for_libraries()?;
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(2)
             .thread_name("s3")

@@ -21,9 +21,10 @@ use crate::destination::interface::Upload;
 /// The time for cleaning up after a failed upload.
 const ABORT_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// The time that a store may take to put the parts of a file together after the request broke off, and the pause
-/// between two looks.
-const COMPLETION: (Duration, Duration) = (Duration::from_secs(15), Duration::from_millis(500));
+/// How long a store may take to assemble the parts of a file after the connection broke.
+const ASSEMBLY_TIMEOUT: Duration = Duration::from_secs(15);
+/// The pause between two checks whether it has.
+const ASSEMBLY_INTERVAL: Duration = Duration::from_millis(500);
 
 /// Sends a part again, with a new signature, after failures that `object_store` does not repeat.
 #[derive(Debug)]
@@ -69,17 +70,16 @@ pub(super) async fn put_in_parts(client: &Client, upload: &Upload) -> Result<()>
 
 /// Completes an upload. If that fails, the answer may have been lost, so the content decides.
 ///
-/// A store that still works on the first request refuses its repetition: it no longer knows the upload, and does
-/// not have the file yet. Therefore the file may appear a while later.
+/// If the connection breaks while the store assembles the file, the store refuses the repeated request, because
+/// the upload no longer exists, although the file does not exist yet. So this waits for the file.
 async fn complete(client: &Client, upload: &Upload, parts: &mut dyn MultipartUpload) -> Result<()> {
     let Err(error) = parts.complete().await else { return Ok(()) };
-    let (timeout, pause) = COMPLETION;
     let since = Instant::now();
     while !is_stored(client, upload).await {
-        if since.elapsed() >= timeout {
+        if since.elapsed() >= ASSEMBLY_TIMEOUT {
             return Err(client.failed("writing", &upload.path, &error));
         }
-        tokio::time::sleep(pause).await;
+        tokio::time::sleep(ASSEMBLY_INTERVAL).await;
     }
     Ok(())
 }
