@@ -100,7 +100,7 @@ pub enum FetchError {
     },
     /// The file was wrong before, and is not downloaded again yet.
     #[error(
-        "{url} did not match the manifest {} (expected SHA-256 {expected}) and is not downloaded again before {next}: correct the file on the CDN, or publish a new release; \"update --retry-failed\" downloads it at once",
+        "{url} is not downloaded again before {next}: it did not match the manifest {} (expected SHA-256 {expected}); correct the file on the CDN, or publish a new release; \"update --retry-failed\" downloads it at once",
         WrongFile::count(*failures)
     )]
     WrongBefore {
