@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use protocol::esp;
 
-use super::broken::{Broken, Ignored, is_needed_to_reboot, kept, mentioned};
+use super::broken::{Broken, Ignored, kept, mentioned};
 use super::error::ConfigError;
 use super::fragment::{Fragment, HealthFragment, ListenFragment};
 use super::health_policy::HealthPolicy;
@@ -148,7 +148,9 @@ impl Sources {
         let text = String::from_utf8_lossy(&text);
         for key in text.lines().map(str::trim).filter(|l| !l.is_empty() && !l.starts_with('#')) {
             let keys = Some(vec![key.to_owned()]);
-            self.add_or_reject(&from, Ok(Fragment { keys, ..Fragment::default() }), b"");
+            if let Err(error) = self.add(&from, Ok(Fragment { keys, ..Fragment::default() })) {
+                self.0.add_broken(Broken { error, unknown: vec!["keys"] });
+            }
         }
     }
 
@@ -283,12 +285,11 @@ impl Sources {
         let from = error.origin().clone();
         let mut unknown = mentioned(text);
         for (name, fragment) in kept(text) {
-            let added = self.add(&from, fragment);
-            if added.is_err() && is_needed_to_reboot(name) && !unknown.contains(&name) {
+            if self.add(&from, fragment).is_err() && !unknown.contains(&name) {
                 unknown.push(name);
             }
         }
-        self.0.broken.push(Broken { error, unknown });
+        self.0.add_broken(Broken { error, unknown });
     }
 
     fn ignore(&mut self, source: Source, reason: String) {

@@ -278,7 +278,7 @@ fn a_service_that_fails_does_not_stop_a_host() {
             },
             "",
         ),
-        (Reply::ok("#etchaos\n{\"cdn\":"), "EOF"),
+        (Reply::ok("#etchaos\n{\"proxy\":"), "EOF"),
         (Reply::ok(r#"{"reboot": "soon"}"#), "\"reboot\""),
     ] {
         let world = host(HETZNER);

@@ -91,10 +91,10 @@ fn a_broken_source_does_not_take_the_values_of_others_away() {
     for (path, text, part) in [
         (ESP, "{", "ESP"),
         (ESP, r#"{"cnd": "x"}"#, "`cnd`"),
-        (ESP, r#"{"cdn": "ftp://x"}"#, "\"cdn\" from ESP"),
+        (ESP, r#"{"proxy": "ftp://x"}"#, "\"proxy\" from ESP"),
         (ESP, r#"{"listen": {"address": "x"}}"#, "\"listen.address\" from ESP"),
-        (CIDATA, "#etchaos\n{\"cdn\": ", "EOF"),
-        (CIDATA, r#"{"cdn": "#, "EOF"),
+        (CIDATA, "#etchaos\n{\"proxy\": ", "EOF"),
+        (CIDATA, r#"{"proxy": "#, "EOF"),
         ("host/usr/lib/etchaos/keys", "KEY\nnot a key\n", "\"keys\" from /usr/lib/etchaos/keys"),
         ("host/sys/firmware/dmi/tables/DMI", "\x0b\x05\0\0\x01etchaos=%%%\0\0", "SMBIOS"),
         ("host/dev/disk/by-label/cidata", "no volume", "cidata"),
@@ -136,18 +136,20 @@ fn a_broken_source_does_not_take_the_values_of_others_away() {
 
 #[test]
 fn a_broken_source_that_may_have_the_only_cdn_fails_the_update_unit() {
-    for broken in ["{", r#"{"cdn": "x"}"#] {
+    for (broken, message) in
+        [("{", "no CDN is configured"), (r#"{"cdn": "x"}"#, "the CDN is not known")]
+    {
         let world = World::new();
         world.write(IMAGE, "{}");
         world.write(ESP, broken);
         assert_eq!(world.run(&["config", "--require", "cdn"]).code, 255);
         assert_eq!(world.run(&["status", "--json"]).json()["lastError"]["command"], "update");
         world.run(&["config", "--require", "listen"]).ended(1);
-        world.run(&["update"]).failed(&["no CDN is configured", "ESP"]);
+        world.run(&["update"]).failed(&[message, "ESP"]);
     }
 }
 
-/// `health`, `keys` and `reboot` are read from a broken source, if they can be.
+/// `cdn`, `keys`, `health` and `reboot` are read from a broken source, if they can be.
 #[test]
 fn the_valid_safeguards_of_a_broken_source_apply() {
     let world = World::new();
@@ -168,7 +170,7 @@ fn the_valid_safeguards_of_a_broken_source_apply() {
     assert_eq!(shown["health"]["deadline"]["source"], "built-in default");
     assert_eq!(shown["reboot"], json!({"value": "never", "source": esp}));
     assert_eq!(shown["keys"][1]["source"], esp);
-    assert_eq!(shown["cdn"]["value"], json!([world.cdn.url]));
+    assert_eq!(shown["cdn"]["source"], esp);
 }
 
 /// An empty list of mirrors disables updates. A typing error next to it does not enable them.
