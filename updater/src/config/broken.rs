@@ -27,7 +27,7 @@ use super::source::Source;
 use super::text::to_utf8;
 
 /// The members that are read from broken sources.
-const KEPT: [&str; 4] = ["cdn", "keys", "health", "reboot"];
+pub(super) const KEPT: [&str; 4] = ["cdn", "keys", "health", "reboot"];
 /// The members on which a reboot into a new release depends.
 const NEEDED_TO_REBOOT: [&str; 2] = ["health", "reboot"];
 

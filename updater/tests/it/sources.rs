@@ -1,6 +1,7 @@
 //! Sources of configuration that are meant for other programs, and ones that are broken.
 
 use std::fs;
+use std::os::unix::fs::symlink;
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
@@ -96,7 +97,7 @@ fn a_broken_source_does_not_take_the_values_of_others_away() {
         (CIDATA, "#etchaos\n{\"proxy\": ", "EOF"),
         (CIDATA, r#"{"proxy": "#, "EOF"),
         ("host/usr/lib/etchaos/keys", "KEY\nnot a key\n", "\"keys\" from /usr/lib/etchaos/keys"),
-        ("host/sys/firmware/dmi/tables/DMI", "\x0b\x05\0\0\x01etchaos=%%%\0\0", "SMBIOS"),
+        ("host/sys/firmware/dmi/tables/DMI", "\x0b\x05\0\0\x01etchaos=eyJwcm94eSI6%\0\0", "SMBIOS"),
         ("host/dev/disk/by-label/cidata", "no volume", "cidata"),
     ] {
         let world = World::new();
@@ -337,7 +338,7 @@ fn every_volume_is_read() {
     assert_eq!(shown["reboot"]["source"], "config-2 openstack/latest/user_data", "{shown}");
 }
 
-/// ISO 9660 can have pipes, and a process that opens one waits for a writer.
+/// ISO 9660 can have pipes and links, and a process that opens a pipe waits for a writer.
 #[test]
 fn a_pipe_on_a_volume_does_not_stop_a_host() {
     let world = World::new();
@@ -353,6 +354,19 @@ fn a_pipe_on_a_volume_does_not_stop_a_host() {
         std::thread::sleep(Duration::from_millis(20));
     }
     world.run(&["config"]).failed(&["cidata", "not a regular file"]);
+    // Files of proc are regular files, and some wait for an event. Only links within the volume are followed.
+    let outside = world.path("outside").display().to_string();
+    fs::write(&outside, "{\"reboot\": \"never\"}").unwrap();
+    for target in [&outside, "/proc/version", "../../../../../outside", "/proc/self/cmdline"] {
+        fs::remove_file(world.path(CIDATA)).unwrap();
+        symlink(target, world.path(CIDATA)).unwrap();
+        world.run(&["config"]).failed(&["cidata", "a link leads out of the volume"]);
+    }
+    world.write("host/dev/disk/by-label/cidata/more/data", "{\"reboot\": \"never\"}");
+    fs::remove_file(world.path(CIDATA)).unwrap();
+    symlink("more/data", world.path(CIDATA)).unwrap();
+    let shown = world.run(&["config", "--json"]).ended(0).json();
+    assert_eq!(shown["reboot"]["source"], "cidata user-data", "{shown}");
     fs::remove_file(world.path(CIDATA)).unwrap();
     fs::create_dir(world.path(CIDATA)).unwrap();
     world.run(&["config"]).failed(&["cidata", "not a regular file"]);

@@ -1,5 +1,7 @@
 //! Broken sources that mention `cdn` or `keys`: what a host must not fetch or install because of them.
 
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use protocol::PrivateKey;
 use protocol::esp::Slot::{A, B};
 use protocol::token::sign;
@@ -11,6 +13,13 @@ use crate::world::{World, claims, release};
 const ESP: &str = "esp/etchaos/config.json";
 const IMAGE: &str = "host/usr/lib/etchaos/updater.json";
 const KEYS: &str = "host/usr/lib/etchaos/keys";
+
+impl World {
+    /// Adds a configuration to the kernel command line.
+    fn set_cmdline(&self, text: &str) {
+        self.write("host/proc/cmdline", format!("etchaos.slot=a etchaos.config={text}\n"));
+    }
+}
 
 /// Asserts that the host fetches nothing and changes nothing, and that the message has these texts.
 fn assert_installs_nothing(world: &World, expected: &[&str]) {
@@ -69,6 +78,42 @@ fn nothing_is_installed_while_the_cdn_is_unknown() {
         let more = world.path("more.json").display().to_string();
         world.run(&["update", "--no-reboot", "--config", &more]).ended(4);
         assert_eq!(world.boots(), (A, Some((B, 3))));
+    }
+}
+
+/// The kernel truncates a long command line, and with it the base64 of a configuration.
+#[test]
+fn base64_that_was_cut_still_mentions_its_members() {
+    let health = json!({"health": {"checks": ["true"]}, "rateLimit": "1M"}).to_string();
+    let cdn = json!({"cdn": "https://x.example", "rateLimit": "1M"}).to_string();
+    // The last two characters may be padding.
+    for cut in 3..7 {
+        for damage in ["", "%%"] {
+            let cut_base64 = |json: &str| {
+                let text = STANDARD.encode(json);
+                format!("{}{damage}", &text[..text.len() - cut])
+            };
+            let (world, strings) = (World::new(), World::new());
+            world.publish(2);
+            world.set_cmdline(&cut_base64(&health));
+            let ran = world.run(&["update"]).ended(4);
+            assert!(ran.stdout.contains("`health` from kernel command line"), "{}", ran.stdout);
+            assert!(!world.rebooted());
+            let table = format!("\x0b\x05\0\0\x01etchaos={}\0\0", cut_base64(&cdn));
+            strings.write("host/sys/firmware/dmi/tables/DMI", table);
+            assert_installs_nothing(&strings, &["`cdn` from SMBIOS"]);
+        }
+    }
+    // If nothing can be read, every member may be in it.
+    for text in ["%%%", "'{\"reboot\":\"never\"}'", "H4sIAAAAAAACA6tWKkosSfXJ"] {
+        let world = World::new();
+        world.set_cmdline(text);
+        assert_installs_nothing(&world, &["`cdn` from kernel command line"]);
+        let more = json!({"cdn": world.cdn.url}).to_string();
+        world.write("host/dev/disk/by-label/cidata/user-data", more);
+        world.publish(2);
+        let ran = world.run(&["update"]).ended(4);
+        assert!(ran.stdout.contains("`health` and `reboot` from kernel"), "{}", ran.stdout);
     }
 }
 
