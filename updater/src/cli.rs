@@ -46,8 +46,9 @@ Configuration:
     8. files given with --config
 
   The kernel command line and SMBIOS also accept base64 of the JSON. User data is a configuration if
-  its first line is #etchaos, or if it is a JSON object with one of the keys; other user data is
-  ignored. A broken source does not take the values of the others away. Keys:
+  its first line is #etchaos, or if it is a JSON object and more than half of its keys are among
+  these; other user data is ignored. A broken source does not take the values of the others away,
+  but if it may set cdn, nothing is installed. Keys:
 
   cdn             URL (https://… or, because releases are signed, http://…) or absolute directory
                   with the releases, or a list of mirrors in the order in which to try them
@@ -188,8 +189,8 @@ Exit codes:
   0    the configuration was shown; with --require: the value is set
   1    error, or a source is broken; with --require: the value is not set
   2    invalid usage
-  255  with --require: the value is not set, and a source that may have it is broken (for listen: or
-       cannot be read now)";
+  255  with --require: the value is not set or not known, and a source that may have it is broken
+       (cdn), or cannot be read now (listen)";
 
 /// Options of every command.
 #[derive(Debug, Clone, Args)]

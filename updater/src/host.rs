@@ -1,10 +1,13 @@
 //! Facts about the host that are read from its files.
 
+use std::fs::File;
 use std::io::{self, Read};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use nix::errno::Errno;
+use nix::fcntl::{OFlag, OpenHow, ResolveFlag, openat2};
 use protocol::esp::{ARG_ESP, ARG_TRIAL, Slot, argument};
 use protocol::grubenv::BootId;
 
@@ -130,15 +133,26 @@ pub fn read_start(path: &Path, max: u64) -> io::Result<Option<Vec<u8>>> {
     Ok(Some(bytes))
 }
 
-/// Reads at most the first `max` bytes of a regular file, from a volume that may have other files: opening
-/// a pipe would wait for a writer. Returns `None` if the file does not exist.
-pub fn read_regular(path: &Path, max: u64) -> io::Result<Option<Vec<u8>>> {
-    match std::fs::metadata(path) {
-        Ok(data) if data.is_file() => read_start(path, max),
-        Ok(_) => Err(io::Error::other("it is not a regular file")),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-        Err(error) => Err(error),
+/// Reads at most the first `max` bytes of a regular file on a volume, whose root directory is given. The volume
+/// may have other files: opening a pipe would wait for a writer, and a link may lead to a file such as
+/// `/proc/kmsg`, which waits for an event. Returns `None` if the file does not exist.
+pub fn read_regular(root: &Path, path: &str, max: u64) -> io::Result<Option<Vec<u8>>> {
+    let root = File::open(root)?;
+    let how = OpenHow::new()
+        .flags(OFlag::O_RDONLY | OFlag::O_NONBLOCK | OFlag::O_NOCTTY | OFlag::O_CLOEXEC)
+        .resolve(ResolveFlag::RESOLVE_BENEATH | ResolveFlag::RESOLVE_NO_MAGICLINKS);
+    let file = match openat2(root, path, how) {
+        Ok(file) => File::from(file),
+        Err(Errno::ENOENT) => return Ok(None),
+        Err(Errno::EXDEV) => return Err(io::Error::other("a link leads out of the volume")),
+        Err(error) => return Err(error.into()),
+    };
+    if !file.metadata()?.is_file() {
+        return Err(io::Error::other("it is not a regular file"));
     }
+    let mut bytes = Vec::new();
+    file.take(max).read_to_end(&mut bytes)?;
+    Ok(Some(bytes))
 }
 
 #[cfg(test)]

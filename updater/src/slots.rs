@@ -111,6 +111,19 @@ fn manifest(
     Ok(manifest.into_inner())
 }
 
+/// Returns whether a slot has a manifest that is signed with another key than `keys`.
+pub fn has_unknown_key(esp: &dyn FileSystem, slot: Slot, keys: &KeyRing) -> bool {
+    let path = format!("{}/{MANIFEST}", slot.directory());
+    let token = read_limited(esp, &path, TOKEN_MAX as u64).ok().flatten().unwrap_or_default();
+    // Two keys can have the same ID.
+    matches!(
+        verify(&String::from_utf8_lossy(&token), keys),
+        Err(TokenError::UnknownKey { .. }
+            | TokenError::Algorithm { .. }
+            | TokenError::Signature { .. })
+    )
+}
+
 fn check_size(esp: &dyn FileSystem, slot: Slot, artifact: &Artifact) -> Result<(), String> {
     let name = slot_file(artifact.role).unwrap_or_default();
     match esp.metadata(&format!("{}/{name}", slot.directory())) {

@@ -11,11 +11,8 @@ const SECRET: &str = "SECRET";
 
 fuzz_target!(|data: &[u8]| {
     check(Fragment::from_json(data), data);
-    if let Ok(argument) = str::from_utf8(data) {
-        // In base64 the input does not contain the secret as text, so the error cannot be checked.
-        let trimmed = argument.trim();
-        let json = if trimmed.starts_with('{') { trimmed } else { SECRET };
-        check(Fragment::from_json_or_base64(argument), json.as_bytes());
+    if let Ok(Ok(json)) = str::from_utf8(data).map(Fragment::json_of) {
+        check(Fragment::from_json(&json), &json);
     }
 });
 
@@ -55,7 +52,9 @@ fn assert_shows_no_value(error: &str, json: &[u8]) {
         || error.contains("duplicate field")
         // Errors show the id of a key, which is not secret.
         || error.contains("the key \"")
-        || json == SECRET.as_bytes();
+        // serde_json reads neither UTF-16 nor a byte order mark, so the names are not known.
+        || json.contains(&0)
+        || json.starts_with(b"\xef\xbb\xbf");
     assert!(is_name || !error.contains(SECRET), "{error}");
 }
 

@@ -10,8 +10,9 @@ use updater::config::{Fragment, UserData};
 
 /// The text that represents a secret in the corpus.
 const SECRET: &str = "SECRET";
-/// The maximum size of what data contains: the limit of user data and one byte more.
-const SIZE_MAX: usize = (1 << 20) + 1;
+/// The maximum size of what data contains: the limit of user data and one byte more, and a half more, because
+/// UTF-8 takes three bytes for some characters of two bytes in UTF-16.
+const SIZE_MAX: usize = ((1 << 20) + 1) * 3 / 2;
 
 fuzz_target!(|data: &[u8]| {
     let found = UserData::classify(data);

@@ -98,7 +98,7 @@ pub(super) fn read_config(global: &Global, host: &Host, ask: Ask) -> Result<Heal
     let merged = load(host, esp.as_ref(), &global.configs, ask)?;
     log_problems(&merged);
     for source in merged.sources_with_unknown_health() {
-        log::error!("health.units and health.checks are not checked as far as {source} sets them");
+        log::error!("health.units and health.checks from {source} are unknown and not checked");
     }
     Ok(HealthConfig {
         health: Settings::try_from(&merged)?.health,

@@ -13,6 +13,7 @@ use crate::clock::now;
 use crate::grubenv_file::GrubenvFile;
 use crate::host::Host;
 use crate::plan::Permissions;
+use crate::slots::has_unknown_key;
 
 /// The cache of manifests, which lasts until the next reboot.
 const MANIFESTS: &str = "/run/etchaos/manifests";
@@ -31,6 +32,7 @@ impl PollResult {
         context: &mut Context,
         allow: Permissions,
     ) -> Result<Self> {
+        reject_unknown(context)?;
         let target = target(context)?;
         let newest = newest(context, &target)?.filter(|_| !allow.downgrade);
         context.close();
@@ -52,6 +54,24 @@ impl PollResult {
         cdn.remember_wrong_files(&host, &manifest, allow.retry_failed);
         Ok(Self { cdn, candidate })
     }
+}
+
+/// Fails if a broken source may set the CDN, or may have the key that signed the release that runs.
+fn reject_unknown(context: &Context) -> Result<()> {
+    if let Some(source) = context.merged.source_of_unknown_cdn() {
+        bail!(
+            "the CDN is not known, so nothing is installed: `cdn` from {source} is not usable; correct this configuration"
+        );
+    }
+    let Some(source) = context.merged.source_of_unknown_keys() else { return Ok(()) };
+    let esp = context.esp()?;
+    let slot = context.booted.slot.unwrap_or_else(|| GrubenvFile::read(esp, Slot::A).state.good);
+    if has_unknown_key(esp, slot, &context.settings.keys) {
+        bail!(
+            "the release in slot {slot} is signed with a key that is not known, and `keys` from {source} is not usable, so nothing is installed: correct this configuration"
+        );
+    }
+    Ok(())
 }
 
 /// Returns the target of this host. Fails if no release for it could be fetched or verified.

@@ -15,7 +15,9 @@ use crate::record::{self, Failure};
 pub(super) fn config(global: &Global, arguments: &Config) -> Result<Exit> {
     let context = Context::new(global, Access::Read)?;
     let is_set = match arguments.require {
-        Some(Require::Cdn) => !context.settings.cdn.is_empty(),
+        Some(Require::Cdn) => {
+            !context.settings.cdn.is_empty() && context.merged.source_of_unknown_cdn().is_none()
+        }
         Some(Require::Listen) => context.settings.listen.is_some(),
         None => {
             let rows = context.merged.rows();
@@ -37,7 +39,7 @@ pub(super) fn config(global: &Global, arguments: &Config) -> Result<Exit> {
     Ok(exit_of_broken(arguments.require, is_permanent))
 }
 
-/// Returns the exit code of `config` if a value is missing and a source that may have it is broken. The update unit
+/// Returns the exit code of `config` if a value is not known because a source that may have it is broken. The update unit
 /// is started by a timer, so it may fail visibly. The listener's unit is part of the boot: its failure would
 /// make the boot unhealthy, and an operator's typing error would roll an update back. Therefore
 /// `Exit::Error`, which skips the unit, is returned for an error that stays; `Exit::Unknown`, which makes

@@ -3,17 +3,20 @@
 //! A host with a broken source goes on with the values of the others: it keeps updating, checks the health
 //! that they configure, and says that the source is broken. Four members are read even from a broken
 //! source, if it is a JSON object in which they are valid:
+//! - `cdn`, because without it a host would install the releases of another CDN;
 //! - `keys`, because without them a host cannot verify its own slots, nor update;
 //! - `health`, because without it a bad release would be confirmed;
-//! - `reboot`, because without it a host would reboot when it must not;
-//! - `cdn`, if it is an empty list, because without it a host would update although its operator disabled
-//!   that. Another CDN of a broken source is not used.
+//! - `reboot`, because without it a host would reboot when it must not.
 //!
-//! If the text mentions `health` or `reboot` and cannot be read, their values are not known. The host then
-//! installs releases and does not reboot into them by itself: nobody could say whether the release is
-//! healthy, or whether the host may be rebooted. It does not wait for a source that could not be read at all,
-//! such as a metadata service that does not answer: that would end its updates for a reason that may never
-//! pass.
+//! If the text mentions one of these and cannot be read, its value is not known:
+//! - without `cdn`, the host installs nothing, unless a later source sets it;
+//! - without `keys`, the host installs nothing if the release that runs is signed with a key that is not known,
+//!   because it would overwrite releases that it could verify with that key;
+//! - without `health` or `reboot`, the host installs releases and does not reboot into them by itself: nobody
+//!   could say whether the release is healthy, or whether the host may be rebooted.
+//!
+//! A host does not wait for a source that could not be read at all, such as a metadata service that does not
+//! answer: that would end its updates for a reason that may never pass.
 
 use protocol::json::from_slice;
 use serde_json::{Map, Value, json};
@@ -24,7 +27,7 @@ use super::source::Source;
 use super::text::to_utf8;
 
 /// The members that are read from broken sources.
-const KEPT: [&str; 3] = ["keys", "health", "reboot"];
+pub(super) const KEPT: [&str; 4] = ["cdn", "keys", "health", "reboot"];
 /// The members on which a reboot into a new release depends.
 const NEEDED_TO_REBOOT: [&str; 2] = ["health", "reboot"];
 
@@ -33,7 +36,7 @@ const NEEDED_TO_REBOOT: [&str; 2] = ["health", "reboot"];
 pub(crate) struct Broken {
     /// The error, which names the source.
     pub(super) error: ConfigError,
-    /// The members that the source sets to values that are not known.
+    /// The members of [`KEPT`] that the source sets to values that are not known.
     pub(super) unknown: Vec<&'static str>,
 }
 
@@ -54,7 +57,8 @@ impl Broken {
 
     /// Returns why the host must not be rebooted into a new release, or `None` if it may be.
     pub(super) fn reason_not_to_reboot(&self) -> Option<String> {
-        let names: Vec<String> = self.unknown.iter().map(|name| format!("`{name}`")).collect();
+        let needed = self.unknown.iter().filter(|name| NEEDED_TO_REBOOT.contains(name));
+        let names: Vec<String> = needed.map(|name| format!("`{name}`")).collect();
         (!names.is_empty()).then(|| {
             let (names, from) = (names.join(" and "), self.error.origin());
             format!("{names} from {from} cannot be read: correct this configuration")
@@ -69,8 +73,8 @@ impl Ignored {
     }
 }
 
-/// Returns each member of [`KEPT`] that a broken source has, and `cdn` if it is empty, as a fragment of its
-/// own. Members of `health` are separate fragments. The fragments may have values that are not valid.
+/// Returns each member of [`KEPT`] that a broken source has as a fragment of its own. Each of the `keys` and
+/// the members of `health` is a separate fragment. The fragments may have values that are not valid.
 pub(super) fn kept(text: &[u8]) -> Vec<(&'static str, Result<Fragment, String>)> {
     let Some(object) = object(text) else { return Vec::new() };
     let mut found = Vec::new();
@@ -80,24 +84,27 @@ pub(super) fn kept(text: &[u8]) -> Vec<(&'static str, Result<Fragment, String>)>
                 let single = members.iter().map(|(key, value)| json!({"health": {key: value}}));
                 found.extend(single.map(|json| (name, fragment(&json))));
             }
+            Some(Value::Array(keys)) if name == "keys" => {
+                let single = keys.iter().map(|key| json!({"keys": [key]}));
+                found.extend(single.map(|json| (name, fragment(&json))));
+            }
             Some(value) => found.push((name, fragment(&json!({name: value})))),
             None => {}
         }
     }
-    if object.get("cdn") == Some(&json!([])) {
-        found.push(("cdn", fragment(&json!({"cdn": []}))));
-    }
     found
 }
 
-/// Returns the members on which a reboot depends and that a source, which is no JSON object, mentions.
+/// Returns the members of [`KEPT`] that the text mentions, if the text is not a JSON object.
 pub(super) fn mentioned(text: &[u8]) -> Vec<&'static str> {
     if object(text).is_some() {
         return Vec::new();
     }
-    let text = to_utf8(text).unwrap_or_default();
+    // UTF-16 that is not well-formed has ASCII characters between zeros.
+    let without_zeros = || text.iter().copied().filter(|byte| *byte != 0).collect();
+    let text = to_utf8(text).unwrap_or_else(|_| without_zeros());
     let has = |name: &&str| text.windows(name.len()).any(|part| part == name.as_bytes());
-    NEEDED_TO_REBOOT.into_iter().filter(has).collect()
+    KEPT.into_iter().filter(has).collect()
 }
 
 fn fragment(json: &Value) -> Result<Fragment, String> {
@@ -106,9 +113,4 @@ fn fragment(json: &Value) -> Result<Fragment, String> {
 
 fn object(text: &[u8]) -> Option<Map<String, Value>> {
     from_slice(&to_utf8(text).ok()?).ok()
-}
-
-/// Returns whether a reboot depends on a member.
-pub(super) fn is_needed_to_reboot(name: &str) -> bool {
-    NEEDED_TO_REBOOT.contains(&name)
 }

@@ -32,7 +32,7 @@ pub(crate) enum Ask {
     Cache,
 }
 
-/// The content of [`CACHE`]: either member is set.
+/// The content of [`CACHE`]: exactly one of `data` and `nothing` is set.
 #[derive(Serialize, Deserialize)]
 struct Cached {
     platform: Platform,
@@ -63,8 +63,7 @@ pub(super) fn user_data(
     Ok(Some(answer))
 }
 
-/// Returns how long to wait for the network: until a minute after the start, and not much on a host that
-/// has been running for longer.
+/// Returns how long to wait for the network: until a minute after the start, and not at all later.
 fn patience(host: &Host) -> Duration {
     let uptime = host.uptime().unwrap_or(BOOT_TIMEOUT);
     BOOT_TIMEOUT.saturating_sub(uptime).min(PATIENCE_MAX)

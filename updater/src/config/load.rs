@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use protocol::esp;
 
-use super::broken::{Broken, Ignored, is_needed_to_reboot, kept, mentioned};
+use super::broken::{Broken, Ignored, KEPT, kept, mentioned};
 use super::error::ConfigError;
 use super::fragment::{Fragment, HealthFragment, ListenFragment};
 use super::health_policy::HealthPolicy;
@@ -19,6 +19,7 @@ use super::reboot_policy::RebootFragment;
 use super::settings::Settings;
 use super::smbios::oem_strings;
 use super::source::{IMAGE_CONFIG, IMAGE_KEYS, Source};
+use super::text::{begins_as_text, decode_start};
 use super::user_data::{USER_DATA_MAX, UserData};
 use crate::esp::{Esp, EspError, mount_volume};
 use crate::files::parent;
@@ -148,7 +149,9 @@ impl Sources {
         let text = String::from_utf8_lossy(&text);
         for key in text.lines().map(str::trim).filter(|l| !l.is_empty() && !l.starts_with('#')) {
             let keys = Some(vec![key.to_owned()]);
-            self.add_or_reject(&from, Ok(Fragment { keys, ..Fragment::default() }), b"");
+            if let Err(error) = self.add(&from, Ok(Fragment { keys, ..Fragment::default() })) {
+                self.0.add_broken(Broken { error, unknown: vec!["keys"] });
+            }
         }
     }
 
@@ -222,7 +225,7 @@ impl Sources {
             }
         };
         // One byte more says that the file is larger.
-        match read_regular(&volume.path(file), USER_DATA_MAX as u64 + 1) {
+        match read_regular(&volume.path(""), file, USER_DATA_MAX as u64 + 1) {
             Ok(Some(data)) => self.user_data(from, &data),
             Ok(None) => self.ignore(from, format!("it has no file {file}")),
             Err(error) => self.reject(ConfigError::read(&from, &error), b""),
@@ -249,11 +252,16 @@ impl Sources {
     }
 
     fn json_or_base64(&mut self, from: &Source, text: &str) {
-        match Fragment::json_of(text) {
-            Ok(json) => self.json(from, &json),
-            Err(reason) => {
-                self.reject(ConfigError::Format { from: from.clone(), reason }, text.as_bytes());
-            }
+        let json = Fragment::json_of(text);
+        let fragment =
+            json.as_ref().map_err(String::clone).and_then(|json| Fragment::from_json(json));
+        let Err(error) = self.add(from, fragment) else { return };
+        // The kernel truncates its command line, and with it base64.
+        let start = json.ok().or_else(|| decode_start(text.as_bytes()));
+        match start.filter(|start| begins_as_text(start)) {
+            Some(start) => self.reject(error, &start),
+            // The text says that it is ours, so every member may be in it.
+            None => self.0.add_broken(Broken { error, unknown: KEPT.to_vec() }),
         }
     }
 
@@ -283,12 +291,11 @@ impl Sources {
         let from = error.origin().clone();
         let mut unknown = mentioned(text);
         for (name, fragment) in kept(text) {
-            let added = self.add(&from, fragment);
-            if added.is_err() && is_needed_to_reboot(name) && !unknown.contains(&name) {
+            if self.add(&from, fragment).is_err() && !unknown.contains(&name) {
                 unknown.push(name);
             }
         }
-        self.0.broken.push(Broken { error, unknown });
+        self.0.add_broken(Broken { error, unknown });
     }
 
     fn ignore(&mut self, source: Source, reason: String) {

@@ -50,12 +50,12 @@ pub(super) fn names(text: &[u8]) -> Vec<Name> {
     Reader::new(text).names()
 }
 
-/// Returns whether an object with these names is a configuration: at least half of them are keys of one,
+/// Returns whether an object with these names is a configuration: more than half of them are keys of one,
 /// and they are not those of another program. Other programs use names such as `metrics` too, and a
 /// configuration may have a typing error.
 pub(super) fn is_ours(names: &[Name]) -> bool {
     let ours = names.iter().filter(|name| name.is_key()).count();
-    ours > 0 && 2 * ours >= names.len() && other_program(names).is_none()
+    2 * ours > names.len() && other_program(names).is_none()
 }
 
 /// Returns whether all names are keys of a configuration, and there is at least one.

@@ -46,6 +46,8 @@ pub struct Merged {
     pub(super) environment: Environment,
     /// The sources that are broken.
     pub(super) broken: Vec<Broken>,
+    /// The broken source that sets `cdn` to a value that is not known, if no later source sets it.
+    pub(super) unknown_cdn: Option<Source>,
     /// The sources that are meant for other programs.
     pub(super) ignored: Vec<Ignored>,
 }
@@ -68,6 +70,9 @@ impl Merged {
             metrics,
             listen,
         } = fragment;
+        if cdn.is_some() {
+            self.unknown_cdn = None;
+        }
         replace(&mut self.cdn, cdn, source);
         replace(&mut self.variant, variant, source);
         for value in keys.into_iter().flatten() {
@@ -89,6 +94,25 @@ impl Merged {
         for (name, value) in sources.into_iter().flatten() {
             self.push_sources.insert(name, Sourced { value, source: source.clone() });
         }
+    }
+
+    /// Adds a broken source, which is later than those that were added before.
+    pub(super) fn add_broken(&mut self, broken: Broken) {
+        if broken.unknown.contains(&"cdn") {
+            self.unknown_cdn = Some(broken.error.origin().clone());
+        }
+        self.broken.push(broken);
+    }
+
+    /// Returns the broken source because of which the CDN is not known.
+    pub(crate) fn source_of_unknown_cdn(&self) -> Option<&Source> {
+        self.unknown_cdn.as_ref()
+    }
+
+    /// Returns the first broken source that has keys which are not known.
+    pub(crate) fn source_of_unknown_keys(&self) -> Option<&Source> {
+        let found = self.broken.iter().find(|broken| broken.unknown.contains(&"keys"));
+        found.map(|broken| broken.error.origin())
     }
 
     /// Returns the errors of the broken sources, one line each.

@@ -243,6 +243,6 @@ fn answer(response: Response) -> Result<Answer, Failure> {
         200 if response.body.is_empty() => Ok(Answer::Nothing("it is empty".to_owned())),
         200 => Ok(Answer::Data(response.body)),
         204 | 404 => Ok(Answer::Nothing("this machine has none".to_owned())),
-        status => Err(format!("the request is refused with status {status}").into()),
+        status => Err(format!("the service refused the request with status {status}").into()),
     }
 }

@@ -5,7 +5,7 @@
 //! everything else uses the third.
 //!
 //! A source that is broken does not take the values of the others away: [`Merged`] has the values of the
-//! sound sources, and the errors of the broken ones. A text that is meant for another program is no broken
+//! valid sources, and the errors of the broken ones. A text that is meant for another program is no broken
 //! source, but ignored.
 
 mod broken;

@@ -40,8 +40,7 @@ impl fmt::Display for Platform {
 
 /// Returns the platform of the host, or `None` if the firmware names none that is known here.
 ///
-/// On every other machine nobody is known to own the address of the metadata service, so that another
-/// machine on the same network could answer.
+/// On other machines, the address of the metadata service may belong to any machine on the same network.
 pub(super) fn identify(host: &Host) -> Option<Platform> {
     // Firmware pads its strings with spaces or zero bytes.
     let string = |name: &str| {

@@ -10,12 +10,12 @@ const BOM: &[u8] = b"\xef\xbb\xbf";
 
 /// Returns a text in UTF-8 and without a byte order mark.
 ///
-/// Editors and shells on Windows write a mark, or UTF-16. RFC 8259 section 8.1 requires UTF-8 without a
-/// mark of whoever writes JSON, and lets a reader ignore a mark. UTF-16 without a mark is recognised as in
-/// RFC 4627 section 3: every text here begins with an ASCII character, so one of its first two bytes is zero.
+/// Editors and shells on Windows write a mark, or UTF-16. RFC 8259 section 8.1 requires writers to use UTF-8
+/// without a mark, and lets readers ignore one. UTF-16 without a mark is recognised as in RFC 4627 section 3:
+/// every text here begins with an ASCII character, so one of its first two bytes is zero.
 ///
 /// # Errors
-/// Fails if a text in UTF-16 is not well-formed, and if it is UTF-32, which no editor writes unasked.
+/// Fails if a text in UTF-16 is not well-formed, and if it is UTF-32, which editors write only on request.
 pub(super) fn to_utf8(text: &[u8]) -> Result<Cow<'_, [u8]>, String> {
     if let [0xff, 0xfe, 0, 0, ..]
     | [0, 0, 0xfe, 0xff, ..]
@@ -48,6 +48,25 @@ pub(super) fn decode_base64(text: &[u8]) -> Option<Vec<u8>> {
         bytes.pop();
     }
     STANDARD_NO_PAD.decode(&bytes).or_else(|_| URL_SAFE_NO_PAD.decode(&bytes)).ok()
+}
+
+/// Decodes the start of base64 that was cut, or is damaged after its start. Returns `None` if nothing can be
+/// decoded.
+pub(super) fn decode_start(text: &[u8]) -> Option<Vec<u8>> {
+    let is_base64 = |byte: &u8| byte.is_ascii_alphanumeric() || b"+/-_".contains(byte);
+    let start = text.iter().copied().filter(|byte| !byte.is_ascii_whitespace());
+    let start: Vec<u8> = start.take_while(is_base64).collect();
+    // Four characters stand for three bytes.
+    let whole = start.len() / 4 * 4;
+    decode_base64(&start[..whole]).filter(|bytes| !bytes.is_empty())
+}
+
+/// Returns whether the bytes are the start of a text, whose last character may be cut.
+pub(super) fn begins_as_text(bytes: &[u8]) -> bool {
+    to_utf8(bytes).is_ok_and(|text| match str::from_utf8(&text) {
+        Ok(_) => true,
+        Err(error) => error.error_len().is_none(),
+    })
 }
 
 #[cfg(test)]

@@ -27,6 +27,7 @@ mod states;
 mod status;
 mod trial;
 mod units;
+mod unknown_members;
 mod update;
 mod world;
 mod wrong_file;

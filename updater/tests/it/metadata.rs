@@ -1,7 +1,6 @@
 //! User data from the metadata service of a cloud platform. The tests own the service's address in a
 //! network namespace, and run the real binary there.
 
-use std::env;
 use std::fs;
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -11,13 +10,12 @@ use base64::engine::general_purpose::STANDARD;
 use protocol::esp::Slot::{A, B};
 use serde_json::{Value, json};
 
+use crate::namespace::{LOOPBACK, is_done_in_namespace};
 use crate::server::{End, Reply, Server};
 use crate::world::World;
 
 /// The address of every metadata service.
 const ADDRESS: &str = "169.254.169.254/32";
-/// Set in the namespace.
-const CHILD: &str = "ETCHAOS_TEST_METADATA";
 
 const AWS: &[(&str, &str)] = &[("sys_vendor", "Amazon EC2")];
 const AZURE: &[(&str, &str)] = &[("chassis_asset_tag", "7783-7084-3265-9085-8269-3286-77")];
@@ -39,31 +37,10 @@ const CONFIG: &str = r#"{"rateLimit": "1G"}"#;
 /// The gzip of [`CONFIG`].
 const GZIP: &str = "H4sIAAAAAAACA6tWKkosSfXJzM0sUbJSUDJ0V6oFAD+NxMUTAAAA";
 
-/// Runs a test of this file in a network namespace of its own, which has only the loopback interface.
-/// Returns whether this is the process in the namespace, which goes on with the test.
-fn is_in_namespace(test: &str) -> bool {
-    if env::var_os(CHILD).is_some() {
-        return true;
-    }
-    let script = "ip link set lo up || exit 99; exec \"$0\" \"$@\"";
-    let mut command = Command::new("unshare");
-    if !nix::unistd::geteuid().is_root() {
-        command.arg("--map-root-user");
-    }
-    command.args(["--net", "--kill-child", "--fork", "sh", "-c", script]);
-    command.arg(env::current_exe().unwrap());
-    command.args(["--exact", &format!("metadata::{test}"), "--nocapture"]).env(CHILD, "1");
-    let output = command.output();
-    let Some(output) =
-        output.ok().filter(|output| !matches!(output.status.code(), Some(99) | None))
-    else {
-        assert!(env::var("CI").is_err(), "this test needs unshare, ip and network namespaces");
-        eprintln!("SKIPPED: no network namespace can be made here");
-        return false;
-    };
-    let text = String::from_utf8_lossy(&output.stdout) + String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success() && text.contains("1 passed"), "{text}");
-    false
+/// Runs a test of this file in a namespace of its own, which has only the loopback interface, and returns whether
+/// it has run.
+fn is_done(test: &str) -> bool {
+    is_done_in_namespace(&format!("metadata::{test}"), LOOPBACK, "")
 }
 
 fn own_the_address() {
@@ -97,7 +74,7 @@ fn reboot(world: &World) {
 
 #[test]
 fn asks_each_platform_as_it_documents() {
-    if !is_in_namespace("asks_each_platform_as_it_documents") {
+    if is_done("asks_each_platform_as_it_documents") {
         return;
     }
     own_the_address();
@@ -170,7 +147,7 @@ fn asks_each_platform_as_it_documents() {
 
 #[test]
 fn answers_without_a_configuration_are_no_errors() {
-    if !is_in_namespace("answers_without_a_configuration_are_no_errors") {
+    if is_done("answers_without_a_configuration_are_no_errors") {
         return;
     }
     own_the_address();
@@ -228,7 +205,7 @@ fn answers_without_a_configuration_are_no_errors() {
 /// A machine without IPv4 reaches the services that have a second address.
 #[test]
 fn asks_by_ipv6_if_there_is_no_ipv4() {
-    if !is_in_namespace("asks_by_ipv6_if_there_is_no_ipv4") {
+    if is_done("asks_by_ipv6_if_there_is_no_ipv4") {
         return;
     }
     let server = Server::start_on("[::]:80");
@@ -253,7 +230,7 @@ fn asks_by_ipv6_if_there_is_no_ipv4() {
 
 #[test]
 fn a_service_that_fails_does_not_stop_a_host() {
-    if !is_in_namespace("a_service_that_fails_does_not_stop_a_host") {
+    if is_done("a_service_that_fails_does_not_stop_a_host") {
         return;
     }
     own_the_address();
@@ -278,7 +255,7 @@ fn a_service_that_fails_does_not_stop_a_host() {
             },
             "",
         ),
-        (Reply::ok("#etchaos\n{\"cdn\":"), "EOF"),
+        (Reply::ok("#etchaos\n{\"proxy\":"), "EOF"),
         (Reply::ok(r#"{"reboot": "soon"}"#), "\"reboot\""),
     ] {
         let world = host(HETZNER);
@@ -344,7 +321,7 @@ fn world_is_broken(world: &World, part: &str) {
 
 #[test]
 fn a_host_waits_for_its_network_while_it_boots() {
-    if !is_in_namespace("a_host_waits_for_its_network_while_it_boots") {
+    if is_done("a_host_waits_for_its_network_while_it_boots") {
         return;
     }
     let server = Server::start_on("0.0.0.0:80");

@@ -7,10 +7,12 @@ use std::process::{Command, Output};
 /// Set in the namespace.
 const CHILD: &str = "ETCHAOS_TEST_NAMESPACE";
 
+/// The commands that prepare a namespace. They have a directory with the files of /etc as their first argument.
+pub(crate) const LOOPBACK: &str = "ip link set lo up";
 /// Makes a cable, to whose other end packets go and where nothing receives them. Without "arp off", the kernel
 /// itself would report that nothing answers there. The addresses are of networks that are only for
 /// documentation.
-const SETUP: &str = "
+pub(crate) const LOST_PACKETS: &str = "
     ip link set lo up
     ip link add dead type veth peer name drop
     ip link set drop up
@@ -21,13 +23,16 @@ const SETUP: &str = "
     ip route add 198.51.100.0/24 dev dead
     for name in hosts resolv.conf nsswitch.conf; do
         mount --bind \"$1/$name\" \"/etc/$name\" || exit 99
-    done
+    done";
+/// Ends the preparation and runs the test.
+const RUN: &str = "
     shift
     exec \"$@\"";
 
-/// Runs a test in namespaces of its own, with these lines of /etc/hosts, and a name server at 127.0.0.1. Returns
-/// whether this is the parent, for which nothing is left to do. `test` is the path of the test in this program.
-pub(crate) fn is_done_in_namespace(test: &str, hosts: &str) -> bool {
+/// Runs a test in namespaces of its own that `setup` prepares. [`LOST_PACKETS`] gives them these lines of
+/// /etc/hosts, and a name server at 127.0.0.1. Returns whether this is the parent, for which nothing is left to
+/// do. `test` is the path of the test in this program.
+pub(crate) fn is_done_in_namespace(test: &str, setup: &str, hosts: &str) -> bool {
     if std::env::var_os(CHILD).is_some() {
         return false;
     }
@@ -38,7 +43,7 @@ pub(crate) fn is_done_in_namespace(test: &str, hosts: &str) -> bool {
     write("nsswitch.conf", "hosts: files dns\n");
     let mut command = Command::new("unshare");
     command.args(["--map-root-user", "--net", "--mount", "--kill-child", "--fork"]);
-    command.args(["sh", "-ec", SETUP, "sh"]).arg(directory.path());
+    command.args(["sh", "-ec", &format!("{setup}{RUN}"), "sh"]).arg(directory.path());
     command.arg(std::env::current_exe().unwrap());
     command.args(["--exact", test, "--nocapture"]).env(CHILD, "1");
     let Output { status, stdout, stderr } = command.output().expect("unshare can be run");

@@ -11,7 +11,7 @@ use serde_json::json;
 use updater::cdn::{Cdn, ManifestResponse, Timeouts};
 use updater::config::Network;
 
-use crate::namespace::is_done_in_namespace;
+use crate::namespace::{LOST_PACKETS, is_done_in_namespace};
 use crate::network::{Memory, bytes, timeouts};
 use crate::network_proxy::Authority;
 use crate::server::{End, Reply, Server};
@@ -35,7 +35,7 @@ fn hosts() -> String {
 
 /// Runs a test of this file in namespaces of its own, and returns whether it has run.
 fn is_done(test: &str) -> bool {
-    is_done_in_namespace(&format!("network_addresses::{test}"), &hosts())
+    is_done_in_namespace(&format!("network_addresses::{test}"), LOST_PACKETS, &hosts())
 }
 
 /// A client that waits for a second.

@@ -10,7 +10,7 @@ use serde_json::json;
 use updater::cdn::{Cdn, Retries, Timeouts};
 use updater::config::Network;
 
-use crate::namespace::is_done_in_namespace;
+use crate::namespace::{LOST_PACKETS, is_done_in_namespace};
 use crate::network::timeouts;
 use crate::server::{Reply, Server};
 use crate::world::World;
@@ -86,7 +86,7 @@ fn respond(socket: &Arc<UdpSocket>, query: &[u8], peer: SocketAddr) {
 
 /// Runs a test of this file in namespaces of its own, and returns whether it has run.
 fn is_done(test: &str) -> bool {
-    is_done_in_namespace(&format!("network_names::{test}"), "")
+    is_done_in_namespace(&format!("network_names::{test}"), LOST_PACKETS, "")
 }
 
 #[test]

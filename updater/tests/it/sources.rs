@@ -1,6 +1,7 @@
 //! Sources of configuration that are meant for other programs, and ones that are broken.
 
 use std::fs;
+use std::os::unix::fs::symlink;
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
@@ -91,12 +92,12 @@ fn a_broken_source_does_not_take_the_values_of_others_away() {
     for (path, text, part) in [
         (ESP, "{", "ESP"),
         (ESP, r#"{"cnd": "x"}"#, "`cnd`"),
-        (ESP, r#"{"cdn": "ftp://x"}"#, "\"cdn\" from ESP"),
+        (ESP, r#"{"proxy": "ftp://x"}"#, "\"proxy\" from ESP"),
         (ESP, r#"{"listen": {"address": "x"}}"#, "\"listen.address\" from ESP"),
-        (CIDATA, "#etchaos\n{\"cdn\": ", "EOF"),
-        (CIDATA, r#"{"cdn": "#, "EOF"),
+        (CIDATA, "#etchaos\n{\"proxy\": ", "EOF"),
+        (CIDATA, r#"{"proxy": "#, "EOF"),
         ("host/usr/lib/etchaos/keys", "KEY\nnot a key\n", "\"keys\" from /usr/lib/etchaos/keys"),
-        ("host/sys/firmware/dmi/tables/DMI", "\x0b\x05\0\0\x01etchaos=%%%\0\0", "SMBIOS"),
+        ("host/sys/firmware/dmi/tables/DMI", "\x0b\x05\0\0\x01etchaos=eyJwcm94eSI6%\0\0", "SMBIOS"),
         ("host/dev/disk/by-label/cidata", "no volume", "cidata"),
     ] {
         let world = World::new();
@@ -136,18 +137,20 @@ fn a_broken_source_does_not_take_the_values_of_others_away() {
 
 #[test]
 fn a_broken_source_that_may_have_the_only_cdn_fails_the_update_unit() {
-    for broken in ["{", r#"{"cdn": "x"}"#] {
+    for (broken, message) in
+        [("{", "no CDN is configured"), (r#"{"cdn": "x"}"#, "the CDN is not known")]
+    {
         let world = World::new();
         world.write(IMAGE, "{}");
         world.write(ESP, broken);
         assert_eq!(world.run(&["config", "--require", "cdn"]).code, 255);
         assert_eq!(world.run(&["status", "--json"]).json()["lastError"]["command"], "update");
         world.run(&["config", "--require", "listen"]).ended(1);
-        world.run(&["update"]).failed(&["no CDN is configured", "ESP"]);
+        world.run(&["update"]).failed(&[message, "ESP"]);
     }
 }
 
-/// `health`, `keys` and `reboot` are read from a broken source, if they can be.
+/// `cdn`, `keys`, `health` and `reboot` are read from a broken source, if they can be.
 #[test]
 fn the_valid_safeguards_of_a_broken_source_apply() {
     let world = World::new();
@@ -168,7 +171,7 @@ fn the_valid_safeguards_of_a_broken_source_apply() {
     assert_eq!(shown["health"]["deadline"]["source"], "built-in default");
     assert_eq!(shown["reboot"], json!({"value": "never", "source": esp}));
     assert_eq!(shown["keys"][1]["source"], esp);
-    assert_eq!(shown["cdn"]["value"], json!([world.cdn.url]));
+    assert_eq!(shown["cdn"]["source"], esp);
 }
 
 /// An empty list of mirrors disables updates. A typing error next to it does not enable them.
@@ -335,7 +338,7 @@ fn every_volume_is_read() {
     assert_eq!(shown["reboot"]["source"], "config-2 openstack/latest/user_data", "{shown}");
 }
 
-/// ISO 9660 can have pipes, and a process that opens one waits for a writer.
+/// ISO 9660 can have pipes and links, and a process that opens a pipe waits for a writer.
 #[test]
 fn a_pipe_on_a_volume_does_not_stop_a_host() {
     let world = World::new();
@@ -351,6 +354,19 @@ fn a_pipe_on_a_volume_does_not_stop_a_host() {
         std::thread::sleep(Duration::from_millis(20));
     }
     world.run(&["config"]).failed(&["cidata", "not a regular file"]);
+    // Files of proc are regular files, and some wait for an event. Only links within the volume are followed.
+    let outside = world.path("outside").display().to_string();
+    fs::write(&outside, "{\"reboot\": \"never\"}").unwrap();
+    for target in [&outside, "/proc/version", "../../../../../outside", "/proc/self/cmdline"] {
+        fs::remove_file(world.path(CIDATA)).unwrap();
+        symlink(target, world.path(CIDATA)).unwrap();
+        world.run(&["config"]).failed(&["cidata", "a link leads out of the volume"]);
+    }
+    world.write("host/dev/disk/by-label/cidata/more/data", "{\"reboot\": \"never\"}");
+    fs::remove_file(world.path(CIDATA)).unwrap();
+    symlink("more/data", world.path(CIDATA)).unwrap();
+    let shown = world.run(&["config", "--json"]).ended(0).json();
+    assert_eq!(shown["reboot"]["source"], "cidata user-data", "{shown}");
     fs::remove_file(world.path(CIDATA)).unwrap();
     fs::create_dir(world.path(CIDATA)).unwrap();
     world.run(&["config"]).failed(&["cidata", "not a regular file"]);

@@ -113,7 +113,8 @@ fn invalid_configuration_does_not_undo_an_update() {
     assert!(ran.stderr.contains("unknown field `unit`"), "{}", ran.stderr);
     let ran = world.run(&["health", "--wait"]).ended(0);
     assert!(
-        ran.stderr.contains("health.units and health.checks are not checked"),
+        ran.stderr
+            .contains("health.units and health.checks from ESP etchaos/config.json are unknown"),
         "{}",
         ran.stderr
     );

@@ -117,9 +117,11 @@ impl Header {
         let encoding = self.field("content-transfer-encoding").to_ascii_lowercase();
         let decoded = match encoding.as_str() {
             "" | "7bit" | "8bit" | "binary" => Ok(body.to_vec()),
-            "base64" => decode_base64(body).ok_or("its part of a MIME message is not valid base64"),
+            "base64" => {
+                decode_base64(body).ok_or("the part with the configuration is not valid base64")
+            }
             _ => Err(
-                "its part of a MIME message has another Content-Transfer-Encoding than base64, 7bit or 8bit",
+                "the part with the configuration has a Content-Transfer-Encoding other than base64, 7bit or 8bit",
             ),
         };
         let (body, problem) = match decoded {

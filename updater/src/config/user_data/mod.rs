@@ -4,7 +4,7 @@
 //! Ignition or a shell. Only a text that says that it is a configuration is one:
 //!
 //! - a text that begins with the line `#etchaos`, possibly after other lines with `#`, followed by JSON;
-//! - a JSON object of whose keys at least half are those of a configuration;
+//! - a JSON object of whose keys more than half are those of a configuration;
 //! - after another first line that begins with `#`, a JSON object with only keys of a configuration;
 //! - a part of a MIME message that has the type `text/etchaos`, or begins with `#etchaos`;
 //! - any of these in base64, or compressed with gzip.
@@ -16,7 +16,7 @@ use std::io::Read;
 use super::members::{KEYS, Name, are_all_ours, etcha_key, is_ours, names, other_program};
 use super::text::{decode_base64, to_utf8};
 
-/// The maximum size of user data, and of what it contains after decompression. The largest that a
+/// The maximum size of user data, and of what it contains after decompression, all parts together. The largest that a
 /// platform allows is 256 KiB (GCP); a `cidata` volume has no limit.
 pub(super) const USER_DATA_MAX: usize = 1024 * 1024;
 /// The first line of a configuration.
@@ -154,7 +154,7 @@ fn object(text: &[u8]) -> Option<UserData> {
             format!("it is a configuration of Etcha itself, because it has `{key}`")
         }
         _ if names.iter().any(Name::is_key) => {
-            format!("it is an object, and most of its keys are none of {keys}")
+            format!("it is an object, but at most half of its keys are among {keys}")
         }
         _ => format!("it is an object with none of the keys {keys}"),
     }))
@@ -167,34 +167,62 @@ fn message(text: &[u8]) -> Option<UserData> {
         Err(reason) => return Some(foreign(&reason)),
     };
     let count = parts.len();
-    let ours: Vec<UserData> = parts.into_iter().filter_map(part).collect();
-    Some(match <[UserData; 1]>::try_from(ours) {
-        Ok([single]) => single,
-        Err(ours) if ours.is_empty() => foreign(&format!(
+    let mut ours = Vec::new();
+    // The parts share the limit: hundreds of them may be a thousand times as large as the message.
+    let mut rest = Some(USER_DATA_MAX);
+    for part in parts {
+        let Some(left) = rest else { break };
+        let part = decompressed(part, left);
+        rest = left.checked_sub(part.body.len());
+        ours.extend(config_in(&part));
+    }
+    let is_complete = rest.is_some();
+    Some(match (<[UserData; 1]>::try_from(ours), is_complete) {
+        (Ok([single]), true) => single,
+        (Err(ours), true) if ours.is_empty() => foreign(&format!(
             "it is a MIME message, and none of its {count} parts has the type {} or begins with #etchaos",
             mime::TYPE
         )),
-        Err(ours) => UserData::Broken {
+        (Err(ours), true) => UserData::Broken {
             reason: "it is a MIME message with several configurations, expected one".to_owned(),
-            text: ours.into_iter().flat_map(UserData::into_text).collect(),
+            text: joined(ours),
         },
+        (ours, false) => {
+            let ours = ours.map_or_else(|ours| ours, Vec::from);
+            let reason = format!(
+                "it is a MIME message whose parts are larger than the limit of {USER_DATA_MAX} bytes"
+            );
+            match ours.is_empty() {
+                true => foreign(&reason),
+                false => UserData::Broken { reason, text: joined(ours) },
+            }
+        }
     })
 }
 
+fn joined(configs: Vec<UserData>) -> Vec<u8> {
+    configs.into_iter().flat_map(UserData::into_text).collect()
+}
+
+/// Decompresses a part if it is gzip, up to one byte more than `limit`.
+fn decompressed(part: mime::Part, limit: usize) -> mime::Part {
+    if !part.body.starts_with(GZIP) {
+        return part;
+    }
+    let (body, problem) = decompress(&part.body, limit);
+    mime::Part { body, problem, ..part }
+}
+
 /// Returns the configuration in a part of a message, if it has one.
-fn part(part: mime::Part) -> Option<UserData> {
+fn config_in(part: &mime::Part) -> Option<UserData> {
     let is_typed = part.content_type == mime::TYPE;
-    let (body, problem) = match part.body.starts_with(GZIP) {
-        true => decompress(&part.body),
-        false => (part.body, part.problem),
-    };
-    let text = match to_utf8(&body) {
+    let text = match to_utf8(&part.body) {
         Ok(text) => text,
         Err(reason) => return is_typed.then(|| broken(&reason, b"")),
     };
     let text = text.trim_ascii();
     let config = after_header(text).or_else(|| is_typed.then_some(text))?;
-    Some(match problem {
+    Some(match part.problem {
         None => UserData::Config(config.to_vec()),
         Some(reason) => broken(reason, config),
     })
@@ -204,7 +232,7 @@ fn gzip(data: &[u8], layers: usize) -> UserData {
     let Some(layers) = layers.checked_sub(1) else {
         return foreign("it is compressed more than once");
     };
-    let (inner, problem) = decompress(data);
+    let (inner, problem) = decompress(data, USER_DATA_MAX);
     match (problem, unpack(&inner, layers)) {
         (None, inner) => inner,
         (Some(reason), UserData::Foreign(_)) => foreign(reason),
@@ -212,17 +240,17 @@ fn gzip(data: &[u8], layers: usize) -> UserData {
     }
 }
 
-/// Decompresses gzip, up to one byte more than [`USER_DATA_MAX`]: a small file can become a very large one.
+/// Decompresses gzip, up to one byte more than `limit`: a small file can become a very large one.
 /// Returns what could be decompressed, and the problem if that is not all.
-fn decompress(data: &[u8]) -> (Vec<u8>, Option<&'static str>) {
+fn decompress(data: &[u8], limit: usize) -> (Vec<u8>, Option<&'static str>) {
     let mut inner = Vec::new();
-    let limit = USER_DATA_MAX as u64 + 1;
+    let limit = limit as u64 + 1;
     let read = flate2::read::MultiGzDecoder::new(data).take(limit).read_to_end(&mut inner);
     (inner, read.err().map(|_| "it is gzip that is damaged"))
 }
 
-/// Decodes base64. Returns `None` if the text is not base64 of a text or of gzip: many a single word is
-/// base64 too.
+/// Decodes base64. Returns `None` if the text is not base64 of a text or of gzip: many ordinary words are
+/// valid base64.
 fn base64(text: &[u8], layers: usize) -> Option<UserData> {
     let layers = layers.checked_sub(1)?;
     let inner = decode_base64(text)?;

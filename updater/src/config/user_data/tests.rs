@@ -83,7 +83,9 @@ fn ignores_what_is_for_other_programs() {
         (r#"{"variant": "fcos", "version": "1.5.0"}"#.into(), "Butane"),
         (r#"{"variant": "flatcar", "version": "1.0.0", "storage": {}}"#.into(), "Butane"),
         (r#"{"ignition": {"version": "3.4.0"}, "proxy": {}}"#.into(), "Ignition"),
-        (r#"{"agent": {}, "logs": {}, "metrics": {}}"#.into(), "most of its keys"),
+        (r#"{"agent": {}, "logs": {}, "metrics": {}}"#.into(), "half of its keys"),
+        (r#"{"hostname": "h", "keys": ["ssh-ed25519 x"]}"#.into(), "half of its keys"),
+        (r#"{"name": "x", "health": {"path": "/"}}"#.into(), "half of its keys"),
         (parts.clone(), "none of its 2 parts"),
         (STANDARD.encode(cloud), "cloud-init"),
         (STANDARD.encode(&parts), "none of its 2 parts"),
@@ -168,7 +170,7 @@ fn finds_configurations() {
         ("#etchaos", ""),
         ("#etchaos\n{\"run\": {}}", "{\"run\": {}}"),
         ("{\"cdn\": ", "{\"cdn\":"),
-        ("{\"x\": [], \"reboot\": 1}", "{\"x\": [], \"reboot\": 1}"),
+        ("{\"x\": [], \"reboot\": 1, \"cdn\": 2}", "{\"x\": [], \"reboot\": 1, \"cdn\": 2}"),
         ("{cdn: 'x'}", "{cdn: 'x'}"),
         ("local k = 'x';\n{ cdn: k }", "local k = 'x';\n{ cdn: k }"),
         (
@@ -188,7 +190,10 @@ fn reports_configurations_that_cannot_be_read() {
     assert!(broken(mime(&[ours, ours]).as_bytes()).contains("several configurations"));
     for encoding in ["quoted-printable", "base64"] {
         let header = format!("Content-Type: text/etchaos\nContent-Transfer-Encoding: {encoding}");
-        assert!(broken(mime(&[(&header, "=3D{")]).as_bytes()).contains("part of a MIME message"));
+        assert!(
+            broken(mime(&[(&header, "=3D{")]).as_bytes())
+                .contains("the part with the configuration")
+        );
     }
     let large = format!("#etchaos\n{{\"cdn\": \"{}\"}}", "x".repeat(USER_DATA_MAX));
     assert!(broken(large.as_bytes()).contains("larger than the limit"));
@@ -196,6 +201,38 @@ fn reports_configurations_that_cannot_be_read() {
     let gzip = compress(format!("#etchaos\n{}", JSON.repeat(1000)).as_bytes());
     let damaged = &gzip[..gzip.len() - 4];
     assert!(broken(damaged).contains("gzip that is damaged"));
+}
+
+/// A part of a kilobyte can become a megabyte, and a message can have many of them.
+#[test]
+fn limits_the_parts_of_a_message_together() {
+    let zipped = |text: &str| STANDARD.encode(compress(text.as_bytes()));
+    let header = "Content-Type: text/etchaos\nContent-Transfer-Encoding: base64";
+    let (half, whole) = (USER_DATA_MAX / 2 + 1, USER_DATA_MAX);
+    let body = |size: usize| zipped(&format!("#etchaos\n{{\"health\": {}", "x".repeat(size)));
+    let foreign = |size: usize| zipped(&"#".repeat(size));
+    for bodies in
+        [vec![body(half), body(half)], vec![body(whole); 256], vec![body(half), foreign(half)]]
+    {
+        let parts: Vec<(&str, &str)> = bodies.iter().map(|body| (header, body.as_str())).collect();
+        match UserData::classify(mime(&parts).as_bytes()) {
+            UserData::Broken { reason, text } => {
+                assert!(reason.contains("larger than the limit"), "{reason}");
+                assert!(text.len() <= USER_DATA_MAX + 1, "{}", text.len());
+                assert!(text.starts_with(b"{\"health\": "));
+            }
+            other => panic!("{}", format!("{other:?}").len()),
+        }
+    }
+    // Nothing says that the message is a configuration.
+    let header = "Content-Type: text/plain\nContent-Transfer-Encoding: base64";
+    let bodies = vec![foreign(half); 256];
+    let parts: Vec<(&str, &str)> = bodies.iter().map(|body| (header, body.as_str())).collect();
+    assert!(reason(mime(&parts).as_bytes()).contains("larger than the limit"));
+    // Parts for other programs may be large, as long as the message is not too large.
+    let quarter = foreign(USER_DATA_MAX / 4);
+    let parts = [(header, &*quarter), (header, &*quarter), ("Content-Type: text/etchaos", JSON)];
+    assert_eq!(UserData::classify(mime(&parts).as_bytes()), UserData::Config(JSON.into()));
 }
 
 /// The caller looks for `health` and `reboot` in the text.
