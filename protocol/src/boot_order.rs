@@ -28,8 +28,9 @@ pub struct Environment {
     pub boots: String,
 }
 
-/// How many boots of the good slot in a row may end before the host runs. Then GRUB boots the other slot.
-/// A host that is switched off so early, again and again, is rare, and returns to its release by itself.
+/// How many boots of the good slot in a row may end before the host starts. Then GRUB boots the other slot.
+/// A host that is switched off so early, again and again, is rare. The next update returns to its release;
+/// without a CDN, `rollback` does.
 pub const GOOD_BOOTS: u8 = 5;
 /// How many boots of the other slot follow before it is the turn of the good slot again.
 pub const OTHER_BOOTS: u8 = 3;
@@ -63,7 +64,7 @@ impl fmt::Display for Environment {
         }?;
         match self.boots.as_str() {
             "" | "0" => Ok(()),
-            boots => write!(f, ", {boots} boots that did not come up"),
+            boots => write!(f, ", {boots} failed boots"),
         }
     }
 }
@@ -89,7 +90,7 @@ impl Environment {
         // without end.
         let counted = (save == Save::Stored).then_some(boots);
         let is_turn_of_other = counted.is_some_and(|boots| boots > GOOD_BOOTS);
-        // A release that never ended the count may come up nevertheless.
+        // A release that never reset the counter may boot nevertheless.
         let is_replaced = files(good).started && files(good.other()).is_confirmed_release();
         let order = match is_turn_of_other && is_replaced {
             true => [(good.other(), Reason::GoodFails), (good, Reason::Good)],
@@ -141,7 +142,7 @@ pub struct SlotFiles {
     pub manifest: bool,
     /// `good`, the mark of a slot that was confirmed once
     pub mark: bool,
-    /// `started`, the mark of a slot whose release has ended the count of boots
+    /// `started`, the mark of a slot whose release has reset the boot counter
     pub started: bool,
     /// `vmlinuz`
     pub kernel: bool,
@@ -253,7 +254,7 @@ pub enum Reason {
     Good,
     /// The good slot does not boot.
     Fallback,
-    /// The good slot was booted [`GOOD_BOOTS`] times, and the host did not run.
+    /// The good slot was booted [`GOOD_BOOTS`] times, and the host did not start.
     GoodFails,
 }
 
@@ -263,7 +264,7 @@ impl fmt::Display for Reason {
             Self::Trial => "on trial",
             Self::Good => "last confirmed",
             Self::Fallback => "because the good slot does not boot",
-            Self::GoodFails => "after boots of the good slot that did not come up",
+            Self::GoodFails => "because the good slot failed to boot several times",
         })
     }
 }

@@ -24,9 +24,9 @@ pub const PARTIAL: &str = "partial.jwt";
 /// uses it to choose a slot if there is no [`GRUBENV`].
 pub const CONFIRMED: &str = "good";
 
-/// The name of an empty file in the directory of a slot whose release has ended the count of boots
-/// ([`crate::boot_order`]). Releases from before the count do not, and a boot of them would count as one that
-/// did not come up.
+/// An empty file in the directory of a slot whose release has reset the boot counter
+/// ([`crate::grubenv::BOOTS`]). Older releases do not reset it, so each of their boots would look like a
+/// failed one.
 pub const STARTED: &str = "started";
 
 /// The kernel argument that names the booted slot, such as `etchaos.slot=a`.

@@ -272,7 +272,7 @@ pub(crate) enum Command {
     /// Reboot if the running slot is on trial and not confirmed
     #[command(hide = true)]
     Fallback(Fallback),
-    /// Record that the host runs, and which disk it was booted from
+    /// Record that the host has started, and tag the disk that it was booted from
     #[command(hide = true)]
     Started,
     /// Listen for pushes, and run their commands as root

@@ -116,8 +116,8 @@ fn mark_of(slot: Slot, name: &str) -> String {
     format!("{}/{name}", slot.directory())
 }
 
-/// Marks the release in a slot as confirmed. GRUB reads the mark if grubenv is lost, or if the good slot does
-/// not come up. Errors are only logged, because a host seldom needs the mark.
+/// Marks the release in a slot as confirmed. GRUB reads the mark if grubenv is lost, or if the good slot keeps
+/// failing. Errors are only logged, because a host seldom needs the mark.
 fn mark(esp: &dyn FileSystem, slot: Slot) {
     log_error(set_mark(esp, slot, CONFIRMED));
 }
@@ -131,8 +131,8 @@ pub(crate) fn copy_marks(esp: &dyn FileSystem, from: Slot, to: Slot) {
     }
 }
 
-/// Marks the release in a slot as one that ends the count of boots. GRUB reads the mark if the slot does not
-/// come up.
+/// Marks the release in a slot as one that resets the boot counter. GRUB looks for the mark when the slot
+/// keeps failing.
 pub fn mark_started(esp: &dyn FileSystem, slot: Slot) -> Result<(), FileError> {
     set_mark(esp, slot, STARTED)
 }

@@ -174,26 +174,18 @@ fn mount(
     access: Access,
     wait: Duration,
 ) -> Result<Volume, EspError> {
-    if !nix::unistd::geteuid().is_root() {
-        return Err(EspError::NotRoot(device.to_owned()));
-    }
-    private_namespace().map_err(io_error("create a mount namespace for", device))?;
-    private_directory(target)?;
+    prepare(device, target)?;
     let since = Instant::now();
-    let safe = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
     let mut flags = match access {
-        Access::Read => safe | MountFlags::RDONLY,
-        Access::Write { .. } => safe,
+        Access::Read => MountFlags::RDONLY,
+        Access::Write { .. } => MountFlags::empty(),
     };
     loop {
         if let Access::Write { .. } = access {
             fsck::repair(device);
         }
         let error = match try_types(device, target, types, flags) {
-            Ok(mount) => {
-                let mount = Some(Unmounted(mount.into_unmount_drop(UnmountFlags::empty())));
-                return Ok(Volume { root: target.to_owned(), _mount: mount });
-            }
+            Ok(volume) => return Ok(volume),
             Err(error) => error,
         };
         // Linux mounts a file system either read-only or read-write everywhere, and returns EBUSY
@@ -203,9 +195,9 @@ fn mount(
             return Err(io_error("mount", device)(error));
         }
         match access {
-            Access::Read if flags.contains(MountFlags::RDONLY) => flags = safe,
+            Access::Read if flags.contains(MountFlags::RDONLY) => flags = MountFlags::empty(),
             Access::Read => {
-                flags = safe | MountFlags::RDONLY;
+                flags = MountFlags::RDONLY;
                 std::thread::sleep(RETRY_INTERVAL);
             }
             Access::Write { .. } => std::thread::sleep(RETRY_INTERVAL),
@@ -213,22 +205,36 @@ fn mount(
     }
 }
 
-/// Mounts a device read-only, or fails if it is mounted for writing elsewhere: to mount a disk for writing would
+/// Mounts a device read-only, or fails if it is mounted for writing elsewhere: mounting it for writing would
 /// change it.
 fn mount_read_only(device: &Path, target: &Path, types: &[&str]) -> Result<Volume, EspError> {
-    private_namespace().map_err(io_error("create a mount namespace for", device))?;
-    private_directory(target)?;
-    let flags = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC | MountFlags::RDONLY;
-    let mount = try_types(device, target, types, flags).map_err(io_error("mount", device))?;
-    let mount = Some(Unmounted(mount.into_unmount_drop(UnmountFlags::empty())));
-    Ok(Volume { root: target.to_owned(), _mount: mount })
+    prepare(device, target)?;
+    try_types(device, target, types, MountFlags::RDONLY).map_err(io_error("mount", device))
 }
 
-fn try_types(device: &Path, target: &Path, types: &[&str], flags: MountFlags) -> io::Result<Mount> {
+/// Prepares this thread and the mount point for a mount.
+fn prepare(device: &Path, target: &Path) -> Result<(), EspError> {
+    if !nix::unistd::geteuid().is_root() {
+        return Err(EspError::NotRoot(device.to_owned()));
+    }
+    private_namespace().map_err(io_error("create a mount namespace for", device))?;
+    private_directory(target)
+}
+
+fn try_types(
+    device: &Path,
+    target: &Path,
+    types: &[&str],
+    flags: MountFlags,
+) -> io::Result<Volume> {
+    let flags = flags | MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
     let mut last = io::Error::from(io::ErrorKind::Unsupported);
     for fstype in types {
         match Mount::builder().fstype(*fstype).flags(flags).mount(device, target) {
-            Ok(mount) => return Ok(mount),
+            Ok(mount) => {
+                let mount = Some(Unmounted(mount.into_unmount_drop(UnmountFlags::empty())));
+                return Ok(Volume { root: target.to_owned(), _mount: mount });
+            }
             Err(error) if error.raw_os_error() == Some(Errno::EBUSY as i32) => return Err(error),
             Err(error) => last = error,
         }

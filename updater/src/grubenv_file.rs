@@ -52,7 +52,7 @@ impl GrubenvFile {
     }
 
     /// Overwrites the file in place with another state and flushes it. Variables of other programs are
-    /// kept. The host runs, so the count of boots that did not come up ends.
+    /// kept. Resets the boot counter, because the host has started.
     pub fn write(&mut self, esp: &dyn FileSystem, state: BootState) -> Result<(), FileError> {
         let state = mark_running(&state);
         state.write(&mut self.block);

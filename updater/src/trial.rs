@@ -103,7 +103,7 @@ pub fn mark_confirmed(state: &BootState, running: Slot) -> BootState {
     BootState { good: running, trial: state.trial.filter(|trial| trial.slot != running), ..state }
 }
 
-/// Ends the count of boots that did not come up, because the host runs.
+/// Resets the boot counter, because the host has started.
 pub fn mark_running(state: &BootState) -> BootState {
     BootState { boots: 0, ..state.clone() }
 }

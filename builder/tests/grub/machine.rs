@@ -286,8 +286,8 @@ fn read_line(run: &mut Run, line: &str) {
         let reason = match why {
             why if why.starts_with("on trial") => Reason::Trial,
             why if why.starts_with("last confirmed") => Reason::Good,
-            why if why.starts_with("because") => Reason::Fallback,
-            why if why.starts_with("after boots") => Reason::GoodFails,
+            why if why.contains("does not boot") => Reason::Fallback,
+            why if why.contains("failed to boot several times") => Reason::GoodFails,
             why => panic!("unknown reason {why:?}"),
         };
         let left = why.split_once("tries left: ").map(|(_, left)| left.trim_end_matches(')'));

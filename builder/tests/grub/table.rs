@@ -183,7 +183,7 @@ fn loads() -> Vec<State> {
     states
 }
 
-/// Returns every count of boots, valid or not, with a good slot that loads or does not, and slots that lack a
+/// Returns every boot counter, valid or not, with a good slot that loads or does not, and slots that lack a
 /// file or not.
 fn boots() -> Vec<State> {
     let values = ["", "0", "1", "2", "3", "4", "5", "6", "7", "8", "9", "x", "05", "-1"];
@@ -202,7 +202,7 @@ fn boots() -> Vec<State> {
                 let files = if good == "a" { [ALL_FILES, *other] } else { [*other, ALL_FILES] };
                 states.push(State { files, ..State::with(variables) });
             }
-            // Only the good slot has to have ended the count.
+            // Only the good slot has to have reset the boot counter.
             let not = SlotFiles { started: false, ..ALL_FILES };
             for files in [[not, ALL_FILES], [ALL_FILES, not]] {
                 states.push(State { files, ..State::with(variables) });

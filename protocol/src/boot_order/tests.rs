@@ -135,9 +135,9 @@ fn boots_the_good_slot_if_the_other_one_was_never_confirmed_or_nothing_is_counte
     }
 }
 
-/// A release from before the count does not end it, and hosts that run it are not disturbed.
+/// An older release does not reset the boot counter, and hosts that run it are not disturbed.
 #[test]
-fn boots_the_good_slot_if_its_release_never_ended_the_count() {
+fn boots_the_good_slot_if_its_release_never_reset_the_boot_counter() {
     let never = |good| move |slot| SlotFiles { started: slot != good, ..ALL };
     for good in Slot::ALL {
         let mut environment = environment(&good.to_string(), "", "0");

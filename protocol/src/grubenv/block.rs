@@ -54,21 +54,20 @@ impl Block {
             return Err(GrubenvError::Size(bytes.len()));
         }
         let text = str::from_utf8(bytes).map_err(|_| GrubenvError::Line("(not UTF-8)".into()))?;
-        let mut rest = text.strip_prefix(SIGNATURE).ok_or(GrubenvError::Signature)?;
+        let mut rest = text.strip_prefix(SIGNATURE).ok_or(GrubenvError::Signature)?.as_bytes();
         let mut variables = BTreeMap::new();
         while !rest.is_empty() {
-            let (line, after) = unescaped_line(rest);
+            let Line { bytes, is_ended, after } = unescaped(rest);
             // GRUB skips comments wherever they are (grub_envblk_iterate): grub-editenv writes a second one
             // after the first line, and the padding at the end is one more.
-            if rest.starts_with('#') {
-                rest = after;
-                continue;
+            if !rest.starts_with(b"#") {
+                let line = String::from_utf8_lossy(&bytes);
+                let (name, value) = line
+                    .split_once('=')
+                    .filter(|(name, _)| is_ended && is_name(name))
+                    .ok_or_else(|| GrubenvError::Line(excerpt(&line)))?;
+                variables.insert(name.to_owned(), value.to_owned());
             }
-            let (name, value) = line
-                .split_once('=')
-                .filter(|(name, _)| is_name(name))
-                .ok_or_else(|| GrubenvError::Line(excerpt(&line)))?;
-            variables.insert(name.to_owned(), value.to_owned());
             rest = after;
         }
         Ok(Self(variables))
@@ -84,10 +83,11 @@ impl Block {
             let is_comment = rest[0] == b'#';
             // A line without "=" becomes part of the next name.
             let equals = rest.iter().position(|byte| *byte == b'=').filter(|_| !is_comment);
-            let (line, after) = unescaped_bytes(&rest[equals.map_or(0, |at| at + 1)..]);
+            let Line { bytes, is_ended, after } = unescaped(&rest[equals.map_or(0, |at| at + 1)..]);
             match equals {
+                _ if !is_ended => break,
                 Some(at) => {
-                    let texts = (str::from_utf8(&rest[..at]), String::from_utf8(line));
+                    let texts = (str::from_utf8(&rest[..at]), String::from_utf8(bytes));
                     if let (Ok(name), Ok(value)) = texts {
                         variables.insert(name.to_owned(), value);
                     }
@@ -136,38 +136,28 @@ fn is_name(name: &str) -> bool {
     !name.is_empty() && !name.starts_with('#') && !name.contains(['\\', '\n'])
 }
 
-/// Returns the first line with its escapes resolved, and the text after it.
-fn unescaped_line(text: &str) -> (String, &str) {
-    let mut line = String::new();
-    let mut characters = text.char_indices();
-    while let Some((at, c)) = characters.next() {
-        match c {
-            '\n' => return (line, &text[at + 1..]),
-            '\\' => line.extend(characters.next().map(|(_, escaped)| escaped)),
-            _ => line.push(c),
-        }
-    }
-    (line, "")
+/// A line.
+struct Line<'a> {
+    /// Its bytes, with their escapes resolved.
+    bytes: Vec<u8>,
+    /// Whether it ends with a newline. GRUB ignores a variable that does not.
+    is_ended: bool,
+    /// The bytes after the line.
+    after: &'a [u8],
 }
 
-/// Returns the bytes up to the end of the line with their escapes resolved, and the bytes after it.
-fn unescaped_bytes(bytes: &[u8]) -> (Vec<u8>, &[u8]) {
-    let mut line = Vec::new();
-    let mut at = 0;
-    while let Some(byte) = bytes.get(at) {
+/// Returns the first line. Escapes and newlines are single bytes, also in UTF-8.
+fn unescaped(text: &[u8]) -> Line<'_> {
+    let mut bytes = Vec::new();
+    let mut rest = text.iter();
+    while let Some(byte) = rest.next() {
         match byte {
-            b'\n' => return (line, &bytes[at + 1..]),
-            b'\\' => {
-                line.extend(bytes.get(at + 1));
-                at += 2;
-            }
-            _ => {
-                line.push(*byte);
-                at += 1;
-            }
+            b'\n' => return Line { bytes, is_ended: true, after: rest.as_slice() },
+            b'\\' => bytes.extend(rest.next()),
+            _ => bytes.push(*byte),
         }
     }
-    (line, &[])
+    Line { bytes, is_ended: false, after: &[] }
 }
 
 #[cfg(test)]
@@ -218,6 +208,10 @@ mod tests {
             bytes.resize(SIZE, b'#');
             assert!(matches!(Block::parse(&bytes), Err(GrubenvError::Line(_))), "{line:?}");
         }
+        // GRUB ignores a last line that does not end.
+        let mut bytes = [SIGNATURE, "x="].concat().into_bytes();
+        bytes.resize(SIZE, b'y');
+        assert!(matches!(Block::parse(&bytes), Err(GrubenvError::Line(_))));
         let mut block = Block::default();
         block.set("x", &"y".repeat(600));
         assert!(matches!(block.to_bytes(), Err(GrubenvError::TooLong(_))));
@@ -241,6 +235,13 @@ mod tests {
                 let block = Block::as_grub_reads(&bytes).unwrap();
                 assert_eq!(block.get("etchaos_disk"), expected, "{text:?}");
             }
+        }
+        // GRUB drops a last line that does not end (grub_envblk_iterate).
+        for text in ["etchaos_disk=1", "etchaos_disk=1\\", "etchaos_disk=1\\\n", "#x"] {
+            let bytes = [SIGNATURE, "etchaos_good=a\n", text].concat().into_bytes();
+            let block = Block::as_grub_reads(&bytes).unwrap();
+            assert_eq!(block.get("etchaos_disk"), None, "{text:?}");
+            assert_eq!(block.get("etchaos_good"), Some("a"), "{text:?}");
         }
         let not_utf8 = [SIGNATURE.as_bytes(), b"etchaos_version_a=\xff\netchaos_disk=1\n"].concat();
         assert_eq!(Block::as_grub_reads(&not_utf8).unwrap().get("etchaos_disk"), Some("1"));

@@ -22,8 +22,8 @@ pub const GOOD: &str = "etchaos_good";
 pub const TRIAL: &str = "etchaos_trial";
 /// The variable with the tries that are left. GRUB counts it down.
 pub const TRIES_LEFT: &str = "etchaos_tries";
-/// The variable with the number of boots without a trial in a row after which the host did not run. GRUB
-/// counts it up, and every host that runs sets it to 0.
+/// The boot counter: the variable that counts consecutive boots without a trial after which the host did not
+/// start. GRUB increments it; a host that starts sets it to 0.
 pub const BOOTS: &str = "etchaos_boots";
 /// The variable with the tag of the disk, which GRUB passes to the kernel.
 pub const DISK: &str = "etchaos_disk";
@@ -109,8 +109,7 @@ pub struct BootState {
     pub failed: Option<ReleaseId>,
     /// The newest build that a CDN has offered. The updater does not install an older one.
     pub newest: Option<Newest>,
-    /// The boots without a trial in a row after which the host did not run, as GRUB counts them
-    /// ([`crate::boot_order`]).
+    /// The boot counter ([`BOOTS`]).
     pub boots: u8,
 }
 

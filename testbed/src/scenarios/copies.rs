@@ -116,7 +116,7 @@ impl Pair<'_> {
         let pattern = actions::expect_boot_disk(NAMES[booted]);
         guest.push("looking for the disk that was booted", pattern, Mode::Check)?;
         let disk = Disk::open(&self.disks[booted])?;
-        guest.wait_until("waiting for the end of the count of boots", |_| {
+        guest.wait_until("waiting for the reset of the boot counter", |_| {
             Ok(disk.environment().filter(|found| found.boots == "0"))
         })?;
         let power_off = guest.power_off()?;

@@ -35,6 +35,9 @@ pub(super) struct Candidate {
     pub(super) sequence: Option<String>,
     /// The serial number of its disk. A copy on another disk has another one.
     pub(super) serial: Option<String>,
+    /// What it has in common with the other paths to it: an identifier of its disk, its first sector and its
+    /// size. `None` if its disk has no identifier that is unique in the world.
+    pub(super) extent: Option<String>,
     /// A description for messages.
     pub(super) description: String,
 }
@@ -52,7 +55,8 @@ pub(super) fn named(host: &Host, name: &str) -> Option<Candidate> {
     let serial = serial(&disk);
     let description = format!("{}{}", node.display(), details(&disk, serial.as_deref()));
     let sequence = attribute(&disk, "diskseq").or_else(|| inode(&disk));
-    Some(Candidate { name: name.to_owned(), node, number, sequence, serial, description })
+    let extent = extent(&entry, &disk);
+    Some(Candidate { name: name.to_owned(), node, number, sequence, serial, extent, description })
 }
 
 /// Returns the inode number of a directory of sysfs. It stands in for the sequence number of a disk, which
@@ -154,9 +158,27 @@ fn serial(disk: &Path) -> Option<String> {
 
 /// Returns the serial number of the USB device that a disk is part of.
 fn usb_serial(device: &Path) -> Option<String> {
+    attribute(&usb_device(device)?, "serial")
+}
+
+fn usb_device(device: &Path) -> Option<PathBuf> {
     let device = device.canonicalize().ok()?;
-    let is_usb = |directory: &&Path| directory.join("idVendor").exists();
-    attribute(device.ancestors().find(is_usb)?, "serial")
+    device.ancestors().find(|directory| directory.join("idVendor").exists()).map(Path::to_owned)
+}
+
+/// The kinds of identifiers that are unique in the world. Those of the kind "t10." and "nvme." contain a
+/// serial number, which the copy of a virtual machine has, too.
+const UNIQUE: [&str; 3] = ["naa.", "eui.", "uuid."];
+
+/// Returns [`Candidate::extent`]. USB disks have no second path, and some have the identifier of their bridge,
+/// which is the same for all of its kind.
+fn extent(entry: &Path, disk: &Path) -> Option<String> {
+    let device = disk.join("device");
+    let id = attribute(&device, "wwid").or_else(|| attribute(disk, "wwid"))?;
+    let is_unique = UNIQUE.iter().any(|kind| id.starts_with(kind)) && usb_device(&device).is_none();
+    let start = attribute(entry, "start").unwrap_or_default();
+    let size = attribute(entry, "size")?;
+    is_unique.then(|| format!("{id} {start} {size}"))
 }
 
 fn attribute(directory: &Path, name: &str) -> Option<String> {

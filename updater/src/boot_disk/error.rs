@@ -13,7 +13,7 @@ pub enum BootDiskError {
     Missing(String),
     /// There are only disks that were not booted.
     #[error(
-        "the disk that this host was booted from is not there, only {}: nothing is written to another disk; attach the disk, or reboot to boot from the one that is there",
+        "the disk that this host was booted from is missing; only {} is attached, and nothing is written to it: attach the boot disk, or reboot to boot from the attached one",
         disks.join(" and ")
     )]
     OnlyOthers {
@@ -31,7 +31,7 @@ pub enum BootDiskError {
     },
     /// It is not proven that the only disk is the one that was booted.
     #[error(
-        "the boot loader has counted this boot on the disk that it was loaded from, and {0}, the only disk with that ESP, does not have the count: nothing is written to it; reboot, and if that does not help, check that the boot loader can write to the disk"
+        "it is not certain that this host was booted from {0}: GRUB's count of this boot is missing, or cannot be read; nothing is written to it. Reboot; if that does not help, check that GRUB can write to the disk and that nothing else has its ESP mounted"
     )]
     NotProven(String),
     /// Only root may read this device.

@@ -26,7 +26,8 @@ const BOOT_TIMEOUT: Duration = Duration::from_secs(300);
 /// How long a disk may take to appear later.
 const TIMEOUT: Duration = Duration::from_secs(10);
 /// How long after the boot to wait for another disk, if the one that is there does not have the count of this
-/// boot. A host whose boot loader cannot write to its disk waits this long in each boot.
+/// boot. A host whose boot loader cannot write to its disk waits this long in each boot. Later commands search
+/// twice, because another command may be writing to the disk that they look for.
 const DOUBT_TIMEOUT: Duration = Duration::from_secs(60);
 /// The time between two searches, if no disk is there yet.
 const RETRY_INTERVAL: Duration = Duration::from_millis(200);
@@ -71,19 +72,17 @@ impl Search<'_> {
             if let Some(disk) = record.as_ref().and_then(|record| self.recorded(record)) {
                 return Ok(disk);
             }
-            let candidates = with_uuid(self.host, self.uuid)?;
+            let candidates = self.without_second_paths(with_uuid(self.host, self.uuid)?);
             let waited = since.elapsed();
             let (verdict, found) = self.judge(&told, record.as_ref(), &candidates);
             match verdict {
                 Verdict::Booted(index) => {
-                    return Ok(self.found(&told, &candidates[index], &found, found[index], true));
+                    return Ok(self.found(&told, &candidates[index], &found, found[index]));
                 }
-                Verdict::Probably(index) if waited > until(DOUBT_TIMEOUT) => {
-                    log::warn!(
-                        "{} does not have the count of this boot, but no other disk is there",
-                        candidates[index].description
-                    );
-                    return Ok(self.found(&told, &candidates[index], &found, found[index], false));
+                Verdict::Probably(index)
+                    if waited > DOUBT_TIMEOUT.saturating_sub(uptime).max(NEXT_DISK_INTERVAL) =>
+                {
+                    return Ok(probably(&candidates[index]));
                 }
                 Verdict::Copies(indexes) => return Err(copies(&candidates, &indexes)),
                 Verdict::Undecided(indexes) if waited > until(BOOT_TIMEOUT) => {
@@ -102,20 +101,35 @@ impl Search<'_> {
     /// Returns the disk that an earlier search of this boot found, if it is still there.
     fn recorded(&self, record: &Record) -> Option<BootDisk> {
         let candidate = named(self.host, &record.name).filter(|found| record.is_of(found))?;
-        let Record { needs_tag, is_proven, .. } = *record;
-        Some(BootDisk { node: candidate.node, needs_tag, is_proven })
+        Some(BootDisk { node: candidate.node, needs_tag: record.needs_tag, is_proven: true })
     }
 
-    /// Judges the disks. A disk that was found before, and got another device since, is found by its tag and
-    /// its serial number: a copy of the disk has the tag, too.
+    /// Removes a device that is another path to an earlier one. Without multipathd, Linux shows a disk at each
+    /// of its paths. Identifiers that should be unique may not be, so the grubenv has to be the same, too.
+    fn without_second_paths(&self, candidates: Vec<Candidate>) -> Vec<Candidate> {
+        let read = |candidate: &Candidate| (self.read_grubenv)(&candidate.node);
+        let is_second_path = |first: &Candidate, second: &Candidate| {
+            let is_same = first.extent.is_some() && first.extent == second.extent;
+            is_same && read(first).is_some_and(|grubenv| Some(grubenv) == read(second))
+        };
+        let mut kept: Vec<Candidate> = Vec::new();
+        for candidate in candidates {
+            if !kept.iter().any(|first| is_second_path(first, &candidate)) {
+                kept.push(candidate);
+            }
+        }
+        kept
+    }
+
+    /// Judges the disks. A disk that was found before, and got another device since, is found by its serial
+    /// number, which a copy of the disk does not have, and by its tag if GRUB passes tags.
     fn judge(
         &self,
         told: &Told,
         record: Option<&Record>,
         candidates: &[Candidate],
     ) -> (Verdict, Vec<Option<Found>>) {
-        let is_tagged = record.is_some_and(|record| record.tag.is_some());
-        if told.is_nothing() && !is_tagged {
+        if told.is_nothing() && record.is_none() {
             let found = vec![None; candidates.len()];
             return (judge(told, &found), found);
         }
@@ -125,8 +139,11 @@ impl Search<'_> {
         let Some(record) = record else { return (judge(told, &found), found) };
         let tag: Option<DiskTag> = record.tag.as_ref().and_then(|tag| tag.parse().ok());
         let is_recorded = |index: &usize| {
-            let has_tag = found[*index].is_some_and(|found| found.tag == tag);
-            tag.is_some() && has_tag && candidates[*index].serial == record.serial
+            let has_tag = match tag {
+                Some(_) => found[*index].is_some_and(|found| found.tag == tag),
+                None => told.is_nothing(),
+            };
+            has_tag && record.serial.is_some() && candidates[*index].serial == record.serial
         };
         let same: Vec<usize> = (0..found.len()).filter(is_recorded).collect();
         let verdict = match same[..] {
@@ -145,19 +162,18 @@ impl Search<'_> {
         candidate: &Candidate,
         all: &[Option<Found>],
         found: Option<Found>,
-        is_proven: bool,
     ) -> BootDisk {
         let tag = found.and_then(|found| found.tag);
         let has_tag = |other: &&Option<Found>| other.is_some_and(|other| other.tag == tag);
         let is_shared = all.iter().filter(has_tag).count() > 1;
-        let needs_tag = told.passes_tags() && is_proven && (tag.is_none() || is_shared);
+        let needs_tag = told.passes_tags() && (tag.is_none() || is_shared);
         let tag = tag.map(|tag| tag.to_string());
-        let record = Record { tag, needs_tag, is_proven, ..Record::of(candidate) };
+        let record = Record { tag, needs_tag, ..Record::of(candidate) };
         log::info!("the host was booted from {}", candidate.description);
         if let Err(error) = record.write(self.run_directory, &candidate.node) {
             log::warn!("{}", io_error("record the disk in", self.run_directory)(error));
         }
-        BootDisk { node: candidate.node.clone(), needs_tag, is_proven }
+        BootDisk { node: candidate.node.clone(), needs_tag, is_proven: true }
     }
 
     /// Records that the disk got this tag.
@@ -178,6 +194,15 @@ impl Search<'_> {
             },
         }
     }
+}
+
+/// Returns a disk that is only read. It is not recorded: the disk that was booted may still appear.
+fn probably(candidate: &Candidate) -> BootDisk {
+    log::warn!(
+        "it is not certain that this host was booted from {}: GRUB's count of this boot is missing, or cannot be read; it is only read",
+        candidate.description
+    );
+    BootDisk { node: candidate.node.clone(), needs_tag: false, is_proven: false }
 }
 
 fn copies(candidates: &[Candidate], indexes: &[usize]) -> BootDiskError {

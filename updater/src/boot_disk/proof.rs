@@ -105,8 +105,8 @@ pub(super) fn judge(told: &Told, found: &[Option<Found>]) -> Verdict {
         let is_one = |index: &usize| found[*index].as_ref().is_some_and(matches);
         all.iter().copied().filter(is_one).collect()
     };
-    // GRUB passes a tag that it can read, and it can read what it has saved. But a grub.cfg that does not count
-    // boots passes no tag.
+    // A grub.cfg that counts boots also passes the tag of its disk, so a disk with another tag was not booted.
+    // An older grub.cfg passes no tag, so the tag says nothing.
     let has_tag = |found: &Found| found.tag == told.tag;
     let is_any = told.tag.is_none() && told.boots.is_none() && those(&has_tag).is_empty();
     let is_same = |found: &Found| is_any || has_tag(found);

@@ -1,14 +1,15 @@
 //! The record of the disk that was booted. It is valid until the next boot. With it, a copy that is attached
-//! later is not asked, and the proof need not be repeated after grubenv was changed.
+//! later is not examined, and the proof need not be repeated after grubenv has changed.
 
-use std::io::{self, Write};
-use std::os::unix::fs::{OpenOptionsExt, symlink};
+use std::io;
+use std::os::unix::fs::symlink;
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
 use super::candidates::Candidate;
 use crate::host::read_limited;
+use crate::record::replace;
 
 /// The file in the run directory.
 const FILE: &str = "disk.json";
@@ -28,15 +29,13 @@ pub(super) struct Record {
     pub(super) tag: Option<String>,
     /// Whether the disk needs a new tag: it has none, or another disk has the same.
     pub(super) needs_tag: bool,
-    /// Whether it is proven that the disk was booted.
-    pub(super) is_proven: bool,
 }
 
 impl Record {
     /// Returns the record of a disk that has a tag of its own.
     pub(super) fn of(candidate: &Candidate) -> Self {
         let Candidate { name, number, sequence, serial, .. } = candidate.clone();
-        Self { name, number, sequence, serial, tag: None, needs_tag: false, is_proven: true }
+        Self { name, number, sequence, serial, tag: None, needs_tag: false }
     }
 
     /// Returns whether this is the device that was recorded, and not another one with its name.
@@ -52,14 +51,9 @@ impl Record {
 
     /// Writes the record, and the link to the device.
     pub(super) fn write(&self, directory: &Path, node: &Path) -> io::Result<()> {
+        replace(&directory.join(FILE), &serde_json::to_vec(self)?)?;
         // Another command may do the same now.
-        let new = |name: &str| directory.join(format!("{name}.{}", std::process::id()));
-        let file = new(FILE);
-        let mut options = std::fs::OpenOptions::new();
-        let mut opened = options.write(true).create(true).truncate(true).mode(0o600).open(&file)?;
-        opened.write_all(&serde_json::to_vec(self)?)?;
-        std::fs::rename(file, directory.join(FILE))?;
-        let link = new(LINK);
+        let link = directory.join(format!("{LINK}.{}", std::process::id()));
         let _ = std::fs::remove_file(&link);
         symlink(node, &link)?;
         std::fs::rename(link, directory.join(LINK))

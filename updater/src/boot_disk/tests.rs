@@ -1,3 +1,5 @@
+mod paths;
+
 use std::fs;
 use std::process::Command;
 
@@ -140,7 +142,7 @@ fn finds_the_fresh_copy_that_was_booted_and_keeps_to_it() {
         world.write("sys/devices/pci0000:00/block/sda/serial", &format!("S-{booted}\n"));
         assert_eq!(world.found(), ("sda1".to_owned(), false));
         world.detach("sda");
-        assert!(world.error().contains("is not there, only"), "{}", world.error());
+        assert!(world.error().contains("is missing; only "), "{}", world.error());
     }
 }
 
@@ -254,9 +256,20 @@ fn uses_the_only_disk_although_it_does_not_store_the_count() {
         world.attach("vda", 1, 1, tag.as_slice());
         assert_eq!(world.found(), ("vda1".to_owned(), false));
         // It may be a copy of a disk for which Linux has no driver, so it is only read, also by the next command.
+        let since = Instant::now();
         for _ in 0..2 {
             assert!(!world.search(|search| search.run()).unwrap().is_proven);
         }
+        assert!(since.elapsed() < TIMEOUT, "the commands wait {:?}", since.elapsed());
+        // The disk that was booted appears after all.
+        world.attach(
+            "vdb",
+            17,
+            2,
+            &[(BOOTS, "1"), (DISK, "0000000000000007")][..tag.map_or(1, |_| 2)],
+        );
+        assert!(world.search(|search| search.run()).unwrap().is_proven);
+        assert_eq!(world.found().0, "vdb1");
     }
     let none = World::new("etchaos.boots=1");
     assert!(none.error().contains("no disk has a FAT file system with the UUID 0123-ABCD"));
@@ -264,7 +277,7 @@ fn uses_the_only_disk_although_it_does_not_store_the_count() {
 
 /// A copy that was made of the disk while it was in use has its tag, but not its serial number.
 #[test]
-fn does_not_take_a_copy_for_the_disk_that_was_removed() {
+fn does_not_mistake_a_copy_for_the_removed_disk() {
     if is_missing_mkfs() {
         return;
     }
@@ -274,12 +287,48 @@ fn does_not_take_a_copy_for_the_disk_that_was_removed() {
     assert_eq!(world.found(), ("sda1".to_owned(), false));
     world.attach("sdb", 17, 2, &block);
     world.detach("sda");
-    assert!(world.error().contains("is not there, only"), "{}", world.error());
+    assert!(world.error().contains("is missing; only "), "{}", world.error());
     // The disk itself is attached again and has another name.
     world.attach("sdc", 33, 3, &block);
     world.write("sys/devices/pci0000:00/block/sdc/serial", "S-sda\n");
     // The copy has the same tag.
     assert_eq!(world.found(), ("sdc1".to_owned(), true));
+}
+
+/// Without serial numbers, a copy with the same tag looks like the disk itself.
+#[test]
+fn does_not_mistake_a_copy_for_a_removed_disk_without_a_serial_number() {
+    if is_missing_mkfs() {
+        return;
+    }
+    let world = World::new("etchaos.boots=1 etchaos.disk=0000000000000007");
+    let tag = (DISK, "0000000000000007");
+    for (disk, number, boots) in [("sda", 1, "1"), ("sdb", 17, "0")] {
+        world.attach(disk, number, number, &[(BOOTS, boots), tag]);
+        fs::remove_file(world.path("sys/devices/pci0000:00/block").join(disk).join("serial"))
+            .unwrap();
+    }
+    assert_eq!(world.found().0, "sda1");
+    world.detach("sda");
+    assert!(world.error().contains("is missing; only "), "{}", world.error());
+}
+
+/// An older grub.cfg passes neither a tag nor a count.
+#[test]
+fn does_not_mistake_a_copy_for_a_removed_disk_without_a_tag() {
+    if is_missing_mkfs() {
+        return;
+    }
+    let world = World::new("");
+    world.attach("sda", 1, 1, &[]);
+    assert_eq!(world.found(), ("sda1".to_owned(), false));
+    world.attach("sdb", 17, 2, &[]);
+    world.detach("sda");
+    assert!(world.error().contains("is missing; only "), "{}", world.error());
+    // The disk itself is attached again and has another name.
+    world.attach("sdc", 33, 3, &[]);
+    world.write("sys/devices/pci0000:00/block/sdc/serial", "S-sda\n");
+    assert_eq!(world.found(), ("sdc1".to_owned(), false));
 }
 
 /// Linux before 5.15 has no sequence numbers, and gives the name and number of a removed disk to the next one.
@@ -300,7 +349,7 @@ fn recognises_another_disk_with_the_same_name_without_a_sequence_number() {
     fs::remove_file(world.path("sys/class/block/sda1")).unwrap();
     world.attach("sda", 1, 2, &[(BOOTS, "0")]);
     remove_sequence();
-    assert!(world.error().contains("is not there, only"), "{}", world.error());
+    assert!(world.error().contains("is missing; only "), "{}", world.error());
 }
 
 #[test]

@@ -24,6 +24,8 @@ const RETRY_INTERVAL: Duration = Duration::from_secs(5);
 /// read that takes longer than this means that the disk hangs, perhaps because of the driver in the new
 /// kernel.
 const DISK_TIMEOUT: Duration = Duration::from_secs(10 * 60);
+/// The timeout of reading the configuration again at the deadline. The disk may have failed since.
+const AGAIN_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Reboots the host if the running slot is on trial and not confirmed.
 ///
@@ -60,16 +62,22 @@ fn report_no_reboot(global: &Global, reason: &str) -> Result<Exit> {
 /// that. The fallback must work even if the new kernel has no driver for the disk or the disk hangs.
 ///
 /// The configuration is read again at the deadline: this command starts before the network, and another
-/// one reads the user data of a cloud machine later, which may have a later deadline.
+/// one reads the user data of a cloud machine later, which may have a later deadline. If it cannot be read
+/// then, the known deadline applies.
 fn wait_for_deadline(global: &Global, host: &Host) {
-    let mut deadline = configured_deadline(global, host);
-    while let Some(left) = deadline.map(|deadline| time_left(host, deadline)) {
+    let Some(mut deadline) = configured_deadline(global, host) else { return };
+    loop {
+        let left = time_left(host, deadline);
         if left.is_zero() {
             return;
         }
         std::thread::sleep(left);
-        if time_left(host, deadline.unwrap_or_default()).is_zero() {
-            deadline = configured_deadline(global, host);
+        if time_left(host, deadline).is_zero() {
+            match read_deadline(global, host, AGAIN_TIMEOUT) {
+                Some(Ok(again)) => deadline = again,
+                Some(Err(error)) => log::error!("{error:#}"),
+                None => log::error!("cannot read the configuration: the disk does not respond"),
+            }
         }
     }
 }
@@ -78,10 +86,8 @@ fn wait_for_deadline(global: &Global, host: &Host) {
 fn configured_deadline(global: &Global, host: &Host) -> Option<Duration> {
     loop {
         let left = time_left(host, HealthPolicy::DEADLINE);
-        let (global, owned_host) = (global.clone(), host.clone());
-        let read = move || read_config(&global, &owned_host, Ask::Cache);
-        match run_with_timeout(left.max(DISK_TIMEOUT), read) {
-            Some(Ok(config)) => return Some(config.health.deadline),
+        match read_deadline(global, host, left.max(DISK_TIMEOUT)) {
+            Some(Ok(deadline)) => return Some(deadline),
             Some(Err(error)) if left.is_zero() => {
                 log::error!("{error:#}");
                 return None;
@@ -93,6 +99,13 @@ fn configured_deadline(global: &Global, host: &Host) -> Option<Duration> {
             }
         }
     }
+}
+
+/// Reads the configured deadline. Returns `None` after `timeout`.
+fn read_deadline(global: &Global, host: &Host, timeout: Duration) -> Option<Result<Duration>> {
+    let (global, host) = (global.clone(), host.clone());
+    let read = move || Ok(read_config(&global, &host, Ask::Cache)?.health.deadline);
+    run_with_timeout(timeout, read)
 }
 
 /// Returns whether the running slot is confirmed. If grubenv cannot be read, only a confirmation in this

@@ -20,9 +20,9 @@ use crate::trial::mark_running;
 /// How long to wait for another writer. An update does not run so early.
 const LOCK_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// Records that the host runs: GRUB counts the boots that do not come so far. Also gives the disk a tag if it
-/// has none or shares it with a copy, so that later boots know it by its tag, and marks the slot, because GRUB
-/// gives up only on a release that has ended the count before.
+/// Records that the host has started: GRUB counts the boots that do not get this far. Also gives the disk a
+/// tag if it has none or shares it with a copy, so that later boots know it by its tag, and marks the slot,
+/// because GRUB gives up only on a release that has reset the boot counter before.
 ///
 /// A grubenv that is missing or damaged is left to `confirm`.
 pub(super) fn started(global: &Global) -> Result<Exit> {
@@ -47,7 +47,7 @@ pub(super) fn started(global: &Global) -> Result<Exit> {
         mark_started(&esp, slot)?;
     }
     match outdated.is_any() {
-        true => report(global, true, "recorded on the disk that the host runs"),
+        true => report(global, true, "recorded on the disk that this boot succeeded"),
         false => report(global, false, "grubenv needs no change"),
     }
 }
@@ -74,7 +74,7 @@ impl Outdated {
     }
 }
 
-/// Ends the count, and writes a new tag if the disk needs one.
+/// Resets the boot counter, and writes a new tag if the disk needs one.
 fn write_grubenv(host: &Host, esp: &Esp, grubenv: &mut GrubenvFile) -> Result<()> {
     let tag = esp.needs_tag().then(random_tag).transpose()?;
     if let Some(tag) = tag {
@@ -84,7 +84,7 @@ fn write_grubenv(host: &Host, esp: &Esp, grubenv: &mut GrubenvFile) -> Result<()
     grubenv.write(esp, state)?;
     if let Some(tag) = tag {
         record_tag(host, tag)?;
-        log::info!("the disk got the tag {tag}");
+        log::info!("gave the disk the tag {tag}");
     }
     Ok(())
 }

@@ -82,7 +82,7 @@ struct Faults {
     read_errors: u8,
     /// GRUB cannot load a slot, although it is complete, until the slot is written again.
     unloadable: u8,
-    /// The host is switched off before it runs.
+    /// The host is switched off before it has started.
     early_ends: u8,
     /// A confirmed release no longer comes up in a slot, until the slot is written again.
     broken: u8,
@@ -111,7 +111,7 @@ struct Host {
     marked: Vec<Slot>,
     /// The slots with the mark [`protocol::esp::STARTED`].
     started: Vec<Slot>,
-    /// Releases from before the count of boots, which do not end it.
+    /// Older releases, which do not reset the boot counter.
     old: &'static [Kind],
     running: Slot,
     /// The release that was booted. It runs from memory, so later changes of the slot do not affect it.
@@ -638,7 +638,7 @@ fn stays_unconfirmed_in_the_place_of_a_release_that_does_not_come_up() {
     assert_eq!(reboots, 2);
 }
 
-/// A release from before the count of boots is not given up because it does not end the count.
+/// An older release is not given up because it does not reset the boot counter.
 #[test]
 fn keeps_a_release_that_does_not_count_boots() {
     let second = host_with_two_releases();

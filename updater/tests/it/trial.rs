@@ -1,6 +1,7 @@
 //! The ends of a trial: confirmation, fallback at the deadline, and rollback by the operator.
 
 use std::fs;
+use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use protocol::esp::Slot::{A, B};
@@ -118,6 +119,26 @@ fn invalid_configuration_does_not_undo_an_update() {
         "{}",
         ran.stderr
     );
+}
+
+/// The disk fails after the deadline was read from it.
+#[test]
+fn fallback_keeps_a_deadline_that_cannot_be_read_again() {
+    let world = world_on_trial();
+    configure_health(&world, json!({"deadline": "1m"}));
+    world.write("host/proc/uptime", "55.00 1.00\n");
+    let mut fallback = world.command(&["fallback", "--at-deadline"]);
+    let mut child = KilledOnDrop(fallback.stdout(Stdio::null()).spawn().unwrap());
+    std::thread::sleep(Duration::from_secs(2));
+    assert!(child.0.try_wait().unwrap().is_none(), "the deadline has not passed");
+    fs::rename(world.path("esp"), world.path("gone")).unwrap();
+    world.write("host/proc/uptime", "61.00 1.00\n");
+    let since = Instant::now();
+    while child.0.try_wait().unwrap().is_none() {
+        assert!(since.elapsed() < Duration::from_secs(45), "there is no reboot");
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    assert!(world.rebooted());
 }
 
 #[test]
@@ -316,7 +337,7 @@ fn damaged_grubenv_does_not_confirm_a_trial() {
 }
 
 #[test]
-fn ends_the_count_of_boots_that_did_not_come_up() {
+fn resets_the_boot_counter() {
     let world = World::new();
     world.publish(2);
     world.run(&["update", "--no-reboot"]).ended(0);

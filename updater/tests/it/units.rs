@@ -54,7 +54,7 @@ fn systemd_accepts_the_units() {
     assert_eq!(problems, [""; 0], "{output}");
 }
 
-/// The units that end a boot that hangs, and the one that resets the count of boots, must not wait for other units.
+/// The units that end a boot that hangs, and the one that resets the boot counter, must not wait for other units.
 /// systemd orders a unit with one of these settings after the mounts, and one with PrivateTmp= after
 /// systemd-tmpfiles-setup.service (systemd.exec(5), "Implicit dependencies").
 #[test]

@@ -282,7 +282,7 @@ fn recreating_grubenv_survives_power_cuts() {
     assert_survives_cuts("damaged grubenv", &host, &disk, &candidate, &update);
 }
 
-/// The tag and the end of the count of boots are one write, the mark of the slot is another one, and the disk
+/// The tag and the boot counter are one write, the mark of the slot is another one, and the disk
 /// keeps its tag.
 #[test]
 fn tagging_a_disk_survives_power_cuts() {
