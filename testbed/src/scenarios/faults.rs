@@ -223,8 +223,8 @@ fn recover_from_broken(
         .collect();
     if !missing.is_empty() {
         return Err(ScenarioError::Disk {
-            expected: format!("counts of boots from 1 to {GOOD_BOOTS}"),
-            found: format!("no boot with the count {}", missing.join(" or ")),
+            expected: format!("boot counters from 1 to {GOOD_BOOTS}"),
+            found: format!("no boot with the counter {}", missing.join(" or ")),
         });
     }
     Ok(((), format!("after {GOOD_BOOTS} boots")))

@@ -13,7 +13,7 @@ pub enum BootDiskError {
     Missing(String),
     /// There are only disks that were not booted.
     #[error(
-        "the disk that this host was booted from is missing; only {} is attached, and nothing is written to it: attach the boot disk, or reboot to boot from the attached one",
+        "the disk that this host was booted from is missing; found only {}, and nothing is written there: attach the boot disk, or reboot to boot from another one",
         disks.join(" and ")
     )]
     OnlyOthers {

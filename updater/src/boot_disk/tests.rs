@@ -142,7 +142,7 @@ fn finds_the_fresh_copy_that_was_booted_and_keeps_to_it() {
         world.write("sys/devices/pci0000:00/block/sda/serial", &format!("S-{booted}\n"));
         assert_eq!(world.found(), ("sda1".to_owned(), false));
         world.detach("sda");
-        assert!(world.error().contains("is missing; only "), "{}", world.error());
+        assert!(world.error().contains("is missing; found only "), "{}", world.error());
     }
 }
 
@@ -287,7 +287,7 @@ fn does_not_mistake_a_copy_for_the_removed_disk() {
     assert_eq!(world.found(), ("sda1".to_owned(), false));
     world.attach("sdb", 17, 2, &block);
     world.detach("sda");
-    assert!(world.error().contains("is missing; only "), "{}", world.error());
+    assert!(world.error().contains("is missing; found only "), "{}", world.error());
     // The disk itself is attached again and has another name.
     world.attach("sdc", 33, 3, &block);
     world.write("sys/devices/pci0000:00/block/sdc/serial", "S-sda\n");
@@ -310,7 +310,7 @@ fn does_not_mistake_a_copy_for_a_removed_disk_without_a_serial_number() {
     }
     assert_eq!(world.found().0, "sda1");
     world.detach("sda");
-    assert!(world.error().contains("is missing; only "), "{}", world.error());
+    assert!(world.error().contains("is missing; found only "), "{}", world.error());
 }
 
 /// An older grub.cfg passes neither a tag nor a count.
@@ -324,7 +324,7 @@ fn does_not_mistake_a_copy_for_a_removed_disk_without_a_tag() {
     assert_eq!(world.found(), ("sda1".to_owned(), false));
     world.attach("sdb", 17, 2, &[]);
     world.detach("sda");
-    assert!(world.error().contains("is missing; only "), "{}", world.error());
+    assert!(world.error().contains("is missing; found only "), "{}", world.error());
     // The disk itself is attached again and has another name.
     world.attach("sdc", 33, 3, &[]);
     world.write("sys/devices/pci0000:00/block/sdc/serial", "S-sda\n");
@@ -349,7 +349,7 @@ fn recognises_another_disk_with_the_same_name_without_a_sequence_number() {
     fs::remove_file(world.path("sys/class/block/sda1")).unwrap();
     world.attach("sda", 1, 2, &[(BOOTS, "0")]);
     remove_sequence();
-    assert!(world.error().contains("is missing; only "), "{}", world.error());
+    assert!(world.error().contains("is missing; found only "), "{}", world.error());
 }
 
 #[test]

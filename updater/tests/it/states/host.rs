@@ -1,13 +1,5 @@
-//! Explores every state that a host can reach by boots, confirmations, updates interrupted at every step,
-//! rollbacks by hand and faults, in every order, while the CDN moves from release to release. From each
-//! state, the host must reach the desired state without help.
-//!
-//! The decisions are the updater's, and GRUB's are those of [`protocol::boot_order`]. Described here are
-//! the order in which [`updater::update`] writes, and the units that reboot an unhealthy release on trial.
-//! The tests in `power` show that the order survives a power cut.
+//! The model of a host, its slots and its boot loader.
 
-use std::collections::hash_map::Entry;
-use std::collections::{HashMap, VecDeque};
 use std::sync::LazyLock;
 
 use protocol::boot_order::{
@@ -28,11 +20,11 @@ use updater::trial::{
 use updater::update::state_to_record;
 
 /// The releases that the CDN offers, in order, with their build numbers.
-type Offers = &'static [(Kind, u64)];
+pub(super) type Offers = &'static [(Kind, u64)];
 
 /// The releases, named by how a boot of them ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Kind {
+pub(super) enum Kind {
     First,
     Second,
     Third,
@@ -49,7 +41,7 @@ impl Kind {
 
 /// Bad releases in both slots, one that is withdrawn, and one that is published again with a newer build
 /// number.
-const ALL: Offers =
+pub(super) const ALL: Offers =
     &[(First, 1), (Second, 2), (Unhealthy, 3), (Second, 4), (Panics, 5), (Third, 6)];
 
 static RELEASE: LazyLock<Release> = LazyLock::new(|| crate::world::release(1));
@@ -66,28 +58,28 @@ fn manifest((kind, build): (Kind, u64)) -> Manifest {
     Manifest { release, claims: Claims { iat, ..Claims::default() } }
 }
 
-fn kind(release: &Release) -> Kind {
+pub(super) fn kind(release: &Release) -> Kind {
     let kinds = [First, Second, Third, Unhealthy, Panics];
     kinds.into_iter().find(|kind| format!("{kind:?}") == release.version).unwrap()
 }
 
 /// How often each fault may still happen.
 #[derive(Debug, Clone, Copy, Default)]
-struct Faults {
+pub(super) struct Faults {
     /// The operator rolls back.
-    rollbacks: u8,
+    pub(super) rollbacks: u8,
     /// grubenv is lost.
-    losses: u8,
+    pub(super) losses: u8,
     /// GRUB cannot load the good slot in one boot.
-    read_errors: u8,
+    pub(super) read_errors: u8,
     /// GRUB cannot load a slot, although it is complete, until the slot is written again.
-    unloadable: u8,
+    pub(super) unloadable: u8,
     /// The host is switched off before it has started.
-    early_ends: u8,
+    pub(super) early_ends: u8,
     /// A confirmed release no longer comes up in a slot, until the slot is written again.
-    broken: u8,
+    pub(super) broken: u8,
     /// A file of a slot is lost while the other slot has a healthy release that is not recorded as failed.
-    damages: u8,
+    pub(super) damages: u8,
 }
 
 /// Identifiers of this boot and an earlier one. Two are enough, because only equality counts.
@@ -95,34 +87,34 @@ const CURRENT_BOOT: BootId = BootId(2);
 const EARLIER_BOOT: BootId = BootId(1);
 
 #[derive(Debug, Clone)]
-struct Host {
+pub(super) struct Host {
     offers: Offers,
-    offer: usize,
+    pub(super) offer: usize,
     /// `None` if grubenv is lost.
     grubenv: Option<BootState>,
-    slots: Slots,
+    pub(super) slots: Slots,
     /// Whether no healthy release is left, because of more faults than an update can survive.
     is_lost: bool,
     /// The slot that GRUB cannot load.
-    unloadable: Option<Slot>,
+    pub(super) unloadable: Option<Slot>,
     /// The slot whose release panics, although it was confirmed.
-    broken: Option<Slot>,
+    pub(super) broken: Option<Slot>,
     /// The slots with the mark [`protocol::esp::CONFIRMED`].
-    marked: Vec<Slot>,
+    pub(super) marked: Vec<Slot>,
     /// The slots with the mark [`protocol::esp::STARTED`].
-    started: Vec<Slot>,
+    pub(super) started: Vec<Slot>,
     /// Older releases, which do not reset the boot counter.
-    old: &'static [Kind],
-    running: Slot,
+    pub(super) old: &'static [Kind],
+    pub(super) running: Slot,
     /// The release that was booted. It runs from memory, so later changes of the slot do not affect it.
-    kind: Kind,
+    pub(super) kind: Kind,
     /// Whether this boot is on trial and not yet confirmed.
     on_trial: bool,
     faults: Faults,
 }
 
 impl Host {
-    fn new(offers: Offers, faults: Faults) -> Self {
+    pub(super) fn new(offers: Offers, faults: Faults) -> Self {
         let slots = Slots { a: Content::Complete(manifest((First, 0))), b: Content::Empty };
         let grubenv = Some(BootState::with_good(Slot::A));
         let (marked, running) = (vec![Slot::A], Slot::A);
@@ -147,7 +139,7 @@ impl Host {
     }
 
     /// Returns a key that is equal for hosts in the same state.
-    fn key(&self) -> String {
+    pub(super) fn key(&self) -> String {
         let slot = |content: &Content| match content {
             Content::Complete(Manifest { release, .. }) => {
                 format!("{} {}", release.version, release.build)
@@ -203,7 +195,7 @@ impl Host {
     }
 
     /// Boots until a release runs. With `read_error`, GRUB cannot load the good slot the first time.
-    fn boot(&mut self, mut read_error: bool) -> Result<(), String> {
+    pub(super) fn boot(&mut self, mut read_error: bool) -> Result<(), String> {
         if let Some(trial) = self.grubenv.as_mut().and_then(|state| state.trial.as_mut()) {
             trial.since = trial.since.map(|_| EARLIER_BOOT);
         }
@@ -241,7 +233,7 @@ impl Host {
     }
 
     /// Runs grub.cfg: counts a try, and returns what boots.
-    fn run_grub(&mut self, read_error: bool) -> Outcome {
+    pub(super) fn run_grub(&mut self, read_error: bool) -> Outcome {
         let environment = self.grubenv.as_ref().map(Environment::from).unwrap_or_default();
         let files = |slot| self.grub_files(slot);
         // GRUB cannot save to a file that does not exist.
@@ -300,7 +292,7 @@ impl Host {
         })
     }
 
-    fn confirm(&mut self) {
+    pub(super) fn confirm(&mut self) {
         let state = self.grubenv.clone().unwrap_or(BootState::with_good(self.running));
         let has_confirmed_mark = self.marked.contains(&self.running);
         if reason_not_to_confirm(&state, self.booted(), has_confirmed_mark).is_none() {
@@ -314,7 +306,7 @@ impl Host {
     }
 
     /// Runs `update`, interrupted after this number of steps if given. Returns whether it requests a reboot.
-    fn update(&mut self, interrupted_after: Option<u8>) -> bool {
+    pub(super) fn update(&mut self, interrupted_after: Option<u8>) -> bool {
         let (booted, candidate) = (self.booted(), self.offered());
         let expired = expire_trial(&self.state(), booted.slot);
         let has_confirmed_mark = self.marked.contains(&expired.good.other());
@@ -376,7 +368,7 @@ impl Host {
     }
 
     /// Returns the events that may happen next, with the host after each.
-    fn events(&self) -> Vec<(String, Result<Self, String>)> {
+    pub(super) fn events(&self) -> Vec<(String, Result<Self, String>)> {
         let mut events = Vec::new();
         if self.is_lost {
             return events;
@@ -480,7 +472,7 @@ impl Host {
 
     /// Checks that units and timers alone bring the host to the desired state, when the CDN offers this
     /// release.
-    fn recovers(mut self, offer: usize) -> Result<(), String> {
+    pub(super) fn recovers(mut self, offer: usize) -> Result<(), String> {
         self.offer = offer;
         let mut unchanged = 0;
         for _ in 0..40 {
@@ -523,140 +515,4 @@ impl Host {
             _ => Ok(()),
         }
     }
-}
-
-/// Explores all states. Returns their number, or the shortest path to a state from which the host does not
-/// recover.
-fn explore(offers: Offers, faults: Faults) -> Result<usize, String> {
-    let start = Host::new(offers, faults);
-    let mut paths = HashMap::from([(start.key(), String::new())]);
-    let mut unexplored = VecDeque::from([start]);
-    while let Some(host) = unexplored.pop_front() {
-        let path = paths[&host.key()].clone();
-        for (offer, offered) in offers.iter().enumerate().skip(host.offer) {
-            let end = host.clone().recovers(offer);
-            end.map_err(|problem| format!("{path}; then the CDN offers {offered:?}: {problem}"))?;
-        }
-        for (event, result) in host.events() {
-            let path = format!("{path} > {event}");
-            let host = result.map_err(|problem| format!("{path}: {problem}"))?;
-            if let Entry::Vacant(new) = paths.entry(host.key()) {
-                new.insert(path);
-                unexplored.push_back(host);
-            }
-        }
-    }
-    Ok(paths.len())
-}
-
-/// Asserts that the host recovers from every state.
-#[track_caller]
-fn assert_all_recover(offers: Offers, faults: Faults) {
-    let states = explore(offers, faults).unwrap();
-    eprintln!("{faults:?}: {states} states");
-    assert!(states > 100, "only {states} states were explored");
-}
-
-#[test]
-fn recovers_from_bad_releases_interruptions_and_rollbacks() {
-    assert_all_recover(ALL, Faults { rollbacks: 1, ..Faults::default() });
-}
-
-#[test]
-fn recovers_from_lost_grubenv() {
-    assert_all_recover(ALL, Faults { losses: 1, rollbacks: 1, ..Faults::default() });
-}
-
-#[test]
-fn recovers_from_read_error_in_good_slot() {
-    assert_all_recover(ALL, Faults { read_errors: 1, ..Faults::default() });
-}
-
-#[test]
-fn recovers_from_damaged_slot() {
-    assert_all_recover(ALL, Faults { damages: 1, rollbacks: 1, ..Faults::default() });
-}
-
-#[test]
-fn recovers_from_a_confirmed_release_that_no_longer_comes_up() {
-    assert_all_recover(ALL, Faults { broken: 1, rollbacks: 1, ..Faults::default() });
-}
-
-#[test]
-fn recovers_from_hosts_that_are_switched_off_early() {
-    assert_all_recover(ALL, Faults { early_ends: 2, broken: 1, ..Faults::default() });
-}
-
-/// Returns a host that runs its second release, and has both confirmed.
-fn host_with_two_releases() -> Host {
-    let mut host = Host::new(&[(First, 1), (Second, 2)], Faults::default());
-    for offer in 0..2 {
-        host.offer = offer;
-        for _ in 0..3 {
-            host.confirm();
-            if host.update(None) {
-                host.boot(false).unwrap();
-            }
-        }
-    }
-    assert_eq!((host.kind, host.marked.len()), (Second, 2));
-    host
-}
-
-/// However often a healthy host is switched off before it runs, it runs its release in the end.
-#[test]
-fn returns_to_its_release_after_being_switched_off_early() {
-    let host = host_with_two_releases();
-    for ends in 0..20 {
-        let mut host = host.clone();
-        for _ in 0..ends {
-            host.run_grub(false);
-        }
-        host.boot(false).unwrap();
-        let is_turn_of_other = (ends % (GOOD_BOOTS + OTHER_BOOTS)) >= GOOD_BOOTS;
-        assert_eq!(host.kind, if is_turn_of_other { First } else { Second }, "{ends}");
-        host.recovers(1).unwrap();
-    }
-}
-
-/// A host that is not healthy in the place of a release that does not come up is not rebooted without end.
-#[test]
-fn stays_unconfirmed_in_the_place_of_a_release_that_does_not_come_up() {
-    let mut host = host_with_two_releases();
-    host.broken = Some(host.running);
-    host.boot(false).unwrap();
-    assert_eq!(host.kind, First);
-    // The update returns to the good slot, and then tries the other release again. Both end in panics.
-    let mut reboots = 0;
-    for _ in 0..10 {
-        if host.update(None) {
-            host.boot(false).unwrap();
-            reboots += 1;
-        }
-        assert_eq!(host.kind, First);
-    }
-    assert_eq!(reboots, 2);
-}
-
-/// An older release is not given up because it does not reset the boot counter.
-#[test]
-fn keeps_a_release_that_does_not_count_boots() {
-    let second = host_with_two_releases();
-    for old in [&[Second][..], &[First, Second], &[First]] {
-        let mut host = second.clone();
-        host.old = old;
-        // What the old releases have not written.
-        let is_old = |slot: &Slot| old.contains(&kind(host.slots.get(*slot).release().unwrap()));
-        host.started = Slot::ALL.into_iter().filter(|slot| !is_old(slot)).collect();
-        for _ in 0..20 {
-            host.boot(false).unwrap();
-            assert_eq!(host.kind, Second, "{old:?}");
-            host.confirm();
-        }
-    }
-}
-
-#[test]
-fn recovers_from_unloadable_slot() {
-    assert_all_recover(ALL, Faults { unloadable: 1, ..Faults::default() });
 }
