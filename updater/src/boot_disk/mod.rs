@@ -198,10 +198,7 @@ impl Search<'_> {
 
 /// Returns a disk that is only read. It is not recorded: the disk that was booted may still appear.
 fn probably(candidate: &Candidate) -> BootDisk {
-    log::warn!(
-        "it is not certain that this host was booted from {}: GRUB's count of this boot is missing, or cannot be read; it is only read",
-        candidate.description
-    );
+    log::warn!("{}", BootDiskError::NotProven(candidate.description.clone()));
     BootDisk { node: candidate.node.clone(), needs_tag: false, is_proven: false }
 }
 

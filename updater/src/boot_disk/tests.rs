@@ -68,6 +68,12 @@ impl World {
         fs::remove_dir_all(self.path("sys/devices/pci0000:00/block").join(disk)).unwrap();
     }
 
+    /// Removes a file of a disk in sysfs, as if the driver did not know it.
+    fn remove_attribute(&self, disk: &str, name: &str) {
+        let directory = self.path("sys/devices/pci0000:00/block").join(disk);
+        fs::remove_file(directory.join(name)).unwrap();
+    }
+
     fn search<T>(&self, run: impl FnOnce(&Search<'_>) -> T) -> T {
         let host = Host::new(self.directory.path());
         fs::create_dir_all(self.path("run")).unwrap();
@@ -305,8 +311,7 @@ fn does_not_mistake_a_copy_for_a_removed_disk_without_a_serial_number() {
     let tag = (DISK, "0000000000000007");
     for (disk, number, boots) in [("sda", 1, "1"), ("sdb", 17, "0")] {
         world.attach(disk, number, number, &[(BOOTS, boots), tag]);
-        fs::remove_file(world.path("sys/devices/pci0000:00/block").join(disk).join("serial"))
-            .unwrap();
+        world.remove_attribute(disk, "serial");
     }
     assert_eq!(world.found().0, "sda1");
     world.detach("sda");
@@ -338,17 +343,14 @@ fn recognises_another_disk_with_the_same_name_without_a_sequence_number() {
         return;
     }
     let world = World::new("etchaos.boots=1");
-    let remove_sequence = || {
-        fs::remove_file(world.path("sys/devices/pci0000:00/block/sda/diskseq")).unwrap();
-    };
     world.attach("sda", 1, 1, &[(BOOTS, "1")]);
-    remove_sequence();
+    world.remove_attribute("sda", "diskseq");
     assert_eq!(world.found(), ("sda1".to_owned(), true));
     let old = world.path("sys/devices/pci0000:00/old");
     fs::rename(world.path("sys/devices/pci0000:00/block/sda"), old).unwrap();
     fs::remove_file(world.path("sys/class/block/sda1")).unwrap();
     world.attach("sda", 1, 2, &[(BOOTS, "0")]);
-    remove_sequence();
+    world.remove_attribute("sda", "diskseq");
     assert!(world.error().contains("is missing; found only "), "{}", world.error());
 }
 

@@ -39,9 +39,9 @@ pub(super) fn config(global: &Global, arguments: &Config) -> Result<Exit> {
     Ok(exit_of_broken(arguments.require, is_permanent))
 }
 
-/// Returns the exit code of `config` if a value is not known because a source that may have it is broken. The update unit
-/// is started by a timer, so it may fail visibly. The listener's unit is part of the boot: its failure would
-/// make the boot unhealthy, and an operator's typing error would roll an update back. Therefore
+/// Returns the exit code of `config` if a value is not known because a source that may have it is broken. The
+/// update unit is started by a timer, so it may fail visibly. The listener's unit is part of the boot: its
+/// failure would make the boot unhealthy, and an operator's typing error would roll an update back. Therefore
 /// `Exit::Error`, which skips the unit, is returned for an error that stays; `Exit::Unknown`, which makes
 /// systemd retry, for an error that may pass, such as a disk that appears late.
 pub(super) fn exit_of_broken(require: Option<Require>, is_permanent: bool) -> Exit {

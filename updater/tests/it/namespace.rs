@@ -7,11 +7,11 @@ use std::process::{Command, Output};
 /// Set in the namespace.
 const CHILD: &str = "ETCHAOS_TEST_NAMESPACE";
 
-/// The commands that prepare a namespace. They have a directory with the files of /etc as their first argument.
+/// Prepares a namespace that has only the loopback interface.
 pub(crate) const LOOPBACK: &str = "ip link set lo up";
 /// Makes a cable, to whose other end packets go and where nothing receives them. Without "arp off", the kernel
 /// itself would report that nothing answers there. The addresses are of networks that are only for
-/// documentation.
+/// documentation. `$1` is a directory with the files for /etc.
 pub(crate) const LOST_PACKETS: &str = "
     ip link set lo up
     ip link add dead type veth peer name drop

@@ -10,7 +10,7 @@ const TAIL: u64 = 1 << 20;
 /// A FAT with clusters of one sector is a FAT32 only if it has at least 65,525 sectors for data.
 const ESP_SECTORS: u64 = 80 << 10;
 /// The sizes of the ESP and of the image for sectors of 512 bytes.
-const ESP: u64 = ESP_SECTORS * 512;
+const ESP: u64 = esp_size(512);
 const SIZE: u64 = START + ESP + TAIL;
 
 #[test]
@@ -22,15 +22,20 @@ fn maps_everything_but_blocks_that_are_wholly_free() {
     assert_eq!(mapped(3, &[0..4096, 4096..12288]), []);
 }
 
+/// Returns the size of the ESP for sectors of this size.
+const fn esp_size(sector_size: u64) -> u64 {
+    ESP_SECTORS * sector_size
+}
+
 /// Writes a disk image whose ESP has a file of zeros, a file of noise and a deleted file.
 fn image(directory: &Path) -> Option<PathBuf> {
     image_for(directory, 512)
 }
 
 /// Writes such a disk image for disks with sectors of this size.
-fn image_for(directory: &Path, sector_size: u32) -> Option<PathBuf> {
+fn image_for(directory: &Path, sector_size: u64) -> Option<PathBuf> {
     let esp = directory.join("esp.img");
-    let length = ESP_SECTORS * u64::from(sector_size);
+    let length = esp_size(sector_size);
     File::create(&esp).unwrap().set_len(length).unwrap();
     // Clusters of one sector: a block has parts of several files if sectors are smaller than blocks.
     let (esp_name, size) = (esp.to_str().unwrap(), sector_size.to_string());
@@ -76,7 +81,7 @@ fn bmaptool_writes_a_valid_file_system_over_garbage() {
         let directory = tempfile::tempdir().unwrap();
         let Some(disk) = image_for(directory.path(), sector_size) else { return };
         let map = directory.path().join("disk.bmap");
-        let end = START + ESP_SECTORS * u64::from(sector_size);
+        let end = START + esp_size(sector_size);
         let count = write(&disk, START..end, &map).unwrap();
         // 8 MB of files, 3 MiB around the ESP, and 0.6 MiB of FATs.
         let total = (end + TAIL) / BLOCK;

@@ -30,8 +30,7 @@ fn counts_two_paths_to_a_disk_as_one_disk() {
     // One path fails later.
     let world = with_wwids(told, [naa, naa], [start, start], "1");
     for disk in ["sda", "sdb"] {
-        fs::remove_file(world.path("sys/devices/pci0000:00/block").join(disk).join("serial"))
-            .unwrap();
+        world.remove_attribute(disk, "serial");
     }
     assert_eq!(world.found(), ("sda1".to_owned(), false));
     world.detach("sda");

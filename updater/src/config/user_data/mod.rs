@@ -16,8 +16,8 @@ use std::io::Read;
 use super::members::{KEYS, Name, are_all_ours, etcha_key, is_ours, names, other_program};
 use super::text::{decode_base64, to_utf8};
 
-/// The maximum size of user data, and of what it contains after decompression, all parts together. The largest that a
-/// platform allows is 256 KiB (GCP); a `cidata` volume has no limit.
+/// The maximum size of user data, and of what it contains after decompression, all parts together. The largest
+/// that a platform allows is 256 KiB (GCP); a `cidata` volume has no limit.
 pub(super) const USER_DATA_MAX: usize = 1024 * 1024;
 /// The first line of a configuration.
 const HEADER: &[u8] = b"#etchaos";
@@ -176,32 +176,26 @@ fn message(text: &[u8]) -> Option<UserData> {
         rest = left.checked_sub(part.body.len());
         ours.extend(config_in(&part));
     }
-    let is_complete = rest.is_some();
-    Some(match (<[UserData; 1]>::try_from(ours), is_complete) {
-        (Ok([single]), true) => single,
-        (Err(ours), true) if ours.is_empty() => foreign(&format!(
+    if rest.is_some() && ours.len() == 1 {
+        return ours.pop();
+    }
+    let reason = match rest {
+        None => format!(
+            "it is a MIME message whose parts are larger than the limit of {USER_DATA_MAX} bytes"
+        ),
+        Some(_) if ours.is_empty() => format!(
             "it is a MIME message, and none of its {count} parts has the type {} or begins with #etchaos",
             mime::TYPE
-        )),
-        (Err(ours), true) => UserData::Broken {
-            reason: "it is a MIME message with several configurations, expected one".to_owned(),
-            text: joined(ours),
-        },
-        (ours, false) => {
-            let ours = ours.map_or_else(|ours| ours, Vec::from);
-            let reason = format!(
-                "it is a MIME message whose parts are larger than the limit of {USER_DATA_MAX} bytes"
-            );
-            match ours.is_empty() {
-                true => foreign(&reason),
-                false => UserData::Broken { reason, text: joined(ours) },
-            }
+        ),
+        Some(_) => "it is a MIME message with several configurations, expected one".to_owned(),
+    };
+    Some(match ours.is_empty() {
+        true => foreign(&reason),
+        false => {
+            let text = ours.into_iter().flat_map(UserData::into_text).collect();
+            UserData::Broken { reason, text }
         }
     })
-}
-
-fn joined(configs: Vec<UserData>) -> Vec<u8> {
-    configs.into_iter().flat_map(UserData::into_text).collect()
 }
 
 /// Decompresses a part if it is gzip, up to one byte more than `limit`.
