@@ -64,6 +64,17 @@ fn exists(path: &str) -> bool {
     })
 }
 
+/// Returns whether a page has the heading that a link names; an empty name is the page itself.
+fn has_heading(page: &str, name: &str) -> bool {
+    let anchor = |heading: &str| -> String {
+        let kept = heading.chars().filter(|c| c.is_alphanumeric() || " -_".contains(*c));
+        kept.map(|c| if c == ' ' { '-' } else { c.to_ascii_lowercase() }).collect()
+    };
+    let is_named =
+        |line: &str| line.starts_with('#') && anchor(line.trim_start_matches('#').trim()) == name;
+    name.is_empty() || fs::read_to_string(repository().join(page)).unwrap().lines().any(is_named)
+}
+
 #[test]
 fn paths_in_pages_exist() {
     let mut count = 0;
@@ -73,7 +84,10 @@ fn paths_in_pages_exist() {
         let links = prose.split("](").skip(1).filter_map(|rest| rest.split(')').next());
         let links = links.filter(|link| !link.contains("://"));
         for path in quoted.filter(|text| is_path(text)).chain(links) {
-            assert!(exists(path), "{page} names {path}, which does not exist");
+            let (file, heading) = path.split_once('#').unwrap_or((path, ""));
+            let file = if file.is_empty() { page } else { file };
+            assert!(exists(file), "{page} names {file}, which does not exist");
+            assert!(has_heading(file, heading), "{page}: {file} has no heading #{heading}");
             count += 1;
         }
     }
