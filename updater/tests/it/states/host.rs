@@ -1,13 +1,11 @@
 //! The model of a host, its slots and its boot loader.
 
-use std::sync::LazyLock;
-
 use protocol::boot_order::{
     Attempt, Environment, GOOD_BOOTS, Load, OTHER_BOOTS, Outcome, Platform, Reason, Save, SlotFiles,
 };
 use protocol::esp::Slot;
 use protocol::grubenv::{BootId, BootState, TRIES};
-use protocol::{Claims, Manifest, Release};
+use protocol::{Manifest, Release};
 use updater::confirmation::reason_not_to_confirm;
 use updater::grubenv_file::good_without_grubenv;
 use updater::host::Booted;
@@ -19,49 +17,8 @@ use updater::trial::{
 };
 use updater::update::state_to_record;
 
-/// The releases that the CDN offers, in order, with their build numbers.
-pub(super) type Offers = &'static [(Kind, u64)];
-
-/// The releases, named by how a boot of them ends.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Kind {
-    First,
-    Second,
-    Third,
-    Unhealthy,
-    Panics,
-}
-use Kind::{First, Panics, Second, Third, Unhealthy};
-
-impl Kind {
-    fn is_healthy(self) -> bool {
-        !matches!(self, Unhealthy | Panics)
-    }
-}
-
-/// Bad releases in both slots, one that is withdrawn, and one that is published again with a newer build
-/// number.
-pub(super) const ALL: Offers =
-    &[(First, 1), (Second, 2), (Unhealthy, 3), (Second, 4), (Panics, 5), (Third, 6)];
-
-static RELEASE: LazyLock<Release> = LazyLock::new(|| crate::world::release(1));
-
-/// Returns the manifest inside a disk image if the build is 0, or else a published one. Each release lacks
-/// the newest package of the one before, so its epoch is earlier.
-fn manifest((kind, build): (Kind, u64)) -> Manifest {
-    let version = format!("{kind:?}");
-    let mut release = Release { version, build, epoch: RELEASE.epoch - build, ..RELEASE.clone() };
-    for artifact in &mut release.artifacts {
-        artifact.sha256 = format!("{:02x}", kind as u8).repeat(32);
-    }
-    let iat = (build > 0).then_some(RELEASE.epoch + build);
-    Manifest { release, claims: Claims { iat, ..Claims::default() } }
-}
-
-pub(super) fn kind(release: &Release) -> Kind {
-    let kinds = [First, Second, Third, Unhealthy, Panics];
-    kinds.into_iter().find(|kind| format!("{kind:?}") == release.version).unwrap()
-}
+use super::releases::Kind::{First, Panics};
+use super::releases::{Kind, Offers, kind, manifest};
 
 /// How often each fault may still happen.
 #[derive(Debug, Clone, Copy, Default)]

@@ -7,6 +7,7 @@
 //! The tests in `power` show that the order survives a power cut.
 
 mod host;
+mod releases;
 
 use std::collections::hash_map::Entry;
 use std::collections::{HashMap, VecDeque};
@@ -14,8 +15,9 @@ use std::collections::{HashMap, VecDeque};
 use protocol::boot_order::{GOOD_BOOTS, OTHER_BOOTS};
 use protocol::esp::Slot;
 
-use host::Kind::{First, Second};
-use host::{ALL, Faults, Host, Offers, kind};
+use host::{Faults, Host};
+use releases::Kind::{First, Second};
+use releases::{ALL, Offers, kind};
 
 /// Explores all states. Returns their number, or the shortest path to a state from which the host does not
 /// recover.
