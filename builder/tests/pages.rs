@@ -64,15 +64,18 @@ fn exists(path: &str) -> bool {
     })
 }
 
-/// Returns whether a page has the heading that a link names; an empty name is the page itself.
-fn has_heading(page: &str, name: &str) -> bool {
-    let anchor = |heading: &str| -> String {
+/// Returns whether a page has a heading with this anchor, as GitHub forms it. An empty anchor links to the page
+/// itself.
+fn has_heading(page: &str, anchor: &str) -> bool {
+    let anchor_of = |heading: &str| -> String {
         let kept = heading.chars().filter(|c| c.is_alphanumeric() || " -_".contains(*c));
         kept.map(|c| if c == ' ' { '-' } else { c.to_ascii_lowercase() }).collect()
     };
-    let is_named =
-        |line: &str| line.starts_with('#') && anchor(line.trim_start_matches('#').trim()) == name;
-    name.is_empty() || fs::read_to_string(repository().join(page)).unwrap().lines().any(is_named)
+    let is_heading = |line: &str| {
+        line.starts_with('#') && anchor_of(line.trim_start_matches('#').trim()) == anchor
+    };
+    anchor.is_empty()
+        || fs::read_to_string(repository().join(page)).unwrap().lines().any(is_heading)
 }
 
 #[test]

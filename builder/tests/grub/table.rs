@@ -228,7 +228,7 @@ fn saves() -> Vec<State> {
     let mut read_only = Vec::new();
     for good in ["a", "b"] {
         for trial in ["a", "b", "c"] {
-            // After five boots, it would be the turn of the other slot.
+            // After five boots without a reset of the counter, GRUB would boot the other slot.
             for (tries, boots) in
                 [("0", ""), ("1", ""), ("2", ""), ("3", ""), ("0", "5"), ("1", "5")]
             {

@@ -140,7 +140,7 @@ fn is_name(name: &str) -> bool {
 struct Line<'a> {
     /// Its bytes, with their escapes resolved.
     bytes: Vec<u8>,
-    /// Whether a newline ends it. GRUB ignores a variable without one.
+    /// Whether a newline follows the line. GRUB ignores a variable if none does.
     is_ended: bool,
     /// The bytes after the line.
     after: &'a [u8],
@@ -208,7 +208,7 @@ mod tests {
             bytes.resize(SIZE, b'#');
             assert!(matches!(Block::parse(&bytes), Err(GrubenvError::Line(_))), "{line:?}");
         }
-        // GRUB ignores a last line without a newline.
+        // GRUB ignores the last line if no newline follows it.
         let mut bytes = [SIGNATURE, "x="].concat().into_bytes();
         bytes.resize(SIZE, b'y');
         assert!(matches!(Block::parse(&bytes), Err(GrubenvError::Line(_))));
@@ -236,7 +236,7 @@ mod tests {
                 assert_eq!(block.get("etchaos_disk"), expected, "{text:?}");
             }
         }
-        // GRUB ignores a last line without a newline (grub_envblk_iterate).
+        // GRUB ignores the last line if no newline follows it (grub_envblk_iterate).
         for text in ["etchaos_disk=1", "etchaos_disk=1\\", "etchaos_disk=1\\\n", "#x"] {
             let bytes = [SIGNATURE, "etchaos_good=a\n", text].concat().into_bytes();
             let block = Block::as_grub_reads(&bytes).unwrap();

@@ -39,11 +39,13 @@ pub(super) fn config(global: &Global, arguments: &Config) -> Result<Exit> {
     Ok(exit_of_broken(arguments.require, is_permanent))
 }
 
-/// Returns the exit code of `config` if a value is not known because a source that may have it is broken. The
-/// update unit is started by a timer, so it may fail visibly. The listener's unit is part of the boot: its
-/// failure would make the boot unhealthy, and an operator's typing error would roll an update back. Therefore
-/// `Exit::Error`, which skips the unit, is returned for an error that stays; `Exit::Unknown`, which makes
-/// systemd retry, for an error that may pass, such as a disk that appears late.
+/// Returns the exit code of `config` if a value is unknown because a source that may have it is broken.
+///
+/// With `--require`, the exit code decides what systemd does with the unit: it skips the unit for
+/// `Exit::Error`, and lets it fail for `Exit::Unknown`. A timer starts the unit of updates, so that unit may
+/// fail. The unit of the listener is part of the boot, and a failed unit makes the boot unhealthy: a typing
+/// error of an operator would roll back an update. Therefore the listener is skipped if the error is permanent,
+/// and fails, to be started again, only if the error may pass, such as a disk that appears late.
 pub(super) fn exit_of_broken(require: Option<Require>, is_permanent: bool) -> Exit {
     match require {
         Some(Require::Listen) if is_permanent => Exit::Error,

@@ -7,11 +7,11 @@ use std::process::{Command, Output};
 /// Set in the namespace.
 const CHILD: &str = "ETCHAOS_TEST_NAMESPACE";
 
-/// Prepares a namespace that has only the loopback interface.
+/// Brings up the loopback interface, which is the only interface of a new namespace.
 pub(crate) const LOOPBACK: &str = "ip link set lo up";
-/// Makes a cable, to whose other end packets go and where nothing receives them. Without "arp off", the kernel
-/// itself would report that nothing answers there. The addresses are of networks that are only for
-/// documentation. `$1` is a directory with the files for /etc.
+/// Brings up the loopback interface, and adds a pair of virtual interfaces that drops all packets. Without
+/// "arp off", the kernel would report that no neighbor answers. The addresses are reserved for documentation
+/// (RFC 5737, RFC 3849). `$1` is a directory with the files for /etc.
 pub(crate) const LOST_PACKETS: &str = "
     ip link set lo up
     ip link add dead type veth peer name drop

@@ -22,7 +22,7 @@ fn maps_everything_but_blocks_that_are_wholly_free() {
     assert_eq!(mapped(3, &[0..4096, 4096..12288]), []);
 }
 
-/// Returns the size of the ESP for sectors of this size.
+/// Returns the size of the ESP in bytes on a disk with this sector size.
 const fn esp_size(sector_size: u64) -> u64 {
     ESP_SECTORS * sector_size
 }

@@ -16,8 +16,8 @@ use std::io::Read;
 use super::members::{KEYS, Name, are_all_ours, etcha_key, is_ours, names, other_program};
 use super::text::{decode_base64, to_utf8};
 
-/// The maximum size of user data, and of what it contains after decompression, all parts together. The largest
-/// that a platform allows is 256 KiB (GCP); a `cidata` volume has no limit.
+/// The maximum size of user data in bytes, which is also the limit on all its parts together after
+/// decompression. No platform accepts more than 256 KiB (GCP), but a `cidata` volume has no limit.
 pub(super) const USER_DATA_MAX: usize = 1024 * 1024;
 /// The first line of a configuration.
 const HEADER: &[u8] = b"#etchaos";
