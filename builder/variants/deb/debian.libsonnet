@@ -116,6 +116,8 @@ local releases = {
     // /lib. No other module depends on them.
     '*/lib/modules/*/kernel/drivers/comedi/*',
     '*/lib/modules/*/kernel/drivers/net/wwan/*',
+    // A file system that Linux 6.18 no longer has, and whose tools are not in the image.
+    '*/lib/modules/*/kernel/fs/bcachefs/*',
     // Programs that would need the libraries below: a daemon for ARP without the kernel, logins with a
     // database of passwords, and the list of logins.
     '*/sbin/arpd',
