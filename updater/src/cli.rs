@@ -72,6 +72,9 @@ Configuration:
   listen          server for pushes: {\"address\": \"0.0.0.0:4000\", \"sources\": {NAME: {\"keys\":
                   [\"ed25519public:…\"]}}}; a push is a list of shell commands (an Etcha Pattern),
                   signed with a key of its source; default: no sources, so the server does not run
+  listen.tls      true (default): TLS with a certificate that the host makes; false: plain HTTP; or
+                  the operator's certificate and key, as files or PEM: {\"certificate\":
+                  \"/etc/tls/host.crt\", \"key\": \"/etc/tls/host.key\"}
 
 Examples:
   A configuration with two mirrors, without automatic reboots, and with a push source:

@@ -18,7 +18,8 @@
 //! `prometheus` formats the status as metrics, and [`progress`] shows the progress of downloads.
 //! `wrong_files` remembers files that are not worth another download.
 //!
-//! `push_server` is separate: it runs Patterns that are pushed to the host.
+//! `push_server` is separate: it runs Patterns that are pushed to the host. `tls` has the certificate of the
+//! host, which the server uses.
 //!
 //! Running programs: `process` runs them with a timeout, `shell` runs the operator's commands, `timeout`
 //! limits calls that may block, and [`interrupt`] handles signals.
@@ -53,6 +54,7 @@ mod shell;
 pub mod slot_content;
 pub mod slots;
 mod timeout;
+mod tls;
 pub mod trial;
 pub mod update;
 mod wrong_files;

@@ -6,6 +6,7 @@ use std::fmt;
 use serde::de::{self, Deserializer, SeqAccess, Visitor};
 use serde::{Deserialize, Serialize};
 
+use super::listen_tls::TlsFragment;
 use super::members;
 use super::quantity::Quantity;
 use super::reboot_policy::RebootFragment;
@@ -95,6 +96,8 @@ impl<'de> Deserialize<'de> for StringList {
 pub(crate) struct ListenFragment {
     /// The address to listen on: `address:port`.
     pub(super) address: Option<String>,
+    /// Whether to use TLS, and with which certificate.
+    pub(super) tls: Option<TlsFragment>,
     /// The sources that may push, by the name in the URL.
     pub(super) sources: Option<BTreeMap<String, PushSourceFragment>>,
 }

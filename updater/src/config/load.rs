@@ -10,6 +10,7 @@ use super::error::ConfigError;
 use super::fragment::{Fragment, HealthFragment, ListenFragment};
 use super::health_policy::HealthPolicy;
 use super::instance::{Ask, user_data};
+use super::listen_tls::TlsFragment;
 use super::merged::Merged;
 use super::metadata::Answer;
 use super::network::Environment;
@@ -93,7 +94,11 @@ fn defaults() -> Fragment {
             deadline: Some(Quantity::Text(format_duration(HealthPolicy::DEADLINE))),
             ..HealthFragment::default()
         }),
-        listen: Some(ListenFragment { address: Some(LISTEN_ADDRESS.into()), sources: None }),
+        listen: Some(ListenFragment {
+            address: Some(LISTEN_ADDRESS.into()),
+            tls: Some(TlsFragment::Enabled(true)),
+            sources: None,
+        }),
         ..Fragment::default()
     }
 }

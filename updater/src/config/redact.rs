@@ -1,5 +1,7 @@
 //! Error messages for JSON that do not contain its values: a value may be a misplaced secret.
 
+/// What is shown in place of a PEM text, which may be a private key.
+pub(super) const REDACTED_PEM: &str = "(PEM)";
 /// The number of characters of a member's name that a message shows.
 const NAME_MAX: usize = 32;
 /// The number of levels of a path that a message shows: more than a valid configuration has.

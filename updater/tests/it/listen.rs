@@ -2,6 +2,7 @@
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
 use protocol::pattern::{Mode, Outcome, Pattern, PatternFiles, Report};
@@ -9,11 +10,14 @@ use protocol::token::sign;
 use protocol::{Claims, PrivateKey};
 use serde_json::json;
 
+use crate::tls_client::connect;
 use crate::world::{World, now};
 
 struct Listener {
     child: Running,
     address: String,
+    /// The SHA-256 of the certificate, or `None` without TLS.
+    fingerprint: Option<String>,
     // Keeps the temporary directory of the host.
     world: World,
 }
@@ -28,23 +32,42 @@ impl Drop for Running {
 }
 
 fn listen(key: &PrivateKey) -> Listener {
+    listen_with(key, json!(true))
+}
+
+/// Starts a server with this value of `listen.tls`.
+fn listen_with(key: &PrivateKey, tls: serde_json::Value) -> Listener {
     let world = World::new();
     world.write("host/proc/uptime", "86400.00 1.00\n");
-    let sources = json!({"ci": {"keys": [key.public().to_string()]}});
-    let config = json!({"listen": {"address": "127.0.0.1:0", "sources": sources}});
-    world.write("esp/etchaos/config.json", config.to_string());
+    std::fs::create_dir_all(world.path("host/run")).unwrap();
+    configure(&world, key, tls);
     start(world)
 }
 
+fn configure(world: &World, key: &PrivateKey, tls: serde_json::Value) {
+    let sources = json!({"ci": {"keys": [key.public().to_string()]}});
+    let config = json!({"listen": {"address": "127.0.0.1:0", "tls": tls, "sources": sources}});
+    world.write("esp/etchaos/config.json", config.to_string());
+}
+
 fn start(world: World) -> Listener {
-    let mut child = world.command(&["listen"]).stderr(Stdio::piped()).spawn().unwrap();
+    let (child, line) = started(world.command(&["listen"]));
     // The operating system chooses the port, and the log has it.
+    let address = line.split_whitespace().find(|word| word.starts_with("127.")).unwrap().to_owned();
+    Listener { child, address, fingerprint: fingerprint(&line), world }
+}
+
+/// Starts a server and returns the line of its log that has the address.
+fn started(mut command: Command) -> (Running, String) {
+    let mut child = command.stderr(Stdio::piped()).spawn().unwrap();
     let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
     let line = lines.find_map(|line| line.ok().filter(|line| line.contains("listening on")));
-    let line = line.expect("the log has no address");
-    let address = line.split_whitespace().find(|word| word.starts_with("127.")).unwrap().to_owned();
     std::thread::spawn(move || lines.for_each(drop));
-    Listener { child: Running(child), address, world }
+    (Running(child), line.expect("the log has no address"))
+}
+
+fn fingerprint(line: &str) -> Option<String> {
+    line.split_once("SHA-256 ").map(|(_, sha256)| sha256.trim().to_owned())
 }
 
 impl Listener {
@@ -54,21 +77,34 @@ impl Listener {
     }
 
     fn request(&self, head: &str, body: &[u8]) -> (u16, String) {
-        let mut stream = TcpStream::connect(&self.address).unwrap();
-        let head = format!("{head} HTTP/1.1\r\nHost: x\r\nContent-Length: {}\r\n\r\n", body.len());
-        stream.write_all(head.as_bytes()).unwrap();
-        // The server may respond and close the connection before it has read everything.
-        let _ = stream.write_all(body);
-        let mut response = Vec::new();
-        let _ = stream.read_to_end(&mut response);
-        let response = String::from_utf8(response).unwrap();
-        let status = response.split_whitespace().nth(1).unwrap_or("0").parse().unwrap();
-        (status, response.split_once("\r\n\r\n").unwrap_or_default().1.to_owned())
+        match &self.fingerprint {
+            Some(fingerprint) => {
+                request(connect(&self.address, fingerprint, rustls::DEFAULT_VERSIONS), head, body)
+            }
+            None => request(TcpStream::connect(&self.address).unwrap(), head, body),
+        }
     }
 
     fn push(&self, query: &str, token: &str) -> (u16, String) {
         self.request(&format!("POST /etcha/v1/push/ci{query}"), token.as_bytes())
     }
+
+    /// Returns the member `listen` of the status.
+    fn status(&self) -> serde_json::Value {
+        self.world.run(&["status", "--json"]).ended(0).json()["listen"].clone()
+    }
+}
+
+fn request(mut stream: impl Read + Write, head: &str, body: &[u8]) -> (u16, String) {
+    let head = format!("{head} HTTP/1.1\r\nHost: x\r\nContent-Length: {}\r\n\r\n", body.len());
+    stream.write_all(head.as_bytes()).unwrap();
+    // The server may respond and close the connection before it has read everything.
+    let _ = stream.write_all(body);
+    let mut response = Vec::new();
+    let _ = stream.read_to_end(&mut response);
+    let response = String::from_utf8(response).unwrap();
+    let status = response.split_whitespace().nth(1).unwrap_or("0").parse().unwrap();
+    (status, response.split_once("\r\n\r\n").unwrap_or_default().1.to_owned())
 }
 
 fn pattern(run: serde_json::Value) -> Claims {
@@ -174,6 +210,91 @@ fn runs_nothing_for_a_query_that_is_not_understood() {
     assert!(mark.exists());
 }
 
+#[test]
+fn keeps_the_certificate_that_it_makes() {
+    let key = PrivateKey::generate();
+    let listener = listen(&key);
+    let fingerprint = listener.fingerprint.clone().unwrap();
+    // The client of these pushes accepts only this certificate.
+    for version in [&rustls::version::TLS12, &rustls::version::TLS13] {
+        let stream = connect(&listener.address, &fingerprint, &[version]);
+        let token = sign(&key, &example()).unwrap();
+        let (status, body) = request(stream, "POST /etcha/v1/push/ci", token.as_bytes());
+        assert!(body.contains("results"), "{status} {body}");
+    }
+    let status = listener.status();
+    assert_eq!(status["certificate"], json!(fingerprint));
+    assert_eq!(status["address"], json!(listener.address));
+    assert!(status["publicKey"].as_str().unwrap().starts_with("sha256//"), "{status}");
+    let table = listener.world.run(&["status"]).ended(0).stdout;
+    assert!(table.contains(&fingerprint), "{table}");
+
+    // A reboot clears /run.
+    std::fs::remove_dir_all(listener.world.path("host/run")).unwrap();
+    std::fs::create_dir(listener.world.path("host/run")).unwrap();
+    let listener = listener.restarted();
+    assert_eq!(listener.fingerprint.as_ref(), Some(&fingerprint));
+
+    // A file that a power cut left damaged is replaced.
+    let pem = std::fs::read(listener.world.esp("etchaos/tls.pem")).unwrap();
+    std::fs::write(listener.world.esp("etchaos/tls.pem"), &pem[..512]).unwrap();
+    let listener = listener.restarted();
+    let replaced = listener.fingerprint.clone();
+    assert_ne!(replaced.as_ref(), Some(&fingerprint));
+    assert_eq!(listener.restarted().fingerprint, replaced);
+}
+
+/// A host that was booted from the network has no ESP.
+#[test]
+fn keeps_the_certificate_until_the_reboot_without_an_esp() {
+    let key = PrivateKey::generate();
+    let world = World::new();
+    world.write("host/proc/uptime", "86400.00 1.00\n");
+    world.write("host/proc/cmdline", "quiet\n");
+    configure(&world, &key, json!(true));
+    let config = std::fs::read(world.esp("etchaos/config.json")).unwrap();
+    world.write("host/usr/lib/etchaos/updater.json", config);
+    let start = || {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_updater"));
+        command.args(["listen", "--host-root"]).arg(world.path("host"));
+        fingerprint(&started(command).1).unwrap()
+    };
+    let first = start();
+    assert_eq!(start(), first);
+    std::fs::remove_dir_all(world.path("host/run")).unwrap();
+    assert_ne!(start(), first);
+}
+
+#[test]
+fn uses_the_certificate_of_the_operator_or_none() {
+    let key = PrivateKey::generate();
+    let own = rcgen::generate_simple_self_signed(["host.example".to_owned()]).unwrap();
+    let fingerprint = protocol::digest::of_bytes(own.cert.der());
+    let (certificate, private) = (own.cert.pem(), own.signing_key.serialize_pem());
+    let listener = listen_with(&key, json!({"certificate": certificate, "key": private}));
+    assert_eq!(listener.fingerprint.as_ref(), Some(&fingerprint));
+    assert_eq!(listener.push("", &sign(&key, &example()).unwrap()).0, 200);
+    let config = listener.world.run(&["config"]).ended(0).stdout;
+    let secret = private.lines().nth(1).unwrap();
+    assert!(config.contains("(PEM)") && !config.contains(secret), "{config}");
+    assert!(!Path::new(&listener.world.esp("etchaos/tls.pem")).exists());
+
+    configure(&listener.world, &key, json!({"certificate": "/tls/crt.pem", "key": "/tls/key.pem"}));
+    listener.world.write("host/tls/crt.pem", &certificate);
+    listener.world.write("host/tls/key.pem", &private);
+    let listener = listener.restarted();
+    assert_eq!(listener.fingerprint, Some(fingerprint));
+    let world = listener.world;
+    std::fs::remove_file(world.path("host/tls/key.pem")).unwrap();
+    world.run(&["listen"]).failed(&["cannot read /tls/key.pem"]);
+
+    configure(&world, &key, json!(false));
+    let listener = start(world);
+    assert_eq!(listener.fingerprint, None);
+    assert_eq!(listener.push("", &sign(&key, &example()).unwrap()).0, 200);
+    assert_eq!(listener.status()["certificate"], json!(null));
+}
+
 /// The script of docs/operators.md.
 #[test]
 fn accepts_pushes_of_the_documented_script() {
@@ -191,10 +312,11 @@ fn accepts_pushes_of_the_documented_script() {
     let script = page.split("```sh push\n").nth(1).unwrap().split("```").next().unwrap();
     listener.world.write("push", script);
     listener.world.write("ops.key", format!("{}\n", key.reveal()));
+    let pin = listener.status()["publicKey"].as_str().unwrap().to_owned();
     let push = |source: &str, command: &str| {
         let mut sh = Command::new("sh");
         sh.arg(listener.world.path("push")).args([&listener.address, source]);
-        sh.arg(listener.world.path("ops.key")).arg(command).env_remove("http_proxy");
+        sh.arg(listener.world.path("ops.key")).args([command, &pin]).env_remove("https_proxy");
         let output = sh.output().unwrap();
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
         String::from_utf8(output.stdout).unwrap()
