@@ -6,8 +6,10 @@
 //! Anyone may connect. [`Limits`] bounds the resources of a connection, and only the head of a request is
 //! read until its method, path and source are found to be those of a push.
 
+mod answer;
 mod peers;
 mod push;
+mod query;
 mod replay;
 mod request_line;
 
@@ -25,7 +27,6 @@ use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use protocol::token::TOKEN_MAX;
-use serde_json::json;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
@@ -33,6 +34,7 @@ use tokio::time::timeout;
 
 use self::peers::Peers;
 use self::push::{Clock, Push, PushError};
+use self::query::Query;
 use self::replay::ReplayGuard;
 use self::request_line::{Fragment, RequestLine};
 use crate::config::Listen;
@@ -201,8 +203,8 @@ impl Server {
     ) -> Response<Full<Bytes>> {
         let path = request.uri().path().to_owned();
         let (status, body) = match self.handle(request, fragment).await {
-            Ok(report) => (StatusCode::OK, report),
-            Err(error) => (error.status(), json!({"error": error.to_string()}).to_string()),
+            Ok(ran) => ran,
+            Err(error) => (error.status(), answer::refused(&error.to_string())),
         };
         let code = status.as_u16();
         log::info!(peer = peer.to_string().as_str(), status = code; "{peer} pushed to {path:?}: {code}");
@@ -217,17 +219,17 @@ impl Server {
         self: Arc<Self>,
         request: Request<Incoming>,
         fragment: &Fragment,
-    ) -> Result<String, PushError> {
+    ) -> Result<(StatusCode, String), PushError> {
         let (head, incoming) = request.into_parts();
         let source = self.source(&head)?.to_owned();
         if fragment.is_present() {
             return Err(PushError::Fragment);
         }
-        let check = asks_for_check(head.uri.query().unwrap_or_default())?;
+        let query = Query::parse(head.uri.query().unwrap_or_default())?;
         let token = body(incoming, self.limits.body).await?;
         let clock = clock(&self.host).map_err(|error| PushError::Run(error.to_string()))?;
         // Commands block, and other connections are served meanwhile.
-        tokio::task::spawn_blocking(move || self.push.run(&source, &token, check, clock))
+        tokio::task::spawn_blocking(move || self.push.run(&source, &token, &query, clock))
             .await
             .map_err(|error| PushError::Run(error.to_string()))?
     }
@@ -241,24 +243,6 @@ impl Server {
         self.push.key_ring(source)?;
         Ok(source)
     }
-}
-
-/// Returns whether the query of a push asks for a check. Etcha's clients write `check` without a value.
-///
-/// # Errors
-/// Fails if the query has anything else. Whoever sent it expects less than all Commands to run, so none may.
-fn asks_for_check(query: &str) -> Result<bool, PushError> {
-    let mut check = false;
-    for parameter in query.split('&').filter(|parameter| !parameter.is_empty()) {
-        match parameter {
-            "check" | "check=" | "check=true" | "check=1" => check = true,
-            other => {
-                let name = other.split('=').next().unwrap_or_default();
-                return Err(PushError::Query(name.chars().take(32).collect()));
-            }
-        }
-    }
-    Ok(check)
 }
 
 /// Reads the body of a request.
@@ -280,7 +264,7 @@ async fn body(incoming: Incoming, timeout_duration: Duration) -> Result<String, 
 
 /// Answers a client that sent plain HTTP to a server with TLS.
 async fn refuse_plain(mut stream: TcpStream, timeout_duration: Duration) {
-    let body = json!({"error": PLAIN_HTTP}).to_string();
+    let body = answer::refused(PLAIN_HTTP);
     let head = "HTTP/1.1 400 Bad Request\r\nContent-Type: application/json\r\nConnection: close";
     let response = format!("{head}\r\nContent-Length: {}\r\n\r\n{body}", body.len());
     // The response fits into the buffer of the socket. A client that does not read it gets none.
