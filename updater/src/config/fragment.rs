@@ -25,7 +25,7 @@ pub struct Fragment {
     /// The variant to follow; by default the running one.
     pub(super) variant: Option<String>,
     /// Keys to trust in addition to those of the image.
-    pub(super) keys: Option<Vec<String>>,
+    pub(super) keys: Option<StringList>,
     /// Origins, `https://host[:port]`, to which redirects and artifact URLs may lead in addition to the
     /// origin of the CDN.
     pub(super) allowed_origins: Option<Vec<String>>,
@@ -107,7 +107,7 @@ pub(crate) struct ListenFragment {
 #[serde(rename_all = "camelCase", deny_unknown_fields, expecting = "an object")]
 pub(crate) struct PushSourceFragment {
     /// The keys that may sign the pushes of this source.
-    pub(super) keys: Vec<String>,
+    pub(super) keys: StringList,
 }
 
 impl Fragment {

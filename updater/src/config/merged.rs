@@ -77,7 +77,7 @@ impl Merged {
         }
         replace(&mut self.cdn, cdn, source);
         replace(&mut self.variant, variant, source);
-        for value in keys.into_iter().flatten() {
+        for value in keys.unwrap_or_default().0 {
             self.keys.push(Sourced { value, source: source.clone() });
         }
         replace(&mut self.allowed_origins, allowed_origins, source);
@@ -174,7 +174,7 @@ impl Merged {
             .push_sources
             .iter()
             .map(|(name, source)| {
-                let ids: Vec<String> = source.value.keys.iter().map(|key| key_id(key)).collect();
+                let ids: Vec<String> = source.value.keys.0.iter().map(|key| key_id(key)).collect();
                 (name, json!({"value": ids, "source": source.source.to_string()}))
             })
             .collect();

@@ -99,9 +99,9 @@ mod tests {
     #[test]
     fn shows_keys_and_no_values() {
         for (json, key, expected) in [
-            (r#"{"keys":"ed25519private:SECRET:x"}"#, "\"keys\"", "a list, such as [\"…\"]"),
+            (r#"{"keys":{"ed25519private:SECRET:x":1}}"#, "\"keys\"", "a list of strings"),
             (r#"{"keys":["x", {"SECRET": 1}]}"#, "\"keys\"", "a string"),
-            (r#"{"keys":"SECRET, expected "}"#, "\"keys\"", "a list, such as [\"…\"]"),
+            (r#"{"ca":"SECRET, expected "}"#, "\"ca\"", "a list, such as [\"…\"]"),
             (r#"{"cdn":"x","reboot":"SECRET"}"#, "\"reboot\"", "`idle`, `never` or an object"),
             (r#"{"reboot":"SECRET`, expected x"}"#, "\"reboot\"", "`idle`, `never` or an object"),
             (r#"{"reboot":["SECRET"]}"#, "\"reboot\"", "`idle`, `never` or an object"),
@@ -121,7 +121,11 @@ mod tests {
             (r#"{"listen":"SECRET"}"#, "\"listen\"", "an object"),
             (r#"{"listen":{"sources":"SECRET"}}"#, "\"listen.sources\"", "a map"),
             (r#"{"listen":{"sources":{"ci":"SECRET"}}}"#, "\"listen.sources.ci\"", "an object"),
-            (r#"{"listen":{"sources":{"ci":{"keys":"SECRET"}}}}"#, "sources.ci.keys\"", "a list"),
+            (
+                r#"{"listen":{"sources":{"ci":{"keys":{"SECRET":1}}}}}"#,
+                "sources.ci.keys\"",
+                "a list",
+            ),
             (r#"{"listen":{"sources":{"ci":{}}}}"#, "\"listen.sources.ci\"", "`keys`"),
             (r#""SECRET""#, "at line 1 column", "an object"),
         ] {
@@ -131,8 +135,8 @@ mod tests {
         // The parser fails before the text is known to be JSON, so the message has no path.
         let error = error_for(&format!(r#"{{"cdn":[{{"SECRET":{}"#, "[".repeat(40)));
         assert!(error.contains("nested deeper than 32 levels at line 1"), "{error}");
-        let error = error_for("{\n  \"cdn\": \"a\",\n  \"keys\": \"SECRET\"\n}");
-        assert!(error.contains("in \"keys\" at line 3 column"), "{error}");
+        let error = error_for("{\n  \"cdn\": \"a\",\n  \"ca\": \"SECRET\"\n}");
+        assert!(error.contains("in \"ca\" at line 3 column"), "{error}");
     }
 
     proptest! {

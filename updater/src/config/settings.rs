@@ -258,7 +258,7 @@ fn listen(merged: &Merged) -> Result<Option<Listen>, ConfigError> {
             let reason = "a source's name is part of a URL: expected letters, digits and ._~+-";
             return Err(invalid("listen.sources", &source.source, reason));
         }
-        let keys = key_ring(&key, source.value.keys.iter().map(|key| (key, &source.source)))?;
+        let keys = key_ring(&key, source.value.keys.0.iter().map(|key| (key, &source.source)))?;
         if !keys.is_empty() {
             sources.insert(name.clone(), keys);
         }

@@ -37,6 +37,19 @@ fn only_sources_with_a_key_may_push() {
     let key = PrivateKey::generate().public().to_string();
     let named = format!(r#"{{"listen": {{"sources": {{"ci": {{"keys": ["{key}"]}}}}}}}}"#);
     assert_eq!(settings(&named).unwrap().listen.unwrap().address.port(), 4000);
+    let pem = format!(
+        "-----BEGIN PUBLIC KEY-----\\n{}\\n-----END PUBLIC KEY-----\\n",
+        key.split(':').nth(1).unwrap()
+    );
+    for one in [&key, &pem, key.rsplit_once(':').unwrap().0, &format!("{key} (2)")] {
+        let json = format!(
+            r#"{{"keys": "{one}", "listen": {{"sources": {{"ci": {{"keys": "{one}"}}}}}}}}"#
+        );
+        let settings = settings(&json).unwrap();
+        let (listen, trusted) = (settings.listen.unwrap(), settings.keys);
+        assert_eq!(listen.sources["ci"].ids().count(), 1, "{one}");
+        assert!(trusted.ids().eq(listen.sources["ci"].ids()), "{one}");
+    }
     let slash = named.replace("\"ci\"", "\"../ci\"");
     assert!(settings(&slash).is_err());
 }
