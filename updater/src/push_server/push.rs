@@ -15,6 +15,7 @@ use protocol::token::{TokenError, verify};
 use protocol::{Claims, KeyRing, Verified};
 
 use super::replay::{ReplayError, ReplayGuard};
+use crate::jsonnet;
 use crate::shell::LimitedShell;
 
 /// The longest validity of a token, in seconds. A longer one would be a standing permission.
@@ -167,7 +168,8 @@ impl Push {
         let files = claims.etcha_pattern.as_ref();
         let files =
             files.ok_or(PushError::Pattern("the token has no claim etchaPattern".into()))?;
-        let pattern = files.pattern().map_err(|error| PushError::Pattern(error.to_string()))?;
+        let rendered = jsonnet::render(files, source, &claims.etcha_run_vars);
+        let pattern = rendered.map_err(|error| PushError::Pattern(error.to_string()))?;
         // The lock comes first: a client that is refused now may push the same token again.
         let mut accepted = self.lock()?;
         accepted.accept(claims.key_id(), id.jti, id.exp.saturating_add(STORE_AFTER), clock.now)?;
