@@ -285,6 +285,9 @@ pub(crate) enum Command {
     /// Exits immediately if no source with a key is configured.
     #[command(after_help = LISTEN_HELP)]
     Listen,
+    /// Render the Pattern on standard input, for another process of this program
+    #[command(hide = true)]
+    Render,
     /// Show every value of the configuration and its source
     ///
     /// Shows public keys by their ID, and a proxy without user name and password.

@@ -19,6 +19,7 @@ use protocol::{Claims, KeyRing, Verified};
 use super::answer;
 use super::query::Query;
 use super::replay::{ReplayError, ReplayGuard};
+use crate::jsonnet;
 use crate::shell::LimitedShell;
 
 /// The longest validity of a token, in seconds. A longer one would be a standing permission.
@@ -171,10 +172,12 @@ impl Push {
         let files = claims.etcha_pattern.as_ref();
         let files =
             files.ok_or(PushError::Pattern("the token has no claim etchaPattern".into()))?;
-        let pattern = files.pattern().map_err(|error| PushError::Pattern(error.to_string()))?;
-        // The lock comes first: a client that is refused now may push the same token again.
+        // The lock comes first: a client that is refused now may push the same token again. A token is used up
+        // before its Pattern is rendered, so that nobody who saw it can make the host render it again and again.
         let mut accepted = self.lock()?;
         accepted.accept(claims.digest(), until.saturating_add(STORE_AFTER), clock.now)?;
+        let rendered = jsonnet::render(files, source, &claims.etcha_run_vars);
+        let pattern = rendered.map_err(|error| PushError::Pattern(error.to_string()))?;
         log::info!(source = source, key = claims.key_id(); "running a Pattern of {source}, signed with {}", claims.key_id());
         let options = Options { filter: query.filter.as_ref(), ..Options::new(mode, source) };
         let report = run(&pattern, None, &options, &mut LimitedShell::new());
