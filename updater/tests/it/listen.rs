@@ -12,6 +12,7 @@ use protocol::token::sign;
 use protocol::{Claims, PrivateKey};
 use serde_json::json;
 
+use crate::docs::{documented, keys};
 use crate::tls_client::connect;
 use crate::world::{World, now};
 
@@ -162,6 +163,7 @@ fn runs_a_pattern_and_returns_its_report() {
     let answer: serde_json::Value = serde_json::from_str(&body).unwrap();
     assert_eq!(answer["err"], json!("the Command \"bad\" failed: why"));
     assert_eq!(answer["changedIDs"], json!(["made"]));
+    assert_eq!(keys(&answer), keys(&documented("push")));
 
     let check = || Claims { etchaos_mode: Some(Mode::Check), ..example() };
     for (query, claims) in [("", check()), ("?check", check()), ("?check=true", example())] {

@@ -59,11 +59,12 @@ fn shown_by_client(status: u16, body: &str) -> Shown {
     }
 }
 
-/// Returns the token that Etcha's client sends for `push ci COMMAND`, apart from the syntax of its file: without
-/// `exp` and `jti`, and without `kid` if an external command signs.
+/// Returns the token that Etcha's client sends for `push ci COMMAND`: with Jsonnet, without `exp` and `jti`, and without
+/// `kid` if an external command signs.
 fn etcha_token(key: &PrivateKey, change: &str) -> String {
-    let run = json!([{"id": "etcha push", "always": true, "change": change}]);
-    let Claims { iat, etcha_pattern, .. } = pattern(run);
+    let change = serde_json::to_string(change).unwrap();
+    let text = format!("{{ run: [{{ always: true, change: {change}, id: 'etcha push' }}] }}");
+    let Claims { iat, etcha_pattern, .. } = with_text(&text);
     let token = Claims { iat, nbf: iat, etcha_pattern, ..Claims::default() };
     sign(&key.reveal().rsplit_once(':').unwrap().0.parse().unwrap(), &token).unwrap()
 }
