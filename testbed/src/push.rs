@@ -156,6 +156,7 @@ pub(crate) fn guest_config(key: &PrivateKey, cdn_port: u16, trusted: &KeyRing) -
         "cdn": format!("http://10.0.2.2:{cdn_port}"),
         "reboot": "now",
         "listen": {
+            "tls": false,
             "address": format!("0.0.0.0:{PORT}"),
             "sources": { SOURCE: { "keys": [key.public().to_string()] } },
         },
