@@ -72,6 +72,10 @@ Configuration:
   listen          server for pushes: {\"address\": \"0.0.0.0:4000\", \"sources\": {NAME: {\"keys\":
                   [\"ed25519public:…\"]}}}; a push is a list of shell commands (an Etcha Pattern),
                   signed with a key of its source; default: no sources, so the server does not run
+  data            what is kept over reboots, on a partition that the host creates: {} for Docker and
+                  the journal, in the free space of the disk that was booted; {\"disk\": \"/dev/…\"}
+                  for an empty disk, and \"fileSystem\": \"xfs\" or \"btrfs\", \"paths\": [\"/var/…\"],
+                  \"journal\": false; default: nothing is kept
 
 Examples:
   A configuration with two mirrors, without automatic reboots, and with a push source:
@@ -275,6 +279,9 @@ pub(crate) enum Command {
     /// Record that the host has started, and tag the disk that it was booted from
     #[command(hide = true)]
     Started,
+    /// Mount what the host keeps over reboots
+    #[command(hide = true)]
+    Data(Data),
     /// Listen for pushes, and run their commands as root
     ///
     /// A push is an HTTP POST request whose body is a signed token with a Pattern, a list of shell
@@ -329,6 +336,14 @@ pub(crate) struct Fallback {
     /// Wait until the configured deadline after the boot
     #[arg(long)]
     pub(crate) at_deadline: bool,
+}
+
+/// Arguments of `data`.
+#[derive(Debug, Args)]
+pub(crate) struct Data {
+    /// Unmount it
+    #[arg(long)]
+    pub(crate) stop: bool,
 }
 
 /// Arguments of `config`.

@@ -8,7 +8,7 @@ use serde_json::{Map, Value, json};
 
 use crate::config::Reboot;
 use crate::host::Host;
-use crate::record::{self, Checked, Download, Failure, HealthResult, HealthState, Poll, Waiting};
+use crate::record::{self, Checked, DataResult, Download, Failure, HealthResult, HealthState, Poll, Waiting};
 use crate::slot_content::{Content, Slots};
 use crate::trial::{expire_trial, is_abandoned};
 use crate::wrong_files::{WrongFile, WrongFiles};
@@ -70,6 +70,8 @@ pub(crate) struct Records {
     pub waiting: Option<Waiting>,
     /// The files that are not downloaded again yet.
     pub wrong_files: Option<WrongFiles>,
+    /// The data partition.
+    pub data: Option<DataResult>,
 }
 
 impl Records {
@@ -84,6 +86,7 @@ impl Records {
             checked: record::read(host),
             waiting: record::read(host),
             wrong_files: record::read(host),
+            data: record::read(host),
         }
     }
 }
@@ -144,7 +147,7 @@ impl Status {
                 "build": release.map(|release| release.build),
             }))
         });
-        let Records { poll, error, health, download, checked, waiting, .. } = &self.records;
+        let Records { poll, error, health, download, checked, waiting, data, .. } = &self.records;
         json!({
             "updaterVersion": env!("CARGO_PKG_VERSION"),
             "running": self.running_json(),
@@ -167,6 +170,7 @@ impl Status {
                 "outstanding": disk.map(|disk| disk.pending(self.running).is_some()),
                 "waiting": waiting,
             },
+            "data": data,
             "config": self.config,
         })
     }
@@ -214,6 +218,7 @@ impl Status {
         if let Some(problem) = &self.problem {
             table.add("config", problem);
         }
+        self.add_data(&mut table);
         self.add_runs(&mut table);
         table.0.join("\n")
     }
@@ -261,6 +266,19 @@ impl Status {
             let (a, b) = (verified(*a, &disk.slots.a), verified(*b, &disk.slots.b));
             table.add("verified", &format!("a {a}, b {b}, {}", self.at(*time)));
         }
+    }
+
+    fn add_data(&self, table: &mut Table) {
+        let Some(DataResult { mounted, device, file_system, problems, .. }) = &self.records.data
+        else {
+            return;
+        };
+        let or_none = |text: &Option<String>| text.as_deref().unwrap_or("-").to_owned();
+        match mounted {
+            true => table.add("data", &format!("{}  {}", or_none(device), or_none(file_system))),
+            false => table.add("data", "not mounted, so Docker does not start"),
+        }
+        problems.iter().for_each(|problem| table.add("", problem));
     }
 
     fn add_runs(&self, table: &mut Table) {

@@ -2,6 +2,7 @@
 
 mod confirm;
 mod context;
+mod data;
 mod fallback;
 mod gather;
 mod health;
@@ -40,6 +41,7 @@ pub fn run(cli: &Cli) -> Exit {
         Command::Rollback(arguments) => rollback::rollback(global, arguments),
         Command::Fallback(arguments) => fallback::fallback(global, arguments),
         Command::Started => started::started(global),
+        Command::Data(arguments) => data::data(global, arguments),
         Command::Listen => listen::listen(global),
         Command::Config(arguments) => show_config::config(global, arguments),
     };
@@ -79,6 +81,7 @@ fn recorded_as(command: &Command) -> Option<&'static str> {
         Command::Rollback(_) => Some("rollback"),
         Command::Fallback(_) => Some("fallback"),
         Command::Started => Some("started"),
+        Command::Data(_) => Some("data"),
         Command::Status | Command::Listen | Command::Config(_) => None,
     }
 }

@@ -9,6 +9,7 @@ use protocol::release::is_file_name;
 use protocol::url::Origin;
 use protocol::{KeyRing, Variant};
 
+use super::data::Data;
 use super::error::ConfigError;
 use super::health_policy::HealthPolicy;
 use super::merged::{Merged, Sourced};
@@ -48,6 +49,8 @@ pub struct Settings {
     pub metrics: Option<PathBuf>,
     /// The server for pushed Patterns; `None` if no source may push.
     pub listen: Option<Listen>,
+    /// What is kept over reboots; `None` if nothing is.
+    pub data: Option<Data>,
 }
 
 /// The settings of the server for pushed Patterns.
@@ -73,6 +76,7 @@ impl TryFrom<&Merged> for Settings {
             reboot: reboot(merged)?,
             metrics: metrics(merged)?,
             listen: listen(merged)?,
+            data: data(merged)?,
         })
     }
 }
@@ -267,6 +271,12 @@ fn listen(merged: &Merged) -> Result<Option<Listen>, ConfigError> {
         invalid("listen.address", &address.source, "expected address:port, such as 0.0.0.0:4000")
     })?;
     Ok((!sources.is_empty()).then_some(Listen { address: parsed, sources }))
+}
+
+fn data(merged: &Merged) -> Result<Option<Data>, ConfigError> {
+    let Some(Sourced { value: data, source }) = &merged.data else { return Ok(None) };
+    let data = Data::new(data).map_err(|(key, reason)| invalid(key, source, reason))?;
+    Ok(Some(data))
 }
 
 fn key_ring<'a>(
