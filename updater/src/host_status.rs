@@ -8,7 +8,9 @@ use serde_json::{Map, Value, json};
 
 use crate::config::Reboot;
 use crate::host::Host;
-use crate::record::{self, Checked, DataResult, Download, Failure, HealthResult, HealthState, Poll, Waiting};
+use crate::record::{
+    self, Checked, DataResult, Download, Failure, HealthResult, HealthState, Poll, Waiting,
+};
 use crate::slot_content::{Content, Slots};
 use crate::trial::{expire_trial, is_abandoned};
 use crate::wrong_files::{WrongFile, WrongFiles};

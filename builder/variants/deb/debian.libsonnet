@@ -97,6 +97,7 @@ local releases = {
     'logsave',
     'debconf',
     // For xfs_scrub.
+    'python3-dbus',
     'python3',
     'python3-minimal',
     'python3.13',
@@ -137,6 +138,7 @@ local releases = {
     '*/bin/btrfs',
     '*/bin/btrfs-*',
     '*/bin/btrfstune',
+    '*/libreiserfscore.so.*',
     '*/sbin/debugfs',
     '*/sbin/e2image',
     '*/sbin/e4crypt',
@@ -163,12 +165,17 @@ local releases = {
     'libdb-5.3.so libdb5.3',  // in Debian 12
     'liblastlog2.so.2 liblastlog2-2',
     'libsqlite3.so.0 libsqlite3-0',  // for liblastlog2, and for Python
-    // For xfs_scrub, xfs_db and Python.
-    'libicui18n.so libicu76',
-    'libicui18n.so libicu72',
+    // For xfs_scrub, debugfs, xfs_db and Python.
+    'libicu libicu76',
+    'libicu libicu72',
+    'libss.so.2 libss2',
     'libedit.so.2 libedit2',
     'libreadline.so.8 libreadline8t64',
     'libreadline.so.8 libreadline8',
+    'libreadline.so.8 readline-common',
+    'libglib-2.0.so libglib2.0-0t64',
+    'libglib-2.0.so libglib2.0-0',
+    'libdbus-1.so libdbus-1-3',
     'libffi.so.8 libffi8',
     'libexpat.so.1 libexpat1',
     'libnsl.so.2 libnsl2',

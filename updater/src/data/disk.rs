@@ -82,8 +82,9 @@ impl Disk {
     /// Returns whether the kernel uses the disk or a part of it: it is mounted or part of another device, or
     /// has partitions.
     pub(super) fn is_in_use(&self) -> bool {
-        let has_entries =
-            |path: PathBuf| std::fs::read_dir(path).is_ok_and(|mut entries| entries.next().is_some());
+        let has_entries = |path: PathBuf| {
+            std::fs::read_dir(path).is_ok_and(|mut entries| entries.next().is_some())
+        };
         let mut entries = std::fs::read_dir(&self.directory).into_iter().flatten().flatten();
         let has_partitions = entries.any(|entry| entry.path().join("partition").exists());
         has_partitions || has_entries(self.directory.join("holders"))
@@ -96,7 +97,8 @@ impl Disk {
             attribute(directory, "partition").is_some_and(|found| found == number.to_string())
         };
         let directory = entries.map(|entry| entry.path()).find(is_it)?;
-        let bytes = |name: &str| Some(attribute(&directory, name)?.parse::<u64>().ok()? * SYSFS_SECTOR);
+        let bytes =
+            |name: &str| Some(attribute(&directory, name)?.parse::<u64>().ok()? * SYSFS_SECTOR);
         let name = directory.file_name()?.to_string_lossy().replace('!', "/");
         let node = host.path("/dev").join(name);
         Some(KernelPartition { node, start: bytes("start")?, size: bytes("size")? })

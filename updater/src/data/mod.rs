@@ -110,7 +110,9 @@ fn prepare_file_system(
     }
     let found = file_system::check(device)?;
     if found != wanted {
-        log::warn!("the data partition has {found}, and stays as it is although \"data.fileSystem\" is {wanted}");
+        log::warn!(
+            "the data partition has {found}, and stays as it is although \"data.fileSystem\" is {wanted}"
+        );
     }
     Ok(found)
 }

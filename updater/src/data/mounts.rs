@@ -31,10 +31,8 @@ pub(super) struct Bind {
 
 /// Returns what is mounted for Docker and for these paths below /var.
 pub(super) fn binds(paths: &[PathBuf]) -> Vec<Bind> {
-    let docker = DOCKER.map(|(directory, target)| Bind {
-        directory: directory.into(),
-        target: target.into(),
-    });
+    let docker = DOCKER
+        .map(|(directory, target)| Bind { directory: directory.into(), target: target.into() });
     let of_path = |path: &PathBuf| Bind {
         directory: path.strip_prefix("/").unwrap_or(path).to_owned(),
         target: path.clone(),
@@ -108,7 +106,10 @@ fn directory_on(root: &Path, relative: &Path, like: &Path) -> Result<PathBuf, Da
             Ok(found) if found.is_dir() => false,
             Ok(_) => return Err(DataError::NotDirectory(path)),
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                DirBuilder::new().mode(MODE).create(&path).map_err(DataError::io("create", &path))?;
+                DirBuilder::new()
+                    .mode(MODE)
+                    .create(&path)
+                    .map_err(DataError::io("create", &path))?;
                 true
             }
             Err(error) => return Err(DataError::io("read", &path)(error)),

@@ -48,7 +48,8 @@ pub(super) fn ensure(
     role: Role,
     directory: &Path,
 ) -> Result<Partition, DataError> {
-    let copies = Copies::read(disk).map_err(DataError::io("read the partition table of", &disk.node))?;
+    let copies =
+        Copies::read(disk).map_err(DataError::io("read the partition table of", &disk.node))?;
     let numbers = copies.current().map(ours).unwrap_or_default();
     let (table, number) = match (copies.current(), &numbers[..]) {
         (Some(table), [number]) => (keep(disk, &copies, table, *number, directory)?, *number),
@@ -64,7 +65,8 @@ pub(super) fn ensure(
 
 /// Records that the file system of the partition is complete. From now on it is never formatted again.
 pub(super) fn finish(disk: &Disk, number: u32) -> Result<(), DataError> {
-    let copies = Copies::read(disk).map_err(DataError::io("read the partition table of", &disk.node))?;
+    let copies =
+        Copies::read(disk).map_err(DataError::io("read the partition table of", &disk.node))?;
     let mut table = copies.current().ok_or_else(|| DataError::NoGpt(disk.node.clone()))?.clone();
     let entry = table.entry_mut(number).filter(|entry| entry.kind() == TYPE_BYTES);
     entry
@@ -100,12 +102,7 @@ fn keep(
 }
 
 /// Grows the partition in the table. Returns whether it was grown; it is not if another one follows it.
-fn grow(
-    disk: &Disk,
-    table: &mut Table,
-    number: u32,
-    directory: &Path,
-) -> Result<bool, DataError> {
+fn grow(disk: &Disk, table: &mut Table, number: u32, directory: &Path) -> Result<bool, DataError> {
     let plan = repart::plan(disk, Some(table), directory)?;
     let geometry = disk.geometry();
     let new = plan.entry(number).ok_or_else(|| unexpected(disk, "the partition is missing"))?;
@@ -184,9 +181,8 @@ fn new_entry(disk: &Disk, plan: &Table, table: Option<&Table>) -> Result<Entry, 
 /// that is written over a disk replaces only the first table.
 fn refuse_earlier_installation(disk: &Disk, copies: &Copies) -> Result<(), DataError> {
     let Some(backup) = &copies.backup else { return Ok(()) };
-    let is_used = |(_, entry): &(u32, &Entry)| {
-        entry.kind() == TYPE_BYTES && !entry.has_attribute(UNFINISHED)
-    };
+    let is_used =
+        |(_, entry): &(u32, &Entry)| entry.kind() == TYPE_BYTES && !entry.has_attribute(UNFINISHED);
     let Some((_, entry)) = backup.partitions().find(is_used) else { return Ok(()) };
     let sector = disk.geometry().sector;
     let (start, end) = (entry.first() * sector, (entry.last().saturating_add(1)) * sector);

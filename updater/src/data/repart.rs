@@ -49,7 +49,9 @@ pub(super) fn plan(
     let copies = Copies::read(&scratch.copy);
     let copies = copies.map_err(DataError::io("read", &scratch.file()))?;
     let problem = || "it is not valid".to_owned();
-    let plan = copies.primary.ok_or_else(|| DataError::Plan { node: disk.node.clone(), problem: problem() })?;
+    let plan = copies
+        .primary
+        .ok_or_else(|| DataError::Plan { node: disk.node.clone(), problem: problem() })?;
     Ok(plan.as_new())
 }
 
@@ -79,7 +81,8 @@ impl Scratch {
         let created = DirBuilder::new().mode(0o700).create(&directory);
         created.map_err(DataError::io("create", &directory))?;
         let definition_file = directory.join("data.conf");
-        fs::write(&definition_file, definition()).map_err(DataError::io("write", &definition_file))?;
+        fs::write(&definition_file, definition())
+            .map_err(DataError::io("write", &definition_file))?;
         let path = directory.join(COPY);
         let create = || {
             let file = File::options().read(true).write(true).create_new(true).open(&path)?;

@@ -225,10 +225,7 @@ fn keeps_boot_code_and_other_partitions_of_the_first_sector() {
 #[test]
 fn rejects_tables_that_do_not_fit() {
     let steps = |table: &Table| table.steps(GEOMETRY, &[0; 512]);
-    assert_eq!(
-        steps(&table(&[(60, 9000)])),
-        Err(TableError::NoRoom { first: 60, expected: 66 })
-    );
+    assert_eq!(steps(&table(&[(60, 9000)])), Err(TableError::NoRoom { first: 60, expected: 66 }));
     let usable = 20_000 - 1 - 33;
     assert!(steps(&table(&[(START, usable)])).is_ok());
     let last = usable + 1;
