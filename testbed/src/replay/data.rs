@@ -7,7 +7,7 @@ use std::ops::Range;
 use std::process::{Command, Stdio};
 
 use crate::host::is_installed;
-use crate::inspect::disk::{Model, Sectors};
+use crate::inspect::disk::Model;
 use crate::inspect::gpt::partitions;
 
 const PROGRAM: &str = "fsck.ext4";

@@ -14,6 +14,9 @@ use crate::process::Process;
 /// How long the kernel and udev may take for a new partition.
 const NODE_TIMEOUT: Duration = Duration::from_secs(30);
 const RETRY_INTERVAL: Duration = Duration::from_millis(100);
+/// The type of what is kept free behind the image, in the table that systemd-repart works on. It is no type of a
+/// partition, so that no definition matches it.
+const END_OF_IMAGE: [u8; 16] = [0xee; 16];
 /// A partition grows only if it gains this many bytes.
 const GROWTH_MIN: u64 = 64 << 20;
 
@@ -139,7 +142,8 @@ fn create(
         (Role::Booted, Some(_)) => refuse_earlier_installation(disk, copies)?,
         (Role::Named, _) => refuse_used_disk(disk, table)?,
     }
-    let plan = repart::plan(disk, table, directory)?;
+    let occupied = table.map(|table| table.with_end_of_image(disk.geometry(), END_OF_IMAGE));
+    let plan = repart::plan(disk, occupied.as_ref(), directory)?;
     let entry = new_entry(disk, &plan, table)?;
     let mut new = match table {
         Some(table) => table.clone(),

@@ -92,6 +92,17 @@ impl Header {
 pub(in super::super) struct Entry(pub(super) [u8; ENTRY_SIZE]);
 
 impl Entry {
+    /// Returns an entry of this type, in the byte order of the disk.
+    pub(super) fn new(kind: [u8; 16], first: u64, last: u64) -> Self {
+        let mut entry = Self([0; ENTRY_SIZE]);
+        put(&mut entry.0, 0, &kind);
+        // A GUID that is unique enough for a table that is never written to a disk.
+        put(&mut entry.0, 16, &kind);
+        put(&mut entry.0, 32, &first.to_le_bytes());
+        entry.set_last(last);
+        entry
+    }
+
     /// Returns whether the entry has a partition.
     pub(super) fn is_used(&self) -> bool {
         self.0[..16] != [0; 16]

@@ -77,6 +77,8 @@ pub(super) struct Table {
     entries: Vec<Entry>,
     /// The place of the array of the primary copy; `None` if the disk has no valid primary copy.
     array: Option<u64>,
+    /// The sector in which the header of the other copy was last written.
+    other: u64,
 }
 
 /// Both copies of a table, as far as they are valid.
@@ -167,7 +169,8 @@ fn read_copy(disk: &dyn Medium, at: u64) -> io::Result<Option<(Table, u64)>> {
     };
     let entries = array.as_chunks::<ENTRY_SIZE>().0.iter().map(|bytes| Entry(*bytes)).collect();
     let (disk, first_usable) = (header.disk, header.first_usable);
-    Ok(Some((Table { disk, first_usable, entries, array: None }, header.array)))
+    let table = Table { disk, first_usable, entries, array: None, other: header.other };
+    Ok(Some((table, header.array)))
 }
 
 impl Table {
@@ -184,6 +187,19 @@ impl Table {
     /// Returns the first sector that a partition may use.
     pub(super) fn first_usable(&self) -> u64 {
         self.first_usable
+    }
+
+    /// Returns the table with a partition of this type in the space behind the last partition that an image has
+    /// which was written to a larger disk. The image ends with its backup of the table, so a new installation
+    /// overwrites this space.
+    pub(super) fn with_end_of_image(&self, geometry: Geometry, kind: [u8; 16]) -> Self {
+        let mut table = self.clone();
+        let last = self.partitions().map(|(_, entry)| entry.last()).max().unwrap_or(0);
+        if last < self.other && self.other < self.last_usable(geometry) {
+            // A table without an unused entry gets no data partition either.
+            let _ = table.add(Entry::new(kind, last + 1, self.other));
+        }
+        table
     }
 
     /// Returns the table for a disk that has none yet.

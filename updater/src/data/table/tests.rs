@@ -74,17 +74,13 @@ impl Medium for Memory {
 }
 
 fn entry(first: u64, last: u64) -> Entry {
-    let mut entry = Entry([0; ENTRY_SIZE]);
-    entry.0[..32].fill(7);
-    put(&mut entry.0, 32, &first.to_le_bytes());
-    entry.set_last(last);
-    entry
+    Entry::new([7; 16], first, last)
 }
 
 fn table(partitions: &[(u64, u64)]) -> Table {
     let mut entries: Vec<Entry> = partitions.iter().map(|(a, b)| entry(*a, *b)).collect();
     entries.resize(128, Entry([0; ENTRY_SIZE]));
-    Table { disk: [5; 16], first_usable: 34, entries, array: None }
+    Table { disk: [5; 16], first_usable: 34, entries, array: None, other: 0 }
 }
 
 /// Returns the table that firmware uses, as EDK2 does (MdeModulePkg, PartitionInstallGptChildHandles): the
@@ -232,6 +228,18 @@ fn rejects_tables_that_do_not_fit() {
     assert_eq!(steps(&table(&[(START, last)])), Err(TableError::TooSmall { last, usable }));
     let mut full = table(&vec![(START, 9000); 128]);
     assert_eq!(full.add(entry(1, 2)), Err(TableError::Full(128)));
+}
+
+#[test]
+fn keeps_the_end_of_the_image_free() {
+    let mut disk = Memory::with(GEOMETRY, &[(START, 19_000)]);
+    let read = |disk: &Memory| disk.copies().current().unwrap().clone();
+    // On a disk that is as large as the image, there is nothing to keep free.
+    assert_eq!(read(&disk).with_end_of_image(disk.geometry, [1; 16]), read(&disk));
+    disk.geometry.sectors = 30_000;
+    let table = read(&disk).with_end_of_image(disk.geometry, [1; 16]);
+    let found = table.entry(2).unwrap();
+    assert_eq!((found.first(), found.last()), (19_001, 19_999));
 }
 
 #[test]

@@ -5,7 +5,7 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt};
 
 use serde_json::{Value, json};
 
-use super::machine::{ESP_END, MIB, Machine, SIZE, is_done_in_namespace, run};
+use super::machine::{DATA_START, MIB, Machine, SIZE, is_done_in_namespace, run};
 
 #[test]
 fn keeps_files_in_the_free_space_of_the_disk_that_was_booted() {
@@ -120,7 +120,7 @@ fn grows_with_the_disk() {
             found.blocks() * found.fragment_size()
         };
         let before = blocks();
-        assert!(before > SIZE - ESP_END - 150 * MIB, "{file_system}: {before}");
+        assert!(before > SIZE - DATA_START - 150 * MIB, "{file_system}: {before}");
         machine.stop();
         // A disk that gets larger while the host is off.
         machine.booted.grow(SIZE + 700 * MIB);
@@ -164,8 +164,7 @@ fn finishes_a_partition_that_a_power_cut_left_without_a_file_system() {
     machine.assert_refused("the power was cut");
     assert!(machine.booted.describe(3).contains("Attribute flags: 0001000000000000"));
     // A part of a file system.
-    let offset = ESP_END;
-    machine.booted.write(offset + 1024, &[0xef; 4096]);
+    machine.booted.write(DATA_START + 1024, &[0xef; 4096]);
     fs::remove_file(machine.world.path("bin/mkfs.ext4")).unwrap();
     machine.start().ended(0);
     machine.booted.assert_data_partition(3);

@@ -20,6 +20,8 @@ pub(super) const MIB: u64 = 1 << 20;
 pub(super) const SIZE: u64 = 1200 * MIB;
 /// The end of the ESP on a disk that was booted.
 pub(super) const ESP_END: u64 = 130 * MIB;
+/// The beginning of the data partition: an image has its backup table behind the ESP.
+pub(super) const DATA_START: u64 = ESP_END + MIB;
 const SECTOR: u64 = 512;
 /// The type of the data partition, as sgdisk prints it.
 const TYPE: &str = "7C3D1A4E-95F2-4B0C-8D6A-E7C4A05D11D8";
@@ -266,7 +268,7 @@ impl Drop for Machine {
 
 /// Creates the file of a disk as the builder partitions it, on which there is space behind the image.
 fn installed(path: &Path) -> PathBuf {
-    File::create(path).unwrap().set_len(ESP_END + MIB).unwrap();
+    File::create(path).unwrap().set_len(DATA_START).unwrap();
     let (start, end) = (2 * MIB / SECTOR, ESP_END / SECTOR - 1);
     let arguments = [
         "--new=1:2048:4095".to_owned(),

@@ -4,7 +4,7 @@ use std::fs::{self, File};
 
 use serde_json::{Value, json};
 
-use super::machine::{ESP_END, MIB, Machine, SIZE, is_done_in_namespace, run};
+use super::machine::{DATA_START, MIB, Machine, SIZE, is_done_in_namespace, run};
 
 #[test]
 fn refuses_named_disks_that_are_not_empty() {
@@ -49,7 +49,7 @@ fn refuses_free_space_with_data_of_an_earlier_installation() {
         return;
     }
     let machine = Machine::new(json!({}));
-    let image = fs::read(&machine.booted.file).unwrap()[..(ESP_END + MIB) as usize].to_vec();
+    let image = fs::read(&machine.booted.file).unwrap()[..DATA_START as usize].to_vec();
     machine.start().ended(0);
     fs::write(machine.var("lib/docker/file"), "x").unwrap();
     machine.stop();
@@ -57,15 +57,15 @@ fn refuses_free_space_with_data_of_an_earlier_installation() {
     machine.booted.write(0, &image);
     run("partx", &["--delete", "--nr", "3", &machine.booted.node]);
     let digest = machine.booted.digest();
-    machine.assert_refused("was probably installed again");
+    machine.assert_refused(&format!("lists a data partition from byte {DATA_START} to"));
     assert_eq!(machine.booted.digest(), digest);
     // Somebody repairs the end of the disk, but the file system is still there.
     machine.change_table(&["--move-second-header"]);
     let digest = machine.booted.digest();
-    machine.assert_refused(&format!("has ext4 at byte {ESP_END}"));
+    machine.assert_refused(&format!("has ext4 at byte {DATA_START}"));
     assert_eq!(machine.booted.digest(), digest);
     // What docs/operators.md says about getting the data back.
-    let start = (ESP_END / 512).to_string();
+    let start = (DATA_START / 512).to_string();
     let arguments = [
         format!("--new=3:{start}:0"),
         "--typecode=3:7c3d1a4e-95f2-4b0c-8d6a-e7c4a05d11d8".to_owned(),
@@ -93,7 +93,7 @@ fn never_formats_a_partition_again() {
         File::open(&partition).unwrap().read_exact_at(&mut bytes, 0).unwrap();
         bytes
     };
-    machine.booted.write(ESP_END + 4096, &vec![0xa5; 3 * MIB as usize]);
+    machine.booted.write(DATA_START + 4096, &vec![0xa5; 3 * MIB as usize]);
     machine.assert_refused("is damaged and cannot be repaired without a decision");
     run("wipefs", &["--all", "--quiet", &partition]);
     machine.assert_refused("has no file system although it had one before");
@@ -102,7 +102,7 @@ fn never_formats_a_partition_again() {
     // The host still updates.
     machine.world.publish(2);
     machine.world.run(&["update", "--no-reboot"]).ended(0);
-    machine.booted.write(ESP_END, &saved);
+    machine.booted.write(DATA_START, &saved);
     machine.start().ended(0);
     assert!(!machine.is_docker_stopped());
 }
