@@ -190,7 +190,7 @@ tar -C "$dir" -c bin | docker import - testbed:kept
 rm -r "$dir"
 docker volume create kept
 echo volume >/var/lib/docker/volumes/kept/_data/file
-docker create --name kept --volume kept:/volume testbed:kept /bin/updater --version
+docker create --name kept --network none --volume kept:/volume testbed:kept /bin/updater --version
 echo path >/var/lib/kept/file
 sync
 "#;

@@ -23,7 +23,7 @@ use crate::record::{self, DataResult};
 /// `AssertPathExists=`.
 const MISSING: &str = "data-missing";
 /// How long after the boot a source that cannot be read, such as a metadata service, may ask for data.
-const SOURCE_TIMEOUT: Duration = Duration::from_secs(180);
+const SOURCE_TIMEOUT: Duration = Duration::from_secs(90);
 const RETRY_INTERVAL: Duration = Duration::from_secs(5);
 const STOP_TIMEOUT: Duration = Duration::from_secs(30);
 
