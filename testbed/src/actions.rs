@@ -121,6 +121,16 @@ pub(crate) fn power_off() -> Pattern {
     commands([change("power off", "systemctl poweroff --no-block")])
 }
 
+/// Runs a script that checks something.
+pub(crate) fn check_script(id: &str, text: &str) -> Pattern {
+    commands([check(id, text)])
+}
+
+/// Runs a script that changes something.
+pub(crate) fn run_script(id: &str, text: &str) -> Pattern {
+    commands([change(id, text)])
+}
+
 fn check(id: &str, text: &str) -> Command {
     Command { id: id.into(), check: Some(text.into()), ..Command::default() }
 }

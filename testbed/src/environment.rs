@@ -1,10 +1,12 @@
 //! The environment of a scenario's VMs: a copy of the disk, a CDN, an accelerator and keys.
 
+use std::fs::File;
 use std::path::{Path, PathBuf};
 
 use protocol::esp::Slot;
 use protocol::pattern::Mode;
 use protocol::{KeyRing, PrivateKey, Release, Role};
+use serde_json::{Map, Value};
 
 use crate::accel::Selection;
 use crate::artifacts::{self, Artifacts};
@@ -56,6 +58,8 @@ pub(crate) struct TestEnvironment<'a> {
     key: PrivateKey,
     /// Keys that the guest trusts for manifests, besides those in its image.
     trusted: KeyRing,
+    /// Members of the guest's configuration, in addition to those of every guest.
+    configured: Map<String, Value>,
     progress: &'a dyn Fn(&str),
 }
 
@@ -107,7 +111,8 @@ impl<'a> TestEnvironment<'a> {
         let accel = probe::select(options.accel, arch, kernel, work.path())?;
         let note = accel.accel.to_string();
         let key = PrivateKey::generate();
-        Ok((Self { options, work, disk, cdn, accel, key, trusted, progress }, note))
+        let configured = Map::new();
+        Ok((Self { options, work, disk, cdn, accel, key, trusted, configured, progress }, note))
     }
 
     /// Boots the disk, waits for the guest's first answer, and returns the guest and its boot id.
@@ -130,7 +135,26 @@ impl<'a> TestEnvironment<'a> {
 
     /// Returns the configuration with which a guest accepts the pushes of this environment.
     pub(crate) fn guest_config(&self) -> String {
-        push::guest_config(&self.key, self.cdn.address().port(), &self.trusted)
+        let port = self.cdn.address().port();
+        push::guest_config(&self.key, port, &self.trusted, &self.configured)
+    }
+
+    /// Adds a member to the configuration of the guests that are booted from now on.
+    pub(crate) fn configure(&mut self, name: &str, value: Value) {
+        self.configured.insert(name.to_owned(), value);
+    }
+
+    /// Adds free space to the end of the disk, while no guest uses it.
+    pub(crate) fn enlarge_disk(&self, bytes: u64) -> Result<(), ScenarioError> {
+        let enlarge = || {
+            let file = File::options().write(true).open(&self.disk)?;
+            file.set_len(file.metadata()?.len() + bytes)
+        };
+        enlarge().map_err(|source| ScenarioError::File {
+            doing: "enlarge",
+            path: self.disk.clone(),
+            source,
+        })
     }
 
     /// Starts a machine, waits for the guest's first answer, and returns the guest and its boot id.

@@ -7,7 +7,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use protocol::pattern::{Mode, Pattern, PatternFiles, Report};
 use protocol::token::{self, TokenError};
 use protocol::{Claims, KeyRing, PrivateKey};
-use serde_json::json;
+use serde_json::{Map, Value, json};
 use ureq::Agent;
 
 /// The name of the source in the guest's configuration that has the testbed's key.
@@ -150,8 +150,13 @@ impl PushClient {
 /// Returns a configuration for the updater, in JSON.
 ///
 /// With it, the guest accepts pushes signed with `key`, updates from the CDN at `cdn_port` of the host,
-/// and also trusts manifests signed with a key in `trusted`.
-pub(crate) fn guest_config(key: &PrivateKey, cdn_port: u16, trusted: &KeyRing) -> String {
+/// and also trusts manifests signed with a key in `trusted`. `more` are other members.
+pub(crate) fn guest_config(
+    key: &PrivateKey,
+    cdn_port: u16,
+    trusted: &KeyRing,
+    more: &Map<String, Value>,
+) -> String {
     let mut config = json!({
         "cdn": format!("http://10.0.2.2:{cdn_port}"),
         "reboot": "now",
@@ -164,6 +169,9 @@ pub(crate) fn guest_config(key: &PrivateKey, cdn_port: u16, trusted: &KeyRing) -
     if !trusted.is_empty() {
         let keys = trusted.ids().filter_map(|id| Some(trusted.get(id)?.to_string()));
         config["keys"] = keys.collect();
+    }
+    for (name, value) in more {
+        config[name] = value.clone();
     }
     config.to_string()
 }
@@ -312,7 +320,8 @@ mod tests {
     fn guest_config_contains_public_key() {
         let key = PrivateKey::generate();
         let config: serde_json::Value =
-            serde_json::from_str(&guest_config(&key, 8080, &KeyRing::default())).unwrap();
+            serde_json::from_str(&guest_config(&key, 8080, &KeyRing::default(), &Map::new()))
+                .unwrap();
         assert_eq!(config["cdn"], "http://10.0.2.2:8080");
         assert_eq!(config["listen"]["sources"]["testbed"]["keys"][0], key.public().to_string());
     }

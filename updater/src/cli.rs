@@ -75,6 +75,10 @@ Configuration:
   listen.tls      true (default): TLS with a certificate that the host makes; false: plain HTTP; or
                   the operator's certificate and key, as files or PEM: {\"certificate\":
                   \"/etc/tls/host.crt\", \"key\": \"/etc/tls/host.key\"}
+  data            what is kept over reboots, on a partition that the host creates: {} for Docker and
+                  the journal, in the free space of the disk that was booted; {\"disk\": \"/dev/…\"}
+                  for an empty disk, and \"fileSystem\": \"xfs\" or \"btrfs\", \"paths\": [\"/var/…\"],
+                  \"journal\": false; default: nothing is kept
 
 Examples:
   A configuration with two mirrors, without automatic reboots, and with a push source:
@@ -278,6 +282,9 @@ pub(crate) enum Command {
     /// Record that the host has started, and tag the disk that it was booted from
     #[command(hide = true)]
     Started,
+    /// Mount what the host keeps over reboots
+    #[command(hide = true)]
+    Data(Data),
     /// Listen for pushes, and run their commands as root
     ///
     /// A push is an HTTP POST request whose body is a signed token with a Pattern, a list of shell
@@ -335,6 +342,14 @@ pub(crate) struct Fallback {
     /// Wait until the configured deadline after the boot
     #[arg(long)]
     pub(crate) at_deadline: bool,
+}
+
+/// Arguments of `data`.
+#[derive(Debug, Args)]
+pub(crate) struct Data {
+    /// Unmount it
+    #[arg(long)]
+    pub(crate) stop: bool,
 }
 
 /// Arguments of `config`.

@@ -277,6 +277,11 @@ pub fn record_tag(host: &Host, tag: DiskTag) -> Result<(), EspError> {
     with_search(host, |search| search.record_tag(tag)).map(|_| ())
 }
 
+/// Returns the disk that was booted, or `None` if the host was not booted from a disk.
+pub(crate) fn boot_disk(host: &Host) -> Result<Option<BootDisk>, EspError> {
+    with_search(host, |search| search.run())
+}
+
 /// Calls `run` with a search for the disk that was booted. Returns `None` if the host was not booted from a
 /// disk.
 fn with_search<T>(

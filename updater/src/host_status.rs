@@ -9,7 +9,7 @@ use serde_json::{Map, Value, json};
 use crate::config::Reboot;
 use crate::host::Host;
 use crate::record::{
-    self, Checked, Download, Failure, HealthResult, HealthState, Listening, Poll, Waiting,
+    self, Checked, DataResult, Download, Failure, HealthResult, HealthState, Listening, Poll, Waiting,
 };
 use crate::slot_content::{Content, Slots};
 use crate::trial::{expire_trial, is_abandoned};
@@ -74,6 +74,8 @@ pub(crate) struct Records {
     pub wrong_files: Option<WrongFiles>,
     /// The server for pushes.
     pub listening: Option<Listening>,
+    /// The data partition.
+    pub data: Option<DataResult>,
 }
 
 impl Records {
@@ -89,6 +91,7 @@ impl Records {
             waiting: record::read(host),
             wrong_files: record::read(host),
             listening: record::read(host),
+            data: record::read(host),
         }
     }
 }
@@ -149,7 +152,7 @@ impl Status {
                 "build": release.map(|release| release.build),
             }))
         });
-        let Records { poll, error, health, download, checked, waiting, listening, .. } =
+        let Records { poll, error, health, download, checked, waiting, listening, data, .. } =
             &self.records;
         json!({
             "updaterVersion": env!("CARGO_PKG_VERSION"),
@@ -174,6 +177,7 @@ impl Status {
                 "waiting": waiting,
             },
             "listen": listening,
+            "data": data,
             "config": self.config,
         })
     }
@@ -221,6 +225,7 @@ impl Status {
         if let Some(problem) = &self.problem {
             table.add("config", problem);
         }
+        self.add_data(&mut table);
         self.add_runs(&mut table);
         if let Some(listening) = &self.records.listening {
             add_listening(&mut table, listening);
@@ -271,6 +276,19 @@ impl Status {
             let (a, b) = (verified(*a, &disk.slots.a), verified(*b, &disk.slots.b));
             table.add("verified", &format!("a {a}, b {b}, {}", self.at(*time)));
         }
+    }
+
+    fn add_data(&self, table: &mut Table) {
+        let Some(DataResult { mounted, device, file_system, problems, .. }) = &self.records.data
+        else {
+            return;
+        };
+        let or_none = |text: &Option<String>| text.as_deref().unwrap_or("-").to_owned();
+        match mounted {
+            true => table.add("data", &format!("{}  {}", or_none(device), or_none(file_system))),
+            false => table.add("data", "not mounted, so Docker does not start"),
+        }
+        problems.iter().for_each(|problem| table.add("", problem));
     }
 
     fn add_runs(&self, table: &mut Table) {

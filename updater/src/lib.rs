@@ -18,6 +18,8 @@
 //! `prometheus` formats the status as metrics, and [`progress`] shows the progress of downloads.
 //! `wrong_files` remembers files that are not worth another download.
 //!
+//! `data` is separate: it mounts the partition with what a host keeps over reboots. It never changes the ESP.
+//!
 //! `push_server` is separate: it runs Patterns that are pushed to the host. [`jsonnet`] renders them, and `tls` has
 //! the certificate of the host.
 //!
@@ -32,6 +34,7 @@ mod clock;
 pub mod commands;
 pub mod config;
 pub mod confirmation;
+mod data;
 pub mod esp;
 pub mod files;
 mod fsck;

@@ -133,6 +133,22 @@ pub(crate) struct Listening {
     pub public_key: Option<String>,
 }
 
+/// The data partition after the last `data`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct DataResult {
+    /// The time of the event.
+    pub time: u64,
+    /// Whether the partition is mounted.
+    pub mounted: bool,
+    /// The node of its device.
+    pub device: Option<String>,
+    /// Its file system.
+    pub file_system: Option<String>,
+    /// Why it is not mounted, or what else did not work.
+    pub problems: Vec<String>,
+}
+
 impl Record for Poll {
     const FILE: &'static str = "poll.json";
 }
@@ -147,6 +163,9 @@ impl Record for Download {
 }
 impl Record for Checked {
     const FILE: &'static str = "verify.json";
+}
+impl Record for DataResult {
+    const FILE: &'static str = "data.json";
 }
 impl Record for Waiting {
     const FILE: &'static str = "reboot.json";

@@ -20,6 +20,10 @@ local etchaos = import '../lib/etchaos.libsonnet';
     'kmod',
     'util-linux',
     'dosfstools',  // fsck.vfat, for the ESP after a power cut
+    // For the data partition. systemd has systemd-repart.
+    'e2fsprogs',
+    'xfsprogs',
+    'btrfs-progs',
     'iproute2',
     'dbus-broker-units',
     'docker',  // Moby, with the client

@@ -35,9 +35,12 @@ for package in $PURGED; do
   purge "$package"
 done
 
-# A program or a library contains the names of the libraries that it needs, and a library its own name.
+# A program or a library contains the names of the libraries that it needs. So do the files of a package, whose
+# libraries need each other.
 while read -r library package; do
-  if [ -z "$(grep -rlF --exclude="$library*" -e "$library" "$ROOT/usr" || true)" ]; then
+  mapfile -t own < <(dpkg-query --admindir="$ROOT/var/lib/dpkg" --listfiles "$package" 2>/dev/null |
+    sed 's|.*/|--exclude=|')
+  if [ -z "$(grep -rlF "${own[@]}" -e "$library" "$ROOT/usr" || true)" ]; then
     purge "$package"
   fi
 done <<<"$UNUSED_LIBRARIES"

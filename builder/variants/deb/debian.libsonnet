@@ -7,7 +7,8 @@ local releases = {
   '12': {
     suite: 'bookworm',
     // docker.io has the client as well (https://packages.debian.org/bookworm/docker.io).
-    missing: ['docker-cli'],
+    // systemd has systemd-repart as well (https://packages.debian.org/bookworm/systemd).
+    missing: ['docker-cli', 'systemd-repart'],
     // Docker 20.10 starts no container if the kernel has AppArmor and there is no apparmor_parser. Newer
     // versions then use no profile.
     additional: ['apparmor'],
@@ -54,6 +55,11 @@ local releases = {
     'kmod',
     'mount',
     'dosfstools',  // fsck.vfat, for the ESP after a power cut
+    // For the data partition: the partition, and its file systems.
+    'systemd-repart',
+    'e2fsprogs',
+    'xfsprogs',
+    'btrfs-progs',
     'iproute2',
     'dbus-broker',
     'docker.io',
@@ -90,6 +96,20 @@ local releases = {
     'libsepol2',
     'logsave',
     'debconf',
+    // For xfs_scrub.
+    'python3-dbus',
+    'python3',
+    'python3-minimal',
+    'python3.13',
+    'python3.13-minimal',
+    'libpython3-stdlib',
+    'libpython3.13-stdlib',
+    'libpython3.13-minimal',
+    'python3.11',
+    'python3.11-minimal',
+    'libpython3.11-stdlib',
+    'libpython3.11-minimal',
+    'media-types',
     'perl-base',
   ],
 
@@ -112,6 +132,21 @@ local releases = {
     '/usr/bin/containerd-shim-runc-v1',
     // It generates locales, and their sources are not in the image.
     '/usr/bin/localedef',
+    // Tools for file systems that a host does not run: it makes, checks and grows them.
+    '*/sbin/xfs_[!r]*',
+    '*/sbin/xfs_rtcp',
+    '*/bin/btrfs',
+    '*/bin/btrfs-*',
+    '*/bin/btrfstune',
+    '*/libreiserfscore.so.*',
+    '*/sbin/debugfs',
+    '*/sbin/e2image',
+    '*/sbin/e4crypt',
+    '*/sbin/e4defrag',
+    '*/sbin/e2scrub*',
+    '*/sbin/e2undo',
+    '*/sbin/e2freefrag',
+    '*/sbin/filefrag',
     // Drivers of cards for laboratories, and of modems for mobile networks. Packages of Debian 12 have them in
     // /lib. No other module depends on them.
     '*/lib/modules/*/kernel/drivers/comedi/*',
@@ -131,7 +166,21 @@ local releases = {
     'libdb-5.3.so libdb5.3t64',
     'libdb-5.3.so libdb5.3',  // in Debian 12
     'liblastlog2.so.2 liblastlog2-2',
-    'libsqlite3.so.0 libsqlite3-0',  // for liblastlog2
+    'libsqlite3.so.0 libsqlite3-0',  // for liblastlog2, and for Python
+    // For xfs_scrub, debugfs, xfs_db and Python.
+    'libicu libicu76',
+    'libicu libicu72',
+    'libss.so.2 libss2',
+    'libedit.so.2 libedit2',
+    'libreadline.so.8 libreadline8t64',
+    'libreadline.so.8 libreadline8',
+    'libreadline.so.8 readline-common',
+    'libglib-2.0.so libglib2.0-0t64',
+    'libglib-2.0.so libglib2.0-0',
+    'libdbus-1.so libdbus-1-3',
+    'libffi.so.8 libffi8',
+    'libexpat.so.1 libexpat1',
+    'libnsl.so.2 libnsl2',
   ],
 
   // The packages with the programs that the Commands run in the container: kmod finds the kernel modules,

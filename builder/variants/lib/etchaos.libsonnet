@@ -52,6 +52,7 @@ local compiler = import 'compiler.libsonnet';
       'etchaos-confirm.service',
       'etchaos-deadline.service',
       'etchaos-started.service',
+      'etchaos-data.service',
       'etchaos-listen.service',
       'etchaos-updater.timer',
     ],
@@ -75,7 +76,8 @@ local compiler = import 'compiler.libsonnet';
       'systemd-journal-catalog-update.service',
       // The first boot of an image has no questions to ask.
       'systemd-firstboot.service',
-      // /var is in memory, so there is no place for a journal or a seed.
+      // /var is in memory, so there is no place for a seed, nor for a journal until the updater has mounted a data
+      // partition.
       'systemd-journal-flush.service',
       'systemd-random-seed.service',
     ],

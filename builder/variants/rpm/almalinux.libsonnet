@@ -30,6 +30,9 @@ rpm {
     'kmod',
     'util-linux-core',
     'dosfstools',  // fsck.vfat, for the ESP after a power cut
+    // For the data partition. systemd-udev has systemd-repart. The kernel has no btrfs.
+    'e2fsprogs',
+    'xfsprogs',
     'iproute',
     'dbus-broker',
     // Docker CE (https://docs.docker.com/engine/install/rhel/)

@@ -22,6 +22,10 @@ rpm {
     'kmod',
     'util-linux-core',
     'dosfstools',  // fsck.vfat, for the ESP after a power cut
+    // For the data partition. systemd-udev has systemd-repart.
+    'e2fsprogs',
+    'xfsprogs',
+    'btrfs-progs',
     'iproute',
     'dbus-broker',
     // Fedora builds Moby: the daemon is in moby-engine, the client in docker-cli

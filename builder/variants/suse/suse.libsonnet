@@ -19,6 +19,11 @@ rpm {
     'util-linux',
     'util-linux-systemd',
     'dosfstools',  // fsck.vfat, for the ESP after a power cut
+    // For the data partition. systemd-experimental has systemd-repart.
+    'systemd-experimental',
+    'e2fsprogs',
+    'xfsprogs',
+    'btrfsprogs',
     'iproute2',
     'dbus-broker',
     'docker',  // Moby (docker.spec of the source package docker: github.com/moby/moby)

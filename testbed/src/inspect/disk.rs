@@ -187,6 +187,20 @@ impl Model {
         Ok(())
     }
 
+    /// Makes the disk larger by this many sectors of zeros, in all of its states.
+    pub(crate) fn extend(&mut self, sectors: u64) {
+        let sectors = self.base.len() + sectors as usize;
+        self.base.resize(sectors, 0);
+        self.current.resize(sectors, 0);
+    }
+
+    /// Returns a fingerprint of some sectors of the current state.
+    pub(crate) fn fingerprint(&self, sectors: Range<u64>) -> u128 {
+        let ids = &self.current[sectors.start as usize..sectors.end as usize];
+        let used = (sectors.start..).zip(ids).filter(|(_, id)| **id != 0);
+        used.fold(0, |print, (sector, id)| print ^ fingerprint(sector, *id))
+    }
+
     /// Returns the number of sectors.
     pub(crate) fn len(&self) -> u64 {
         self.current.len() as u64

@@ -8,5 +8,6 @@
 pub(crate) mod disk;
 pub(crate) mod fat;
 pub(crate) mod files;
+pub(crate) mod gpt;
 pub(crate) mod grub;
 pub(crate) mod judge;

@@ -5,6 +5,7 @@
 //! [`tally`] counts the results.
 
 pub(crate) mod crosscheck;
+pub(crate) mod data;
 pub(crate) mod log;
 pub(crate) mod phases;
 pub(crate) mod states;
@@ -21,12 +22,13 @@ use std::time::Instant;
 use protocol::KeyRing;
 
 use self::crosscheck::{Crosscheck, CrosscheckError};
+use self::data::DataJudge;
 use self::log::LogError;
 use self::phases::phases;
 use self::states::{Search, State};
 use self::tally::Tally;
 use crate::cancel::Cancel;
-use crate::inspect::disk::{Contents, Model, find_esp};
+use crate::inspect::disk::{Contents, Model, SECTOR, find_esp};
 use crate::inspect::fat::FatError;
 use crate::inspect::judge::{Judge, Verdict};
 
@@ -94,6 +96,9 @@ pub enum ReplayError {
 pub(crate) struct Job<'a> {
     /// The disk before the first write.
     pub base: &'a Path,
+    /// The free space that was added to the end of the disk, in bytes. If there is any, the recording makes a data
+    /// partition, and each state must have a valid partition table.
+    pub room: u64,
     /// The recording.
     pub log: &'a Path,
     /// The disk after the last write, to compare with.
@@ -120,6 +125,9 @@ pub(crate) struct SearchOptions {
     /// Compare this many of the states with what mtools reads
     #[arg(long, default_value_t = 5, value_name = "N")]
     pub crosschecks: usize,
+    /// Check the data partition of this many of the states with fsck.ext4
+    #[arg(long, default_value_t = 300, value_name = "N")]
+    pub data_checks: usize,
     /// Write the disk of the first bad state to this directory
     #[arg(long, value_name = "DIR")]
     pub keep_bad: Option<PathBuf>,
@@ -133,6 +141,7 @@ pub(crate) struct SearchOptions {
 pub(crate) fn replay(job: &Job<'_>) -> Result<Tally, ReplayError> {
     let start = Instant::now();
     let mut model = Model::load(job.base, Contents::default()).map_err(file("read", job.base))?;
+    model.extend(job.room / SECTOR as u64);
     let entries = self::log::read(job.log, model.len(), model.contents())
         .map_err(|source| ReplayError::Log { path: job.log.into(), source })?;
     let esp = find_esp(&model).map_err(file("read", job.base))?;
@@ -148,12 +157,18 @@ pub(crate) fn replay(job: &Job<'_>) -> Result<Tally, ReplayError> {
     let mut tally = Tally::new(&entries, phases, log_bytes, job.search.seed);
     let SearchOptions { crosschecks, states, .. } = *job.search;
     let mut crosscheck = Crosscheck::new(crosschecks, states, esp..esp + esp_sectors)?;
+    let checks = if job.room > 0 { job.search.data_checks } else { 0 };
+    let mut data = DataJudge::new(esp, checks).map_err(file("check the states of", job.base))?;
 
     Search::new(&mut model, &entries, job.search.seed).run(states, |model, state| {
         if job.cancel.is_cancelled() {
             return Err(ReplayError::Cancelled);
         }
-        let verdict = judge.judge(model);
+        let verdict = match job.room {
+            0 => Ok(()),
+            _ => data.judge(model).map_err(file("check a state of", job.base))?,
+        };
+        let verdict = verdict.map_or_else(Verdict::Bad, |()| judge.judge(model));
         crosscheck.visit(model)?;
         if let (Verdict::Bad(_), 0, Some(dir)) = (&verdict, tally.bad(), &job.search.keep_bad) {
             keep(model, state, dir)?;
@@ -162,6 +177,7 @@ pub(crate) fn replay(job: &Job<'_>) -> Result<Tally, ReplayError> {
         Ok(())
     })?;
     tally.crosschecked = crosscheck.done();
+    tally.data_checked = data.done();
     if let Some(path) = job.end {
         check_end(&mut model, path)?;
     }

@@ -24,6 +24,8 @@ pub(crate) struct Tally {
     pub boots: BTreeMap<String, usize>,
     /// The number of states that mtools read with the same result.
     pub crosschecked: usize,
+    /// The number of states whose data partition was checked with fsck.ext4.
+    pub data_checked: usize,
     /// The first bad state.
     pub first_bad: Option<Bad>,
     /// The duration of the replay in seconds.
@@ -85,6 +87,7 @@ impl Tally {
             phases: phases.collect(),
             boots: BTreeMap::new(),
             crosschecked: 0,
+            data_checked: 0,
             first_bad: None,
             seconds: 0.0,
         }
@@ -205,6 +208,9 @@ impl fmt::Display for Tally {
         let (mib, discards) = (self.log_bytes >> 20, Phase::sum(&self.phases).discards);
         write!(f, "recording {mib} MiB, {discards} discards; seed {}; ", self.seed)?;
         write!(f, "{} states compared with mtools; ", self.crosschecked)?;
+        if self.data_checked > 0 {
+            write!(f, "{} checked with fsck.ext4; ", self.data_checked)?;
+        }
         writeln!(f, "judged in {:.1} s", self.seconds)?;
         if let Some(Bad { phase, state, problem }) = &self.first_bad {
             writeln!(f, "first BAD state, in \"{phase}\": {problem}\n  {state}")?;

@@ -165,10 +165,12 @@ impl TestEnvironment {
             states: 300,
             seed: 1,
             crosschecks: 4,
+            data_checks: 0,
             keep_bad: Some(self.path("bad")),
         };
         let job = Job {
             base,
+            room: 0,
             log: &log.save(self.dir.path()),
             end: Some(&self.disk),
             phases: &[("update".to_owned(), 1 << 40)],
@@ -337,9 +339,11 @@ fn rejects_a_recording_of_another_disk() {
     let Some(environment) = TestEnvironment::new() else { return };
     let base = environment.snapshot("base");
     environment.put("etchaos/config.json", b"{}");
-    let search = SearchOptions { states: 1, seed: 1, crosschecks: 0, keep_bad: None };
+    let search =
+        SearchOptions { states: 1, seed: 1, crosschecks: 0, data_checks: 0, keep_bad: None };
     let job = Job {
         base: &base,
+        room: 0,
         log: &Writer::new().save(environment.dir.path()),
         end: Some(&environment.disk),
         phases: &[],

@@ -54,6 +54,7 @@ scenarios! {
     Netboot(netboot::Netboot),
     Switch(switch::Switch),
     Copies(copies::Copies),
+    Data(data::Data),
 }
 
 /// Runs a scenario and prints its report.

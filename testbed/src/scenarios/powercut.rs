@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 use protocol::KeyRing;
 use protocol::esp::Slot;
+use serde_json::json;
 
 use super::interface::Scenario;
 use crate::args::{FirmwareArgs, ScenarioArgs};
@@ -25,6 +26,10 @@ use crate::updates::{Host, ReleaseSeries};
 const LOG: &str = "writes.log";
 const PHASES: &str = "phases.json";
 const KEYS: &str = "keys.pub";
+const ROOM: &str = "room";
+
+/// The free space of the disk behind the image, in bytes, for a data partition.
+const DATA_ROOM: u64 = 640 << 20;
 
 const ROLL_BACK: Step = Step::new("roll-back", "roll back, reboot and confirm");
 const CRASH_UPDATE: Step = Step::new("crash-update", "update, crash in the middle");
@@ -34,9 +39,9 @@ const REPLAY: Step = Step::new("replay", "judge crash states");
 
 /// Record every write of updates, and judge the disk states that a power cut could have left
 ///
-/// In one VM: an update, a rollback, an update that crashes, and another update. Then every prefix of
-/// the writes, and subsets of the writes that were not flushed, torn at 512 bytes, must boot a
-/// complete and verified release. The recording needs about 0.4 GiB in the work directory.
+/// In one VM: a data partition, an update, a rollback, an update that crashes, and another update. Then every
+/// prefix of the writes, and subsets of the writes that were not flushed, torn at 512 bytes, must have a valid
+/// partition table and boot a complete and verified release, and a finished data partition must pass fsck. The recording needs about 0.4 GiB in the work directory.
 #[derive(Debug, Args)]
 pub(crate) struct PowerCut {
     /// Options of every scenario
@@ -48,6 +53,9 @@ pub(crate) struct PowerCut {
     /// Skip the rollback, for images whose updater has none
     #[arg(long)]
     without_rollback: bool,
+    /// Make no data partition, for images whose updater makes none
+    #[arg(long)]
+    without_data: bool,
     /// Crash the second update when it has written this many thousandths of its download
     #[arg(long, default_value_t = 600, value_name = "N",
           value_parser = clap::value_parser!(u64).range(1..1000))]
@@ -79,18 +87,24 @@ impl Scenario for PowerCut {
     ) -> Result<Self::Findings, ScenarioError> {
         let artifacts = steps.run(Step::VERIFY_ARTIFACTS, || environment::verify(options))?;
         let changes = [Changes::default(), Changes::default()];
-        let (releases, environment) =
+        let (releases, mut environment) =
             ReleaseSeries::prepare(options, &artifacts, &changes, steps, progress)?;
+        let room = if self.without_data { 0 } else { DATA_ROOM };
+        if room > 0 {
+            environment.configure("data", json!({}));
+            environment.enlarge_disk(room)?;
+        }
         let recording = record(self, &environment, &releases, steps)?;
         let keys = releases.keys(options);
         if let Some(dir) = &self.keep_recording {
-            recording.keep(dir, &keys)?;
+            recording.keep(dir, &keys, room)?;
         }
         steps.run(REPLAY, || {
             let base = environment.work.path().join("base.raw");
             disk::copy_sparse(&artifacts.disk, &base)?;
             let tally = replay(&Job {
                 base: &base,
+                room,
                 log: &recording.log,
                 end: Some(&environment.disk),
                 phases: &recording.phases,
@@ -134,8 +148,9 @@ pub(crate) fn replay_kept(
     let phases: Vec<(String, u64)> =
         serde_json::from_str(&read(PHASES)?).map_err(|error| invalid(PHASES, error.to_string()))?;
     let keys = KeyRing::parse(&read(KEYS)?).map_err(|error| invalid(KEYS, error.to_string()))?;
+    let room = read(ROOM)?.trim().parse().map_err(|_| invalid(ROOM, "not a number".to_owned()))?;
     let log = dir.join(LOG);
-    replay(&Job { base, log: &log, end: None, phases: &phases, keys: &keys, search, cancel })
+    replay(&Job { base, room, log: &log, end: None, phases: &phases, keys: &keys, search, cancel })
 }
 
 /// Records two updates, with a rollback and a crash between them, in one VM and one log.
@@ -207,13 +222,15 @@ impl Recording {
     }
 
     /// Copies all files that [`replay_kept`] needs to `dir`.
-    fn keep(&self, dir: &Path, keys: &KeyRing) -> Result<(), ScenarioError> {
+    fn keep(&self, dir: &Path, keys: &KeyRing, room: u64) -> Result<(), ScenarioError> {
         fs::create_dir_all(dir).map_err(failed("create the directory", dir))?;
         let to = dir.join(LOG);
         fs::copy(&self.log, &to).map_err(failed("write", &to))?;
         let to = dir.join(PHASES);
         let phases = serde_json::json!(self.phases).to_string();
         fs::write(&to, phases).map_err(failed("write", &to))?;
+        let to = dir.join(ROOM);
+        fs::write(&to, room.to_string()).map_err(failed("write", &to))?;
         let to = dir.join(KEYS);
         let keys = keys.ids().filter_map(|id| Some(format!("{}\n", keys.get(id)?)));
         fs::write(&to, keys.collect::<String>()).map_err(failed("write", &to))

@@ -2,6 +2,7 @@
 
 mod confirm;
 mod context;
+mod data;
 mod fallback;
 mod gather;
 mod health;
@@ -41,6 +42,7 @@ pub fn run(cli: &Cli) -> Exit {
         Command::Rollback(arguments) => rollback::rollback(global, arguments),
         Command::Fallback(arguments) => fallback::fallback(global, arguments),
         Command::Started => started::started(global),
+        Command::Data(arguments) => data::data(global, arguments),
         Command::Listen => listen::listen(global),
         Command::Render => jsonnet::child::run(),
         Command::Config(arguments) => show_config::config(global, arguments),
@@ -81,6 +83,7 @@ fn recorded_as(command: &Command) -> Option<&'static str> {
         Command::Rollback(_) => Some("rollback"),
         Command::Fallback(_) => Some("fallback"),
         Command::Started => Some("started"),
+        Command::Data(_) => Some("data"),
         Command::Status | Command::Listen | Command::Render | Command::Config(_) => None,
     }
 }

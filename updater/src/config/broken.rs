@@ -1,19 +1,21 @@
 //! Sources that are broken, and what a host must not do because of them.
 //!
 //! A host with a broken source goes on with the values of the others: it keeps updating, checks the health
-//! that they configure, and says that the source is broken. Four members are read even from a broken
+//! that they configure, and says that the source is broken. Five members are read even from a broken
 //! source, if it is a JSON object in which they are valid:
 //! - `cdn`, because without it a host would install the releases of another CDN;
 //! - `keys`, because without them a host cannot verify its own slots, nor update;
 //! - `health`, because without it a bad release would be confirmed;
-//! - `reboot`, because without it a host would reboot when it must not.
+//! - `reboot`, because without it a host would reboot when it must not;
+//! - `data`, because without it Docker would store its data in memory.
 //!
 //! If the text mentions one of these and cannot be read, its value is not known:
 //! - without `cdn`, the host installs nothing, unless a later source sets it;
 //! - without `keys`, the host installs nothing if the release that runs is signed with a key that is not known,
 //!   because it would overwrite releases that it could verify with that key;
 //! - without `health` or `reboot`, the host installs releases and does not reboot into them by itself: nobody
-//!   could say whether the release is healthy, or whether the host may be rebooted.
+//!   could say whether the release is healthy, or whether the host may be rebooted;
+//! - without `data`, Docker is not started, unless a later source sets it.
 //!
 //! A host does not wait for a source that could not be read at all, such as a metadata service that does not
 //! answer: that would end its updates for a reason that may never pass.
@@ -27,7 +29,7 @@ use super::source::Source;
 use super::text::to_utf8;
 
 /// The members that are read from broken sources.
-pub(super) const KEPT: [&str; 4] = ["cdn", "keys", "health", "reboot"];
+pub(super) const KEPT: [&str; 5] = ["cdn", "keys", "health", "reboot", "data"];
 /// The members on which a reboot into a new release depends.
 const NEEDED_TO_REBOOT: [&str; 2] = ["health", "reboot"];
 

@@ -7,6 +7,7 @@ use serde::de::{self, Deserializer, SeqAccess, Visitor};
 use serde::{Deserialize, Serialize};
 
 use super::listen_tls::TlsFragment;
+use super::data::DataFragment;
 use super::members;
 use super::quantity::Quantity;
 use super::reboot_policy::RebootFragment;
@@ -45,6 +46,8 @@ pub struct Fragment {
     pub(super) metrics: Option<String>,
     /// The server for pushed Patterns.
     pub(super) listen: Option<ListenFragment>,
+    /// What is kept over reboots.
+    pub(super) data: Option<DataFragment>,
 }
 
 /// The conditions for confirming a new release.

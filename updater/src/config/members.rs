@@ -2,7 +2,7 @@
 //! the program that the object is for.
 
 /// The keys of a configuration, in the order of [`super::fragment::Fragment`].
-pub(super) const KEYS: [&str; 12] = [
+pub(super) const KEYS: [&str; 13] = [
     "cdn",
     "variant",
     "keys",
@@ -15,6 +15,7 @@ pub(super) const KEYS: [&str; 12] = [
     "reboot",
     "metrics",
     "listen",
+    "data",
 ];
 /// Keys of Etcha's own configuration that a configuration of the updater does not have.
 const ETCHA: [&str; 12] = [

@@ -6,6 +6,7 @@ use protocol::PublicKey;
 use serde_json::{Value, json};
 
 use super::broken::{Broken, Ignored};
+use super::data::DataFragment;
 use super::fragment::{Fragment, HealthFragment, ListenFragment, PushSourceFragment, StringList};
 use super::listen_tls::TlsFragment;
 use super::network::{Environment, Variable, redact_proxy};
@@ -44,12 +45,15 @@ pub struct Merged {
     pub(super) listen_address: Option<Sourced<String>>,
     pub(super) listen_tls: Option<Sourced<TlsFragment>>,
     pub(super) push_sources: BTreeMap<String, Sourced<PushSourceFragment>>,
+    pub(super) data: Option<Sourced<DataFragment>>,
     /// The proxy variables of the environment.
     pub(super) environment: Environment,
     /// The sources that are broken.
     pub(super) broken: Vec<Broken>,
     /// The broken source that sets `cdn` to a value that is not known, if no later source sets it.
     pub(super) unknown_cdn: Option<Source>,
+    /// The same for `data`.
+    pub(super) unknown_data: Option<Source>,
     /// The sources that are meant for other programs.
     pub(super) ignored: Vec<Ignored>,
 }
@@ -71,9 +75,13 @@ impl Merged {
             reboot,
             metrics,
             listen,
+            data,
         } = fragment;
         if cdn.is_some() {
             self.unknown_cdn = None;
+        }
+        if data.is_some() {
+            self.unknown_data = None;
         }
         replace(&mut self.cdn, cdn, source);
         replace(&mut self.variant, variant, source);
@@ -97,6 +105,7 @@ impl Merged {
         for (name, value) in sources.into_iter().flatten() {
             self.push_sources.insert(name, Sourced { value, source: source.clone() });
         }
+        replace(&mut self.data, data, source);
     }
 
     /// Adds a broken source, which is later than those that were added before.
@@ -104,12 +113,20 @@ impl Merged {
         if broken.unknown.contains(&"cdn") {
             self.unknown_cdn = Some(broken.error.origin().clone());
         }
+        if broken.unknown.contains(&"data") {
+            self.unknown_data = Some(broken.error.origin().clone());
+        }
         self.broken.push(broken);
     }
 
     /// Returns the broken source because of which the CDN is not known.
     pub(crate) fn source_of_unknown_cdn(&self) -> Option<&Source> {
         self.unknown_cdn.as_ref()
+    }
+
+    /// Returns the broken source because of which it is not known what is kept over reboots.
+    pub(crate) fn source_of_unknown_data(&self) -> Option<&Source> {
+        self.unknown_data.as_ref()
     }
 
     /// Returns the first broken source that has keys which are not known.
@@ -206,6 +223,7 @@ impl Merged {
             ("reboot", with_source(self.reboot.as_ref())),
             ("metrics", with_source(self.metrics.as_ref())),
             ("listen", listen),
+            ("data", with_source(self.data.as_ref())),
         ]
     }
 

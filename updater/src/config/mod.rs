@@ -9,6 +9,7 @@
 //! source, but ignored.
 
 mod broken;
+mod data;
 mod error;
 mod fragment;
 mod health_policy;
@@ -30,6 +31,7 @@ mod source;
 mod text;
 mod user_data;
 
+pub use data::{Data, FileSystem};
 pub use error::ConfigError;
 pub use fragment::Fragment;
 pub use health_policy::HealthPolicy;

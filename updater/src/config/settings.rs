@@ -9,6 +9,7 @@ use protocol::release::is_file_name;
 use protocol::url::Origin;
 use protocol::{KeyRing, Variant};
 
+use super::data::Data;
 use super::error::ConfigError;
 use super::health_policy::HealthPolicy;
 use super::listen_tls::Tls;
@@ -49,6 +50,8 @@ pub struct Settings {
     pub metrics: Option<PathBuf>,
     /// The server for pushed Patterns; `None` if no source may push.
     pub listen: Option<Listen>,
+    /// What is kept over reboots; `None` if nothing is.
+    pub data: Option<Data>,
 }
 
 /// The settings of the server for pushed Patterns.
@@ -76,6 +79,7 @@ impl TryFrom<&Merged> for Settings {
             reboot: reboot(merged)?,
             metrics: metrics(merged)?,
             listen: listen(merged)?,
+            data: data(merged)?,
         })
     }
 }
@@ -280,6 +284,12 @@ fn tls(merged: &Merged) -> Result<Tls, ConfigError> {
     };
     let reason = "expected the absolute path of a PEM file, or PEM: a certificate (-----BEGIN CERTIFICATE-----), and a private key without a password (-----BEGIN PRIVATE KEY-----)";
     tls.settings().map_err(|member| invalid(&format!("listen.tls.{member}"), source, reason))
+}
+
+fn data(merged: &Merged) -> Result<Option<Data>, ConfigError> {
+    let Some(Sourced { value: data, source }) = &merged.data else { return Ok(None) };
+    let data = Data::new(data).map_err(|(key, reason)| invalid(key, source, reason))?;
+    Ok(Some(data))
 }
 
 fn key_ring<'a>(

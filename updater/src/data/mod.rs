@@ -1,0 +1,162 @@
+//! The data partition: what a host keeps over reboots and updates, if its configuration asks for it.
+//!
+//! Each boot finds the partition by its type in the table of the disk, creates or grows it if necessary, checks
+//! its file system and mounts it. Nothing is decided by a label or by what a file system says about itself.
+//!
+//! A new partition has the attribute [`UNFINISHED`] until its file system is complete and flushed. Only a
+//! partition with this attribute is ever formatted.
+
+mod disk;
+mod error;
+mod file_system;
+mod journal;
+mod mounts;
+mod partition;
+mod repart;
+mod signature;
+mod table;
+
+use std::path::{Path, PathBuf};
+
+use self::disk::Disk;
+pub(crate) use self::error::DataError;
+use self::partition::{Partition, Role};
+use crate::boot_disk::BootDisk;
+use crate::config::{Data, FileSystem};
+use crate::esp::{boot_disk, run_directory};
+use crate::host::Host;
+
+/// The type of the partition. It is EtchaOS's own: programs mount partitions of well-known types, and that of
+/// /var belongs to a machine ID, which differs in each boot.
+const TYPE: &str = "7c3d1a4e-95f2-4b0c-8d6a-e7c4a05d11d8";
+/// The type in the byte order of the disk: the first three numbers of a GUID are little-endian.
+const TYPE_BYTES: [u8; 16] = [
+    0x4e, 0x1a, 0x3d, 0x7c, 0xf2, 0x95, 0x0c, 0x4b, 0x8d, 0x6a, 0xe7, 0xc4, 0xa0, 0x5d, 0x11, 0xd8,
+];
+/// The name of the partition, and the label of its file system.
+const LABEL: &str = "etchaos-data";
+/// The attribute of a partition that has no complete file system yet. The UEFI specification leaves the bits 48
+/// to 63 to the type of the partition.
+const UNFINISHED: u64 = 1 << 48;
+/// Where the partition is mounted.
+pub(crate) const MOUNT_POINT: &str = "/var/lib/etchaos/data";
+
+/// A data partition that is mounted.
+#[derive(Debug)]
+pub(crate) struct Mounted {
+    /// The node of its device.
+    pub(crate) device: PathBuf,
+    /// Its file system.
+    pub(crate) file_system: FileSystem,
+    /// What did not work, although the data can be used.
+    pub(crate) problems: Vec<String>,
+}
+
+/// Mounts the data partition. Creates and grows it if necessary.
+///
+/// # Errors
+/// Fails if there is no partition that can be used. Nothing is then mounted.
+pub(crate) fn mount(host: &Host, settings: &Data) -> Result<Mounted, DataError> {
+    let (disk, role) = find_disk(host, settings.disk.as_deref())?;
+    let partition = partition::ensure(host, &disk, role, &run_directory(host)?)?;
+    // An encrypted partition would be set up and opened here. What follows knows only the resulting device.
+    let device = partition.node.clone();
+    let file_system = prepare_file_system(&disk, &partition, &device, settings.file_system)?;
+    let result = mount_all(host, &device, file_system, settings);
+    if result.is_err() {
+        unmount(host);
+    }
+    let problems = result?;
+    Ok(Mounted { device, file_system, problems })
+}
+
+/// Unmounts the data partition. Logs why it cannot be unmounted.
+pub(crate) fn unmount(host: &Host) {
+    if !mounts::is_data_mounted(host) {
+        return;
+    }
+    journal::stop(host);
+    if let Err(error) = mounts::unmount_all(host) {
+        log::warn!("{error}");
+    }
+}
+
+/// Returns whether the data partition is mounted.
+pub(crate) fn is_mounted(host: &Host) -> bool {
+    mounts::is_data_mounted(host)
+}
+
+fn find_disk(host: &Host, name: Option<&Path>) -> Result<(Disk, Role), DataError> {
+    if let Some(name) = name {
+        return Ok((Disk::named(host, name)?, Role::Named));
+    }
+    let BootDisk { node, is_proven, .. } = boot_disk(host)?.ok_or(DataError::NotBootedFromDisk)?;
+    if !is_proven {
+        return Err(DataError::NotProven(node));
+    }
+    Ok((Disk::of_partition(host, &node)?, Role::Booted))
+}
+
+/// Makes the file system if the partition is new. Returns its type.
+fn prepare_file_system(
+    disk: &Disk,
+    partition: &Partition,
+    device: &Path,
+    wanted: FileSystem,
+) -> Result<FileSystem, DataError> {
+    if partition.is_unfinished {
+        file_system::make(wanted, device)?;
+        partition::finish(disk, partition.number)?;
+    }
+    let found = file_system::check(device)?;
+    if found != wanted {
+        log::warn!(
+            "the data partition has {found}, and stays as it is although \"data.fileSystem\" is {wanted}"
+        );
+    }
+    Ok(found)
+}
+
+/// Mounts the device and everything that is kept on it. Returns what did not work, although the data can be
+/// used.
+fn mount_all(
+    host: &Host,
+    device: &Path,
+    file_system: FileSystem,
+    settings: &Data,
+) -> Result<Vec<String>, DataError> {
+    mounts::mount_device(host, device, file_system)?;
+    let mut problems = Vec::new();
+    if let Err(error) = file_system::grow(&host.path(MOUNT_POINT)) {
+        problems.push(format!("the file system was not grown: {error}"));
+    }
+    for bind in mounts::binds(&settings.paths) {
+        mounts::mount_bind(host, &bind)?;
+    }
+    if settings.journal
+        && let Err(error) = keep_journal(host)
+    {
+        problems.push(format!("the journal is not kept: {error}"));
+    }
+    Ok(problems)
+}
+
+fn keep_journal(host: &Host) -> Result<(), DataError> {
+    let Some(bind) = journal::bind(host) else { return Ok(()) };
+    mounts::mount_bind(host, &bind)?;
+    journal::start(host)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn both_forms_of_the_type_are_the_same() {
+        let hex: String = TYPE.chars().filter(|c| *c != '-').collect();
+        let bytes: Vec<u8> =
+            (0..16).map(|at| u8::from_str_radix(&hex[2 * at..2 * at + 2], 16).unwrap()).collect();
+        let order = [3, 2, 1, 0, 5, 4, 7, 6, 8, 9, 10, 11, 12, 13, 14, 15];
+        assert_eq!(order.map(|at| bytes[at]), TYPE_BYTES);
+    }
+}

@@ -1,0 +1,85 @@
+//! Looks for file systems, partition tables and other formats by their signatures, with util-linux.
+
+use std::path::Path;
+use std::process::ExitStatus;
+use std::time::Duration;
+
+use super::error::DataError;
+use crate::process::{Process, ProcessError};
+
+const TIMEOUT: Duration = Duration::from_secs(60);
+/// The exit codes of blkid(8): nothing was found, and several formats were found.
+const NOTHING: i32 = 2;
+const SEVERAL: i32 = 8;
+
+/// Returns the types of what is on a disk, such as `gpt` or `LVM2_member`.
+pub(super) fn on_disk(node: &Path) -> Result<Option<String>, DataError> {
+    let arguments = ["--noheadings", "--output", "TYPE"];
+    let process = Process::new("wipefs", TIMEOUT).args(arguments).args([node.as_os_str()]);
+    let found = process.stdout()?;
+    let types: Vec<&str> = found.split_whitespace().collect();
+    Ok((!types.is_empty()).then(|| types.join(", ")))
+}
+
+/// Returns the type of what begins at an offset of a disk. Looks at `size` bytes at most.
+pub(super) fn at_offset(node: &Path, offset: u64, size: u64) -> Result<Option<String>, DataError> {
+    probe(node, &[format!("--offset={offset}"), format!("--size={size}")])
+}
+
+/// Returns the type of the file system of a partition.
+pub(super) fn of_partition(node: &Path) -> Result<Option<String>, DataError> {
+    probe(node, &[])
+}
+
+fn probe(node: &Path, range: &[String]) -> Result<Option<String>, DataError> {
+    let process = Process::new("blkid", TIMEOUT)
+        .args(["--probe", "--output", "export"])
+        .args(range)
+        .args([node.as_os_str()]);
+    let code = |status: &ExitStatus| status.code();
+    match process.stdout() {
+        Ok(output) => Ok(kind(&output).map(str::to_owned)),
+        Err(ProcessError::Failed { status, .. }) if code(&status) == Some(NOTHING) => Ok(None),
+        Err(ProcessError::Failed { status, .. }) if code(&status) == Some(SEVERAL) => {
+            Ok(Some("several formats".to_owned()))
+        }
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Returns the type in blkid's output. For a partition without one, blkid prints only its entry in the table.
+fn kind(output: &str) -> Option<&str> {
+    ["TYPE=", "PTTYPE="]
+        .iter()
+        .find_map(|key| output.lines().find_map(|line| line.strip_prefix(key)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn prefers_a_file_system_to_a_partition_table() {
+        assert_eq!(kind("DEVNAME=/dev/x\nPTTYPE=dos\nUUID=1\nTYPE=ext4\n"), Some("ext4"));
+        assert_eq!(kind("PTTYPE=gpt\n"), Some("gpt"));
+        assert_eq!(kind("UUID=1\n"), None);
+    }
+
+    #[test]
+    fn finds_a_file_system_at_an_offset() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        file.as_file().set_len(4 << 20).unwrap();
+        assert_eq!(on_disk(file.path()).unwrap(), None);
+        assert_eq!(at_offset(file.path(), 1 << 20, 2 << 20).unwrap(), None);
+        let mut command = std::process::Command::new("mkfs.ext4");
+        let path = file.path().to_str().unwrap();
+        let Ok(output) = command.args(["-q", "-E", "offset=1048576", path, "2M"]).output() else {
+            assert!(std::env::var("CI").is_err(), "mkfs.ext4 is needed for this test");
+            return eprintln!("SKIPPED: mkfs.ext4 is not installed");
+        };
+        assert!(output.status.success(), "{output:?}");
+        let found = at_offset(file.path(), 1 << 20, 2 << 20).unwrap();
+        assert_eq!(found.as_deref(), Some("ext4"));
+        assert_eq!(at_offset(file.path(), 0, 1 << 20).unwrap(), None);
+    }
+}

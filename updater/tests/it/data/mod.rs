@@ -1,0 +1,5 @@
+//! The data partition on loop devices, with the real systemd-repart and the real file systems.
+
+mod keep;
+mod machine;
+mod refuse;

@@ -1,0 +1,158 @@
+//! What a host never overwrites.
+
+use std::fs::{self, File};
+
+use serde_json::{Value, json};
+
+use super::machine::{DATA_START, MIB, Machine, SIZE, is_done_in_namespace, run};
+
+#[test]
+fn refuses_named_disks_that_are_not_empty() {
+    if is_done_in_namespace("data::refuse::refuses_named_disks_that_are_not_empty") {
+        return;
+    }
+    let machine = Machine::new(Value::Null);
+    let disk = machine.attach("data.raw", SIZE);
+    type Fill = fn(&str);
+    let contents: [(&str, Fill); 5] = [
+        ("ext4", |node| drop(run("mkfs.ext4", &["-q", "-F", node, "200M"]))),
+        ("swap", |node| drop(run("mkswap", &[node]))),
+        ("btrfs", |node| drop(run("mkfs.btrfs", &["-q", "-f", node]))),
+        ("a partition table", |node| drop(run("sgdisk", &["--new=1:0:0", node]))),
+        ("dos", |node| {
+            drop(run("sh", &["-c", "echo , | sfdisk -q --no-reread --label dos \"$0\"", node]))
+        }),
+    ];
+    machine.configure(json!({"disk": disk.node}));
+    for (name, fill) in contents {
+        fill(&disk.node);
+        let digest = disk.digest();
+        machine.assert_refused(&format!("is not empty ({name}"));
+        assert_eq!(disk.digest(), digest, "{name}");
+        let _ = std::process::Command::new("partx").args(["--delete", &disk.node]).output();
+        run("wipefs", &["--all", "--force", "--quiet", &disk.node]);
+    }
+    machine.configure(json!({"disk": "/dev/disk/by-id/none"}));
+    machine.assert_refused("which does not exist");
+    machine.configure(json!({"disk": machine.booted.partition(2)}));
+    machine.assert_refused("which is not a whole disk");
+    machine.configure(json!({"disk": machine.booted.node}));
+    machine.assert_refused("is not empty (a partition table)");
+    machine.configure(json!({"disk": disk.node}));
+    machine.start().ended(0);
+}
+
+#[test]
+fn refuses_free_space_with_data_of_an_earlier_installation() {
+    if is_done_in_namespace("data::refuse::refuses_free_space_with_data_of_an_earlier_installation")
+    {
+        return;
+    }
+    let machine = Machine::new(json!({}));
+    let image = fs::read(&machine.booted.file).unwrap()[..DATA_START as usize].to_vec();
+    machine.start().ended(0);
+    fs::write(machine.var("lib/docker/file"), "x").unwrap();
+    machine.stop();
+    // The image is written to the disk again, with its backup table at the end of the image.
+    machine.booted.write(0, &image);
+    run("partx", &["--delete", "--nr", "3", &machine.booted.node]);
+    let digest = machine.booted.digest();
+    machine.assert_refused(&format!("lists a data partition from byte {DATA_START} to"));
+    assert_eq!(machine.booted.digest(), digest);
+    // Somebody repairs the end of the disk, but the file system is still there.
+    machine.change_table(&["--move-second-header"]);
+    let digest = machine.booted.digest();
+    machine.assert_refused(&format!("has ext4 at byte {DATA_START}"));
+    assert_eq!(machine.booted.digest(), digest);
+    // What docs/operators.md says about getting the data back.
+    let start = (DATA_START / 512).to_string();
+    let arguments = [
+        format!("--new=3:{start}:0"),
+        "--typecode=3:7c3d1a4e-95f2-4b0c-8d6a-e7c4a05d11d8".to_owned(),
+        "--change-name=3:etchaos-data".to_owned(),
+    ];
+    let [new, kind, name] = arguments.each_ref().map(String::as_str);
+    machine.change_table(&[new, kind, name]);
+    machine.start().ended(0);
+    assert!(machine.var("lib/docker/file").exists());
+}
+
+#[test]
+fn never_formats_a_partition_again() {
+    if is_done_in_namespace("data::refuse::never_formats_a_partition_again") {
+        return;
+    }
+    let machine = Machine::new(json!({}));
+    machine.start().ended(0);
+    machine.stop();
+    let partition = machine.booted.partition(3);
+    // A part of the superblock and its first copies, so that fsck cannot repair it without a decision.
+    let saved = {
+        use std::os::unix::fs::FileExt;
+        let mut bytes = vec![0; 4 * MIB as usize];
+        File::open(&partition).unwrap().read_exact_at(&mut bytes, 0).unwrap();
+        bytes
+    };
+    machine.booted.write(DATA_START + 4096, &vec![0xa5; 3 * MIB as usize]);
+    machine.assert_refused("is damaged and cannot be repaired without a decision");
+    run("wipefs", &["--all", "--quiet", &partition]);
+    machine.assert_refused("has no file system although it had one before");
+    run("mkswap", &[&partition]);
+    machine.assert_refused("has swap, expected ext4, xfs or btrfs");
+    // The host still updates.
+    machine.world.publish(2);
+    machine.world.run(&["update", "--no-reboot"]).ended(0);
+    machine.booted.write(DATA_START, &saved);
+    machine.start().ended(0);
+    assert!(!machine.is_docker_stopped());
+}
+
+#[test]
+fn refuses_a_disk_without_room_and_several_partitions() {
+    if is_done_in_namespace("data::refuse::refuses_a_disk_without_room_and_several_partitions") {
+        return;
+    }
+    let machine = Machine::new(json!({}));
+    machine.change_table(&["--move-second-header", "--new=4:0:+900M"]);
+    let digest = machine.booted.digest();
+    machine.assert_refused("systemd-repart");
+    assert_eq!(machine.booted.digest(), digest);
+    let kind = "7c3d1a4e-95f2-4b0c-8d6a-e7c4a05d11d8";
+    let [four, five] = [4, 5].map(|number| format!("--typecode={number}:{kind}"));
+    machine.change_table(&["--new=5:0:+10M", &four, &five]);
+    machine.assert_refused("has 2 data partitions, expected one");
+}
+
+#[test]
+fn does_not_start_docker_if_a_broken_source_mentions_data() {
+    if is_done_in_namespace("data::refuse::does_not_start_docker_if_a_broken_source_mentions_data")
+    {
+        return;
+    }
+    let machine = Machine::new(json!({}));
+    let digest = machine.booted.digest();
+    for text in [r#"{"data": {"disk": 7}}"#, r#"{"data": {"#, r#"{"data": {"paths": ["/etc"]}}"#] {
+        machine.world.write("esp/etchaos/config.json", text);
+        machine.assert_refused("`data` from ESP etchaos/config.json cannot be read");
+    }
+    assert_eq!(machine.booted.digest(), digest);
+    // The member is valid, although the source is not.
+    machine.world.write("esp/etchaos/config.json", r#"{"data": {}, "rateLimit": "x"}"#);
+    machine.start().ended(0);
+    assert!(machine.is_mounted("lib/docker"));
+}
+
+#[test]
+fn follows_no_links_of_the_data_partition() {
+    if is_done_in_namespace("data::refuse::follows_no_links_of_the_data_partition") {
+        return;
+    }
+    let machine = Machine::new(json!({}));
+    machine.start().ended(0);
+    let docker = machine.var("lib/etchaos/data/docker");
+    run("umount", &[machine.var("lib/docker").to_str().unwrap()]);
+    fs::remove_dir(&docker).unwrap();
+    std::os::unix::fs::symlink("/etc", &docker).unwrap();
+    machine.stop();
+    machine.assert_refused("on the data partition is not a directory");
+}
