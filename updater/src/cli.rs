@@ -72,6 +72,11 @@ Configuration:
   listen          server for pushes: {\"address\": \"0.0.0.0:4000\", \"sources\": {NAME: {\"keys\":
                   [\"ed25519public:…\"]}}}; a push is a list of shell commands (an Etcha Pattern),
                   signed with a key of its source; default: no sources, so the server does not run
+  hostname        host name, such as web1 or web1.example.org
+  interfaces      network interfaces: {NAME: {\"match\": {\"name\": \"en*\"}, \"addresses\":
+                  [\"192.0.2.10/24\"], \"gateways\": [\"192.0.2.1\"], \"dns\": [\"192.0.2.53\"]}};
+                  match has name, mac or driver; also: domains, dhcp, mtu; default: DHCP
+  ntp             time servers; default: those of DHCP and of the image
 
 Examples:
   A configuration with two mirrors, without automatic reboots, and with a push source:
@@ -171,6 +176,15 @@ Exit codes:
   0    the next boot uses the other slot, or a trial was canceled before its first boot
   1    the other slot cannot be booted, or error
   2    invalid usage";
+const HOST_SETTINGS_HELP: &str = "\
+Examples:
+  etchaos-updater host-settings
+
+Exit codes:
+  0    the settings are applied
+  1    error
+  2    invalid usage
+  4    the settings are applied, but a source of the configuration is broken";
 const LISTEN_HELP: &str = "\
 Examples:
   etchaos-updater listen
@@ -275,6 +289,13 @@ pub(crate) enum Command {
     /// Record that the host has started, and tag the disk that it was booted from
     #[command(hide = true)]
     Started,
+    /// Apply the host name, the network interfaces and the time servers of the configuration
+    ///
+    /// Writes files for systemd-networkd and systemd-timesyncd below /run, and sets the host name. Reloads
+    /// what has changed. Units run this command at each boot; run it by hand after a change of the
+    /// configuration.
+    #[command(name = "host-settings", after_help = HOST_SETTINGS_HELP)]
+    HostSettings(HostSettings),
     /// Listen for pushes, and run their commands as root
     ///
     /// A push is an HTTP POST request whose body is a signed token with a Pattern, a list of shell
@@ -329,6 +350,14 @@ pub(crate) struct Fallback {
     /// Wait until the configured deadline after the boot
     #[arg(long)]
     pub(crate) at_deadline: bool,
+}
+
+/// Arguments of `host-settings`.
+#[derive(Debug, Args)]
+pub(crate) struct HostSettings {
+    /// Run before the network: ask no metadata service, and reload nothing
+    #[arg(long, hide = true)]
+    pub(crate) early: bool,
 }
 
 /// Arguments of `config`.

@@ -8,6 +8,7 @@ use serde_json::{Map, Value, json};
 
 use crate::config::Reboot;
 use crate::host::Host;
+use crate::host_settings::Applied;
 use crate::record::{self, Checked, Download, Failure, HealthResult, HealthState, Poll, Waiting};
 use crate::slot_content::{Content, Slots};
 use crate::trial::{expire_trial, is_abandoned};
@@ -70,6 +71,8 @@ pub(crate) struct Records {
     pub waiting: Option<Waiting>,
     /// The files that are not downloaded again yet.
     pub wrong_files: Option<WrongFiles>,
+    /// The host name, the network interfaces and the time servers that were applied.
+    pub host_settings: Option<Applied>,
 }
 
 impl Records {
@@ -84,6 +87,7 @@ impl Records {
             checked: record::read(host),
             waiting: record::read(host),
             wrong_files: record::read(host),
+            host_settings: record::read(host),
         }
     }
 }
@@ -144,7 +148,8 @@ impl Status {
                 "build": release.map(|release| release.build),
             }))
         });
-        let Records { poll, error, health, download, checked, waiting, .. } = &self.records;
+        let Records { poll, error, health, download, checked, waiting, host_settings, .. } =
+            &self.records;
         json!({
             "updaterVersion": env!("CARGO_PKG_VERSION"),
             "running": self.running_json(),
@@ -167,6 +172,7 @@ impl Status {
                 "outstanding": disk.map(|disk| disk.pending(self.running).is_some()),
                 "waiting": waiting,
             },
+            "hostSettings": host_settings,
             "config": self.config,
         })
     }
@@ -213,6 +219,9 @@ impl Status {
         }
         if let Some(problem) = &self.problem {
             table.add("config", problem);
+        }
+        for (name, text) in self.records.host_settings.iter().flat_map(Applied::rows) {
+            table.add(name, &text);
         }
         self.add_runs(&mut table);
         table.0.join("\n")

@@ -5,6 +5,7 @@ mod context;
 mod fallback;
 mod gather;
 mod health;
+mod host_settings;
 mod listen;
 mod metrics_file;
 mod output;
@@ -40,6 +41,7 @@ pub fn run(cli: &Cli) -> Exit {
         Command::Rollback(arguments) => rollback::rollback(global, arguments),
         Command::Fallback(arguments) => fallback::fallback(global, arguments),
         Command::Started => started::started(global),
+        Command::HostSettings(arguments) => host_settings::host_settings(global, arguments),
         Command::Listen => listen::listen(global),
         Command::Config(arguments) => show_config::config(global, arguments),
     };
@@ -79,6 +81,7 @@ fn recorded_as(command: &Command) -> Option<&'static str> {
         Command::Rollback(_) => Some("rollback"),
         Command::Fallback(_) => Some("fallback"),
         Command::Started => Some("started"),
+        Command::HostSettings(_) => Some("host-settings"),
         Command::Status | Command::Listen | Command::Config(_) => None,
     }
 }

@@ -11,6 +11,7 @@ use super::quantity::Quantity;
 use super::reboot_policy::RebootFragment;
 use super::redact::describe_error;
 use super::text::{decode_base64, to_utf8};
+use crate::host_settings::InterfaceFragment;
 
 /// The configuration of one source, as written in JSON. Every member is optional; an unknown member is
 /// an error. `CONTRIBUTING.md` lists the steps to add a member.
@@ -44,6 +45,12 @@ pub struct Fragment {
     pub(super) metrics: Option<String>,
     /// The server for pushed Patterns.
     pub(super) listen: Option<ListenFragment>,
+    /// The host name.
+    pub(super) hostname: Option<String>,
+    /// The network interfaces, by names that the configuration gives them.
+    pub(super) interfaces: Option<BTreeMap<String, InterfaceFragment>>,
+    /// The time servers.
+    pub(super) ntp: Option<Vec<String>>,
 }
 
 /// The conditions for confirming a new release.

@@ -11,6 +11,7 @@ use super::network::{Environment, Variable, redact_proxy};
 use super::quantity::Quantity;
 use super::reboot_policy::RebootFragment;
 use super::source::Source;
+use crate::host_settings::InterfaceFragment;
 
 /// A value and its source.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -42,6 +43,9 @@ pub struct Merged {
     pub(super) metrics: Option<Sourced<String>>,
     pub(super) listen_address: Option<Sourced<String>>,
     pub(super) push_sources: BTreeMap<String, Sourced<PushSourceFragment>>,
+    pub(super) hostname: Option<Sourced<String>>,
+    pub(super) interfaces: Option<Sourced<BTreeMap<String, InterfaceFragment>>>,
+    pub(super) ntp: Option<Sourced<Vec<String>>>,
     /// The proxy variables of the environment.
     pub(super) environment: Environment,
     /// The sources that are broken.
@@ -69,6 +73,9 @@ impl Merged {
             reboot,
             metrics,
             listen,
+            hostname,
+            interfaces,
+            ntp,
         } = fragment;
         if cdn.is_some() {
             self.unknown_cdn = None;
@@ -94,6 +101,9 @@ impl Merged {
         for (name, value) in sources.into_iter().flatten() {
             self.push_sources.insert(name, Sourced { value, source: source.clone() });
         }
+        replace(&mut self.hostname, hostname, source);
+        replace(&mut self.interfaces, interfaces, source);
+        replace(&mut self.ntp, ntp, source);
     }
 
     /// Adds a broken source, which is later than those that were added before.
@@ -200,6 +210,9 @@ impl Merged {
             ("reboot", with_source(self.reboot.as_ref())),
             ("metrics", with_source(self.metrics.as_ref())),
             ("listen", listen),
+            ("hostname", with_source(self.hostname.as_ref())),
+            ("interfaces", with_source(self.interfaces.as_ref())),
+            ("ntp", with_source(self.ntp.as_ref())),
         ]
     }
 
@@ -344,6 +357,9 @@ mod tests {
             "reboot",
             "metrics",
             "listen.address",
+            "hostname",
+            "interfaces",
+            "ntp",
         ] {
             assert_eq!(values(key), ["(not set)"], "{key}");
         }

@@ -17,6 +17,7 @@ use super::no_proxy::Bypass;
 use super::reboot_policy::{Reboot, RebootFragment, Window};
 use super::redact::shorten;
 use super::source::Source;
+use crate::host_settings::{self, HostSettings};
 
 /// The minimum of `rateLimit`, in bytes per second. A slower download takes days, and appears to hang.
 const RATE_MIN: u64 = 1024;
@@ -48,6 +49,8 @@ pub struct Settings {
     pub metrics: Option<PathBuf>,
     /// The server for pushed Patterns; `None` if no source may push.
     pub listen: Option<Listen>,
+    /// The host name, the network interfaces and the time servers.
+    pub host: HostSettings,
 }
 
 /// The settings of the server for pushed Patterns.
@@ -73,6 +76,7 @@ impl TryFrom<&Merged> for Settings {
             reboot: reboot(merged)?,
             metrics: metrics(merged)?,
             listen: listen(merged)?,
+            host: host(merged)?,
         })
     }
 }
@@ -267,6 +271,27 @@ fn listen(merged: &Merged) -> Result<Option<Listen>, ConfigError> {
         invalid("listen.address", &address.source, "expected address:port, such as 0.0.0.0:4000")
     })?;
     Ok((!sources.is_empty()).then_some(Listen { address: parsed, sources }))
+}
+
+fn host(merged: &Merged) -> Result<HostSettings, ConfigError> {
+    let mut host = HostSettings::default();
+    if let Some(Sourced { value: name, source }) = &merged.hostname {
+        let reason = "expected a host name of at most 64 letters, digits, dashes and dots, such as \"web1\" or \"web1.example.org\", and not \"localhost\"";
+        let name =
+            host_settings::host_name(name).ok_or_else(|| invalid("hostname", source, reason))?;
+        host.hostname = Some(name);
+    }
+    if let Some(Sourced { value: interfaces, source }) = &merged.interfaces {
+        let of = |(member, reason): (String, String)| {
+            invalid(&format!("interfaces{member}"), source, reason)
+        };
+        host.interfaces = host_settings::interfaces(interfaces).map_err(of)?;
+    }
+    if let Some(Sourced { value: servers, source }) = &merged.ntp {
+        let of = |reason| invalid("ntp", source, reason);
+        host.ntp = host_settings::time_servers(servers).map_err(of)?;
+    }
+    Ok(host)
 }
 
 fn key_ring<'a>(

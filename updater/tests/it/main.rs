@@ -6,6 +6,7 @@ mod config;
 mod disk;
 mod docs;
 mod expiry;
+mod host_settings;
 mod listen;
 mod manual;
 mod metadata;

@@ -67,6 +67,11 @@ fn errors_do_not_show_values() {
         r#"{"reboot": {"window": "\u0001SECRET", "duration": "2h"}}"#,
         r#"{"reboot": {"window": "Sat", "duration": "SECRET"}}"#,
         r#"{"metrics": "SECRET"}"#,
+        r#"{"hostname": "SECRET!"}"#,
+        r#"{"interfaces": {"SECRET!": {"match": {"name": "*"}}}}"#,
+        r#"{"interfaces": {"lan": {"match": {"name": "SECRET!"}}}}"#,
+        r#"{"interfaces": {"lan": {"match": {"name": "*"}, "addresses": ["SECRET"]}}}"#,
+        r#"{"ntp": ["SECRET!"]}"#,
     ] {
         let error = settings(json).unwrap_err().to_string();
         assert!(!error.contains("SECRET"), "{error}");
@@ -100,6 +105,10 @@ fn errors_name_key_and_source() {
         (r#"{"reboot": {"window": "Sat 02:00", "duration": "2weeks"}}"#, "reboot"),
         (r#"{"metrics": "/var/lib/x.txt"}"#, "metrics"),
         (r#"{"metrics": "x.prom"}"#, "metrics"),
+        (r#"{"hostname": "a_b"}"#, "hostname"),
+        (r#"{"interfaces": {"A": {"match": {"name": "*"}}}}"#, "interfaces"),
+        (r#"{"interfaces": {"lan": {"match": {}}}}"#, "interfaces.lan.match"),
+        (r#"{"ntp": ["a b"]}"#, "ntp"),
     ] {
         let error = settings(json).unwrap_err().to_string();
         assert!(error.contains(&format!("\"{key}\" from ESP")), "{error}");
