@@ -59,8 +59,17 @@ pub(super) fn names(text: &[u8]) -> Vec<Name> {
 /// not only those of [`SHARED`], and they are not those of another program. Other programs use names such as
 /// `metrics` too, and a configuration may have a typing error.
 pub(super) fn is_ours(names: &[Name]) -> bool {
-    let ours = names.iter().filter(|name| name.is_key()).count();
-    2 * ours > names.len() && names.iter().any(Name::is_own_key) && other_program(names).is_none()
+    are_mostly_keys(names) && names.iter().any(Name::is_own_key) && other_program(names).is_none()
+}
+
+/// Returns whether an object with these names would be a configuration, if it had a key that is not in
+/// [`SHARED`].
+pub(super) fn has_only_shared_keys(names: &[Name]) -> bool {
+    are_mostly_keys(names) && !names.iter().any(Name::is_own_key)
+}
+
+fn are_mostly_keys(names: &[Name]) -> bool {
+    2 * names.iter().filter(|name| name.is_key()).count() > names.len()
 }
 
 /// Returns whether all names are keys of a configuration, and there is at least one that is not in [`SHARED`].

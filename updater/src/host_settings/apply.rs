@@ -47,7 +47,8 @@ fn write(host: &Host, settings: &HostSettings, directory: &str) -> io::Result<bo
     let stale: Vec<String> =
         ours(&path)?.into_iter().filter(|name| !wanted.contains_key(name)).collect();
     for name in &stale {
-        fs::remove_file(path.join(name)).map_err(|error| named("remove", &path.join(name), &error))?;
+        fs::remove_file(path.join(name))
+            .map_err(|error| named("remove", &path.join(name), &error))?;
     }
     Ok(write_all(&path, &wanted)? || !stale.is_empty())
 }

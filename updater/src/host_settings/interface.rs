@@ -116,7 +116,10 @@ impl Interface {
             return Err(invalid("mtu", "expected a number of bytes from 1280 to 65535"));
         }
         if interface.addresses.is_empty() && !interface.dhcp {
-            return Err(invalid("dhcp", "expected true, or \"addresses\": the host would have none"));
+            return Err(invalid(
+                "dhcp",
+                "expected true, or \"addresses\": the host would have none",
+            ));
         }
         Ok(interface)
     }
@@ -221,7 +224,8 @@ fn driver_name(text: &str) -> Option<String> {
 }
 
 const ADDRESSES: &str = "expected at most 32 different addresses of a host, each with the length of its prefix, such as \"192.0.2.10/24\" or \"2001:db8::10/64\"";
-const HOSTS: &str = "expected at most 32 different addresses of hosts, such as \"192.0.2.1\" or \"2001:db8::1\"";
+const HOSTS: &str =
+    "expected at most 32 different addresses of hosts, such as \"192.0.2.1\" or \"2001:db8::1\"";
 const DOMAINS: &str = "expected at most 32 different domains in ASCII, such as \"example.org\"";
 
 /// Checks each text of a list.

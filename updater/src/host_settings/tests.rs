@@ -159,7 +159,8 @@ fn writes_a_static_network() {
     });
     let settings = settings("lan", &json, &[]);
     let files = files(&settings, NETWORK);
-    let expected = "# Written by etchaos-updater. Do not edit: set it in the configuration of the host.
+    let expected =
+        "# Written by etchaos-updater. Do not edit: set it in the configuration of the host.
 
 [Match]
 MACAddress=52:54:00:ab:cd:ef
@@ -208,8 +209,7 @@ fn only_the_configured_time_servers_are_asked() {
     let settings = settings("x", &with(json!({})), &["192.0.2.123", "time.example.org"]);
     let time = &files(&settings, TIMESYNCD)["50-etchaos.conf"];
     assert!(time.ends_with("[Time]\nNTP=\nNTP=192.0.2.123 time.example.org\nFallbackNTP=\n"));
-    for (directory, name) in
-        [(DHCP_DROP_IN, "50-etchaos.conf"), (NETWORK, "50-etchaos-x.network")]
+    for (directory, name) in [(DHCP_DROP_IN, "50-etchaos.conf"), (NETWORK, "50-etchaos-x.network")]
     {
         let text = &files(&settings, directory)[name];
         assert_eq!(text.matches("UseNTP=no").count(), 2, "{text}");

@@ -18,7 +18,8 @@ pub(super) const DHCP_DROP_IN: &str = "/run/systemd/network/80-etchaos.network.d
 /// What the names of our files begin with. Files with a smaller number than 80 come before that of the image.
 pub(super) const PREFIX: &str = "50-etchaos";
 /// The first line of each file.
-const HEADER: &str = "# Written by etchaos-updater. Do not edit: set it in the configuration of the host.\n";
+const HEADER: &str =
+    "# Written by etchaos-updater. Do not edit: set it in the configuration of the host.\n";
 
 /// Returns the content of each file by its name, without the directory, for one of the directories.
 pub(super) fn files(settings: &HostSettings, directory: &str) -> BTreeMap<String, String> {

@@ -17,10 +17,8 @@ const TIME: &str = "host/run/systemd/timesyncd.conf.d/50-etchaos.conf";
 fn world(config: &serde_json::Value) -> World {
     let world = World::new();
     let log = world.path("commands");
-    world.program(
-        "networkctl",
-        &format!("#!/bin/sh\necho networkctl \"$@\" >>{}\n", log.display()),
-    );
+    world
+        .program("networkctl", &format!("#!/bin/sh\necho networkctl \"$@\" >>{}\n", log.display()));
     fs::create_dir_all(world.path("host/etc")).unwrap();
     set(&world, config);
     world
@@ -207,7 +205,6 @@ fn systemd_networkd_understands_the_files() {
     assert!(text.contains("host name: web1\n") && text.contains("host name: etchaos\n"), "{text}");
     // The daemon has read its files once it lists the interfaces.
     assert!(text.contains("Enumeration completed"), "{text}");
-    let complaints: Vec<&str> =
-        text.lines().filter(|line| line.contains("50-etchaos")).collect();
+    let complaints: Vec<&str> = text.lines().filter(|line| line.contains("50-etchaos")).collect();
     assert_eq!(complaints, [""; 0], "{text}");
 }

@@ -13,7 +13,9 @@ mod mime;
 
 use std::io::Read;
 
-use super::members::{KEYS, Name, are_all_ours, etcha_key, is_ours, names, other_program};
+use super::members::{
+    KEYS, Name, are_all_ours, etcha_key, has_only_shared_keys, is_ours, names, other_program,
+};
 use super::text::{decode_base64, to_utf8};
 
 /// The maximum size of user data in bytes, which is also the limit on all its parts together after
@@ -152,6 +154,9 @@ fn object(text: &[u8]) -> Option<UserData> {
         (Some(program), _) => format!("it is for {program}"),
         (None, Some(key)) => {
             format!("it is a configuration of Etcha itself, because it has `{key}`")
+        }
+        _ if has_only_shared_keys(&names) => {
+            "it is an object with keys that a configuration for cloud-init has too".to_owned()
         }
         _ if names.iter().any(Name::is_key) => {
             format!("it is an object, but at most half of its keys are among {keys}")
