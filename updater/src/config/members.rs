@@ -19,7 +19,7 @@ pub(super) const KEYS: [&str; 15] = [
     "interfaces",
     "ntp",
 ];
-/// Keys that configurations of cloud-init have too. They do not tell what a text is for.
+/// Keys that configurations of cloud-init have too. They do not say that a text is a configuration.
 const SHARED: [&str; 2] = ["hostname", "ntp"];
 /// Keys of Etcha's own configuration that a configuration of the updater does not have.
 const ETCHA: [&str; 12] = [
@@ -55,21 +55,17 @@ pub(super) fn names(text: &[u8]) -> Vec<Name> {
     Reader::new(text).names()
 }
 
-/// Returns whether an object with these names is a configuration: more than half of them are keys of one,
-/// not only those of [`SHARED`], and they are not those of another program. Other programs use names such as
-/// `metrics` too, and a configuration may have a typing error.
+/// Returns whether an object with these names is a configuration: more than half of them are keys of one that
+/// are not in [`SHARED`], and they are not those of another program. Other programs use names such as `metrics`
+/// too, and a configuration may have a typing error.
 pub(super) fn is_ours(names: &[Name]) -> bool {
-    are_mostly_keys(names) && names.iter().any(Name::is_own_key) && other_program(names).is_none()
+    let ours = names.iter().filter(|name| name.is_own_key()).count();
+    2 * ours > names.len() && other_program(names).is_none()
 }
 
-/// Returns whether an object with these names would be a configuration, if it had a key that is not in
-/// [`SHARED`].
-pub(super) fn has_only_shared_keys(names: &[Name]) -> bool {
-    are_mostly_keys(names) && !names.iter().any(Name::is_own_key)
-}
-
-fn are_mostly_keys(names: &[Name]) -> bool {
-    2 * names.iter().filter(|name| name.is_key()).count() > names.len()
+/// Returns the keys that are not in [`SHARED`], for messages.
+pub(super) fn own_keys() -> String {
+    KEYS.into_iter().filter(|key| !SHARED.contains(key)).collect::<Vec<_>>().join(", ")
 }
 
 /// Returns whether all names are keys of a configuration, and there is at least one that is not in [`SHARED`].
@@ -127,7 +123,7 @@ impl Name {
     }
 
     /// Returns whether this is a key of a configuration that other programs do not have.
-    fn is_own_key(&self) -> bool {
+    pub(super) fn is_own_key(&self) -> bool {
         self.is_key() && !SHARED.iter().any(|key| key.eq_ignore_ascii_case(&self.text))
     }
 }
