@@ -96,7 +96,7 @@ Exit codes:
   2    invalid usage
   3    nothing was done, for a reason that is not an error: the running release is not confirmed
        yet, the offered release failed its trial or was rolled back, or no push source is configured
-  4    check, update, health: success, but a source of the configuration is broken
+  4    check, update, health, host-settings: success, but a source of the configuration is broken
   10   check: an action is outstanding (install, repair, reboot, or cancel a trial)
   129, 130, 143
        ended by SIGHUP, SIGINT or SIGTERM; the next update resumes
