@@ -32,6 +32,12 @@ pub(crate) fn follow(variant: &Variant) -> Pattern {
     commands([change("set the variant", &text)])
 }
 
+/// Replaces the configuration on the ESP. The JSON must have no single quotes.
+pub(crate) fn configure(json: &str) -> Pattern {
+    let write = "printf '%s\\n' \"$config\" >\"$dir/etchaos/config.json\" || exit 1\nsync\n";
+    commands([change("write the configuration", &format!("config='{json}'\n{MOUNT_ESP}{write}"))])
+}
+
 /// Starts the update as the timer does. The reboot may interrupt the answer.
 pub(crate) fn update() -> Pattern {
     // Without the pause, the next query could see the state before the start.
@@ -268,7 +274,12 @@ mod tests {
     fn uses_valid_posix_shell() {
         let more = [roll_back(), identify(Slot::A, 1), update_for_one_try(), refuse_failed()];
         let other = follow(&"deb12".parse().unwrap());
-        let more = more.into_iter().chain([boot_url("http://10.0.2.2/x"), measure(), other]);
+        let more = more.into_iter().chain([
+            configure("{}"),
+            boot_url("http://10.0.2.2/x"),
+            measure(),
+            other,
+        ]);
         for pattern in
             [boot_id(), damage(), update(), watch_update(), power_off()].into_iter().chain(more)
         {

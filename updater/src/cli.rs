@@ -79,6 +79,11 @@ Configuration:
                   the journal, in the free space of the disk that was booted; {\"disk\": \"/dev/…\"}
                   for an empty disk, and \"fileSystem\": \"xfs\" or \"btrfs\", \"paths\": [\"/var/…\"],
                   \"journal\": false; default: nothing is kept
+  hostname        host name, such as web1 or web1.example.org
+  interfaces      network interfaces: {NAME: {\"match\": {\"name\": \"en*\"}, \"addresses\":
+                  [\"192.0.2.10/24\"], \"gateways\": [\"192.0.2.1\"], \"dns\": [\"192.0.2.53\"]}};
+                  match has name, mac or driver; also: domains, dhcp, mtu; default: DHCP
+  ntp             time servers; default: those of DHCP and of the image
 
 Examples:
   A configuration with two mirrors, without automatic reboots, and with a push source:
@@ -98,7 +103,7 @@ Exit codes:
   2    invalid usage
   3    nothing was done, for a reason that is not an error: the running release is not confirmed
        yet, the offered release failed its trial or was rolled back, or no push source is configured
-  4    check, update, health: success, but a source of the configuration is broken
+  4    check, update, health, host-settings: success, but a source of the configuration is broken
   10   check: an action is outstanding (install, repair, reboot, or cancel a trial)
   129, 130, 143
        ended by SIGHUP, SIGINT or SIGTERM; the next update resumes
@@ -178,6 +183,15 @@ Exit codes:
   0    the next boot uses the other slot, or a trial was canceled before its first boot
   1    the other slot cannot be booted, or error
   2    invalid usage";
+const HOST_SETTINGS_HELP: &str = "\
+Examples:
+  etchaos-updater host-settings
+
+Exit codes:
+  0    the settings are applied
+  1    error
+  2    invalid usage
+  4    the settings are applied, but a source of the configuration is broken";
 const LISTEN_HELP: &str = "\
 Examples:
   etchaos-updater listen
@@ -285,6 +299,13 @@ pub(crate) enum Command {
     /// Mount what the host keeps over reboots
     #[command(hide = true)]
     Data(Data),
+    /// Apply the host name, the network interfaces and the time servers of the configuration
+    ///
+    /// Writes files for systemd-networkd and systemd-timesyncd below /run, and sets the host name. Reloads
+    /// what has changed. Units run this command at each boot; run it by hand after a change of the
+    /// configuration.
+    #[command(name = "host-settings", after_help = HOST_SETTINGS_HELP)]
+    HostSettings(HostSettings),
     /// Listen for pushes, and run their commands as root
     ///
     /// A push is an HTTP POST request whose body is a signed token with a Pattern, a list of shell
@@ -350,6 +371,14 @@ pub(crate) struct Data {
     /// Unmount it
     #[arg(long)]
     pub(crate) stop: bool,
+}
+
+/// Arguments of `host-settings`.
+#[derive(Debug, Args)]
+pub(crate) struct HostSettings {
+    /// Run before the network: ask no metadata service, and reload nothing
+    #[arg(long, hide = true)]
+    pub(crate) early: bool,
 }
 
 /// Arguments of `config`.

@@ -8,6 +8,7 @@ use serde_json::{Map, Value, json};
 
 use crate::config::Reboot;
 use crate::host::Host;
+use crate::host_settings::Applied;
 use crate::record::{
     self, Checked, DataResult, Download, Failure, HealthResult, HealthState, Listening, Poll, Waiting,
 };
@@ -76,6 +77,8 @@ pub(crate) struct Records {
     pub listening: Option<Listening>,
     /// The data partition.
     pub data: Option<DataResult>,
+    /// The host name, the network interfaces and the time servers that were applied.
+    pub host_settings: Option<Applied>,
 }
 
 impl Records {
@@ -92,6 +95,7 @@ impl Records {
             wrong_files: record::read(host),
             listening: record::read(host),
             data: record::read(host),
+            host_settings: record::read(host),
         }
     }
 }
@@ -152,7 +156,7 @@ impl Status {
                 "build": release.map(|release| release.build),
             }))
         });
-        let Records { poll, error, health, download, checked, waiting, listening, data, .. } =
+        let Records { poll, error, health, download, checked, waiting, listening, data, host_settings, .. } =
             &self.records;
         json!({
             "updaterVersion": env!("CARGO_PKG_VERSION"),
@@ -178,6 +182,7 @@ impl Status {
             },
             "listen": listening,
             "data": data,
+            "hostSettings": host_settings,
             "config": self.config,
         })
     }
@@ -226,6 +231,9 @@ impl Status {
             table.add("config", problem);
         }
         self.add_data(&mut table);
+        for (name, text) in self.records.host_settings.iter().flat_map(Applied::rows) {
+            table.add(name, &text);
+        }
         self.add_runs(&mut table);
         if let Some(listening) = &self.records.listening {
             add_listening(&mut table, listening);

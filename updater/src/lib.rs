@@ -23,6 +23,8 @@
 //! `push_server` is separate: it runs Patterns that are pushed to the host. [`jsonnet`] renders them, and `tls` has
 //! the certificate of the host.
 //!
+//! `host_settings` is separate too: host name, network interfaces and time servers.
+//!
 //! Running programs: `process` runs them with a timeout, `shell` runs the operator's commands, `timeout`
 //! limits calls that may block, and [`interrupt`] handles signals.
 
@@ -41,6 +43,7 @@ mod fsck;
 pub mod grubenv_file;
 mod health_check;
 pub mod host;
+pub mod host_settings;
 mod host_status;
 pub mod install;
 pub mod interrupt;

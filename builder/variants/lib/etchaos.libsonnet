@@ -48,6 +48,8 @@ local compiler = import 'compiler.libsonnet';
       // With this unit, boot-complete.target is reached only if no unit failed. The updater confirms a slot
       // only then.
       'systemd-boot-check-no-failures.service',
+      'etchaos-host-settings.service',
+      'etchaos-host-settings-online.service',
       'etchaos-health.service',
       'etchaos-confirm.service',
       'etchaos-deadline.service',

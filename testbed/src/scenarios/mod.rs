@@ -55,6 +55,7 @@ scenarios! {
     Switch(switch::Switch),
     Copies(copies::Copies),
     Data(data::Data),
+    HostSettings(host_settings::HostSettings),
 }
 
 /// Runs a scenario and prints its report.

@@ -6,6 +6,7 @@ mod data;
 mod fallback;
 mod gather;
 mod health;
+mod host_settings;
 mod listen;
 mod metrics_file;
 mod output;
@@ -43,6 +44,7 @@ pub fn run(cli: &Cli) -> Exit {
         Command::Fallback(arguments) => fallback::fallback(global, arguments),
         Command::Started => started::started(global),
         Command::Data(arguments) => data::data(global, arguments),
+        Command::HostSettings(arguments) => host_settings::host_settings(global, arguments),
         Command::Listen => listen::listen(global),
         Command::Render => jsonnet::child::run(),
         Command::Config(arguments) => show_config::config(global, arguments),
@@ -83,6 +85,7 @@ fn recorded_as(command: &Command) -> Option<&'static str> {
         Command::Rollback(_) => Some("rollback"),
         Command::Fallback(_) => Some("fallback"),
         Command::Started => Some("started"),
+        Command::HostSettings(_) => Some("host-settings"),
         Command::Data(_) => Some("data"),
         Command::Status | Command::Listen | Command::Render | Command::Config(_) => None,
     }

@@ -13,6 +13,7 @@ use super::quantity::Quantity;
 use super::reboot_policy::RebootFragment;
 use super::redact::describe_error;
 use super::text::{decode_base64, to_utf8};
+use crate::host_settings::InterfaceFragment;
 
 /// The configuration of one source, as written in JSON. Every member is optional; an unknown member is
 /// an error. `CONTRIBUTING.md` lists the steps to add a member.
@@ -48,6 +49,12 @@ pub struct Fragment {
     pub(super) listen: Option<ListenFragment>,
     /// What is kept over reboots.
     pub(super) data: Option<DataFragment>,
+    /// The host name.
+    pub(super) hostname: Option<String>,
+    /// The network interfaces, by names that the configuration gives them.
+    pub(super) interfaces: Option<BTreeMap<String, InterfaceFragment>>,
+    /// The time servers.
+    pub(super) ntp: Option<Vec<String>>,
 }
 
 /// The conditions for confirming a new release.

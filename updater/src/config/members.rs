@@ -2,7 +2,7 @@
 //! the program that the object is for.
 
 /// The keys of a configuration, in the order of [`super::fragment::Fragment`].
-pub(super) const KEYS: [&str; 13] = [
+pub(super) const KEYS: [&str; 16] = [
     "cdn",
     "variant",
     "keys",
@@ -16,7 +16,12 @@ pub(super) const KEYS: [&str; 13] = [
     "metrics",
     "listen",
     "data",
+    "hostname",
+    "interfaces",
+    "ntp",
 ];
+/// Keys that configurations of cloud-init have too. They do not say that a text is a configuration.
+const SHARED: [&str; 2] = ["hostname", "ntp"];
 /// Keys of Etcha's own configuration that a configuration of the updater does not have.
 const ETCHA: [&str; 12] = [
     "build",
@@ -51,17 +56,22 @@ pub(super) fn names(text: &[u8]) -> Vec<Name> {
     Reader::new(text).names()
 }
 
-/// Returns whether an object with these names is a configuration: more than half of them are keys of one,
-/// and they are not those of another program. Other programs use names such as `metrics` too, and a
-/// configuration may have a typing error.
+/// Returns whether an object with these names is a configuration: more than half of them are keys of one that
+/// are not in [`SHARED`], and they are not those of another program. Other programs use names such as `metrics`
+/// too, and a configuration may have a typing error.
 pub(super) fn is_ours(names: &[Name]) -> bool {
-    let ours = names.iter().filter(|name| name.is_key()).count();
+    let ours = names.iter().filter(|name| name.is_own_key()).count();
     2 * ours > names.len() && other_program(names).is_none()
 }
 
-/// Returns whether all names are keys of a configuration, and there is at least one.
+/// Returns the keys that are not in [`SHARED`], for messages.
+pub(super) fn own_keys() -> String {
+    KEYS.into_iter().filter(|key| !SHARED.contains(key)).collect::<Vec<_>>().join(", ")
+}
+
+/// Returns whether all names are keys of a configuration, and there is at least one that is not in [`SHARED`].
 pub(super) fn are_all_ours(names: &[Name]) -> bool {
-    !names.is_empty() && names.iter().all(Name::is_key)
+    names.iter().any(Name::is_own_key) && names.iter().all(Name::is_key)
 }
 
 /// Returns the program to which the names of an object belong, whatever else it has.
@@ -111,6 +121,11 @@ impl Name {
     pub(super) fn is_key(&self) -> bool {
         let text = self.text.replace(['_', '-'], "");
         KEYS.iter().any(|key| key.eq_ignore_ascii_case(&text))
+    }
+
+    /// Returns whether this is a key of a configuration that other programs do not have.
+    pub(super) fn is_own_key(&self) -> bool {
+        self.is_key() && !SHARED.iter().any(|key| key.eq_ignore_ascii_case(&self.text))
     }
 }
 

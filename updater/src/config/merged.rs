@@ -13,6 +13,7 @@ use super::network::{Environment, Variable, redact_proxy};
 use super::quantity::Quantity;
 use super::reboot_policy::RebootFragment;
 use super::source::Source;
+use crate::host_settings::InterfaceFragment;
 
 /// A value and its source.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -46,6 +47,9 @@ pub struct Merged {
     pub(super) listen_tls: Option<Sourced<TlsFragment>>,
     pub(super) push_sources: BTreeMap<String, Sourced<PushSourceFragment>>,
     pub(super) data: Option<Sourced<DataFragment>>,
+    pub(super) hostname: Option<Sourced<String>>,
+    pub(super) interfaces: Option<Sourced<BTreeMap<String, InterfaceFragment>>>,
+    pub(super) ntp: Option<Sourced<Vec<String>>>,
     /// The proxy variables of the environment.
     pub(super) environment: Environment,
     /// The sources that are broken.
@@ -76,6 +80,9 @@ impl Merged {
             metrics,
             listen,
             data,
+            hostname,
+            interfaces,
+            ntp,
         } = fragment;
         if cdn.is_some() {
             self.unknown_cdn = None;
@@ -106,6 +113,9 @@ impl Merged {
             self.push_sources.insert(name, Sourced { value, source: source.clone() });
         }
         replace(&mut self.data, data, source);
+        replace(&mut self.hostname, hostname, source);
+        replace(&mut self.interfaces, interfaces, source);
+        replace(&mut self.ntp, ntp, source);
     }
 
     /// Adds a broken source, which is later than those that were added before.
@@ -224,6 +234,9 @@ impl Merged {
             ("metrics", with_source(self.metrics.as_ref())),
             ("listen", listen),
             ("data", with_source(self.data.as_ref())),
+            ("hostname", with_source(self.hostname.as_ref())),
+            ("interfaces", with_source(self.interfaces.as_ref())),
+            ("ntp", with_source(self.ntp.as_ref())),
         ]
     }
 
@@ -368,6 +381,9 @@ mod tests {
             "reboot",
             "metrics",
             "listen.address",
+            "hostname",
+            "interfaces",
+            "ntp",
         ] {
             assert_eq!(values(key), ["(not set)"], "{key}");
         }

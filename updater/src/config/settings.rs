@@ -19,6 +19,7 @@ use super::no_proxy::Bypass;
 use super::reboot_policy::{Reboot, RebootFragment, Window};
 use super::redact::shorten;
 use super::source::Source;
+use crate::host_settings::{self, HostSettings};
 
 /// The minimum of `rateLimit`, in bytes per second. A slower download takes days, and appears to hang.
 const RATE_MIN: u64 = 1024;
@@ -52,6 +53,8 @@ pub struct Settings {
     pub listen: Option<Listen>,
     /// What is kept over reboots; `None` if nothing is.
     pub data: Option<Data>,
+    /// The host name, the network interfaces and the time servers.
+    pub host: HostSettings,
 }
 
 /// The settings of the server for pushed Patterns.
@@ -80,6 +83,7 @@ impl TryFrom<&Merged> for Settings {
             metrics: metrics(merged)?,
             listen: listen(merged)?,
             data: data(merged)?,
+            host: host(merged)?,
         })
     }
 }
@@ -290,6 +294,27 @@ fn data(merged: &Merged) -> Result<Option<Data>, ConfigError> {
     let Some(Sourced { value: data, source }) = &merged.data else { return Ok(None) };
     let data = Data::new(data).map_err(|(key, reason)| invalid(key, source, reason))?;
     Ok(Some(data))
+}
+
+fn host(merged: &Merged) -> Result<HostSettings, ConfigError> {
+    let mut host = HostSettings::default();
+    if let Some(Sourced { value: name, source }) = &merged.hostname {
+        let reason = "expected a host name of at most 64 letters, digits, dashes and dots, such as \"web1\" or \"web1.example.org\", and not \"localhost\"";
+        let name =
+            host_settings::host_name(name).ok_or_else(|| invalid("hostname", source, reason))?;
+        host.hostname = Some(name);
+    }
+    if let Some(Sourced { value: interfaces, source }) = &merged.interfaces {
+        let of = |(member, reason): (String, String)| {
+            invalid(&format!("interfaces{member}"), source, reason)
+        };
+        host.interfaces = host_settings::interfaces(interfaces).map_err(of)?;
+    }
+    if let Some(Sourced { value: servers, source }) = &merged.ntp {
+        let of = |reason| invalid("ntp", source, reason);
+        host.ntp = host_settings::time_servers(servers).map_err(of)?;
+    }
+    Ok(host)
 }
 
 fn key_ring<'a>(

@@ -117,6 +117,7 @@ fn json_output_has_the_documented_keys() {
         ("verify", &["verify", "--json"], 0),
         ("update", &["update", "--json"], 0),
         ("config", &["config", "--json"], 0),
+        ("host-settings", &["host-settings", "--json"], 0),
         ("confirm", &["confirm", "--json"], 0),
         ("status", &["status", "--json"], 0),
         ("health", &["health", "--json"], 0),

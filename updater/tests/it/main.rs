@@ -8,6 +8,7 @@ mod disk;
 mod docs;
 mod expiry;
 mod jsonnet;
+mod host_settings;
 mod listen;
 mod manual;
 mod metadata;

@@ -26,14 +26,15 @@ fn analyze(arguments: &[&str]) -> Option<String> {
 }
 
 #[test]
-fn the_update_service_is_sandboxed() {
-    let Some(output) = analyze(&["security", "--offline=true", "etchaos-updater.service"]) else {
-        return;
-    };
-    let exposure = output.split("exposure level for etchaos-updater.service: ").nth(1);
-    let exposure = exposure.and_then(|rest| rest.split(' ').next()?.parse::<f64>().ok());
-    let exposure = exposure.unwrap_or_else(|| panic!("{output}"));
-    assert!(exposure < 3.0, "{output}");
+fn the_services_are_sandboxed() {
+    for name in ["updater", "host-settings", "host-settings-online"] {
+        let unit = format!("etchaos-{name}.service");
+        let Some(output) = analyze(&["security", "--offline=true", &unit]) else { return };
+        let exposure = output.split(&format!("exposure level for {unit}: ")).nth(1);
+        let exposure = exposure.and_then(|rest| rest.split(' ').next()?.parse::<f64>().ok());
+        let exposure = exposure.unwrap_or_else(|| panic!("{output}"));
+        assert!(exposure < 3.0, "{output}");
+    }
 }
 
 #[test]
@@ -121,6 +122,36 @@ fn emergency_mode_reboots_soon_only_on_trial() {
         std::fs::write(&cmdline, arguments).unwrap();
         let output = Command::new("/bin/sh").args(["-c", &script]).output().unwrap();
         assert_eq!(String::from_utf8_lossy(&output.stdout), seconds, "{arguments:?}: {script}");
+    }
+}
+
+/// The host settings must be written before the network starts, and must not make a boot unhealthy: a typing
+/// error would undo an update.
+#[test]
+fn host_settings_come_before_the_network_and_never_fail() {
+    let text = |name: &str| std::fs::read_to_string(directory().join(name)).unwrap();
+    let (early, late) =
+        (text("etchaos-host-settings.service"), text("etchaos-host-settings-online.service"));
+    let before: Vec<&str> = early
+        .lines()
+        .filter_map(|line| line.strip_prefix("Before="))
+        .flat_map(|units| units.split(' '))
+        .collect();
+    for unit in ["network-pre.target", "systemd-networkd.service", "systemd-timesyncd.service"] {
+        assert!(before.contains(&unit), "{unit}: {early}");
+    }
+    for line in ["DefaultDependencies=no", "WantedBy=sysinit.target"] {
+        assert!(early.lines().any(|found| found == line), "{line}");
+    }
+    for (unit, command) in [(&early, "host-settings --early"), (&late, "host-settings")] {
+        let line = format!("ExecStart=-/usr/bin/etchaos-updater {command}");
+        assert!(unit.lines().any(|found| found == line), "{line}");
+    }
+    // A file of the image that comes before those of the settings would win.
+    let network = image_files().join("usr/lib/systemd/network");
+    for entry in std::fs::read_dir(network).unwrap() {
+        let name = entry.unwrap().file_name().into_string().unwrap();
+        assert_eq!(name, "80-etchaos.network");
     }
 }
 

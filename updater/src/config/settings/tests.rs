@@ -83,6 +83,11 @@ fn errors_do_not_show_values() {
         r#"{"metrics": "SECRET"}"#,
         r#"{"listen": {"tls": {"certificate": "SECRET", "key": "/key"}}}"#,
         r#"{"listen": {"tls": {"certificate": "/certificate", "key": "SECRET"}}}"#,
+        r#"{"hostname": "SECRET!"}"#,
+        r#"{"interfaces": {"SECRET!": {"match": {"name": "*"}}}}"#,
+        r#"{"interfaces": {"lan": {"match": {"name": "SECRET!"}}}}"#,
+        r#"{"interfaces": {"lan": {"match": {"name": "*"}, "addresses": ["SECRET"]}}}"#,
+        r#"{"ntp": ["SECRET!"]}"#,
     ] {
         let error = settings(json).unwrap_err().to_string();
         assert!(!error.contains("SECRET"), "{error}");
@@ -125,6 +130,10 @@ fn errors_name_key_and_source() {
             r#"{"listen": {"tls": {"certificate": "/x", "key": "-----BEGIN CERTIFICATE-----"}}}"#,
             "listen.tls.key",
         ),
+        (r#"{"hostname": "a_b"}"#, "hostname"),
+        (r#"{"interfaces": {"A": {"match": {"name": "*"}}}}"#, "interfaces"),
+        (r#"{"interfaces": {"lan": {"match": {}}}}"#, "interfaces.lan.match"),
+        (r#"{"ntp": ["a b"]}"#, "ntp"),
     ] {
         let error = settings(json).unwrap_err().to_string();
         assert!(error.contains(&format!("\"{key}\" from ESP")), "{error}");

@@ -4,7 +4,7 @@
 //! Ignition or a shell. Only a text that says that it is a configuration is one:
 //!
 //! - a text that begins with the line `#etchaos`, possibly after other lines with `#`, followed by JSON;
-//! - a JSON object of whose keys more than half are those of a configuration;
+//! - a JSON object of whose keys more than half are those of a configuration, and not of cloud-init too;
 //! - after another first line that begins with `#`, a JSON object with only keys of a configuration;
 //! - a part of a MIME message that has the type `text/etchaos`, or begins with `#etchaos`;
 //! - any of these in base64, or compressed with gzip.
@@ -13,7 +13,7 @@ mod mime;
 
 use std::io::Read;
 
-use super::members::{KEYS, Name, are_all_ours, etcha_key, is_ours, names, other_program};
+use super::members::{Name, are_all_ours, etcha_key, is_ours, names, other_program, own_keys};
 use super::text::{decode_base64, to_utf8};
 
 /// The maximum size of user data in bytes, which is also the limit on all its parts together after
@@ -147,13 +147,13 @@ fn object(text: &[u8]) -> Option<UserData> {
     if is_ours(&names) {
         return Some(UserData::Config(text.to_vec()));
     }
-    let keys = KEYS.join(", ");
+    let keys = own_keys();
     Some(foreign(&match (other_program(&names), etcha_key(&names)) {
         (Some(program), _) => format!("it is for {program}"),
         (None, Some(key)) => {
             format!("it is a configuration of Etcha itself, because it has `{key}`")
         }
-        _ if names.iter().any(Name::is_key) => {
+        _ if names.iter().any(Name::is_own_key) => {
             format!("it is an object, but at most half of its keys are among {keys}")
         }
         _ => format!("it is an object with none of the keys {keys}"),

@@ -52,6 +52,8 @@ fn ignores_what_is_for_other_programs() {
         (cloud.into(), "cloud-init"),
         ("#cloud-config\n{\"packages\": [\"vim\"]}\n".into(), "cloud-init"),
         ("#cloud-config\n{\"cdn\": \"x\", \"packages\": []}\n".into(), "cloud-init"),
+        ("#cloud-config\n{\"hostname\": \"x\", \"ntp\": {}}\n".into(), "cloud-init"),
+        ("{\"hostname\": \"x\", \"ntp\": {\"enabled\": true}}".into(), "none of the keys"),
         (format!("\u{feff}{cloud}"), "cloud-init"),
         (format!("{cloud}{}", "# x\n".repeat(100_000)), "cloud-init"),
         ("#!/bin/sh\necho {}\n".into(), "script"),
