@@ -6,7 +6,9 @@ use protocol::PublicKey;
 use serde_json::{Value, json};
 
 use super::broken::{Broken, Ignored};
-use super::fragment::{Fragment, HealthFragment, ListenFragment, PushSourceFragment, StringList};
+use super::fragment::{
+    Fragment, HealthFragment, ListenFragment, PushSourceFragment, SourceFragment, StringList,
+};
 use super::network::{Environment, Variable, redact_proxy};
 use super::quantity::Quantity;
 use super::reboot_policy::RebootFragment;
@@ -22,7 +24,7 @@ pub(crate) struct Sourced<T> {
 }
 
 /// All sources merged. A value of a later source, lists included, replaces that of an earlier one; keys
-/// are added together, and push sources are merged by name.
+/// are added together, and sources of Patterns are merged by name.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Merged {
     /// See [`Fragment::cdn`]; the other members correspond to those of [`Fragment`] too.
@@ -42,6 +44,7 @@ pub struct Merged {
     pub(super) metrics: Option<Sourced<String>>,
     pub(super) listen_address: Option<Sourced<String>>,
     pub(super) push_sources: BTreeMap<String, Sourced<PushSourceFragment>>,
+    pub(super) sources: BTreeMap<String, Sourced<SourceFragment>>,
     /// The proxy variables of the environment.
     pub(super) environment: Environment,
     /// The sources that are broken.
@@ -69,6 +72,7 @@ impl Merged {
             reboot,
             metrics,
             listen,
+            sources: pattern_sources,
         } = fragment;
         if cdn.is_some() {
             self.unknown_cdn = None;
@@ -93,6 +97,9 @@ impl Merged {
         replace(&mut self.listen_address, address, source);
         for (name, value) in sources.into_iter().flatten() {
             self.push_sources.insert(name, Sourced { value, source: source.clone() });
+        }
+        for (name, value) in pattern_sources.into_iter().flatten() {
+            self.sources.insert(name, Sourced { value, source: source.clone() });
         }
     }
 
@@ -175,6 +182,14 @@ impl Merged {
                 (name, json!({"value": ids, "source": source.source.to_string()}))
             })
             .collect();
+        let pattern_sources: BTreeMap<&String, Value> = self
+            .sources
+            .iter()
+            .map(|(name, source)| {
+                let value = source_json(&source.value);
+                (name, json!({"value": value, "source": source.source.to_string()}))
+            })
+            .collect();
         let keys: Vec<Value> = self
             .keys
             .iter()
@@ -200,6 +215,7 @@ impl Merged {
             ("reboot", with_source(self.reboot.as_ref())),
             ("metrics", with_source(self.metrics.as_ref())),
             ("listen", listen),
+            ("sources", json!(pattern_sources)),
         ]
     }
 
@@ -267,6 +283,20 @@ fn with_source<T: serde::Serialize>(value: Option<&Sourced<T>>) -> Value {
 
 fn with_variable(variable: &Variable, value: Value) -> Value {
     json!({"value": value, "source": Source::Variable(variable.name).to_string()})
+}
+
+/// Returns a source of Patterns with its keys by their IDs, its Commands as their number, and the names of its
+/// variables, since Commands and variables may contain secrets.
+fn source_json(source: &SourceFragment) -> Value {
+    let SourceFragment { keys, pull, commands, interval, vars, unhealthy } = source;
+    json!({
+        "keys": keys.iter().map(|key| key_id(key)).collect::<Vec<_>>(),
+        "pull": pull,
+        "commands": commands.len(),
+        "interval": interval,
+        "vars": vars.keys().collect::<Vec<_>>(),
+        "unhealthy": unhealthy,
+    })
 }
 
 /// Returns the list, or `null` if it is empty.
