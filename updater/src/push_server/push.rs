@@ -10,7 +10,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError, TryLockError};
 
 use hyper::StatusCode;
 use protocol::claims::TimeError;
-use protocol::pattern::{Mode, Report, RunError, run};
+use protocol::pattern::{Mode, Options, Report, RunError, run};
 use protocol::token::{TokenError, verify};
 use protocol::{Claims, KeyRing, Verified};
 
@@ -172,8 +172,9 @@ impl Push {
         let mut accepted = self.lock()?;
         accepted.accept(claims.key_id(), id.jti, id.exp.saturating_add(STORE_AFTER), clock.now)?;
         log::info!(source = source, key = claims.key_id(); "running a Pattern of {source}, signed with {}", claims.key_id());
-        let mut shell = LimitedShell::new(&pattern.exec);
-        let report = run(&pattern.run, mode, &mut shell).map_err(|error| match error {
+        let options = Options::new(mode, source);
+        let report = run(&pattern, None, &options, &mut LimitedShell::new());
+        let report = report.map_err(|error| match error {
             RunError::Pattern(error) => PushError::Pattern(error.to_string()),
             RunError::Shell { id, source } => {
                 PushError::Run(format!("cannot run the Command {id:?}: {source}"))
