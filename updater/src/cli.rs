@@ -34,7 +34,7 @@ impl Cli {
 const AFTER_HELP: &str = "\
 Configuration:
   The configuration is a JSON object, merged from the following sources. A later source replaces
-  the value, or the whole list, of an earlier one; only keys and listen.sources are added together.
+  the value, or the whole list, of an earlier one; only keys, listen.sources and sources are added together.
 
     1. built-in defaults
     2. /usr/lib/etchaos/updater.json
@@ -72,6 +72,10 @@ Configuration:
   listen          server for pushes: {\"address\": \"0.0.0.0:4000\", \"sources\": {NAME: {\"keys\":
                   [\"ed25519public:…\"]}}}; a push is a list of shell commands (an Etcha Pattern),
                   signed with a key of its source; default: no sources, so the server does not run
+  sources         what runs after each boot and again: {NAME: {\"pull\": URL of a Pattern or list of
+                  URLs, \"keys\": [keys that sign it], \"commands\": [Commands of Etcha],
+                  \"interval\": \"1h\" (default), \"vars\": {…}, \"unhealthy\": false (default)}}; what is
+                  pushed by a source of the same name in listen.sources runs again, too
 
 Examples:
   A configuration with two mirrors, without automatic reboots, and with a push source:
@@ -90,7 +94,8 @@ Exit codes:
        slot cannot be booted; config --require: the value is not set
   2    invalid usage
   3    nothing was done, for a reason that is not an error: the running release is not confirmed
-       yet, the offered release failed its trial or was rolled back, or no push source is configured
+       yet, the offered release failed its trial or was rolled back, no push source is configured, or
+       no source has a Pattern or Commands
   4    check, update, health: success, but a source of the configuration is broken
   10   check: an action is outstanding (install, repair, reboot, or cancel a trial)
   129, 130, 143
@@ -179,6 +184,16 @@ Exit codes:
   1    error
   2    invalid usage
   3    no push source with a key is configured";
+const SOURCES_HELP: &str = "\
+Examples:
+  etchaos-updater sources --all
+  etchaos-updater sources --pull
+
+Exit codes:
+  0    all Patterns and Commands ran, or none was due
+  1    a Pattern could not be pulled, or a Command failed, or error
+  2    invalid usage
+  3    no source has a Pattern or Commands";
 const CONFIG_HELP: &str = "\
 Examples:
   etchaos-updater config
@@ -282,6 +297,13 @@ pub(crate) enum Command {
     /// Exits immediately if no source with a key is configured.
     #[command(after_help = LISTEN_HELP)]
     Listen,
+    /// Run the Patterns and Commands of the sources that are due
+    ///
+    /// Runs the last Pattern that each source pushed, or that was pulled from it, and its Commands in the
+    /// configuration. Removes what they no longer have. etchaos-sources.service runs this command after each
+    /// boot and at the interval of each source.
+    #[command(after_help = SOURCES_HELP)]
+    Sources(Sources),
     /// Show every value of the configuration and its source
     ///
     /// Shows public keys by their ID, and a proxy without user name and password.
@@ -329,6 +351,17 @@ pub(crate) struct Fallback {
     /// Wait until the configured deadline after the boot
     #[arg(long)]
     pub(crate) at_deadline: bool,
+}
+
+/// Arguments of `sources`.
+#[derive(Debug, Args)]
+pub(crate) struct Sources {
+    /// Run all sources, also those that are not due
+    #[arg(long, conflicts_with = "pull")]
+    pub(crate) all: bool,
+    /// Only pull the Patterns of the sources that are due, for the next run
+    #[arg(long)]
+    pub(crate) pull: bool,
 }
 
 /// Arguments of `config`.

@@ -10,6 +10,7 @@ use crate::config::Reboot;
 use crate::host::Host;
 use crate::record::{self, Checked, Download, Failure, HealthResult, HealthState, Poll, Waiting};
 use crate::slot_content::{Content, Slots};
+use crate::sources::{PullResult, Pulls, SourceRuns};
 use crate::trial::{expire_trial, is_abandoned};
 use crate::wrong_files::{WrongFile, WrongFiles};
 
@@ -70,6 +71,10 @@ pub(crate) struct Records {
     pub waiting: Option<Waiting>,
     /// The files that are not downloaded again yet.
     pub wrong_files: Option<WrongFiles>,
+    /// The runs of the sources.
+    pub sources: Option<SourceRuns>,
+    /// What was pulled for the sources.
+    pub pulls: Option<Pulls>,
 }
 
 impl Records {
@@ -84,6 +89,8 @@ impl Records {
             checked: record::read(host),
             waiting: record::read(host),
             wrong_files: record::read(host),
+            sources: record::read(host),
+            pulls: record::read(host),
         }
     }
 }
@@ -144,7 +151,8 @@ impl Status {
                 "build": release.map(|release| release.build),
             }))
         });
-        let Records { poll, error, health, download, checked, waiting, .. } = &self.records;
+        let Records { poll, error, health, download, checked, waiting, sources, pulls, .. } =
+            &self.records;
         json!({
             "updaterVersion": env!("CARGO_PKG_VERSION"),
             "running": self.running_json(),
@@ -167,6 +175,7 @@ impl Status {
                 "outstanding": disk.map(|disk| disk.pending(self.running).is_some()),
                 "waiting": waiting,
             },
+            "sources": sources.as_ref().map(|runs| runs.to_json(pulls.as_ref())),
             "config": self.config,
         })
     }
@@ -215,6 +224,7 @@ impl Status {
             table.add("config", problem);
         }
         self.add_runs(&mut table);
+        self.add_sources(&mut table);
         table.0.join("\n")
     }
 
@@ -304,6 +314,19 @@ impl Status {
             .next_poll
             .map_or("unknown; check etchaos-updater.timer".to_owned(), |at| self.at(at));
         table.add("next poll", &next);
+    }
+
+    fn add_sources(&self, table: &mut Table) {
+        for (name, run) in self.records.sources.iter().flat_map(|runs| &runs.sources) {
+            let mut parts = run.text(self.now).into_iter();
+            let first = parts.next().unwrap_or_default();
+            table.add("source", &format!("{name}  {first}"));
+            parts.for_each(|part| table.add("", &part));
+            let pull = self.records.pulls.as_ref().and_then(|pulls| pulls.sources.get(name));
+            if let Some(PullResult { time, error: Some(error) }) = pull {
+                table.add("", &format!("not pulled, {}: {error}", self.at(*time)));
+            }
+        }
     }
 
     /// Formats a time and its distance from now.

@@ -18,10 +18,11 @@
 //! `prometheus` formats the status as metrics, and [`progress`] shows the progress of downloads.
 //! `wrong_files` remembers files that are not worth another download.
 //!
-//! `push_server` is separate: it runs Patterns that are pushed to the host.
+//! `push_server` is separate: it runs Patterns that are pushed to the host. [`sources`] keeps them, pulls others,
+//! and runs what is kept again.
 //!
 //! Running programs: `process` runs them with a timeout, `shell` runs the operator's commands, `timeout`
-//! limits calls that may block, and [`interrupt`] handles signals.
+//! limits calls that may block, `schedule` sets timers, and [`interrupt`] handles signals.
 
 mod boot_disk;
 pub mod candidate;
@@ -49,9 +50,11 @@ mod prometheus;
 mod push_server;
 mod reboot;
 mod record;
+mod schedule;
 mod shell;
 pub mod slot_content;
 pub mod slots;
+pub mod sources;
 mod timeout;
 pub mod trial;
 pub mod update;

@@ -9,6 +9,7 @@ use crate::cli::{Exit, Global};
 use crate::esp::Access;
 use crate::host::Host;
 use crate::push_server;
+use crate::sources::Runner;
 
 pub(super) fn listen(global: &Global) -> Result<Exit> {
     let settings =
@@ -18,8 +19,9 @@ pub(super) fn listen(global: &Global) -> Result<Exit> {
         print_or_warn(global, &json!({"listening": false, "why": reason}), || reason.to_owned());
         return Ok(Exit::NothingDone);
     };
-    let address = listen.address;
-    push_server::serve(listen, &Host::new(&global.host_root))
+    let (address, host) = (listen.address, Host::new(&global.host_root));
+    let runner = Runner::new(&host, global.esp.as_deref(), settings.sources);
+    push_server::serve(listen, runner, &host)
         .with_context(|| format!("cannot listen on {address}"))?;
     Ok(Exit::Ok)
 }

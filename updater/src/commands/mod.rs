@@ -13,6 +13,7 @@ mod poll_result;
 mod report;
 mod rollback;
 mod show_config;
+mod sources;
 mod started;
 mod status;
 mod verify;
@@ -41,6 +42,7 @@ pub fn run(cli: &Cli) -> Exit {
         Command::Fallback(arguments) => fallback::fallback(global, arguments),
         Command::Started => started::started(global),
         Command::Listen => listen::listen(global),
+        Command::Sources(arguments) => sources::sources(global, arguments),
         Command::Config(arguments) => show_config::config(global, arguments),
     };
     result.unwrap_or_else(|error| {
@@ -79,6 +81,7 @@ fn recorded_as(command: &Command) -> Option<&'static str> {
         Command::Rollback(_) => Some("rollback"),
         Command::Fallback(_) => Some("fallback"),
         Command::Started => Some("started"),
+        Command::Sources(_) => Some("sources"),
         Command::Status | Command::Listen | Command::Config(_) => None,
     }
 }

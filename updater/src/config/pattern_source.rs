@@ -4,7 +4,7 @@ use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use protocol::KeyRing;
-use protocol::pattern::{Pattern, PatternError, PatternFiles};
+use protocol::pattern::{Pattern, PatternError};
 use serde_json::{Map, Value, json};
 
 /// A source of Patterns and Commands. It may push, if `listen.sources` has it, and this host may pull from it.
@@ -50,9 +50,7 @@ impl PatternSource {
 /// # Errors
 /// Fails if the Commands are not valid. The error names the place, and may quote values.
 pub(crate) fn pattern_of(commands: &[Value]) -> Result<Pattern, PatternError> {
-    let entrypoint = "commands".to_owned();
-    let text = json!({"run": commands}).to_string();
-    PatternFiles { files: [(entrypoint.clone(), text)].into(), entrypoint }.pattern()
+    Pattern::from_value(&json!({"run": commands}))
 }
 
 impl Default for PatternSource {

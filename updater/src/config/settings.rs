@@ -72,17 +72,20 @@ impl TryFrom<&Merged> for Settings {
     type Error = ConfigError;
 
     fn try_from(merged: &Merged) -> Result<Self, ConfigError> {
+        let sources = pattern_sources(merged)?;
+        let strict = sources.iter().filter(|(_, source)| source.unhealthy);
+        let strict = strict.map(|(name, _)| name.clone()).collect();
         Ok(Self {
             cdn: cdn(merged)?,
             variant: merged.variant.as_ref().map(variant).transpose()?,
             keys: key_ring("keys", merged.keys.iter().map(|key| (&key.value, &key.source)))?,
             allowed_origins: allowed_origins(merged)?,
             network: network(merged)?,
-            health: health(merged)?,
+            health: HealthPolicy { sources: strict, ..health(merged)? },
             reboot: reboot(merged)?,
             metrics: metrics(merged)?,
             listen: listen(merged)?,
-            sources: pattern_sources(merged)?,
+            sources,
         })
     }
 }
@@ -315,7 +318,7 @@ fn pattern_source(
     }
     // The message omits the values of Commands, which may be secrets.
     if let Err(error) = pattern_of(&value.commands) {
-        let reason = format!("{}; see the Commands of Etcha", without_values(&error));
+        let reason = without_values(&error);
         return Err(invalid(&key("commands"), source, reason));
     }
     if value.vars.values().any(|value| !is_shallow(value, VARS_DEPTH_MAX)) {
@@ -344,8 +347,11 @@ fn pattern_source(
 /// Describes an error in Commands by its place only.
 fn without_values(error: &PatternError) -> String {
     match error {
-        PatternError::TooDeep | PatternError::TooMany => error.to_string(),
-        _ => "a Command is not valid".to_owned(),
+        PatternError::Invalid { path, .. } => {
+            let place = path.replacen("run", "commands", 1);
+            format!("{} is not valid", shorten(&place))
+        }
+        other => other.to_string(),
     }
 }
 

@@ -37,6 +37,7 @@ use self::replay::ReplayGuard;
 use self::request_line::{Fragment, RequestLine};
 use crate::config::Listen;
 use crate::host::Host;
+use crate::sources::Runner;
 
 /// The path to which clients of Etcha push.
 const PUSH_PATH: &str = "/etcha/v1/push/";
@@ -75,7 +76,7 @@ const LIMITS: Limits = Limits {
 ///
 /// # Errors
 /// Fails if the address cannot be bound, or if the accepted tokens or the uptime cannot be read.
-pub(crate) fn serve(listen: Listen, host: &Host) -> io::Result<()> {
+pub(crate) fn serve(listen: Listen, runner: Runner, host: &Host) -> io::Result<()> {
     let accepted = ReplayGuard::open(host.path(ACCEPTED_FILE)).map_err(io::Error::other)?;
     // Without the uptime no push can be accepted, so fail now.
     clock(host)?;
@@ -85,7 +86,7 @@ pub(crate) fn serve(listen: Listen, host: &Host) -> io::Result<()> {
         let address = listener.local_addr()?;
         let names: Vec<&str> = listen.sources.keys().map(String::as_str).collect();
         log::info!("listening on {address} for pushes from {}", names.join(", "));
-        let push = Push::new(listen.sources, accepted);
+        let push = Push::new(listen.sources, runner, accepted);
         let server = Server { push, host: host.clone(), limits: LIMITS };
         Arc::new(server).accept(&listener).await
     })

@@ -10,12 +10,12 @@ use std::sync::{Mutex, MutexGuard, PoisonError, TryLockError};
 
 use hyper::StatusCode;
 use protocol::claims::TimeError;
-use protocol::pattern::{Mode, Options, Report, RunError, run};
+use protocol::pattern::{Mode, Report, RunError};
 use protocol::token::{TokenError, verify};
 use protocol::{Claims, KeyRing, Verified};
 
 use super::replay::{ReplayError, ReplayGuard};
-use crate::shell::LimitedShell;
+use crate::sources::{Pushed, Runner};
 
 /// The longest validity of a token, in seconds. A longer one would be a standing permission.
 const VALIDITY_MAX: u64 = 60 * 60;
@@ -32,6 +32,7 @@ const AUDIENCE: &str = "etchaos";
 /// Accepts pushes and runs their Patterns, one at a time.
 pub(super) struct Push {
     sources: BTreeMap<String, KeyRing>,
+    runner: Runner,
     /// Locked while a Pattern runs.
     accepted: Mutex<ReplayGuard>,
 }
@@ -135,8 +136,12 @@ impl PushError {
 
 impl Push {
     /// Creates an instance with the keys of each source and the tokens that were accepted before.
-    pub(super) fn new(sources: BTreeMap<String, KeyRing>, accepted: ReplayGuard) -> Self {
-        Self { sources, accepted: Mutex::new(accepted) }
+    pub(super) fn new(
+        sources: BTreeMap<String, KeyRing>,
+        runner: Runner,
+        accepted: ReplayGuard,
+    ) -> Self {
+        Self { sources, runner, accepted: Mutex::new(accepted) }
     }
 
     /// Returns the keys of a source.
@@ -170,10 +175,13 @@ impl Push {
         let pattern = files.pattern().map_err(|error| PushError::Pattern(error.to_string()))?;
         // The lock comes first: a client that is refused now may push the same token again.
         let mut accepted = self.lock()?;
+        let turn = self.runner.turn().map_err(|error| PushError::Run(error.to_string()))?;
+        let turn = turn.ok_or(PushError::AnotherRuns)?;
         accepted.accept(claims.key_id(), id.jti, id.exp.saturating_add(STORE_AFTER), clock.now)?;
         log::info!(source = source, key = claims.key_id(); "running a Pattern of {source}, signed with {}", claims.key_id());
-        let options = Options::new(mode, source);
-        let report = run(&pattern, None, &options, &mut LimitedShell::new());
+        let (claims, pattern) = (&claims, &pattern);
+        let pushed = Pushed { source, token, claims, pattern, mode, filter: None };
+        let report = self.runner.push(&turn, &pushed);
         let report = report.map_err(|error| match error {
             RunError::Pattern(error) => PushError::Pattern(error.to_string()),
             RunError::Shell { id, source } => {

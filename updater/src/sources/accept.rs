@@ -80,13 +80,9 @@ pub fn is_kept(pattern: &Pattern) -> bool {
     let mut commands = Vec::new();
     collect(&pattern.run, &mut commands);
     let describes_state = |command: &&Command| {
-        command.check.is_some() && command.change.is_some() || has_removal(command)
+        command.check.is_some() && command.change.is_some() || command.remove.is_some()
     };
     commands.is_empty() || commands.iter().any(describes_state)
-}
-
-fn has_removal(_command: &Command) -> bool {
-    false
 }
 
 fn collect<'a>(entries: &'a [Entry], commands: &mut Vec<&'a Command>) {
@@ -168,6 +164,7 @@ mod tests {
             (json!([]), true),
             (json!([{"id": "a", "check": "c", "change": "d"}]), true),
             (json!([{"id": "a", "always": true, "change": "d"}, [{"id": "g", "commands": [{"id": "b", "check": "c", "change": "d"}]}]]), true),
+            (json!([{"id": "a", "always": true, "change": "d", "remove": "e"}]), true),
             // What clients of Etcha send for a command.
             (json!([{"id": "etcha push", "always": true, "change": "reboot"}]), false),
             (json!([{"id": "a", "check": "c"}]), false),

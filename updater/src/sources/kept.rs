@@ -25,7 +25,8 @@ const DIGEST_LINE: usize = 65;
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct Kept {
-    schema: u32,
+    /// The version of the format.
+    pub schema: u32,
     /// The name of the source.
     pub source: String,
     /// A number that increases with each change. If there are two copies, the one with the higher number counts.

@@ -3,12 +3,16 @@
 use std::fs::{DirBuilder, File, OpenOptions, TryLockError};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::time::{Duration, Instant};
 
 use crate::esp::RUN;
 use crate::host::Host;
 
 /// The file that is locked, in the directory of the updater.
 const FILE: &str = "patterns.lock";
+/// How long to wait for the turn. A Command may take ten minutes.
+const TURN_TIMEOUT: Duration = Duration::from_secs(30 * 60);
+const RETRY_INTERVAL: Duration = Duration::from_millis(200);
 
 /// The turn to run Patterns, which ends when this is dropped or when the process ends. Scripts of Commands do
 /// not inherit it.
@@ -17,17 +21,26 @@ pub(crate) struct Turn {
     _lock: File,
 }
 
-/// Waits until no other process runs Patterns.
+/// Waits until no other process runs Patterns, but at most [`TURN_TIMEOUT`]: a Command that waits for its own Pattern
+/// would wait forever.
 ///
 /// # Errors
-/// Fails if the file cannot be opened or locked.
+/// Fails if the file cannot be opened or locked, or after the timeout.
 pub(crate) fn wait_for_turn(host: &Host) -> io::Result<Turn> {
-    let file = open(host)?;
-    file.lock()?;
-    Ok(Turn { _lock: file })
+    let since = Instant::now();
+    loop {
+        if let Some(turn) = take_turn(host)? {
+            return Ok(turn);
+        }
+        if since.elapsed() >= TURN_TIMEOUT {
+            let reason = "another Pattern is running: try again when it has ended";
+            return Err(io::Error::new(io::ErrorKind::TimedOut, reason));
+        }
+        std::thread::sleep(RETRY_INTERVAL);
+    }
 }
 
-/// Returns `None` if another process runs Patterns.
+/// Takes the turn. Returns `None` if another process runs Patterns.
 ///
 /// # Errors
 /// Fails if the file cannot be opened or locked.

@@ -2,8 +2,10 @@
 
 use std::collections::BTreeMap;
 
+use protocol::date::format_utc;
 use protocol::pattern::{Outcome, Report};
 use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
 
 use super::kept::Way;
 use super::store::Place;
@@ -159,6 +161,64 @@ impl SourceRun {
     }
 }
 
+impl SourceRuns {
+    /// Returns the last runs by the names of the sources, with the result of the last pull of each.
+    pub(crate) fn to_json(&self, pulls: Option<&Pulls>) -> Value {
+        let one = |(name, run): (&String, &SourceRun)| {
+            let mut json = json!(run);
+            json["pull"] = json!(pulls.and_then(|pulls| pulls.sources.get(name)));
+            (name.clone(), json)
+        };
+        self.sources.iter().map(one).collect()
+    }
+}
+
+impl SourceRun {
+    /// Describes the run for an operator, in parts.
+    pub(crate) fn text(&self, now: u64) -> Vec<String> {
+        let state = match self.state {
+            RunState::Ok => "ok",
+            RunState::Failed => "failed",
+            RunState::Nothing => "nothing to run",
+        };
+        let mut parts = vec![format!("{state}, {}", relative(self.time, now))];
+        if let Some(PatternInForce { from, key, signed, .. }) = &self.pattern {
+            let how = if *from == Way::Push { "pushed" } else { "pulled" };
+            let key = key.as_deref().unwrap_or("a key that is not trusted");
+            let signed = signed.map_or(String::new(), |at| format!(" at {}", format_utc(at)));
+            let place = self.kept.map_or("not kept".to_owned(), |place| format!("kept {place}"));
+            parts.push(format!("Pattern {how}, signed with {key}{signed}, {place}"));
+        }
+        if let Some(change) = &self.last_change {
+            parts.push(change.text(now));
+        }
+        if !self.failed.is_empty() {
+            parts.push(format!("failed: {}", self.failed.join(", ")));
+        }
+        if self.removal_outstanding {
+            parts.push("not everything is removed yet".to_owned());
+        }
+        parts.extend(self.problems.iter().cloned());
+        parts
+    }
+}
+
+impl Change {
+    fn text(&self, now: u64) -> String {
+        let list = |verb: &str, ids: &[String], count: usize| {
+            let more = if count > ids.len() { ", …" } else { "" };
+            (count > 0).then(|| format!("{verb} {count} ({}{more})", ids.join(", ")))
+        };
+        let parts = [
+            list("changed", &self.changed, self.changed_count),
+            list("removed", &self.removed, self.removed_count),
+        ];
+        let parts: Vec<String> = parts.into_iter().flatten().collect();
+        let by = self.key.as_ref().map_or(String::new(), |key| format!(" by {key}"));
+        format!("{}{by}, {}", parts.join(", "), relative(self.time, now))
+    }
+}
+
 impl PullResult {
     pub(super) fn new(time: u64, error: Option<&str>) -> Self {
         Self { time, error: error.map(|error| shorten(error, PROBLEM_LENGTH)) }
@@ -167,6 +227,11 @@ impl PullResult {
 
 fn first(ids: &[&str]) -> Vec<String> {
     ids.iter().take(IDS_MAX).map(|id| shorten(id, ID_LENGTH)).collect()
+}
+
+/// Formats a time and how long ago it was.
+fn relative(time: u64, now: u64) -> String {
+    format!("{} ({} s ago)", format_utc(time), now.saturating_sub(time))
 }
 
 /// Returns the beginning of a text, without control characters.

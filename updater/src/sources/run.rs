@@ -16,10 +16,10 @@ use serde_json::{Map, Value};
 
 use super::accept::is_kept;
 use super::kept::{Accepted, Kept, Way};
-use super::lock::Turn;
-use super::predecessors::run_after;
+use super::lock::{Turn, take_turn};
+use super::predecessors::{run_after, validate};
 use super::pull::{Facts, pulled};
-use super::results::{PatternInForce, RunState, SourceRun, SourceRuns};
+use super::results::{PatternInForce, RunState, SourceRun, SourceRuns, shorten};
 use super::store::{Found, Store};
 use crate::clock::now;
 use crate::config::{PatternSource, pattern_of};
@@ -32,6 +32,11 @@ const REMOVAL_INTERVAL: Duration = Duration::from_secs(3600);
 /// The time after the start of the kernel after which a source that is not in the configuration counts as removed:
 /// a volume with a configuration may appear late.
 const REMOVAL_UPTIME: Duration = Duration::from_secs(600);
+
+/// How many characters of an id, and of the output of a failed Command, are logged.
+const ID_LENGTH: usize = 100;
+/// See [`ID_LENGTH`].
+const LINE_LENGTH: usize = 200;
 
 /// Runs the Patterns of a host.
 pub(crate) struct Runner {
@@ -64,7 +69,6 @@ pub(crate) struct Selection {
 struct Trusted {
     pattern: Pattern,
     key: String,
-    signed: Option<u64>,
 }
 
 impl Runner {
@@ -74,6 +78,11 @@ impl Runner {
         sources: BTreeMap<String, PatternSource>,
     ) -> Self {
         Self { host: host.clone(), store: Store::new(host, esp), sources }
+    }
+
+    /// Takes the turn to run Patterns. Returns `None` if another process has it.
+    pub(crate) fn turn(&self) -> io::Result<Option<Turn>> {
+        take_turn(&self.host)
     }
 
     /// Runs the sources that are due, or all. Returns the last runs of all sources.
@@ -105,7 +114,8 @@ impl Runner {
             work.run();
             match work.found.kept.has_no_content() {
                 true => {
-                    log::info!(source = name.as_str(); "the source {name} is not in the configuration, and its Commands are removed");
+                    log::info!(source = name.as_str();
+                        "the source {name} is not in the configuration, and its Commands are removed");
                     self.store.forget(&name, &work.found.places);
                 }
                 false => self.record(&mut runs, work),
@@ -128,28 +138,35 @@ impl Runner {
         let source = self.sources.get(name);
         let (Some(source), Mode::Change, None, true) = (source, mode, filter, is_kept(pattern)) else {
             let options = Options { filter, ..Options::new(mode, name) };
-            return run(pattern, None, &options, &mut LimitedShell::new());
+            // A check also shows what would be removed.
+            let is_comparable = mode == Mode::Check && filter.is_none() && is_kept(pattern);
+            let previous = source.filter(|_| is_comparable).and_then(|source| self.in_force(name, source));
+            return run(pattern, previous.as_ref(), &options, &mut LimitedShell::new());
         };
+        validate(pattern)?;
         let mut all = self.store.load();
         let mut runs = self.runs(&all);
         let found = all.remove(name).unwrap_or_else(|| Found::new(name));
         let last = runs.sources.remove(name);
         let mut work = Work::new(self, name, source, found, last);
         work.accept(token, Way::Push, claims);
-        let trusted = Trusted {
-            pattern: pattern.clone(),
-            key: claims.key_id().to_owned(),
-            signed: claims.iat,
-        };
+        let trusted = Trusted { pattern: pattern.clone(), key: claims.key_id().to_owned() };
         work.prepare();
         let result = work.run_pattern(Some(trusted));
         if let Err(error) = &result {
-            work.fail(&error.to_string());
+            work.fail(&describe(error));
         }
         work.end();
         self.record(&mut runs, work);
         record::write(&self.host, &runs);
         result
+    }
+
+    /// Returns the Pattern of a source that is in force.
+    fn in_force(&self, name: &str, source: &PatternSource) -> Option<Pattern> {
+        let found = self.store.load().remove(name)?;
+        let mut work = Work::new(self, name, source, found, None);
+        work.current().map(|trusted| trusted.pattern)
     }
 
     /// Returns the recorded runs of the sources that exist.
@@ -161,7 +178,8 @@ impl Runner {
 
     fn record(&self, runs: &mut SourceRuns, work: Work<'_>) {
         // A source that only pushes, and has pushed nothing, is not shown.
-        if work.run.state != RunState::Nothing || !work.run.problems.is_empty() || work.is_pulled() {
+        let is_active = work.run.state != RunState::Nothing || !work.run.problems.is_empty();
+        if is_active || work.is_pulled() || work.source.unhealthy {
             runs.sources.insert(work.name.to_owned(), work.run);
         }
     }
@@ -173,6 +191,8 @@ struct Work<'a> {
     name: &'a str,
     source: &'a PatternSource,
     found: Found,
+    /// What is on the disk.
+    saved: Kept,
     /// The keys that may have signed what is kept.
     keys: KeyRing,
     run: SourceRun,
@@ -201,7 +221,7 @@ impl<'a> Work<'a> {
             problems: Vec::new(),
             next: time.saturating_add(source.interval.as_secs()),
         };
-        Self { runner, name, source, found, keys, run }
+        Self { runner, name, source, saved: found.kept.clone(), found, keys, run }
     }
 
     fn is_pulled(&self) -> bool {
@@ -215,8 +235,15 @@ impl<'a> Work<'a> {
         }
         let host = &self.runner.host;
         let facts = Facts::of(host, self.run.time);
-        if let Some((token, claims)) = pulled(host, self.name, self.source, &self.found.kept, &facts) {
-            self.accept(&token, Way::Pull, &claims);
+        let pulled = pulled(host, self.name, self.source, &self.found.kept, &facts);
+        let Some((token, claims)) = pulled else { return };
+        let checked = render(&claims, &self.source.vars)
+            .and_then(|pattern| validate(&pattern).map_err(|error| error.to_string()));
+        match checked {
+            Ok(()) => self.accept(&token, Way::Pull, &claims),
+            Err(error) => {
+                self.run.add_problem(self.name, &format!("the Pattern that was pulled is not run: {error}"));
+            }
         }
     }
 
@@ -235,7 +262,6 @@ impl<'a> Work<'a> {
 
     /// Brings what is kept into line with the configuration, and writes it.
     fn prepare(&mut self) {
-        let before = self.found.kept.clone();
         let kept = &mut self.found.kept;
         if let Some(current) = &kept.pattern.current {
             let may_stay = match current.from {
@@ -249,27 +275,29 @@ impl<'a> Work<'a> {
         let commands = &self.source.commands;
         kept.commands.replace((!commands.is_empty()).then(|| commands.clone()));
         kept.set_keys(&self.keys);
-        let is_in_memory = self.found.is_only_in_memory();
-        if *kept != before || is_in_memory || self.found.places.is_empty() && !kept.is_empty() {
+        self.run.kept = self.found.places.first().copied();
+        // What could not be written to a disk is tried again.
+        if self.found.kept != self.saved || self.found.is_only_in_memory() {
             self.save();
-        } else {
-            self.run.kept = self.found.places.first().copied();
         }
     }
 
+    /// Writes what is kept. If that fails, the Pattern runs nevertheless.
     fn save(&mut self) {
-        if self.found.kept.is_empty() && self.found.places.is_empty() {
+        let Found { kept, places } = &mut self.found;
+        if kept.is_empty() {
+            self.runner.store.forget(self.name, places);
+            places.clear();
+            self.run.kept = None;
             return;
         }
-        let Found { kept, places } = &mut self.found;
         let saved = self.runner.store.save(kept, places, self.run.time);
+        self.saved = kept.clone();
         self.run.kept = saved.place;
-        if let Some(problem) = saved.problem {
-            let until = if saved.place.is_some() { ", so it is lost at the next boot" } else { "" };
-            let is_new = !self.run.problems.contains(&problem);
-            if is_new {
-                self.run.add_problem(self.name, &format!("{problem}{until}"));
-            }
+        if let Some(problem) = saved.problem
+            && !self.run.problems.iter().any(|known| known.starts_with("it cannot be kept"))
+        {
+            self.run.add_problem(self.name, &format!("{problem}; the next boot loses it"));
         }
     }
 
@@ -277,14 +305,14 @@ impl<'a> Work<'a> {
     fn run(&mut self) {
         self.prepare();
         if let Err(error) = self.run_commands() {
-            self.fail(&format!("its commands of the configuration: {error}"));
+            self.fail(&format!("its commands of the configuration cannot be run: {}", describe(&error)));
         }
         let trusted = self.current();
         let has_current = self.found.kept.pattern.current.is_some();
         // A Pattern that cannot be trusted any more is not run, and so nothing is compared with it.
         if trusted.is_some() || !has_current {
             if let Err(error) = self.run_pattern(trusted) {
-                self.fail(&error.to_string());
+                self.fail(&describe(&error));
             }
         }
         self.end();
@@ -372,7 +400,7 @@ impl<'a> Work<'a> {
     fn trust(&self, accepted: &Accepted) -> Result<Trusted, String> {
         let claims = verify(&accepted.token, &self.keys).map_err(|error| error.to_string())?;
         let pattern = render(&claims, &accepted.vars)?;
-        Ok(Trusted { pattern, key: claims.key_id().to_owned(), signed: claims.iat })
+        Ok(Trusted { pattern, key: claims.key_id().to_owned() })
     }
 
     /// Writes what is kept after the run, and completes the record of the run.
@@ -388,10 +416,16 @@ impl<'a> Work<'a> {
             }
         });
         self.run.removal_outstanding = self.found.kept.has_predecessors();
-        let saved = self.found.saved.as_ref();
-        if saved.is_some_and(|saved| *saved != self.found.kept) {
+        if self.found.kept != self.saved {
             self.save();
         }
+    }
+}
+
+fn describe(error: &RunError<io::Error>) -> String {
+    match error {
+        RunError::Pattern(error) => error.to_string(),
+        RunError::Shell { id, source } => format!("cannot run the Command {id:?}: {source}"),
     }
 }
 
@@ -408,7 +442,7 @@ fn log_report(source: &str, key: Option<&str>, report: &Report) {
     });
     let all = report.removed.iter().chain(&report.results);
     for result in all {
-        let id = super::results::shorten(&result.id, ID_LENGTH);
+        let id = shorten(&result.id, ID_LENGTH);
         match result.outcome {
             Outcome::Changed => {
                 log::info!(source = source; "the source {source}: {by}, changed {id:?}");
@@ -418,15 +452,10 @@ fn log_report(source: &str, key: Option<&str>, report: &Report) {
             }
             Outcome::Failed => {
                 let line = result.output.lines().rev().find(|line| !line.trim().is_empty());
-                let line = super::results::shorten(line.unwrap_or_default().trim(), LINE_LENGTH);
+                let line = shorten(line.unwrap_or_default().trim(), LINE_LENGTH);
                 log::warn!(source = source; "the source {source}: {by}, failed at {id:?}: {line}");
             }
             _ => {}
         }
     }
 }
-
-/// How many characters of an id, and of the output of a failed Command, are logged.
-const ID_LENGTH: usize = 100;
-/// See [`ID_LENGTH`].
-const LINE_LENGTH: usize = 200;

@@ -74,6 +74,18 @@ pub(crate) struct Saved {
     pub(crate) problem: Option<String>,
 }
 
+impl Found {
+    /// Creates an empty record of a source that has none.
+    pub(super) fn new(source: &str) -> Self {
+        Self { kept: Kept::new(source), places: BTreeSet::new() }
+    }
+
+    /// Returns whether the next boot would lose the record.
+    pub(super) fn is_only_in_memory(&self) -> bool {
+        self.places == BTreeSet::from([Place::Memory])
+    }
+}
+
 impl Store {
     pub(crate) fn new(host: &Host, esp: Option<&Path>) -> Self {
         Self { host: host.clone(), esp: esp.map(Path::to_owned) }

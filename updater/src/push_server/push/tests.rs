@@ -25,6 +25,7 @@ impl Host {
         let ring: KeyRing = self.key.public().clone().into();
         Push::new(
             BTreeMap::from([("ci".to_owned(), ring.clone()), ("too".to_owned(), ring)]),
+            Runner::new(&crate::host::Host::new(self.run.path()), None, BTreeMap::new()),
             accepted,
         )
     }
