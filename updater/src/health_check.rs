@@ -97,11 +97,7 @@ pub(crate) fn check_once(host: &Host, health: &HealthPolicy) -> Vec<Problem> {
     check_all(host, health, || CHECK_TIMEOUT)
 }
 
-fn check_all(
-    host: &Host,
-    health: &HealthPolicy,
-    timeout: impl Fn() -> Duration,
-) -> Vec<Problem> {
+fn check_all(host: &Host, health: &HealthPolicy, timeout: impl Fn() -> Duration) -> Vec<Problem> {
     let units = health.units.iter().filter_map(|name| check_unit(name, timeout()));
     let checks = health.checks.iter().enumerate();
     let checks = checks.filter_map(|(index, text)| run_check(index + 1, text, timeout()));

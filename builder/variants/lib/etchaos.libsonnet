@@ -53,6 +53,7 @@ local compiler = import 'compiler.libsonnet';
       'etchaos-deadline.service',
       'etchaos-started.service',
       'etchaos-listen.service',
+      'etchaos-sources.timer',
       'etchaos-updater.timer',
     ],
     disable: [

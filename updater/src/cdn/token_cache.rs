@@ -62,7 +62,8 @@ impl TokenCache {
     ) -> Result<(T, String), E> {
         // Only an acceptable token makes the request conditional, so that the response "not modified" always
         // yields a usable token.
-        let cached = self.get(url).and_then(|entry| Some((accept(&entry.token).ok()?, entry.clone())));
+        let cached =
+            self.get(url).and_then(|entry| Some((accept(&entry.token).ok()?, entry.clone())));
         let unless = cached.as_ref().map(|(_, entry)| &entry.validators);
         match (cdn.manifest(url, TOKEN_MAX, unless)?, cached) {
             (ManifestResponse::NotModified, Some((value, entry))) => Ok((value, entry.token)),

@@ -47,7 +47,8 @@ pub(super) fn sources(global: &Global, arguments: &Sources) -> Result<Exit> {
     }
     let turn = wait_for_turn(&host).context("cannot run the sources")?;
     let selection = Selection { all: arguments.all, may_remove: known.is_complete };
-    let runs = Runner::new(&host, global.esp.as_deref(), known.settings.sources).run(&turn, selection);
+    let runs =
+        Runner::new(&host, global.esp.as_deref(), known.settings.sources).run(&turn, selection);
     drop(turn);
     schedule(&runs, known.may_change);
     print_or_warn(global, &json!({"sources": runs.to_json(None)}), || text(&runs));
@@ -69,9 +70,9 @@ fn pull_all(global: &Global, host: &Host, settings: &Settings) -> Result<Exit> {
     let cdn = Cdn::new(&settings.network, &settings.allowed_origins, timeouts)?;
     let kept = Store::new(host, global.esp.as_deref()).load();
     let pulls = pull(host, &cdn, &settings.sources, &kept, now());
-    let lines = pulls.iter().map(|(name, pull)| {
-        format!("{name}: {}", pull.error.as_deref().unwrap_or("no error"))
-    });
+    let lines = pulls
+        .iter()
+        .map(|(name, pull)| format!("{name}: {}", pull.error.as_deref().unwrap_or("no error")));
     print_or_warn(global, &json!({"pulls": &pulls}), || lines.collect::<Vec<_>>().join("\n"));
     let has_failed = pulls.values().any(|pull| pull.error.is_some());
     Ok(if has_failed { Exit::Error } else { Exit::Ok })
@@ -91,7 +92,8 @@ fn schedule(runs: &SourceRuns, may_change: bool) {
 
 fn text(runs: &SourceRuns) -> String {
     let now = now();
-    let lines = runs.sources.iter().map(|(name, run)| format!("{name}: {}", run.text(now).join("; ")));
+    let lines =
+        runs.sources.iter().map(|(name, run)| format!("{name}: {}", run.text(now).join("; ")));
     match runs.sources.is_empty() {
         true => "no source has a Pattern or Commands".to_owned(),
         false => lines.collect::<Vec<_>>().join("\n"),

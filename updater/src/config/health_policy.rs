@@ -28,6 +28,11 @@ impl HealthPolicy {
 
 impl Default for HealthPolicy {
     fn default() -> Self {
-        Self { units: Vec::new(), checks: Vec::new(), sources: Vec::new(), deadline: Self::DEADLINE }
+        Self {
+            units: Vec::new(),
+            checks: Vec::new(),
+            sources: Vec::new(),
+            deadline: Self::DEADLINE,
+        }
     }
 }

@@ -62,7 +62,9 @@ pub fn acceptable(
         return Err(Refusal::Claims("it has no claim etchaPattern"));
     }
     if claims.etchaos_mode == Some(Mode::Check) {
-        return Err(Refusal::Claims("its claim etchaosMode asks for a check, which is only pushed"));
+        return Err(Refusal::Claims(
+            "its claim etchaosMode asks for a check, which is only pushed",
+        ));
     }
     // Two tokens of the same second cannot be put in order, so the second one counts as older.
     match kept.newest {
@@ -154,7 +156,12 @@ mod tests {
         let mut kept = Kept { newest: Some(NOW - 2000), ..Kept::new("web") };
         assert!(acceptable(&token, &claims, &kept, None, NOW).is_err());
         let from = Way::Pull;
-        kept.pattern.replace(Some(Accepted { token: token.clone(), from, time: 1, vars: Map::new() }));
+        kept.pattern.replace(Some(Accepted {
+            token: token.clone(),
+            from,
+            time: 1,
+            vars: Map::new(),
+        }));
         assert_eq!(acceptable(&token, &claims, &kept, None, NOW), Ok(()));
     }
 
@@ -163,12 +170,18 @@ mod tests {
         for (commands, expected) in [
             (json!([]), true),
             (json!([{"id": "a", "check": "c", "change": "d"}]), true),
-            (json!([{"id": "a", "always": true, "change": "d"}, [{"id": "g", "commands": [{"id": "b", "check": "c", "change": "d"}]}]]), true),
+            (
+                json!([{"id": "a", "always": true, "change": "d"}, [{"id": "g", "commands": [{"id": "b", "check": "c", "change": "d"}]}]]),
+                true,
+            ),
             (json!([{"id": "a", "always": true, "change": "d", "remove": "e"}]), true),
             // What clients of Etcha send for a command.
             (json!([{"id": "etcha push", "always": true, "change": "reboot"}]), false),
             (json!([{"id": "a", "check": "c"}]), false),
-            (json!([{"id": "a", "always": true, "change": "d"}, {"id": "b", "always": true, "change": "d"}]), false),
+            (
+                json!([{"id": "a", "always": true, "change": "d"}, {"id": "b", "always": true, "change": "d"}]),
+                false,
+            ),
         ] {
             let pattern = pattern_of(commands.as_array().unwrap()).unwrap();
             assert_eq!(is_kept(&pattern), expected, "{commands}");

@@ -62,10 +62,7 @@ fn paths(source: &str) -> [String; 2] {
 
 /// Reads all records, by the names of their sources. `report` gets the files that cannot be read, with the
 /// reasons; they count as missing.
-pub fn read_all(
-    fs: &dyn FileSystem,
-    report: &mut dyn FnMut(String),
-) -> BTreeMap<String, Kept> {
+pub fn read_all(fs: &dyn FileSystem, report: &mut dyn FnMut(String)) -> BTreeMap<String, Kept> {
     let mut found = BTreeMap::<String, Kept>::new();
     let paths = files_in(fs, &directory()).unwrap_or_else(|error| {
         report(error.to_string());
@@ -87,8 +84,7 @@ pub fn read_all(
 
 fn read(fs: &dyn FileSystem, path: &str) -> Result<Kept, String> {
     let bytes = read_limited(fs, path, FILE_MAX).map_err(|error| error.to_string())?;
-    let kept =
-        Kept::from_bytes(&bytes.unwrap_or_default()).map_err(|error| error.to_string())?;
+    let kept = Kept::from_bytes(&bytes.unwrap_or_default()).map_err(|error| error.to_string())?;
     match paths(&kept.source).iter().any(|expected| expected == path) {
         true => Ok(kept),
         false => Err("it has the record of another source".to_owned()),

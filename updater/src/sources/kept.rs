@@ -263,7 +263,10 @@ mod tests {
             ("source", json!("../x")),
             ("source", json!("")),
             ("commands", json!({"previous": [[], [], [], [], []]})),
-            ("pattern", json!({"current": {"token": "x".repeat(TOKEN_MAX + 1), "from": "pull", "time": 1}})),
+            (
+                "pattern",
+                json!({"current": {"token": "x".repeat(TOKEN_MAX + 1), "from": "pull", "time": 1}}),
+            ),
             ("pattern", json!({"current": {"token": "x", "from": "mail", "time": 1}})),
             ("sequence", json!(-1)),
         ] {

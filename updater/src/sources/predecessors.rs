@@ -119,7 +119,8 @@ mod tests {
 
     fn scripts(pattern: &Pattern, previous: &[Pattern]) -> (Vec<String>, usize) {
         let mut shell = Recorder::default();
-        let report = run_after(pattern, previous, &Options::new(Mode::Change, "x"), &mut shell).unwrap();
+        let report =
+            run_after(pattern, previous, &Options::new(Mode::Change, "x"), &mut shell).unwrap();
         (shell.0, report.removed.len())
     }
 
@@ -146,12 +147,10 @@ mod tests {
 
     #[test]
     fn runs_nothing_after_a_removal_failed() {
-        let failing = json!({"run": [{"id": "f", "always": true, "change": "x", "remove": "fail"}]});
+        let failing =
+            json!({"run": [{"id": "f", "always": true, "change": "x", "remove": "fail"}]});
         let failing = Pattern::from_value(&failing).unwrap();
-        for previous in [
-            [failing.clone(), pattern(&["b"])],
-            [pattern(&["b"]), failing.clone()],
-        ] {
+        for previous in [[failing.clone(), pattern(&["b"])], [pattern(&["b"]), failing.clone()]] {
             let (found, _) = scripts(&pattern(&["a"]), &previous);
             assert_eq!(found.last().unwrap(), "fail", "{found:?}");
         }

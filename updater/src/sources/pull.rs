@@ -69,8 +69,8 @@ impl Facts {
         if begins_like_html(token.as_bytes()) {
             return Err(PullError::Html { url: url() });
         }
-        let claims = verify(token, &source.keys)
-            .map_err(|error| PullError::Token { url: url(), error })?;
+        let claims =
+            verify(token, &source.keys).map_err(|error| PullError::Token { url: url(), error })?;
         acceptable(token, &claims, kept, self.hostname.as_deref(), self.now)
             .map_err(|error| PullError::Refused { url: url(), error })?;
         Ok(claims)
@@ -90,12 +90,15 @@ pub(crate) fn pull(
     let mut pulls = record::read::<Pulls>(host).unwrap_or_default();
     pulls.sources.retain(|name, _| sources.contains_key(name));
     let is_due = |name: &String| runs.sources.get(name).is_none_or(|run| run.next <= now);
-    for (name, source) in sources.iter().filter(|(name, source)| !source.pull.is_empty() && is_due(name)) {
+    for (name, source) in
+        sources.iter().filter(|(name, source)| !source.pull.is_empty() && is_due(name))
+    {
         let empty = Kept::new(name);
         let kept = kept.get(name).map_or(&empty, |found| &found.kept);
         let fetched = fetch(host, cdn, source, kept, &facts);
         let result = fetched.and_then(|token| {
-            hand_over(host, name, &token).map_err(|error| format!("cannot store the Pattern: {error}"))
+            hand_over(host, name, &token)
+                .map_err(|error| format!("cannot store the Pattern: {error}"))
         });
         if let Err(error) = &result {
             log::warn!(source = name.as_str(); "the source {name}: {error}");
@@ -124,7 +127,11 @@ fn fetch(
             Ok((_, token)) => return Ok(token),
             // The Pattern that was pushed last stays in force until a newer one is published.
             Err(PullError::Refused { error: Refusal::Older { .. }, .. })
-                if kept.pattern.current.as_ref().is_some_and(|current| current.from == Way::Push) =>
+                if kept
+                    .pattern
+                    .current
+                    .as_ref()
+                    .is_some_and(|current| current.from == Way::Push) =>
             {
                 let current = kept.pattern.current.as_ref();
                 return Ok(current.map(|current| current.token.clone()).unwrap_or_default());

@@ -54,6 +54,9 @@ pub(crate) struct SourceRun {
     pub(crate) problems: Vec<String>,
     /// When the next run is due.
     pub(crate) next: u64,
+    /// Whether `last_change` is of this run.
+    #[serde(skip)]
+    pub(super) has_changed: bool,
 }
 
 /// How the run of a source ended.
@@ -121,7 +124,9 @@ impl SourceRun {
     pub(super) fn add(&mut self, report: &Report, key: Option<&str>) {
         let with = |outcome| -> Vec<&str> {
             let all = report.removed.iter().chain(&report.results);
-            all.filter(|result| result.outcome == outcome).map(|result| result.id.as_str()).collect()
+            all.filter(|result| result.outcome == outcome)
+                .map(|result| result.id.as_str())
+                .collect()
         };
         let (changed, removed) = (with(Outcome::Changed), with(Outcome::Removed));
         let failed = with(Outcome::Failed);
@@ -133,9 +138,9 @@ impl SourceRun {
         if changed.is_empty() && removed.is_empty() {
             return;
         }
-        let time = self.time;
-        let mut all = self.last_change.take().filter(|change| change.time == time).unwrap_or(Change {
-            time,
+        let has_changed = std::mem::replace(&mut self.has_changed, true);
+        let mut all = self.last_change.take().filter(|_| has_changed).unwrap_or(Change {
+            time: self.time,
             key: None,
             changed: Vec::new(),
             changed_count: 0,

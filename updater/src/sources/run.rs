@@ -136,11 +136,13 @@ impl Runner {
     ) -> Result<Report, RunError<io::Error>> {
         let Pushed { source: name, token, claims, pattern, mode, filter } = *pushed;
         let source = self.sources.get(name);
-        let (Some(source), Mode::Change, None, true) = (source, mode, filter, is_kept(pattern)) else {
+        let (Some(source), Mode::Change, None, true) = (source, mode, filter, is_kept(pattern))
+        else {
             let options = Options { filter, ..Options::new(mode, name) };
             // A check also shows what would be removed.
             let is_comparable = mode == Mode::Check && filter.is_none() && is_kept(pattern);
-            let previous = source.filter(|_| is_comparable).and_then(|source| self.in_force(name, source));
+            let previous =
+                source.filter(|_| is_comparable).and_then(|source| self.in_force(name, source));
             return run(pattern, previous.as_ref(), &options, &mut LimitedShell::new());
         };
         validate(pattern)?;
@@ -220,6 +222,7 @@ impl<'a> Work<'a> {
             removal_outstanding: false,
             problems: Vec::new(),
             next: time.saturating_add(source.interval.as_secs()),
+            has_changed: false,
         };
         Self { runner, name, source, saved: found.kept.clone(), found, keys, run }
     }
@@ -242,7 +245,10 @@ impl<'a> Work<'a> {
         match checked {
             Ok(()) => self.accept(&token, Way::Pull, &claims),
             Err(error) => {
-                self.run.add_problem(self.name, &format!("the Pattern that was pulled is not run: {error}"));
+                self.run.add_problem(
+                    self.name,
+                    &format!("the Pattern that was pulled is not run: {error}"),
+                );
             }
         }
     }
@@ -305,7 +311,10 @@ impl<'a> Work<'a> {
     fn run(&mut self) {
         self.prepare();
         if let Err(error) = self.run_commands() {
-            self.fail(&format!("its commands of the configuration cannot be run: {}", describe(&error)));
+            self.fail(&format!(
+                "its commands of the configuration cannot be run: {}",
+                describe(&error)
+            ));
         }
         let trusted = self.current();
         let has_current = self.found.kept.pattern.current.is_some();
@@ -332,7 +341,9 @@ impl<'a> Work<'a> {
         let previous = commands.previous.iter().filter_map(|previous| {
             let pattern = pattern_of(previous);
             // A newer release may have kept Commands that this one does not know.
-            pattern.inspect_err(|error| log::warn!("earlier commands are not removed: {error}")).ok()
+            pattern
+                .inspect_err(|error| log::warn!("earlier commands are not removed: {error}"))
+                .ok()
         });
         let previous: Vec<Pattern> = previous.collect();
         let report = self.run_after(&current, &previous, None)?;
@@ -353,7 +364,8 @@ impl<'a> Work<'a> {
             .filter_map(|accepted| {
                 let trusted = self.trust(accepted);
                 let report = |error: &String| {
-                    let text = format!("the Commands of an earlier Pattern are not removed: {error}");
+                    let text =
+                        format!("the Commands of an earlier Pattern are not removed: {error}");
                     self.run.add_problem(self.name, &text);
                 };
                 trusted.inspect_err(report).ok().map(|trusted| trusted.pattern)

@@ -197,8 +197,10 @@ impl Store {
         };
         match place {
             // The ESP is mounted, and Commands must not run in the namespace of the mount.
-            Place::Esp => in_own_namespace(|| Ok(open(self.esp.as_deref(), access)?.map(|esp| run(&esp))))
-                .unwrap_or_else(|| Err("the thread that mounts it panicked".to_owned())),
+            Place::Esp => {
+                in_own_namespace(|| Ok(open(self.esp.as_deref(), access)?.map(|esp| run(&esp))))
+                    .unwrap_or_else(|| Err("the thread that mounts it panicked".to_owned()))
+            }
             Place::Data | Place::Memory => {
                 let path = if place == Place::Data { DATA } else { MEMORY };
                 let root = self.host.path(path);
@@ -219,9 +221,9 @@ impl Store {
         let mounts = read_limited(&self.host.path(MOUNTS), MOUNTS_MAX).ok().flatten();
         let mounts = mounts.unwrap_or_default();
         // The fifth field is the mount point. The path has no character that is escaped there.
-        let mut points = mounts.split(|byte| *byte == b'\n').filter_map(|line| {
-            line.split(|byte| *byte == b' ').nth(4)
-        });
+        let mut points = mounts
+            .split(|byte| *byte == b'\n')
+            .filter_map(|line| line.split(|byte| *byte == b' ').nth(4));
         points.any(|point| point == path.as_bytes())
     }
 }
@@ -308,7 +310,10 @@ mod tests {
         let saved = world.store.save(&mut kept, &mut places, 1);
         assert_eq!(saved.place, Some(Place::Memory));
         let problem = saved.problem.unwrap();
-        assert!(problem.contains("cannot be kept on the ESP") && problem.contains("65536"), "{problem}");
+        assert!(
+            problem.contains("cannot be kept on the ESP") && problem.contains("65536"),
+            "{problem}"
+        );
         assert_eq!(world.store.load()["web"].kept, kept);
         // After a reboot, the Pattern that was replaced does not return.
         std::fs::remove_dir_all(world.directory.path().join("host/run/etchaos")).unwrap();

@@ -18,6 +18,7 @@ mod network_names;
 mod network_proxy;
 mod network_raw;
 mod network_redirect;
+mod pattern_sources;
 mod power;
 mod reboot;
 mod rotation;

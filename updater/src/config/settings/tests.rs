@@ -90,7 +90,7 @@ fn errors_do_not_show_values() {
         r#"{"sources": {"a": {"pull": "https://x/?SECRET"}}}"#,
         r#"{"sources": {"a": {"keys": ["SECRET:x:y"]}}}"#,
         r#"{"sources": {"a": {"interval": "SECRET"}}}"#,
-        r#"{"sources": {"a": {"commands": [{"id": "x", "onChange": ["SECRET"], "SECRET": 1}]}}}"#,
+        r#"{"sources": {"a": {"commands": [{"id": "x", "change": "SECRET", "onChange": {"x": "SECRET"}}]}}}"#,
     ] {
         let error = settings(json).unwrap_err().to_string();
         assert!(!error.contains("SECRET"), "{error}");
