@@ -304,6 +304,9 @@ pub(crate) enum Command {
     /// boot and at the interval of each source.
     #[command(after_help = SOURCES_HELP)]
     Sources(Sources),
+    /// Render the Pattern on standard input, for another process of this program
+    #[command(hide = true)]
+    Render,
     /// Show every value of the configuration and its source
     ///
     /// Shows public keys by their ID, and a proxy without user name and password.

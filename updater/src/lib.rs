@@ -18,8 +18,8 @@
 //! `prometheus` formats the status as metrics, and [`progress`] shows the progress of downloads.
 //! `wrong_files` remembers files that are not worth another download.
 //!
-//! `push_server` is separate: it runs Patterns that are pushed to the host. [`sources`] keeps them, pulls others,
-//! and runs what is kept again.
+//! `push_server` is separate: it runs Patterns that are pushed to the host. [`jsonnet`] renders them. [`sources`]
+//! keeps them, pulls others, and runs what is kept again.
 //!
 //! Running programs: `process` runs them with a timeout, `shell` runs the operator's commands, `timeout`
 //! limits calls that may block, `schedule` sets timers, and [`interrupt`] handles signals.
@@ -43,6 +43,7 @@ pub mod install;
 pub mod interrupt;
 mod io_hint;
 pub mod journal;
+pub mod jsonnet;
 pub mod plan;
 mod process;
 pub mod progress;

@@ -261,5 +261,3 @@ fn event(name: &str, kind: Kind) -> Result<Event<'_>, String> {
     ))
 }
 
-#[cfg(test)]
-mod tests;

@@ -26,6 +26,7 @@ use crate::cli::{Cli, Command, Exit, Require};
 use crate::clock::now;
 use crate::esp::EspError;
 use crate::host::Host;
+use crate::jsonnet;
 use crate::record::{self, Failure};
 
 /// Runs the subcommand and reports its error.
@@ -43,6 +44,7 @@ pub fn run(cli: &Cli) -> Exit {
         Command::Started => started::started(global),
         Command::Listen => listen::listen(global),
         Command::Sources(arguments) => sources::sources(global, arguments),
+        Command::Render => jsonnet::child::run(),
         Command::Config(arguments) => show_config::config(global, arguments),
     };
     result.unwrap_or_else(|error| {
@@ -82,7 +84,7 @@ fn recorded_as(command: &Command) -> Option<&'static str> {
         Command::Fallback(_) => Some("fallback"),
         Command::Started => Some("started"),
         Command::Sources(_) => Some("sources"),
-        Command::Status | Command::Listen | Command::Config(_) => None,
+        Command::Status | Command::Listen | Command::Render | Command::Config(_) => None,
     }
 }
 

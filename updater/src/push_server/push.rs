@@ -169,10 +169,7 @@ impl Push {
         if check && mode != Mode::Check {
             return Err(PushError::UnsignedCheck);
         }
-        let files = claims.etcha_pattern.as_ref();
-        let files =
-            files.ok_or(PushError::Pattern("the token has no claim etchaPattern".into()))?;
-        let pattern = files.pattern().map_err(|error| PushError::Pattern(error.to_string()))?;
+        let pattern = self.runner.render(source, &claims).map_err(PushError::Pattern)?;
         // The lock comes first: a client that is refused now may push the same token again.
         let mut accepted = self.lock()?;
         let turn = self.runner.turn().map_err(|error| PushError::Run(error.to_string()))?;

@@ -24,6 +24,7 @@ use super::store::{Found, Store};
 use crate::clock::now;
 use crate::config::{PatternSource, pattern_of};
 use crate::host::Host;
+use crate::jsonnet;
 use crate::record;
 use crate::shell::LimitedShell;
 
@@ -83,6 +84,15 @@ impl Runner {
     /// Takes the turn to run Patterns. Returns `None` if another process has it.
     pub(crate) fn turn(&self) -> io::Result<Option<Turn>> {
         take_turn(&self.host)
+    }
+
+    /// Renders the Pattern of a token with the variables of its source.
+    ///
+    /// # Errors
+    /// Fails if the token has no Pattern, or one that cannot be rendered.
+    pub(crate) fn render(&self, source: &str, claims: &Claims) -> Result<Pattern, String> {
+        let none = Map::new();
+        render(source, claims, self.sources.get(source).map_or(&none, |source| &source.vars))
     }
 
     /// Runs the sources that are due, or all. Returns the last runs of all sources.
@@ -240,7 +250,7 @@ impl<'a> Work<'a> {
         let facts = Facts::of(host, self.run.time);
         let pulled = pulled(host, self.name, self.source, &self.found.kept, &facts);
         let Some((token, claims)) = pulled else { return };
-        let checked = render(&claims, &self.source.vars)
+        let checked = render(self.name, &claims, &self.source.vars)
             .and_then(|pattern| validate(&pattern).map_err(|error| error.to_string()));
         match checked {
             Ok(()) => self.accept(&token, Way::Pull, &claims),
@@ -411,7 +421,7 @@ impl<'a> Work<'a> {
     /// Verifies what is kept with the keys that the source has now. Its times count only when it is accepted.
     fn trust(&self, accepted: &Accepted) -> Result<Trusted, String> {
         let claims = verify(&accepted.token, &self.keys).map_err(|error| error.to_string())?;
-        let pattern = render(&claims, &accepted.vars)?;
+        let pattern = render(self.name, &claims, &accepted.vars)?;
         Ok(Trusted { pattern, key: claims.key_id().to_owned() })
     }
 
@@ -441,10 +451,12 @@ fn describe(error: &RunError<io::Error>) -> String {
     }
 }
 
-/// Renders the Pattern of a token.
-fn render(claims: &Claims, _vars: &Map<String, Value>) -> Result<Pattern, String> {
-    let files = claims.etcha_pattern.as_ref().ok_or("it has no claim etchaPattern")?;
-    files.pattern().map_err(|error| error.to_string())
+/// Renders the Pattern of a token, with the variables of its source over those of the token.
+fn render(source: &str, claims: &Claims, vars: &Map<String, Value>) -> Result<Pattern, String> {
+    let files = claims.etcha_pattern.as_ref().ok_or("the token has no claim etchaPattern")?;
+    let mut all = claims.etcha_run_vars.clone();
+    all.extend(vars.clone());
+    jsonnet::render(files, source, &all).map_err(|error| error.to_string())
 }
 
 /// Logs what changed, and the last line of what a failed Command printed.
