@@ -115,3 +115,29 @@ fn other_variables_are_another_pattern() {
     assert_eq!(host.state(), ["a"]);
     assert_eq!(host.status()["removalOutstanding"], json!(false));
 }
+
+#[test]
+fn jsonnet_with_other_variables_has_other_commands() {
+    let host = Host::new();
+    let directory = host.world.path("state");
+    let main = "local name = (import 'name.libsonnet');\n{ run: [{ id: name, check: 'test -e DIR/' + name, change: 'touch DIR/' + name, remove: 'rm DIR/' + name }] }";
+    let main = main.replace("DIR", &directory.display().to_string());
+    let name = "std.native('getConfig')().vars.name";
+    let files = [("/main.jsonnet", main.as_str()), ("/name.libsonnet", name)];
+    let mut claims = host.claims(100, json!([]));
+    claims.etcha_pattern = Some(protocol::pattern::PatternFiles {
+        entrypoint: "/main.jsonnet".into(),
+        files: files.map(|(name, text)| (name.to_owned(), text.to_owned())).into(),
+    });
+    claims.etcha_run_vars.insert("name".into(), json!("of-token"));
+    host.publish(host.sign(&claims));
+    host.run().ended(0);
+    assert_eq!(host.state(), ["of-token"]);
+    for name in ["one", "two"] {
+        let mut web = host.web();
+        web["vars"] = json!({"name": name});
+        host.configure(json!({"web": web}));
+        host.run().ended(0);
+        assert_eq!(host.state(), [name]);
+    }
+}
