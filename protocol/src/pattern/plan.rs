@@ -260,4 +260,3 @@ fn event(name: &str, kind: Kind) -> Result<Event<'_>, String> {
         format!("{EVENT}{name}")
     ))
 }
-

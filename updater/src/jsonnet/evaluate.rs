@@ -83,20 +83,33 @@ impl<'p, 'a> Evaluation<'p, 'a> {
         Ok(thunk)
     }
 
-    fn load_text(&mut self, program: &mut Program<'p>, path: &str, text: &str) -> Result<Thunk<'p>, String> {
+    fn load_text(
+        &mut self,
+        program: &mut Program<'p>,
+        path: &str,
+        text: &str,
+    ) -> Result<Thunk<'p>, String> {
         let (context, _) = program.span_manager_mut().insert_source_context(text.len());
         self.sources.insert(context, path, text);
         let loaded = program.load_source(context, text.as_bytes(), self.limits.with_std, path);
         loaded.map_err(|error| message::of_load_error(&error, &self.sources, program))
     }
 
-    fn value_of(&mut self, program: &mut Program<'p>, thunk: &Thunk<'p>) -> Result<Value<'p>, String> {
+    fn value_of(
+        &mut self,
+        program: &mut Program<'p>,
+        thunk: &Thunk<'p>,
+    ) -> Result<Value<'p>, String> {
         let value = program.eval_value(thunk, self);
         value.map_err(|error| self.sources.describe(&error, self.problem.take(), program))
     }
 
     /// Renders a text within a Pattern, for the native function `render`.
-    pub(super) fn render(&mut self, program: &mut Program<'p>, text: &str) -> Result<Value<'p>, String> {
+    pub(super) fn render(
+        &mut self,
+        program: &mut Program<'p>,
+        text: &str,
+    ) -> Result<Value<'p>, String> {
         if self.render_depth == RENDER_DEPTH_MAX {
             return Err(format!("\"render\" is called more than {RENDER_DEPTH_MAX} levels deep"));
         }
@@ -107,7 +120,12 @@ impl<'p, 'a> Evaluation<'p, 'a> {
         value
     }
 
-    fn find(&mut self, program: &Program<'p>, from: SpanId, name: &str) -> Result<File<'a>, ImportError> {
+    fn find(
+        &mut self,
+        program: &Program<'p>,
+        from: SpanId,
+        name: &str,
+    ) -> Result<File<'a>, ImportError> {
         let context: SpanContextId = program.span_manager().get_span(from).0;
         let from = self.sources.path(context).unwrap_or("/");
         match self.files.import(from, name) {

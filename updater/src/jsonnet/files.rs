@@ -94,7 +94,8 @@ mod tests {
 
     #[test]
     fn finds_imports_relative_to_the_file_and_to_the_root() {
-        let names = ["/patterns/main.jsonnet", "/patterns/x.libsonnet", "/lib/etcha/file.libsonnet", "y"];
+        let names =
+            ["/patterns/main.jsonnet", "/patterns/x.libsonnet", "/lib/etcha/file.libsonnet", "y"];
         let pattern = pattern("patterns/main.jsonnet", &names);
         let files = Files::new(&pattern).unwrap();
         let main = files.main().unwrap();

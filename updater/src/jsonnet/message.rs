@@ -125,7 +125,9 @@ fn span_of_lex_error(error: &LexError) -> SpanId {
 
 fn of_analyze_error(error: &AnalyzeError) -> (SpanId, String) {
     match error {
-        AnalyzeError::UnknownVariable { span, name } => (*span, format!("unknown variable {name:?}")),
+        AnalyzeError::UnknownVariable { span, name } => {
+            (*span, format!("unknown variable {name:?}"))
+        }
         AnalyzeError::SelfOutsideObject { self_span: span }
         | AnalyzeError::SuperOutsideObject { super_span: span }
         | AnalyzeError::DollarOutsideObject { dollar_span: span }

@@ -89,7 +89,8 @@ pub(crate) fn render(
 }
 
 fn run_child(input: &Input) -> Result<String, RenderError> {
-    let input = serde_json::to_vec(input).map_err(|error| RenderError::Process(error.to_string()))?;
+    let input =
+        serde_json::to_vec(input).map_err(|error| RenderError::Process(error.to_string()))?;
     // A little more than the largest answer, so that the answer is never cut.
     let process = Process::new("/proc/self/exe", TIMEOUT)
         .args(["render"])

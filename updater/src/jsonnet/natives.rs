@@ -13,7 +13,8 @@ struct Native {
 }
 
 const FILES: &str = "a host reads no files while it renders a Pattern; a Command can";
-const RANDOM: &str = "each render of the Pattern would give another text; a Command can make one and keep it";
+const RANDOM: &str =
+    "each render of the Pattern would give another text; a Command can make one and keep it";
 
 const NATIVES: [Native; 12] = [
     Native { name: "getArch", arguments: &[], refused: None },

@@ -89,7 +89,9 @@ fn addresses() -> Addresses {
         if let (Some(address), Some(mask)) = (address.as_sockaddr_in(), mask.as_sockaddr_in()) {
             let length = u32::from(mask.ip()).count_ones();
             found.v4.insert(format!("{}/{length}", address.ip()));
-        } else if let (Some(address), Some(mask)) = (address.as_sockaddr_in6(), mask.as_sockaddr_in6()) {
+        } else if let (Some(address), Some(mask)) =
+            (address.as_sockaddr_in6(), mask.as_sockaddr_in6())
+        {
             let length = u128::from(mask.ip()).count_ones();
             found.v6.insert(format!("{}/{length}", address.ip()));
         }
@@ -108,7 +110,10 @@ mod tests {
         for name in ["hostname", "kernelRelease", "kernelVersion", "machine", "runtimeArch"] {
             assert!(facts[name].as_str().is_some_and(|text| !text.is_empty()), "{name}: {facts}");
         }
-        assert!(facts["memoryTotal"].as_u64().unwrap() > 100 && facts["cpuLogical"].as_u64().unwrap() > 0);
+        assert!(
+            facts["memoryTotal"].as_u64().unwrap() > 100
+                && facts["cpuLogical"].as_u64().unwrap() > 0
+        );
         assert_eq!(facts.as_object().unwrap().len(), 21);
     }
 

@@ -29,15 +29,23 @@ fn reads_json_without_a_child() {
     let pattern = render(&files(r#"{"run": ["echo hi"]}"#), "ci", &Map::new()).unwrap();
     assert_eq!(pattern.run.len(), 1);
     let error = render(&files(r#"{"run": [{"id": "x", "foo": 1}]}"#), "ci", &Map::new());
-    assert!(error.unwrap_err().to_string().starts_with("run[0].foo of the Pattern is not supported"));
+    assert!(
+        error.unwrap_err().to_string().starts_with("run[0].foo of the Pattern is not supported")
+    );
 }
 
 #[test]
 fn evaluates_imports_among_the_files() {
     let files = [
-        ("/patterns/main.jsonnet", "local x = import '../lib/x.libsonnet'; { run: [x('a', importstr 'x.txt')] }"),
+        (
+            "/patterns/main.jsonnet",
+            "local x = import '../lib/x.libsonnet'; { run: [x('a', importstr 'x.txt')] }",
+        ),
         ("/patterns/x.txt", "content"),
-        ("/lib/x.libsonnet", "local y = import 'y.libsonnet'; function(id, text) { id: id, change: y + text, bin: importbin '/lib/y.libsonnet' }"),
+        (
+            "/lib/x.libsonnet",
+            "local y = import 'y.libsonnet'; function(id, text) { id: id, change: y + text, bin: importbin '/lib/y.libsonnet' }",
+        ),
         ("/lib/y.libsonnet", "'1'"),
     ];
     let json = eval(&files).unwrap();
@@ -46,7 +54,9 @@ fn evaluates_imports_among_the_files() {
 
 #[test]
 fn finds_no_file_of_the_host() {
-    for import in ["import '/etc/hostname'", "importstr '../../etc/passwd'", "importbin '/proc/self/environ'"] {
+    for import in
+        ["import '/etc/hostname'", "importstr '../../etc/passwd'", "importbin '/proc/self/environ'"]
+    {
         let error = error(import);
         assert!(error.starts_with("/main.jsonnet:1:1: the token has no file"), "{error}");
     }
@@ -103,7 +113,10 @@ fn errors_name_file_line_and_column() {
         ("local f(x) = f(x + 1) + 1; f(0)", "nested too deep"),
         ("{ a: function() 1 }", "contains a function"),
         ("std.extVar('x')", "no external variable \"x\""),
-        ("local r(n) = std.native('render')(\"std.native('render')(importstr 'main.jsonnet')\"); r(1)", "levels deep"),
+        (
+            "local r(n) = std.native('render')(\"std.native('render')(importstr 'main.jsonnet')\"); r(1)",
+            "levels deep",
+        ),
         ("[1, 2][5]", "/main.jsonnet:1:1: numeric index out of range"),
         ("assert false : 'no'; 1", "an assertion failed: no"),
     ] {

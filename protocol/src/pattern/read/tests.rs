@@ -29,7 +29,10 @@ fn reads_all_fields() {
     assert_eq!(pattern.exec, Exec::default());
     let Entry::List(list) = &pattern.run[0] else { panic!("{pattern:?}") };
     let Entry::Command(command) = &list[0] else { panic!("{list:?}") };
-    assert_eq!((&*command.on_change, &*command.on_fail), (&["b".to_owned()][..], &["b".to_owned()][..]));
+    assert_eq!(
+        (&*command.on_change, &*command.on_fail),
+        (&["b".to_owned()][..], &["b".to_owned()][..])
+    );
     assert!(command.always && command.change_ignore && command.remove_after);
     assert_eq!(PatternFiles::from(&pattern).pattern().as_ref(), Ok(&pattern));
 }
@@ -39,7 +42,8 @@ fn reads_short_forms() {
     let pattern = read(json!(["echo hi", {"id": "x"}])).unwrap();
     let Entry::Command(command) = &pattern.run[0] else { panic!("{pattern:?}") };
     let text = "echo hi".to_owned();
-    let expected = Command { id: text.clone(), change: Some(text), always: true, ..Command::default() };
+    let expected =
+        Command { id: text.clone(), change: Some(text), always: true, ..Command::default() };
     assert_eq!(**command, expected);
     for (expires, expected) in [
         (json!({"expiresInSec": 60}), Some(60)),
@@ -59,28 +63,73 @@ fn reads_short_forms() {
 fn names_what_is_wrong_with_its_path() {
     let run = |command: Value| json!({"run": [{"id": "x"}, [command]]});
     for (value, expected) in [
-        (json!({"foo": 1}), "foo of the Pattern is not supported; the fields of a Pattern are: audience"),
+        (
+            json!({"foo": 1}),
+            "foo of the Pattern is not supported; the fields of a Pattern are: audience",
+        ),
         (json!(7), "the top level of the Pattern is a number, expected an object"),
         (json!({"run": {}}), "run of the Pattern is an object, expected a list of Commands"),
         (run(json!({"id": "y", "foo": 1})), "run[1][0].foo of the Pattern is not supported"),
-        (run(json!({"id": "y", "parallel": true})), "run[1][0].parallel of the Pattern is not supported"),
+        (
+            run(json!({"id": "y", "parallel": true})),
+            "run[1][0].parallel of the Pattern is not supported",
+        ),
         (run(json!({"change": "y"})), "run[1][0].id of the Pattern is missing"),
         (run(json!({"id": ""})), "run[1][0].id of the Pattern is missing"),
-        (run(json!({"id": "y", "always": 1})), "run[1][0].always of the Pattern is a number, expected true or false"),
-        (run(json!({"id": "y", "check": ["x"]})), "run[1][0].check of the Pattern is a list, expected a text"),
-        (run(json!({"id": "y", "change": "a\0b"})), "run[1][0].change of the Pattern has a NUL character"),
-        (run(json!({"id": "y", "onChange": [1]})), "run[1][0].onChange[0] of the Pattern is a number"),
-        (run(json!({"id": "y", "onFail": {}})), "run[1][0].onFail of the Pattern is an object, expected a text or a list"),
-        (run(json!({"id": "y", "envPrefix": "1X"})), "run[1][0].envPrefix of the Pattern is not the name"),
-        (run(json!({"id": "y", "env": {"A=B": ""}})), "run[1][0].env.A=B of the Pattern is not the name"),
-        (run(json!({"id": "y", "exec": {"user": "nobody"}})), "run[1][0].exec.user of the Pattern is not supported"),
-        (run(json!({"id": "y", "exec": {"flags": "-c"}})), "run[1][0].exec.command of the Pattern is missing"),
-        (run(json!({"id": "g", "commands": [{"id": "a", "x": 1}]})), "run[1][0].commands[0].x of the Pattern"),
-        (run(json!({"id": "g", "always": true, "commands": [{"id": "a"}]})), "run[1][0].always of the Pattern has no effect beside \"commands\""),
-        (json!({"runExec": {"containerImage": "x"}}), "runExec.containerImage of the Pattern is not supported"),
+        (
+            run(json!({"id": "y", "always": 1})),
+            "run[1][0].always of the Pattern is a number, expected true or false",
+        ),
+        (
+            run(json!({"id": "y", "check": ["x"]})),
+            "run[1][0].check of the Pattern is a list, expected a text",
+        ),
+        (
+            run(json!({"id": "y", "change": "a\0b"})),
+            "run[1][0].change of the Pattern has a NUL character",
+        ),
+        (
+            run(json!({"id": "y", "onChange": [1]})),
+            "run[1][0].onChange[0] of the Pattern is a number",
+        ),
+        (
+            run(json!({"id": "y", "onFail": {}})),
+            "run[1][0].onFail of the Pattern is an object, expected a text or a list",
+        ),
+        (
+            run(json!({"id": "y", "envPrefix": "1X"})),
+            "run[1][0].envPrefix of the Pattern is not the name",
+        ),
+        (
+            run(json!({"id": "y", "env": {"A=B": ""}})),
+            "run[1][0].env.A=B of the Pattern is not the name",
+        ),
+        (
+            run(json!({"id": "y", "exec": {"user": "nobody"}})),
+            "run[1][0].exec.user of the Pattern is not supported",
+        ),
+        (
+            run(json!({"id": "y", "exec": {"flags": "-c"}})),
+            "run[1][0].exec.command of the Pattern is missing",
+        ),
+        (
+            run(json!({"id": "g", "commands": [{"id": "a", "x": 1}]})),
+            "run[1][0].commands[0].x of the Pattern",
+        ),
+        (
+            run(json!({"id": "g", "always": true, "commands": [{"id": "a"}]})),
+            "run[1][0].always of the Pattern has no effect beside \"commands\"",
+        ),
+        (
+            json!({"runExec": {"containerImage": "x"}}),
+            "runExec.containerImage of the Pattern is not supported",
+        ),
         (json!({"expiresIn": "soon"}), "expiresIn of the Pattern is not a duration"),
         (json!({"expiresIn": "5m", "expiresInSec": 300}), "leave one of them out"),
-        (json!({"expiresInSec": "5m"}), "expiresInSec of the Pattern is a text, expected a whole number"),
+        (
+            json!({"expiresInSec": "5m"}),
+            "expiresInSec of the Pattern is a text, expected a whole number",
+        ),
         (json!({"runVars": []}), "runVars of the Pattern is a list, expected an object"),
     ] {
         let error = error(value.clone());

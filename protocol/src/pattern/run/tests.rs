@@ -134,7 +134,10 @@ fn a_failure_in_a_group_ends_the_lists_around_it() {
         ]),
     );
     assert_eq!(ran, ["no way", "runs"]);
-    assert_eq!(outcomes(&report.results), [("bad", Outcome::Failed), ("in group", Outcome::Changed)]);
+    assert_eq!(
+        outcomes(&report.results),
+        [("bad", Outcome::Failed), ("in group", Outcome::Changed)]
+    );
 }
 
 #[test]
@@ -154,7 +157,8 @@ fn check_mode_runs_all_checks_and_no_changes() {
         ]),
     );
     assert_eq!(shell.ran, ["not present", "present", "no", "yes"]);
-    let removed = [("gone always", Outcome::Needed), ("absent", Outcome::Ok), ("gone", Outcome::Needed)];
+    let removed =
+        [("gone always", Outcome::Needed), ("absent", Outcome::Ok), ("gone", Outcome::Needed)];
     assert_eq!(outcomes(&report.removed), removed);
     let expected = [
         ("a", Outcome::Needed),
@@ -195,7 +199,11 @@ fn a_target_that_cannot_work_is_an_error_before_anything_runs() {
         ])
     };
     for (target, field, expected) in [
-        ("missing", "onChange", "run[1][0].onChange[1] of the Pattern is \"missing\", which matches no later Command"),
+        (
+            "missing",
+            "onChange",
+            "run[1][0].onChange[1] of the Pattern is \"missing\", which matches no later Command",
+        ),
         ("missing", "onFail", "run[1][0].onFail[1] of the Pattern is \"missing\""),
         ("last", "onRemove", "is not an earlier Command of the list"),
         ("first", "onChange", "is not a later Command of the list"),
@@ -226,8 +234,15 @@ fn exports_variables_with_and_without_prefix() {
     assert_eq!(
         report.results[2].output.split('|').skip(1).collect::<Vec<_>>(),
         [
-            "X_CHECK=1", "X_CHECK_OUT=not yet", "X_CHANGE=0", "X_CHANGE_OUT=one", "_CHECK=1",
-            "_CHECK_OUT=true", "_CHANGE=0", "_CHANGE_OUT=one", "Y_CHECK=unset",
+            "X_CHECK=1",
+            "X_CHECK_OUT=not yet",
+            "X_CHANGE=0",
+            "X_CHANGE_OUT=one",
+            "_CHECK=1",
+            "_CHECK_OUT=true",
+            "_CHANGE=0",
+            "_CHANGE_OUT=one",
+            "Y_CHECK=unset",
         ]
     );
     let (report, _) = run_json(
@@ -284,7 +299,15 @@ fn removes_what_is_gone_in_reverse_order() {
         ]),
     );
     let expected = [
-        "there 3", "remove 3", "not there", "there 2", "remove 2", "remove 1", "a", "not there now", "new",
+        "there 3",
+        "remove 3",
+        "not there",
+        "there 2",
+        "remove 2",
+        "remove 1",
+        "a",
+        "not there now",
+        "new",
         "remove 4",
     ];
     assert_eq!(shell.ran, expected);
@@ -299,14 +322,20 @@ fn a_failed_removal_ends_the_run() {
         {"id": "x", "always": true, "remove": "never"},
         {"id": "y", "always": true, "remove": "no way"},
     ]);
-    let (report, shell) =
-        run_from(Mode::Change, Some(previous.clone()), json!([{"id": "z", "always": true, "change": "never"}]));
+    let (report, shell) = run_from(
+        Mode::Change,
+        Some(previous.clone()),
+        json!([{"id": "z", "always": true, "change": "never"}]),
+    );
     assert_eq!(shell.ran, ["no way"]);
     assert_eq!((report.failures().count(), report.results.len()), (1, 0));
     // A change that failed leaves what is removed after it.
     let previous = json!([{"id": "x", "always": true, "remove": "never", "removeAfter": true}]);
-    let (_, shell) =
-        run_from(Mode::Change, Some(previous), json!([{"id": "z", "always": true, "change": "no"}]));
+    let (_, shell) = run_from(
+        Mode::Change,
+        Some(previous),
+        json!([{"id": "z", "always": true, "change": "no"}]),
+    );
     assert_eq!(shell.ran, ["no"]);
 }
 
@@ -372,7 +401,10 @@ fn a_command_has_the_exec_of_its_list_or_its_own() {
     };
     assert!(refused("runExec").starts_with("run[1].exec of the Pattern is not allowed"));
     assert!(refused("exec").starts_with("runExec of the Pattern is not allowed"));
-    assert_eq!(Exec::default().words().collect::<Vec<_>>(), ["/usr/bin/bash", "-e", "-o", "pipefail", "-c"]);
+    assert_eq!(
+        Exec::default().words().collect::<Vec<_>>(),
+        ["/usr/bin/bash", "-e", "-o", "pipefail", "-c"]
+    );
 }
 
 #[test]
@@ -392,7 +424,8 @@ fn bounds_the_depth_and_the_number_of_commands() {
         deep = json!([deep]);
     }
     assert!(error(deep).contains("levels deep"));
-    let many = |count: usize| Value::Array((0..count).map(|n| json!({"id": n.to_string()})).collect());
+    let many =
+        |count: usize| Value::Array((0..count).map(|n| json!({"id": n.to_string()})).collect());
     assert!(error(many(1001)).contains("more than 1000 Commands"));
     assert_eq!(run_json(Mode::Change, many(1000)).0.results.len(), 1000);
 }
@@ -400,24 +433,30 @@ fn bounds_the_depth_and_the_number_of_commands() {
 /// A Command with random fields. Scripts that start with `no` fail.
 fn command() -> impl Strategy<Value = Value> {
     let script = |kind: &'static str| {
-        proptest::option::of(prop_oneof![
-            Just(kind.to_owned()),
-            Just(format!("no {kind}"))
-        ])
+        proptest::option::of(prop_oneof![Just(kind.to_owned()), Just(format!("no {kind}"))])
     };
     let target = prop_oneof![Just("[abc]"), Just("a"), Just(".*"), Just("etcha:stdout")];
     let targets = || proptest::collection::vec(target.clone(), 0..2);
     let flags = (any::<bool>(), any::<bool>(), any::<bool>());
     let fields = (
-        "[abc]", script("check"), script("change"), script("remove"), flags, targets(), targets(), targets(),
+        "[abc]",
+        script("check"),
+        script("change"),
+        script("remove"),
+        flags,
+        targets(),
+        targets(),
+        targets(),
     );
-    fields.prop_map(|(id, check, change, remove, (always, after, ignore), on_change, on_fail, on_remove)| {
-        json!({
-            "id": id, "check": check, "change": change, "remove": remove, "always": always,
-            "removeAfter": after, "changeIgnore": ignore,
-            "onChange": on_change, "onFail": on_fail, "onRemove": on_remove, "envPrefix": "P",
-        })
-    })
+    fields.prop_map(
+        |(id, check, change, remove, (always, after, ignore), on_change, on_fail, on_remove)| {
+            json!({
+                "id": id, "check": check, "change": change, "remove": remove, "always": always,
+                "removeAfter": after, "changeIgnore": ignore,
+                "onChange": on_change, "onFail": on_fail, "onRemove": on_remove, "envPrefix": "P",
+            })
+        },
+    )
 }
 
 fn commands() -> impl Strategy<Value = Value> {
