@@ -186,8 +186,8 @@ Exit codes:
   3    no push source with a key is configured";
 const SOURCES_HELP: &str = "\
 Examples:
+  etchaos-updater sources --pull --all
   etchaos-updater sources --all
-  etchaos-updater sources --pull
 
 Exit codes:
   0    all Patterns and Commands ran, or none was due
@@ -359,10 +359,10 @@ pub(crate) struct Fallback {
 /// Arguments of `sources`.
 #[derive(Debug, Args)]
 pub(crate) struct Sources {
-    /// Run all sources, also those that are not due
-    #[arg(long, conflicts_with = "pull")]
+    /// Run or pull all sources, also those that are not due
+    #[arg(long)]
     pub(crate) all: bool,
-    /// Only pull the Patterns of the sources that are due, for the next run
+    /// Only pull the Patterns, for the next run
     #[arg(long)]
     pub(crate) pull: bool,
 }

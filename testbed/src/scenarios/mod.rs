@@ -54,6 +54,7 @@ scenarios! {
     Netboot(netboot::Netboot),
     Switch(switch::Switch),
     Copies(copies::Copies),
+    Sources(sources::Sources),
 }
 
 /// Runs a scenario and prints its report.

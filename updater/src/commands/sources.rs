@@ -43,7 +43,7 @@ pub(super) fn sources(global: &Global, arguments: &Sources) -> Result<Exit> {
         Ok(Known { settings: context.settings, is_complete, may_change })
     })?;
     if arguments.pull {
-        return pull_all(global, &host, &known.settings);
+        return pull_all(global, &host, &known.settings, arguments.all);
     }
     let turn = wait_for_turn(&host).context("cannot run the sources")?;
     let selection = Selection { all: arguments.all, may_remove: known.is_complete };
@@ -61,7 +61,7 @@ pub(super) fn sources(global: &Global, arguments: &Sources) -> Result<Exit> {
 }
 
 /// Only pulls the Patterns, and runs nothing.
-fn pull_all(global: &Global, host: &Host, settings: &Settings) -> Result<Exit> {
+fn pull_all(global: &Global, host: &Host, settings: &Settings, all: bool) -> Result<Exit> {
     if settings.sources.values().all(|source| source.pull.is_empty()) {
         print_or_warn(global, &json!({"pulls": {}}), || "no source is pulled".to_owned());
         return Ok(Exit::NothingDone);
@@ -69,7 +69,7 @@ fn pull_all(global: &Global, host: &Host, settings: &Settings) -> Result<Exit> {
     let timeouts = Timeouts::default().with_max_pause(global.longest_pause());
     let cdn = Cdn::new(&settings.network, &settings.allowed_origins, timeouts)?;
     let kept = Store::new(host, global.esp.as_deref()).load();
-    let pulls = pull(host, &cdn, &settings.sources, &kept, now());
+    let pulls = pull(host, &cdn, &settings.sources, &kept, all, now());
     let lines = pulls
         .iter()
         .map(|(name, pull)| format!("{name}: {}", pull.error.as_deref().unwrap_or("no error")));

@@ -77,19 +77,20 @@ impl Facts {
     }
 }
 
-/// Pulls the Patterns of all sources that are due, and records the results. Returns them by the names of the sources.
+/// Pulls the Patterns of the sources that are due, or of `all`, and records the results. Returns them by the names of the sources.
 pub(crate) fn pull(
     host: &Host,
     cdn: &Cdn,
     sources: &BTreeMap<String, PatternSource>,
     kept: &BTreeMap<String, Found>,
+    all: bool,
     now: u64,
 ) -> BTreeMap<String, PullResult> {
     let facts = Facts::of(host, now);
     let runs = record::read::<SourceRuns>(host).unwrap_or_default();
     let mut pulls = record::read::<Pulls>(host).unwrap_or_default();
     pulls.sources.retain(|name, _| sources.contains_key(name));
-    let is_due = |name: &String| runs.sources.get(name).is_none_or(|run| run.next <= now);
+    let is_due = |name: &String| all || runs.sources.get(name).is_none_or(|run| run.next <= now);
     for (name, source) in
         sources.iter().filter(|(name, source)| !source.pull.is_empty() && is_due(name))
     {

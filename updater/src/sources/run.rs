@@ -329,10 +329,10 @@ impl<'a> Work<'a> {
         let trusted = self.current();
         let has_current = self.found.kept.pattern.current.is_some();
         // A Pattern that cannot be trusted any more is not run, and so nothing is compared with it.
-        if trusted.is_some() || !has_current {
-            if let Err(error) = self.run_pattern(trusted) {
-                self.fail(&describe(&error));
-            }
+        if (trusted.is_some() || !has_current)
+            && let Err(error) = self.run_pattern(trusted)
+        {
+            self.fail(&describe(&error));
         }
         self.end();
     }
