@@ -122,6 +122,23 @@ fn boot_option(url: &str) -> Vec<u8> {
     option
 }
 
+/// Checks something that the sources of the guest did.
+pub(crate) fn sources(text: &str) -> Pattern {
+    commands([check("sources", text)])
+}
+
+/// Pulls and runs all sources. They run after the end of this push, because one Pattern runs at a time.
+pub(crate) fn start_sources() -> Pattern {
+    let start = "systemd-run --quiet --collect --unit=testbed-sources /bin/sh -c \
+        'etchaos-updater sources --pull --all; etchaos-updater sources --all'";
+    commands([change("start the sources", start)])
+}
+
+/// Reboots the guest. The reboot may interrupt the answer.
+pub(crate) fn reboot() -> Pattern {
+    commands([change("reboot", "systemctl reboot --no-block && sleep 1")])
+}
+
 /// Powers the guest off. The shutdown may interrupt the answer.
 pub(crate) fn power_off() -> Pattern {
     commands([change("power off", "systemctl poweroff --no-block")])
@@ -280,6 +297,7 @@ mod tests {
             measure(),
             other,
         ]);
+        let more = more.chain([sources("true"), start_sources(), reboot()]);
         for pattern in
             [boot_id(), damage(), update(), watch_update(), power_off()].into_iter().chain(more)
         {

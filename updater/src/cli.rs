@@ -34,7 +34,7 @@ impl Cli {
 const AFTER_HELP: &str = "\
 Configuration:
   The configuration is a JSON object, merged from the following sources. A later source replaces
-  the value, or the whole list, of an earlier one; only keys and listen.sources are added together.
+  the value, or the whole list, of an earlier one; only keys, listen.sources and sources are added together.
 
     1. built-in defaults
     2. /usr/lib/etchaos/updater.json
@@ -84,6 +84,10 @@ Configuration:
                   [\"192.0.2.10/24\"], \"gateways\": [\"192.0.2.1\"], \"dns\": [\"192.0.2.53\"]}};
                   match has name, mac or driver; also: domains, dhcp, mtu; default: DHCP
   ntp             time servers; default: those of DHCP and of the image
+  sources         what runs after each boot and again: {NAME: {\"pull\": URL of a Pattern or list of
+                  URLs, \"keys\": [keys that sign it], \"commands\": [Commands of Etcha],
+                  \"interval\": \"1h\" (default), \"vars\": {…}, \"unhealthy\": false (default)}}; what is
+                  pushed by a source of the same name in listen.sources runs again, too
 
 Examples:
   A configuration with two mirrors, without automatic reboots, and with a push source:
@@ -102,7 +106,8 @@ Exit codes:
        slot cannot be booted; config --require: the value is not set
   2    invalid usage
   3    nothing was done, for a reason that is not an error: the running release is not confirmed
-       yet, the offered release failed its trial or was rolled back, or no push source is configured
+       yet, the offered release failed its trial or was rolled back, no push source is configured, or
+       no source has a Pattern or Commands
   4    check, update, health, host-settings: success, but a source of the configuration is broken
   10   check: an action is outstanding (install, repair, reboot, or cancel a trial)
   129, 130, 143
@@ -200,6 +205,16 @@ Exit codes:
   1    error
   2    invalid usage
   3    no push source with a key is configured";
+const SOURCES_HELP: &str = "\
+Examples:
+  etchaos-updater sources --pull --all
+  etchaos-updater sources --all
+
+Exit codes:
+  0    all Patterns and Commands ran, or none was due
+  1    a Pattern could not be pulled, or a Command failed, or error
+  2    invalid usage
+  3    no source has a Pattern or Commands";
 const CONFIG_HELP: &str = "\
 Examples:
   etchaos-updater config
@@ -313,6 +328,13 @@ pub(crate) enum Command {
     /// Exits immediately if no source with a key is configured.
     #[command(after_help = LISTEN_HELP)]
     Listen,
+    /// Run the Patterns and Commands of the sources that are due
+    ///
+    /// Runs the last Pattern that each source pushed, or that was pulled from it, and its Commands in the
+    /// configuration. Removes what they no longer have. etchaos-sources.service runs this command after each
+    /// boot and at the interval of each source.
+    #[command(after_help = SOURCES_HELP)]
+    Sources(Sources),
     /// Render the Pattern on standard input, for another process of this program
     #[command(hide = true)]
     Render,
@@ -379,6 +401,17 @@ pub(crate) struct HostSettings {
     /// Run before the network: ask no metadata service, and reload nothing
     #[arg(long, hide = true)]
     pub(crate) early: bool,
+}
+
+/// Arguments of `sources`.
+#[derive(Debug, Args)]
+pub(crate) struct Sources {
+    /// Run or pull all sources, also those that are not due
+    #[arg(long)]
+    pub(crate) all: bool,
+    /// Only pull the Patterns, for the next run
+    #[arg(long)]
+    pub(crate) pull: bool,
 }
 
 /// Arguments of `config`.

@@ -242,6 +242,12 @@ fn try_types(
     Err(last)
 }
 
+/// Runs a function that mounts file systems in a separate thread. Mounting moves a thread to a private mount
+/// namespace, and what this thread runs later needs the host's namespace. Returns `None` if the thread panics.
+pub(crate) fn in_own_namespace<T: Send>(mounts: impl FnOnce() -> T + Send) -> Option<T> {
+    std::thread::scope(|scope| scope.spawn(mounts).join().ok())
+}
+
 fn private_namespace() -> io::Result<()> {
     thread_local!(static DONE: Cell<bool> = const { Cell::new(false) });
     if DONE.get() {

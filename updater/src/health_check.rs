@@ -9,8 +9,11 @@ use std::time::Duration;
 use protocol::pattern::{Exec, Invocation, Shell};
 
 use crate::config::HealthPolicy;
+use crate::host::Host;
 use crate::process::systemd;
+use crate::record;
 use crate::shell::LimitedShell;
+use crate::sources::{RunState, SourceRuns};
 
 /// The timeout of one query or check. A check that takes longer has failed, and is repeated until the
 /// deadline.
@@ -38,6 +41,13 @@ pub(crate) enum Problem {
         /// The last line of its output.
         last_line: String,
     },
+    /// The Commands of a source failed, or have not run yet.
+    Source {
+        /// Its name.
+        name: String,
+        /// What is wrong, as it continues a sentence.
+        problem: &'static str,
+    },
     /// A check could not be run.
     Shell {
         /// Its number, counted from 1.
@@ -57,6 +67,7 @@ impl fmt::Display for Problem {
             Self::Check { number, code, last_line } => {
                 write!(f, "check {number} failed with exit code {code}: {last_line:?}")
             }
+            Self::Source { name, problem } => write!(f, "the source {name} {problem}"),
             Self::Shell { number, error } => write!(f, "cannot run check {number}: {error}"),
         }
     }
@@ -66,12 +77,13 @@ impl fmt::Display for Problem {
 /// attempt. Makes at least one attempt. Calls `on_problems` with the problems of each attempt except the
 /// last.
 pub(crate) fn wait(
+    host: &Host,
     health: &HealthPolicy,
     time_left: impl Fn() -> Duration,
     on_problems: impl Fn(&[Problem]),
 ) -> Vec<Problem> {
     loop {
-        let problems = check_all(health, || time_left().clamp(CHECK_INTERVAL, CHECK_TIMEOUT));
+        let problems = check_all(host, health, || time_left().clamp(CHECK_INTERVAL, CHECK_TIMEOUT));
         if problems.is_empty() || time_left() < CHECK_INTERVAL {
             return problems;
         }
@@ -81,15 +93,32 @@ pub(crate) fn wait(
 }
 
 /// Runs all checks once and returns the problems.
-pub(crate) fn check_once(health: &HealthPolicy) -> Vec<Problem> {
-    check_all(health, || CHECK_TIMEOUT)
+pub(crate) fn check_once(host: &Host, health: &HealthPolicy) -> Vec<Problem> {
+    check_all(host, health, || CHECK_TIMEOUT)
 }
 
-fn check_all(health: &HealthPolicy, timeout: impl Fn() -> Duration) -> Vec<Problem> {
+fn check_all(host: &Host, health: &HealthPolicy, timeout: impl Fn() -> Duration) -> Vec<Problem> {
     let units = health.units.iter().filter_map(|name| check_unit(name, timeout()));
     let checks = health.checks.iter().enumerate();
     let checks = checks.filter_map(|(index, text)| run_check(index + 1, text, timeout()));
-    units.chain(checks).collect()
+    units.chain(checks).chain(check_sources(host, health)).collect()
+}
+
+/// Returns the problems of the sources that must not fail, according to their last runs in this boot.
+fn check_sources(host: &Host, health: &HealthPolicy) -> Vec<Problem> {
+    if health.sources.is_empty() {
+        return Vec::new();
+    }
+    let runs = record::read::<SourceRuns>(host).unwrap_or_default();
+    let problem = |name: &String| {
+        let problem = match runs.sources.get(name).map(|run| run.state) {
+            None => "has not run yet",
+            Some(RunState::Failed) => "failed",
+            Some(RunState::Ok | RunState::Nothing) => return None,
+        };
+        Some(Problem::Source { name: name.clone(), problem })
+    };
+    health.sources.iter().filter_map(problem).collect()
 }
 
 /// Returns a problem if a unit is not active, or if systemd does not respond.
@@ -147,6 +176,10 @@ mod tests {
         HealthPolicy { checks: checks.to_vec(), ..HealthPolicy::default() }
     }
 
+    fn host() -> Host {
+        Host::new("/nonexistent")
+    }
+
     #[test]
     fn repeats_checks_until_they_pass() {
         let directory = tempfile::tempdir().unwrap();
@@ -155,15 +188,15 @@ mod tests {
         let twice = health(&[format!("test -e {file} || {{ touch {file}; false; }}")]);
         let start = Instant::now();
         let time_left = || Duration::from_secs(60).saturating_sub(start.elapsed());
-        assert_eq!(wait(&twice, time_left, |_| ()), []);
+        assert_eq!(wait(&host(), &twice, time_left, |_| ()), []);
         assert!(start.elapsed() >= CHECK_INTERVAL);
-        assert_eq!(wait(&health(&[]), || Duration::ZERO, |_| ()), []);
+        assert_eq!(wait(&host(), &health(&[]), || Duration::ZERO, |_| ()), []);
     }
 
     #[test]
     fn problems_do_not_quote_the_check() {
         let checks = ["echo first; echo no SECRET; exit 7".to_owned(), "kill -9 $$".to_owned()];
-        let problems = wait(&health(&checks), || Duration::ZERO, |_| ());
+        let problems = wait(&host(), &health(&checks), || Duration::ZERO, |_| ());
         let text: Vec<String> = problems.iter().map(ToString::to_string).collect();
         let expected =
             ["check 1 failed with exit code 7: \"no SECRET\"", "check 2 failed with exit code 137"];
@@ -173,7 +206,7 @@ mod tests {
     #[test]
     fn ends_a_check_that_hangs() {
         let start = Instant::now();
-        let problems = wait(&health(&["sleep 1000".into()]), || Duration::ZERO, |_| ());
+        let problems = wait(&host(), &health(&["sleep 1000".into()]), || Duration::ZERO, |_| ());
         let text = problems[0].to_string();
         assert!(text.contains(&format!("exit code {TIMED_OUT}")), "{text}");
         assert!(start.elapsed() < Duration::from_secs(30));

@@ -10,9 +10,11 @@ use crate::config::Reboot;
 use crate::host::Host;
 use crate::host_settings::Applied;
 use crate::record::{
-    self, Checked, DataResult, Download, Failure, HealthResult, HealthState, Listening, Poll, Waiting,
+    self, Checked, DataResult, Download, Failure, HealthResult, HealthState, Listening, Poll,
+    Waiting,
 };
 use crate::slot_content::{Content, Slots};
+use crate::sources::{PullResult, Pulls, SourceRuns};
 use crate::trial::{expire_trial, is_abandoned};
 use crate::wrong_files::{WrongFile, WrongFiles};
 
@@ -79,6 +81,10 @@ pub(crate) struct Records {
     pub data: Option<DataResult>,
     /// The host name, the network interfaces and the time servers that were applied.
     pub host_settings: Option<Applied>,
+    /// The runs of the sources.
+    pub sources: Option<SourceRuns>,
+    /// What was pulled for the sources.
+    pub pulls: Option<Pulls>,
 }
 
 impl Records {
@@ -96,6 +102,8 @@ impl Records {
             listening: record::read(host),
             data: record::read(host),
             host_settings: record::read(host),
+            sources: record::read(host),
+            pulls: record::read(host),
         }
     }
 }
@@ -156,8 +164,20 @@ impl Status {
                 "build": release.map(|release| release.build),
             }))
         });
-        let Records { poll, error, health, download, checked, waiting, listening, data, host_settings, .. } =
-            &self.records;
+        let Records {
+            poll,
+            error,
+            health,
+            download,
+            checked,
+            waiting,
+            listening,
+            data,
+            host_settings,
+            sources,
+            pulls,
+            ..
+        } = &self.records;
         json!({
             "updaterVersion": env!("CARGO_PKG_VERSION"),
             "running": self.running_json(),
@@ -183,6 +203,7 @@ impl Status {
             "listen": listening,
             "data": data,
             "hostSettings": host_settings,
+            "sources": sources.as_ref().map(|runs| runs.to_json(pulls.as_ref())),
             "config": self.config,
         })
     }
@@ -238,6 +259,7 @@ impl Status {
         if let Some(listening) = &self.records.listening {
             add_listening(&mut table, listening);
         }
+        self.add_sources(&mut table);
         table.0.join("\n")
     }
 
@@ -340,6 +362,19 @@ impl Status {
             .next_poll
             .map_or("unknown; check etchaos-updater.timer".to_owned(), |at| self.at(at));
         table.add("next poll", &next);
+    }
+
+    fn add_sources(&self, table: &mut Table) {
+        for (name, run) in self.records.sources.iter().flat_map(|runs| &runs.sources) {
+            let mut parts = run.text(self.now).into_iter();
+            let first = parts.next().unwrap_or_default();
+            table.add("source", &format!("{name}  {first}"));
+            parts.for_each(|part| table.add("", &part));
+            let pull = self.records.pulls.as_ref().and_then(|pulls| pulls.sources.get(name));
+            if let Some(PullResult { time, error: Some(error) }) = pull {
+                table.add("", &format!("not pulled, {}: {error}", self.at(*time)));
+            }
+        }
     }
 
     /// Formats a time and its distance from now.

@@ -21,12 +21,12 @@
 //! `data` is separate: it mounts the partition with what a host keeps over reboots. It never changes the ESP.
 //!
 //! `push_server` is separate: it runs Patterns that are pushed to the host. [`jsonnet`] renders them, and `tls` has
-//! the certificate of the host.
+//! the certificate of the host. [`sources`] keeps them, pulls others, and runs what is kept again.
 //!
 //! `host_settings` is separate too: host name, network interfaces and time servers.
 //!
 //! Running programs: `process` runs them with a timeout, `shell` runs the operator's commands, `timeout`
-//! limits calls that may block, and [`interrupt`] handles signals.
+//! limits calls that may block, `schedule` sets timers, and [`interrupt`] handles signals.
 
 mod boot_disk;
 pub mod candidate;
@@ -57,9 +57,11 @@ mod prometheus;
 mod push_server;
 mod reboot;
 mod record;
+mod schedule;
 mod shell;
 pub mod slot_content;
 pub mod slots;
+pub mod sources;
 mod timeout;
 mod tls;
 pub mod trial;

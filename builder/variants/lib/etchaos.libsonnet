@@ -56,6 +56,7 @@ local compiler = import 'compiler.libsonnet';
       'etchaos-started.service',
       'etchaos-data.service',
       'etchaos-listen.service',
+      'etchaos-sources.timer',
       'etchaos-updater.timer',
     ],
     disable: [

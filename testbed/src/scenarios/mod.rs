@@ -56,6 +56,7 @@ scenarios! {
     Copies(copies::Copies),
     Data(data::Data),
     HostSettings(host_settings::HostSettings),
+    Sources(sources::Sources),
 }
 
 /// Runs a scenario and prints its report.

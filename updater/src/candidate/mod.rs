@@ -1,18 +1,15 @@
 //! The newest release on the CDN or on one of its mirrors.
 
-mod cache;
-
 use std::path::Path;
 
 use protocol::claims::TimeError;
 use protocol::manifest::ManifestError;
 use protocol::release::Artifact;
-use protocol::token::{TOKEN_MAX, TokenError, verify};
+use protocol::token::{TokenError, verify};
 use protocol::url::{UrlError, artifact_url};
 use protocol::{KeyRing, Manifest, Release, Target, Verified};
 
-use self::cache::Cache;
-use crate::cdn::{Cdn, CdnError, HTML_HINT, ManifestResponse, begins_like_html};
+use crate::cdn::{Cdn, CdnError, HTML_HINT, TokenCache, begins_like_html};
 
 /// A release on the CDN. Only [`fetch`] creates one, so its manifest is signed by a trusted key, is valid
 /// now, and is for the requested target.
@@ -154,7 +151,7 @@ fn listed(errors: &[(String, CandidateError)]) -> String {
 ///
 /// Fails if no base has an acceptable manifest.
 pub fn fetch(cdn: &Cdn, request: &CandidateRequest<'_>) -> Result<Candidate, CandidateError> {
-    let mut cache = Cache::read(request.cache);
+    let mut cache = TokenCache::read(request.cache);
     let mut errors = Vec::new();
     for base in request.bases {
         match fetch_one(cdn, base, request, &mut cache) {
@@ -178,32 +175,12 @@ fn fetch_one(
     cdn: &Cdn,
     base: &str,
     request: &CandidateRequest<'_>,
-    cache: &mut Cache,
+    cache: &mut TokenCache,
 ) -> Result<Candidate, CandidateError> {
     let urls = request.urls_from(base);
     let url = urls.first().cloned().unwrap_or_default();
-    // Only an acceptable manifest makes the request conditional, so that the response "not modified"
-    // always yields a usable manifest.
-    let cached = cache.get(&url).and_then(|entry| {
-        let manifest = accept(&url, &entry.token, request).ok()?;
-        Some((manifest, entry.clone()))
-    });
-    let unless = cached.as_ref().map(|(_, entry)| &entry.validators);
-    let (manifest, token) = match (cdn.manifest(&url, TOKEN_MAX, unless)?, cached) {
-        (ManifestResponse::NotModified, Some((manifest, entry))) => (manifest, entry.token),
-        // Not reached: the client rejects 304 for an unconditional request.
-        (ManifestResponse::NotModified, None) => return Err(CdnError::unexpected(url, 304).into()),
-        (ManifestResponse::Modified { bytes, validators }, _) => {
-            if begins_like_html(&bytes) {
-                return Err(CandidateError::Html { url });
-            }
-            let token = String::from_utf8_lossy(&bytes).into_owned();
-            let manifest = accept(&url, &token, request)?;
-            cache.put(&url, validators, &token);
-            cache.write(request.cache);
-            (manifest, token)
-        }
-    };
+    let accept = |token: &str| accept(&url, token, request);
+    let (manifest, token) = cache.fetch(cdn, &url, request.cache, accept)?;
     Ok(Candidate { manifest, token, urls })
 }
 
@@ -214,6 +191,9 @@ fn accept(
     request: &CandidateRequest<'_>,
 ) -> Result<Verified<Manifest>, CandidateError> {
     let url = || url.to_owned();
+    if begins_like_html(token.as_bytes()) {
+        return Err(CandidateError::Html { url: url() });
+    }
     let claims =
         verify(token, request.keys).map_err(|error| match error.has_valid_signature() {
             true => CandidateError::Claims { url: url(), error },

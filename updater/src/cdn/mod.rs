@@ -13,7 +13,8 @@
 //! 7. `retries` decides whether and when a failed request is repeated.
 //!
 //! `download` repeats this until a file is complete, and `mirrors` until its digest is right. `wrong`
-//! leaves out what was wrong before. `error` has the errors.
+//! leaves out what was wrong before. `token_cache` keeps what was fetched for conditional requests. `error` has the
+//! errors.
 
 mod addresses;
 mod certificates;
@@ -36,6 +37,7 @@ mod retries;
 mod route;
 mod tcp;
 mod timeouts;
+mod token_cache;
 mod wrong;
 
 pub use self::client::{Cdn, ManifestResponse, Validators};
@@ -43,6 +45,7 @@ pub use self::download::{FetchError, Sink};
 pub(crate) use self::error::HTML_HINT;
 pub use self::error::{CdnError, NetworkConfigError};
 pub use self::mirrors::ResumableSink;
-pub(crate) use self::response::{begins_like_html, is_etag, is_validator};
+pub(crate) use self::response::begins_like_html;
 pub use self::retries::Retries;
 pub use self::timeouts::Timeouts;
+pub(crate) use self::token_cache::TokenCache;

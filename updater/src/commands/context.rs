@@ -5,7 +5,7 @@ use anyhow::{Context as _, Result, anyhow};
 use crate::cli::{Exit, Global};
 use crate::config::{Ask, Merged, Settings, load};
 use crate::confirmation::booted;
-use crate::esp::{Access, Esp};
+use crate::esp::{Access, Esp, in_own_namespace};
 use crate::grubenv_file::GrubenvFile;
 use crate::host::{Booted, Host};
 
@@ -77,15 +77,10 @@ pub(super) fn log_problems(merged: &Merged) {
     }
 }
 
-/// Runs a function that mounts file systems in a separate thread. Mounting moves a thread to a private mount
-/// namespace, and the health checks and Patterns that this thread runs later need the host's namespace.
+/// Runs a function that mounts file systems in a separate thread; see [`in_own_namespace`].
 pub(super) fn in_mount_namespace<T: Send>(mounts: impl FnOnce() -> Result<T> + Send) -> Result<T> {
-    std::thread::scope(|scope| {
-        let thread = scope.spawn(mounts);
-        thread
-            .join()
-            .unwrap_or_else(|_| Err(anyhow!("the thread that reads the configuration panicked")))
-    })
+    in_own_namespace(mounts)
+        .unwrap_or_else(|| Err(anyhow!("the thread that reads the configuration panicked")))
 }
 
 /// Returns the ESP, or an error that names `--esp`.

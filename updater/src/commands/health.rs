@@ -44,9 +44,9 @@ pub(super) fn health(global: &Global, arguments: &Arguments) -> Result<Exit> {
     let problems = match arguments.wait {
         true => {
             let time_left = || time_left(&host, health.deadline);
-            wait(&health, time_left, |problems| record(HealthState::Waiting, problems))
+            wait(&host, &health, time_left, |problems| record(HealthState::Waiting, problems))
         }
-        false => check_once(&health),
+        false => check_once(&host, &health),
     };
     let healthy = problems.is_empty();
     record(if healthy { HealthState::Healthy } else { HealthState::Unhealthy }, &problems);
@@ -113,7 +113,7 @@ pub(super) fn time_left(host: &Host, deadline: Duration) -> Duration {
 }
 
 fn summary(health: &HealthPolicy) -> String {
-    match (health.units.len(), health.checks.len()) {
+    match (health.units.len(), health.checks.len() + health.sources.len()) {
         (0, 0) => "no units and no checks are configured".into(),
         (units, checks) => format!("units active: {units}, checks passed: {checks}"),
     }

@@ -17,6 +17,7 @@ use crate::tls::{self, Identity};
 
 /// How long to wait for another command that writes to the ESP, such as an update.
 const ESP_WAIT: Duration = Duration::from_secs(30);
+use crate::sources::Runner;
 
 pub(super) fn listen(global: &Global) -> Result<Exit> {
     let host = Host::new(&global.host_root);
@@ -24,16 +25,17 @@ pub(super) fn listen(global: &Global) -> Result<Exit> {
         let mut context = Context::new(global, Access::Read)?;
         let Some(listen) = context.settings.listen.take() else { return Ok(None) };
         let identity = identity(global, &host, &mut context, &listen)?;
-        Ok(Some((listen, identity)))
+        Ok(Some((listen, identity, context.settings.sources)))
     })?;
-    let Some((listen, identity)) = prepared else {
+    let Some((listen, identity, sources)) = prepared else {
         record::remove::<Listening>(&host);
         let reason = "listening is off: no source with a key is configured under \"listen\"";
         print_or_warn(global, &json!({"listening": false, "why": reason}), || reason.to_owned());
         return Ok(Exit::NothingDone);
     };
     let address = listen.address;
-    push_server::serve(listen, identity.as_ref(), &host)
+    let runner = Runner::new(&host, global.esp.as_deref(), sources);
+    push_server::serve(listen, identity.as_ref(), runner, &host)
         .with_context(|| format!("cannot listen on {address}"))?;
     Ok(Exit::Ok)
 }

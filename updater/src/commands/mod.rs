@@ -15,6 +15,7 @@ mod poll_result;
 mod report;
 mod rollback;
 mod show_config;
+mod sources;
 mod started;
 mod status;
 mod verify;
@@ -46,6 +47,7 @@ pub fn run(cli: &Cli) -> Exit {
         Command::Data(arguments) => data::data(global, arguments),
         Command::HostSettings(arguments) => host_settings::host_settings(global, arguments),
         Command::Listen => listen::listen(global),
+        Command::Sources(arguments) => sources::sources(global, arguments),
         Command::Render => jsonnet::child::run(),
         Command::Config(arguments) => show_config::config(global, arguments),
     };
@@ -87,6 +89,7 @@ fn recorded_as(command: &Command) -> Option<&'static str> {
         Command::Started => Some("started"),
         Command::HostSettings(_) => Some("host-settings"),
         Command::Data(_) => Some("data"),
+        Command::Sources(_) => Some("sources"),
         Command::Status | Command::Listen | Command::Render | Command::Config(_) => None,
     }
 }

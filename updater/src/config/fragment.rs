@@ -5,9 +5,10 @@ use std::fmt;
 
 use serde::de::{self, Deserializer, SeqAccess, Visitor};
 use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
 
-use super::listen_tls::TlsFragment;
 use super::data::DataFragment;
+use super::listen_tls::TlsFragment;
 use super::members;
 use super::quantity::Quantity;
 use super::reboot_policy::RebootFragment;
@@ -55,6 +56,8 @@ pub struct Fragment {
     pub(super) interfaces: Option<BTreeMap<String, InterfaceFragment>>,
     /// The time servers.
     pub(super) ntp: Option<Vec<String>>,
+    /// The sources of Patterns and Commands, by name.
+    pub(super) sources: Option<BTreeMap<String, SourceFragment>>,
 }
 
 /// The conditions for confirming a new release.
@@ -120,6 +123,29 @@ pub(crate) struct PushSourceFragment {
     pub(super) keys: StringList,
 }
 
+/// A source of Patterns and Commands. One that may also push has the same name in `listen.sources`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, expecting = "an object")]
+pub(crate) struct SourceFragment {
+    /// The keys that may sign the Patterns that this host pulls.
+    #[serde(default)]
+    pub(super) keys: StringList,
+    /// The URL of the token with the Pattern, or of its copies in the order in which they are tried.
+    #[serde(default)]
+    pub(super) pull: StringList,
+    /// Commands that run before the Pattern.
+    #[serde(default)]
+    pub(super) commands: Vec<Value>,
+    /// The time from one run to the next.
+    pub(super) interval: Option<Quantity>,
+    /// Variables of the Pattern.
+    #[serde(default)]
+    pub(super) vars: Map<String, Value>,
+    /// Whether the host is unhealthy if a Command of this source fails.
+    #[serde(default)]
+    pub(super) unhealthy: bool,
+}
+
 impl Fragment {
     /// Parses JSON, in UTF-8 or UTF-16. The error message names keys and contains no values.
     pub fn from_json(json: &[u8]) -> Result<Self, String> {
@@ -163,6 +189,7 @@ mod tests {
             (r#"{"cnd": "x"}"#, "cnd"),
             (r#"{"listen": {"adress": "x"}}"#, "adress"),
             (r#"{"listen": {"sources": {"ci": {"key": []}}}}"#, "key"),
+            (r#"{"sources": {"ci": {"url": "x"}}}"#, "url"),
         ] {
             let error = Fragment::from_json(json.as_bytes()).unwrap_err();
             assert!(error.contains(&format!("`{key}`")), "{error}");

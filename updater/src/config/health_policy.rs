@@ -10,6 +10,8 @@ pub struct HealthPolicy {
     pub units: Vec<String>,
     /// Commands for `/bin/sh -c` that must exit with 0.
     pub checks: Vec<String>,
+    /// The sources whose Commands must not fail.
+    pub sources: Vec<String>,
     /// The time after boot within which the conditions must be met. A host on trial that misses the
     /// deadline reboots.
     pub deadline: Duration,
@@ -26,6 +28,11 @@ impl HealthPolicy {
 
 impl Default for HealthPolicy {
     fn default() -> Self {
-        Self { units: Vec::new(), checks: Vec::new(), deadline: Self::DEADLINE }
+        Self {
+            units: Vec::new(),
+            checks: Vec::new(),
+            sources: Vec::new(),
+            deadline: Self::DEADLINE,
+        }
     }
 }

@@ -2,7 +2,7 @@
 //! the program that the object is for.
 
 /// The keys of a configuration, in the order of [`super::fragment::Fragment`].
-pub(super) const KEYS: [&str; 16] = [
+pub(super) const KEYS: [&str; 17] = [
     "cdn",
     "variant",
     "keys",
@@ -19,10 +19,11 @@ pub(super) const KEYS: [&str; 16] = [
     "hostname",
     "interfaces",
     "ntp",
+    "sources",
 ];
 /// Keys that configurations of cloud-init have too. They do not say that a text is a configuration.
 const SHARED: [&str; 2] = ["hostname", "ntp"];
-/// Keys of Etcha's own configuration that a configuration of the updater does not have.
+/// Keys of Etcha's own configuration. A configuration of the updater has only `sources` of them.
 const ETCHA: [&str; 12] = [
     "build",
     "cli",
@@ -87,10 +88,12 @@ pub(super) fn other_program(names: &[Name]) -> Option<&'static str> {
 
 /// Returns the first key of Etcha's configuration, if the names are those of such a configuration.
 pub(super) fn etcha_key(names: &[Name]) -> Option<&str> {
-    if names.iter().any(Name::is_key) {
+    let is_shared = |name: &Name| name.is_key() && ETCHA.contains(&name.text.as_str());
+    if names.iter().any(|name| name.is_key() && !is_shared(name)) {
         return None;
     }
-    names.iter().map(|name| name.text.as_str()).find(|name| ETCHA.contains(name))
+    let others = names.iter().filter(|name| !is_shared(name));
+    others.map(|name| name.text.as_str()).find(|name| ETCHA.contains(name))
 }
 
 /// Explains an object that is no configuration, if it is one of Etcha, or is written in Jsonnet.
@@ -328,7 +331,8 @@ mod tests {
     fn recognises_etcha_and_jsonnet() {
         for (text, part) in [
             (r#"{"run": {}, "x": 1}"#, "because it has `run`"),
-            ("{ sources: { ci: {} } }", "because it has `sources`"),
+            ("{ sources: { ci: {} }, targets: {} }", "because it has `targets`"),
+            ("{ sources: { ci: {} } }", "`sources` has no quotes"),
             ("{ cdn: 'x' }", "`cdn` has no quotes"),
             ("local k = 'x';\n{ \"cdn\": k }", "is Jsonnet"),
             ("// a comment\n{ \"cdn\": \"x\" }", "is Jsonnet"),

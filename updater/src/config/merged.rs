@@ -7,7 +7,9 @@ use serde_json::{Value, json};
 
 use super::broken::{Broken, Ignored};
 use super::data::DataFragment;
-use super::fragment::{Fragment, HealthFragment, ListenFragment, PushSourceFragment, StringList};
+use super::fragment::{
+    Fragment, HealthFragment, ListenFragment, PushSourceFragment, SourceFragment, StringList,
+};
 use super::listen_tls::TlsFragment;
 use super::network::{Environment, Variable, redact_proxy};
 use super::quantity::Quantity;
@@ -25,7 +27,7 @@ pub(crate) struct Sourced<T> {
 }
 
 /// All sources merged. A value of a later source, lists included, replaces that of an earlier one; keys
-/// are added together, and push sources are merged by name.
+/// are added together, and sources of Patterns are merged by name.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Merged {
     /// See [`Fragment::cdn`]; the other members correspond to those of [`Fragment`] too.
@@ -50,6 +52,7 @@ pub struct Merged {
     pub(super) hostname: Option<Sourced<String>>,
     pub(super) interfaces: Option<Sourced<BTreeMap<String, InterfaceFragment>>>,
     pub(super) ntp: Option<Sourced<Vec<String>>>,
+    pub(super) sources: BTreeMap<String, Sourced<SourceFragment>>,
     /// The proxy variables of the environment.
     pub(super) environment: Environment,
     /// The sources that are broken.
@@ -83,6 +86,7 @@ impl Merged {
             hostname,
             interfaces,
             ntp,
+            sources: pattern_sources,
         } = fragment;
         if cdn.is_some() {
             self.unknown_cdn = None;
@@ -116,6 +120,9 @@ impl Merged {
         replace(&mut self.hostname, hostname, source);
         replace(&mut self.interfaces, interfaces, source);
         replace(&mut self.ntp, ntp, source);
+        for (name, value) in pattern_sources.into_iter().flatten() {
+            self.sources.insert(name, Sourced { value, source: source.clone() });
+        }
     }
 
     /// Adds a broken source, which is later than those that were added before.
@@ -205,6 +212,14 @@ impl Merged {
                 (name, json!({"value": ids, "source": source.source.to_string()}))
             })
             .collect();
+        let pattern_sources: BTreeMap<&String, Value> = self
+            .sources
+            .iter()
+            .map(|(name, source)| {
+                let value = source_json(&source.value);
+                (name, json!({"value": value, "source": source.source.to_string()}))
+            })
+            .collect();
         let keys: Vec<Value> = self
             .keys
             .iter()
@@ -237,6 +252,7 @@ impl Merged {
             ("hostname", with_source(self.hostname.as_ref())),
             ("interfaces", with_source(self.interfaces.as_ref())),
             ("ntp", with_source(self.ntp.as_ref())),
+            ("sources", json!(pattern_sources)),
         ]
     }
 
@@ -304,6 +320,20 @@ fn with_source<T: serde::Serialize>(value: Option<&Sourced<T>>) -> Value {
 
 fn with_variable(variable: &Variable, value: Value) -> Value {
     json!({"value": value, "source": Source::Variable(variable.name).to_string()})
+}
+
+/// Returns a source of Patterns with its keys by their IDs, its Commands as their number, and the names of its
+/// variables, since Commands and variables may contain secrets.
+fn source_json(source: &SourceFragment) -> Value {
+    let SourceFragment { keys, pull, commands, interval, vars, unhealthy } = source;
+    json!({
+        "keys": keys.0.iter().map(|key| key_id(key)).collect::<Vec<_>>(),
+        "pull": pull,
+        "commands": commands.len(),
+        "interval": interval,
+        "vars": vars.keys().collect::<Vec<_>>(),
+        "unhealthy": unhealthy,
+    })
 }
 
 /// Returns the list, or `null` if it is empty.

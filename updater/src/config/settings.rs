@@ -4,18 +4,22 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
+use protocol::pattern::PatternError;
 use protocol::proxy::ProxyUrl;
 use protocol::release::is_file_name;
 use protocol::url::Origin;
 use protocol::{KeyRing, Variant};
+use serde_json::Value;
 
 use super::data::Data;
 use super::error::ConfigError;
+use super::fragment::SourceFragment;
 use super::health_policy::HealthPolicy;
 use super::listen_tls::Tls;
 use super::merged::{Merged, Sourced};
 use super::network::Network;
 use super::no_proxy::Bypass;
+use super::pattern_source::{PatternSource, pattern_of};
 use super::reboot_policy::{Reboot, RebootFragment, Window};
 use super::redact::shorten;
 use super::source::Source;
@@ -27,6 +31,9 @@ const RATE_MIN: u64 = 1024;
 const UNIT_MAX: usize = 255;
 /// The maximum length of a check in bytes. Longer commands belong in a script.
 const CHECK_MAX: usize = 4096;
+
+/// The maximum depth of a variable of a Pattern, which is part of a deeper object where it is kept.
+const VARS_DEPTH_MAX: usize = 16;
 
 /// The validated configuration.
 #[derive(Debug, Clone)]
@@ -55,6 +62,8 @@ pub struct Settings {
     pub data: Option<Data>,
     /// The host name, the network interfaces and the time servers.
     pub host: HostSettings,
+    /// The sources of Patterns and Commands by name, including those that only push.
+    pub sources: BTreeMap<String, PatternSource>,
 }
 
 /// The settings of the server for pushed Patterns.
@@ -72,18 +81,22 @@ impl TryFrom<&Merged> for Settings {
     type Error = ConfigError;
 
     fn try_from(merged: &Merged) -> Result<Self, ConfigError> {
+        let sources = pattern_sources(merged)?;
+        let strict = sources.iter().filter(|(_, source)| source.unhealthy);
+        let strict = strict.map(|(name, _)| name.clone()).collect();
         Ok(Self {
             cdn: cdn(merged)?,
             variant: merged.variant.as_ref().map(variant).transpose()?,
             keys: key_ring("keys", merged.keys.iter().map(|key| (&key.value, &key.source)))?,
             allowed_origins: allowed_origins(merged)?,
             network: network(merged)?,
-            health: health(merged)?,
+            health: HealthPolicy { sources: strict, ..health(merged)? },
             reboot: reboot(merged)?,
             metrics: metrics(merged)?,
             listen: listen(merged)?,
             data: data(merged)?,
             host: host(merged)?,
+            sources,
         })
     }
 }
@@ -315,6 +328,88 @@ fn host(merged: &Merged) -> Result<HostSettings, ConfigError> {
         host.ntp = host_settings::time_servers(servers).map_err(of)?;
     }
     Ok(host)
+}
+
+/// Returns the sources of `sources` and `listen.sources` by name.
+fn pattern_sources(merged: &Merged) -> Result<BTreeMap<String, PatternSource>, ConfigError> {
+    let mut sources = BTreeMap::new();
+    for (name, found) in &merged.sources {
+        sources.insert(name.clone(), pattern_source(name, found)?);
+    }
+    for (name, Sourced { value, source }) in &merged.push_sources {
+        let key = format!("listen.sources.{}", shorten(name));
+        let keys = key_ring(&key, value.keys.0.iter().map(|key| (key, source)))?;
+        if !keys.is_empty() {
+            sources.entry(name.clone()).or_insert_with(PatternSource::default).push_keys = keys;
+        }
+    }
+    Ok(sources)
+}
+
+fn pattern_source(
+    name: &str,
+    Sourced { value, source }: &Sourced<SourceFragment>,
+) -> Result<PatternSource, ConfigError> {
+    if !is_file_name(name) {
+        let reason = "a source's name is part of a URL: expected letters, digits and ._~+-";
+        return Err(invalid("sources", source, reason));
+    }
+    let key = |member: &str| format!("sources.{}.{member}", shorten(name));
+    let keys = key_ring(&key("keys"), value.keys.0.iter().map(|key| (key, source)))?;
+    let pull = validate_each(&value.pull.0, |text| {
+        let reason = "expected https://host[:port]/path or http://host[:port]/path, the port from 1 to 65535, without credentials, query or fragment; or the absolute path of a file; or a list of these";
+        base_url(text).ok_or_else(|| invalid(&key("pull"), source, reason))
+    })?;
+    if !pull.is_empty() && keys.is_empty() {
+        let reason = "expected the keys that sign the Pattern of \"pull\"";
+        return Err(invalid(&key("keys"), source, reason));
+    }
+    // The message omits the values of Commands, which may be secrets.
+    if let Err(error) = pattern_of(&value.commands) {
+        let reason = without_values(&error);
+        return Err(invalid(&key("commands"), source, reason));
+    }
+    if value.vars.values().any(|value| !is_shallow(value, VARS_DEPTH_MAX)) {
+        let reason = format!("expected values of at most {VARS_DEPTH_MAX} levels");
+        return Err(invalid(&key("vars"), source, reason));
+    }
+    let interval = match &value.interval {
+        None => PatternSource::INTERVAL,
+        Some(interval) => {
+            let reason = "expected a duration from 1min to 7d, such as \"1h\", or seconds";
+            let found = interval.duration().filter(|time| PatternSource::INTERVALS.contains(time));
+            found.ok_or_else(|| invalid(&key("interval"), source, reason))?
+        }
+    };
+    Ok(PatternSource {
+        push_keys: KeyRing::default(),
+        keys,
+        pull,
+        commands: value.commands.clone(),
+        interval,
+        vars: value.vars.clone(),
+        unhealthy: value.unhealthy,
+    })
+}
+
+/// Describes an error in Commands by its place only.
+fn without_values(error: &PatternError) -> String {
+    match error {
+        PatternError::Invalid { path, .. } => {
+            let place = path.replacen("run", "commands", 1);
+            format!("{} is not valid", shorten(&place))
+        }
+        other => other.to_string(),
+    }
+}
+
+fn is_shallow(value: &Value, levels: usize) -> bool {
+    let is_shallow = |value| levels > 0 && is_shallow(value, levels - 1);
+    match value {
+        Value::Array(list) => list.iter().all(is_shallow),
+        Value::Object(map) => map.values().all(is_shallow),
+        _ => true,
+    }
 }
 
 fn key_ring<'a>(

@@ -40,6 +40,7 @@ use self::request_line::{Fragment, RequestLine};
 use crate::config::Listen;
 use crate::host::Host;
 use crate::record::{self, Listening};
+use crate::sources::Runner;
 use crate::tls::{Acceptor, Identity, Incoming as Connection};
 
 /// The path to which clients of Etcha push.
@@ -83,7 +84,12 @@ const LIMITS: Limits = Limits {
 /// # Errors
 /// Fails if the address cannot be bound, if the certificate cannot be used, or if the accepted tokens or the
 /// uptime cannot be read.
-pub(crate) fn serve(listen: Listen, identity: Option<&Identity>, host: &Host) -> io::Result<()> {
+pub(crate) fn serve(
+    listen: Listen,
+    identity: Option<&Identity>,
+    runner: Runner,
+    host: &Host,
+) -> io::Result<()> {
     let accepted = ReplayGuard::open(host.path(ACCEPTED_FILE)).map_err(io::Error::other)?;
     // Without the uptime no push can be accepted, so fail now.
     clock(host)?;
@@ -93,7 +99,7 @@ pub(crate) fn serve(listen: Listen, identity: Option<&Identity>, host: &Host) ->
         let listener = TcpListener::bind(listen.address).await?;
         let address = listener.local_addr()?;
         announce(host, address, &listen, identity);
-        let push = Push::new(listen.sources, accepted);
+        let push = Push::new(listen.sources, runner, accepted);
         let server = Server { push, acceptor, host: host.clone(), limits: LIMITS };
         Arc::new(server).accept(&listener).await
     })

@@ -12,15 +12,14 @@ use std::sync::{Mutex, MutexGuard, PoisonError, TryLockError};
 
 use hyper::StatusCode;
 use protocol::claims::TimeError;
-use protocol::pattern::{Mode, Options, Outcome, Report, RunError, run};
+use protocol::pattern::{Mode, Outcome, Report, RunError};
 use protocol::token::{TokenError, verify};
 use protocol::{Claims, KeyRing, Verified};
 
 use super::answer;
 use super::query::Query;
 use super::replay::{ReplayError, ReplayGuard};
-use crate::jsonnet;
-use crate::shell::LimitedShell;
+use crate::sources::{Pushed, Runner};
 
 /// The longest validity of a token, in seconds. A longer one would be a standing permission.
 const VALIDITY_MAX: u64 = 60 * 60;
@@ -39,6 +38,7 @@ const AUDIENCE: &str = "etchaos";
 /// Accepts pushes and runs their Patterns, one at a time.
 pub(super) struct Push {
     sources: BTreeMap<String, KeyRing>,
+    runner: Runner,
     /// Locked while a Pattern runs.
     accepted: Mutex<ReplayGuard>,
 }
@@ -141,8 +141,12 @@ impl PushError {
 
 impl Push {
     /// Creates an instance with the keys of each source and the tokens that were accepted before.
-    pub(super) fn new(sources: BTreeMap<String, KeyRing>, accepted: ReplayGuard) -> Self {
-        Self { sources, accepted: Mutex::new(accepted) }
+    pub(super) fn new(
+        sources: BTreeMap<String, KeyRing>,
+        runner: Runner,
+        accepted: ReplayGuard,
+    ) -> Self {
+        Self { sources, runner, accepted: Mutex::new(accepted) }
     }
 
     /// Returns the keys of a source.
@@ -169,18 +173,17 @@ impl Push {
             true => Mode::Check,
             false => claims.etchaos_mode.unwrap_or(Mode::Change),
         };
-        let files = claims.etcha_pattern.as_ref();
-        let files =
-            files.ok_or(PushError::Pattern("the token has no claim etchaPattern".into()))?;
-        // The lock comes first: a client that is refused now may push the same token again. A token is used up
+        // The locks come first: a client that is refused now may push the same token again. A token is used up
         // before its Pattern is rendered, so that nobody who saw it can make the host render it again and again.
         let mut accepted = self.lock()?;
+        let turn = self.runner.turn().map_err(|error| PushError::Run(error.to_string()))?;
+        let turn = turn.ok_or(PushError::AnotherRuns)?;
         accepted.accept(claims.digest(), until.saturating_add(STORE_AFTER), clock.now)?;
-        let rendered = jsonnet::render(files, source, &claims.etcha_run_vars);
-        let pattern = rendered.map_err(|error| PushError::Pattern(error.to_string()))?;
+        let pattern = self.runner.render(source, &claims).map_err(PushError::Pattern)?;
         log::info!(source = source, key = claims.key_id(); "running a Pattern of {source}, signed with {}", claims.key_id());
-        let options = Options { filter: query.filter.as_ref(), ..Options::new(mode, source) };
-        let report = run(&pattern, None, &options, &mut LimitedShell::new());
+        let (claims, pattern) = (&claims, &pattern);
+        let pushed = Pushed { source, token, claims, pattern, mode, filter: query.filter.as_ref() };
+        let report = self.runner.push(&turn, &pushed);
         let report = report.map_err(|error| match error {
             RunError::Pattern(error) => PushError::Pattern(error.to_string()),
             RunError::Shell { id, source } => {

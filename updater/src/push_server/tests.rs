@@ -40,7 +40,8 @@ fn listener_with(limits: Limits, identity: Option<&Identity>) -> TestServer {
     std::thread::spawn(move || {
         let ring = PrivateKey::generate().public().clone().into();
         let accepted = ReplayGuard::open(host.path(ACCEPTED_FILE)).unwrap();
-        let push = Push::new([("ci".to_owned(), ring)].into(), accepted);
+        let runner = Runner::new(&host, None, [].into());
+        let push = Push::new([("ci".to_owned(), ring)].into(), runner, accepted);
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         runtime.block_on(async {
             let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();

@@ -274,7 +274,7 @@ fn configurations_of_etcha_are_recognised() {
             r#"{"run": {"x": 1}, "sources": {}}"#,
             "a configuration of Etcha itself, because it has `run`",
         ),
-        ("{\n  // Etcha\n  sources: { ci: { allowPush: true } },\n}", "because it has `sources`"),
+        ("{\n  // Etcha\n  sources: { ci: { allowPush: true } },\n}", "`sources` has no quotes"),
         ("{ cdn: 'https://x.example' }", "`cdn` has no quotes, as in Jsonnet"),
         ("local k = 'x';\n{ run: { verifyKeys: [k] } }", "because it has `run`"),
         ("std.mergePatch({ run: {} }, {})", "because it has `run`"),

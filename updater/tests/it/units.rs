@@ -37,6 +37,29 @@ fn the_services_are_sandboxed() {
     }
 }
 
+/// What is pulled is parsed in a sandbox as strict as that of updates.
+#[test]
+fn the_pull_service_is_sandboxed() {
+    let Some(output) = analyze(&["security", "--offline=true", "etchaos-pull.service"]) else {
+        return;
+    };
+    let exposure = output.split("exposure level for etchaos-pull.service: ").nth(1);
+    let exposure = exposure.and_then(|rest| rest.split(' ').next()?.parse::<f64>().ok());
+    assert!(exposure.is_some_and(|exposure| exposure < 3.0), "{output}");
+}
+
+/// A unit that fails makes the boot unhealthy, and a unit that is part of the boot delays the confirmation.
+#[test]
+fn sources_neither_delay_nor_fail_a_boot() {
+    for unit in ["etchaos-sources.service", "etchaos-pull.service"] {
+        let text = std::fs::read_to_string(directory().join(unit)).unwrap();
+        let starts: Vec<&str> =
+            text.lines().filter(|line| line.starts_with("ExecStart=")).collect();
+        assert!(starts.len() == 1 && starts[0].starts_with("ExecStart=-/"), "{unit}: {starts:?}");
+        assert!(!text.contains("[Install]"), "{unit}");
+    }
+}
+
 #[test]
 fn systemd_accepts_the_units() {
     let mut units: Vec<String> = std::fs::read_dir(directory())

@@ -55,6 +55,25 @@ fn only_sources_with_a_key_may_push() {
 }
 
 #[test]
+fn sources_are_merged_with_those_that_push() {
+    let [ours, theirs] = [(); 2].map(|()| PrivateKey::generate().public().clone());
+    let json = format!(
+        r#"{{"listen": {{"sources": {{"web": {{"keys": ["{theirs}"]}}, "ops": {{"keys": ["{theirs}"]}}, "off": {{"keys": []}}}}}},
+            "sources": {{"web": {{"keys": ["{ours}"], "pull": ["https://x/web.jwt", "/mnt/web.jwt"], "interval": "5min",
+                "commands": [{{"id": "a", "check": "true"}}], "vars": {{"port": 80}}, "unhealthy": true}}}}}}"#
+    );
+    let sources = settings(&json).unwrap().sources;
+    assert_eq!(sources.keys().collect::<Vec<_>>(), ["ops", "web"]);
+    let web = &sources["web"];
+    assert_eq!(web.pull, ["https://x/web.jwt", "/mnt/web.jwt"]);
+    assert_eq!((web.interval.as_secs(), web.unhealthy), (300, true));
+    assert_eq!(web.keys.ids().collect::<Vec<_>>(), [ours.id()]);
+    assert_eq!(web.all_keys().ids().collect::<Vec<_>>(), [ours.id(), theirs.id()]);
+    assert_eq!((sources["ops"].interval.as_secs(), sources["ops"].unhealthy), (3600, false));
+    assert!(sources["ops"].keys.is_empty());
+}
+
+#[test]
 fn errors_do_not_show_a_misplaced_private_key() {
     let key = PrivateKey::generate().reveal();
     let error = settings(&format!(r#"{{"keys": ["{key}"]}}"#)).unwrap_err().to_string();
@@ -88,6 +107,11 @@ fn errors_do_not_show_values() {
         r#"{"interfaces": {"lan": {"match": {"name": "SECRET!"}}}}"#,
         r#"{"interfaces": {"lan": {"match": {"name": "*"}, "addresses": ["SECRET"]}}}"#,
         r#"{"ntp": ["SECRET!"]}"#,
+        r#"{"sources": {"a/SECRET": {}}}"#,
+        r#"{"sources": {"a": {"pull": "https://x/?SECRET"}}}"#,
+        r#"{"sources": {"a": {"keys": ["SECRET:x:y"]}}}"#,
+        r#"{"sources": {"a": {"interval": "SECRET"}}}"#,
+        r#"{"sources": {"a": {"commands": [{"id": "x", "change": "SECRET", "onChange": {"x": "SECRET"}}]}}}"#,
     ] {
         let error = settings(json).unwrap_err().to_string();
         assert!(!error.contains("SECRET"), "{error}");
@@ -134,6 +158,17 @@ fn errors_name_key_and_source() {
         (r#"{"interfaces": {"A": {"match": {"name": "*"}}}}"#, "interfaces"),
         (r#"{"interfaces": {"lan": {"match": {}}}}"#, "interfaces.lan.match"),
         (r#"{"ntp": ["a b"]}"#, "ntp"),
+        (r#"{"sources": {"a/b": {}}}"#, "sources"),
+        (r#"{"sources": {"a": {"pull": "https://x/a.jwt"}}}"#, "sources.a.keys"),
+        (r#"{"sources": {"a": {"pull": "x"}}}"#, "sources.a.pull"),
+        (r#"{"sources": {"a": {"keys": ["x"]}}}"#, "sources.a.keys"),
+        (r#"{"sources": {"a": {"interval": "59s"}}}"#, "sources.a.interval"),
+        (r#"{"sources": {"a": {"commands": [{"chek": "x"}]}}}"#, "sources.a.commands"),
+        (
+            r#"{"sources": {"a": {"vars": {"x": [[[[[[[[[[[[[[[[[1]]]]]]]]]]]]]]]]]}}}}"#,
+            "sources.a.vars",
+        ),
+        (r#"{"sources": {"a": {"interval": "8d"}}}"#, "sources.a.interval"),
     ] {
         let error = settings(json).unwrap_err().to_string();
         assert!(error.contains(&format!("\"{key}\" from ESP")), "{error}");

@@ -29,10 +29,12 @@ impl Host {
     fn listener(&self) -> Push {
         let accepted = ReplayGuard::open(self.run.path().join("pushed")).unwrap();
         let ring: KeyRing = self.key.public().clone().into();
-        Push::new(
-            BTreeMap::from([("ci".to_owned(), ring.clone()), ("too".to_owned(), ring)]),
-            accepted,
-        )
+        let sources = BTreeMap::from([("ci".to_owned(), ring.clone()), ("too".to_owned(), ring)]);
+        Push::new(sources, self.runner(), accepted)
+    }
+
+    fn runner(&self) -> Runner {
+        Runner::new(&crate::host::Host::new(self.run.path()), None, BTreeMap::new())
     }
 
     fn sign(&self, claims: &Claims) -> String {
@@ -201,7 +203,7 @@ fn a_token_is_known_by_what_is_signed() {
     let unnamed = EC_PRIVATE.rsplit_once(':').unwrap().0.parse::<PrivateKey>().unwrap();
     let ring: KeyRing = unnamed.public().clone().into();
     let accepted = ReplayGuard::open(host.run.path().join("pushed")).unwrap();
-    let listener = Push::new([("unnamed".to_owned(), ring)].into(), accepted);
+    let listener = Push::new([("unnamed".to_owned(), ring)].into(), host.runner(), accepted);
     assert!(is_repeated(listener.run("unnamed", &one, &Query::default(), CLOCK)));
 }
 

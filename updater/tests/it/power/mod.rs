@@ -3,6 +3,7 @@
 
 mod disk;
 mod host;
+mod kept;
 
 use std::collections::HashSet;
 
