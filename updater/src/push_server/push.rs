@@ -168,11 +168,12 @@ impl Push {
         let files = claims.etcha_pattern.as_ref();
         let files =
             files.ok_or(PushError::Pattern("the token has no claim etchaPattern".into()))?;
-        let rendered = jsonnet::render(files, source, &claims.etcha_run_vars);
-        let pattern = rendered.map_err(|error| PushError::Pattern(error.to_string()))?;
         // The lock comes first: a client that is refused now may push the same token again.
         let mut accepted = self.lock()?;
         accepted.accept(claims.key_id(), id.jti, id.exp.saturating_add(STORE_AFTER), clock.now)?;
+        // Rendering takes time and memory, so it follows the check for replays, and happens once at a time.
+        let rendered = jsonnet::render(files, source, &claims.etcha_run_vars);
+        let pattern = rendered.map_err(|error| PushError::Pattern(error.to_string()))?;
         log::info!(source = source, key = claims.key_id(); "running a Pattern of {source}, signed with {}", claims.key_id());
         let options = Options::new(mode, source);
         let report = run(&pattern, None, &options, &mut LimitedShell::new());
