@@ -96,7 +96,9 @@ pub(super) fn explain(status: ExitStatus, stderr: &str) -> String {
     match status.signal().map(Signal::try_from) {
         // The hard limit is the soft one, so the kernel sends SIGKILL.
         Some(Ok(Signal::SIGXCPU | Signal::SIGKILL)) => {
-            format!("it used more than {CPU_SECONDS} s of processor time, or the memory of the host")
+            format!(
+                "it used more than {CPU_SECONDS} s of processor time, or the memory of the host"
+            )
         }
         Some(Ok(Signal::SIGABRT | Signal::SIGSEGV | Signal::SIGBUS)) => {
             format!("it needs more than {MEMORY_MIB} MiB of memory, or is nested too deep")
