@@ -38,7 +38,7 @@ done
 # is_needed PACKAGE…: returns whether another package than these and xfsprogs depends on one of them.
 is_needed() {
   local names
-  names=$(IFS='|' && echo "$*" | sed 's/[.+]/\\&/g')
+  names=$(IFS='|' && echo "$*")
   dpkg-query --admindir="$ROOT/var/lib/dpkg" --show \
     --showformat='${Package} ,${Pre-Depends},${Depends},\n' |
     grep -vE "^(xfsprogs|$names) " | grep -qE "[ ,|]($names)(:any)?([ ,|(]|$)"

@@ -94,10 +94,13 @@ fn keep(
     directory: &Path,
 ) -> Result<Table, DataError> {
     let mut table = table.clone();
-    let grown = match table.room_at_end(disk.geometry()) * disk.geometry().sector >= GROWTH_MIN {
-        true => grow(disk, &mut table, number, directory)?,
-        false => false,
-    };
+    let has_room = table.room_at_end(disk.geometry()) * disk.geometry().sector >= GROWTH_MIN;
+    // Without systemd-repart, the data can be used as they are.
+    let grown = has_room
+        && grow(disk, &mut table, number, directory).unwrap_or_else(|error| {
+            log::error!("the data partition was not grown: {error}");
+            false
+        });
     if grown || !copies.are_same() {
         write(disk, &table)?;
     }
