@@ -269,7 +269,13 @@ local releases = {
   },
 
   units: {
-    disable: ['dpkg-db-backup.timer'],
+    disable: [
+      'dpkg-db-backup.timer',
+      // They check snapshots of LVM, with programs that are not in the image.
+      'e2scrub_all.timer',
+      'e2scrub_reap.service',
+      'xfs_scrub_all.timer',
+    ],
   },
 
   init: debian.variables + (importstr 'security.sh') + (importstr 'init.sh'),
