@@ -17,9 +17,7 @@ const ADDRESS: [u8; 4] = [192, 0, 2, 80];
 /// Prepares the namespaces. `$1` is a directory with the files for /etc.
 const SETUP: &str = r#"
     ip link set lo up
-    ip link add web type dummy
-    ip address add 192.0.2.80/24 dev web
-    ip link set web up
+    ip address add 192.0.2.80/32 dev lo
     for name in hosts resolv.conf nsswitch.conf; do
         mount --bind "$1/$name" "/etc/$name"
     done
