@@ -82,6 +82,10 @@ const TESTS: &[(&str, &str)] = &[
     ("jq", "jq"),
     ("shellcheck", "shellcheck"),
     ("grub-script-check", "grub-common"),
+    // The container of docs/first-host.md.
+    ("busybox", "busybox-static"),
+    ("sfdisk", "fdisk"),
+    ("python3", "python3"),
     // Installs the validator of SPDX documents.
     ("virtualenv", "virtualenv"),
     ("grub-mkimage", "grub-common"),

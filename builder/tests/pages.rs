@@ -10,8 +10,13 @@ use clap::Parser;
 
 const PAGES: [&str; 4] = ["ARCHITECTURE.md", "CONTRIBUTING.md", "README.md", "SECURITY.md"];
 /// The pages for users. Most paths in them are those of a host or of a destination.
-const GUIDES: [&str; 4] =
-    ["docs/keys.md", "docs/operators.md", "docs/publishers.md", "docs/variants.md"];
+const GUIDES: [&str; 5] = [
+    "docs/first-host.md",
+    "docs/keys.md",
+    "docs/operators.md",
+    "docs/publishers.md",
+    "docs/variants.md",
+];
 /// The beginning of a path that a build or a host creates.
 const CREATED: [&str; 3] = ["out/", "etchaos/", "own/"];
 /// The extensions of files that only the repository has.
