@@ -7,11 +7,14 @@ use std::process::ExitStatus;
 use anyhow::{Context, Result};
 use nix::sys::resource::{Resource, setrlimit};
 use nix::sys::signal::Signal;
+use protocol::pattern::PatternError;
 
 use super::evaluate::{Limits, evaluate};
-use super::{Input, RENDERED_MAX, RenderError};
+use super::input::Input;
 use crate::cli::Exit;
 
+/// The maximum size of a rendered Pattern in bytes. The largest token has 1 MiB.
+pub(super) const RENDERED_MAX: usize = 4 << 20;
 /// The maximum address space in MiB. The program itself takes some of it.
 const MEMORY_MIB: u64 = 384;
 /// The maximum processor time in seconds.
@@ -25,6 +28,23 @@ const ERROR_MAX: usize = 2000;
 /// The first character of an answer that is a rendered Pattern, or an error.
 const RENDERED: char = '+';
 const FAILED: char = '-';
+
+/// Why a Pattern could not be rendered.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum RenderError {
+    /// What was rendered is not a Pattern.
+    #[error(transparent)]
+    Pattern(#[from] PatternError),
+    /// The Jsonnet is wrong.
+    #[error("the Pattern cannot be rendered: {0}")]
+    Jsonnet(String),
+    /// It used more than a Pattern may.
+    #[error("rendering the Pattern was stopped: {0}")]
+    Limit(String),
+    /// The child process could not be run.
+    #[error("cannot start the process that renders the Pattern: {0}")]
+    Process(String),
+}
 
 /// Reads the input from standard input, renders it, and writes the result to standard output.
 ///
@@ -76,7 +96,9 @@ pub(super) fn explain(status: ExitStatus, stderr: &str) -> String {
     match status.signal().map(Signal::try_from) {
         // The hard limit is the soft one, so the kernel sends SIGKILL.
         Some(Ok(Signal::SIGXCPU | Signal::SIGKILL)) => {
-            format!("it used more than {CPU_SECONDS} s of processor time")
+            format!(
+                "it used more than {CPU_SECONDS} s of processor time, or the memory of the host"
+            )
         }
         Some(Ok(Signal::SIGABRT | Signal::SIGSEGV | Signal::SIGBUS)) => {
             format!("it needs more than {MEMORY_MIB} MiB of memory, or is nested too deep")

@@ -9,8 +9,8 @@ use rsjsonnet_lang::program::{
 };
 use rsjsonnet_lang::span::{SpanContextId, SpanId};
 
-use super::Input;
 use super::files::{File, Files};
+use super::input::Input;
 use super::message::{self, Sources};
 use super::natives;
 

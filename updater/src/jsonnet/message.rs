@@ -11,10 +11,11 @@ use rsjsonnet_lang::program::{
 };
 use rsjsonnet_lang::span::{SpanContextId, SpanId};
 
-use super::natives;
-
 /// How many places of a stack trace an error names.
 const PLACES_MAX: usize = 5;
+
+/// The native functions that a host has, for the error of a call that cannot work.
+pub(super) const HINT: &str = "the native functions of a host are getArch(), getConfig(), getEnv(key, fallback), getOS(), getPath(), regexMatch(regex, string) and render(string)";
 
 /// The sources that were loaded.
 #[derive(Default)]
@@ -171,7 +172,7 @@ fn of_kind(kind: &EvalErrorKind, problem: Option<String>) -> String {
             "the result contains a function, which JSON does not have".into()
         }
         EvalErrorKind::CalleeIsNotFunction { got_type, .. } => {
-            format!("{got_type:?} is called, but is not a function; {}", natives::HINT)
+            format!("{got_type:?} is called, but is not a function; {}", HINT)
         }
         EvalErrorKind::CallParamNotBound { param_name, .. } => {
             format!("a call lacks the argument {param_name:?}")

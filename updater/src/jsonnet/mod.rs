@@ -11,6 +11,7 @@
 pub(crate) mod child;
 mod evaluate;
 mod files;
+mod input;
 mod message;
 mod natives;
 mod sysinfo;
@@ -19,49 +20,20 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use protocol::pattern::{Pattern, PatternError, PatternFiles};
-use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
 pub use evaluate::{Limits, evaluate};
+pub use input::Input;
 
 use crate::process::{Process, ProcessError};
+use child::{RENDERED_MAX, RenderError};
 use files::Files;
 
 /// The maximum time for rendering. The limit on processor time ends a busy process earlier.
 const TIMEOUT: Duration = Duration::from_secs(20);
-/// The maximum size of a rendered Pattern in bytes. The largest token has 1 MiB.
-const RENDERED_MAX: usize = 4 << 20;
 /// The environment variables of this program that a Pattern can read. Others may contain secrets, such as the
 /// password of a proxy.
 const ENVIRONMENT: [&str; 6] = ["HOME", "LANG", "LOGNAME", "PATH", "TZ", "USER"];
-
-/// What is rendered.
-#[derive(Debug, Serialize, Deserialize)]
-pub struct Input {
-    /// The Jsonnet files and the name of the main file.
-    pub pattern: PatternFiles,
-    /// The result of the native function `getConfig`.
-    pub config: Value,
-    /// The environment variables of the native function `getEnv`.
-    pub env: BTreeMap<String, String>,
-}
-
-/// Why a Pattern could not be rendered.
-#[derive(Debug, thiserror::Error)]
-pub(crate) enum RenderError {
-    /// What was rendered is not a Pattern.
-    #[error(transparent)]
-    Pattern(#[from] PatternError),
-    /// The Jsonnet is wrong.
-    #[error("the Pattern's Jsonnet cannot be rendered: {0}")]
-    Jsonnet(String),
-    /// It used more than a Pattern may.
-    #[error("the Pattern's Jsonnet was stopped: {0}")]
-    Limit(String),
-    /// The child process could not be run.
-    #[error("cannot start the process that renders Jsonnet: {0}")]
-    Process(String),
-}
 
 /// Renders a Pattern of a source. `vars` are the variables that it reads with `getConfig`: those of the token's
 /// claim `etchaRunVars`, and over them those of the source.

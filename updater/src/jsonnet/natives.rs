@@ -4,6 +4,7 @@ use protocol::pattern::regex;
 use rsjsonnet_lang::program::{Program, Value};
 
 use super::evaluate::Evaluation;
+use super::message::HINT;
 
 /// A native function: its name, its arguments, and why a host refuses it.
 struct Native {
@@ -38,9 +39,6 @@ const NATIVES: [Native; 12] = [
     Native { name: "randStr", arguments: &["length"], refused: Some(RANDOM) },
     Native { name: "randString", arguments: &["length"], refused: Some(RANDOM) },
 ];
-
-/// What there is, for the error of a call that cannot work.
-pub(super) const HINT: &str = "the native functions of a host are getArch(), getConfig(), getEnv(key, fallback), getOS(), getPath(), regexMatch(regex, string) and render(string)";
 
 /// Makes the functions known to `std.native`.
 pub(super) fn register(program: &mut Program<'_>) {

@@ -169,12 +169,13 @@ impl Push {
         if check && mode != Mode::Check {
             return Err(PushError::UnsignedCheck);
         }
-        let pattern = self.runner.render(source, &claims).map_err(PushError::Pattern)?;
         // The lock comes first: a client that is refused now may push the same token again.
         let mut accepted = self.lock()?;
         let turn = self.runner.turn().map_err(|error| PushError::Run(error.to_string()))?;
         let turn = turn.ok_or(PushError::AnotherRuns)?;
         accepted.accept(claims.key_id(), id.jti, id.exp.saturating_add(STORE_AFTER), clock.now)?;
+        // Rendering takes time and memory, so it follows the check for replays, and happens once at a time.
+        let pattern = self.runner.render(source, &claims).map_err(PushError::Pattern)?;
         log::info!(source = source, key = claims.key_id(); "running a Pattern of {source}, signed with {}", claims.key_id());
         let (claims, pattern) = (&claims, &pattern);
         let pushed = Pushed { source, token, claims, pattern, mode, filter: None };
