@@ -13,13 +13,13 @@ use crate::esp::{Access, Esp, EspError};
 use crate::host::Host;
 use crate::push_server;
 use crate::record::{self, Listening};
+use crate::sources::Runner;
 use crate::tls::{self, Identity};
 
 /// How long the start waits for another command that writes to the ESP.
 const ESP_WAIT: Duration = Duration::from_secs(5);
 /// How long the certificate waits for it. An update over a slow line takes hours.
 const LONG_ESP_WAIT: Duration = Duration::from_secs(24 * 60 * 60);
-use crate::sources::Runner;
 
 pub(super) fn listen(global: &Global) -> Result<Exit> {
     let host = Host::new(&global.host_root);

@@ -123,6 +123,8 @@ fn json_output_has_the_documented_keys() {
         ("health", &["health", "--json"], 0),
         ("fallback", &["fallback", "--json"], 0),
         ("listen", &["listen", "--json"], 3),
+        ("sources", &["sources", "--json"], 3),
+        ("pulls", &["sources", "--pull", "--json"], 3),
     ] {
         let found = world.run(arguments).ended(code).json();
         assert_eq!(keys(&found), keys(&documented(name)), "{name}");

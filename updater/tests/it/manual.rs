@@ -49,7 +49,7 @@ fn manual_describes_every_command_and_option() {
             .unwrap_or_else(|| panic!("no exit codes for {name}"));
         for (code, commands) in [
             ("10", &["check"][..]),
-            ("3", &["check", "update", "listen"]),
+            ("3", &["check", "update", "listen", "sources"]),
             ("255", &["config"]),
             ("143", &["update"]),
         ] {

@@ -6,6 +6,7 @@ use protocol::PrivateKey;
 use serde_json::json;
 
 use super::host::Host;
+use crate::docs::{documented, keys};
 use crate::world::{now, peak_memory};
 
 #[test]
@@ -20,6 +21,11 @@ fn a_pattern_runs_again_after_a_reboot_without_its_server() {
     assert_eq!(status["lastChange"]["changed"], json!(["a"]));
     assert_eq!(status["lastChange"]["key"], host.key.id());
     assert!(status["next"].as_u64().unwrap() > now() + 3000, "{status}");
+    let documented = &documented("status")["sources"]["web"];
+    assert_eq!(keys(&status), keys(documented));
+    for member in ["pattern", "lastChange", "pull"] {
+        assert_eq!(keys(&status[member]), keys(&documented[member]), "{member}");
+    }
     assert!(host.world.commands().contains("--unit=etchaos-sources-again"), "no timer");
 
     host.reboot();
