@@ -3,6 +3,7 @@
 use std::process::ExitCode;
 
 use clap::Parser;
+use testbed::ExitError;
 use testbed::cancel::Cancel;
 use testbed::cli::Cli;
 use testbed::commands;
@@ -23,7 +24,8 @@ fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("error: {error}");
-            signals.exit_code().map_or(ExitCode::FAILURE, ExitCode::from)
+            let own = error.downcast_ref::<ExitError>().map(|error| error.code);
+            signals.exit_code().or(own).map_or(ExitCode::FAILURE, ExitCode::from)
         }
     }
 }
