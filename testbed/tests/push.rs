@@ -425,8 +425,8 @@ fn says_which_side_has_no_tls() {
 fn a_signal_ends_the_wait_for_the_answer() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let host = format!("http://{}", listener.local_addr().unwrap());
-    let mut child =
-        Operator::new().command(&host, "echo hi", &[]).stderr(Stdio::piped()).spawn().unwrap();
+    let operator = Operator::new();
+    let mut child = operator.command(&host, "echo hi", &[]).stderr(Stdio::piped()).spawn().unwrap();
     // The client has installed its handlers before it connects.
     let (stream, _) = listener.accept().unwrap();
     let killed = Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap();

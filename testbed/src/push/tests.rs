@@ -1,10 +1,12 @@
 use super::*;
 use protocol::pattern::{Command, Entry};
 use std::io::{BufRead, BufReader, Read, Write};
-use std::net::TcpListener;
+use std::net::{TcpListener, TcpStream};
 use std::sync::mpsc;
 use std::thread;
 
+/// The type of the first record of a connection with TLS (RFC 8446 section 5.1).
+const TLS_HANDSHAKE: u8 = 22;
 const TIMEOUT: Duration = Duration::from_secs(20);
 
 fn pattern() -> Pattern {
@@ -18,9 +20,18 @@ fn listener(answers: Vec<String>) -> (u16, mpsc::Receiver<(String, String)>) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = listener.local_addr().unwrap().port();
     let (sender, requests) = mpsc::channel();
+    let is_tls = |stream: &TcpStream| {
+        let mut first = [0];
+        stream.peek(&mut first).is_ok_and(|_| first == [TLS_HANDSHAKE])
+    };
     thread::spawn(move || {
         for answer in answers {
             let (mut stream, _) = listener.accept().unwrap();
+            // As the listener of an older release does.
+            while is_tls(&stream) {
+                let _ = stream.write_all(b"HTTP/1.1 400 Bad Request\r\ncontent-length: 0\r\n\r\n");
+                stream = listener.accept().unwrap().0;
+            }
             let mut reader = BufReader::new(stream.try_clone().unwrap());
             let (mut request_line, mut length) = (String::new(), 0);
             reader.read_line(&mut request_line).unwrap();
@@ -82,6 +93,14 @@ fn sends_signed_pattern_and_returns_report() {
     let second = token::verify(&token, &key.public().clone().into()).unwrap();
     assert_ne!(claims.jti, second.jti);
     assert_eq!(second.etchaos_mode, Some(Mode::Change));
+}
+
+#[test]
+fn pushes_to_guests_of_older_releases_without_tls() {
+    let (port, requests) = listener(vec![answer("200 OK", r#"{"results":[]}"#)]);
+    let client = PushClient::new(port, PrivateKey::generate());
+    assert!(client.push(&pattern(), Mode::Change, TIMEOUT).unwrap().results.is_empty());
+    assert!(requests.recv().unwrap().0.starts_with("POST "));
 }
 
 #[test]

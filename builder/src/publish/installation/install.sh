@@ -7,7 +7,7 @@
 write_grubenv() {
   local env=$esp/etchaos/grubenv block=$work/grubenv others size
   # A value of another program could span several lines after a backslash.
-  ! grep -F '\' "$env" >"$work/escaped" || fail "$env has a \"\\\", which this script cannot copy"
+  ! grep -F "\\" "$env" >/dev/null || fail "$env has a \"\\\", which this script cannot copy"
   others=$(sed -e '/^#/d' -e '/^etchaos_trial/d' -e '/^etchaos_tries=/d' -e "/^etchaos_version_$slot=/d" "$env")
   printf '# GRUB Environment Block\n%s\n' "$others" >"$block"
   printf 'etchaos_%s\n' "trial=$1" "tries=$2" "trial_release=$3" "trial_since=$4" \
