@@ -224,7 +224,7 @@ fn run(
 ) -> Result<String> {
     log.forget_tail();
     log.quote(text);
-    let finished = sandbox.run(&Script { exec: &Exec::default(), text, env }, log)?;
+    let finished = sandbox.run(&Script { exec: &Exec::new("/bin/bash", "-c"), text, env }, log)?;
     ensure!(
         finished.code == 0,
         "{text}\n  ended with exit code {} in the sandbox; its last lines:\n{}",

@@ -125,7 +125,7 @@ fn prepare(start: Start, base: &Cached, env: &[(&str, &str)]) -> Option<String> 
         .chain(env)
         .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
         .collect();
-    let exec = Exec { command: "/bin/bash".into(), flags: "-euo pipefail -c".into() };
+    let exec = Exec::new("/bin/bash", "-euo pipefail -c");
     let finished = sandbox.run(&Script { exec: &exec, text, env: &env }, &mut log).unwrap();
     let verdict = if finished.code == 0 { ACCEPTED } else { "" };
     Some(fs::read_to_string(log_path).unwrap() + verdict)

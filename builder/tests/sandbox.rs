@@ -65,7 +65,8 @@ fn docker(fixture: &mut Fixture) -> Option<DockerSandbox> {
 
 fn run(sandbox: &dyn Sandbox, fixture: &mut Fixture, text: &str) -> (i32, String) {
     let env = BTreeMap::from([("ONLY".to_owned(), "this".to_owned())]);
-    let script = Script { exec: &Exec::default(), text, env: &env };
+    let exec = Exec::new("/bin/bash", "-c");
+    let script = Script { exec: &exec, text, env: &env };
     let finished = sandbox.run(&script, &mut fixture.log).unwrap();
     (finished.code, finished.stdout)
 }

@@ -71,7 +71,11 @@ pub struct Claims {
     )]
     pub etcha_pattern: Option<PatternFiles>,
     /// Variables for the run of the Pattern.
-    #[serde(rename = "etchaRunVars", skip_serializing_if = "Map::is_empty")]
+    #[serde(
+        rename = "etchaRunVars",
+        skip_serializing_if = "Map::is_empty",
+        deserialize_with = "null_is_empty"
+    )]
     pub etcha_run_vars: Map<String, Value>,
     /// The mode in which to run a pushed Pattern; [`Mode::Change`] if it is absent. It is part of the
     /// signed claims because an attacker could otherwise turn a check into a change.
@@ -151,6 +155,11 @@ fn present<'de, D: Deserializer<'de>, T: Deserialize<'de>>(d: D) -> Result<Optio
     T::deserialize(d).map(Some)
 }
 
+/// Reads an object. `null` is an empty one: a program in Go writes a map so that was never set.
+fn null_is_empty<'de, D: Deserializer<'de>>(from: D) -> Result<Map<String, Value>, D::Error> {
+    Ok(Option::deserialize(from)?.unwrap_or_default())
+}
+
 fn mode<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Mode>, D::Error> {
     json::unit_variant(deserializer).map(Some)
 }
@@ -220,5 +229,13 @@ mod tests {
         let one: Claims = serde_json::from_str(r#"{"aud": "a"}"#).unwrap();
         let many: Claims = serde_json::from_str(r#"{"aud": ["a", "b"]}"#).unwrap();
         assert_eq!((one.aud.len(), many.aud.len()), (1, 2));
+    }
+
+    #[test]
+    fn reads_absent_variables() {
+        for json in [r#"{"etchaRunVars": null}"#, r#"{"etchaRunVars": {}}"#, "{}"] {
+            assert_eq!(serde_json::from_str::<Claims>(json).unwrap(), Claims::default());
+        }
+        assert!(serde_json::from_str::<Claims>(r#"{"etchaRunVars": []}"#).is_err());
     }
 }

@@ -31,6 +31,11 @@ impl Write for Hasher {
     }
 }
 
+/// Returns the SHA-256 of `bytes` as bytes.
+pub fn raw(bytes: &[u8]) -> [u8; 32] {
+    Sha256::digest(bytes).into()
+}
+
 /// Returns the SHA-256 of `bytes`.
 pub fn of_bytes(bytes: &[u8]) -> String {
     hex(&Sha256::digest(bytes))

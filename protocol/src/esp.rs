@@ -15,6 +15,8 @@ pub const GRUB_CFG: &str = "etchaos/grub.cfg";
 pub const GRUBENV: &str = "etchaos/grubenv";
 /// The configuration of the updater that an operator can provide.
 pub const CONFIG: &str = "etchaos/config.json";
+/// The certificate and the private key of the host's listener, in PEM.
+pub const TLS: &str = "etchaos/tls.pem";
 /// The name of the manifest in the directory of a slot.
 pub const MANIFEST: &str = "release.jwt";
 /// The name of the manifest in the directory of a slot while its release is being downloaded. It

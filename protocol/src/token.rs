@@ -3,8 +3,11 @@
 //! The RFC allows a verifier to be stricter than it requires. This one accepts exactly one form of a
 //! token:
 //!
-//! - `alg` must be the algorithm of the key (section 4.1.1).
-//! - `kid` must be present and name a trusted key (4.1.4).
+//! - `alg` must be the algorithm of the key (section 4.1.1). It never selects an algorithm: the key does. There is
+//!   one exception, which therefore has no effect on the check of the signature: Etcha's client writes `ES256` into
+//!   tokens of RSA keys.
+//! - `kid` must name a trusted key (4.1.4). If it is absent or empty, as in tokens of a signer whose key has no id,
+//!   the trusted keys are tried. A trusted key without an id is tried for every `kid` that names no other key.
 //! - `typ` must be `JWT` if it is present (4.1.9).
 //! - `jku`, `jwk`, `x5u`, `x5c`, `x5t` and `x5t#S256` are rejected, because they carry a key or name
 //!   one in another way (4.1.2, 4.1.3, 4.1.5 to 4.1.8).
@@ -20,9 +23,10 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use crate::claims::Claims;
+use crate::digest;
 use crate::excerpt::excerpt;
 use crate::json;
-use crate::keys::{KeyRing, PrivateKey, PublicKey};
+use crate::keys::{KeyKind, KeyRing, PrivateKey, PublicKey};
 use crate::manifest::{Manifest, ManifestError};
 use crate::release::{ReleaseError, SCHEMA};
 
@@ -30,6 +34,9 @@ use crate::release::{ReleaseError, SCHEMA};
 pub const TOKEN_MAX: usize = 1 << 20;
 /// The maximum length of an encoded header, which holds three short strings.
 const HEADER_MAX: usize = 1024;
+/// The maximum number of keys that are tried for one token. Anyone can send a token to a host, and each check of a
+/// signature takes up to 0.1 ms.
+const TRIED_MAX: usize = 32;
 /// Header members that are rejected; see the documentation of this module.
 const REJECTED: [&str; 8] = ["crit", "b64", "jku", "jwk", "x5u", "x5c", "x5t", "x5t#S256"];
 
@@ -42,7 +49,8 @@ const REJECTED: [&str; 8] = ["crit", "b64", "jku", "jwk", "x5u", "x5c", "x5t", "
 /// ```compile_fail,E0451
 /// use protocol::{Claims, Verified};
 ///
-/// let forged = Verified { value: Claims::default(), key_id: String::new() };
+/// let forged =
+///     Verified { value: Claims::default(), key_id: String::new(), digest: String::new() };
 /// ```
 ///
 /// The value cannot be replaced either:
@@ -58,12 +66,19 @@ const REJECTED: [&str; 8] = ["crit", "b64", "jku", "jwk", "x5u", "x5c", "x5t", "
 pub struct Verified<T> {
     value: T,
     key_id: String,
+    digest: String,
 }
 
 impl<T> Verified<T> {
     /// Returns the id of the key that signed the token.
     pub fn key_id(&self) -> &str {
         &self.key_id
+    }
+
+    /// Returns the SHA-256 of what the signature covers. It identifies a token: unlike the token itself, it is the
+    /// same for every signature that is valid for it, of which ECDSA has many.
+    pub fn digest(&self) -> &str {
+        &self.digest
     }
 
     /// Returns the value without the proof that it was verified.
@@ -84,7 +99,8 @@ impl TryFrom<Verified<Claims>> for Verified<Manifest> {
     type Error = ManifestError;
 
     fn try_from(token: Verified<Claims>) -> Result<Self, ManifestError> {
-        Ok(Self { value: token.value.try_into()?, key_id: token.key_id })
+        let Verified { value, key_id, digest } = token;
+        Ok(Self { value: value.try_into()?, key_id, digest })
     }
 }
 
@@ -110,6 +126,14 @@ pub enum TokenError {
     UnknownKey {
         /// The key id in the token.
         kid: String,
+        /// The ids of the trusted keys.
+        trusted: String,
+    },
+    /// The token names no key, and no trusted key has signed it.
+    #[error(
+        "the token names no key (\"kid\"), and is not signed with one that is trusted here; trusted: {trusted}"
+    )]
+    NoKeyId {
         /// The ids of the trusted keys.
         trusted: String,
     },
@@ -148,6 +172,7 @@ impl TokenError {
             | Self::Shape(_)
             | Self::Header(_)
             | Self::UnknownKey { .. }
+            | Self::NoKeyId { .. }
             | Self::Algorithm { .. }
             | Self::Signature { .. } => false,
         }
@@ -159,10 +184,12 @@ impl TokenError {
 struct Header {
     typ: Option<String>,
     alg: String,
-    kid: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    kid: Option<String>,
 }
 
-/// Signs claims and returns the token in compact form, with the header `{typ, alg, kid}`.
+/// Signs claims and returns the token in compact form, with the header `{typ, alg, kid}`. A key without an id gives a
+/// header without `kid`.
 ///
 /// # Errors
 /// Fails if the token would be longer than [`TOKEN_MAX`], or if the system has no random bytes for
@@ -191,7 +218,7 @@ impl SigningInput {
         let header = Header {
             typ: Some("JWT".into()),
             alg: key.kind().algorithm().into(),
-            kid: key.id().into(),
+            kid: key.is_named().then(|| key.id().into()),
         };
         let message = format!("{}.{}", encode(&header)?, encode(claims)?);
         Ok(Self { message, key: key.clone() })
@@ -286,23 +313,51 @@ pub fn verify(token: &str, trusted: &KeyRing) -> Result<Verified<Claims>, TokenE
         return Err(TokenError::Shape("an empty part"));
     }
     let Header { alg, kid, .. } = read_header(header)?;
-    let key = trusted.get(&kid).ok_or_else(|| TokenError::UnknownKey {
-        kid: excerpt(&kid),
-        trusted: trusted.ids().collect::<Vec<_>>().join(", "),
-    })?;
-    let expected = key.kind().algorithm();
-    if alg != expected {
-        let (expected, found) = (expected.to_owned(), excerpt(&alg));
-        return Err(TokenError::Algorithm { kid, expected, found });
+    let kid = kid.filter(|kid| !kid.is_empty());
+    let named = kid.as_deref().and_then(|kid| trusted.get(kid));
+    if let Some(key) = named
+        && !is_algorithm(&alg, key.kind())
+    {
+        let (kid, found) = (key.id().to_owned(), excerpt(&alg));
+        return Err(TokenError::Algorithm { kid, expected: key.kind().algorithm().into(), found });
     }
     // The signature is checked before the claims are read, so that no unsigned byte reaches the JSON
     // reader and problems with claims are only reported for tokens that a trusted key has signed.
     let message = &token[..header.len() + 1 + claims.len()];
     // jsonwebtoken accepts other encodings of a signature; a signature must have only one.
     decode(signature, "a signature that is not base64url")?;
-    match key.verify(message.as_bytes(), signature) {
-        true => Ok(Verified { value: read_claims(claims)?, key_id: kid }),
-        false => Err(TokenError::Signature { kid }),
+    let has_signed = |key: &&PublicKey| key.verify(message.as_bytes(), signature);
+    let key = match (named, &kid) {
+        (Some(key), _) => Some(key).filter(has_signed),
+        (None, kid) => trusted
+            .iter()
+            .filter(|key| kid.is_none() || !key.is_named())
+            .filter(|key| is_algorithm(&alg, key.kind()))
+            .take(TRIED_MAX)
+            .find(has_signed),
+    };
+    match key {
+        Some(key) => Ok(Verified {
+            value: read_claims(claims)?,
+            key_id: key.id().to_owned(),
+            digest: digest::of_bytes(message.as_bytes()),
+        }),
+        None => Err(not_signed(kid, named.is_some(), trusted)),
+    }
+}
+
+/// Returns whether a token with this `alg` may have a signature of such a key; see the documentation of this module.
+fn is_algorithm(alg: &str, kind: KeyKind) -> bool {
+    alg == kind.algorithm() || (kind == KeyKind::Rsa2048 && alg == KeyKind::Ecp256.algorithm())
+}
+
+/// Returns the error for a token that no trusted key has signed.
+fn not_signed(kid: Option<String>, is_known: bool, trusted: &KeyRing) -> TokenError {
+    let ids = || trusted.ids().collect::<Vec<_>>().join(", ");
+    match kid {
+        Some(kid) if is_known => TokenError::Signature { kid },
+        Some(kid) => TokenError::UnknownKey { kid: excerpt(&kid), trusted: ids() },
+        None => TokenError::NoKeyId { trusted: ids() },
     }
 }
 
@@ -321,13 +376,12 @@ fn read_header(encoded: &str) -> Result<Header, TokenError> {
         Some(Value::String(text)) => Ok(Some(text.clone())),
         Some(_) => Err(TokenError::Header(format!("its {name:?} is not a string"))),
     };
-    let required =
-        |name: &str| text(name)?.ok_or_else(|| TokenError::Header(format!("it has no {name:?}")));
+    let alg = || text("alg")?.ok_or_else(|| TokenError::Header("it has no \"alg\"".into()));
     match text("typ")? {
         Some(other) if other != "JWT" => {
             Err(TokenError::Header(format!("its type is {:?}, not \"JWT\"", excerpt(&other))))
         }
-        typ => Ok(Header { typ, alg: required("alg")?, kid: required("kid")? }),
+        typ => Ok(Header { typ, alg: alg()?, kid: text("kid")? }),
     }
 }
 
@@ -369,141 +423,4 @@ struct Schema {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use proptest::prelude::*;
-    use serde_json::json;
-
-    fn claims() -> Claims {
-        Claims { iss: Some("etchaos".into()), ..Claims::default() }
-    }
-
-    fn forge(header: serde_json::Value, claims: &str, signature: &str) -> String {
-        let part = |text: &str| URL_SAFE_NO_PAD.encode(text);
-        format!("{}.{}.{signature}", part(&header.to_string()), part(claims))
-    }
-
-    #[test]
-    fn verifies_a_signed_token() {
-        let key = PrivateKey::generate();
-        let token = sign(&key, &claims()).unwrap();
-        let verified = verify(&format!("{token}\n"), &key.public().clone().into()).unwrap();
-        assert_eq!(*verified, claims());
-        assert_eq!(verified.key_id(), key.id());
-        assert_eq!(token, sign(&key, &claims()).unwrap(), "EdDSA is deterministic");
-    }
-
-    #[test]
-    fn signature_from_outside_gives_the_same_token() {
-        let key = PrivateKey::generate();
-        let token = sign(&key, &claims()).unwrap();
-        let input = SigningInput::new(key.public(), &claims()).unwrap();
-        let signature = URL_SAFE_NO_PAD.decode(key.sign(input.as_bytes()).unwrap()).unwrap();
-        assert_eq!(input.clone().attach(&signature).unwrap(), token);
-        let other = PrivateKey::generate();
-        let foreign = URL_SAFE_NO_PAD.decode(other.sign(input.as_bytes()).unwrap()).unwrap();
-        for wrong in [foreign.as_slice(), &signature[1..], b""] {
-            let error = input.clone().attach(wrong).unwrap_err();
-            assert!(matches!(error, TokenError::Signature { .. }), "{error}");
-        }
-    }
-
-    #[test]
-    fn decodes_tokens_that_cannot_be_verified() {
-        let token = forge(json!({"alg": "ES256"}), r#"{"etchaPattern": {}}"#, "x");
-        let decoded = decode_unverified(&format!("{token}\n")).unwrap();
-        assert_eq!(decoded.header["alg"], "ES256");
-        assert!(decoded.claims.contains_key("etchaPattern"));
-        for malformed in ["", "a.b", "a.b.c.d", &forge(json!([]), "{}", "x"), "e30.W10.x"] {
-            assert!(decode_unverified(malformed).is_err(), "{malformed}");
-        }
-    }
-
-    #[test]
-    fn rejects_tokens_of_untrusted_keys() {
-        let (key, other) = (PrivateKey::generate(), PrivateKey::generate());
-        let ring: KeyRing = key.public().clone().into();
-        let by_other = sign(&other, &claims()).unwrap();
-        assert!(matches!(verify(&by_other, &ring), Err(TokenError::UnknownKey { .. })));
-
-        // The untrusted key takes the id of the trusted one.
-        let text = other.reveal().replace(other.id(), key.id());
-        let impostor = sign(&text.parse().unwrap(), &claims()).unwrap();
-        assert!(matches!(verify(&impostor, &ring), Err(TokenError::Signature { .. })));
-    }
-
-    fn signed(key: &PrivateKey, claims: &serde_json::Value) -> String {
-        let header = json!({"alg": key.kind().algorithm(), "kid": key.id()});
-        let unsigned = forge(header, &claims.to_string(), "");
-        let message = unsigned.trim_end_matches('.');
-        let signature = key.sign(message.as_bytes()).unwrap();
-        format!("{message}.{signature}")
-    }
-
-    #[test]
-    fn reports_another_schema_before_other_errors() {
-        let key = PrivateKey::generate();
-        let ring: KeyRing = key.public().clone().into();
-        let error = |release: serde_json::Value| {
-            verify(&signed(&key, &json!({"etchaosRelease": release})), &ring).unwrap_err()
-        };
-        let other_schema = error(json!({"schema": 2, "images": []}));
-        assert_eq!(
-            other_schema.to_string(),
-            "the release has schema 2, but this program supports only schema 1; update the program"
-        );
-        assert!(other_schema.has_valid_signature());
-        for (release, expected) in [
-            (json!({"schema": 1, "images": []}), "missing field"),
-            (json!({"images": []}), "missing field `schema`"),
-            (json!({"schema": "1"}), "invalid type"),
-        ] {
-            let error = error(release);
-            assert!(error.has_valid_signature() && error.to_string().contains(expected), "{error}");
-        }
-    }
-
-    #[test]
-    fn reports_unusable_claims_only_if_the_signature_is_valid() {
-        let (key, other) = (PrivateKey::generate(), PrivateKey::generate());
-        let ring: KeyRing = key.public().clone().into();
-        for claims in [json!({"exp": "soon"}), json!(5), json!("x"), json!({"aud": 5})] {
-            let token = signed(&key, &claims);
-            let error = verify(&token, &ring).unwrap_err();
-            assert!(
-                matches!(error, TokenError::Claims(_)) && error.has_valid_signature(),
-                "{claims}"
-            );
-            let impostor = other.reveal().replace(other.id(), key.id());
-            let error = verify(&signed(&impostor.parse().unwrap(), &claims), &ring).unwrap_err();
-            assert!(matches!(error, TokenError::Signature { .. }), "{claims}: {error}");
-            assert!(!error.has_valid_signature());
-        }
-    }
-
-    #[test]
-    fn rejects_tokens_truncated_at_any_length() {
-        let key = PrivateKey::generate();
-        let ring: KeyRing = key.public().clone().into();
-        let token = sign(&key, &claims()).unwrap();
-        for end in 0..token.len() {
-            assert!(verify(&token[..end], &ring).is_err(), "{end}");
-        }
-        assert!(matches!(verify(&"a".repeat(TOKEN_MAX + 1), &ring), Err(TokenError::TooLong(_))));
-    }
-
-    proptest! {
-        #[test]
-        fn rejects_random_text_and_changed_characters(at in 0usize..200, with in "[A-Za-z0-9_.-]", text in ".{0,200}") {
-            let key = PrivateKey::generate();
-            let ring: KeyRing = key.public().clone().into();
-            prop_assert!(verify(&text, &ring).is_err());
-            let token = sign(&key, &claims()).unwrap();
-            let at = at % token.len();
-            let flipped = format!("{}{with}{}", &token[..at], &token[at + 1..]);
-            if flipped != token {
-                prop_assert!(verify(&flipped, &ring).is_err());
-            }
-        }
-    }
-}
+mod tests;

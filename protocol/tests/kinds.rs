@@ -1,5 +1,9 @@
 //! Keys of every kind sign and verify. The keys were made with OpenSSL and are used only in this test.
 
+use aws_lc_rs::rand::SystemRandom;
+use aws_lc_rs::signature::{RSA_PKCS1_SHA256, RsaKeyPair};
+use base64::Engine;
+use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use protocol::keys::KeyKind;
 use protocol::token::{TokenError, sign, verify};
 use protocol::{Claims, KeyRing, PrivateKey, PublicKey};
@@ -38,6 +42,11 @@ const EC_PUBLIC: &str = "\
      ecp256public:MFkwEwYHKoZIzj0CAQYIKoZIzj0DAQcDQgAEB1FOaP8IaFFnHJvixfP1Mp7ygY7xKGv+J/oMM+6is\
      fxAdQR54dEc7Ie8u/P17Y8lfIzckn+6DOfY3rp8FSK1lg==:test";
 
+/// Returns the bytes in the text of a key.
+fn der(text: &str) -> Vec<u8> {
+    STANDARD.decode(text.split(':').nth(1).unwrap()).unwrap()
+}
+
 fn claims() -> Claims {
     Claims { sub: Some("a test".into()), ..Claims::default() }
 }
@@ -68,6 +77,36 @@ fn rejects_a_key_with_the_type_of_another_kind() {
             assert_eq!(other.is_ok(), kind == name, "{name} as {kind}");
         }
     }
+}
+
+/// Etcha's client does this. The key, not the header, decides that the signature is one of RS256.
+#[test]
+fn accepts_a_token_of_an_rsa_key_that_says_es256() {
+    let rsa: PrivateKey = RSA_PRIVATE.parse().unwrap();
+    let part = |text: &str| URL_SAFE_NO_PAD.encode(text);
+    let message = |header: &str| format!("{}.{}", part(header), part(r#"{"sub":"a test"}"#));
+    let token = |header: &str| {
+        let pair = RsaKeyPair::from_pkcs8(&der(RSA_PRIVATE)).unwrap();
+        let mut signature = vec![0; pair.public_modulus_len()];
+        let (random, message) = (SystemRandom::new(), message(header));
+        pair.sign(&RSA_PKCS1_SHA256, &random, message.as_bytes(), &mut signature).unwrap();
+        format!("{message}.{}", URL_SAFE_NO_PAD.encode(signature))
+    };
+    let ring: KeyRing = rsa.public().clone().into();
+    for header in [r#"{"alg":"ES256","kid":"test","typ":"JWT"}"#, r#"{"alg":"ES256"}"#] {
+        assert_eq!(*verify(&token(header), &ring).unwrap(), claims());
+    }
+    for alg in ["PS256", "RS384", "HS256", "EdDSA", "none"] {
+        let error = verify(&token(&format!(r#"{{"alg":"{alg}","kid":"test"}}"#)), &ring);
+        assert!(matches!(error, Err(TokenError::Algorithm { .. })), "{alg}");
+    }
+    // A signature of RSA is none of ECDSA, whatever the header says, and the reverse.
+    let ec: PrivateKey = EC_PRIVATE.parse().unwrap();
+    let ec_ring: KeyRing = ec.public().clone().into();
+    let by_rsa = token(r#"{"alg":"ES256","kid":"test"}"#);
+    assert!(matches!(verify(&by_rsa, &ec_ring), Err(TokenError::Signature { .. })));
+    let by_ec = sign(&ec, &claims()).unwrap();
+    assert!(matches!(verify(&by_ec, &ring), Err(TokenError::Signature { .. })));
 }
 
 #[test]

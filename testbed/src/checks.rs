@@ -99,7 +99,7 @@ pub(crate) fn pattern(checks: &[Check]) -> Pattern {
 pub(crate) fn commands(commands: impl IntoIterator<Item = Command>) -> Pattern {
     let entry = |command| Entry::Command(Box::new(command));
     Pattern {
-        exec: Exec { command: "/bin/sh".into(), flags: "-c".into() },
+        exec: Exec::new("/bin/sh", "-c"),
         run: commands.into_iter().map(entry).collect(),
         ..Pattern::default()
     }

@@ -343,7 +343,7 @@ impl<'a> Guest<'a> {
     }
 
     fn check_results(&self, report: &Report) -> Result<(), GuestError> {
-        let commands: Vec<CommandResult> = report.failures().cloned().collect();
+        let commands: Vec<CommandResult> = report.unmet().cloned().collect();
         if commands.is_empty() {
             return Ok(());
         }

@@ -72,6 +72,9 @@ Configuration:
   listen          server for pushes: {\"address\": \"0.0.0.0:4000\", \"sources\": {NAME: {\"keys\":
                   [\"ed25519public:…\"]}}}; a push is a list of shell commands (an Etcha Pattern),
                   signed with a key of its source; default: no sources, so the server does not run
+  listen.tls      true (default): TLS with a certificate that the host makes; false: plain HTTP; or
+                  the operator's certificate and key, as files or PEM: {\"certificate\":
+                  \"/etc/tls/host.crt\", \"key\": \"/etc/tls/host.key\"}
 
 Examples:
   A configuration with two mirrors, without automatic reboots, and with a push source:
@@ -282,6 +285,9 @@ pub(crate) enum Command {
     /// Exits immediately if no source with a key is configured.
     #[command(after_help = LISTEN_HELP)]
     Listen,
+    /// Render the Pattern on standard input, for another process of this program
+    #[command(hide = true)]
+    Render,
     /// Show every value of the configuration and its source
     ///
     /// Shows public keys by their ID, and a proxy without user name and password.

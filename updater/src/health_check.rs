@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::time::Duration;
 
-use protocol::pattern::{Exec, Shell};
+use protocol::pattern::{Exec, Invocation, Shell};
 
 use crate::config::HealthPolicy;
 use crate::process::systemd;
@@ -118,8 +118,10 @@ fn check_unit(name: &str, timeout: Duration) -> Option<Problem> {
 }
 
 fn run_check(number: usize, text: &str, timeout: Duration) -> Option<Problem> {
-    let shell = Exec { command: "/bin/sh".into(), flags: "-c".into() };
-    match LimitedShell::with_timeout(&shell, timeout).run(text, &BTreeMap::new()) {
+    let (exec, env) = (Exec::new("/bin/sh", "-c"), BTreeMap::new());
+    let check =
+        Invocation { id: "health check", script: text, exec: &exec, stdin: None, env: &env };
+    match LimitedShell::with_timeout(timeout).run(&check) {
         Ok(output) if output.code == 0 => None,
         Ok(output) => {
             let last_line = last_line(&output.text);

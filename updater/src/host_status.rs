@@ -8,7 +8,9 @@ use serde_json::{Map, Value, json};
 
 use crate::config::Reboot;
 use crate::host::Host;
-use crate::record::{self, Checked, Download, Failure, HealthResult, HealthState, Poll, Waiting};
+use crate::record::{
+    self, Checked, Download, Failure, HealthResult, HealthState, Listening, Poll, Waiting,
+};
 use crate::slot_content::{Content, Slots};
 use crate::trial::{expire_trial, is_abandoned};
 use crate::wrong_files::{WrongFile, WrongFiles};
@@ -70,6 +72,8 @@ pub(crate) struct Records {
     pub waiting: Option<Waiting>,
     /// The files that are not downloaded again yet.
     pub wrong_files: Option<WrongFiles>,
+    /// The server for pushes.
+    pub listening: Option<Listening>,
 }
 
 impl Records {
@@ -84,6 +88,7 @@ impl Records {
             checked: record::read(host),
             waiting: record::read(host),
             wrong_files: record::read(host),
+            listening: record::read(host),
         }
     }
 }
@@ -144,7 +149,8 @@ impl Status {
                 "build": release.map(|release| release.build),
             }))
         });
-        let Records { poll, error, health, download, checked, waiting, .. } = &self.records;
+        let Records { poll, error, health, download, checked, waiting, listening, .. } =
+            &self.records;
         json!({
             "updaterVersion": env!("CARGO_PKG_VERSION"),
             "running": self.running_json(),
@@ -167,6 +173,7 @@ impl Status {
                 "outstanding": disk.map(|disk| disk.pending(self.running).is_some()),
                 "waiting": waiting,
             },
+            "listen": listening,
             "config": self.config,
         })
     }
@@ -215,6 +222,9 @@ impl Status {
             table.add("config", problem);
         }
         self.add_runs(&mut table);
+        if let Some(listening) = &self.records.listening {
+            add_listening(&mut table, listening);
+        }
         table.0.join("\n")
     }
 
@@ -335,6 +345,17 @@ impl Table {
         let plain = |c: char| if c.is_control() { ' ' } else { c };
         let text: String = text.chars().take(SHOWN_MAX).map(plain).collect();
         self.0.push(format!("{name:10}  {text}").trim_end().to_owned());
+    }
+}
+
+fn add_listening(table: &mut Table, listening: &Listening) {
+    let Listening { address, certificate, public_key, .. } = listening;
+    let Some(sha256) = certificate else {
+        return table.add("listen", &format!("{address}, without TLS"));
+    };
+    table.add("listen", &format!("{address}, certificate SHA-256 {sha256}"));
+    if let Some(pin) = public_key {
+        table.add("", &format!("public key {pin}"));
     }
 }
 

@@ -18,7 +18,8 @@
 //! `prometheus` formats the status as metrics, and [`progress`] shows the progress of downloads.
 //! `wrong_files` remembers files that are not worth another download.
 //!
-//! `push_server` is separate: it runs Patterns that are pushed to the host.
+//! `push_server` is separate: it runs Patterns that are pushed to the host. [`jsonnet`] renders them, and `tls` has
+//! the certificate of the host.
 //!
 //! Running programs: `process` runs them with a timeout, `shell` runs the operator's commands, `timeout`
 //! limits calls that may block, and [`interrupt`] handles signals.
@@ -42,6 +43,7 @@ pub mod install;
 pub mod interrupt;
 mod io_hint;
 pub mod journal;
+pub mod jsonnet;
 pub mod plan;
 mod process;
 pub mod progress;
@@ -53,6 +55,7 @@ mod shell;
 pub mod slot_content;
 pub mod slots;
 mod timeout;
+mod tls;
 pub mod trial;
 pub mod update;
 mod wrong_files;

@@ -1,10 +1,10 @@
 //! Runs child processes, each with a timeout and a limit on the output that is kept.
 //!
 //! A child process gets a process group of its own, so that a timeout also kills its own children. Its
-//! standard input is empty.
+//! standard input is empty unless it is given one.
 
 use std::ffi::{OsStr, OsString};
-use std::io::{self, PipeReader, Read};
+use std::io::{self, PipeReader, Read, Write};
 use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::mpsc::{Receiver, channel};
@@ -31,6 +31,7 @@ pub(crate) struct Process {
     command_line: String,
     timeout: Duration,
     output_max: usize,
+    stdin: Option<Vec<u8>>,
 }
 
 /// How a process ended, and what it printed.
@@ -80,7 +81,7 @@ impl Process {
     pub(crate) fn new(program: impl AsRef<OsStr>, timeout: Duration) -> Self {
         let command_line = program.as_ref().to_string_lossy().into_owned();
         let command = Command::new(program);
-        Self { command, command_line, timeout, output_max: OUTPUT_MAX }
+        Self { command, command_line, timeout, output_max: OUTPUT_MAX, stdin: None }
     }
 
     /// Adds arguments.
@@ -107,6 +108,19 @@ impl Process {
         variables: impl IntoIterator<Item = (impl AsRef<OsStr>, impl AsRef<OsStr>)>,
     ) -> Self {
         self.command.envs(variables);
+        self
+    }
+
+    /// Sets the standard input.
+    pub(crate) fn stdin(self, input: Option<impl AsRef<[u8]>>) -> Self {
+        Self { stdin: input.map(|input| input.as_ref().to_vec()), ..self }
+    }
+
+    /// Sets the working directory.
+    pub(crate) fn directory(mut self, directory: Option<&str>) -> Self {
+        if let Some(directory) = directory {
+            self.command.current_dir(directory);
+        }
         self
     }
 
@@ -164,7 +178,17 @@ impl Process {
 
     fn spawn(&mut self) -> io::Result<Child> {
         log::debug!("running {}", self.command_line);
-        self.command.stdin(Stdio::null()).process_group(0).spawn()
+        let Some(input) = self.stdin.take() else {
+            return self.command.stdin(Stdio::null()).process_group(0).spawn();
+        };
+        let (reader, mut writer) = io::pipe()?;
+        let child = self.command.stdin(reader).process_group(0).spawn();
+        // The command holds the reader; this closes it, so that a program that does not read all of its input
+        // ends the thread.
+        self.command.stdin(Stdio::null());
+        let child = child?;
+        std::thread::spawn(move || writer.write_all(&input));
+        Ok(child)
     }
 }
 

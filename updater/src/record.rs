@@ -119,6 +119,20 @@ pub(crate) struct Waiting {
     pub next: Option<u64>,
 }
 
+/// The server for pushes, when it started.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct Listening {
+    /// The time of the event.
+    pub time: u64,
+    /// The address and the port.
+    pub address: String,
+    /// The SHA-256 of the certificate; `None` without TLS.
+    pub certificate: Option<String>,
+    /// The SHA-256 of its public key in curl's form; `None` without TLS.
+    pub public_key: Option<String>,
+}
+
 impl Record for Poll {
     const FILE: &'static str = "poll.json";
 }
@@ -136,6 +150,9 @@ impl Record for Checked {
 }
 impl Record for Waiting {
     const FILE: &'static str = "reboot.json";
+}
+impl Record for Listening {
+    const FILE: &'static str = "listen.json";
 }
 
 impl Failure {

@@ -1,13 +1,12 @@
 //! Runs the shell texts of health checks and of a Pattern's Commands, with a timeout and a limit on the
 //! output.
 
-use std::collections::BTreeMap;
 use std::io;
 use std::os::unix::process::ExitStatusExt;
 use std::process::ExitStatus;
 use std::time::Duration;
 
-use protocol::pattern::{Exec, Output, Shell};
+use protocol::pattern::{Invocation, Output, Shell, Stream};
 
 use crate::process::Process;
 
@@ -17,32 +16,34 @@ const TIMEOUT: Duration = Duration::from_secs(600);
 pub(crate) const TIMED_OUT: i32 = 124;
 
 /// A shell that runs texts with an interpreter, such as the `exec` of a Pattern.
-pub(crate) struct LimitedShell<'a> {
-    exec: &'a Exec,
+pub(crate) struct LimitedShell {
     timeout: Duration,
 }
 
-impl<'a> LimitedShell<'a> {
+impl LimitedShell {
     /// Creates a shell with the default timeout.
-    pub(crate) fn new(exec: &'a Exec) -> Self {
-        Self::with_timeout(exec, TIMEOUT)
+    pub(crate) fn new() -> Self {
+        Self::with_timeout(TIMEOUT)
     }
 
     /// Creates a shell that kills each text after `timeout`.
-    pub(crate) fn with_timeout(exec: &'a Exec, timeout: Duration) -> Self {
-        Self { exec, timeout }
+    pub(crate) fn with_timeout(timeout: Duration) -> Self {
+        Self { timeout }
     }
 }
 
-impl Shell for LimitedShell<'_> {
+impl Shell for LimitedShell {
     type Error = io::Error;
 
-    fn run(&mut self, text: &str, env: &BTreeMap<String, String>) -> io::Result<Output> {
+    fn run(&mut self, invocation: &Invocation<'_>) -> io::Result<Output> {
+        let mut words = invocation.exec.words();
         // The text is the operator's and may contain secrets, so it is not logged.
-        let process = Process::new(&self.exec.command, self.timeout)
-            .args(self.exec.flags.split_whitespace())
-            .secret_arg(text)
-            .envs(env);
+        let process = Process::new(words.next().unwrap_or_default(), self.timeout)
+            .args(words)
+            .secret_arg(invocation.script)
+            .stdin(invocation.stdin)
+            .directory(invocation.exec.work_dir.as_deref())
+            .envs(invocation.env);
         let finished = process.run_merged()?;
         let mut text = finished.output;
         let code = match finished.status {
@@ -54,6 +55,13 @@ impl Shell for LimitedShell<'_> {
         };
         Ok(Output { code, text })
     }
+
+    fn print(&mut self, id: &str, stream: Stream, output: &str) {
+        match stream {
+            Stream::Stdout => log::info!("the Command {id:?}: {output}"),
+            Stream::Stderr => log::warn!("the Command {id:?}: {output}"),
+        }
+    }
 }
 
 /// Returns the exit code as a shell reports it: 128 plus the number of the signal, if there was one.
@@ -63,17 +71,30 @@ fn exit_code(status: ExitStatus) -> i32 {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
     use std::time::Instant;
+
+    use protocol::pattern::Exec;
 
     use super::*;
 
     fn sh() -> Exec {
-        Exec { command: "/bin/sh".into(), flags: "-e -c".into() }
+        Exec::new("/bin/sh", "-e -c")
     }
 
-    fn run(text: &str, timeout: Duration) -> Output {
+    fn run_with(
+        exec: &Exec,
+        script: &str,
+        stdin: Option<&str>,
+        timeout: Duration,
+    ) -> io::Result<Output> {
         let env = BTreeMap::from([("X".to_owned(), "value".to_owned())]);
-        LimitedShell { exec: &sh(), timeout }.run(text, &env).unwrap()
+        let invocation = Invocation { id: "x", script, exec, stdin, env: &env };
+        LimitedShell { timeout }.run(&invocation)
+    }
+
+    fn run(script: &str, timeout: Duration) -> Output {
+        run_with(&sh(), script, None, timeout).unwrap()
     }
 
     #[test]
@@ -109,8 +130,29 @@ mod tests {
 
     #[test]
     fn fails_if_the_interpreter_cannot_be_started() {
-        let exec = Exec { command: "/nonexistent/sh".into(), flags: String::new() };
-        assert!(LimitedShell::new(&exec).run("true", &BTreeMap::new()).is_err());
-        assert!(LimitedShell::new(&sh()).run("a\0b", &BTreeMap::new()).is_err());
+        let exec = Exec::new("/nonexistent/sh", "");
+        assert!(run_with(&exec, "true", None, TIMEOUT).is_err());
+        assert!(run_with(&sh(), "a\0b", None, TIMEOUT).is_err());
+    }
+
+    #[test]
+    fn gives_standard_input_and_a_directory() {
+        let exec = Exec { work_dir: Some("/usr".into()), ..sh() };
+        let output = run_with(&exec, "pwd; cat", Some("line 1\nline 2"), TIMEOUT).unwrap();
+        assert_eq!(output.text, "/usr\nline 1\nline 2");
+        assert_eq!(run("cat", TIMEOUT).text, "");
+        // A script that does not read its input is not blocked by it.
+        let start = Instant::now();
+        let output = run_with(&sh(), "echo done", Some(&"x".repeat(1 << 20)), TIMEOUT).unwrap();
+        assert_eq!((output.code, output.text.as_str()), (0, "done\n"));
+        assert!(start.elapsed() < Duration::from_secs(10));
+    }
+
+    #[test]
+    fn the_default_exec_of_a_pattern_ends_a_script_at_the_first_failure() {
+        for script in ["false | true", "false; true", "set -u; echo $UNSET_VARIABLE"] {
+            let output = run_with(&Exec::default(), script, None, TIMEOUT).unwrap();
+            assert_ne!(output.code, 0, "{script}");
+        }
     }
 }

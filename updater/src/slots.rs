@@ -119,6 +119,7 @@ pub fn has_unknown_key(esp: &dyn FileSystem, slot: Slot, keys: &KeyRing) -> bool
     matches!(
         verify(&String::from_utf8_lossy(&token), keys),
         Err(TokenError::UnknownKey { .. }
+            | TokenError::NoKeyId { .. }
             | TokenError::Algorithm { .. }
             | TokenError::Signature { .. })
     )

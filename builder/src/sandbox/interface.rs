@@ -41,13 +41,7 @@ pub struct Script<'a> {
 impl Script<'_> {
     /// Returns the interpreter, its arguments and the text.
     pub fn argv(&self) -> Vec<String> {
-        let flags = self.exec.flags.split_ascii_whitespace();
-        [self.exec.command.as_str()]
-            .into_iter()
-            .chain(flags)
-            .chain([self.text])
-            .map(str::to_owned)
-            .collect()
+        self.exec.words().chain([self.text]).map(str::to_owned).collect()
     }
 }
 

@@ -2,8 +2,10 @@
 
 use std::collections::BTreeMap;
 
-use anyhow::{Context, Result, bail};
-use protocol::pattern::{Entry, Exec, Mode, Output, Report, RunError, Shell, run};
+use anyhow::{Context, Result, bail, ensure};
+use protocol::pattern::{
+    Entry, Invocation, List, Mode, Options, Output, Pattern, Report, RunError, Shell, Stream, run,
+};
 use serde_json::json;
 
 use super::build::Build;
@@ -31,16 +33,18 @@ pub(super) fn run_commands(
     env: &BTreeMap<String, String>,
     log: &mut LogFile,
 ) -> Result<Report> {
-    let exec = &build.variant.pattern.exec;
-    let mut shell = SandboxShell { commands, sandbox, exec, env, log };
-    let report = run(commands, Mode::Change, &mut shell);
+    let Pattern { exec, build_exec, .. } = build.variant.pattern.clone();
+    let part = Pattern { exec, build_exec, build: commands.to_vec(), ..Pattern::default() };
+    let options = Options { list: List::Build, ..Options::new(Mode::Change, "build") };
+    let mut shell = SandboxShell { sandbox, env, log };
+    let report = run(&part, None, &options, &mut shell);
     let report = report.map_err(|error| match error {
         RunError::Pattern(error) => error.into(),
         RunError::Shell { id, source } => source.context(format!("running the Command {id:?}")),
     })?;
     if let Some(failure) = report.failures().next() {
         bail!(
-            "the Command {:?} of the variant {} failed:\n{}",
+            "the Command {:?} of the variant {} failed:\n    {}",
             failure.id,
             build.variant.variant,
             failure.output
@@ -102,9 +106,7 @@ pub(super) fn run_var(report: &Report, name: &str) -> Result<String> {
 }
 
 struct SandboxShell<'a> {
-    commands: &'a [Entry],
     sandbox: &'a dyn Sandbox,
-    exec: &'a Exec,
     env: &'a BTreeMap<String, String>,
     log: &'a mut LogFile,
 }
@@ -112,29 +114,26 @@ struct SandboxShell<'a> {
 impl Shell for SandboxShell<'_> {
     type Error = anyhow::Error;
 
-    fn run(&mut self, text: &str, env: &BTreeMap<String, String>) -> Result<Output> {
+    fn run(&mut self, invocation: &Invocation<'_>) -> Result<Output> {
+        let Invocation { id, script: text, exec, stdin, env } = invocation;
+        ensure!(stdin.is_none(), "\"stdin\" is not supported in a build");
+        ensure!(exec.work_dir.is_none(), "\"workDir\" is not supported in a build");
         let mut all = self.env.clone();
-        all.extend(env.clone());
+        // The results of all earlier Commands, `_CHANGE_OUT` and so on, are left out. The image would depend on
+        // them if a program of the distribution recorded its environment.
+        let variables = env.iter().filter(|(name, _)| !name.starts_with('_'));
+        all.extend(variables.map(|(name, value)| (name.clone(), value.clone())));
         self.log.forget_tail();
         self.log.quote(text);
-        let script = Script { exec: self.exec, text, env: &all };
+        let script = Script { exec, text, env: &all };
         let sandbox = self.sandbox;
-        let finished = self
-            .log
-            .timed(name_of(self.commands, text), Origin::Built, |log| sandbox.run(&script, log))?;
+        let finished = self.log.timed(id, Origin::Built, |log| sandbox.run(&script, log))?;
         // The last lines of both streams explain a failure best.
         let text = if finished.code == 0 { finished.stdout } else { self.log.tail() };
         Ok(Output { code: finished.code, text })
     }
-}
 
-/// Returns the id of the Command that has this script, for display.
-fn name_of<'a>(commands: &'a [Entry], script: &str) -> &'a str {
-    let named = commands.iter().find_map(|entry| match entry {
-        Entry::Command(command) if command.change.as_deref() == Some(script) => {
-            Some(command.id.as_str())
-        }
-        _ => None,
-    });
-    named.unwrap_or("another Command")
+    fn print(&mut self, id: &str, _: Stream, output: &str) {
+        self.log.line(&format!("{id}: {output}"));
+    }
 }

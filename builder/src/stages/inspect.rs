@@ -97,7 +97,7 @@ pub(crate) fn only(build: &Build<'_>, stages: &Stages<'_>, id: &str) -> Result<S
         };
         let commands: Vec<Entry> = found.into_iter().map(|(_, command)| alone(command)).collect();
         let report = run_commands(build, &commands, &*sandbox, &env, log)?;
-        Ok(report.results.into_iter().map(|result| result.output).collect())
+        Ok(report.results.into_iter().map(|result| result.output + "\n").collect())
     })
 }
 

@@ -66,7 +66,7 @@ pub(crate) struct VariantFile {
     /// The Commands of `builder check`, if the variant has them.
     pub check: Option<CheckSource>,
     /// The Pattern itself.
-    #[serde(flatten)]
+    #[serde(skip)]
     pub pattern: Pattern,
     /// The content that is added to the distribution, by the variant and by its drop-ins.
     #[serde(skip)]
@@ -191,6 +191,8 @@ impl VariantFile {
         let invalid = || format!("{file} does not render to a valid variant");
         let value: Value = serde_json::from_str(&rendered).with_context(invalid)?;
         let mut variant: Self = serde_json::from_str(&rendered).with_context(invalid)?;
+        let object = value.as_object().with_context(invalid)?;
+        variant.pattern = Pattern::from_fields_of(object).with_context(invalid)?;
         variant.validate(name, arch).with_context(|| format!("in {file}"))?;
         variant.content = Content::read(&Field::root(&file, &value).any_object()?, None)?;
         drop_ins.apply(&mut variant.content, &file)?;

@@ -2,6 +2,7 @@
 
 use aws_lc_rs::encoding::{AsDer, Pkcs8V1Der, PublicKeyX509Der};
 use aws_lc_rs::rsa;
+use aws_lc_rs::rsa::PublicKeyComponents;
 use aws_lc_rs::signature::{
     ECDSA_P256_SHA256_FIXED, ECDSA_P256_SHA256_FIXED_SIGNING, ED25519, EcdsaKeyPair,
     Ed25519KeyPair, KeyPair, ParsedPublicKey, RSA_PKCS1_2048_8192_SHA256, RsaKeyPair,
@@ -48,6 +49,16 @@ pub(super) fn public(kind: KeyKind, der: &[u8]) -> Option<DecodingKey> {
         }
         KeyKind::Rsa2048 => None,
     }
+}
+
+/// Returns the PKIX of an RSA public key. Both numbers are big-endian and may have leading zeros.
+pub(super) fn rsa_public(modulus: &[u8], exponent: &[u8]) -> Option<Vec<u8>> {
+    let without_zeros = |number: &[u8]| {
+        let zeros = number.iter().take_while(|byte| **byte == 0).count();
+        number[zeros..].to_vec()
+    };
+    let (n, e) = (without_zeros(modulus), without_zeros(exponent));
+    public_der(&PublicKeyComponents { n, e })
 }
 
 /// Returns whether an Ed25519 public key is in canonical encoding (RFC 8032 section 5.1.3: y is less

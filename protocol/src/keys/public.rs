@@ -9,21 +9,35 @@ use jsonwebtoken::{DecodingKey, crypto};
 
 use super::der;
 use super::kind::KeyKind;
-use super::text::{KeyError, damaged, parse};
+use super::text::{Half, KeyError, Parsed, UNNAMED, damaged, parse};
+use crate::digest;
+
+/// The number of digits in the id of a key without one. Few keys meet in one ring, and a ring refuses two different
+/// keys with the same id.
+const OWN_ID: usize = 8;
 
 /// A public key and its id.
+///
+/// A key whose text has no id is *unnamed*. It is shown by the first eight digits of the SHA-256 of its DER; a token
+/// does not name it, or may name it in any way.
 #[derive(Clone)]
 pub struct PublicKey {
     id: String,
+    is_named: bool,
     kind: KeyKind,
     der: Vec<u8>,
     decoding: DecodingKey,
 }
 
 impl PublicKey {
-    /// Returns the id, which a token names in `kid`.
+    /// Returns the id, which a token names in `kid` unless the key is unnamed.
     pub fn id(&self) -> &str {
         &self.id
+    }
+
+    /// Returns whether the text of the key has an id.
+    pub fn is_named(&self) -> bool {
+        self.is_named
     }
 
     /// Returns the kind of the key.
@@ -37,16 +51,39 @@ impl PublicKey {
         verified.unwrap_or(false)
     }
 
-    pub(super) fn from_der(kind: KeyKind, id: String, der: Vec<u8>) -> Result<Self, KeyError> {
+    pub(super) fn from_der(
+        kind: KeyKind,
+        id: Option<String>,
+        der: Vec<u8>,
+    ) -> Result<Self, KeyError> {
         let why = "the bytes are not a secure PKIX public key of its type";
-        let decoding = der::public(kind, &der).ok_or_else(|| damaged(&id, why))?;
-        Ok(Self { id, kind, der, decoding })
+        let shown = id.as_deref().unwrap_or(UNNAMED);
+        let decoding = der::public(kind, &der).ok_or_else(|| damaged(shown, why))?;
+        let is_named = id.is_some();
+        let id = id.unwrap_or_else(|| digest::of_bytes(&der)[..OWN_ID].to_owned());
+        Ok(Self { id, is_named, kind, der, decoding })
+    }
+
+    /// Returns whether both are the same key, under any id.
+    pub(super) fn is_same_key(&self, other: &Self) -> bool {
+        (self.kind, &self.der) == (other.kind, &other.der)
+    }
+
+    /// Names an unnamed key by the id that it is shown with.
+    pub(super) fn with_own_id(self) -> Self {
+        Self { is_named: true, ..self }
+    }
+
+    /// Returns the end of the text of the key: a colon and the id, or nothing.
+    pub(super) fn id_suffix(&self) -> String {
+        if self.is_named { format!(":{}", self.id) } else { String::new() }
     }
 }
 
 impl PartialEq for PublicKey {
     fn eq(&self, other: &Self) -> bool {
-        (self.kind, &self.id, &self.der) == (other.kind, &other.id, &other.der)
+        (self.kind, &self.id, self.is_named, &self.der)
+            == (other.kind, &other.id, other.is_named, &other.der)
     }
 }
 
@@ -56,14 +93,15 @@ impl FromStr for PublicKey {
     type Err = KeyError;
 
     fn from_str(text: &str) -> Result<Self, KeyError> {
-        let (kind, der, id) = parse(text, "public", KeyKind::PUBLIC)?;
+        let Parsed { kind, der, id } = parse(text, Half::Public)?;
         Self::from_der(kind, id, der)
     }
 }
 
 impl fmt::Display for PublicKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}public:{}:{}", self.kind.name(), STANDARD.encode(&self.der), self.id)
+        let der = STANDARD.encode(&self.der);
+        write!(f, "{}public:{der}{}", self.kind.name(), self.id_suffix())
     }
 }
 

@@ -1,7 +1,7 @@
 //! Sets of trusted keys.
 
 use super::public::PublicKey;
-use super::text::KeyError;
+use super::text::{KeyError, split_keys};
 
 /// A set of trusted keys with unique ids.
 #[derive(Debug, Clone, Default)]
@@ -19,7 +19,7 @@ impl KeyRing {
     /// Fails if the ring has another key with the same id.
     pub fn add(&mut self, key: PublicKey) -> Result<(), KeyError> {
         match self.get(key.id()) {
-            Some(known) if *known == key => Ok(()),
+            Some(known) if known.is_same_key(&key) => Ok(()),
             Some(_) => Err(KeyError::DuplicateId(key.id().to_owned())),
             None => {
                 self.0.push(key);
@@ -28,17 +28,22 @@ impl KeyRing {
         }
     }
 
-    /// Parses a text with one key per line. Blank lines and lines that start with `#` are skipped.
+    /// Parses a text with one key per line, or with PEM blocks. Blank lines and lines that start with `#` are
+    /// skipped.
     ///
     /// # Errors
     /// Fails if a line is not a public key, or if two different keys have the same id.
     pub fn parse(text: &str) -> Result<Self, KeyError> {
-        let lines = text.lines().map(str::trim).filter(|l| !l.is_empty() && !l.starts_with('#'));
         let mut ring = Self::default();
-        for line in lines {
-            ring.add(line.parse()?)?;
+        for key in split_keys(text) {
+            ring.add(key.parse()?)?;
         }
         Ok(ring)
+    }
+
+    /// Returns the keys in the order in which they were added.
+    pub fn iter(&self) -> impl Iterator<Item = &PublicKey> {
+        self.0.iter()
     }
 
     /// Returns the ids in the order in which the keys were added.

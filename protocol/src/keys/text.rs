@@ -1,24 +1,28 @@
-//! The text form of keys: `<type>:<base64 DER>:<key id>`.
+//! The text forms of keys. Etcha's own is `<type>:<base64 DER>:<key id>`, where the id may be missing; PEM and
+//! OpenSSH's forms have no id.
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 
 use super::kind::KeyKind;
+use super::{openssh, pem};
 
 /// The maximum length of a key string. An RSA-2048 private key takes about 1.7 kB.
 const TEXT_MAX: usize = 8 * 1024;
-/// The maximum length of a key id.
+/// The maximum length of a key id in bytes.
 const ID_MAX: usize = 64;
 /// The minimum length of the base64 of a key. The DER of an Ed25519 public key has 44 bytes, that of a
 /// private key 48.
 const BASE64_MIN: usize = 60;
+/// The id of a key in errors if the key has none.
+pub(super) const UNNAMED: &str = "(no id)";
 
 /// Why a text is not a valid key.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum KeyError {
-    /// The text does not have three parts, or starts with an unknown type.
+    /// The text does not have the form of a key, or starts with an unknown type.
     #[error(
-        "not a key: expected <type>:<base64 DER>:<key id> with a type of {expected}, found {found}"
+        "not a key: expected <type>:<base64 DER>:<key id> with a type of {expected}, or PEM, found {found}"
     )]
     Format {
         /// The types that are accepted.
@@ -39,43 +43,85 @@ pub enum KeyError {
     DuplicateId(String),
 }
 
-/// Splits `<kind><half>:<base64>:<id>` and decodes the base64.
-pub(super) fn parse(
-    text: &str,
-    half: &str,
-    expected: &'static str,
-) -> Result<(KeyKind, Vec<u8>, String), KeyError> {
-    let text = text.trim();
-    let format = |found: &str| KeyError::Format { expected, found: found.to_owned() };
-    match text {
-        "" => return Err(format("nothing")),
-        _ if text.len() > TEXT_MAX => return Err(format("a text that is too long")),
-        _ if text.starts_with(['/', '~', '.']) => {
-            return Err(format("a text that looks like a file path"));
+/// Whether a public or a private key is expected.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Half {
+    Public,
+    Private,
+}
+
+/// A key whose bytes have not been checked.
+pub(super) struct Parsed {
+    /// The kind that the text names.
+    pub kind: KeyKind,
+    /// PKIX or PKCS#8.
+    pub der: Vec<u8>,
+    /// The id, if the text has one.
+    pub id: Option<String>,
+}
+
+impl Half {
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Self::Public => "public",
+            Self::Private => "private",
         }
-        _ if !text.contains(':') => return Err(format("a text without a colon")),
-        _ => {}
     }
-    let mut fields = text.split(':');
-    let (Some(name), Some(der), Some(id), None) =
-        (fields.next(), fields.next(), fields.next(), fields.next())
-    else {
-        return Err(format("a different number of parts"));
+
+    /// Returns the error for a text of another form. `found` never contains key material.
+    pub(super) fn unexpected(self, found: impl Into<String>) -> KeyError {
+        let expected = match self {
+            Self::Public => KeyKind::PUBLIC,
+            Self::Private => KeyKind::PRIVATE,
+        };
+        KeyError::Format { expected, found: found.into() }
+    }
+}
+
+/// Reads a key in any of its text forms.
+pub(super) fn parse(text: &str, half: Half) -> Result<Parsed, KeyError> {
+    let text = text.trim();
+    match text {
+        "" => Err(half.unexpected("nothing")),
+        _ if text.len() > TEXT_MAX => Err(half.unexpected("a text that is too long")),
+        _ if pem::is_pem(text) => pem::parse(text, half),
+        _ if openssh::is_public(text) => openssh::parse_public(text, half),
+        _ if text.starts_with("argon2id:") => Err(half.unexpected(
+            "a key that is encrypted with a password, which is not supported: decrypt it with Etcha, or use a key without a password",
+        )),
+        _ if text.starts_with(['/', '~', '.']) => {
+            Err(half.unexpected("a text that looks like a file path"))
+        }
+        _ if !text.contains(':') => Err(half.unexpected("a text without a colon")),
+        _ => parse_etcha(text, half),
+    }
+}
+
+/// Splits `<kind><half>:<base64>:<id>` and decodes the base64.
+fn parse_etcha(text: &str, half: Half) -> Result<Parsed, KeyError> {
+    let fields: Vec<&str> = text.splitn(4, ':').collect();
+    let (name, der, id) = match fields[..] {
+        [name, der] => (name, der, ""),
+        [name, der, id] => (name, der, id.trim()),
+        _ => return Err(half.unexpected("a different number of parts")),
     };
-    let kind = name.strip_suffix(half).and_then(KeyKind::from_name).ok_or_else(|| {
+    let kind = name.strip_suffix(half.name()).and_then(KeyKind::from_name).ok_or_else(|| {
         // A public key in place of a private one, or the reverse, is the usual mistake. Any other text may
         // be a secret and is not shown.
         match name.strip_suffix("private").or(name.strip_suffix("public")) {
-            Some(kind) if KeyKind::from_name(kind).is_some() => format(name),
-            _ => format("an unknown type"),
+            Some(kind) if KeyKind::from_name(kind).is_some() => half.unexpected(name),
+            _ => half.unexpected("an unknown type"),
         }
     })?;
-    let is_allowed = |b: u8| b.is_ascii_alphanumeric() || b"._-@".contains(&b);
-    if id.is_empty() || id.len() > ID_MAX || !id.bytes().all(is_allowed) {
-        return Err(format("an invalid key id (expected 1 to 64 letters, digits and ._-@)"));
+    if id.len() > ID_MAX || id.chars().any(char::is_control) {
+        return Err(half.unexpected(
+            "an invalid key id (expected at most 64 bytes without line ends or other control characters)",
+        ));
     }
-    let der = STANDARD.decode(der).map_err(|_| damaged(id, "it is not standard base64"))?;
-    Ok((kind, der, id.to_owned()))
+    let id = (!id.is_empty()).then(|| id.to_owned());
+    let shown = id.as_deref().unwrap_or(UNNAMED);
+    let der = STANDARD.decode(der).map_err(|_| damaged(shown, "it is not standard base64"))?;
+    Ok(Parsed { kind, der, id })
 }
 
 /// Returns the error for a key with invalid bytes. The id is not shown if it is long enough to be a
@@ -83,4 +129,27 @@ pub(super) fn parse(
 pub(super) fn damaged(id: &str, why: &'static str) -> KeyError {
     let id = if id.len() < BASE64_MIN { id } else { "(too long to be shown)" };
     KeyError::Material { id: id.to_owned(), why }
+}
+
+/// Returns the keys in a text, such as a file: each line that is not blank and does not start with `#`, and each
+/// PEM block with its lines.
+pub fn split_keys(text: &str) -> Vec<String> {
+    let mut keys = Vec::new();
+    let mut block: Option<String> = None;
+    for line in text.lines().map(str::trim) {
+        match &mut block {
+            Some(open) => {
+                *open = format!("{open}\n{line}");
+                if line.starts_with(pem::END) {
+                    keys.extend(block.take());
+                }
+            }
+            None if pem::is_pem(line) => block = Some(line.to_owned()),
+            None if line.is_empty() || line.starts_with('#') => {}
+            None => keys.push(line.to_owned()),
+        }
+    }
+    // A block without an end is an error of the key.
+    keys.extend(block);
+    keys
 }

@@ -2,124 +2,52 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use serde::{Deserialize, Serialize};
+use super::command::{Command, Pattern, PatternError};
+use super::exec::Exec;
+use super::exports::{Exports, Phase};
+use super::plan::{Event, Step, Targets, Triggers, plan};
+use super::regex::Filter;
+use super::removal::gone;
+use super::report::{CommandResult, Mode, Outcome, Report};
+use super::shell::{Invocation, Output, Shell, Stream};
 
-use super::command::{COMMANDS_MAX, Command, DEPTH_MAX, Entry, PatternError};
-
-/// The id in `onChange` that adds the output of a build's Command to the claim `etchaBuildManifest`.
-const BUILD_MANIFEST: &str = "etcha:buildManifest";
-/// The prefix of an id in `onChange` that sets `etchaRunVars.NAME` to the output of a build's Command.
-const RUN_VAR: &str = "etcha:runVar_";
-
-/// The result of a script.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Output {
-    /// The exit code; 0 means success.
-    pub code: i32,
-    /// Standard output and standard error.
-    pub text: String,
+/// A list of Commands of a Pattern.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum List {
+    /// `build`, which the builder runs.
+    Build,
+    /// `run`, which a host runs.
+    Run,
 }
 
-/// Runs the scripts of Commands.
-pub trait Shell {
-    /// Why a script could not be run.
-    type Error;
-
-    /// Runs `script` with these environment variables and waits for it to exit.
-    ///
-    /// # Errors
-    /// Fails if the script could not be run. A script that exits with a non-zero code is not an error.
-    fn run(&mut self, script: &str, env: &BTreeMap<String, String>) -> Result<Output, Self::Error>;
+/// How to run a Pattern.
+#[derive(Debug, Clone, Copy)]
+pub struct Options<'a> {
+    /// Whether changes are made.
+    pub mode: Mode,
+    /// Which of the two lists runs.
+    pub list: List,
+    /// The name of the source, with which the parent ids of all Commands begin.
+    pub source: &'a str,
+    /// The Commands that run; all if it is absent.
+    pub filter: Option<&'a Filter>,
 }
 
-/// Whether Commands may make changes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Mode {
-    /// Run `check` only.
-    Check,
-    /// Run `check`, and `change` if it is needed.
-    Change,
-}
-
-/// The outcome of a Command.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Outcome {
-    /// Its check succeeded, so no change was needed.
-    Ok,
-    /// Its change ran.
-    Changed,
-    /// Its change failed, or its check failed and there is no change to run.
-    Failed,
-    /// Nothing required it to run.
-    Skipped,
-}
-
-/// The result of a Command.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct CommandResult {
-    /// The id of the Command.
-    pub id: String,
-    /// The outcome.
-    pub outcome: Outcome,
-    /// The output of its change, or of its check if the change did not run.
-    pub output: String,
-}
-
-/// The results of a run.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
-pub struct Report {
-    /// The results in the order of the Pattern. In [`Mode::Change`] they end with the first failure
-    /// and the Commands that it triggers.
-    pub results: Vec<CommandResult>,
-    /// The output of Commands with `onChange: ["etcha:buildManifest"]`.
-    #[serde(skip_serializing_if = "String::is_empty")]
-    pub build_manifest: String,
-    /// The output of Commands with `onChange: ["etcha:runVar_NAME"]`, by NAME.
-    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
-    pub run_vars: BTreeMap<String, String>,
-}
-
-impl Report {
-    /// Returns the results of the Commands that failed.
-    pub fn failures(&self) -> impl Iterator<Item = &CommandResult> {
-        self.results.iter().filter(|result| result.outcome == Outcome::Failed)
+impl<'a> Options<'a> {
+    /// Runs all Commands of the list `run`.
+    pub fn new(mode: Mode, source: &'a str) -> Self {
+        Self { mode, list: List::Run, source, filter: None }
     }
-}
 
-/// Runs Commands in order.
-///
-/// After a failure in [`Mode::Change`], only Commands run that a failed Command names in `onFail`. In
-/// [`Mode::Check`] all checks run.
-///
-/// # Errors
-/// Fails if the Pattern is not valid or if the shell cannot run a script. The failure of a Command is
-/// part of the report instead.
-pub fn run<S: Shell>(
-    commands: &[Entry],
-    mode: Mode,
-    shell: &mut S,
-) -> Result<Report, RunError<S::Error>> {
-    let mut run = Run {
-        mode,
-        shell,
-        report: Report::default(),
-        triggered: BTreeSet::new(),
-        env: BTreeMap::new(),
-        failed: false,
-    };
-    for step in flatten(commands)? {
-        run.step(&step)?;
+    fn selects(&self, step: &Step<'_>) -> bool {
+        self.filter.is_none_or(|filter| filter.selects(&step.parent))
     }
-    Ok(run.report)
 }
 
 /// Why a run was aborted.
 #[derive(Debug, thiserror::Error)]
 pub enum RunError<E> {
-    /// The Pattern is not valid.
+    /// The Pattern is not valid. Nothing was run.
     #[error(transparent)]
     Pattern(#[from] PatternError),
     /// The shell could not run a script.
@@ -132,145 +60,276 @@ pub enum RunError<E> {
     },
 }
 
-/// A Command and the triggers of the groups that contain it.
-struct Step<'a> {
-    command: &'a Command,
-    on_change: Vec<&'a str>,
-    on_fail: Vec<&'a str>,
-    /// The ids that trigger it: its own and those of its groups.
-    ids: Vec<&'a str>,
-}
-
-fn flatten(entries: &[Entry]) -> Result<Vec<Step<'_>>, PatternError> {
-    let mut steps = Vec::new();
-    collect_steps(entries, &mut Vec::new(), &mut steps, 0)?;
-    Ok(steps)
-}
-
-fn collect_steps<'a>(
-    entries: &'a [Entry],
-    groups: &mut Vec<&'a Command>,
-    steps: &mut Vec<Step<'a>>,
-    depth: usize,
-) -> Result<(), PatternError> {
-    if depth > DEPTH_MAX {
-        return Err(PatternError::TooDeep);
+/// Runs the Commands of a Pattern in their order, after the removal of what `previous` had and it has not.
+///
+/// What each Command does:
+///
+/// - Its `check` runs, unless the Command is `always` run or was triggered. If it fails, `change` runs. A Command
+///   without `change` is then reported as [`Outcome::Needed`], and the run goes on.
+/// - A change triggers the later Commands of the same list that `onChange` names.
+/// - After a change failed, only the later Commands of the same list run that are `always` run, or that `onFail`
+///   of a Command that failed names: their `change`, without their `check`. They trigger nothing by `onChange`.
+/// - Removals run in reverse order, before the Commands, or after them with `removeAfter`. `check` runs first,
+///   unless the Command is `always` run or its removal was triggered by `onRemove`. If it succeeds, `remove`
+///   runs. A Command with neither is removed only if it is triggered. The scripts run with the exec of the
+///   Pattern that they are from.
+/// - After a removal failed, nothing else runs. After a change failed, no later removal runs.
+/// - In [`Mode::Check`] only checks run, and nothing is triggered.
+///
+/// # Errors
+/// Fails if the Pattern is not valid, before anything runs, or if the shell cannot run a script. The failure of
+/// a Command is part of the report instead.
+pub fn run<S: Shell>(
+    pattern: &Pattern,
+    previous: Option<&Pattern>,
+    options: &Options<'_>,
+    shell: &mut S,
+) -> Result<Report, RunError<S::Error>> {
+    let exec = pattern.exec_of(options.list)?;
+    let steps = pattern.plan(options, &exec, Targets::MustExist)?;
+    let (old_exec, old) = match previous {
+        Some(previous) => {
+            let exec = previous.exec_of(options.list)?;
+            let steps = previous.plan(options, &exec, Targets::MayBeMissing)?;
+            (exec, steps)
+        }
+        None => (Exec::default(), Vec::new()),
+    };
+    let gone = gone(&old, &steps);
+    let (after, before): (Vec<usize>, Vec<usize>) =
+        gone.into_iter().partition(|index| old[*index].command.remove_after);
+    let report = Report::default();
+    let mut run = Run { options, shell, report, exports: Exports::default(), failed_list: None };
+    if !run.remove(&old, &before, &old_exec)? {
+        return Ok(run.report);
     }
-    for entry in entries {
-        match entry {
-            Entry::List(list) => collect_steps(list, groups, steps, depth + 1)?,
-            Entry::Command(group) if !group.commands.is_empty() => {
-                if group.check.is_some() || group.change.is_some() || group.always {
-                    return Err(PatternError::GroupWithAction(group.id.clone()));
-                }
-                groups.push(group);
-                collect_steps(&group.commands, groups, steps, depth + 1)?;
-                groups.pop();
-            }
-            Entry::Command(command) => {
-                let with_groups = || groups.iter().copied().chain([&**command]);
-                steps.push(Step {
-                    command,
-                    on_change: with_groups()
-                        .flat_map(|c| &c.on_change)
-                        .map(String::as_str)
-                        .collect(),
-                    on_fail: with_groups().flat_map(|c| &c.on_fail).map(String::as_str).collect(),
-                    ids: with_groups().map(|c| c.id.as_str()).collect(),
-                });
-                if steps.len() > COMMANDS_MAX {
-                    return Err(PatternError::TooMany);
-                }
-            }
+    if run.change(&steps, &exec)? {
+        run.remove(&old, &after, &old_exec)?;
+    }
+    Ok(run.report)
+}
+
+impl Pattern {
+    /// Returns the program that runs the Commands of a list.
+    fn exec_of(&self, list: List) -> Result<Exec, PatternError> {
+        let (name, exec) = match list {
+            List::Build => ("buildExec", &self.build_exec),
+            List::Run => ("runExec", &self.run_exec),
+        };
+        match exec {
+            None => Ok(self.exec.clone()),
+            Some(_) if self.exec.allow_override == Some(false) => Err(PatternError::Invalid {
+                path: name.to_owned(),
+                why: "is not allowed: \"exec\" has \"allowOverride\": false".into(),
+            }),
+            Some(exec) => Ok(exec.over(&self.exec)),
         }
     }
-    Ok(())
+
+    fn plan(
+        &self,
+        options: &Options<'_>,
+        exec: &Exec,
+        targets: Targets,
+    ) -> Result<Vec<Step<'_>>, PatternError> {
+        let (name, entries) = match options.list {
+            List::Build => ("build", &self.build),
+            List::Run => ("run", &self.run),
+        };
+        plan(entries, name, options.source, exec, targets)
+    }
 }
 
 struct Run<'s, S> {
-    mode: Mode,
+    options: &'s Options<'s>,
     shell: &'s mut S,
     report: Report,
-    triggered: BTreeSet<String>,
-    env: BTreeMap<String, String>,
-    failed: bool,
+    exports: Exports,
+    /// The list in which a change failed.
+    failed_list: Option<usize>,
 }
 
 impl<S: Shell> Run<'_, S> {
-    fn step(&mut self, step: &Step<'_>) -> Result<(), RunError<S::Error>> {
-        let command = step.command;
-        let triggered = step.ids.iter().any(|id| self.triggered.contains(*id));
-        if self.failed && self.mode == Mode::Change && !triggered {
-            return Ok(());
-        }
-        let (outcome, output) = self.outcome(command, triggered)?;
-        match outcome {
-            Outcome::Changed => self.apply_on_change(step, &output),
-            Outcome::Failed => {
-                self.failed = true;
-                self.triggered.extend(step.on_fail.iter().map(ToString::to_string));
+    /// Runs the Commands. Returns whether none failed.
+    fn change(&mut self, steps: &[Step<'_>], exec: &Exec) -> Result<bool, RunError<S::Error>> {
+        let mut triggered = BTreeSet::new();
+        for (index, step) in steps.iter().enumerate() {
+            if !self.options.selects(step) {
+                continue;
             }
-            Outcome::Ok | Outcome::Skipped => {}
+            let is_triggered = triggered.contains(&index);
+            let (outcome, output) = match self.failed_list {
+                None => self.check_and_change(step.command, exec, is_triggered)?,
+                Some(list) if list == step.list && (step.command.always || is_triggered) => {
+                    self.run_change(step.command, exec)?
+                }
+                Some(_) => continue,
+            };
+            match outcome {
+                Outcome::Changed if self.failed_list.is_none() => {
+                    self.trigger(step, &step.on_change, &output, &mut triggered);
+                }
+                Outcome::Failed => {
+                    if self.failed_list.is_none() {
+                        // After a failure, onChange of earlier Commands does not count.
+                        triggered.clear();
+                        self.failed_list = Some(step.list);
+                    }
+                    self.trigger(step, &step.on_fail, &output, &mut triggered);
+                }
+                _ => {}
+            }
+            let id = step.command.id.clone();
+            self.report.results.push(CommandResult { id, outcome, output });
         }
-        self.report.results.push(CommandResult { id: command.id.clone(), outcome, output });
-        Ok(())
+        Ok(self.failed_list.is_none())
     }
 
-    fn outcome(
+    fn check_and_change(
         &mut self,
         command: &Command,
+        exec: &Exec,
         triggered: bool,
     ) -> Result<(Outcome, String), RunError<S::Error>> {
-        let mut needed = command.always || triggered;
         let mut check_output = String::new();
-        if let Some(check) = &command.check
-            && !needed
-        {
-            let output = self.shell(command, check)?;
-            self.export(command, "CHECK", &output.code.to_string());
+        let prefix = command.env_prefix.as_deref();
+        if !command.always && !triggered {
+            let Some(check) = &command.check else {
+                self.exports.set(prefix, Phase::Check, false);
+                return Ok((Outcome::Skipped, String::new()));
+            };
+            let output = self.shell(command, exec, check)?;
+            self.exports.set(prefix, Phase::Check, output.code != 0);
+            self.exports.set_output(prefix, Phase::Check, &output.text);
             if output.code == 0 {
                 return Ok((Outcome::Ok, output.text));
             }
-            needed = true;
             check_output = output.text;
+        } else {
+            self.exports.set(prefix, Phase::Check, true);
         }
-        match &command.change {
-            _ if !needed => Ok((Outcome::Skipped, String::new())),
-            // Without a check, check mode cannot tell whether the change is needed.
-            _ if self.mode == Mode::Check && command.check.is_none() => {
-                Ok((Outcome::Skipped, String::new()))
+        if command.change.is_none() && (command.always || triggered) {
+            return Ok((Outcome::Skipped, String::new()));
+        }
+        if command.change.is_none() || self.options.mode == Mode::Check {
+            return Ok((Outcome::Needed, check_output));
+        }
+        self.run_change(command, exec)
+    }
+
+    fn run_change(
+        &mut self,
+        command: &Command,
+        exec: &Exec,
+    ) -> Result<(Outcome, String), RunError<S::Error>> {
+        let Some(change) = &command.change else { return Ok((Outcome::Skipped, String::new())) };
+        let output = self.shell(command, exec, change)?;
+        let (prefix, failed) = (command.env_prefix.as_deref(), output.code != 0);
+        self.exports.set(prefix, Phase::Change, failed);
+        self.exports.set_output(prefix, Phase::Change, &output.text);
+        Ok((if failed { Outcome::Failed } else { Outcome::Changed }, output.text))
+    }
+
+    /// Removes Commands of the previous Pattern. Returns whether none failed.
+    fn remove(
+        &mut self,
+        steps: &[Step<'_>],
+        gone: &[usize],
+        exec: &Exec,
+    ) -> Result<bool, RunError<S::Error>> {
+        let mut triggered = BTreeSet::new();
+        for index in gone {
+            let step = &steps[*index];
+            if !self.options.selects(step) {
+                continue;
             }
-            Some(change) if self.mode == Mode::Change => {
-                let output = self.shell(command, change)?;
-                self.export(command, "CHANGE", &output.code.to_string());
-                self.export(command, "CHANGE_OUT", &output.text);
-                let failed = output.code != 0;
-                Ok((if failed { Outcome::Failed } else { Outcome::Changed }, output.text))
+            let (outcome, output) =
+                self.check_and_remove(step.command, exec, triggered.contains(index))?;
+            if outcome == Outcome::Removed {
+                self.trigger(step, &step.on_remove, &output, &mut triggered);
             }
-            _ => Ok((Outcome::Failed, check_output)),
+            let id = step.command.id.clone();
+            self.report.removed.push(CommandResult { id, outcome, output });
+            if outcome == Outcome::Failed {
+                return Ok(false);
+            }
         }
+        Ok(true)
     }
 
-    fn shell(&mut self, command: &Command, script: &str) -> Result<Output, RunError<S::Error>> {
-        self.shell
-            .run(script, &self.env)
-            .map_err(|source| RunError::Shell { id: command.id.clone(), source })
-    }
-
-    fn export(&mut self, command: &Command, what: &str, value: &str) {
-        if let Some(prefix) = &command.env_prefix {
-            self.env.insert(format!("{prefix}_{what}"), value.to_owned());
+    fn check_and_remove(
+        &mut self,
+        command: &Command,
+        exec: &Exec,
+        triggered: bool,
+    ) -> Result<(Outcome, String), RunError<S::Error>> {
+        let prefix = command.env_prefix.as_deref();
+        let mut check_output = String::new();
+        if !command.always && !triggered {
+            let Some(check) = &command.check else {
+                self.exports.set(prefix, Phase::Check, false);
+                return Ok((Outcome::Skipped, String::new()));
+            };
+            let output = self.shell(command, exec, check)?;
+            self.exports.set(prefix, Phase::Check, output.code == 0);
+            self.exports.set_output(prefix, Phase::Check, &output.text);
+            if output.code != 0 {
+                return Ok((Outcome::Ok, output.text));
+            }
+            check_output = output.text;
+        } else {
+            self.exports.set(prefix, Phase::Check, true);
         }
+        let Some(remove) = &command.remove else { return Ok((Outcome::Skipped, String::new())) };
+        if self.options.mode == Mode::Check {
+            return Ok((Outcome::Needed, check_output));
+        }
+        let output = self.shell(command, exec, remove)?;
+        let failed = output.code != 0;
+        self.exports.set(prefix, Phase::Remove, failed);
+        self.exports.set_output(prefix, Phase::Remove, &output.text);
+        Ok((if failed { Outcome::Failed } else { Outcome::Removed }, output.text))
     }
 
-    fn apply_on_change(&mut self, step: &Step<'_>, output: &str) {
-        for target in &step.on_change {
-            if *target == BUILD_MANIFEST {
-                self.report.build_manifest.push_str(output);
-            } else if let Some(name) = target.strip_prefix(RUN_VAR) {
-                self.report.run_vars.insert(name.to_owned(), output.trim().to_owned());
-            } else {
-                self.triggered.insert((*target).to_owned());
+    /// Runs a script and trims its output.
+    fn shell(
+        &mut self,
+        command: &Command,
+        exec: &Exec,
+        script: &str,
+    ) -> Result<Output, RunError<S::Error>> {
+        let exec = command.exec.as_ref().map_or_else(|| exec.clone(), |own| own.over(exec));
+        let mut env: BTreeMap<String, String> = exec.env.clone();
+        env.extend(self.exports.variables().clone());
+        env.extend(command.env.clone());
+        let (id, stdin) = (command.id.as_str(), command.stdin.as_deref());
+        let invocation = Invocation { id, script, exec: &exec, stdin, env: &env };
+        let failed = |source| RunError::Shell { id: command.id.clone(), source };
+        let output = self.shell.run(&invocation).map_err(failed)?;
+        Ok(Output { code: output.code, text: output.text.trim().to_owned() })
+    }
+
+    fn trigger(
+        &mut self,
+        step: &Step<'_>,
+        triggers: &Triggers<'_>,
+        output: &str,
+        triggered: &mut BTreeSet<usize>,
+    ) {
+        triggered.extend(&triggers.steps);
+        for event in &triggers.events {
+            let id = &step.command.id;
+            match event {
+                Event::BuildManifest if output.is_empty() => {}
+                Event::BuildManifest => {
+                    self.report.build_manifest.push_str(output);
+                    self.report.build_manifest.push('\n');
+                }
+                Event::RunVar(name) => {
+                    self.report.run_vars.insert((*name).to_owned(), output.to_owned());
+                }
+                Event::Stdout => self.shell.print(id, Stream::Stdout, output),
+                Event::Stderr => self.shell.print(id, Stream::Stderr, output),
             }
         }
     }

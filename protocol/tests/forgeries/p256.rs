@@ -133,7 +133,7 @@ fn rejects_forged_signatures() {
 
 /// RFC 7518 does not require the smaller of s and n - s, and the signers of Go do not choose it. That is
 /// safe here because a signature never serves as an identifier: releases are identified by their
-/// claims, and pushes by `jti`.
+/// claims, and pushes by the digest of what is signed.
 #[test]
 fn accepts_the_negated_s_with_the_same_claims() {
     let fixture = fixture();

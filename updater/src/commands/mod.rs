@@ -25,6 +25,7 @@ use crate::cli::{Cli, Command, Exit, Require};
 use crate::clock::now;
 use crate::esp::EspError;
 use crate::host::Host;
+use crate::jsonnet;
 use crate::record::{self, Failure};
 
 /// Runs the subcommand and reports its error.
@@ -41,6 +42,7 @@ pub fn run(cli: &Cli) -> Exit {
         Command::Fallback(arguments) => fallback::fallback(global, arguments),
         Command::Started => started::started(global),
         Command::Listen => listen::listen(global),
+        Command::Render => jsonnet::child::run(),
         Command::Config(arguments) => show_config::config(global, arguments),
     };
     result.unwrap_or_else(|error| {
@@ -79,7 +81,7 @@ fn recorded_as(command: &Command) -> Option<&'static str> {
         Command::Rollback(_) => Some("rollback"),
         Command::Fallback(_) => Some("fallback"),
         Command::Started => Some("started"),
-        Command::Status | Command::Listen | Command::Config(_) => None,
+        Command::Status | Command::Listen | Command::Render | Command::Config(_) => None,
     }
 }
 

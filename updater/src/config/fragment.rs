@@ -6,6 +6,7 @@ use std::fmt;
 use serde::de::{self, Deserializer, SeqAccess, Visitor};
 use serde::{Deserialize, Serialize};
 
+use super::listen_tls::TlsFragment;
 use super::members;
 use super::quantity::Quantity;
 use super::reboot_policy::RebootFragment;
@@ -24,7 +25,7 @@ pub struct Fragment {
     /// The variant to follow; by default the running one.
     pub(super) variant: Option<String>,
     /// Keys to trust in addition to those of the image.
-    pub(super) keys: Option<Vec<String>>,
+    pub(super) keys: Option<StringList>,
     /// Origins, `https://host[:port]`, to which redirects and artifact URLs may lead in addition to the
     /// origin of the CDN.
     pub(super) allowed_origins: Option<Vec<String>>,
@@ -95,6 +96,8 @@ impl<'de> Deserialize<'de> for StringList {
 pub(crate) struct ListenFragment {
     /// The address to listen on: `address:port`.
     pub(super) address: Option<String>,
+    /// Whether to use TLS, and with which certificate.
+    pub(super) tls: Option<TlsFragment>,
     /// The sources that may push, by the name in the URL.
     pub(super) sources: Option<BTreeMap<String, PushSourceFragment>>,
 }
@@ -104,7 +107,7 @@ pub(crate) struct ListenFragment {
 #[serde(rename_all = "camelCase", deny_unknown_fields, expecting = "an object")]
 pub(crate) struct PushSourceFragment {
     /// The keys that may sign the pushes of this source.
-    pub(super) keys: Vec<String>,
+    pub(super) keys: StringList,
 }
 
 impl Fragment {

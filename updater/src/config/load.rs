@@ -4,12 +4,14 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use protocol::esp;
+use protocol::keys::split_keys;
 
 use super::broken::{Broken, Ignored, KEPT, kept, mentioned};
 use super::error::ConfigError;
-use super::fragment::{Fragment, HealthFragment, ListenFragment};
+use super::fragment::{Fragment, HealthFragment, ListenFragment, StringList};
 use super::health_policy::HealthPolicy;
 use super::instance::{Ask, user_data};
+use super::listen_tls::TlsFragment;
 use super::merged::Merged;
 use super::metadata::Answer;
 use super::network::Environment;
@@ -93,7 +95,11 @@ fn defaults() -> Fragment {
             deadline: Some(Quantity::Text(format_duration(HealthPolicy::DEADLINE))),
             ..HealthFragment::default()
         }),
-        listen: Some(ListenFragment { address: Some(LISTEN_ADDRESS.into()), sources: None }),
+        listen: Some(ListenFragment {
+            address: Some(LISTEN_ADDRESS.into()),
+            tls: Some(TlsFragment::Enabled(true)),
+            sources: None,
+        }),
         ..Fragment::default()
     }
 }
@@ -147,8 +153,8 @@ impl Sources {
             Err(error) => return self.reject(ConfigError::read(&from, &error), b""),
         };
         let text = String::from_utf8_lossy(&text);
-        for key in text.lines().map(str::trim).filter(|l| !l.is_empty() && !l.starts_with('#')) {
-            let keys = Some(vec![key.to_owned()]);
+        for key in split_keys(&text) {
+            let keys = Some(StringList(vec![key]));
             if let Err(error) = self.add(&from, Ok(Fragment { keys, ..Fragment::default() })) {
                 self.0.add_broken(Broken { error, unknown: vec!["keys"] });
             }

@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 
 use super::broken::{Broken, Ignored};
 use super::fragment::{Fragment, HealthFragment, ListenFragment, PushSourceFragment, StringList};
+use super::listen_tls::TlsFragment;
 use super::network::{Environment, Variable, redact_proxy};
 use super::quantity::Quantity;
 use super::reboot_policy::RebootFragment;
@@ -41,6 +42,7 @@ pub struct Merged {
     pub(super) reboot: Option<Sourced<RebootFragment>>,
     pub(super) metrics: Option<Sourced<String>>,
     pub(super) listen_address: Option<Sourced<String>>,
+    pub(super) listen_tls: Option<Sourced<TlsFragment>>,
     pub(super) push_sources: BTreeMap<String, Sourced<PushSourceFragment>>,
     /// The proxy variables of the environment.
     pub(super) environment: Environment,
@@ -75,7 +77,7 @@ impl Merged {
         }
         replace(&mut self.cdn, cdn, source);
         replace(&mut self.variant, variant, source);
-        for value in keys.into_iter().flatten() {
+        for value in keys.unwrap_or_default().0 {
             self.keys.push(Sourced { value, source: source.clone() });
         }
         replace(&mut self.allowed_origins, allowed_origins, source);
@@ -89,8 +91,9 @@ impl Merged {
         replace(&mut self.health_deadline, deadline, source);
         replace(&mut self.reboot, reboot, source);
         replace(&mut self.metrics, metrics, source);
-        let ListenFragment { address, sources } = listen.unwrap_or_default();
+        let ListenFragment { address, tls, sources } = listen.unwrap_or_default();
         replace(&mut self.listen_address, address, source);
+        replace(&mut self.listen_tls, tls, source);
         for (name, value) in sources.into_iter().flatten() {
             self.push_sources.insert(name, Sourced { value, source: source.clone() });
         }
@@ -171,7 +174,7 @@ impl Merged {
             .push_sources
             .iter()
             .map(|(name, source)| {
-                let ids: Vec<String> = source.value.keys.iter().map(|key| key_id(key)).collect();
+                let ids: Vec<String> = source.value.keys.0.iter().map(|key| key_id(key)).collect();
                 (name, json!({"value": ids, "source": source.source.to_string()}))
             })
             .collect();
@@ -185,8 +188,11 @@ impl Merged {
             "checks": with_source(self.health_checks.as_ref()),
             "deadline": with_source(self.health_deadline.as_ref()),
         });
-        let listen =
-            json!({"address": with_source(self.listen_address.as_ref()), "sources": sources});
+        let listen = json!({
+            "address": with_source(self.listen_address.as_ref()),
+            "tls": with_source(self.listen_tls.as_ref()),
+            "sources": sources,
+        });
         vec![
             ("cdn", with_source(self.cdn.as_ref())),
             ("variant", with_source(self.variant.as_ref())),

@@ -1,5 +1,7 @@
 //! Error messages for JSON that do not contain its values: a value may be a misplaced secret.
 
+/// What is shown in place of a PEM text, which may be a private key.
+pub(super) const REDACTED_PEM: &str = "(PEM)";
 /// The number of characters of a member's name that a message shows.
 const NAME_MAX: usize = 32;
 /// The number of levels of a path that a message shows: more than a valid configuration has.
@@ -97,9 +99,9 @@ mod tests {
     #[test]
     fn shows_keys_and_no_values() {
         for (json, key, expected) in [
-            (r#"{"keys":"ed25519private:SECRET:x"}"#, "\"keys\"", "a list, such as [\"…\"]"),
+            (r#"{"keys":{"ed25519private:SECRET:x":1}}"#, "\"keys\"", "a list of strings"),
             (r#"{"keys":["x", {"SECRET": 1}]}"#, "\"keys\"", "a string"),
-            (r#"{"keys":"SECRET, expected "}"#, "\"keys\"", "a list, such as [\"…\"]"),
+            (r#"{"ca":"SECRET, expected "}"#, "\"ca\"", "a list, such as [\"…\"]"),
             (r#"{"cdn":"x","reboot":"SECRET"}"#, "\"reboot\"", "`idle`, `never` or an object"),
             (r#"{"reboot":"SECRET`, expected x"}"#, "\"reboot\"", "`idle`, `never` or an object"),
             (r#"{"reboot":["SECRET"]}"#, "\"reboot\"", "`idle`, `never` or an object"),
@@ -119,7 +121,11 @@ mod tests {
             (r#"{"listen":"SECRET"}"#, "\"listen\"", "an object"),
             (r#"{"listen":{"sources":"SECRET"}}"#, "\"listen.sources\"", "a map"),
             (r#"{"listen":{"sources":{"ci":"SECRET"}}}"#, "\"listen.sources.ci\"", "an object"),
-            (r#"{"listen":{"sources":{"ci":{"keys":"SECRET"}}}}"#, "sources.ci.keys\"", "a list"),
+            (
+                r#"{"listen":{"sources":{"ci":{"keys":{"SECRET":1}}}}}"#,
+                "sources.ci.keys\"",
+                "a list",
+            ),
             (r#"{"listen":{"sources":{"ci":{}}}}"#, "\"listen.sources.ci\"", "`keys`"),
             (r#""SECRET""#, "at line 1 column", "an object"),
         ] {
@@ -129,8 +135,8 @@ mod tests {
         // The parser fails before the text is known to be JSON, so the message has no path.
         let error = error_for(&format!(r#"{{"cdn":[{{"SECRET":{}"#, "[".repeat(40)));
         assert!(error.contains("nested deeper than 32 levels at line 1"), "{error}");
-        let error = error_for("{\n  \"cdn\": \"a\",\n  \"keys\": \"SECRET\"\n}");
-        assert!(error.contains("in \"keys\" at line 3 column"), "{error}");
+        let error = error_for("{\n  \"cdn\": \"a\",\n  \"ca\": \"SECRET\"\n}");
+        assert!(error.contains("in \"ca\" at line 3 column"), "{error}");
     }
 
     proptest! {

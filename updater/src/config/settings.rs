@@ -11,6 +11,7 @@ use protocol::{KeyRing, Variant};
 
 use super::error::ConfigError;
 use super::health_policy::HealthPolicy;
+use super::listen_tls::Tls;
 use super::merged::{Merged, Sourced};
 use super::network::Network;
 use super::no_proxy::Bypass;
@@ -55,6 +56,8 @@ pub struct Settings {
 pub struct Listen {
     /// The address to listen on.
     pub address: SocketAddr,
+    /// Whether to use TLS, and with which certificate.
+    pub tls: Tls,
     /// The keys of the sources that may push, by the name in the URL.
     pub sources: BTreeMap<String, KeyRing>,
 }
@@ -255,7 +258,7 @@ fn listen(merged: &Merged) -> Result<Option<Listen>, ConfigError> {
             let reason = "a source's name is part of a URL: expected letters, digits and ._~+-";
             return Err(invalid("listen.sources", &source.source, reason));
         }
-        let keys = key_ring(&key, source.value.keys.iter().map(|key| (key, &source.source)))?;
+        let keys = key_ring(&key, source.value.keys.0.iter().map(|key| (key, &source.source)))?;
         if !keys.is_empty() {
             sources.insert(name.clone(), keys);
         }
@@ -266,7 +269,17 @@ fn listen(merged: &Merged) -> Result<Option<Listen>, ConfigError> {
     let parsed = address.value.parse().map_err(|_| {
         invalid("listen.address", &address.source, "expected address:port, such as 0.0.0.0:4000")
     })?;
-    Ok((!sources.is_empty()).then_some(Listen { address: parsed, sources }))
+    let tls = tls(merged)?;
+    Ok((!sources.is_empty()).then_some(Listen { address: parsed, tls, sources }))
+}
+
+/// Returns whether to use TLS, which is the default.
+fn tls(merged: &Merged) -> Result<Tls, ConfigError> {
+    let Some(Sourced { value: tls, source }) = &merged.listen_tls else {
+        return Ok(Tls::SelfSigned);
+    };
+    let reason = "expected the absolute path of a PEM file, or PEM: a certificate (-----BEGIN CERTIFICATE-----), and a private key without a password (-----BEGIN PRIVATE KEY-----)";
+    tls.settings().map_err(|member| invalid(&format!("listen.tls.{member}"), source, reason))
 }
 
 fn key_ring<'a>(

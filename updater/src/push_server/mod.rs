@@ -1,13 +1,15 @@
 //! An HTTP server that runs pushed Patterns: `POST /etcha/v1/push/<source>` with a JWT as body.
 //!
-//! It is off unless the configuration has keys for it. Pushes are signed; neither they nor the responses
-//! are encrypted.
+//! It is off unless the configuration has keys for it. Pushes are signed. They and the responses are encrypted,
+//! with the certificate of [`crate::tls`], unless the configuration asks for plain HTTP.
 //!
 //! Anyone may connect. [`Limits`] bounds the resources of a connection, and only the head of a request is
 //! read until its method, path and source are found to be those of a push.
 
+mod answer;
 mod peers;
 mod push;
+mod query;
 mod replay;
 mod request_line;
 
@@ -25,18 +27,20 @@ use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use protocol::token::TOKEN_MAX;
-use serde_json::json;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
 use self::peers::Peers;
 use self::push::{Clock, Push, PushError};
+use self::query::Query;
 use self::replay::ReplayGuard;
 use self::request_line::{Fragment, RequestLine};
 use crate::config::Listen;
 use crate::host::Host;
+use crate::record::{self, Listening};
+use crate::tls::{Acceptor, Identity, Incoming as Connection};
 
 /// The path to which clients of Etcha push.
 const PUSH_PATH: &str = "/etcha/v1/push/";
@@ -47,6 +51,9 @@ const HEAD_MAX: usize = 16 * 1024;
 /// The delay after accept(2) failed, for example because of too many open files.
 const ACCEPT_RETRY_DELAY: Duration = Duration::from_millis(200);
 
+/// The answer to a client that sends plain HTTP.
+const PLAIN_HTTP: &str = "this port expects TLS: push to https://, or set \"listen.tls\" to false in the configuration of the host";
+
 /// The limits of connections.
 #[derive(Clone, Copy)]
 struct Limits {
@@ -54,7 +61,7 @@ struct Limits {
     connections: usize,
     /// Simultaneous connections from one address, or from one /64 of IPv6.
     per_peer: usize,
-    /// The timeout of reading the head of a request.
+    /// The timeout of the handshake of TLS, and again of reading the head of a request.
     head: Duration,
     /// The timeout of reading its body.
     body: Duration,
@@ -74,21 +81,38 @@ const LIMITS: Limits = Limits {
 /// Serves pushes until the process ends.
 ///
 /// # Errors
-/// Fails if the address cannot be bound, or if the accepted tokens or the uptime cannot be read.
-pub(crate) fn serve(listen: Listen, host: &Host) -> io::Result<()> {
+/// Fails if the address cannot be bound, if the certificate cannot be used, or if the accepted tokens or the
+/// uptime cannot be read.
+pub(crate) fn serve(listen: Listen, identity: Option<&Identity>, host: &Host) -> io::Result<()> {
     let accepted = ReplayGuard::open(host.path(ACCEPTED_FILE)).map_err(io::Error::other)?;
     // Without the uptime no push can be accepted, so fail now.
     clock(host)?;
+    let acceptor = identity.map(Acceptor::new).transpose().map_err(io::Error::other)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async move {
         let listener = TcpListener::bind(listen.address).await?;
         let address = listener.local_addr()?;
-        let names: Vec<&str> = listen.sources.keys().map(String::as_str).collect();
-        log::info!("listening on {address} for pushes from {}", names.join(", "));
+        announce(host, address, &listen, identity);
         let push = Push::new(listen.sources, accepted);
-        let server = Server { push, host: host.clone(), limits: LIMITS };
+        let server = Server { push, acceptor, host: host.clone(), limits: LIMITS };
         Arc::new(server).accept(&listener).await
     })
+}
+
+/// Logs and records the address and the fingerprint of the certificate, by which clients recognise this host.
+fn announce(host: &Host, address: SocketAddr, listen: &Listen, identity: Option<&Identity>) {
+    let names: Vec<&str> = listen.sources.keys().map(String::as_str).collect();
+    let names = names.join(", ");
+    let fingerprint = identity.map(Identity::fingerprint);
+    match &fingerprint {
+        Some(sha256) => log::info!(
+            "listening on {address} for pushes from {names}; the certificate has the SHA-256 {sha256}"
+        ),
+        None => log::warn!("listening on {address} for pushes from {names}, without TLS"),
+    }
+    let public_key = identity.and_then(Identity::public_key_pin);
+    let (time, address) = (crate::clock::now(), address.to_string());
+    record::write(host, &Listening { time, address, certificate: fingerprint, public_key });
 }
 
 /// Returns the current time and the time of the boot.
@@ -99,6 +123,8 @@ fn clock(host: &Host) -> io::Result<Clock> {
 
 struct Server {
     push: Push,
+    /// `None` for plain HTTP.
+    acceptor: Option<Acceptor>,
     host: Host,
     limits: Limits,
 }
@@ -130,6 +156,22 @@ impl Server {
     }
 
     async fn connection(self: Arc<Self>, stream: TcpStream, peer: SocketAddr) {
+        let Some(acceptor) = &self.acceptor else { return self.requests(stream, peer).await };
+        match acceptor.accept(stream, self.limits.head).await {
+            Ok(Connection::Tls(stream)) => self.requests(*stream, peer).await,
+            Ok(Connection::Plain(stream)) => {
+                log::info!("{peer} did not use TLS");
+                refuse_plain(stream, self.limits.linger).await;
+            }
+            Err(error) => log::debug!("the TLS handshake with {peer} failed: {error}"),
+        }
+    }
+
+    /// Serves the request of a connection.
+    async fn requests<S>(self: Arc<Self>, stream: S, peer: SocketAddr)
+    where
+        S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+    {
         let (limits, fragment) = (self.limits, Fragment::default());
         let stream = RequestLine::new(stream, fragment.clone());
         let service = service_fn(|request| {
@@ -161,8 +203,8 @@ impl Server {
     ) -> Response<Full<Bytes>> {
         let path = request.uri().path().to_owned();
         let (status, body) = match self.handle(request, fragment).await {
-            Ok(report) => (StatusCode::OK, report),
-            Err(error) => (error.status(), json!({"error": error.to_string()}).to_string()),
+            Ok(ran) => ran,
+            Err(error) => (error.status(), answer::refused(&error.to_string())),
         };
         let code = status.as_u16();
         log::info!(peer = peer.to_string().as_str(), status = code; "{peer} pushed to {path:?}: {code}");
@@ -177,17 +219,17 @@ impl Server {
         self: Arc<Self>,
         request: Request<Incoming>,
         fragment: &Fragment,
-    ) -> Result<String, PushError> {
+    ) -> Result<(StatusCode, String), PushError> {
         let (head, incoming) = request.into_parts();
         let source = self.source(&head)?.to_owned();
         if fragment.is_present() {
             return Err(PushError::Fragment);
         }
-        let check = asks_for_check(head.uri.query().unwrap_or_default())?;
+        let query = Query::parse(head.uri.query().unwrap_or_default())?;
         let token = body(incoming, self.limits.body).await?;
         let clock = clock(&self.host).map_err(|error| PushError::Run(error.to_string()))?;
         // Commands block, and other connections are served meanwhile.
-        tokio::task::spawn_blocking(move || self.push.run(&source, &token, check, clock))
+        tokio::task::spawn_blocking(move || self.push.run(&source, &token, &query, clock))
             .await
             .map_err(|error| PushError::Run(error.to_string()))?
     }
@@ -201,24 +243,6 @@ impl Server {
         self.push.key_ring(source)?;
         Ok(source)
     }
-}
-
-/// Returns whether the query of a push asks for a check. Etcha's clients write `check` without a value.
-///
-/// # Errors
-/// Fails if the query has anything else. Whoever sent it expects less than all Commands to run, so none may.
-fn asks_for_check(query: &str) -> Result<bool, PushError> {
-    let mut check = false;
-    for parameter in query.split('&').filter(|parameter| !parameter.is_empty()) {
-        match parameter {
-            "check" | "check=" | "check=true" | "check=1" => check = true,
-            other => {
-                let name = other.split('=').next().unwrap_or_default();
-                return Err(PushError::Query(name.chars().take(32).collect()));
-            }
-        }
-    }
-    Ok(check)
 }
 
 /// Reads the body of a request.
@@ -238,9 +262,20 @@ async fn body(incoming: Incoming, timeout_duration: Duration) -> Result<String, 
     }
 }
 
+/// Answers a client that sent plain HTTP to a server with TLS.
+async fn refuse_plain(mut stream: TcpStream, timeout_duration: Duration) {
+    let body = answer::refused(PLAIN_HTTP);
+    let head = "HTTP/1.1 400 Bad Request\r\nContent-Type: application/json\r\nConnection: close";
+    let response = format!("{head}\r\nContent-Length: {}\r\n\r\n{body}", body.len());
+    // The response fits into the buffer of the socket. A client that does not read it gets none.
+    if stream.write_all(response.as_bytes()).await.is_ok() {
+        linger(stream, timeout_duration).await;
+    }
+}
+
 /// Closes a connection whose client may still be sending. Closing it at once would reset it, and the
 /// client could lose the response (RFC 9112 section 9.6). Data that arrives meanwhile is dropped.
-async fn linger(mut stream: TcpStream, timeout_duration: Duration) {
+async fn linger(mut stream: impl AsyncRead + AsyncWrite + Unpin, timeout_duration: Duration) {
     let drain = async {
         stream.shutdown().await?;
         let mut buffer = [0; 4096];

@@ -1,6 +1,8 @@
 //! Verifies pushed tokens and runs their Patterns.
 //!
-//! No token is accepted twice. [`ReplayGuard`] stores the tokens that were accepted during this boot. Those
+//! No token is accepted twice. A token is known by the digest of what its signature covers, not by its `jti`: Etcha's
+//! client writes the id of a Pattern there, which is the same in each push, or no `jti` at all.
+//! [`ReplayGuard`] stores the tokens that were accepted during this boot. Those
 //! of an earlier boot are recognised by their age: a token is accepted only while its `iat` is at most
 //! [`AHEAD_MAX`] seconds ahead of the clock, so one that was accepted before a reboot has an `iat` of at
 //! most [`AHEAD_MAX`] after the boot. This relies on a clock that a reboot does not set back.
@@ -10,15 +12,20 @@ use std::sync::{Mutex, MutexGuard, PoisonError, TryLockError};
 
 use hyper::StatusCode;
 use protocol::claims::TimeError;
-use protocol::pattern::{Mode, Report, RunError, run};
+use protocol::pattern::{Mode, Options, Outcome, Report, RunError, run};
 use protocol::token::{TokenError, verify};
 use protocol::{Claims, KeyRing, Verified};
 
+use super::answer;
+use super::query::Query;
 use super::replay::{ReplayError, ReplayGuard};
+use crate::jsonnet;
 use crate::shell::LimitedShell;
 
 /// The longest validity of a token, in seconds. A longer one would be a standing permission.
 const VALIDITY_MAX: u64 = 60 * 60;
+/// The validity of a token without `exp`, in seconds after its `iat`.
+const FRESH: u64 = 5 * 60;
 /// How many seconds the clock of the signer may be ahead of that of the host. No token is accepted for as
 /// long after a boot, so this is shorter than the minute for manifests. A virtual machine on a busy host
 /// may be some seconds behind.
@@ -82,19 +89,17 @@ pub(super) enum PushError {
     Replay(#[from] ReplayError),
     /// The query of the URL has something that is not supported, although it may exclude Commands.
     #[error(
-        "the query {0:?} is not supported, and nothing was run: the only supported query is \"?check\", with a token that has the claim \"etchaosMode\": \"check\""
+        "the query {0:?} is not supported, and nothing was run: expected \"?check\" or \"?filter=REGEX\""
     )]
     Query(String),
+    /// The filter in the query of the URL cannot be used.
+    #[error("the filter in the query {0}, and nothing was run")]
+    Filter(String),
     /// The URL has a fragment, which may hide a query.
     #[error(
         "the URL has a fragment (\"#\" and what follows), which is not supported, and nothing was run"
     )]
     Fragment,
-    /// The URL requests a check, and the token does not.
-    #[error(
-        "\"?check\" is not signed, so it could be removed on the way: sign the claim \"etchaosMode\": \"check\""
-    )]
-    UnsignedCheck,
     /// The token has no valid Pattern.
     #[error("{0}")]
     Pattern(String),
@@ -107,26 +112,27 @@ pub(super) enum PushError {
 }
 
 impl PushError {
-    /// Returns the status of the response.
+    /// Returns the status of the response. Etcha's client knows 404 and 429; see [`answer`] about the others.
     pub(super) fn status(&self) -> StatusCode {
         match self {
+            // The body of a push is read only if its source exists, which Etcha does not tell apart either.
             Self::Path | Self::Source(_) => StatusCode::NOT_FOUND,
+            Self::Token(error) if !error.has_valid_signature() => StatusCode::NOT_FOUND,
             Self::Method => StatusCode::METHOD_NOT_ALLOWED,
             Self::Body(_)
             | Self::Pattern(_)
+            | Self::Token(_)
             | Self::Query(_)
-            | Self::Fragment
-            | Self::UnsignedCheck => StatusCode::BAD_REQUEST,
+            | Self::Filter(_)
+            | Self::Fragment => StatusCode::BAD_REQUEST,
             // RFC 8470 section 5.2: the server is unwilling to risk a replay. Another token will be accepted.
             Self::BeforeBoot => StatusCode::TOO_EARLY,
             Self::Replay(ReplayError::File { .. }) => StatusCode::INTERNAL_SERVER_ERROR,
-            Self::Replay(ReplayError::Full) => StatusCode::SERVICE_UNAVAILABLE,
-            Self::Token(error) if error.has_valid_signature() => StatusCode::BAD_REQUEST,
+            Self::Replay(ReplayError::Full) => StatusCode::TOO_MANY_REQUESTS,
             Self::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
-            Self::Token(_)
-            | Self::Time(_)
-            | Self::Claims(_)
-            | Self::Replay(ReplayError::Repeated) => StatusCode::UNAUTHORIZED,
+            Self::Time(_) | Self::Claims(_) | Self::Replay(ReplayError::Repeated) => {
+                StatusCode::UNAUTHORIZED
+            }
             Self::AnotherRuns => StatusCode::CONFLICT,
             Self::Run(_) => StatusCode::INTERNAL_SERVER_ERROR,
         }
@@ -148,39 +154,41 @@ impl Push {
         self.sources.get(source).ok_or_else(unknown)
     }
 
-    /// Verifies a token, runs its Pattern in the mode of the token, and returns the report as JSON.
-    ///
-    /// If `check` is set, the client expects a check, and a token of another mode is refused.
+    /// Verifies a token, runs its Pattern as far as the query allows, and returns the status and the body of the
+    /// response.
     pub(super) fn run(
         &self,
         source: &str,
         token: &str,
-        check: bool,
+        query: &Query,
         clock: Clock,
-    ) -> Result<String, PushError> {
+    ) -> Result<(StatusCode, String), PushError> {
         let claims = verify(token, self.key_ring(source)?)?;
-        let id = acceptable(&claims, clock)?;
-        let mode = claims.etchaos_mode.unwrap_or(Mode::Change);
-        if check && mode != Mode::Check {
-            return Err(PushError::UnsignedCheck);
-        }
+        let until = acceptable(&claims, clock)?;
+        let mode = match query.check {
+            true => Mode::Check,
+            false => claims.etchaos_mode.unwrap_or(Mode::Change),
+        };
         let files = claims.etcha_pattern.as_ref();
         let files =
             files.ok_or(PushError::Pattern("the token has no claim etchaPattern".into()))?;
-        let pattern = files.pattern().map_err(|error| PushError::Pattern(error.to_string()))?;
-        // The lock comes first: a client that is refused now may push the same token again.
+        // The lock comes first: a client that is refused now may push the same token again. A token is used up
+        // before its Pattern is rendered, so that nobody who saw it can make the host render it again and again.
         let mut accepted = self.lock()?;
-        accepted.accept(claims.key_id(), id.jti, id.exp.saturating_add(STORE_AFTER), clock.now)?;
+        accepted.accept(claims.digest(), until.saturating_add(STORE_AFTER), clock.now)?;
+        let rendered = jsonnet::render(files, source, &claims.etcha_run_vars);
+        let pattern = rendered.map_err(|error| PushError::Pattern(error.to_string()))?;
         log::info!(source = source, key = claims.key_id(); "running a Pattern of {source}, signed with {}", claims.key_id());
-        let mut shell = LimitedShell::new(&pattern.exec);
-        let report = run(&pattern.run, mode, &mut shell).map_err(|error| match error {
+        let options = Options { filter: query.filter.as_ref(), ..Options::new(mode, source) };
+        let report = run(&pattern, None, &options, &mut LimitedShell::new());
+        let report = report.map_err(|error| match error {
             RunError::Pattern(error) => PushError::Pattern(error.to_string()),
             RunError::Shell { id, source } => {
                 PushError::Run(format!("cannot run the Command {id:?}: {source}"))
             }
         })?;
         log_report(source, &report);
-        serde_json::to_string(&report).map_err(|error| PushError::Run(error.to_string()))
+        Ok(answer::ran(mode, &report))
     }
 
     /// Takes the lock for running a Pattern.
@@ -197,18 +205,12 @@ impl Push {
     }
 }
 
-/// The identity of a token.
-struct Id<'a> {
-    jti: &'a str,
-    exp: u64,
-}
-
-/// Checks that a token is recent, short-lived and for this host, and returns its identity.
-fn acceptable(claims: &Verified<Claims>, clock: Clock) -> Result<Id<'_>, PushError> {
-    let (Some(iat), Some(exp)) = (claims.iat, claims.exp) else {
-        return Err(PushError::Claims("a push needs iat and exp"));
-    };
-    claims.check_time(clock.now)?;
+/// Checks that a token is recent, short-lived and for this host, and returns its expiry time.
+fn acceptable(claims: &Verified<Claims>, clock: Clock) -> Result<u64, PushError> {
+    let iat = claims.iat.ok_or(PushError::Claims("a push needs iat"))?;
+    let exp = claims.exp.unwrap_or(iat.saturating_add(FRESH));
+    let times = Claims { iat: Some(iat), nbf: claims.nbf, exp: Some(exp), ..Claims::default() };
+    times.check_time(clock.now)?;
     if iat > clock.now.saturating_add(AHEAD_MAX) {
         return Err(PushError::Claims(
             "its iat is ahead of the clock of this host: check both clocks",
@@ -220,8 +222,6 @@ fn acceptable(claims: &Verified<Claims>, clock: Clock) -> Result<Id<'_>, PushErr
     if exp.saturating_sub(iat) > VALIDITY_MAX {
         return Err(PushError::Claims("a push must not be valid for more than an hour"));
     }
-    let jti = claims.jti.as_deref().filter(|jti| !jti.is_empty());
-    let jti = jti.ok_or(PushError::Claims("a push needs a unique jti"))?;
     let hostname = nix::unistd::gethostname().unwrap_or_default();
     let is_ours = |aud: &String| aud == AUDIENCE || hostname.to_str() == Some(aud);
     if !claims.aud.is_empty() && !claims.aud.iter().any(is_ours) {
@@ -232,14 +232,17 @@ fn acceptable(claims: &Verified<Claims>, clock: Clock) -> Result<Id<'_>, PushErr
     if claims.etchaos_release.is_some() {
         return Err(PushError::Claims("it is the manifest of a release and not a push"));
     }
-    Ok(Id { jti, exp })
+    Ok(exp)
 }
 
 fn log_report(source: &str, report: &Report) {
     let failures: Vec<&str> = report.failures().map(|result| result.id.as_str()).collect();
-    let count = report.results.len();
+    let (count, changed) = (report.results.len(), report.with_outcome(Outcome::Changed).count());
     match failures.is_empty() {
-        true => log::info!(source = source; "the Pattern of {source} ran: {count} Commands"),
+        true => log::info!(
+            source = source;
+            "the Pattern of {source} ran: {count} Commands, {changed} changed something"
+        ),
         false => log::warn!(source = source; "the Pattern of {source} failed: {failures:?}"),
     }
 }

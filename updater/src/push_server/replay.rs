@@ -8,7 +8,7 @@ use std::io;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::PathBuf;
 
-use protocol::{digest, json};
+use protocol::json;
 
 use crate::host::read_limited;
 
@@ -20,7 +20,7 @@ const FILE_MAX: u64 = 100 * TOKENS_MAX as u64;
 /// The tokens that were accepted.
 pub(super) struct ReplayGuard {
     path: PathBuf,
-    /// The time until which each token is stored, in Unix seconds, by a digest of its key and `jti`.
+    /// The time until which each token is stored, in Unix seconds, by the digest of the token.
     accepted: BTreeMap<String, u64>,
 }
 
@@ -28,7 +28,7 @@ pub(super) struct ReplayGuard {
 #[derive(Debug, thiserror::Error)]
 pub(super) enum ReplayError {
     /// The token was accepted before.
-    #[error("its jti was pushed before: sign a new one")]
+    #[error("it was pushed before: sign a new one")]
     Repeated,
     /// There is no room to store the token.
     #[error("{TOKENS_MAX} tokens were pushed that are still valid: wait until they expire")]
@@ -59,19 +59,12 @@ impl ReplayGuard {
         }
     }
 
-    /// Accepts a token and stores it until `until`.
+    /// Accepts the token with this digest and stores it until `until`.
     ///
     /// # Errors
     /// Fails if the token was accepted before or cannot be stored.
-    pub(super) fn accept(
-        &mut self,
-        key: &str,
-        jti: &str,
-        until: u64,
-        now: u64,
-    ) -> Result<(), ReplayError> {
-        let id = token_digest(key, jti);
-        if self.accepted.contains_key(&id) {
+    pub(super) fn accept(&mut self, digest: &str, until: u64, now: u64) -> Result<(), ReplayError> {
+        if self.accepted.contains_key(digest) {
             return Err(ReplayError::Repeated);
         }
         // Expired tokens are removed only if there is no room: after the clock was set forward and back
@@ -82,7 +75,7 @@ impl ReplayGuard {
         if self.accepted.len() >= TOKENS_MAX {
             return Err(ReplayError::Full);
         }
-        self.accepted.insert(id, until);
+        self.accepted.insert(digest.to_owned(), until);
         self.write()
             .map_err(|error| ReplayError::File { path: self.path.display().to_string(), error })
     }
@@ -100,14 +93,10 @@ impl ReplayGuard {
     }
 }
 
-/// Returns a digest of the key ID and the `jti`. The signer chooses the `jti`, so its length is not bounded.
-/// No key ID contains a zero byte.
-fn token_digest(key: &str, jti: &str) -> String {
-    digest::of_bytes(&[key.as_bytes(), &[0], jti.as_bytes()].concat())
-}
-
 #[cfg(test)]
 mod tests {
+    use protocol::digest;
+
     use super::*;
 
     #[test]
@@ -115,13 +104,12 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("run/etchaos/pushed");
         let mut guard = ReplayGuard::open(path.clone()).unwrap();
-        guard.accept("k", "1", 100, 0).unwrap();
-        guard.accept("k", "2", 100, 0).unwrap();
-        guard.accept("other", "1", 100, 0).unwrap();
-        assert!(matches!(guard.accept("k", "1", 900, 0), Err(ReplayError::Repeated)));
+        guard.accept("1", 100, 0).unwrap();
+        guard.accept("2", 100, 0).unwrap();
+        assert!(matches!(guard.accept("1", 900, 0), Err(ReplayError::Repeated)));
         // The process was restarted in the same boot, and for a while the clock was past the expiry of the token.
         let mut restarted = ReplayGuard::open(path.clone()).unwrap();
-        assert!(matches!(restarted.accept("k", "2", 100, 500), Err(ReplayError::Repeated)));
+        assert!(matches!(restarted.accept("2", 100, 500), Err(ReplayError::Repeated)));
         std::fs::write(&path, "{").unwrap();
         assert!(matches!(ReplayGuard::open(path), Err(ReplayError::File { .. })));
     }
@@ -132,21 +120,22 @@ mod tests {
         std::fs::write(directory.path().join("run"), "a file").unwrap();
         let mut guard =
             ReplayGuard { path: directory.path().join("run/pushed"), accepted: BTreeMap::new() };
-        assert!(matches!(guard.accept("k", "1", 100, 0), Err(ReplayError::File { .. })));
+        assert!(matches!(guard.accept("1", 100, 0), Err(ReplayError::File { .. })));
     }
 
     #[test]
     fn removes_only_expired_tokens() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("pushed");
-        let accepted = (0..TOKENS_MAX).map(|n| (token_digest("k", &n.to_string()), 100)).collect();
+        let accepted =
+            (0..TOKENS_MAX).map(|n| (digest::of_bytes(n.to_string().as_bytes()), 100)).collect();
         let mut guard = ReplayGuard { path: path.clone(), accepted };
-        assert!(matches!(guard.accept("k", "more", 200, 99), Err(ReplayError::Full)));
+        assert!(matches!(guard.accept("more", 200, 99), Err(ReplayError::Full)));
         guard.write().unwrap();
         // A file of the largest size can be read.
         let mut guard = ReplayGuard::open(path).unwrap();
         assert_eq!(guard.accepted.len(), TOKENS_MAX);
-        guard.accept("k", "more", 200, 100).unwrap();
+        guard.accept("more", 200, 100).unwrap();
         assert_eq!(guard.accepted.len(), 1);
     }
 }

@@ -24,8 +24,13 @@ struct TestServer {
     _directory: tempfile::TempDir,
 }
 
-/// Starts a server with the source "ci".
+/// Starts a server with the source "ci" and without TLS.
 fn listener(limits: Limits) -> TestServer {
+    listener_with(limits, None)
+}
+
+fn listener_with(limits: Limits, identity: Option<&Identity>) -> TestServer {
+    let acceptor = identity.map(|identity| Acceptor::new(identity).unwrap());
     let (send, port) = std::sync::mpsc::channel();
     let directory = tempfile::tempdir().unwrap();
     let host = Host::new(directory.path());
@@ -40,7 +45,7 @@ fn listener(limits: Limits) -> TestServer {
         runtime.block_on(async {
             let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
             send.send(listener.local_addr().unwrap().port()).unwrap();
-            Arc::new(Server { push, host, limits }).accept(&listener).await
+            Arc::new(Server { push, acceptor, host, limits }).accept(&listener).await
         })
     });
     TestServer { port: port.recv().unwrap(), _directory: directory }
@@ -211,4 +216,31 @@ fn test_clients_connect_from_the_given_address() {
     let server = listener(LIMITS);
     let address = client(server.port, 7).local_addr().unwrap();
     assert_eq!(address.ip(), IpAddr::V4(Ipv4Addr::new(127, 0, 0, 7)));
+}
+
+#[test]
+fn closes_a_connection_with_a_slow_handshake() {
+    let identity = Identity::make().unwrap().0;
+    let server = listener_with(short_limits(), Some(&identity));
+    // The start of a handshake, and nothing.
+    for begin in ["\u{16}\u{3}\u{1}", ""] {
+        let client = client(server.port, 1);
+        let since = Instant::now();
+        send(&client, begin);
+        assert_eq!(response(&client), "");
+        assert!(since.elapsed() < LONG);
+    }
+}
+
+#[test]
+fn answers_plain_http_on_a_port_with_tls() {
+    let identity = Identity::make().unwrap().0;
+    let server = listener_with(LIMITS, Some(&identity));
+    let client = client(server.port, 1);
+    send(&client, &head("/etcha/v1/push/ci", 10));
+    let response = response(&client);
+    let (head, body) = response.split_once("\r\n\r\n").unwrap();
+    assert!(head.starts_with("HTTP/1.1 400 "), "{head}");
+    assert!(body.contains("expects TLS"), "{body}");
+    serde_json::from_str::<serde_json::Value>(body).unwrap();
 }

@@ -97,12 +97,12 @@ fn paths(json: &Value) -> BTreeSet<String> {
     found
 }
 
-fn keys(json: &Value) -> BTreeSet<String> {
+pub(crate) fn keys(json: &Value) -> BTreeSet<String> {
     json.as_object().unwrap_or_else(|| panic!("{json}")).keys().cloned().collect()
 }
 
 /// Returns the example of this name in docs/json.md.
-fn documented(name: &str) -> Value {
+pub(crate) fn documented(name: &str) -> Value {
     let blocks = blocks(&page("docs/json.md"), "json");
     let (_, json) = blocks.iter().find(|(found, _)| found == name).unwrap();
     serde_json::from_str(json).unwrap_or_else(|e| panic!("{name}: {e}"))

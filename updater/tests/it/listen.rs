@@ -1,5 +1,8 @@
 //! The command `listen`.
 
+mod etcha;
+mod tls;
+
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
 use std::process::{Child, Command, Stdio};
@@ -9,11 +12,15 @@ use protocol::token::sign;
 use protocol::{Claims, PrivateKey};
 use serde_json::json;
 
+use crate::docs::{documented, keys};
+use crate::tls_client::connect;
 use crate::world::{World, now};
 
 struct Listener {
     child: Running,
     address: String,
+    /// The SHA-256 of the certificate, or `None` without TLS.
+    fingerprint: Option<String>,
     // Keeps the temporary directory of the host.
     world: World,
 }
@@ -28,23 +35,42 @@ impl Drop for Running {
 }
 
 fn listen(key: &PrivateKey) -> Listener {
+    listen_with(key, json!(true))
+}
+
+/// Starts a server with this value of `listen.tls`.
+fn listen_with(key: &PrivateKey, tls: serde_json::Value) -> Listener {
     let world = World::new();
     world.write("host/proc/uptime", "86400.00 1.00\n");
-    let sources = json!({"ci": {"keys": [key.public().to_string()]}});
-    let config = json!({"listen": {"address": "127.0.0.1:0", "sources": sources}});
-    world.write("esp/etchaos/config.json", config.to_string());
+    std::fs::create_dir_all(world.path("host/run")).unwrap();
+    configure(&world, key, tls);
     start(world)
 }
 
+fn configure(world: &World, key: &PrivateKey, tls: serde_json::Value) {
+    let sources = json!({"ci": {"keys": [key.public().to_string()]}});
+    let config = json!({"listen": {"address": "127.0.0.1:0", "tls": tls, "sources": sources}});
+    world.write("esp/etchaos/config.json", config.to_string());
+}
+
 fn start(world: World) -> Listener {
-    let mut child = world.command(&["listen"]).stderr(Stdio::piped()).spawn().unwrap();
+    let (child, line) = started(world.command(&["listen"]));
     // The operating system chooses the port, and the log has it.
+    let address = line.split_whitespace().find(|word| word.starts_with("127.")).unwrap().to_owned();
+    Listener { child, address, fingerprint: fingerprint(&line), world }
+}
+
+/// Starts a server and returns the line of its log that has the address.
+fn started(mut command: Command) -> (Running, String) {
+    let mut child = command.stderr(Stdio::piped()).spawn().unwrap();
     let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
     let line = lines.find_map(|line| line.ok().filter(|line| line.contains("listening on")));
-    let line = line.expect("the log has no address");
-    let address = line.split_whitespace().find(|word| word.starts_with("127.")).unwrap().to_owned();
     std::thread::spawn(move || lines.for_each(drop));
-    Listener { child: Running(child), address, world }
+    (Running(child), line.expect("the log has no address"))
+}
+
+fn fingerprint(line: &str) -> Option<String> {
+    line.split_once("SHA-256 ").map(|(_, sha256)| sha256.trim().to_owned())
 }
 
 impl Listener {
@@ -54,21 +80,34 @@ impl Listener {
     }
 
     fn request(&self, head: &str, body: &[u8]) -> (u16, String) {
-        let mut stream = TcpStream::connect(&self.address).unwrap();
-        let head = format!("{head} HTTP/1.1\r\nHost: x\r\nContent-Length: {}\r\n\r\n", body.len());
-        stream.write_all(head.as_bytes()).unwrap();
-        // The server may respond and close the connection before it has read everything.
-        let _ = stream.write_all(body);
-        let mut response = Vec::new();
-        let _ = stream.read_to_end(&mut response);
-        let response = String::from_utf8(response).unwrap();
-        let status = response.split_whitespace().nth(1).unwrap_or("0").parse().unwrap();
-        (status, response.split_once("\r\n\r\n").unwrap_or_default().1.to_owned())
+        match &self.fingerprint {
+            Some(fingerprint) => {
+                request(connect(&self.address, fingerprint, rustls::DEFAULT_VERSIONS), head, body)
+            }
+            None => request(TcpStream::connect(&self.address).unwrap(), head, body),
+        }
     }
 
     fn push(&self, query: &str, token: &str) -> (u16, String) {
         self.request(&format!("POST /etcha/v1/push/ci{query}"), token.as_bytes())
     }
+
+    /// Returns the member `listen` of the status.
+    fn status(&self) -> serde_json::Value {
+        self.world.run(&["status", "--json"]).ended(0).json()["listen"].clone()
+    }
+}
+
+fn request(mut stream: impl Read + Write, head: &str, body: &[u8]) -> (u16, String) {
+    let head = format!("{head} HTTP/1.1\r\nHost: x\r\nContent-Length: {}\r\n\r\n", body.len());
+    stream.write_all(head.as_bytes()).unwrap();
+    // The server may respond and close the connection before it has read everything.
+    let _ = stream.write_all(body);
+    let mut response = Vec::new();
+    let _ = stream.read_to_end(&mut response);
+    let response = String::from_utf8(response).unwrap();
+    let status = response.split_whitespace().nth(1).unwrap_or("0").parse().unwrap();
+    (status, response.split_once("\r\n\r\n").unwrap_or_default().1.to_owned())
 }
 
 fn pattern(run: serde_json::Value) -> Claims {
@@ -88,8 +127,20 @@ fn example() -> Claims {
     pattern(json!([
         {"id": "fine", "check": "true", "change": "exit 1"},
         {"id": "made", "check": "echo not yet; false", "change": "echo made"},
-        {"id": "bad", "check": "echo why; false"},
+        {"id": "bad", "check": "false", "change": "echo why; false"},
     ]))
+}
+
+/// A Pattern with this text, which may be invalid.
+fn with_text(text: &str) -> Claims {
+    let entrypoint = "main.jsonnet".to_owned();
+    let files = [(entrypoint.clone(), text.to_owned())].into();
+    Claims { etcha_pattern: Some(PatternFiles { entrypoint, files }), ..fine() }
+}
+
+/// A Pattern that succeeds.
+fn fine() -> Claims {
+    pattern(json!([{"id": "made", "always": true, "change": "echo made"}]))
 }
 
 #[test]
@@ -104,21 +155,24 @@ fn runs_a_pattern_and_returns_its_report() {
     let key = PrivateKey::generate();
     let listener = listen(&key);
     let (status, body) = listener.push("", &sign(&key, &example()).unwrap());
-    assert_eq!(status, 200, "{body}");
+    assert_eq!(status, 500, "{body}");
     let report: Report = serde_json::from_str(&body).unwrap();
     let outcomes: Vec<_> = report.results.iter().map(|r| (r.outcome, r.output.as_str())).collect();
-    let expected = [(Outcome::Ok, ""), (Outcome::Changed, "made\n"), (Outcome::Failed, "why\n")];
+    let expected = [(Outcome::Ok, ""), (Outcome::Changed, "made"), (Outcome::Failed, "why")];
     assert_eq!(outcomes, expected);
+    let answer: serde_json::Value = serde_json::from_str(&body).unwrap();
+    assert_eq!(answer["err"], json!("the Command \"bad\" failed: why"));
+    assert_eq!(answer["changedIDs"], json!(["made"]));
+    assert_eq!(keys(&answer), keys(&documented("push")));
 
-    let check = Claims { etchaos_mode: Some(Mode::Check), ..example() };
-    let (status, body) = listener.push("", &sign(&key, &check).unwrap());
-    assert_eq!(status, 200, "{body}");
-    let report: Report = serde_json::from_str(&body).unwrap();
-    assert_eq!(report.results[1].outcome, Outcome::Failed);
-    assert_eq!(report.results[1].output, "not yet\n");
-
-    let (status, body) = listener.push("?check=true", &sign(&key, &example()).unwrap());
-    assert!(status == 400 && body.contains("etchaosMode"), "{status} {body}");
+    let check = || Claims { etchaos_mode: Some(Mode::Check), ..example() };
+    for (query, claims) in [("", check()), ("?check", check()), ("?check=true", example())] {
+        let (status, body) = listener.push(query, &sign(&key, &claims).unwrap());
+        assert_eq!(status, 200, "{body}");
+        let report: Report = serde_json::from_str(&body).unwrap();
+        assert_eq!(report.results[1].outcome, Outcome::Needed);
+        assert_eq!(report.results[1].output, "not yet");
+    }
 }
 
 /// A query excludes Commands, so one that is not understood must not run any.
@@ -128,19 +182,21 @@ fn runs_nothing_for_a_query_that_is_not_understood() {
     let listener = listen(&key);
     let mark = listener.world.path("changed");
     let change = format!("touch {}", mark.display());
-    let changing = || pattern(json!([{"id": "x", "always": true, "change": change}]));
+    let changing = || {
+        pattern(json!([{"id": "web", "commands": [{"id": "x", "always": true, "change": change}]}]))
+    };
     let check = || Claims { etchaos_mode: Some(Mode::Check), ..changing() };
     for query in ["?check", "?check=", "?check=true", "?check=1", "?&check&", "?check&check"] {
+        for claims in [changing(), check()] {
+            let (status, body) = listener.push(query, &sign(&key, &claims).unwrap());
+            assert_eq!(status, 200, "{query}: {body}");
+        }
+    }
+    for query in ["?filter=x", "?filter=%5Eci$", "?filter=ci+%3E+web&check"] {
         let (status, body) = listener.push(query, &sign(&key, &changing()).unwrap());
-        assert!(status == 400 && body.contains("etchaosMode"), "{query}: {status} {body}");
-        // A check that is signed runs as one.
-        let (status, body) = listener.push(query, &sign(&key, &check()).unwrap());
         assert_eq!(status, 200, "{query}: {body}");
     }
     for query in [
-        "?filter=x",
-        "?check&filter=x",
-        "?filter",
         "?check=false",
         "?check=0",
         "?check=yes",
@@ -149,7 +205,11 @@ fn runs_nothing_for_a_query_that_is_not_understood() {
         "??check",
         "?check+",
         "?check==",
-        "?check=true&filter=x",
+        "?filter=web&filter=x",
+        "?filter=(",
+        "?filter=%",
+        "?filter=%ff",
+        "?Filter=x",
         "?%63heck",
         "?check;filter=x",
         "?x",
@@ -169,8 +229,11 @@ fn runs_nothing_for_a_query_that_is_not_understood() {
     assert!(!mark.exists());
     // The refused token was not used up, and an empty query is none.
     let token = sign(&key, &changing()).unwrap();
-    assert_eq!(listener.push("?filter=x", &token).0, 400);
+    assert_eq!(listener.push("?x", &token).0, 400);
     assert_eq!(listener.push("?", &token).0, 200);
+    assert!(mark.exists());
+    std::fs::remove_file(&mark).unwrap();
+    assert_eq!(listener.push("?filter=%5Eci+%3E+web$", &sign(&key, &changing()).unwrap()).0, 200);
     assert!(mark.exists());
 }
 
@@ -191,15 +254,16 @@ fn accepts_pushes_of_the_documented_script() {
     let script = page.split("```sh push\n").nth(1).unwrap().split("```").next().unwrap();
     listener.world.write("push", script);
     listener.world.write("ops.key", format!("{}\n", key.reveal()));
+    let pin = listener.status()["publicKey"].as_str().unwrap().to_owned();
     let push = |source: &str, command: &str| {
         let mut sh = Command::new("sh");
         sh.arg(listener.world.path("push")).args([&listener.address, source]);
-        sh.arg(listener.world.path("ops.key")).arg(command).env_remove("http_proxy");
+        sh.arg(listener.world.path("ops.key")).args([command, &pin]).env_remove("https_proxy");
         let output = sh.output().unwrap();
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
         String::from_utf8(output.stdout).unwrap()
     };
-    assert_eq!(push("ci", "echo \"it's\" \\$HOME; echo two"), "changed: it's $HOME\ntwo\n\n");
+    assert_eq!(push("ci", "echo \"it's\" \\$HOME; echo two"), "changed: it's $HOME\ntwo\n");
     assert_eq!(push("ci", "exit 3"), "failed: \n");
     assert!(push("other", "true").contains("no source \"other\""));
 }
@@ -211,28 +275,32 @@ fn refuses_invalid_pushes() {
     let refused = |claims: &Claims, key: &PrivateKey, status: u16, said: &str| {
         let (found, body) = listener.push("", &sign(key, claims).unwrap());
         assert_eq!(found, status, "{body}");
-        let error = serde_json::from_str::<serde_json::Value>(&body).unwrap()["error"].to_string();
+        let answer = serde_json::from_str::<serde_json::Value>(&body).unwrap();
+        assert_eq!(answer["error"], answer["err"]);
+        let error = answer["err"].to_string();
         assert!(error.contains(said), "{error}");
     };
-    refused(&example(), &PrivateKey::generate(), 401, "not trusted here");
-    let expired = Claims { iat: Some(now() - 900), exp: Some(now() - 600), ..example() };
+    refused(&fine(), &PrivateKey::generate(), 404, "not trusted here");
+    let expired = Claims { iat: Some(now() - 900), exp: Some(now() - 600), ..fine() };
     refused(&expired, &key, 401, "expired");
-    refused(&Claims { exp: None, ..example() }, &key, 401, "iat and exp");
-    refused(&Claims { exp: Some(now() + 7200), ..example() }, &key, 401, "an hour");
-    refused(&Claims { aud: vec!["other".into()], ..example() }, &key, 401, "audience");
-    refused(&Claims { etcha_pattern: None, ..example() }, &key, 400, "etchaPattern");
-    let group = json!([{"id": "g", "always": true, "commands": [{"id": "x"}]}]);
-    refused(&pattern(group), &key, 400, "commands");
-    let replayed = example();
+    refused(&Claims { iat: None, ..fine() }, &key, 401, "a push needs iat");
+    let old = Claims { iat: Some(now() - 900), exp: None, ..fine() };
+    refused(&old, &key, 401, "expired");
+    refused(&Claims { exp: Some(now() + 7200), ..fine() }, &key, 401, "an hour");
+    refused(&Claims { aud: vec!["other".into()], ..fine() }, &key, 401, "audience");
+    refused(&Claims { etcha_pattern: None, ..fine() }, &key, 400, "etchaPattern");
+    let group = r#"{"run": [{"id": "g", "always": true, "commands": [{"id": "x"}]}]}"#;
+    refused(&with_text(group), &key, 400, "commands");
+    let replayed = fine();
     assert_eq!(listener.push("", &sign(&key, &replayed).unwrap()).0, 200);
-    refused(&replayed, &key, 401, "jti was pushed before");
+    refused(&replayed, &key, 401, "it was pushed before");
 
-    let token = sign(&key, &example()).unwrap();
+    let token = sign(&key, &fine()).unwrap();
     let post = |path: &str| listener.request(path, token.as_bytes()).0;
     assert_eq!(post("POST /etcha/v1/push/other"), 404);
     assert_eq!(post("POST /"), 404);
     assert_eq!(post("PUT /etcha/v1/push/ci"), 405);
-    assert_eq!(listener.push("", "not a token").0, 401);
+    assert_eq!(listener.push("", "not a token").0, 404);
     assert_eq!(listener.push("", &"x".repeat(protocol::token::TOKEN_MAX + 2)).0, 413);
     // The server still accepts a valid push.
     assert_eq!(post("POST /etcha/v1/push/ci"), 200);
@@ -242,15 +310,15 @@ fn refuses_invalid_pushes() {
 fn refuses_a_repeated_push_after_a_restart_or_reboot() {
     let key = PrivateKey::generate();
     let listener = listen(&key);
-    let token = sign(&key, &example()).unwrap();
+    let token = sign(&key, &fine()).unwrap();
     assert_eq!(listener.push("", &token).0, 200);
     let (status, body) = listener.push("", &token);
-    assert!(status == 401 && body.contains("jti was pushed before"), "{status} {body}");
+    assert!(status == 401 && body.contains("it was pushed before"), "{status} {body}");
 
     let listener = listener.restarted();
     let (status, body) = listener.push("", &token);
-    assert!(status == 401 && body.contains("jti was pushed before"), "{status} {body}");
-    assert_eq!(listener.push("", &sign(&key, &example()).unwrap()).0, 200);
+    assert!(status == 401 && body.contains("it was pushed before"), "{status} {body}");
+    assert_eq!(listener.push("", &sign(&key, &fine()).unwrap()).0, 200);
 
     // A reboot clears /run.
     std::fs::remove_dir_all(listener.world.path("host/run")).unwrap();
@@ -269,7 +337,7 @@ fn refuses_a_push_while_another_runs() {
     std::thread::scope(|scope| {
         let first = scope.spawn(|| listener.push("", &slow).0);
         std::thread::sleep(std::time::Duration::from_millis(700));
-        let (status, body) = listener.push("", &sign(&key, &example()).unwrap());
+        let (status, body) = listener.push("", &sign(&key, &fine()).unwrap());
         assert_eq!(status, 409, "{body}");
         assert_eq!(first.join().unwrap(), 200);
     });

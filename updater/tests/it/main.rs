@@ -25,6 +25,7 @@ mod server;
 mod sources;
 mod states;
 mod status;
+mod tls_client;
 mod trial;
 mod units;
 mod unknown_members;

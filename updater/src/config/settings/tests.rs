@@ -1,6 +1,7 @@
 //! Validation of values.
 
 use super::super::fragment::Fragment;
+use super::super::listen_tls::Pem;
 use super::*;
 use protocol::PrivateKey;
 
@@ -36,6 +37,19 @@ fn only_sources_with_a_key_may_push() {
     let key = PrivateKey::generate().public().to_string();
     let named = format!(r#"{{"listen": {{"sources": {{"ci": {{"keys": ["{key}"]}}}}}}}}"#);
     assert_eq!(settings(&named).unwrap().listen.unwrap().address.port(), 4000);
+    let pem = format!(
+        "-----BEGIN PUBLIC KEY-----\\n{}\\n-----END PUBLIC KEY-----\\n",
+        key.split(':').nth(1).unwrap()
+    );
+    for one in [&key, &pem, key.rsplit_once(':').unwrap().0, &format!("{key} (2)")] {
+        let json = format!(
+            r#"{{"keys": "{one}", "listen": {{"sources": {{"ci": {{"keys": "{one}"}}}}}}}}"#
+        );
+        let settings = settings(&json).unwrap();
+        let (listen, trusted) = (settings.listen.unwrap(), settings.keys);
+        assert_eq!(listen.sources["ci"].ids().count(), 1, "{one}");
+        assert!(trusted.ids().eq(listen.sources["ci"].ids()), "{one}");
+    }
     let slash = named.replace("\"ci\"", "\"../ci\"");
     assert!(settings(&slash).is_err());
 }
@@ -67,6 +81,8 @@ fn errors_do_not_show_values() {
         r#"{"reboot": {"window": "\u0001SECRET", "duration": "2h"}}"#,
         r#"{"reboot": {"window": "Sat", "duration": "SECRET"}}"#,
         r#"{"metrics": "SECRET"}"#,
+        r#"{"listen": {"tls": {"certificate": "SECRET", "key": "/key"}}}"#,
+        r#"{"listen": {"tls": {"certificate": "/certificate", "key": "SECRET"}}}"#,
     ] {
         let error = settings(json).unwrap_err().to_string();
         assert!(!error.contains("SECRET"), "{error}");
@@ -100,6 +116,15 @@ fn errors_name_key_and_source() {
         (r#"{"reboot": {"window": "Sat 02:00", "duration": "2weeks"}}"#, "reboot"),
         (r#"{"metrics": "/var/lib/x.txt"}"#, "metrics"),
         (r#"{"metrics": "x.prom"}"#, "metrics"),
+        (
+            r#"{"listen": {"tls": {"certificate": "crt.pem", "key": "/x"}}}"#,
+            "listen.tls.certificate",
+        ),
+        (r#"{"listen": {"tls": {"certificate": "/x", "key": "/x/"}}}"#, "listen.tls.key"),
+        (
+            r#"{"listen": {"tls": {"certificate": "/x", "key": "-----BEGIN CERTIFICATE-----"}}}"#,
+            "listen.tls.key",
+        ),
     ] {
         let error = settings(json).unwrap_err().to_string();
         assert!(error.contains(&format!("\"{key}\" from ESP")), "{error}");
@@ -190,4 +215,21 @@ fn reboot_is_a_name_or_a_window() {
         let error = reboot(json).unwrap_err().to_string();
         assert!(error.contains(message), "{error}");
     }
+}
+
+#[test]
+fn listen_uses_tls_unless_it_must_not() {
+    let key = PrivateKey::generate().public().to_string();
+    let tls = |tls: &str| {
+        let json = format!(r#"{{"listen": {{{tls} "sources": {{"ci": {{"keys": ["{key}"]}}}}}}}}"#);
+        settings(&json).unwrap().listen.unwrap().tls
+    };
+    assert_eq!(tls(""), Tls::SelfSigned);
+    assert_eq!(tls(r#""tls": true,"#), Tls::SelfSigned);
+    assert_eq!(tls(r#""tls": false,"#), Tls::Off);
+    let own = tls(
+        r#""tls": {"certificate": "/x.crt", "key": "-----BEGIN PRIVATE KEY-----\nSECRET\n-----END PRIVATE KEY-----\n"},"#,
+    );
+    assert!(matches!(&own, Tls::Own { certificate: Pem::File(_), key: Pem::Text(_) }), "{own:?}");
+    assert!(!format!("{own:?}").contains("SECRET"));
 }

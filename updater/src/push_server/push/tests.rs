@@ -1,6 +1,6 @@
 use super::*;
 use protocol::PrivateKey;
-use protocol::pattern::{Pattern, PatternFiles};
+use protocol::pattern::{Filter, Pattern, PatternFiles};
 use protocol::token::sign;
 use serde_json::json;
 use tempfile::TempDir;
@@ -8,6 +8,12 @@ use tempfile::TempDir;
 const NOW: u64 = 1_800_000_000;
 /// The times of a host that has been up for a day.
 const CLOCK: Clock = Clock { now: NOW, booted: NOW - 86_400 };
+
+/// A key of OpenSSL, which is used only in tests.
+const EC_PRIVATE: &str = "\
+     ecp256private:MIGHAgEAMBMGByqGSM49AgEGCCqGSM49AwEHBG0wawIBAQQgoobWJiAD/HXcf+MCRhIGWhsGdFd9\
+     Jc0Mb74QWOxch7ShRANCAAQHUU5o/whoUWccm+LF8/UynvKBjvEoa/4n+gwz7qKx/EB1BHnh0Rzsh7y78/XtjyV8jN\
+     ySf7oM59jeunwVIrWW:test";
 
 struct Host {
     run: TempDir,
@@ -33,8 +39,8 @@ impl Host {
         sign(&self.key, claims).unwrap()
     }
 
-    fn push(&self, claims: &Claims, clock: Clock) -> Result<String, PushError> {
-        self.listener().run("ci", &self.sign(claims), false, clock)
+    fn push(&self, claims: &Claims, clock: Clock) -> Result<(StatusCode, String), PushError> {
+        self.listener().run("ci", &self.sign(claims), &Query::default(), clock)
     }
 }
 
@@ -53,7 +59,7 @@ fn claims() -> Claims {
     }
 }
 
-fn is_repeated(result: Result<String, PushError>) -> bool {
+fn is_repeated(result: Result<(StatusCode, String), PushError>) -> bool {
     matches!(result, Err(PushError::Replay(ReplayError::Repeated)))
 }
 
@@ -61,16 +67,23 @@ fn is_repeated(result: Result<String, PushError>) -> bool {
 fn runs_a_push_once() {
     let host = Host::new();
     let (listener, token) = (host.listener(), host.sign(&claims()));
-    let report = listener.run("ci", &token, false, CLOCK).unwrap();
-    assert!(report.contains(r#""outcome":"changed","output":"done\n""#), "{report}");
-    assert!(is_repeated(listener.run("ci", &token, false, CLOCK)));
+    let (status, report) = listener.run("ci", &token, &Query::default(), CLOCK).unwrap();
+    assert_eq!(status, 200);
+    assert!(report.contains(r#""outcome":"changed","output":"done""#), "{report}");
+    assert!(is_repeated(listener.run("ci", &token, &Query::default(), CLOCK)));
     assert!(
-        is_repeated(listener.run("too", &token, false, CLOCK)),
+        is_repeated(listener.run("too", &token, &Query::default(), CLOCK)),
         "another source with the same key"
     );
-    assert!(matches!(listener.run("cd", &token, false, CLOCK), Err(PushError::Source(_))));
+    assert!(matches!(
+        listener.run("cd", &token, &Query::default(), CLOCK),
+        Err(PushError::Source(_))
+    ));
     drop(listener);
-    assert!(is_repeated(host.listener().run("ci", &token, false, CLOCK)), "after a restart");
+    assert!(
+        is_repeated(host.listener().run("ci", &token, &Query::default(), CLOCK)),
+        "after a restart"
+    );
 }
 
 #[test]
@@ -102,43 +115,105 @@ fn accepts_a_push_again_after_rejecting_it_while_another_ran() {
     let host = Host::new();
     let (listener, token) = (host.listener(), host.sign(&claims()));
     let other = listener.lock().unwrap();
-    assert!(matches!(listener.run("ci", &token, false, CLOCK), Err(PushError::AnotherRuns)));
+    assert!(matches!(
+        listener.run("ci", &token, &Query::default(), CLOCK),
+        Err(PushError::AnotherRuns)
+    ));
     drop(other);
-    assert!(listener.run("ci", &token, false, CLOCK).is_ok());
+    assert!(listener.run("ci", &token, &Query::default(), CLOCK).is_ok());
 }
 
 #[test]
-fn takes_the_mode_from_the_token() {
+fn a_query_only_restricts_what_the_token_allows() {
     let host = Host::new();
-    let token = |mode, jti: &str| {
-        host.sign(&Claims { etchaos_mode: mode, jti: Some(jti.into()), ..claims() })
-    };
     let listener = host.listener();
+    let push = |mode, check: bool, jti: &str| {
+        let claims = Claims { etchaos_mode: mode, jti: Some(jti.into()), ..claims() };
+        let query = Query { check, ..Query::default() };
+        listener.run("ci", &host.sign(&claims), &query, CLOCK).unwrap().1
+    };
     // An attacker on the network may remove or add the query.
-    for (jti, check) in [("1", false), ("2", true)] {
-        let report = listener.run("ci", &token(Some(Mode::Check), jti), check, CLOCK).unwrap();
-        assert!(report.contains("failed") && !report.contains("done"), "{report}");
+    for (jti, mode, check) in [
+        ("1", Some(Mode::Check), false),
+        ("2", Some(Mode::Check), true),
+        ("3", None, true),
+        ("4", Some(Mode::Change), true),
+    ] {
+        let report = push(mode, check, jti);
+        assert!(report.contains("needed") && !report.contains("done"), "{jti}: {report}");
+        assert!(report.contains(r#""mode":"check""#), "{report}");
     }
-    for (jti, mode) in [("3", None), ("4", Some(Mode::Change))] {
-        let result = listener.run("ci", &token(mode, jti), true, CLOCK);
-        assert!(matches!(result, Err(PushError::UnsignedCheck)));
-        let report = listener.run("ci", &token(mode, jti), false, CLOCK).unwrap();
-        assert!(report.contains("done"), "{report}");
+    for (jti, mode) in [("5", None), ("6", Some(Mode::Change))] {
+        let report = push(mode, false, jti);
+        assert!(report.contains("done") && report.contains(r#""mode":"change""#), "{report}");
     }
+    // A token is used up by a check as well: otherwise, whoever saw it could push it as a change.
+    let token = host.sign(&Claims { jti: Some("7".into()), ..claims() });
+    let check = Query { check: true, ..Query::default() };
+    assert!(listener.run("ci", &token, &check, CLOCK).is_ok());
+    assert!(is_repeated(listener.run("ci", &token, &Query::default(), CLOCK)));
+
+    let filter = |text: &str, jti: &str| {
+        let query = Query { filter: Some(Filter::new(text).unwrap()), ..Query::default() };
+        let token = host.sign(&Claims { jti: Some(jti.into()), ..claims() });
+        listener.run("ci", &token, &query, CLOCK).unwrap().1
+    };
+    assert!(filter("^ci$", "8").contains("done"));
+    assert!(!filter("other", "9").contains("done"));
+}
+
+/// Etcha's client sends such tokens.
+#[test]
+fn accepts_tokens_without_exp_and_jti_for_five_minutes() {
+    let host = Host::new();
+    let fresh =
+        |iat: u64| Claims { iat: Some(iat), nbf: Some(iat), exp: None, jti: None, ..claims() };
+    let oldest = NOW - FRESH - 59;
+    for iat in [NOW + AHEAD_MAX, NOW, NOW - FRESH, oldest] {
+        host.push(&fresh(iat), CLOCK).unwrap();
+        // It stays used up for as long as it is fresh.
+        assert!(is_repeated(host.push(&fresh(iat), CLOCK)), "{iat}");
+    }
+    for iat in [NOW + AHEAD_MAX + 1, oldest - 1, 0] {
+        assert!(host.push(&fresh(iat), CLOCK).is_err(), "{iat}");
+    }
+    let rebooted = Clock { now: NOW + 30, booted: NOW + 10 };
+    assert!(matches!(host.push(&fresh(NOW), rebooted), Err(PushError::BeforeBoot)));
+}
+
+#[test]
+fn a_token_is_known_by_what_is_signed() {
+    // Etcha's client writes the same jti into each token of a Pattern.
+    let host = Host::new();
+    let at = |iat: u64| Claims { iat: Some(iat), jti: Some("id".into()), ..claims() };
+    host.push(&at(NOW), CLOCK).unwrap();
+    host.push(&at(NOW - 1), CLOCK).unwrap();
+    assert!(is_repeated(host.push(&at(NOW), CLOCK)));
+    // ECDSA gives another signature each time, and every signature has a second form that is valid too.
+    let host = Host { key: EC_PRIVATE.parse().unwrap(), ..host };
+    let (one, other) = (host.sign(&claims()), host.sign(&claims()));
+    assert_ne!(one, other);
+    let listener = host.listener();
+    listener.run("ci", &one, &Query::default(), CLOCK).unwrap();
+    assert!(is_repeated(listener.run("ci", &other, &Query::default(), CLOCK)));
+    assert!(is_repeated(listener.run("ci", &format!("{one}\n"), &Query::default(), CLOCK)));
+    // The key has another id, or none, in another source.
+    let unnamed = EC_PRIVATE.rsplit_once(':').unwrap().0.parse::<PrivateKey>().unwrap();
+    let ring: KeyRing = unnamed.public().clone().into();
+    let accepted = ReplayGuard::open(host.run.path().join("pushed")).unwrap();
+    let listener = Push::new([("unnamed".to_owned(), ring)].into(), accepted);
+    assert!(is_repeated(listener.run("unnamed", &one, &Query::default(), CLOCK)));
 }
 
 #[test]
 fn rejects_claims_that_are_not_for_a_push() {
     let host = Host::new();
-    let changes: [fn(&mut Claims); 10] = [
+    let changes: [fn(&mut Claims); 7] = [
         |c| c.iat = None,
-        |c| c.exp = None,
         |c| c.exp = Some(NOW + 3601),
         |c| c.exp = Some(u64::MAX),
         |c| (c.iat, c.exp) = (Some(NOW - 600), Some(NOW - 300)),
         |c| (c.iat, c.exp) = (Some(NOW + AHEAD_MAX + 1), Some(NOW + 60)),
-        |c| c.jti = None,
-        |c| c.jti = Some(String::new()),
         |c| c.aud = vec!["another.host".into()],
         |c| c.etcha_pattern = None,
     ];

@@ -1,0 +1,86 @@
+//! The process that renders a Pattern, and its limits.
+
+use std::io::{self, Read, Write};
+use std::os::unix::process::ExitStatusExt;
+use std::process::ExitStatus;
+
+use anyhow::{Context, Result};
+use nix::sys::resource::{Resource, setrlimit};
+use nix::sys::signal::Signal;
+
+use super::evaluate::{Limits, evaluate};
+use super::{Input, RENDERED_MAX, RenderError};
+use crate::cli::Exit;
+
+/// The maximum address space in MiB. The program itself takes some of it.
+const MEMORY_MIB: u64 = 384;
+/// The maximum processor time in seconds.
+const CPU_SECONDS: u64 = 5;
+/// The maximum number of open files: the three that a process starts with. So no other can be opened.
+const FILES: u64 = 3;
+/// The maximum size of the input in bytes: a token of 1 MiB, escaped.
+const INPUT_MAX: u64 = 8 << 20;
+/// The maximum size of an error in characters.
+const ERROR_MAX: usize = 2000;
+/// The first character of an answer that is a rendered Pattern, or an error.
+const RENDERED: char = '+';
+const FAILED: char = '-';
+
+/// Reads the input from standard input, renders it, and writes the result to standard output.
+///
+/// # Errors
+/// Fails if the limits cannot be set, or if the input is not that of the parent.
+pub(crate) fn run() -> Result<Exit> {
+    limit().context("cannot set the limits of this process")?;
+    let mut input = Vec::new();
+    io::stdin().lock().take(INPUT_MAX).read_to_end(&mut input).context("cannot read the input")?;
+    let input: Input = serde_json::from_slice(&input).context("cannot read the input")?;
+    let answer = match evaluate(&input, Limits::default()) {
+        Ok(text) if text.len() > RENDERED_MAX => {
+            format!("{FAILED}the result has {} bytes, more than {RENDERED_MAX}", text.len())
+        }
+        Ok(text) => format!("{RENDERED}{text}"),
+        Err(error) => {
+            let error: String = error.chars().take(ERROR_MAX).collect();
+            format!("{FAILED}{error}")
+        }
+    };
+    io::stdout().lock().write_all(answer.as_bytes()).context("cannot write the result")?;
+    Ok(Exit::Ok)
+}
+
+fn limit() -> nix::Result<()> {
+    for (resource, limit) in [
+        (Resource::RLIMIT_AS, MEMORY_MIB << 20),
+        (Resource::RLIMIT_CPU, CPU_SECONDS),
+        (Resource::RLIMIT_NOFILE, FILES),
+        (Resource::RLIMIT_FSIZE, 0),
+        (Resource::RLIMIT_CORE, 0),
+    ] {
+        setrlimit(resource, limit, limit)?;
+    }
+    Ok(())
+}
+
+/// Reads the answer of the process.
+pub(super) fn parse_answer(answer: &str) -> Result<String, RenderError> {
+    if let Some(error) = answer.strip_prefix(FAILED) {
+        return Err(RenderError::Jsonnet(error.to_owned()));
+    }
+    let text = answer.strip_prefix(RENDERED).map(str::to_owned);
+    text.ok_or_else(|| RenderError::Process("it gave no answer".into()))
+}
+
+/// Returns why the process ended without an answer. `stderr` is the last line that it printed.
+pub(super) fn explain(status: ExitStatus, stderr: &str) -> String {
+    match status.signal().map(Signal::try_from) {
+        // The hard limit is the soft one, so the kernel sends SIGKILL.
+        Some(Ok(Signal::SIGXCPU | Signal::SIGKILL)) => {
+            format!("it used more than {CPU_SECONDS} s of processor time")
+        }
+        Some(Ok(Signal::SIGABRT | Signal::SIGSEGV | Signal::SIGBUS)) => {
+            format!("it needs more than {MEMORY_MIB} MiB of memory, or is nested too deep")
+        }
+        _ => format!("the process ended unexpectedly ({status}): {stderr}"),
+    }
+}
