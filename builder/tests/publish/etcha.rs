@@ -9,7 +9,9 @@ use std::process::{Command, Stdio};
 
 use protocol::esp::Slot;
 use protocol::grubenv::{Block, BootState, TRIES, Trial};
-use protocol::pattern::{self, Entry, Mode, Outcome, Output, Pattern, Report, Shell};
+use protocol::pattern::{
+    self, Entry, Invocation, Mode, Options, Outcome, Output, Pattern, Report, Shell, Stream,
+};
 use protocol::{Manifest, Role, Verified};
 
 use crate::judge::skip;
@@ -93,7 +95,8 @@ impl Host {
     }
 
     fn run_in(&mut self, manifest: &Manifest, mode: Mode) -> Report {
-        run(&commands(manifest), mode, self)
+        let options = Options::new(mode, "etcha");
+        pattern::run(&pattern(manifest), None, &options, self).unwrap()
     }
 
     /// Asserts that slot `b` holds the release, and is on trial.
@@ -121,26 +124,25 @@ impl Host {
     }
 }
 
-/// Runs the Commands of a Pattern in the order of Etcha.
-fn run(commands: &[Entry], mode: Mode, host: &mut Host) -> Report {
-    pattern::run(commands, mode, host).unwrap()
-}
-
 impl Shell for Host {
     type Error = io::Error;
 
-    fn run(&mut self, script: &str, env: &BTreeMap<String, String>) -> io::Result<Output> {
+    fn run(&mut self, invocation: &Invocation<'_>) -> io::Result<Output> {
         let output = Command::new("bash")
             .args(self.flags)
-            .arg(format!("exec 2>&1\n{script}"))
+            .arg(format!("exec 2>&1\n{}", invocation.script))
             .env_remove("ETCHAOS_CDN")
             .envs(&self.env)
-            .envs(env)
+            .envs(invocation.env)
             .current_dir("/")
             .stdin(Stdio::null())
             .output()?;
         let text = String::from_utf8_lossy(&output.stdout).into_owned();
         Ok(Output { code: output.status.code().unwrap_or(-1), text })
+    }
+
+    fn print(&mut self, id: &str, _: Stream, output: &str) {
+        panic!("{id} prints {output}");
     }
 }
 
@@ -151,10 +153,9 @@ fn names(directory: &Path) -> Vec<String> {
     names
 }
 
-/// Returns the rendered `run` list of a manifest.
-fn commands(manifest: &Manifest) -> Vec<Entry> {
-    let pattern: Pattern = manifest.claims.etcha_pattern.as_ref().unwrap().pattern().unwrap();
-    pattern.run
+/// Returns the rendered Pattern of a manifest.
+fn pattern(manifest: &Manifest) -> Pattern {
+    manifest.claims.etcha_pattern.as_ref().unwrap().pattern().unwrap()
 }
 
 fn outcomes(report: &Report) -> Vec<(&str, Outcome)> {
@@ -194,7 +195,7 @@ fn installs_the_release_and_reboots_once() {
     for flags in FLAGS {
         let mut host = Host::new(&server, flags);
         let check = host.run_in(&manifest, Mode::Check);
-        assert_eq!(check.failures().count(), 1, "{check:?}");
+        assert_eq!(check.unmet().count(), 1, "{check:?}");
         assert_eq!(names(&host.path("esp/etchaos/b")), [""; 0]);
 
         let report = host.run(&manifest);
@@ -367,7 +368,7 @@ fn shellcheck_accepts_the_commands() {
         return;
     }
     let mut scripts = Vec::new();
-    for entry in commands(&manifest) {
+    for entry in pattern(&manifest).run {
         let Entry::Command(command) = entry else { panic!("{entry:?}") };
         scripts.extend([command.check, command.change].into_iter().flatten());
     }

@@ -66,10 +66,10 @@ impl HostArgs {
 
 /// Checks the name of a source, which becomes a part of a URL.
 fn source_name(text: &str) -> Result<String, String> {
-    let is_allowed = |c: char| c.is_ascii_alphanumeric() || "-._~".contains(c);
+    let is_allowed = |c: char| c.is_ascii_alphanumeric() || "-._~+".contains(c);
     match !text.is_empty() && text.chars().all(is_allowed) && !text.starts_with('.') {
         true => Ok(text.to_owned()),
-        false => Err("expected letters, digits, \"-\", \".\", \"_\" or \"~\"".into()),
+        false => Err("expected letters, digits and ._~+-".into()),
     }
 }
 

@@ -60,10 +60,9 @@ impl Answer {
             let report = serde_json::from_value(Value::Object(object));
             let report: Report =
                 report.map_err(|error| format!("its report cannot be read: {error}"))?;
-            let entries = |outcome| report.results.iter().filter(move |r| r.outcome == outcome);
-            answer.failed = entries(Outcome::Failed).map(Entry::from).collect();
+            answer.failed = report.failures().map(Entry::from).collect();
             if !has_fields {
-                answer.changed = entries(Outcome::Changed).map(Entry::from).collect();
+                answer.changed = report.with_outcome(Outcome::Changed).map(Entry::from).collect();
             }
             answer.report = Some(report);
         }

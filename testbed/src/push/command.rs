@@ -44,7 +44,7 @@ pub(crate) struct Push {
     /// Change nothing; only run the checks
     #[arg(long)]
     check: bool,
-    /// Run only Commands whose id matches this regular expression
+    /// Run only Commands whose parent id matches this regular expression; it is the source and the ids of the groups, joined by " > "
     #[arg(long, value_name = "REGEX")]
     filter: Option<String>,
     /// Host that may run the Pattern, by its name; may be repeated [default: every host that trusts the key]
