@@ -11,6 +11,7 @@ use crate::firmware::Firmware;
 use crate::push::Push;
 use crate::replay::SearchOptions;
 use crate::scenarios::Scenarios;
+use crate::shell::Shell;
 
 /// Boot EtchaOS in a VM, take a release through updates, power cuts and faults, or push to a host
 #[derive(Debug, Parser)]
@@ -47,6 +48,8 @@ pub(crate) enum Command {
     Replay(Replay),
     /// Push a shell command or a Pattern to a host of EtchaOS or Etcha
     Push(Push),
+    /// Open a root shell on a host of EtchaOS, through its listener
+    Shell(Shell),
 }
 
 /// Options of `probe`.

@@ -18,6 +18,6 @@ pub(crate) mod code {
 pub struct ExitError {
     /// The exit code.
     pub code: u8,
-    /// What is printed.
+    /// What is printed. If it is empty, nothing is.
     pub message: String,
 }

@@ -16,7 +16,7 @@
 //! - [`sector_size`]: the sectors of a disk
 //! - [`firmware`], [`accel`], [`probe`], [`host`], [`process`]: the requirements of a VM
 //!
-//! - [`push`] also sends Patterns to real hosts, with [`client`]; [`exit`] has its exit codes
+//! - [`push`] also sends Patterns to real hosts, and [`shell`] opens a shell on one, with [`client`]; [`exit`] has its exit codes
 //!
 //! All ports are on the loopback, and no child process outlives the testbed.
 
@@ -53,6 +53,7 @@ mod scenario;
 mod scenarios;
 pub mod seconds;
 mod sector_size;
+mod shell;
 pub mod signals;
 mod updates;
 mod vm;

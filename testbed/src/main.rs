@@ -23,7 +23,10 @@ fn main() -> ExitCode {
     match commands::dispatch(cli, cancel) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("error: {error}");
+            let text = error.to_string();
+            if !text.is_empty() {
+                eprintln!("error: {text}");
+            }
             let own = error.downcast_ref::<ExitError>().map(|error| error.code);
             signals.exit_code().or(own).map_or(ExitCode::FAILURE, ExitCode::from)
         }

@@ -21,9 +21,12 @@
 //! `push_server` is separate: it runs Patterns that are pushed to the host. [`jsonnet`] renders them, and `tls` has
 //! the certificate of the host.
 //!
+//! `shell_server` gives a shell to clients that may have one; `open_shells` tells the others about it.
+//!
 //! Running programs: `process` runs them with a timeout, `shell` runs the operator's commands, `timeout`
 //! limits calls that may block, and [`interrupt`] handles signals.
 
+mod audience;
 mod boot_disk;
 pub mod candidate;
 pub mod cdn;
@@ -44,6 +47,7 @@ pub mod interrupt;
 mod io_hint;
 pub mod journal;
 pub mod jsonnet;
+mod open_shells;
 pub mod plan;
 mod process;
 pub mod progress;
@@ -52,6 +56,7 @@ mod push_server;
 mod reboot;
 mod record;
 mod shell;
+mod shell_server;
 pub mod slot_content;
 pub mod slots;
 mod timeout;

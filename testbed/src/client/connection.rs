@@ -5,17 +5,19 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use http_body_util::{BodyExt, Full, Limited};
-use hyper::body::Bytes;
+use hyper::body::{Bytes, Incoming};
 use hyper::client::conn::http1;
-use hyper::header::{HOST, USER_AGENT};
-use hyper::{Method, Request};
+use hyper::header::{AUTHORIZATION, CONNECTION, CONTENT_TYPE, HOST, UPGRADE, USER_AGENT};
+use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
+use protocol::shell::{Binding, EXPORTER_LABEL};
 use rustls::pki_types::ServerName;
-use rustls::{CertificateError, Error as TlsError};
+use rustls::{CertificateError, Error as TlsError, ProtocolVersion};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
 
 use super::address::Address;
 use super::trust::{Fingerprint, Trust};
@@ -33,7 +35,20 @@ pub(crate) trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
 impl<S: AsyncRead + AsyncWrite + Send + Unpin> Stream for S {}
 
 /// A connection to a listener.
-pub(crate) struct Connection(Box<dyn Stream>);
+pub(crate) struct Connection {
+    stream: Box<dyn Stream>,
+    binding: Option<Binding>,
+}
+
+/// A connection after an upgrade.
+pub(crate) type Upgraded = TokioIo<hyper::upgrade::Upgraded>;
+
+impl Connection {
+    /// Returns what the token of a shell on this connection is bound to. There is none before TLS 1.3.
+    pub(crate) fn shell_binding(&self) -> Option<Binding> {
+        self.binding
+    }
+}
 
 /// How far a request came when it failed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -112,7 +127,7 @@ pub(crate) struct Answered {
 pub(crate) async fn connect(address: &Address, trust: &Trust) -> Result<Connection, ClientError> {
     let tcp = connect_tcp(address).await?;
     if !address.tls {
-        return Ok(Connection(Box::new(tcp)));
+        return Ok(Connection { stream: Box::new(tcp), binding: None });
     }
     let authority = address.authority();
     let failed = |reason: String| ClientError::Tls { authority: authority.clone(), reason };
@@ -120,10 +135,20 @@ pub(crate) async fn connect(address: &Address, trust: &Trust) -> Result<Connecti
     let name = ServerName::try_from(address.host.clone()).map_err(|e| failed(e.to_string()))?;
     let handshake = TlsConnector::from(Arc::new(config)).connect(name, tcp);
     match timeout(CONNECT_TIMEOUT, handshake).await {
-        Ok(Ok(stream)) => Ok(Connection(Box::new(stream))),
+        Ok(Ok(stream)) => {
+            let binding = binding(&stream);
+            Ok(Connection { stream: Box::new(stream), binding })
+        }
         Ok(Err(error)) => Err(handshake_error(&error, address, trust, presented.get())),
         Err(_) => Err(failed("timeout".into())),
     }
+}
+
+fn binding(stream: &TlsStream<TcpStream>) -> Option<Binding> {
+    let (_, connection) = stream.get_ref();
+    let is_suitable = connection.protocol_version() == Some(ProtocolVersion::TLSv1_3);
+    let export = || connection.export_keying_material([0; 32], EXPORTER_LABEL, None);
+    is_suitable.then(export)?.ok().map(Binding)
 }
 
 /// Tries the addresses of a host one after the other.
@@ -189,36 +214,85 @@ pub(crate) async fn post(
     body: String,
 ) -> Result<Answered, ClientError> {
     let authority = address.authority();
-    let broken = |error: &dyn std::error::Error| ClientError::Broken {
-        authority: authority.clone(),
-        reason: with_causes(error),
-    };
+    let request = request(Method::POST, &authority, target)
+        .header(CONTENT_TYPE, content_type)
+        .body(Full::new(Bytes::from(body)))
+        .map_err(|error| broken(&authority, &error))?;
+    let response = send(connection, &authority, request).await?;
+    answered(response, authority).await
+}
+
+/// Asks for an upgrade of the connection, with a token. Returns the connection, or the answer if the listener
+/// refuses it.
+///
+/// # Errors
+/// Fails if there is no complete answer.
+pub(crate) async fn upgrade(
+    connection: Connection,
+    address: &Address,
+    target: &str,
+    protocol: &str,
+    token: &str,
+) -> Result<Result<Upgraded, Answered>, ClientError> {
+    let authority = address.authority();
+    let request = request(Method::GET, &authority, target)
+        .header(CONNECTION, "upgrade")
+        .header(UPGRADE, protocol)
+        .header(AUTHORIZATION, format!("Bearer {token}"))
+        .body(Full::default())
+        .map_err(|error| broken(&authority, &error))?;
+    let response = send(connection, &authority, request).await?;
+    let is_upgraded = response.status() == StatusCode::SWITCHING_PROTOCOLS
+        && response.headers().get(UPGRADE).is_some_and(|found| found == protocol);
+    if !is_upgraded {
+        return answered(response, authority).await.map(Err);
+    }
+    let upgraded = hyper::upgrade::on(response).await;
+    Ok(Ok(TokioIo::new(upgraded.map_err(|error| broken(&authority, &error))?)))
+}
+
+fn request(method: Method, authority: &str, target: &str) -> hyper::http::request::Builder {
+    Request::builder()
+        .method(method)
+        .uri(target)
+        .header(HOST, authority)
+        .header(USER_AGENT, concat!("etchaos-testbed/", env!("CARGO_PKG_VERSION")))
+}
+
+/// Sends a request and returns the head of the answer.
+async fn send(
+    connection: Connection,
+    authority: &str,
+    request: Request<Full<Bytes>>,
+) -> Result<Response<Incoming>, ClientError> {
     let (mut sender, driver) = http1::Builder::new()
         .max_buf_size(HEAD_MAX)
-        .handshake(TokioIo::new(connection.0))
+        .handshake(TokioIo::new(connection.stream))
         .await
-        .map_err(|error| broken(&error))?;
+        .map_err(|error| broken(authority, &error))?;
     // Without the driver nothing is sent or received. It ends with the connection.
-    let driver = tokio::spawn(driver);
-    let request = Request::builder()
-        .method(Method::POST)
-        .uri(target)
-        .header(HOST, &authority)
-        .header(USER_AGENT, concat!("etchaos-testbed/", env!("CARGO_PKG_VERSION")))
-        .header("content-type", content_type)
-        .body(Full::new(Bytes::from(body)))
-        .map_err(|error| broken(&error))?;
-    let response = sender.send_request(request).await.map_err(|error| broken(&error))?;
+    tokio::spawn(driver.with_upgrades());
+    sender.send_request(request).await.map_err(|error| broken(authority, &error))
+}
+
+/// Reads the body of an answer.
+async fn answered(
+    response: Response<Incoming>,
+    authority: String,
+) -> Result<Answered, ClientError> {
     let status = response.status().as_u16();
     let body = Limited::new(response.into_body(), ANSWER_MAX).collect().await;
-    driver.abort();
     match body {
         Ok(body) => Ok(Answered { status, body: body.to_bytes() }),
         Err(error) if error.is::<http_body_util::LengthLimitError>() => {
             Err(ClientError::TooLarge(authority))
         }
-        Err(error) => Err(broken(&*error)),
+        Err(error) => Err(broken(&authority, &*error)),
     }
+}
+
+fn broken(authority: &str, error: &dyn std::error::Error) -> ClientError {
+    ClientError::Broken { authority: authority.to_owned(), reason: with_causes(error) }
 }
 
 /// Returns an error with its causes, which hyper's errors do not show.

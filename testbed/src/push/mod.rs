@@ -14,7 +14,7 @@ use serde_json::json;
 
 use self::answer::Answer;
 pub(crate) use self::command::{Push, push};
-use crate::client::{self, Address, Answered, ClientError, Phase, Trust};
+use crate::client::{self, Address, Answered, ClientError, Phase, Trust, reason, shown};
 
 /// The name of the source in the guest's configuration that has the testbed's key.
 pub(crate) const SOURCE: &str = "testbed";
@@ -22,8 +22,6 @@ pub(crate) const SOURCE: &str = "testbed";
 pub(crate) const PORT: u16 = 4000;
 /// The lifetime of a token in seconds. The updater accepts at most one hour.
 const TOKEN_SECONDS: u64 = 1800;
-/// The number of characters of an answer that an error shows.
-const SHOWN_CHARS_MAX: usize = 500;
 
 /// A push that was not answered with a report.
 #[derive(Debug, thiserror::Error)]
@@ -250,28 +248,6 @@ fn judge(answered: &Answered) -> Result<Answer, PushError> {
         400..=499 => Err(PushError::Rejected { status, body: reason(answered) }),
         _ => not_understood("a listener sends no such status".into()),
     }
-}
-
-/// Returns the reason that a listener gives in `error` or `err`, or else the body, for an error message.
-fn reason(answered: &Answered) -> String {
-    let object: Option<serde_json::Value> = serde_json::from_slice(&answered.body).ok();
-    let text = object.as_ref().and_then(|object| {
-        ["error", "err"].into_iter().find_map(|name| object.get(name)?.as_str())
-    });
-    match text.filter(|text| !text.is_empty()) {
-        Some(text) => shown(text.as_bytes()),
-        None if answered.status == 404 && answered.body.is_empty() => {
-            "the host has no such source, or none of its keys verifies the token".into()
-        }
-        None => shown(&answered.body),
-    }
-}
-
-/// Returns the beginning of a text from the network, without control characters.
-fn shown(body: &[u8]) -> String {
-    let text = String::from_utf8_lossy(body);
-    let printable = |c: char| if c.is_control() { ' ' } else { c };
-    text.trim().chars().take(SHOWN_CHARS_MAX).map(printable).collect()
 }
 
 /// Returns a configuration for the updater, in JSON.

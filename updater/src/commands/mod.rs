@@ -27,6 +27,7 @@ use crate::esp::EspError;
 use crate::host::Host;
 use crate::jsonnet;
 use crate::record::{self, Failure};
+use crate::shell_server;
 
 /// Runs the subcommand and reports its error.
 pub fn run(cli: &Cli) -> Exit {
@@ -43,6 +44,7 @@ pub fn run(cli: &Cli) -> Exit {
         Command::Started => started::started(global),
         Command::Listen => listen::listen(global),
         Command::Render => jsonnet::child::run(),
+        Command::ShellChild => shell_server::child::run(),
         Command::Config(arguments) => show_config::config(global, arguments),
     };
     result.unwrap_or_else(|error| {
@@ -81,7 +83,11 @@ fn recorded_as(command: &Command) -> Option<&'static str> {
         Command::Rollback(_) => Some("rollback"),
         Command::Fallback(_) => Some("fallback"),
         Command::Started => Some("started"),
-        Command::Status | Command::Listen | Command::Render | Command::Config(_) => None,
+        Command::Status
+        | Command::Listen
+        | Command::Render
+        | Command::ShellChild
+        | Command::Config(_) => None,
     }
 }
 

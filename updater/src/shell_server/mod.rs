@@ -16,7 +16,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
-use hyper::http::request::Parts;
+use hyper::Request;
+use hyper::body::Incoming;
 use protocol::KeyRing;
 use protocol::shell::Binding;
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -65,14 +66,14 @@ impl Shells {
         &self,
         source: &str,
         keys: &KeyRing,
-        head: &Parts,
+        request: &Request<Incoming>,
         binding: Option<Binding>,
         now: u64,
     ) -> Result<Admitted, ShellError> {
         if !self.allowed.contains(source) {
             return Err(ShellError::Off(source.to_owned()));
         }
-        let token = authorize::token(head, binding.is_some())?;
+        let token = authorize::token(request, binding.is_some())?;
         let binding = binding.ok_or(ShellError::NoTls)?;
         let key = authorize::verify(token, keys, binding, now)?;
         let permit = self.free.clone().try_acquire_owned().map_err(|_| ShellError::TooMany)?;
@@ -83,8 +84,13 @@ impl Shells {
     }
 
     /// Serves a shell until it or the connection ends. `early` is what was received after the request.
-    pub(crate) async fn serve<S>(&self, admitted: Admitted, stream: S, early: &[u8], peer: SocketAddr)
-    where
+    pub(crate) async fn serve<S>(
+        &self,
+        admitted: Admitted,
+        stream: S,
+        early: &[u8],
+        peer: SocketAddr,
+    ) where
         S: AsyncRead + AsyncWrite + Send + Unpin,
     {
         let Admitted { id, source, key, .. } = &admitted;

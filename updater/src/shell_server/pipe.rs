@@ -1,47 +1,51 @@
 //! The ends of pipes and of a terminal, without blocking.
 
+use std::fs::File;
 use std::io;
 use std::os::fd::OwnedFd;
 
 use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
-use rustix::io::{Errno, read, write};
-use tokio::io::Interest;
-use tokio::io::unix::AsyncFd;
+use rustix::io::Errno;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::unix::pipe;
 
-/// An end of a pipe, or the side of a terminal that is not the shell's.
+/// The end to which the input of a shell is written.
 #[derive(Debug)]
-pub(super) struct Pipe(AsyncFd<OwnedFd>);
+pub(super) struct Input(pipe::Sender);
 
-impl Pipe {
+/// The end from which the output of a shell is read.
+#[derive(Debug)]
+pub(super) struct Output(pipe::Receiver);
+
+impl Input {
     pub(super) fn new(fd: OwnedFd) -> io::Result<Self> {
-        let flags = fcntl_getfl(&fd)?;
-        fcntl_setfl(&fd, flags | OFlags::NONBLOCK)?;
-        Ok(Self(AsyncFd::new(fd)?))
+        // Unchecked, because a terminal is no pipe. It is written to in the same way.
+        pipe::Sender::from_file_unchecked(nonblocking(fd)?).map(Self)
+    }
+
+    /// Writes all bytes.
+    pub(super) async fn write_all(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.0.write_all(bytes).await
+    }
+}
+
+impl Output {
+    pub(super) fn new(fd: OwnedFd) -> io::Result<Self> {
+        pipe::Receiver::from_file_unchecked(nonblocking(fd)?).map(Self)
     }
 
     /// Reads bytes. Returns 0 at the end.
-    pub(super) async fn read(&self, buffer: &mut [u8]) -> io::Result<usize> {
-        let read = self.0.async_io(Interest::READABLE, |fd| Ok(read(fd, &mut *buffer)?)).await;
-        match read {
+    pub(super) async fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        match self.0.read(buffer).await {
             // Linux reports the end of a terminal whose other side nobody has open in this way.
             Err(error) if error.raw_os_error() == Some(Errno::IO.raw_os_error()) => Ok(0),
             read => read,
         }
     }
-
-    /// Writes all bytes.
-    pub(super) async fn write_all(&self, mut bytes: &[u8]) -> io::Result<()> {
-        while !bytes.is_empty() {
-            let write = |fd: &OwnedFd| Ok(write(fd, bytes)?);
-            let written = self.0.async_io(Interest::WRITABLE, write).await?;
-            bytes = &bytes[written..];
-        }
-        Ok(())
-    }
 }
 
-impl AsRef<OwnedFd> for Pipe {
-    fn as_ref(&self) -> &OwnedFd {
-        self.0.get_ref()
-    }
+fn nonblocking(fd: OwnedFd) -> io::Result<File> {
+    let flags = fcntl_getfl(&fd)?;
+    fcntl_setfl(&fd, flags | OFlags::NONBLOCK)?;
+    Ok(File::from(fd))
 }

@@ -17,7 +17,7 @@ use rustix::fs::OFlags;
 use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
 use rustix::termios::{Winsize, tcsetwinsize};
 
-use super::pipe::Pipe;
+use super::pipe::{Input, Output};
 use crate::host::Host;
 use crate::process::{QUERY_TIMEOUT, systemd_stdout};
 
@@ -49,24 +49,33 @@ pub(super) struct Running {
 
 /// The ends of the pipes of a shell. With a terminal, there is no `error`.
 pub(super) struct Streams {
-    pub(super) input: Pipe,
-    pub(super) output: Pipe,
-    pub(super) error: Option<Pipe>,
+    pub(super) input: Input,
+    pub(super) output: Output,
+    pub(super) error: Option<Output>,
 }
 
 impl Launcher {
     /// Creates a launcher for the shell with this id.
     pub(super) fn new(host: &Host, id: &str) -> Self {
         let program = std::env::current_exe().unwrap_or_else(|_| PathBuf::from("etchaos-updater"));
-        let scope =
-            host.path(SYSTEMD).is_dir().then(|| format!("etchaos-shell-{id}.scope"));
+        let scope = host.path(SYSTEMD).is_dir().then(|| format!("etchaos-shell-{id}.scope"));
         let mut command: Vec<OsString> = Vec::new();
         if let Some(scope) = &scope {
             // The process stays a child of this one, and moves into the scope before it runs the program.
             let description = format!("Shell {id} of etchaos-listen");
             let unit = format!("--unit={scope}");
             let with_listener = format!("--property=BindsTo={LISTENER}");
-            let arguments = ["systemd-run", "--scope", "--quiet", "--collect", &unit, &with_listener, "--description", &description, "--"];
+            let arguments = [
+                "systemd-run",
+                "--scope",
+                "--quiet",
+                "--collect",
+                &unit,
+                &with_listener,
+                "--description",
+                &description,
+                "--",
+            ];
             command.extend(arguments.map(OsString::from));
         }
         command.extend([program.into_os_string(), "shell-child".into()]);
@@ -114,8 +123,8 @@ fn with_terminal(command: &mut Command, size: Size) -> io::Result<(Streams, Owne
     let theirs = OpenOptions::new().read(true).write(true).custom_flags(flags).open(name)?;
     command.stdin(theirs.try_clone()?).stdout(theirs.try_clone()?).stderr(theirs);
     let streams = Streams {
-        input: Pipe::new(ours.try_clone()?)?,
-        output: Pipe::new(ours.try_clone()?)?,
+        input: Input::new(ours.try_clone()?)?,
+        output: Output::new(ours.try_clone()?)?,
         error: None,
     };
     Ok((streams, ours))
@@ -127,9 +136,9 @@ fn with_pipes(command: &mut Command) -> io::Result<Streams> {
     let (error, stderr) = io::pipe()?;
     command.stdin(stdin).stdout(stdout).stderr(stderr);
     Ok(Streams {
-        input: Pipe::new(input.into())?,
-        output: Pipe::new(output.into())?,
-        error: Some(Pipe::new(error.into())?),
+        input: Input::new(input.into())?,
+        output: Output::new(output.into())?,
+        error: Some(Output::new(error.into())?),
     })
 }
 

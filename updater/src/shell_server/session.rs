@@ -9,7 +9,7 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::sync::Mutex;
 use tokio::time::{sleep, timeout};
 
-use super::pipe::Pipe;
+use super::pipe::{Input, Output};
 use super::process::{Launcher, Running, Streams};
 
 /// The bytes that are read at a time.
@@ -147,12 +147,12 @@ impl Session<'_> {
         let running = Mutex::new(running);
         let outputs = async {
             let errors = async {
-                match &error {
+                match error {
                     Some(error) => forward(error, sender, Frame::ErrorOutput).await,
                     None => Ok(()),
                 }
             };
-            tokio::try_join!(forward(&output, sender, Frame::Output), errors).map(drop)
+            tokio::try_join!(forward(output, sender, Frame::Output), errors).map(drop)
         };
         let ended = async {
             loop {
@@ -202,7 +202,7 @@ impl Session<'_> {
 /// Passes input and sizes of the client on to the shell, until the client ends.
 async fn receive<R: AsyncRead + Unpin>(
     frames: &mut Frames<R>,
-    mut input: Option<Pipe>,
+    mut input: Option<Input>,
     has_terminal: bool,
     running: &Mutex<&mut Running>,
 ) -> End {
@@ -214,13 +214,13 @@ async fn receive<R: AsyncRead + Unpin>(
         match frame {
             Frame::Input(bytes) => {
                 // A shell that closed its input can go on without it.
-                if let Some(pipe) = &input
+                if let Some(pipe) = &mut input
                     && pipe.write_all(&bytes).await.is_err()
                 {
                     input = None;
                 }
             }
-            Frame::InputEnd => match &input {
+            Frame::InputEnd => match &mut input {
                 Some(pipe) if has_terminal => _ = pipe.write_all(&[END_OF_INPUT]).await,
                 _ => input = None,
             },
@@ -289,7 +289,7 @@ impl<W: AsyncWrite + Unpin> Sender<W> {
 
 /// Sends the output of the shell, until it ends.
 async fn forward<W: AsyncWrite + Unpin>(
-    pipe: &Pipe,
+    mut pipe: Output,
     sender: &Sender<W>,
     frame: fn(Vec<u8>) -> Frame,
 ) -> io::Result<()> {
