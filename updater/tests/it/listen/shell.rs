@@ -133,7 +133,8 @@ fn needs_tls_1_3_and_a_token_for_this_connection() {
     let listener = with_shell(&key);
     let refused = |expected: u16, text: &str, head: &dyn Fn(&Tls) -> String| {
         let mut stream = connected(&listener, rustls::DEFAULT_VERSIONS);
-        let (status, answer) = ask(&mut stream, &head(&stream));
+        let head = head(&stream);
+        let (status, answer) = ask(&mut stream, &head);
         assert_eq!(status, expected, "{answer}");
         assert!(answer.contains(text), "{answer}");
     };
