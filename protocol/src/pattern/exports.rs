@@ -54,7 +54,7 @@ impl Exports {
             let name = format!("{prefix}{name}");
             self.0.remove(&name);
             let used: usize = self.0.iter().map(|(name, value)| name.len() + value.len() + 2).sum();
-            let left = EXPORTS_MAX.saturating_sub(used + name.len() + 2);
+            let Some(left) = EXPORTS_MAX.checked_sub(used + name.len() + 2) else { continue };
             let kept = &value[..value.floor_char_boundary(left)];
             self.0.insert(name, kept.to_owned());
         }
@@ -98,7 +98,7 @@ mod tests {
             prop_assert!(variables.values().all(|value| value.len() <= EXPORT_MAX));
             let total: usize = variables.iter().map(|(name, value)| name.len() + value.len() + 2).sum();
             prop_assert!(total <= EXPORTS_MAX);
-            prop_assert_eq!(variables.len(), count + 1);
+            prop_assert!((1..=count + 1).contains(&variables.len()));
         }
     }
 }

@@ -7,7 +7,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::convert::Infallible;
 
 use libfuzzer_sys::fuzz_target;
-use protocol::pattern::{Entry, Mode, Outcome, Output, Pattern, PatternFiles, Shell, run};
+use protocol::pattern::{
+    Entry, Filter, Invocation, List, Mode, Options, Outcome, Output, Pattern, PatternFiles, Report,
+    Shell, Stream, run,
+};
 
 /// A shell that runs nothing. About one in three scripts fails.
 #[derive(Default)]
@@ -18,11 +21,17 @@ struct FakeShell {
 impl Shell for FakeShell {
     type Error = Infallible;
 
-    fn run(&mut self, text: &str, env: &BTreeMap<String, String>) -> Result<Output, Infallible> {
-        self.ran.push(text.to_owned());
-        let code = i32::from((text.len() + env.len()) % 3 == 0);
-        Ok(Output { code, text: text.chars().take(8).collect() })
+    fn run(&mut self, invocation: &Invocation<'_>) -> Result<Output, Infallible> {
+        let Invocation { script, env, .. } = invocation;
+        assert!(!script.is_empty() && !script.contains('\0'));
+        assert!(env.values().all(|value| !value.contains('\0')));
+        assert!(env.keys().all(|name| !name.is_empty() && !name.contains(['=', '\0'])));
+        self.ran.push((*script).to_owned());
+        let code = i32::from((script.len() + env.len()) % 3 == 0);
+        Ok(Output { code, text: script.chars().take(8).collect() })
     }
+
+    fn print(&mut self, _: &str, _: Stream, _: &str) {}
 }
 
 fuzz_target!(|data: &[u8]| {
@@ -34,9 +43,17 @@ fuzz_target!(|data: &[u8]| {
 
     let mut checks = BTreeSet::new();
     collect_checks(&pattern.run, &mut checks);
+    collect_checks(&pattern.build, &mut checks);
+    // The build list takes the part of the Pattern that was pushed before.
+    let previous = Pattern { run: pattern.build.clone(), ..pattern.clone() };
     let mut shell = FakeShell::default();
-    if let Ok(report) = run(&pattern.run, Mode::Check, &mut shell) {
-        assert!(report.results.iter().all(|result| result.outcome != Outcome::Changed));
+    let options = Options::new(Mode::Check, "source");
+    if let Ok(report) = run(&pattern, Some(&previous), &options, &mut shell) {
+        let changed =
+            |outcome| matches!(outcome, Outcome::Changed | Outcome::Removed | Outcome::Failed);
+        assert!(
+            !report.results.iter().chain(&report.removed).any(|result| changed(result.outcome))
+        );
         assert!(report.build_manifest.is_empty() && report.run_vars.is_empty());
     }
     assert!(
@@ -44,16 +61,36 @@ fuzz_target!(|data: &[u8]| {
         "a script that is not a check ran in check mode"
     );
 
-    let mut shell = FakeShell::default();
-    if let Ok(report) = run(&pattern.run, Mode::Change, &mut shell) {
-        // Each Command runs at most a check and a change.
-        assert!(shell.ran.len() <= 2 * report.results.len());
+    for list in [List::Run, List::Build] {
+        change(&pattern, Some(&previous), list, None);
     }
-    run_build(&pattern);
+    // Any text may be a filter.
+    let filter = pattern.subject.as_deref().and_then(|text| Filter::new(text).ok());
+    let selected = change(&pattern, None, List::Run, filter.as_ref());
+    let all = change(&pattern, None, List::Run, None);
+    if let (Some(selected), Some(all)) = (selected, all)
+        && all.failures().next().is_none()
+    {
+        assert!(selected.results.len() <= all.results.len());
+    }
 });
 
-fn run_build(pattern: &Pattern) {
-    let _ = run(&pattern.build, Mode::Change, &mut FakeShell::default());
+fn change(
+    pattern: &Pattern,
+    previous: Option<&Pattern>,
+    list: List,
+    filter: Option<&Filter>,
+) -> Option<Report> {
+    let mut shell = FakeShell::default();
+    let options = Options { list, filter, ..Options::new(Mode::Change, "source") };
+    let report = run(pattern, previous, &options, &mut shell);
+    let Ok(report) = report else {
+        assert!(shell.ran.is_empty(), "scripts ran although the Pattern is not valid");
+        return None;
+    };
+    // Each Command runs at most a check and a change or removal.
+    assert!(shell.ran.len() <= 2 * (report.results.len() + report.removed.len()));
+    Some(report)
 }
 
 fn collect_checks<'a>(entries: &'a [Entry], checks: &mut BTreeSet<&'a str>) {

@@ -5,18 +5,20 @@ use std::time::Duration;
 use anyhow::{Context as _, Result};
 use serde_json::json;
 
-use super::context::{Context, in_mount_namespace};
+use super::context::{Context, in_mount_namespace, require_esp};
 use super::output::print_or_warn;
 use crate::cli::{Exit, Global};
 use crate::config::{Listen, Tls};
-use crate::esp::Access;
+use crate::esp::{Access, Esp, EspError};
 use crate::host::Host;
 use crate::push_server;
 use crate::record::{self, Listening};
 use crate::tls::{self, Identity};
 
-/// How long to wait for another command that writes to the ESP, such as an update.
-const ESP_WAIT: Duration = Duration::from_secs(30);
+/// How long the start waits for another command that writes to the ESP.
+const ESP_WAIT: Duration = Duration::from_secs(5);
+/// How long the certificate waits for it. An update over a slow line takes hours.
+const LONG_ESP_WAIT: Duration = Duration::from_secs(24 * 60 * 60);
 
 pub(super) fn listen(global: &Global) -> Result<Exit> {
     let host = Host::new(&global.host_root);
@@ -62,13 +64,34 @@ fn self_signed(global: &Global, host: &Host, context: &mut Context) -> Result<Id
         Some(kept) => kept,
         None => Identity::make()?,
     };
-    let stored = context
-        .reopen(global, Access::Write { wait: ESP_WAIT })
-        .and_then(|()| Ok(tls::store(context.esp()?, &pem)?));
     context.close();
-    if let Err(error) = stored {
-        log::warn!("the certificate of this host changes with the next boot: {error:#}");
+    if let Err(error) = store(global, ESP_WAIT, &pem) {
         tls::store_until_reboot(host, &pem)?;
+        match error.downcast_ref() {
+            Some(EspError::Busy(_)) => store_later(global.clone(), pem),
+            _ => warn_not_stored(&error),
+        }
     }
     Ok(identity)
+}
+
+/// Writes the certificate to the ESP, after waiting for other commands that write to it.
+fn store(global: &Global, wait: Duration, pem: &str) -> Result<()> {
+    let host = Host::new(&global.host_root);
+    let esp = Esp::open(&host, global.esp.as_deref(), Access::Write { wait })?;
+    Ok(tls::store(require_esp(esp.as_ref())?, pem)?)
+}
+
+/// Writes the certificate to the ESP when the command that writes to it has ended, in a thread of its own, which also
+/// has its own mount namespace.
+fn store_later(global: Global, pem: String) {
+    log::info!("the certificate of this host is stored when the ESP is no longer in use");
+    std::thread::spawn(move || match store(&global, LONG_ESP_WAIT, &pem) {
+        Ok(()) => log::info!("the certificate of this host is stored"),
+        Err(error) => warn_not_stored(&error),
+    });
+}
+
+fn warn_not_stored(error: &anyhow::Error) {
+    log::warn!("the certificate of this host changes with the next boot: {error:#}");
 }

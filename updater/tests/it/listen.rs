@@ -4,11 +4,12 @@ mod etcha;
 mod shell;
 mod tls;
 
+use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
 use std::process::{Child, Command, Stdio};
 
-use protocol::pattern::{Mode, Outcome, Pattern, PatternFiles, Report};
+use protocol::pattern::{Mode, Outcome, PatternFiles, Report};
 use protocol::token::sign;
 use protocol::{Claims, PrivateKey};
 use serde_json::json;
@@ -113,13 +114,15 @@ fn request(mut stream: impl Read + Write, head: &str, body: &[u8]) -> (u16, Stri
 
 fn pattern(run: serde_json::Value) -> Claims {
     let exec = json!({"command": "/bin/sh", "flags": "-e -c"});
-    let pattern: Pattern = serde_json::from_value(json!({"exec": exec, "run": run})).unwrap();
+    let text = json!({"exec": exec, "run": run}).to_string();
+    let files = BTreeMap::from([("main.jsonnet".to_owned(), text)]);
+    let files = PatternFiles { entrypoint: "main.jsonnet".into(), files };
     Claims {
         iat: Some(now()),
         exp: Some(now() + 60),
         jti: Some(PrivateKey::generate().id().to_owned()),
         aud: vec!["etchaos".into()],
-        etcha_pattern: Some(PatternFiles::from(&pattern)),
+        etcha_pattern: Some(files),
         ..Claims::default()
     }
 }
@@ -173,6 +176,38 @@ fn runs_a_pattern_and_returns_its_report() {
         let report: Report = serde_json::from_str(&body).unwrap();
         assert_eq!(report.results[1].outcome, Outcome::Needed);
         assert_eq!(report.results[1].output, "not yet");
+    }
+}
+
+/// Jsonnet as the client of Etcha sends it, with a library, variables of the token, and a removal of nothing.
+#[test]
+fn renders_the_jsonnet_of_a_token() {
+    let key = PrivateKey::generate();
+    let listener = listen(&key);
+    let push = |files: serde_json::Value| {
+        let files = serde_json::from_value(json!({"entrypoint": "/main.jsonnet", "files": files}));
+        let vars = json!({"name": "variable"}).as_object().unwrap().clone();
+        let claims =
+            Claims { etcha_pattern: Some(files.unwrap()), etcha_run_vars: vars, ..example() };
+        listener.push("", &sign(&key, &claims).unwrap())
+    };
+    let main = "local run = import 'lib/run.libsonnet';
+        { run: [run('echo ' + std.native('getConfig')().vars.name), run('false | true')] }";
+    let library = "function(change) { id: 'etcha push', always: true, change: change }";
+    let (_, body) = push(json!({"/main.jsonnet": main, "/lib/run.libsonnet": library}));
+    let report: Report =
+        serde_json::from_str(&body).unwrap_or_else(|error| panic!("{error}: {body}"));
+    let outcomes: Vec<_> = report.results.iter().map(|r| (r.outcome, r.output.as_str())).collect();
+    assert_eq!(outcomes, [(Outcome::Changed, "variable"), (Outcome::Failed, "")]);
+
+    for (text, expected) in [
+        ("{ run: x }", "/main.jsonnet:1:8: unknown variable"),
+        ("{ run: [{ id: 'x', locks: ['y'] }] }", "run[0].locks of the Pattern is not supported"),
+        ("local f(x) = f(x + 1) tailstrict; f(0)", "was stopped: it"),
+        ("local d(t, n) = if n == 0 then t else d(t + t, n - 1); d('x', 60)", "MiB of memory"),
+    ] {
+        let (status, body) = push(json!({ "/main.jsonnet": text }));
+        assert!((400..600).contains(&status) && body.contains(expected), "{text}: {status} {body}");
     }
 }
 

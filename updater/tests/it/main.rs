@@ -6,6 +6,7 @@ mod config;
 mod disk;
 mod docs;
 mod expiry;
+mod jsonnet;
 mod listen;
 mod manual;
 mod metadata;

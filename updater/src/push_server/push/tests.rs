@@ -103,6 +103,7 @@ fn rejects_pushes_from_before_the_reboot() {
     let clock = Clock { now: NOW, booted: NOW - AHEAD_MAX - 1 };
     assert!(acceptable(&verified(&claims()), clock).is_ok());
     assert_eq!(PushError::BeforeBoot.status(), 425);
+    assert_eq!(PushError::Replay(ReplayError::Full).status(), 429);
 }
 
 fn verified(claims: &Claims) -> Verified<Claims> {

@@ -1,6 +1,7 @@
 //! The certificate of the server.
 
 use std::process::Command;
+use std::time::{Duration, Instant};
 
 use protocol::PrivateKey;
 use protocol::token::sign;
@@ -63,6 +64,33 @@ fn keeps_the_certificate_until_the_reboot_without_an_esp() {
     assert_eq!(start(), first);
     std::fs::remove_dir_all(world.path("host/run")).unwrap();
     assert_ne!(start(), first);
+}
+
+#[test]
+fn stores_the_certificate_when_the_esp_is_free() {
+    let key = PrivateKey::generate();
+    let world = World::new();
+    world.write("host/proc/uptime", "86400.00 1.00\n");
+    configure(&world, &key, json!(true));
+    // As an update does.
+    let lock = std::fs::File::open(world.esp("")).unwrap();
+    lock.lock().unwrap();
+    let listener = start(world);
+    assert_eq!(listener.push("", &sign(&key, &fine()).unwrap()).0, 200);
+    let is_stored = |world: &World| {
+        let pem = std::fs::read_to_string(world.esp("etchaos/tls.pem"));
+        pem.is_ok_and(|pem| pem.ends_with("-----END PRIVATE KEY-----\n"))
+    };
+    assert!(!is_stored(&listener.world));
+    lock.unlock().unwrap();
+    let since = Instant::now();
+    while !is_stored(&listener.world) {
+        assert!(since.elapsed() < Duration::from_secs(60));
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    let fingerprint = listener.fingerprint.clone();
+    std::fs::remove_dir_all(listener.world.path("host/run")).unwrap();
+    assert_eq!(listener.restarted().fingerprint, fingerprint);
 }
 
 #[test]
