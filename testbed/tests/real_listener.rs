@@ -48,6 +48,10 @@ fn updater() -> PathBuf {
 
 impl Host {
     fn start(shell: bool) -> Self {
+        Self::start_with(shell, true)
+    }
+
+    fn start_with(shell: bool, tls: bool) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let write = |path: &str, text: &str| {
             let path = directory.path().join(path);
@@ -59,7 +63,8 @@ impl Host {
         write("host/proc/uptime", "86400.00 1.00\n");
         write("host/run/x", "");
         let source = json!({"keys": [key.public().to_string()], "shell": shell});
-        let config = json!({"listen": {"address": "127.0.0.1:0", "sources": {"ops": source}}});
+        let listen = json!({"address": "127.0.0.1:0", "tls": tls, "sources": {"ops": source}});
+        let config = json!({"listen": listen});
         write("esp/etchaos/config.json", &config.to_string());
         let mut listener = Command::new(updater())
             .arg("--esp")
@@ -75,7 +80,7 @@ impl Host {
         let line = line.expect("the listener did not start");
         std::thread::spawn(move || lines.for_each(drop));
         let address = line.split_whitespace().find(|word| word.starts_with("127.")).unwrap();
-        let fingerprint = line.split_once("SHA-256 ").unwrap().1.trim();
+        let fingerprint = line.split_once("SHA-256 ").map_or("", |(_, sha256)| sha256.trim());
         Self {
             address: address.to_owned(),
             fingerprint: fingerprint.to_owned(),
@@ -164,6 +169,20 @@ fn wrong_keys_and_plain_http_are_refused() {
     let plain = format!("http://{}", host.address);
     command.args(["push", &plain, "ops", "true", "--key", &key]);
     assert_ended(&command.output().unwrap(), 3, "", "TLS");
+}
+
+#[test]
+fn a_listener_without_tls_is_recognised() {
+    let host = Host::start_with(false, false);
+    let key = format!("@{}", host.directory.path().join("ops.key").display());
+    let push = |address: &str, more: &[&str]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_testbed"));
+        command.args(["push", address, "ops", "echo hello", "--key", &key]).args(more);
+        command.output().unwrap()
+    };
+    let output = push(&host.address, &["--insecure", "--json"]);
+    assert_ended(&output, 3, "\"error\":", "does not answer with TLS");
+    assert_ended(&push(&format!("http://{}", host.address), &[]), 0, "  hello\n", "");
 }
 
 #[test]

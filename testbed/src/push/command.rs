@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use clap::Args;
 use protocol::pattern::Mode;
+use serde::Serialize;
 use serde_json::json;
 
 use super::answer::{Answer, Entry};
@@ -82,13 +83,16 @@ pub(crate) fn push(options: &Push, cancel: &Cancel) -> Result<(), ExitError> {
         audience: options.audience.clone(),
     };
     let timeout = Duration::from_secs(options.timeout);
-    let answer = wait(client, request, timeout, &name, cancel)?;
-    let text = match options.json {
-        true => to_json(&name, options, &answer),
-        false => to_text(&answer, options.check),
+    let answer = wait(client, request, timeout, &name, cancel);
+    let text = match (&answer, options.json) {
+        (Ok(answer), true) => to_json(&name, options, answer),
+        (Err(error), true) => to_json(&name, options, json!({"error": error.message})),
+        (Ok(answer), false) => to_text(answer, options.check),
+        (Err(_), false) => String::new(),
     };
     // What the host did counts, also if standard output is closed.
     let _ = std::io::stdout().lock().write_all(text.as_bytes());
+    let answer = answer?;
     match answer.is_failure() {
         false => Ok(()),
         true => Err(ExitError { code: code::FAILED, message: failure(&answer) }),
@@ -146,7 +150,7 @@ fn failure(answer: &Answer) -> String {
     }
 }
 
-fn to_json(name: &str, options: &Push, answer: &Answer) -> String {
+fn to_json(name: &str, options: &Push, answer: impl Serialize) -> String {
     let mut value = json!({"host": name, "source": options.host.source, "check": options.check});
     if let (Some(object), Ok(serde_json::Value::Object(fields))) =
         (value.as_object_mut(), serde_json::to_value(answer))

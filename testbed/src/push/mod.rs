@@ -169,7 +169,7 @@ impl PushClient {
     async fn exchange(&self, target: &str, token: String) -> Result<Answered, ClientError> {
         let mut address = self.address.clone();
         let connection = match client::connect(&address, &self.trust).await {
-            Err(ClientError::NotTls(_) | ClientError::Tls { .. }) if self.or_plain => {
+            Err(ClientError::NotTls(_)) if self.or_plain => {
                 address.tls = false;
                 client::connect(&address, &self.trust).await
             }

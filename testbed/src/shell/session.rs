@@ -15,8 +15,6 @@ use crate::cancel::Cancel;
 
 /// How often the size of the terminal and requests to stop are looked at.
 const POLL_INTERVAL: Duration = Duration::from_millis(200);
-/// How long the host may take to receive a frame.
-const WRITE_TIMEOUT: Duration = Duration::from_secs(SILENCE_SECONDS);
 
 /// How a shell ended.
 #[derive(Debug, PartialEq, Eq)]
@@ -149,18 +147,16 @@ async fn keep_alive<S: AsyncWrite>(sender: &Sender<S>) -> End {
     }
 }
 
-/// Sends frames. Several tasks may do so.
+/// Sends frames. Several tasks may do so. There is no time limit: a shell may leave its input unread for as long as it
+/// likes, and [`receive`] notices a host that vanished.
 struct Sender<S>(Mutex<WriteHalf<S>>);
 
 impl<S: AsyncWrite> Sender<S> {
     async fn send(&self, frame: &Frame) -> io::Result<()> {
         let mut bytes = Vec::new();
         frame.encode(&mut bytes);
-        let send = async {
-            let mut stream = self.0.lock().await;
-            stream.write_all(&bytes).await?;
-            stream.flush().await
-        };
-        timeout(WRITE_TIMEOUT, send).await.map_err(|_| io::ErrorKind::TimedOut)?
+        let mut stream = self.0.lock().await;
+        stream.write_all(&bytes).await?;
+        stream.flush().await
     }
 }

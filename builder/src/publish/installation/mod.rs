@@ -34,7 +34,7 @@ pub(super) fn with_installation(
         pattern.context("reading the Pattern of the manifest")?.unwrap_or_default();
     pattern.run.retain(|entry| !is_ours(entry));
     let values = values(release)?;
-    let script = |script: &str| format!("{values}{COMMON}{script}");
+    let script = |script: &str| values.clone() + &without_comments(&[COMMON, script].concat());
     let install = Command {
         id: INSTALL.into(),
         check: Some(script(include_str!("check.sh"))),
@@ -44,7 +44,7 @@ pub(super) fn with_installation(
     };
     let reboot = Command {
         id: REBOOT.into(),
-        change: Some(format!("set -eu\n{}", include_str!("reboot.sh"))),
+        change: Some(format!("set -eu\n{}", without_comments(include_str!("reboot.sh")))),
         ..Command::default()
     };
     pattern.run.extend([install, reboot].map(|command| Entry::Command(Box::new(command))));
@@ -77,6 +77,12 @@ fn values(release: &Release) -> Result<String> {
     }
     let lines = values.iter().map(|(name, value)| format!("{name}={}\n", quoted(value)));
     Ok(lines.collect())
+}
+
+/// Removes the lines that are comments, and empty ones: hosts download the manifest at every poll.
+fn without_comments(script: &str) -> String {
+    let is_code = |line: &&str| !line.is_empty() && !line.trim_start().starts_with('#');
+    script.lines().filter(is_code).map(|line| format!("{line}\n")).collect()
 }
 
 /// Quotes a text for a shell.
