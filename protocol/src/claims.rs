@@ -7,6 +7,7 @@ use crate::date::format_utc;
 use crate::json;
 use crate::pattern::{Mode, PatternFiles};
 use crate::release::Release;
+use crate::shell::ShellClaim;
 
 /// The tolerance, in seconds, for a difference between the clocks of the signer and the host.
 const LEEWAY: u64 = 60;
@@ -85,6 +86,13 @@ pub struct Claims {
         deserialize_with = "mode"
     )]
     pub etchaos_mode: Option<Mode>,
+    /// The connection that a shell is asked for on, if the token asks for one.
+    #[serde(
+        rename = "etchaosShell",
+        skip_serializing_if = "Option::is_none",
+        deserialize_with = "json::object"
+    )]
+    pub etchaos_shell: Option<ShellClaim>,
     /// The release, if the token is a manifest.
     #[serde(
         rename = "etchaosRelease",

@@ -32,6 +32,7 @@ pub mod pattern;
 pub mod proxy;
 pub mod release;
 pub mod role;
+pub mod shell;
 pub mod target;
 pub mod token;
 pub mod url;

@@ -8,10 +8,12 @@ use protocol::Arch;
 use crate::accel::Preference;
 use crate::args::VmArgs;
 use crate::firmware::Firmware;
+use crate::push::Push;
 use crate::replay::SearchOptions;
 use crate::scenarios::Scenarios;
+use crate::shell::Shell;
 
-/// Boot EtchaOS in a VM, or take a release through updates, power cuts and faults
+/// Boot EtchaOS in a VM, take a release through updates, power cuts and faults, or push to a host
 #[derive(Debug, Parser)]
 #[command(
     version,
@@ -23,7 +25,7 @@ Examples:
   testbed kill --times 10 --artifacts out/deb_amd64 --target deb_amd64 --keys out/keys/signing.pub
   testbed faults --artifacts out/deb_amd64 --target deb_amd64 --keys out/keys/signing.pub
 
-Exit codes: 0 passed, 1 failed, 2 wrong usage, 128+N ended by signal N.
+Exit codes: 0 passed, 1 failed, 2 wrong usage, 128+N ended by signal N; push has more, see its --help.
 RUST_LOG=debug logs every command line and every request."
 )]
 pub struct Cli {
@@ -44,6 +46,10 @@ pub(crate) enum Command {
     Scenario(Scenarios),
     /// Judge a recording of "powercut" again
     Replay(Replay),
+    /// Push a shell command or a Pattern to a host of EtchaOS or Etcha
+    Push(Push),
+    /// Open a root shell on a host of EtchaOS, through its listener
+    Shell(Shell),
 }
 
 /// Options of `probe`.

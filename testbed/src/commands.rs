@@ -34,6 +34,8 @@ pub fn dispatch(cli: Cli, cancel: Cancel) -> Result<(), Error> {
         Command::Boot(options) => boot(&options, &cancel),
         Command::Scenario(scenario) => scenario.execute(cancel),
         Command::Replay(options) => replay(&options, &cancel),
+        Command::Shell(options) => Ok(crate::shell::shell(&options, &cancel)?),
+        Command::Push(options) => Ok(crate::push::push(&options, &cancel)?),
     }
 }
 

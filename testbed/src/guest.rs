@@ -123,7 +123,10 @@ impl<'a> Guest<'a> {
         pattern: Pattern,
     ) -> Result<(), GuestError> {
         match self.push_within(activity, pattern, Mode::Change, FINAL_PUSH_TIMEOUT) {
-            Err(GuestError::Push { source: source @ PushError::NoAnswer(_), .. }) => {
+            Err(GuestError::Push {
+                source: source @ (PushError::NoAnswer(_) | PushError::NotSent(_)),
+                ..
+            }) => {
                 log::info!(
                     "{activity}: {source}; expected, because this push may end the listener"
                 );

@@ -16,6 +16,8 @@
 //! - [`sector_size`]: the sectors of a disk
 //! - [`firmware`], [`accel`], [`probe`], [`host`], [`process`]: the requirements of a VM
 //!
+//! - [`push`] also sends Patterns to real hosts, and [`shell`] opens a shell on one, with [`client`]; [`exit`] has its exit codes
+//!
 //! All ports are on the loopback, and no child process outlives the testbed.
 
 mod accel;
@@ -26,16 +28,19 @@ pub mod cancel;
 mod cdn;
 mod checks;
 pub mod cli;
+mod client;
 pub mod commands;
 mod console;
 mod derived;
 mod disk;
 mod environment;
+mod exit;
 mod figures;
 mod firmware;
 mod guest;
 pub mod host;
 mod inspect;
+mod key_text;
 mod machine;
 mod platform;
 mod probe;
@@ -48,14 +53,17 @@ mod scenario;
 mod scenarios;
 pub mod seconds;
 mod sector_size;
+mod shell;
 pub mod signals;
 mod updates;
 mod vm;
 mod work;
 
 pub use accel::Preference as AccelPreference;
+pub use exit::ExitError;
 pub use figures::BootFigures;
 pub use inspect::files::visit_esp;
+pub use key_text::key_text;
 pub use scenario::{Failure, Options, ScenarioError};
 pub use scenarios::cycle::run as run_cycle;
 pub use sector_size::SectorSize;

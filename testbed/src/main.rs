@@ -3,6 +3,7 @@
 use std::process::ExitCode;
 
 use clap::Parser;
+use testbed::ExitError;
 use testbed::cancel::Cancel;
 use testbed::cli::Cli;
 use testbed::commands;
@@ -22,8 +23,12 @@ fn main() -> ExitCode {
     match commands::dispatch(cli, cancel) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("error: {error}");
-            signals.exit_code().map_or(ExitCode::FAILURE, ExitCode::from)
+            let text = error.to_string();
+            if !text.is_empty() {
+                eprintln!("error: {text}");
+            }
+            let own = error.downcast_ref::<ExitError>().map(|error| error.code);
+            signals.exit_code().or(own).map_or(ExitCode::FAILURE, ExitCode::from)
         }
     }
 }

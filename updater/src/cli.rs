@@ -71,7 +71,8 @@ Configuration:
   metrics         file that ends with .prom, for the textfile collector of node-exporter
   listen          server for pushes: {\"address\": \"0.0.0.0:4000\", \"sources\": {NAME: {\"keys\":
                   [\"ed25519public:…\"]}}}; a push is a list of shell commands (an Etcha Pattern),
-                  signed with a key of its source; default: no sources, so the server does not run
+                  signed with a key of its source; default: no sources, so the server does not run;
+                  \"shell\": true in an entry of sources also lets that source open a shell
   listen.tls      true (default): TLS with a certificate that the host makes; false: plain HTTP; or
                   the operator's certificate and key, as files or PEM: {\"certificate\":
                   \"/etc/tls/host.crt\", \"key\": \"/etc/tls/host.key\"}
@@ -338,6 +339,9 @@ pub(crate) enum Command {
     /// Render the Pattern on standard input, for another process of this program
     #[command(hide = true)]
     Render,
+    /// Become a shell in a session of its own, for another process of this program
+    #[command(hide = true)]
+    ShellChild,
     /// Show every value of the configuration and its source
     ///
     /// Shows public keys by their ID, and a proxy without user name and password.

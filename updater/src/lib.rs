@@ -25,9 +25,12 @@
 //!
 //! `host_settings` is separate too: host name, network interfaces and time servers.
 //!
+//! `shell_server` gives a shell to clients that may have one; `open_shells` tells the others about it.
+//!
 //! Running programs: `process` runs them with a timeout, `shell` runs the operator's commands, `timeout`
 //! limits calls that may block, `schedule` sets timers, and [`interrupt`] handles signals.
 
+mod audience;
 mod boot_disk;
 pub mod candidate;
 pub mod cdn;
@@ -50,6 +53,7 @@ pub mod interrupt;
 mod io_hint;
 pub mod journal;
 pub mod jsonnet;
+mod open_shells;
 pub mod plan;
 mod process;
 pub mod progress;
@@ -59,6 +63,7 @@ mod reboot;
 mod record;
 mod schedule;
 mod shell;
+mod shell_server;
 pub mod slot_content;
 pub mod slots;
 pub mod sources;

@@ -5,6 +5,7 @@ use jiff::Timestamp;
 use protocol::{Claims, Release};
 use serde_json::json;
 
+use super::installation::with_installation;
 use crate::signing::Signing;
 
 /// The claim of Etcha's run variables that has the build number.
@@ -20,7 +21,7 @@ pub(crate) struct Issued {
 }
 
 /// Signs a manifest for `release`, which gets the number `build`. The validity period and all other
-/// claims are those of `template`.
+/// claims are those of `template`, except for the Commands that install the release.
 pub(crate) fn issue(
     release: Release,
     build: u64,
@@ -35,11 +36,13 @@ pub(crate) fn issue(
         (Some(from), Some(to)) => Some(to.saturating_sub(from)),
         _ => None,
     };
+    let pattern = with_installation(template.etcha_pattern.as_ref(), &release)?;
     let mut claims = Claims {
         iat: Some(issued),
         nbf: Some(issued),
         exp: validity.map(|validity| issued.saturating_add(validity)),
         jti: Some(format!("{}-{build}", release.target())),
+        etcha_pattern: Some(pattern),
         etchaos_release: Some(release.clone()),
         ..template.clone()
     };

@@ -9,6 +9,7 @@
 pub(crate) mod bridge;
 mod documents;
 mod files;
+mod installation;
 mod issue;
 pub(crate) mod layout;
 mod release;

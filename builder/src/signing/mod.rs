@@ -166,15 +166,7 @@ pub(crate) fn key_files(paths: &[PathBuf]) -> Result<KeyRing> {
 
 /// Returns the text itself or, if it is `@` and a path, the content of that file.
 fn key_text(given: &str) -> Result<String> {
-    match given.strip_prefix('@') {
-        Some(path) => {
-            let text = fs::read_to_string(path);
-            let text = text.with_context(|| format!("reading the key file {path}"))?;
-            ensure!(!text.trim().is_empty(), "the key file {path} is empty");
-            Ok(text)
-        }
-        None => Ok(given.to_owned()),
-    }
+    testbed::key_text(given).map_err(anyhow::Error::msg)
 }
 
 fn development_key(directory: &Path) -> Result<PrivateKey> {

@@ -8,6 +8,7 @@ mod s3;
 
 mod bucket;
 mod destinations;
+mod etcha;
 mod host;
 mod hostile;
 mod inspected;

@@ -30,6 +30,7 @@ use crate::esp::EspError;
 use crate::host::Host;
 use crate::jsonnet;
 use crate::record::{self, Failure};
+use crate::shell_server;
 
 /// Runs the subcommand and reports its error.
 pub fn run(cli: &Cli) -> Exit {
@@ -49,6 +50,7 @@ pub fn run(cli: &Cli) -> Exit {
         Command::Listen => listen::listen(global),
         Command::Sources(arguments) => sources::sources(global, arguments),
         Command::Render => jsonnet::child::run(),
+        Command::ShellChild => shell_server::child::run(),
         Command::Config(arguments) => show_config::config(global, arguments),
     };
     result.unwrap_or_else(|error| {
@@ -90,7 +92,11 @@ fn recorded_as(command: &Command) -> Option<&'static str> {
         Command::HostSettings(_) => Some("host-settings"),
         Command::Data(_) => Some("data"),
         Command::Sources(_) => Some("sources"),
-        Command::Status | Command::Listen | Command::Render | Command::Config(_) => None,
+        Command::Status
+        | Command::Listen
+        | Command::Render
+        | Command::ShellChild
+        | Command::Config(_) => None,
     }
 }
 

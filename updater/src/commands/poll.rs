@@ -51,7 +51,7 @@ pub(super) fn update(global: &Global, arguments: &Arguments) -> Result<Exit> {
         Permissions { downgrade: arguments.allow_downgrade, retry_failed: arguments.retry_failed };
     let mut context = Context::new(global, Access::Read)?;
     // An invalid reboot window has to be reported before anything is installed.
-    decide_reboot(&context, arguments)?;
+    decide_reboot(global, &context, arguments)?;
     let poll = match PollResult::fetch(global, &mut context, allow) {
         Ok(poll) => poll,
         Err(error) => {
@@ -90,7 +90,7 @@ pub(super) fn update(global: &Global, arguments: &Arguments) -> Result<Exit> {
     interrupt::catch().context("cannot catch signals")?;
     let progress = Progress::for_update(global.json, &Host::new(&global.host_root));
     let wants_reboot = update.carry_out(&progress)?;
-    let decision = wants_reboot.then(|| decide_reboot(&context, arguments)).transpose()?;
+    let decision = wants_reboot.then(|| decide_reboot(global, &context, arguments)).transpose()?;
     let (done, exit) = (report::done(&update), context.exit(exit(&update.step)));
     let next_boot = update.next_boot().clone();
     let json = result(&update, decision == Some(Decision::Now));
@@ -181,7 +181,7 @@ fn record_waiting(global: &Global, decision: Option<&Decision>) {
 }
 
 /// Decides when to reboot into the slot on trial.
-fn decide_reboot(context: &Context, arguments: &Arguments) -> Result<Decision> {
+fn decide_reboot(global: &Global, context: &Context, arguments: &Arguments) -> Result<Decision> {
     let never = |reason: &str| Ok(Decision::Never { reason: reason.to_owned() });
     if context.booted.slot.is_none() {
         return never("this system was not booted from this ESP, so it is not rebooted");
@@ -193,7 +193,7 @@ fn decide_reboot(context: &Context, arguments: &Arguments) -> Result<Decision> {
         return never(&reason);
     }
     let policy = &context.settings.reboot;
-    let facts = reboot::Facts::collect(policy, now())?;
+    let facts = reboot::Facts::collect(policy, &Host::new(&global.host_root), now())?;
     Ok(reboot::decide(policy, &facts))
 }
 
@@ -219,7 +219,7 @@ fn reboot_if_pending(global: &Global, arguments: &Arguments, context: &mut Conte
     context.reopen(global, Access::Read)?;
     let release = release_awaiting_reboot(context.esp()?, context.booted, &context.settings.keys);
     let Some(release) = release else { return Ok(()) };
-    let decision = decide_reboot(context, arguments)?;
+    let decision = decide_reboot(global, context, arguments)?;
     if let Some(reason) = schedule_reboot(global, Some(&decision))? {
         log::info!("{} is installed; {reason}", describe(&release));
     }

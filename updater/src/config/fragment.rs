@@ -121,6 +121,9 @@ pub(crate) struct ListenFragment {
 pub(crate) struct PushSourceFragment {
     /// The keys that may sign the pushes of this source.
     pub(super) keys: StringList,
+    /// Whether this source may also open a shell.
+    #[serde(default)]
+    pub(super) shell: bool,
 }
 
 /// A source of Patterns and Commands. One that may also push has the same name in `listen.sources`.

@@ -209,7 +209,11 @@ impl Merged {
             .iter()
             .map(|(name, source)| {
                 let ids: Vec<String> = source.value.keys.0.iter().map(|key| key_id(key)).collect();
-                (name, json!({"value": ids, "source": source.source.to_string()}))
+                let mut shown = json!({"value": ids, "source": source.source.to_string()});
+                if source.value.shell {
+                    shown["shell"] = json!(true);
+                }
+                (name, shown)
             })
             .collect();
         let pattern_sources: BTreeMap<&String, Value> = self

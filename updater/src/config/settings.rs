@@ -1,6 +1,6 @@
 //! The validated configuration.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
@@ -75,6 +75,8 @@ pub struct Listen {
     pub tls: Tls,
     /// The keys of the sources that may push, by the name in the URL.
     pub sources: BTreeMap<String, KeyRing>,
+    /// The sources that may also open a shell.
+    pub shells: BTreeSet<String>,
 }
 
 impl TryFrom<&Merged> for Settings {
@@ -272,7 +274,7 @@ fn validate_each<T>(
 }
 
 fn listen(merged: &Merged) -> Result<Option<Listen>, ConfigError> {
-    let mut sources = BTreeMap::new();
+    let (mut sources, mut shells) = (BTreeMap::new(), BTreeSet::new());
     for (name, source) in &merged.push_sources {
         let key = format!("listen.sources.{}", shorten(name));
         if !is_file_name(name) {
@@ -282,6 +284,9 @@ fn listen(merged: &Merged) -> Result<Option<Listen>, ConfigError> {
         let keys = key_ring(&key, source.value.keys.0.iter().map(|key| (key, &source.source)))?;
         if !keys.is_empty() {
             sources.insert(name.clone(), keys);
+            if source.value.shell {
+                shells.insert(name.clone());
+            }
         }
     }
     let Some(address) = &merged.listen_address else { return Ok(None) };
@@ -291,7 +296,7 @@ fn listen(merged: &Merged) -> Result<Option<Listen>, ConfigError> {
         invalid("listen.address", &address.source, "expected address:port, such as 0.0.0.0:4000")
     })?;
     let tls = tls(merged)?;
-    Ok((!sources.is_empty()).then_some(Listen { address: parsed, tls, sources }))
+    Ok((!sources.is_empty()).then_some(Listen { address: parsed, tls, sources, shells }))
 }
 
 /// Returns whether to use TLS, which is the default.

@@ -1,4 +1,5 @@
-//! An HTTP server that runs pushed Patterns: `POST /etcha/v1/push/<source>` with a JWT as body.
+//! An HTTP server that runs pushed Patterns: `POST /etcha/v1/push/<source>` with a JWT as body. It also gives
+//! clients a shell ([`crate::shell_server`]).
 //!
 //! It is off unless the configuration has keys for it. Pushes are signed. They and the responses are encrypted,
 //! with the certificate of [`crate::tls`], unless the configuration asks for plain HTTP.
@@ -15,17 +16,18 @@ mod request_line;
 
 use std::io;
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
 use hyper::body::{Body, Bytes, Incoming};
-use hyper::header::CONTENT_TYPE;
+use hyper::header::{CONNECTION, CONTENT_TYPE, HeaderValue, UPGRADE};
 use hyper::http::request::Parts;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
+use protocol::shell::{self, Binding};
 use protocol::token::TOKEN_MAX;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -41,7 +43,8 @@ use crate::config::Listen;
 use crate::host::Host;
 use crate::record::{self, Listening};
 use crate::sources::Runner;
-use crate::tls::{Acceptor, Identity, Incoming as Connection};
+use crate::shell_server::{Admitted, Shells};
+use crate::tls::{self, Acceptor, Identity, Incoming as Connection};
 
 /// The path to which clients of Etcha push.
 const PUSH_PATH: &str = "/etcha/v1/push/";
@@ -100,7 +103,8 @@ pub(crate) fn serve(
         let address = listener.local_addr()?;
         announce(host, address, &listen, identity);
         let push = Push::new(listen.sources, runner, accepted);
-        let server = Server { push, acceptor, host: host.clone(), limits: LIMITS };
+        let shells = Shells::new(listen.shells, host);
+        let server = Server { push, shells, acceptor, host: host.clone(), limits: LIMITS };
         Arc::new(server).accept(&listener).await
     })
 }
@@ -129,6 +133,7 @@ fn clock(host: &Host) -> io::Result<Clock> {
 
 struct Server {
     push: Push,
+    shells: Shells,
     /// `None` for plain HTTP.
     acceptor: Option<Acceptor>,
     host: Host,
@@ -162,9 +167,14 @@ impl Server {
     }
 
     async fn connection(self: Arc<Self>, stream: TcpStream, peer: SocketAddr) {
-        let Some(acceptor) = &self.acceptor else { return self.requests(stream, peer).await };
+        let Some(acceptor) = &self.acceptor else {
+            return self.requests(stream, None, peer).await;
+        };
         match acceptor.accept(stream, self.limits.head).await {
-            Ok(Connection::Tls(stream)) => self.requests(*stream, peer).await,
+            Ok(Connection::Tls(stream)) => {
+                let binding = tls::binding(&stream);
+                self.requests(*stream, binding, peer).await;
+            }
             Ok(Connection::Plain(stream)) => {
                 log::info!("{peer} did not use TLS");
                 refuse_plain(stream, self.limits.linger).await;
@@ -173,17 +183,27 @@ impl Server {
         }
     }
 
-    /// Serves the request of a connection.
-    async fn requests<S>(self: Arc<Self>, stream: S, peer: SocketAddr)
+    /// Serves the request of a connection, and then the shell that it may have asked for.
+    async fn requests<S>(self: Arc<Self>, stream: S, binding: Option<Binding>, peer: SocketAddr)
     where
         S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
     {
         let (limits, fragment) = (self.limits, Fragment::default());
         let stream = RequestLine::new(stream, fragment.clone());
-        let service = service_fn(|request| {
-            let (server, fragment) = (self.clone(), fragment.clone());
+        let admitted = Arc::new(Mutex::new(None));
+        let service = service_fn(|request: Request<Incoming>| {
+            let (server, fragment, admitted) = (self.clone(), fragment.clone(), admitted.clone());
             async move {
-                let response = server.respond(request, &fragment, peer).await;
+                let response = match request.uri().path().strip_prefix(shell::PATH) {
+                    Some(source) => match server.admit(source, &request, binding, peer) {
+                        Ok(client) => {
+                            *admitted.lock().unwrap_or_else(PoisonError::into_inner) = Some(client);
+                            switching_protocols()
+                        }
+                        Err((status, body)) => json_response(status, body),
+                    },
+                    None => server.respond(request, &fragment, peer).await,
+                };
                 Ok::<_, std::convert::Infallible>(response)
             }
         });
@@ -195,10 +215,35 @@ impl Server {
             .serve_connection(TokioIo::new(stream), service)
             .without_shutdown()
             .await;
+        let admitted = admitted.lock().unwrap_or_else(PoisonError::into_inner).take();
         match served {
-            Ok(parts) => linger(parts.io.into_inner().into_inner(), limits.linger).await,
+            Ok(parts) => {
+                let stream = parts.io.into_inner().into_inner();
+                match admitted {
+                    Some(client) => self.shells.serve(client, stream, &parts.read_buf, peer).await,
+                    None => linger(stream, limits.linger).await,
+                }
+            }
             Err(error) => log::debug!("the connection from {peer} failed: {error}"),
         }
+    }
+
+    /// Decides about a request for a shell. Returns the status and the body of a refusal.
+    fn admit(
+        &self,
+        source: &str,
+        request: &Request<Incoming>,
+        binding: Option<Binding>,
+        peer: SocketAddr,
+    ) -> Result<Admitted, (StatusCode, String)> {
+        let refused = |status: StatusCode, error: String| {
+            log::warn!("{peer} asked for a shell of {source:?} and was refused: {error}");
+            (status, answer::refused(&error))
+        };
+        let keys = self.push.key_ring(source);
+        let keys = keys.map_err(|error| refused(error.status(), error.to_string()))?;
+        let admitted = self.shells.admit(source, keys, request, binding, crate::clock::now());
+        admitted.map_err(|error| refused(error.status(), error.to_string()))
     }
 
     async fn respond(
@@ -214,11 +259,7 @@ impl Server {
         };
         let code = status.as_u16();
         log::info!(peer = peer.to_string().as_str(), status = code; "{peer} pushed to {path:?}: {code}");
-        let mut response = Response::new(Full::from(body));
-        *response.status_mut() = status;
-        let json = hyper::header::HeaderValue::from_static("application/json");
-        response.headers_mut().insert(CONTENT_TYPE, json);
-        response
+        json_response(status, body)
     }
 
     async fn handle(
@@ -249,6 +290,24 @@ impl Server {
         self.push.key_ring(source)?;
         Ok(source)
     }
+}
+
+fn json_response(status: StatusCode, body: String) -> Response<Full<Bytes>> {
+    let mut response = Response::new(Full::from(body));
+    *response.status_mut() = status;
+    let json = HeaderValue::from_static("application/json");
+    response.headers_mut().insert(CONTENT_TYPE, json);
+    response
+}
+
+/// The response after which the connection has the frames of a shell.
+fn switching_protocols() -> Response<Full<Bytes>> {
+    let mut response = Response::new(Full::default());
+    *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
+    let headers = response.headers_mut();
+    headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
+    headers.insert(UPGRADE, HeaderValue::from_static(shell::UPGRADE));
+    response
 }
 
 /// Reads the body of a request.

@@ -19,6 +19,7 @@ use protocol::{Claims, KeyRing, Verified};
 use super::answer;
 use super::query::Query;
 use super::replay::{ReplayError, ReplayGuard};
+use crate::audience::includes_this_host;
 use crate::sources::{Pushed, Runner};
 
 /// The longest validity of a token, in seconds. A longer one would be a standing permission.
@@ -32,8 +33,6 @@ const AHEAD_MAX: u64 = 20;
 /// How many seconds after its `exp` a token is stored. [`Claims::check_time`] accepts it for some time, to
 /// allow for different clocks.
 const STORE_AFTER: u64 = 120;
-/// The `aud` of tokens for all EtchaOS hosts.
-const AUDIENCE: &str = "etchaos";
 
 /// Accepts pushes and runs their Patterns, one at a time.
 pub(super) struct Push {
@@ -225,9 +224,7 @@ fn acceptable(claims: &Verified<Claims>, clock: Clock) -> Result<u64, PushError>
     if exp.saturating_sub(iat) > VALIDITY_MAX {
         return Err(PushError::Claims("a push must not be valid for more than an hour"));
     }
-    let hostname = nix::unistd::gethostname().unwrap_or_default();
-    let is_ours = |aud: &String| aud == AUDIENCE || hostname.to_str() == Some(aud);
-    if !claims.aud.is_empty() && !claims.aud.iter().any(is_ours) {
+    if !includes_this_host(&claims.aud) {
         return Err(PushError::Claims(
             "its audience (aud) is neither \"etchaos\" nor the name of this host",
         ));

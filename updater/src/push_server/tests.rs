@@ -1,5 +1,6 @@
 //! Slow and hostile clients, over loopback.
 
+use std::collections::BTreeSet;
 use std::io::{Read, Write};
 use std::net::{IpAddr, Ipv4Addr, TcpStream as Client};
 use std::time::Instant;
@@ -46,7 +47,8 @@ fn listener_with(limits: Limits, identity: Option<&Identity>) -> TestServer {
         runtime.block_on(async {
             let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
             send.send(listener.local_addr().unwrap().port()).unwrap();
-            Arc::new(Server { push, acceptor, host, limits }).accept(&listener).await
+            let shells = Shells::new(BTreeSet::new(), &host);
+            Arc::new(Server { push, shells, acceptor, host, limits }).accept(&listener).await
         })
     });
     TestServer { port: port.recv().unwrap(), _directory: directory }

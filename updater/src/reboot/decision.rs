@@ -5,6 +5,7 @@ use std::time::Duration;
 use super::calendar::{CalendarError, Opening, opening};
 use super::logind::{Blocker, blockers};
 use crate::config::{Reboot, Window};
+use crate::host::Host;
 
 /// How long to wait for users to log out and for inhibitors to be released before asking again.
 const BUSY_INTERVAL: u64 = 15 * 60;
@@ -31,12 +32,12 @@ impl Facts {
     /// # Errors
     /// Fails if the state of the window cannot be determined. A list of users or inhibitors that cannot be
     /// read is not an error but a [`Blocker`].
-    pub(crate) fn collect(policy: &Reboot, now: u64) -> Result<Self, CalendarError> {
+    pub(crate) fn collect(policy: &Reboot, host: &Host, now: u64) -> Result<Self, CalendarError> {
         let opening = match policy {
             Reboot::Window(window) => Some(opening(window, now)?),
             Reboot::Now | Reboot::Idle | Reboot::Never => None,
         };
-        let blockers = if policy.is_idle_only() { blockers() } else { Vec::new() };
+        let blockers = if policy.is_idle_only() { blockers(host) } else { Vec::new() };
         Ok(Self { blockers, opening, now })
     }
 }

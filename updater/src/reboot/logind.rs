@@ -12,6 +12,8 @@ use std::fmt;
 
 use serde_json::Value;
 
+use crate::host::Host;
+use crate::open_shells;
 use crate::process::{ProcessError, QUERY_TIMEOUT, systemd_stdout};
 
 const SESSIONS: [&[&str]; 2] = [
@@ -76,17 +78,28 @@ impl fmt::Display for Blocker {
     }
 }
 
-/// Returns every user who is logged in and every inhibitor that blocks a shutdown. A list that cannot be
-/// read is reported as a blocker, and logged.
-pub(crate) fn blockers() -> Vec<Blocker> {
+/// Returns every user who is logged in or has a shell through the listener, and every inhibitor that blocks a
+/// shutdown. A list that cannot be read is reported as a blocker, and logged.
+pub(crate) fn blockers(host: &Host) -> Vec<Blocker> {
     let run = |command: &[&str]| systemd_stdout(command, QUERY_TIMEOUT);
-    let blockers = list_blockers(&run);
+    let mut blockers = list_blockers(&run);
+    blockers.extend(shells(host));
     for blocker in &blockers {
         if let Blocker::Unknown { .. } = blocker {
             log::warn!("{blocker}; the host counts as in use");
         }
     }
     blockers
+}
+
+/// Returns the shells through the listener, of which logind does not know.
+fn shells(host: &Host) -> Vec<Blocker> {
+    match open_shells::list(host) {
+        Ok(texts) => texts.iter().map(|text| Blocker::User(shown(text))).collect(),
+        Err(error) => {
+            vec![Blocker::Unknown { what: "the shells of the listener", error: error.to_string() }]
+        }
+    }
 }
 
 type Run<'a> = &'a dyn Fn(&[&str]) -> Result<String, ProcessError>;
@@ -208,6 +221,17 @@ mod tests {
 
     fn show<'a>() -> &'a [&'a str] {
         &["loginctl", "show-session", "--property=Class", "--property=State", "1"]
+    }
+
+    #[test]
+    fn a_shell_of_the_listener_counts_as_a_user() {
+        let directory = tempfile::tempdir().unwrap();
+        let host = Host::new(directory.path());
+        assert_eq!(shells(&host), []);
+        let open = open_shells::OpenShell::record(&host, "1", "root through a shell").unwrap();
+        assert_eq!(shells(&host), [Blocker::User("root through a shell".into())]);
+        drop(open);
+        assert_eq!(shells(&host), []);
     }
 
     #[test]

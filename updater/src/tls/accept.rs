@@ -4,10 +4,11 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use rustls::ServerConfig;
+use protocol::shell::{Binding, EXPORTER_LABEL};
 use rustls::crypto::aws_lc_rs;
 use rustls::server::NoServerSessionStorage;
 use rustls::sign::SingleCertAndKey;
+use rustls::{ProtocolVersion, ServerConfig};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tokio_rustls::TlsAcceptor;
@@ -30,6 +31,15 @@ pub(crate) enum Incoming {
     Tls(Box<TlsStream<TcpStream>>),
     /// The client sent something other than a handshake, such as a request in plain HTTP. Nothing was read.
     Plain(TcpStream),
+}
+
+/// Returns what a token of a shell on this connection is bound to. There is none before TLS 1.3: a relay could make
+/// two connections that have the same (RFC 7627 section 1).
+pub(crate) fn binding(stream: &TlsStream<TcpStream>) -> Option<Binding> {
+    let (_, connection) = stream.get_ref();
+    let is_suitable = connection.protocol_version() == Some(ProtocolVersion::TLSv1_3);
+    let export = || connection.export_keying_material([0; 32], EXPORTER_LABEL, None);
+    is_suitable.then(export)?.ok().map(Binding)
 }
 
 impl Acceptor {

@@ -8,6 +8,6 @@ mod accept;
 mod identity;
 mod store;
 
-pub(crate) use accept::{Acceptor, Incoming};
+pub(crate) use accept::{Acceptor, Incoming, binding};
 pub(crate) use identity::Identity;
 pub(crate) use store::{kept_on_esp, kept_until_reboot, read_own, store, store_until_reboot};

@@ -1,6 +1,7 @@
 //! The command `listen`.
 
 mod etcha;
+mod shell;
 mod tls;
 
 use std::collections::BTreeMap;
