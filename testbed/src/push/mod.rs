@@ -10,7 +10,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use protocol::pattern::{Mode, Pattern, PatternFiles, Report};
 use protocol::token::{self, TokenError};
 use protocol::{Claims, KeyRing, PrivateKey};
-use serde_json::json;
+use serde_json::{Map, Value, json};
 
 use self::answer::Answer;
 pub(crate) use self::command::{Push, push};
@@ -253,8 +253,13 @@ fn judge(answered: &Answered) -> Result<Answer, PushError> {
 /// Returns a configuration for the updater, in JSON.
 ///
 /// With it, the guest accepts pushes signed with `key`, updates from the CDN at `cdn_port` of the host,
-/// and also trusts manifests signed with a key in `trusted`.
-pub(crate) fn guest_config(key: &PrivateKey, cdn_port: u16, trusted: &KeyRing) -> String {
+/// and also trusts manifests signed with a key in `trusted`. `more` are other members.
+pub(crate) fn guest_config(
+    key: &PrivateKey,
+    cdn_port: u16,
+    trusted: &KeyRing,
+    more: &Map<String, Value>,
+) -> String {
     let mut config = json!({
         "cdn": format!("http://10.0.2.2:{cdn_port}"),
         "reboot": "now",
@@ -266,6 +271,9 @@ pub(crate) fn guest_config(key: &PrivateKey, cdn_port: u16, trusted: &KeyRing) -
     if !trusted.is_empty() {
         let keys = trusted.ids().filter_map(|id| Some(trusted.get(id)?.to_string()));
         config["keys"] = keys.collect();
+    }
+    for (name, value) in more {
+        config[name] = value.clone();
     }
     config.to_string()
 }

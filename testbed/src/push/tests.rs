@@ -152,8 +152,13 @@ fn times_out_without_answer() {
 #[test]
 fn guest_config_contains_public_key() {
     let key = PrivateKey::generate();
-    let config: serde_json::Value =
-        serde_json::from_str(&guest_config(&key, 8080, &KeyRing::default())).unwrap();
+    let config: serde_json::Value = serde_json::from_str(&guest_config(
+        &key,
+        8080,
+        &KeyRing::default(),
+        &serde_json::Map::new(),
+    ))
+    .unwrap();
     assert_eq!(config["cdn"], "http://10.0.2.2:8080");
     assert_eq!(config["listen"]["sources"]["testbed"]["keys"][0], key.public().to_string());
 }

@@ -42,8 +42,8 @@ use self::request_line::{Fragment, RequestLine};
 use crate::config::Listen;
 use crate::host::Host;
 use crate::record::{self, Listening};
-use crate::sources::Runner;
 use crate::shell_server::{Admitted, Shells};
+use crate::sources::Runner;
 use crate::tls::{self, Acceptor, Identity, Incoming as Connection};
 
 /// The path to which clients of Etcha push.
