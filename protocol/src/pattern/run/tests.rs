@@ -203,13 +203,13 @@ fn a_target_that_cannot_work_is_an_error_before_anything_runs() {
         (
             "missing",
             "onChange",
-            "run[1][0].onChange[1] of the Pattern is \"missing\", which matches no later Command",
+            "run[1][0].onChange[1] of the Pattern is \"missing\", which matches no Command that runs later in the list",
         ),
         ("missing", "onFail", "run[1][0].onFail[1] of the Pattern is \"missing\""),
-        ("last", "onRemove", "is not an earlier Command of the list"),
-        ("first", "onChange", "is not a later Command of the list"),
+        ("last", "onRemove", "which does not run later in the list, whose removals"),
+        ("first", "onChange", "which does not run later in the list"),
         ("own", "onChange", "the Command itself"),
-        ("inside", "onChange", "matches no later Command"),
+        ("inside", "onChange", "matches no Command"),
         ("group", "onChange", "is a group"),
         ("la(st", "onChange", "is not a regular expression"),
         ("etcha:exit", "onChange", "\"etcha:exit\", which is not supported"),
@@ -219,7 +219,9 @@ fn a_target_that_cannot_work_is_an_error_before_anything_runs() {
         let error = error(with(target, field));
         assert!(error.contains(expected), "{field} {target}: {error}");
     }
-    assert!(error(with(&"x".repeat(2000), "onChange")).contains("matches no later Command"));
+    assert!(
+        error(with(&"x".repeat(2000), "onChange")).contains("matches no Command that runs later")
+    );
 }
 
 #[test]
@@ -429,4 +431,15 @@ fn bounds_the_depth_and_the_number_of_commands() {
         |count: usize| Value::Array((0..count).map(|n| json!({"id": n.to_string()})).collect());
     assert!(error(many(1001)).contains("more than 1000 Commands"));
     assert_eq!(run_json(Mode::Change, many(1000)).0.results.len(), 1000);
+    let targets = |commands: usize| {
+        let target = vec!["^last$"; 100];
+        let command = |n: usize| json!({"id": n.to_string(), "onChange": target, "onFail": target});
+        let commands = (0..commands).map(command).chain([json!({"id": "last"})]);
+        Value::Array(commands.collect())
+    };
+    assert!(error(targets(11)).contains("more than 2000 targets"));
+    assert_eq!(run_json(Mode::Change, targets(10)).0.results.len(), 11);
+    // A group need not have a Command.
+    let groups: Vec<Value> = (0..1001).map(|_| json!({"id": "g", "commands": [[]]})).collect();
+    assert!(error(Value::Array(groups)).contains("more than 1000 Commands"));
 }
