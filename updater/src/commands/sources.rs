@@ -46,7 +46,7 @@ pub(super) fn sources(global: &Global, arguments: &Sources) -> Result<Exit> {
         return pull_all(global, &host, &known.settings, arguments.all);
     }
     let turn = wait_for_turn(&host).context("cannot run the sources")?;
-    let selection = Selection { all: arguments.all, may_remove: known.is_complete };
+    let selection = Selection { all: arguments.all, is_complete: known.is_complete };
     let runs =
         Runner::new(&host, global.esp.as_deref(), known.settings.sources).run(&turn, selection);
     drop(turn);

@@ -28,8 +28,11 @@ use crate::jsonnet;
 use crate::record;
 use crate::shell::LimitedShell;
 
-/// The time after which a removal is tried again.
-const REMOVAL_INTERVAL: Duration = Duration::from_secs(3600);
+/// The time from one run to the next of a source that is not in the configuration.
+const UNKNOWN_INTERVAL: Duration = Duration::from_secs(3600);
+/// The longest time from one run to the next of a source from which nothing could be pulled yet: the network may have
+/// been late.
+const FIRST_INTERVAL: Duration = Duration::from_secs(300);
 /// The time after the start of the kernel after which a source that is not in the configuration counts as removed:
 /// a volume with a configuration may appear late.
 const REMOVAL_UPTIME: Duration = Duration::from_secs(600);
@@ -61,9 +64,8 @@ pub(crate) struct Pushed<'a> {
 pub(crate) struct Selection {
     /// All sources instead of only those that are due.
     pub(crate) all: bool,
-    /// Whether a source that is not in the configuration counts as removed. It does not while a source of the
-    /// configuration is broken, which may have it.
-    pub(crate) may_remove: bool,
+    /// Whether the whole configuration is known. While a source of it is broken, what is kept runs unchanged.
+    pub(crate) is_complete: bool,
 }
 
 /// A Pattern of which the signature is valid.
@@ -106,33 +108,34 @@ impl Runner {
                 let last = runs.sources.remove(name);
                 let mut work = Work::new(self, name, source, found, last);
                 work.accept_pulled();
+                work.align(selection.is_complete);
                 work.run();
                 self.record(&mut runs, work);
             }
         }
-        // The others are not in the configuration.
+        // The others are not in the configuration, or in a source of it that is broken or appears late.
         let uptime = self.host.uptime().unwrap_or_default();
-        let may_remove = selection.may_remove && uptime >= REMOVAL_UPTIME;
-        for (name, found) in all.into_iter().filter(|_| may_remove) {
-            let gone = PatternSource { interval: REMOVAL_INTERVAL, ..PatternSource::default() };
-            let last = runs.sources.remove(&name);
-            if found.kept.has_no_content() {
-                self.store.forget(&name, &found.places);
-                continue;
-            }
-            let mut work = Work::new(self, &name, &gone, found, last);
-            work.run();
-            match work.found.kept.has_no_content() {
-                true => {
-                    log::info!(source = name.as_str();
-                        "the source {name} is not in the configuration, and its Commands are removed");
-                    self.store.forget(&name, &work.found.places);
-                }
-                false => self.record(&mut runs, work),
-            }
+        let may_run = !selection.is_complete || uptime >= REMOVAL_UPTIME;
+        for (name, found) in all.into_iter().filter(|_| may_run) {
+            self.run_unknown(&mut runs, &name, found, selection.is_complete);
         }
         record::write(&self.host, &runs);
         runs
+    }
+
+    /// Runs what is kept of a source that is not in the configuration, or removes it.
+    fn run_unknown(&self, runs: &mut SourceRuns, name: &str, found: Found, is_removed: bool) {
+        let unknown = PatternSource { interval: UNKNOWN_INTERVAL, ..PatternSource::default() };
+        let last = runs.sources.remove(name);
+        let mut work = Work::new(self, name, &unknown, found, last);
+        work.align(is_removed);
+        work.run();
+        if is_removed && work.found.kept.has_no_content() {
+            log::info!(source = name; "the source {name} is not in the configuration any more, and nothing is left of it");
+            self.store.forget(name, &work.found.places);
+            return;
+        }
+        self.record(runs, work);
     }
 
     /// Runs a Pattern that was pushed, and keeps it if it describes a state.
@@ -163,7 +166,7 @@ impl Runner {
         let mut work = Work::new(self, name, source, found, last);
         work.accept(token, Way::Push, claims);
         let trusted = Trusted { pattern: pattern.clone(), key: claims.key_id().to_owned() };
-        work.prepare();
+        work.save_if_changed();
         let result = work.run_pattern(Some(trusted));
         if let Err(error) = &result {
             work.fail(&describe(error));
@@ -249,7 +252,13 @@ impl<'a> Work<'a> {
         let host = &self.runner.host;
         let facts = Facts::of(host, self.run.time);
         let pulled = pulled(host, self.name, self.source, &self.found.kept, &facts);
-        let Some((token, claims)) = pulled else { return };
+        let Some((token, claims)) = pulled else {
+            if self.found.kept.pattern.current.is_none() {
+                let soon = self.source.interval.min(FIRST_INTERVAL);
+                self.run.next = self.run.time.saturating_add(soon.as_secs());
+            }
+            return;
+        };
         let checked = render(self.name, &claims, &self.source.vars)
             .and_then(|pattern| validate(&pattern).map_err(|error| error.to_string()));
         match checked {
@@ -273,12 +282,19 @@ impl<'a> Work<'a> {
         let (time, vars) = (self.run.time, self.source.vars.clone());
         let kept = &mut self.found.kept;
         kept.newest = kept.newest.max(claims.iat);
+        if kept.keys.is_empty() {
+            kept.set_keys(&self.keys);
+        }
         kept.pattern.replace(Some(Accepted { token: token.to_owned(), from, time, vars }));
     }
 
-    /// Brings what is kept into line with the configuration, and writes it.
-    fn prepare(&mut self) {
+    /// Brings what is kept into line with the configuration. If that is not complete, only what was not kept before
+    /// is added.
+    fn align(&mut self, is_complete: bool) {
         let kept = &mut self.found.kept;
+        if !is_complete && !kept.has_no_content() {
+            return;
+        }
         if let Some(current) = &kept.pattern.current {
             let may_stay = match current.from {
                 Way::Push => !self.source.push_keys.is_empty(),
@@ -291,6 +307,9 @@ impl<'a> Work<'a> {
         let commands = &self.source.commands;
         kept.commands.replace((!commands.is_empty()).then(|| commands.clone()));
         kept.set_keys(&self.keys);
+    }
+
+    fn save_if_changed(&mut self) {
         self.run.kept = self.found.places.first().copied();
         // What could not be written to a disk is tried again.
         if self.found.kept != self.saved || self.found.is_only_in_memory() {
@@ -319,7 +338,7 @@ impl<'a> Work<'a> {
 
     /// Runs the Commands and the Pattern.
     fn run(&mut self) {
-        self.prepare();
+        self.save_if_changed();
         if let Err(error) = self.run_commands() {
             self.fail(&format!(
                 "its commands of the configuration cannot be run: {}",

@@ -100,6 +100,17 @@ fn tries_mirrors_in_order() {
 }
 
 #[test]
+fn a_host_that_has_pulled_nothing_yet_tries_again_soon() {
+    let host = Host::new();
+    host.pull().failed(&["404"]);
+    host.world.run(&["sources"]).ended(0);
+    let status = host.status();
+    assert_eq!(status["state"], "nothing");
+    let next = status["next"].as_u64().unwrap();
+    assert!((now() + 200..=now() + 300).contains(&next), "{status}");
+}
+
+#[test]
 fn reads_a_token_from_a_file() {
     let host = Host::new();
     host.world.write("stick/web.jwt", host.token(10, json!([host.command("a")])));

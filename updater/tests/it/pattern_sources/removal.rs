@@ -66,18 +66,33 @@ fn removes_the_commands_of_a_source_that_is_removed_from_the_configuration() {
     host.world.run(&["sources", "--all"]);
     assert_eq!(host.state(), ["a", "static"]);
     host.world.write("host/proc/uptime", "601.00 1.00\n");
-    // A source of the configuration that is broken may have it.
-    let broken = host.world.path("broken.json");
+    // A source of the configuration that is broken may have it. What is kept runs again.
     host.world.write("host/usr/lib/etchaos/updater.json", "{");
+    std::fs::remove_file(host.world.path("state/a")).unwrap();
     host.world.run(&["sources", "--all"]);
     assert_eq!(host.state(), ["a", "static"]);
-    drop(broken);
     host.world.write("host/usr/lib/etchaos/updater.json", "{}");
     host.world.run(&["sources", "--all"]);
     assert!(host.state().is_empty());
     let kept = std::fs::read_dir(host.world.esp("etchaos/sources")).unwrap().count();
     assert_eq!(kept, 0);
     assert_eq!(host.status(), json!(null));
+}
+
+#[test]
+fn a_broken_configuration_does_not_replace_what_is_kept() {
+    let host = Host::new();
+    host.publish(host.token(100, json!([host.command("a")])));
+    host.run().ended(0);
+    // The image has another source of this name, over which the ESP has the one that was used.
+    let image = json!({"sources": {"web": {"commands": [host.command("other")]}}});
+    host.world.write("host/usr/lib/etchaos/updater.json", image.to_string());
+    host.world.write("esp/etchaos/config.json", "{");
+    host.world.run(&["sources", "--all"]);
+    assert_eq!(host.state(), ["a"]);
+    host.world.write("esp/etchaos/config.json", "{}");
+    host.world.run(&["sources", "--all"]).ended(0);
+    assert_eq!(host.state(), ["other"]);
 }
 
 #[test]
