@@ -64,8 +64,12 @@ async fn receive<S: AsyncRead>(mut reader: ReadHalf<S>) -> End {
             Ok(None) => {
                 let read = timeout(Duration::from_secs(SILENCE_SECONDS), reader.read(&mut block));
                 match read.await {
-                    Ok(Ok(0)) => return End::Lost("the host closed the connection".into()),
+                    Ok(Ok(0)) => return closed(),
                     Ok(Ok(length)) => decoder.push(&block[..length]),
+                    // A listener that is killed says no farewell.
+                    Ok(Err(error)) if error.kind() == io::ErrorKind::UnexpectedEof => {
+                        return closed();
+                    }
                     Ok(Err(error)) => return End::Lost(error.to_string()),
                     Err(_) => return End::Lost("the host does not answer any more".into()),
                 }
@@ -86,6 +90,10 @@ async fn receive<S: AsyncRead>(mut reader: ReadHalf<S>) -> End {
             return End::Lost(format!("cannot print the output: {error}"));
         }
     }
+}
+
+fn closed() -> End {
+    End::Lost("the host closed the connection".into())
 }
 
 fn print(out: &mut impl Write, bytes: &[u8]) -> io::Result<()> {

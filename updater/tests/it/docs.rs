@@ -196,6 +196,7 @@ fn tests_named_in_the_threat_model_exist() {
         "updater/tests",
         "protocol/src",
         "protocol/tests",
+        "testbed/tests",
     ]);
     let page = page("THREATMODEL.md");
     let section = page.split("## Tests").nth(1).unwrap();
