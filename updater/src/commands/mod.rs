@@ -3,6 +3,7 @@
 mod confirm;
 mod context;
 mod data;
+mod data_keys;
 mod fallback;
 mod gather;
 mod health;
@@ -81,7 +82,7 @@ fn recorded_as(command: &Command) -> Option<&'static str> {
         Command::Rollback(_) => Some("rollback"),
         Command::Fallback(_) => Some("fallback"),
         Command::Started => Some("started"),
-        Command::Data(_) => Some("data"),
+        Command::Data(data) => data.keys.is_none().then_some("data"),
         Command::Status | Command::Listen | Command::Config(_) => None,
     }
 }

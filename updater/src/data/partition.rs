@@ -66,6 +66,18 @@ pub(super) fn ensure(
     Ok(Partition { number, node, is_unfinished: entry.has_attribute(UNFINISHED) })
 }
 
+/// Returns the data partition of a disk, and changes nothing.
+pub(super) fn find(host: &Host, disk: &Disk) -> Result<Partition, DataError> {
+    let copies =
+        Copies::read(disk).map_err(DataError::io("read the partition table of", &disk.node))?;
+    let missing = || DataError::NoPartition(disk.node.clone());
+    let table = copies.current().ok_or_else(missing)?;
+    let number = *ours(table).first().ok_or_else(missing)?;
+    let entry = table.entry(number).ok_or_else(missing)?;
+    let node = show_to_kernel(host, disk, number, entry)?;
+    Ok(Partition { number, node, is_unfinished: entry.has_attribute(UNFINISHED) })
+}
+
 /// Records that the file system of the partition is complete. From now on it is never formatted again.
 pub(super) fn finish(disk: &Disk, number: u32) -> Result<(), DataError> {
     let copies =
