@@ -8,8 +8,8 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, bail};
 use serde_json::json;
 
-use super::data_keys;
 use super::context::{in_mount_namespace, log_problems};
+use super::data_keys;
 use super::output::print_or_warn;
 use crate::cli::{self, Exit, Global};
 use crate::clock::now;

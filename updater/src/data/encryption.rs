@@ -69,18 +69,20 @@ pub(super) fn open(host: &Host, device: &Path) -> Result<PathBuf, DataError> {
 
 /// Unlocks the partition with a recovery key. Only checks the key if the partition is unlocked.
 pub(super) fn open_with_key(host: &Host, device: &Path, key: &Key) -> Result<(), DataError> {
-    let process = match mapping(host, device)? {
-        Some(_) => cryptsetup(&["open", "--test-passphrase", "--key-file", "-"]),
-        None => cryptsetup(&["open", "--key-file", "-"]),
-    };
-    let opened = with_key(process.args([device.as_os_str(), NAME.as_ref()]), key)?.stdout();
+    let test = cryptsetup(&["open", "--test-passphrase", "--key-file", "-"]);
+    let tested = with_key(test.args([device.as_os_str()]), key)?.stdout();
     let code = |status: &ExitStatus| status.code();
-    match opened {
+    match tested {
         Err(ProcessError::Failed { status, .. }) if code(&status) == Some(WRONG_KEY) => {
-            Err(DataError::WrongKey(device.to_owned()))
+            return Err(DataError::WrongKey(device.to_owned()));
         }
-        result => Ok(result.map(drop)?),
+        result => drop(result?),
     }
+    if mapping(host, device)?.is_none() {
+        let open = cryptsetup(&["open", "--key-file", "-"]);
+        with_key(open.args([device.as_os_str(), NAME.as_ref()]), key)?.stdout()?;
+    }
+    Ok(())
 }
 
 /// Lets the TPM of this machine unlock the partition, in place of the TPM that did so before.

@@ -103,11 +103,7 @@ pub(crate) fn unmount(host: &Host) {
 ///
 /// # Errors
 /// Fails if there is no encrypted partition, or if the key is not the right one.
-pub(crate) fn unlock(
-    host: &Host,
-    settings: &Data,
-    key: &Key,
-) -> Result<Option<String>, DataError> {
+pub(crate) fn unlock(host: &Host, settings: &Data, key: &Key) -> Result<Option<String>, DataError> {
     let node = encrypted_partition(host, settings)?;
     encryption::open_with_key(host, &node, key)?;
     let enrolled = encryption::enroll_again(host, &node, key);
@@ -165,7 +161,9 @@ fn open(host: &Host, partition: &Partition, encrypt: bool) -> Result<Opened, Dat
         match signature::of_partition(node)?.as_deref() {
             Some(encryption::FORMAT) if encrypt => {}
             Some(encryption::FORMAT) => {
-                log::warn!("the data partition stays encrypted although \"data.encrypt\" is not set");
+                log::warn!(
+                    "the data partition stays encrypted although \"data.encrypt\" is not set"
+                );
             }
             // Somebody may have put another partition in the place of the encrypted one.
             Some(_) if encrypt => return Err(DataError::NotEncrypted(node.clone())),
