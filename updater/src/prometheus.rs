@@ -10,7 +10,7 @@ use crate::record::HealthState;
 /// Returns the metrics as text. Omits unknown values.
 pub(crate) fn text(status: &Status) -> String {
     let mut metrics = Metrics::default();
-    let Records { poll, error, health, checked, .. } = &status.records;
+    let Records { poll, error, health, checked, data, .. } = &status.records;
     let disk = status.disk.as_ref().ok();
 
     let release = status.release();
@@ -81,6 +81,11 @@ pub(crate) fn text(status: &Status) -> String {
         "verified_timestamp_seconds",
         "When the slots were last verified.",
         checked.as_ref().map(|checked| checked.time),
+    );
+    metrics.value(
+        "data_mounted",
+        "Whether the data partition is mounted; absent if none is configured.",
+        data.as_ref().map(|data| data.mounted.into()),
     );
     metrics.value(
         "config_broken",

@@ -35,6 +35,22 @@ for package in $PURGED; do
   purge "$package"
 done
 
+# is_needed PACKAGE…: returns whether another package than these and xfsprogs depends on one of them.
+is_needed() {
+  local names
+  names=$(IFS='|' && echo "$*")
+  dpkg-query --admindir="$ROOT/var/lib/dpkg" --show \
+    --showformat='${Package} ,${Pre-Depends},${Depends},\n' |
+    grep -vE "^(xfsprogs|$names) " | grep -qE "[ ,|]($names)(:any)?([ ,|(]|$)"
+}
+while read -r -a group; do
+  if ! is_needed "${group[@]}"; then
+    for package in "${group[@]}"; do
+      purge "$package"
+    done
+  fi
+done <<<"$ONLY_FOR_XFS"
+
 # A program or a library contains the names of the libraries that it needs. So do the files of a package, whose
 # libraries need each other.
 while read -r library package; do

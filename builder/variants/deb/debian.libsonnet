@@ -101,23 +101,31 @@ local releases = {
     'libsepol2',
     'logsave',
     'debconf',
-    // For xfs_scrub.
-    'python3-dbus',
-    'python3',
-    'python3-minimal',
-    'python3.13',
-    'python3.13-minimal',
-    'libpython3-stdlib',
-    'libpython3.13-stdlib',
-    'libpython3.13-minimal',
-    'python3.11',
-    'python3.11-minimal',
-    'libpython3.11-stdlib',
-    'libpython3.11-minimal',
-    'media-types',
     // A group for programs without root that use the TPM.
     'tpm-udev',
     'perl-base',
+  ],
+
+  // Packages that xfsprogs depends on for programs that are excluded below. A group is purged unless another
+  // package needs one of it, such as one of a drop-in.
+  onlyForXfs:: [
+    [
+      'python3-dbus',
+      'python3',
+      'python3-minimal',
+      'python3.13',
+      'python3.13-minimal',
+      'libpython3-stdlib',
+      'libpython3.13-stdlib',
+      'libpython3.13-minimal',
+      'python3.11',  // in Debian 12
+      'python3.11-minimal',
+      'libpython3.11-stdlib',
+      'libpython3.11-minimal',
+      'media-types',
+      'tzdata',
+    ],
+    ['dmsetup', 'libdevmapper1.02.1'],
   ],
 
   // Files that are not unpacked. The hooks in /etc/kernel would build an initramfs that is not used.
@@ -139,14 +147,20 @@ local releases = {
     '/usr/bin/containerd-shim-runc-v1',
     // It generates locales, and their sources are not in the image.
     '/usr/bin/localedef',
-    // Tools for file systems that a host does not run: it makes, checks and grows them.
-    '*/sbin/xfs_[!r]*',
-    '*/sbin/xfs_rtcp',
+    // Tools for file systems that a host does not run: it makes and grows them, and checks ext4.
+    '*/sbin/xfs_*',
+    '*/libhandle.so.*',
+    '*/liburcu-*[!n].so.*',
     '*/bin/btrfs',
     '*/bin/btrfs-*',
     '*/bin/btrfstune',
     '*/libreiserfscore.so.*',
     '*/sbin/debugfs',
+    '*/sbin/badblocks',
+    '*/sbin/dumpe2fs',
+    '*/sbin/resize2fs',
+    '*/sbin/tune2fs',
+    '/usr/share/gcc/python/*',
     '*/sbin/e2image',
     '*/sbin/e4crypt',
     '*/sbin/e4defrag',
@@ -182,10 +196,15 @@ local releases = {
     'libdb-5.3.so libdb5.3t64',
     'libdb-5.3.so libdb5.3',  // in Debian 12
     'liblastlog2.so.2 liblastlog2-2',
-    'libsqlite3.so.0 libsqlite3-0',  // for liblastlog2, and for Python
+    'libsqlite3.so.0 libsqlite3-0',  // for liblastlog2
     // For xfs_scrub, debugfs, xfs_db and Python.
     'libicu libicu76',
     'libicu libicu72',
+    'libstdc++.so.6 libstdc++6',
+    'libatomic.so.1 libatomic1',
+    'libncursesw.so.6 libncursesw6',
+    'libreiserfscore.so.0 libreiserfscore0t64',
+    'libreiserfscore.so.0 libreiserfscore0',
     'libss.so.2 libss2',
     'libedit.so.2 libedit2',
     'libreadline.so.8 libreadline8t64',
@@ -220,6 +239,7 @@ local releases = {
     TOOLS="%s"
     PACKAGES="%s"
     PURGED="%s"
+    ONLY_FOR_XFS="%s"
     EXCLUDED="%s"
     UNUSED_LIBRARIES="%s"
     BOOT_PACKAGES="%s"
@@ -230,6 +250,7 @@ local releases = {
     std.join(' ', debian.toolbox),
     std.join(',', debian.installed),
     std.join(' ', debian.purged),
+    std.join('\n', [std.join(' ', group) for group in debian.onlyForXfs]),
     std.join(' ', debian.excluded),
     std.join('\n', debian.unusedLibraries),
     std.join(' ', debian.bootPackages),
@@ -266,7 +287,13 @@ local releases = {
   },
 
   units: {
-    disable: ['dpkg-db-backup.timer'],
+    disable: [
+      'dpkg-db-backup.timer',
+      // They check snapshots of LVM, with programs that are not in the image.
+      'e2scrub_all.timer',
+      'e2scrub_reap.service',
+      'xfs_scrub_all.timer',
+    ],
   },
 
   init: debian.variables + (importstr 'security.sh') + (importstr 'init.sh'),

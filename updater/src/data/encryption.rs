@@ -21,8 +21,6 @@ use super::{LABEL, tpm};
 use crate::host::Host;
 use crate::process::{Process, ProcessError};
 
-/// The name of the format, as blkid prints it.
-pub(super) const FORMAT: &str = "crypto_LUKS";
 /// The name of the decrypted device below /dev/mapper.
 const NAME: &str = "etchaos-data";
 /// The type of the token with which systemd-cryptenroll describes the key slot of a TPM.

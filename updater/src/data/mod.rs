@@ -119,7 +119,7 @@ fn encrypted_partition(host: &Host, settings: &Data) -> Result<PathBuf, DataErro
     let (disk, _) = find_disk(host, settings.disk.as_deref())?;
     let Partition { node, .. } = partition::find(host, &disk)?;
     match signature::of_partition(&node)?.as_deref() {
-        Some(encryption::FORMAT) => Ok(node),
+        Some(signature::LUKS) => Ok(node),
         _ => Err(DataError::NothingToUnlock(node)),
     }
 }
@@ -159,8 +159,8 @@ fn open(host: &Host, partition: &Partition, encrypt: bool) -> Result<Opened, Dat
         encryption::create(host, node)?;
     } else {
         match signature::of_partition(node)?.as_deref() {
-            Some(encryption::FORMAT) if encrypt => {}
-            Some(encryption::FORMAT) => {
+            Some(signature::LUKS) if encrypt => {}
+            Some(signature::LUKS) => {
                 log::warn!(
                     "the data partition stays encrypted although \"data.encrypt\" is not set"
                 );

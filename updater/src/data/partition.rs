@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use super::disk::{Disk, KernelPartition};
 use super::error::DataError;
-use super::signature::{at_offset, on_disk};
+use super::signature::{at_offset, find_file_system, on_disk};
 use super::table::{Copies, Entry, Medium, Table};
 use super::{TYPE_BYTES, UNFINISHED, repart};
 use crate::host::Host;
@@ -106,10 +106,13 @@ fn keep(
     directory: &Path,
 ) -> Result<Table, DataError> {
     let mut table = table.clone();
-    let grown = match table.room_at_end(disk.geometry()) * disk.geometry().sector >= GROWTH_MIN {
-        true => grow(disk, &mut table, number, directory)?,
-        false => false,
-    };
+    let has_room = table.room_at_end(disk.geometry()) * disk.geometry().sector >= GROWTH_MIN;
+    // Without systemd-repart, the data can be used as they are.
+    let grown = has_room
+        && grow(disk, &mut table, number, directory).unwrap_or_else(|error| {
+            log::error!("the data partition was not grown: {error}");
+            false
+        });
     if grown || !copies.are_same() {
         write(disk, &table)?;
     }
@@ -163,10 +166,8 @@ fn create(
     };
     let size = (entry.last() - entry.first() + 1) * disk.geometry().sector;
     let offset = entry.first() * disk.geometry().sector;
-    if role == Role::Booted
-        && let Some(found) = at_offset(&disk.node, offset, size)?
-    {
-        return Err(DataError::FreeSpaceInUse { node: disk.node.clone(), found, offset });
+    if role == Role::Booted {
+        refuse_signatures(disk, offset, size)?;
     }
     let number = new.add(entry).map_err(|error| table_error(disk, error))?;
     log::info!("creating a data partition of {} MiB on {}", size >> 20, disk.node.display());
@@ -203,6 +204,20 @@ fn refuse_earlier_installation(disk: &Disk, copies: &Copies) -> Result<(), DataE
     let sector = disk.geometry().sector;
     let (start, end) = (entry.first() * sector, (entry.last().saturating_add(1)) * sector);
     Err(DataError::EarlierInstallation { node: disk.node.clone(), start, end })
+}
+
+/// Fails if the space of the partition has remains of something else: any format at its beginning, or one of the
+/// file systems of a data partition further behind, which an image of another size had.
+fn refuse_signatures(disk: &Disk, offset: u64, size: u64) -> Result<(), DataError> {
+    let used = |found, offset| DataError::FreeSpaceInUse { node: disk.node.clone(), found, offset };
+    if let Some(found) = at_offset(&disk.node, offset, size)? {
+        return Err(used(found, offset));
+    }
+    let found = find_file_system(disk, offset..offset + size);
+    match found.map_err(DataError::io("read", &disk.node))? {
+        Some((found, offset)) => Err(used(found.to_owned(), offset)),
+        None => Ok(()),
+    }
 }
 
 /// Fails unless the disk is empty.

@@ -1,13 +1,32 @@
 //! Looks for file systems, partition tables and other formats by their signatures, with util-linux.
 
+use std::io;
+use std::ops::Range;
 use std::path::Path;
 use std::process::ExitStatus;
 use std::time::Duration;
 
 use super::error::DataError;
+use super::table::Medium;
+use crate::config::FileSystem;
 use crate::process::{Process, ProcessError};
 
+/// The name of an encrypted partition's format, as blkid prints it.
+pub(super) const LUKS: &str = "crypto_LUKS";
 const TIMEOUT: Duration = Duration::from_secs(60);
+/// A partition begins at a multiple of this many bytes.
+const ALIGNMENT: u64 = 1 << 20;
+/// How much of the free space is searched in bytes. Images differ by less. A hard disk needs a minute for this.
+const SEARCH_MAX: u64 = 4 << 30;
+/// The offsets and the values of magic numbers, in the superblocks of the file systems (ext4(5), xfs(5), and
+/// Documentation/filesystems/ext4/super.rst, fs/btrfs/accessors.h in the kernel's source), and in the header of LUKS
+/// (the LUKS2 On-Disk Format Specification).
+const MAGIC: [(&str, u64, &[u8]); 4] = [
+    ("ext4", 1024 + 0x38, &[0x53, 0xef]),
+    ("xfs", 0, b"XFSB"),
+    ("btrfs", 0x1_0040, b"_BHRfS_M"),
+    (LUKS, 0, b"LUKS\xba\xbe"),
+];
 /// The exit codes of blkid(8): nothing was found, and several formats were found.
 const NOTHING: i32 = 2;
 const SEVERAL: i32 = 8;
@@ -37,6 +56,26 @@ pub(super) fn wipe(node: &Path) -> Result<(), DataError> {
     let process = Process::new("wipefs", TIMEOUT).args(["--all", "--quiet"]);
     process.args([node.as_os_str()]).stdout()?;
     Ok(())
+}
+
+/// Returns the first file system of a data partition that begins in a range of a disk, and where.
+pub(super) fn find_file_system(
+    disk: &dyn Medium,
+    range: Range<u64>,
+) -> io::Result<Option<(&'static str, u64)>> {
+    let sector = disk.geometry().sector;
+    let end = range.end.min(range.start.saturating_add(SEARCH_MAX));
+    let mut offset = range.start.next_multiple_of(ALIGNMENT);
+    while offset + ALIGNMENT <= end {
+        for (kind, at, magic) in MAGIC {
+            let (at, inside) = ((offset + at) / sector, ((offset + at) % sector) as usize);
+            if disk.read(at, 1)?[inside..].starts_with(magic) {
+                return Ok(Some((kind, offset)));
+            }
+        }
+        offset += ALIGNMENT;
+    }
+    Ok(None)
 }
 
 fn probe(node: &Path, range: &[String]) -> Result<Option<String>, DataError> {

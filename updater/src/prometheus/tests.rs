@@ -6,7 +6,7 @@ use serde_json::json;
 use super::*;
 use crate::config::Reboot;
 use crate::host_status::Disk;
-use crate::record::{Checked, Failure, HealthResult, Poll};
+use crate::record::{Checked, DataResult, Failure, HealthResult, Poll};
 use crate::slot_content::{Content, Slots};
 
 fn unknown_status() -> Status {
@@ -52,6 +52,13 @@ fn full_status() -> Status {
             error: Some(Failure::new(7, "update", "x")),
             health: Some(health),
             checked: Some(Checked { time: 9, a: Some(true), b: Some(false) }),
+            data: Some(DataResult {
+                time: 11,
+                mounted: true,
+                device: None,
+                file_system: None,
+                problems: Vec::new(),
+            }),
             ..Records::default()
         },
         ..unknown_status()

@@ -23,6 +23,8 @@ const PRIMARY: u64 = 1;
 const ARRAY: u64 = 2;
 /// The limit on the number of entries. Tools create 128.
 const ENTRIES_MAX: u32 = 1024;
+/// The size in bytes of what an image has behind its last partition (`builder/src/image/disk.rs`: `TAIL`).
+const END_OF_IMAGE: u64 = 1 << 20;
 /// The type of the protective entry in the first sector.
 const PROTECTIVE: u8 = 0xee;
 /// The first of the four entries in the first sector (UEFI specification, section 5.2.3).
@@ -77,8 +79,6 @@ pub(super) struct Table {
     entries: Vec<Entry>,
     /// The place of the array of the primary copy; `None` if the disk has no valid primary copy.
     array: Option<u64>,
-    /// The sector in which the header of the other copy was last written.
-    other: u64,
 }
 
 /// Both copies of a table, as far as they are valid.
@@ -169,8 +169,7 @@ fn read_copy(disk: &dyn Medium, at: u64) -> io::Result<Option<(Table, u64)>> {
     };
     let entries = array.as_chunks::<ENTRY_SIZE>().0.iter().map(|bytes| Entry(*bytes)).collect();
     let (disk, first_usable) = (header.disk, header.first_usable);
-    let table = Table { disk, first_usable, entries, array: None, other: header.other };
-    Ok(Some((table, header.array)))
+    Ok(Some((Table { disk, first_usable, entries, array: None }, header.array)))
 }
 
 impl Table {
@@ -189,15 +188,15 @@ impl Table {
         self.first_usable
     }
 
-    /// Returns the table with a partition of this type in the space behind the last partition that an image has
-    /// which was written to a larger disk. The image ends with its backup of the table, so a new installation
-    /// overwrites this space.
+    /// Returns the table with a partition of this type in the first MiB behind the last partition. An image that is
+    /// written to a disk ends there with its backup of the table, so a new installation overwrites this space.
     pub(super) fn with_end_of_image(&self, geometry: Geometry, kind: [u8; 16]) -> Self {
         let mut table = self.clone();
         let last = self.partitions().map(|(_, entry)| entry.last()).max().unwrap_or(0);
-        if last < self.other && self.other < self.last_usable(geometry) {
+        let end = last + END_OF_IMAGE / geometry.sector;
+        if end < self.last_usable(geometry) {
             // A table without an unused entry gets no data partition either.
-            let _ = table.add(Entry::new(kind, last + 1, self.other));
+            let _ = table.add(Entry::new(kind, last + 1, end));
         }
         table
     }

@@ -80,7 +80,7 @@ fn entry(first: u64, last: u64) -> Entry {
 fn table(partitions: &[(u64, u64)]) -> Table {
     let mut entries: Vec<Entry> = partitions.iter().map(|(a, b)| entry(*a, *b)).collect();
     entries.resize(128, Entry([0; ENTRY_SIZE]));
-    Table { disk: [5; 16], first_usable: 34, entries, array: None, other: 0 }
+    Table { disk: [5; 16], first_usable: 34, entries, array: None }
 }
 
 /// Returns the table that firmware uses, as EDK2 does (MdeModulePkg, PartitionInstallGptChildHandles): the
@@ -232,14 +232,12 @@ fn rejects_tables_that_do_not_fit() {
 
 #[test]
 fn keeps_the_end_of_the_image_free() {
-    let mut disk = Memory::with(GEOMETRY, &[(START, 19_000)]);
-    let read = |disk: &Memory| disk.copies().current().unwrap().clone();
+    let table = table(&[(START, 19_000)]);
     // On a disk that is as large as the image, there is nothing to keep free.
-    assert_eq!(read(&disk).with_end_of_image(disk.geometry, [1; 16]), read(&disk));
-    disk.geometry.sectors = 30_000;
-    let table = read(&disk).with_end_of_image(disk.geometry, [1; 16]);
-    let found = table.entry(2).unwrap();
-    assert_eq!((found.first(), found.last()), (19_001, 19_999));
+    assert_eq!(table.with_end_of_image(GEOMETRY, [1; 16]), table);
+    let geometry = Geometry { sectors: 30_000, ..GEOMETRY };
+    let found = *table.with_end_of_image(geometry, [1; 16]).entry(2).unwrap();
+    assert_eq!((found.first(), found.last()), (19_001, 19_000 + 2048));
 }
 
 #[test]

@@ -144,6 +144,27 @@ fn grows_with_the_disk() {
     }
 }
 
+#[test]
+fn starts_with_a_full_file_system() {
+    if is_done_in_namespace("data::keep::starts_with_a_full_file_system") {
+        return;
+    }
+    for file_system in ["ext4", "xfs", "btrfs"] {
+        let machine = Machine::new(json!({"fileSystem": file_system}));
+        machine.start().ended(0);
+        let fill = "head -c 3G /dev/zero >\"$0\"; echo x >\"$0.2\"; sync";
+        let file = machine.var("lib/docker/file");
+        let output = std::process::Command::new("sh").args(["-c", fill]).arg(&file).output();
+        let error = String::from_utf8(output.unwrap().stderr).unwrap();
+        assert!(error.contains("No space left"), "{error}");
+        machine.stop();
+        machine.start().ended(0);
+        assert!(file.exists() && !machine.is_docker_stopped());
+        machine.world.publish(2);
+        machine.world.run(&["update", "--no-reboot"]).ended(0);
+    }
+}
+
 /// Returns whether this process has the capability with the number 24 (capability.h), which ext4 requires.
 fn has_sys_resource() -> bool {
     let status = fs::read_to_string("/proc/self/status").unwrap();

@@ -78,6 +78,26 @@ fn refuses_free_space_with_data_of_an_earlier_installation() {
 }
 
 #[test]
+fn refuses_free_space_with_data_behind_a_smaller_image() {
+    if is_done_in_namespace("data::refuse::refuses_free_space_with_data_behind_a_smaller_image") {
+        return;
+    }
+    for file_system in ["ext4", "xfs", "btrfs"] {
+        let machine = Machine::new(json!({"fileSystem": file_system}));
+        let offset = DATA_START + 37 * MIB;
+        let file = machine.world.path("file-system.raw");
+        File::create(&file).unwrap().set_len(400 * MIB).unwrap();
+        run(&format!("mkfs.{file_system}"), &["-q", file.to_str().unwrap()]);
+        machine.booted.write(offset, &fs::read(&file).unwrap()[..MIB as usize]);
+        let digest = machine.booted.digest();
+        machine.assert_refused(&format!("has {file_system} at byte {offset}"));
+        assert_eq!(machine.booted.digest(), digest);
+        machine.booted.write(offset, &vec![0; MIB as usize]);
+        machine.start().ended(0);
+    }
+}
+
+#[test]
 fn never_formats_a_partition_again() {
     if is_done_in_namespace("data::refuse::never_formats_a_partition_again") {
         return;
