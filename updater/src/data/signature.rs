@@ -8,7 +8,6 @@ use std::time::Duration;
 
 use super::error::DataError;
 use super::table::Medium;
-use crate::config::FileSystem;
 use crate::process::{Process, ProcessError};
 
 /// The name of an encrypted partition's format, as blkid prints it.
