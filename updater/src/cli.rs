@@ -368,11 +368,13 @@ pub(crate) enum DataKeys {
     /// Unlock the data partition with the recovery key, which is read from standard input
     ///
     /// Lets the TPM of this machine unlock the partition from now on, mounts it, and starts Docker.
+    #[command(after_help = DATA_HELP)]
     Unlock,
     /// Give the data partition a recovery key, which is read from standard input
     ///
     /// The key is a line of 20 to 512 bytes. It replaces the earlier recovery key. The TPM has to be able
     /// to unlock the partition.
+    #[command(after_help = DATA_HELP)]
     RecoveryKey,
 }
 

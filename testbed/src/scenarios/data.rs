@@ -139,9 +139,15 @@ fn grow(environment: &TestEnvironment<'_>, firmware: Firmware) -> Outcome<()> {
     environment.enlarge_disk(GROWTH)?;
     let mut host = Host::boot(environment, "data-grown", firmware, None)?;
     expect_data(&mut host)?;
+    expect_size(&mut host)?;
+    Ok(((), host.guest.power_off()?.to_owned()))
+}
+
+/// Fails unless the file system has grown with the disk.
+fn expect_size(host: &mut Host<'_>) -> Result<(), ScenarioError> {
     let script = format!("least={}\n{EXPECT_SIZE}", (ROOM + GROWTH) >> 21);
     host.guest.push("measuring", actions::check_script("size", &script), Mode::Check)?;
-    Ok(((), host.guest.power_off()?.to_owned()))
+    Ok(())
 }
 
 /// Damages the data partition, boots, and updates.

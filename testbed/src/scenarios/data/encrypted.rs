@@ -5,7 +5,7 @@ use std::os::unix::fs::FileExt;
 
 use protocol::pattern::{Mode, Pattern};
 
-use super::{expect_data, restart};
+use super::{expect_data, expect_size, restart};
 use crate::actions;
 use crate::environment::TestEnvironment;
 use crate::firmware::Firmware;
@@ -41,6 +41,7 @@ pub(super) fn replace_machine(
         let mut host = Host::boot(environment, "data-other-tpm", firmware, None)?;
         host.guest.push("unlocking the data", script(UNLOCK), Mode::Change)?;
         expect_data(&mut host)?;
+        expect_size(&mut host)?;
         restart(&mut host)?;
         expect_data(&mut host)?;
         Ok((host, "unlocked by the key, then by the TPM".to_owned()))
@@ -104,7 +105,8 @@ etchaos-updater status | grep -q 'the TPM does not unlock it' || fail "the statu
 [ -z "$(systemctl --failed --plain --no-legend)" ] || fail "a unit failed"
 ! printf 'a wrong key of the testbed' | etchaos-updater data unlock || fail "a wrong key unlocks the data"
 printf '%s\n' "$key" | etchaos-updater data unlock || fail "the key does not unlock the data"
-! journalctl -b --no-pager -o cat -t etchaos-updater | grep -qF "$key" || fail "the key is in the journal"
+systemctl start docker.service || fail "docker does not start"
+! journalctl -b --no-pager -o cat | grep -qF "$key" || fail "the key is in the journal"
 "#;
 
 const EXPECT_NO_TPM: &str = r#"
