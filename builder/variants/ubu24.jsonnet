@@ -6,6 +6,6 @@ etchaos.variant(ubuntu {
   name: 'ubu24',
   number: '24.04',
   suite: 'noble',
-  // systemd has systemd-repart (https://packages.ubuntu.com/noble/systemd).
-  installed:: std.filter(function(package) package != 'systemd-repart', super.installed),
+  // systemd has systemd-repart and systemd-cryptenroll (https://packages.ubuntu.com/noble/systemd).
+  installed:: etchaos.without(super.installed, ['systemd-repart', 'systemd-cryptsetup']),
 })

@@ -78,8 +78,8 @@ Configuration:
                   \"/etc/tls/host.crt\", \"key\": \"/etc/tls/host.key\"}
   data            what is kept over reboots, on a partition that the host creates: {} for Docker and
                   the journal, in the free space of the disk that was booted; {\"disk\": \"/dev/…\"}
-                  for an empty disk, and \"fileSystem\": \"xfs\" or \"btrfs\", \"paths\": [\"/var/…\"],
-                  \"journal\": false; default: nothing is kept
+                  for an empty disk, and \"fileSystem\": \"xfs\" or \"btrfs\", \"encrypt\": \"tpm\",
+                  \"paths\": [\"/var/…\"], \"journal\": false; default: nothing is kept
   hostname        host name, such as web1 or web1.example.org
   interfaces      network interfaces: {NAME: {\"match\": {\"name\": \"en*\"}, \"addresses\":
                   [\"192.0.2.10/24\"], \"gateways\": [\"192.0.2.1\"], \"dns\": [\"192.0.2.53\"]}};
@@ -216,6 +216,16 @@ Exit codes:
   1    a Pattern could not be pulled, or a Command failed, or error
   2    invalid usage
   3    no source has a Pattern or Commands";
+const DATA_HELP: &str = "\
+Examples:
+  etchaos-updater data recovery-key
+  etchaos-updater data unlock <recovery.key
+
+Exit codes:
+  0    success, or nothing to do
+  1    error; unlock: also if the partition is unlocked, but is not mounted, or the TPM will not
+       unlock it
+  2    invalid usage";
 const CONFIG_HELP: &str = "\
 Examples:
   etchaos-updater config
@@ -312,8 +322,10 @@ pub(crate) enum Command {
     /// Record that the host has started, and tag the disk that it was booted from
     #[command(hide = true)]
     Started,
-    /// Mount what the host keeps over reboots
-    #[command(hide = true)]
+    /// Mount what the host keeps over reboots, or manage the keys of an encrypted data partition
+    ///
+    /// etchaos-data.service runs this command without a subcommand.
+    #[command(after_help = DATA_HELP)]
     Data(Data),
     /// Apply the host name, the network interfaces and the time servers of the configuration
     ///
@@ -393,10 +405,30 @@ pub(crate) struct Fallback {
 
 /// Arguments of `data`.
 #[derive(Debug, Args)]
+#[command(args_conflicts_with_subcommands = true)]
 pub(crate) struct Data {
     /// Unmount it
     #[arg(long)]
     pub(crate) stop: bool,
+    /// What to do with the keys.
+    #[command(subcommand)]
+    pub(crate) keys: Option<DataKeys>,
+}
+
+/// What `data` can do with the keys of an encrypted data partition.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Subcommand)]
+pub(crate) enum DataKeys {
+    /// Unlock the data partition with the recovery key, which is read from standard input
+    ///
+    /// Lets the TPM of this machine unlock the partition from now on, mounts it, and starts Docker.
+    #[command(after_help = DATA_HELP)]
+    Unlock,
+    /// Give the data partition a recovery key, which is read from standard input
+    ///
+    /// The key is a line of 20 to 512 bytes. It replaces the earlier recovery key. The TPM has to be able
+    /// to unlock the partition.
+    #[command(after_help = DATA_HELP)]
+    RecoveryKey,
 }
 
 /// Arguments of `host-settings`.

@@ -309,13 +309,18 @@ impl Status {
     }
 
     fn add_data(&self, table: &mut Table) {
-        let Some(DataResult { mounted, device, file_system, problems, .. }) = &self.records.data
+        let Some(DataResult { mounted, device, file_system, encrypted, problems, .. }) =
+            &self.records.data
         else {
             return;
         };
         let or_none = |text: &Option<String>| text.as_deref().unwrap_or("-").to_owned();
         match mounted {
-            true => table.add("data", &format!("{}  {}", or_none(device), or_none(file_system))),
+            true => {
+                let encrypted = if *encrypted == Some(true) { "  encrypted" } else { "" };
+                let text = format!("{}  {}{encrypted}", or_none(device), or_none(file_system));
+                table.add("data", &text);
+            }
             false => table.add("data", "not mounted, so Docker does not start"),
         }
         problems.iter().for_each(|problem| table.add("", problem));

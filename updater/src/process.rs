@@ -1,15 +1,18 @@
 //! Runs child processes, each with a timeout and a limit on the output that is kept.
 //!
 //! A child process gets a process group of its own, so that a timeout also kills its own children. Its
-//! standard input is empty unless it is given one.
+//! standard input is empty unless it is given one, unless a secret is passed to it.
 
 use std::ffi::{OsStr, OsString};
-use std::io::{self, PipeReader, Read, Write};
+use std::fs::{File, Permissions};
+use std::io::{self, PipeReader, Read, Write, Seek, Write};
+use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::mpsc::{Receiver, channel};
 use std::time::{Duration, Instant};
 
+use nix::sys::memfd::{MFdFlags, memfd_create};
 use nix::sys::signal::{Signal, killpg};
 use nix::unistd::Pid;
 
@@ -29,6 +32,7 @@ pub(crate) struct Process {
     command: Command,
     /// The command line, as it is logged and quoted in errors.
     command_line: String,
+    input: Option<File>,
     timeout: Duration,
     output_max: usize,
     stdin: Option<Vec<u8>>,
@@ -81,7 +85,7 @@ impl Process {
     pub(crate) fn new(program: impl AsRef<OsStr>, timeout: Duration) -> Self {
         let command_line = program.as_ref().to_string_lossy().into_owned();
         let command = Command::new(program);
-        Self { command, command_line, timeout, output_max: OUTPUT_MAX, stdin: None }
+        Self { command, command_line, input: None, timeout, output_max: OUTPUT_MAX, stdin: None }
     }
 
     /// Adds arguments.
@@ -100,6 +104,19 @@ impl Process {
         self.command_line.push_str(" …");
         self.command.arg(argument);
         self
+    }
+
+    /// Passes a secret to standard input, which is then a file in memory: systemd-cryptenroll cannot read a key
+    /// from a pipe.
+    ///
+    /// # Errors
+    /// Fails if the file cannot be created.
+    pub(crate) fn secret_input(self, secret: &[u8]) -> io::Result<Self> {
+        let mut file = File::from(memfd_create("secret", MFdFlags::MFD_CLOEXEC)?);
+        file.set_permissions(Permissions::from_mode(0o600))?;
+        file.write_all(secret)?;
+        file.rewind()?;
+        Ok(Self { input: Some(file), ..self })
     }
 
     /// Sets environment variables, in addition to those of this process.
@@ -179,7 +196,11 @@ impl Process {
     fn spawn(&mut self) -> io::Result<Child> {
         log::debug!("running {}", self.command_line);
         let Some(input) = self.stdin.take() else {
-            return self.command.stdin(Stdio::null()).process_group(0).spawn();
+            return let input = self.input.take().map_or_else(Stdio::null, Stdio::from);
+        let child = self.command.stdin(input).process_group(0).spawn();
+        // The command holds the input.
+        self.command.stdin(Stdio::null());
+        child;
         };
         let (reader, mut writer) = io::pipe()?;
         let child = self.command.stdin(reader).process_group(0).spawn();
@@ -301,6 +322,15 @@ mod tests {
         assert!(text.contains("sh -c …") && !text.contains("SECRET"), "{text}");
         let text = Process::new("/nonexistent/x", LONG).stdout().unwrap_err().to_string();
         assert!(text.starts_with("cannot run /nonexistent/x: "), "{text}");
+    }
+
+    #[test]
+    fn passes_a_secret_to_standard_input_only() {
+        let script = "cat </dev/stdin; cat </dev/stdin; tr '\\0' ' ' </proc/$$/cmdline; exit 0";
+        let output = sh(script, LONG).secret_input(b"SECRET").unwrap().stdout().unwrap();
+        assert!(output.starts_with("SECRETSECRETsh -c "), "{output}");
+        assert_eq!(output.matches("SECRET").count(), 2, "{output}");
+        assert_eq!(sh("cat", LONG).stdout().unwrap(), "");
     }
 
     #[test]

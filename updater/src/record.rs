@@ -145,6 +145,10 @@ pub(crate) struct DataResult {
     pub device: Option<String>,
     /// Its file system.
     pub file_system: Option<String>,
+    /// Whether it is encrypted, if it is mounted.
+    pub encrypted: Option<bool>,
+    /// Whether a recovery key unlocks it, if it is encrypted.
+    pub recovery_key: Option<bool>,
     /// Why it is not mounted, or what else did not work.
     pub problems: Vec<String>,
 }

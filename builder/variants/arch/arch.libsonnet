@@ -24,6 +24,9 @@ local etchaos = import '../lib/etchaos.libsonnet';
     'e2fsprogs',
     'xfsprogs',
     'btrfs-progs',
+    // For its encryption: LUKS, and the TPM. systemd has systemd-cryptenroll.
+    'cryptsetup',
+    'tpm2-tss',
     'iproute2',
     'dbus-broker-units',
     'docker',  // Moby, with the client

@@ -7,11 +7,11 @@ local releases = {
   '12': {
     suite: 'bookworm',
     // docker.io has the client as well (https://packages.debian.org/bookworm/docker.io).
-    // systemd has systemd-repart as well (https://packages.debian.org/bookworm/systemd).
-    missing: ['docker-cli', 'systemd-repart'],
+    // systemd has systemd-repart and systemd-cryptenroll as well (https://packages.debian.org/bookworm/systemd).
+    missing: ['docker-cli', 'systemd-repart', 'systemd-cryptsetup', 'libtss2-esys-3.0.2-0t64', 'libtss2-rc0t64'],
     // Docker 20.10 starts no container if the kernel has AppArmor and there is no apparmor_parser. Newer
     // versions then use no profile.
-    additional: ['apparmor'],
+    additional: ['apparmor', 'libtss2-esys-3.0.2-0', 'libtss2-rc0'],
     // Links such as /bin are not part of base-files yet. Without the hook, the package usrmerge would be
     // installed, with perl (mmdebstrap(1), "MERGED-/USR").
     bootstrapOptions: ['--hook-dir=/usr/share/mmdebstrap/hooks/merged-usr'],
@@ -60,6 +60,11 @@ local releases = {
     'e2fsprogs',
     'xfsprogs',
     'btrfs-progs',
+    // For its encryption: LUKS, and the TPM with the libraries that systemd opens when it needs them.
+    'cryptsetup-bin',
+    'systemd-cryptsetup',
+    'libtss2-esys-3.0.2-0t64',
+    'libtss2-rc0t64',
     'iproute2',
     'dbus-broker',
     'docker.io',
@@ -96,6 +101,8 @@ local releases = {
     'libsepol2',
     'logsave',
     'debconf',
+    // A group for programs without root that use the TPM.
+    'tpm-udev',
     'perl-base',
   ],
 
@@ -169,6 +176,17 @@ local releases = {
     '*/sbin/e2undo',
     '*/sbin/e2freefrag',
     '*/sbin/filefrag',
+    // The same for encryption: integrity and signatures of partitions, keys on other devices, and TPMs that are
+    // not devices of the kernel.
+    '*/sbin/integritysetup',
+    '*/sbin/veritysetup',
+    '*/systemd-integritysetup*',
+    '*/systemd-veritysetup*',
+    '*/libcryptsetup-token-systemd-fido2.so',
+    '*/libcryptsetup-token-systemd-pkcs11.so',
+    '*/libtss2-tcti-cmd.so.*',
+    '*/libtss2-tcti-mssim.so.*',
+    '*/libtss2-tcti-swtpm.so.*',
     // Drivers of cards for laboratories, and of modems for mobile networks. Packages of Debian 12 have them in
     // /lib. No other module depends on them.
     '*/lib/modules/*/kernel/drivers/comedi/*',

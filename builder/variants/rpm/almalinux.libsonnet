@@ -33,6 +33,9 @@ rpm {
     // For the data partition. systemd-udev has systemd-repart. The kernel has no btrfs.
     'e2fsprogs',
     'xfsprogs',
+    // For its encryption: LUKS, and the TPM. systemd-udev has systemd-cryptenroll.
+    'cryptsetup',
+    'tpm2-tss',
     'iproute',
     'dbus-broker',
     // Docker CE (https://docs.docker.com/engine/install/rhel/)

@@ -26,6 +26,9 @@ rpm {
     'e2fsprogs',
     'xfsprogs',
     'btrfs-progs',
+    // For its encryption: LUKS, and the TPM. systemd-udev has systemd-cryptenroll.
+    'cryptsetup',
+    'tpm2-tss',
     'iproute',
     'dbus-broker',
     // Fedora builds Moby: the daemon is in moby-engine, the client in docker-cli

@@ -24,6 +24,11 @@ rpm {
     'e2fsprogs',
     'xfsprogs',
     'btrfsprogs',
+    // For its encryption: LUKS, and the TPM with the libraries that systemd opens when it needs them.
+    'cryptsetup',
+    'libtss2-esys0',
+    'libtss2-rc0',
+    'libtss2-tcti-device0',
     'iproute2',
     'dbus-broker',
     'docker',  // Moby (docker.spec of the source package docker: github.com/moby/moby)

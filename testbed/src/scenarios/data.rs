@@ -1,6 +1,8 @@
 //! A host that keeps its data: over reboots, updates and a rollback, on a disk that grows, and after the data
 //! partition was damaged.
 
+mod encrypted;
+
 use std::fs::File;
 use std::os::unix::fs::FileExt;
 
@@ -48,6 +50,10 @@ pub(crate) struct Data {
     /// Firmware that boots the disk
     #[command(flatten)]
     pub(crate) firmware: FirmwareArgs,
+    /// Encrypt the data partition. Then a machine with another TPM boots the disk, and the recovery key unlocks the
+    /// data, which are not damaged. A machine with a BIOS has no TPM: it must store nothing
+    #[arg(long)]
+    pub(crate) encrypted: bool,
 }
 
 impl Scenario for Data {
@@ -71,10 +77,23 @@ impl Scenario for Data {
         let changes = [Changes::default(), Changes::default()];
         let (releases, mut environment) =
             ReleaseSeries::prepare(options, &artifacts, &changes, steps, progress)?;
-        environment.configure("data", json!({"paths": ["/var/lib/kept"]}));
+        let mut data = json!({"paths": ["/var/lib/kept"]});
+        if self.encrypted {
+            data["encrypt"] = "tpm".into();
+        }
+        environment.configure("data", data);
         environment.enlarge_disk(ROOM)?;
         let firmware = self.firmware.of(&self.common);
-        keep(&environment, &releases, firmware, steps)?;
+        if self.encrypted && !firmware.has_tpm() {
+            encrypted::boot_without_tpm(&environment, firmware, steps)?;
+            return Ok(Passed);
+        }
+        keep(&environment, &releases, firmware, self.encrypted, steps)?;
+        if self.encrypted {
+            environment.enlarge_disk(GROWTH)?;
+            encrypted::replace_machine(&environment, firmware, steps)?;
+            return Ok(Passed);
+        }
         steps.run(GROW, || grow(&environment, firmware))?;
         lose(&environment, &releases, firmware, steps)?;
         Ok(Passed)
@@ -86,6 +105,7 @@ fn keep(
     environment: &TestEnvironment<'_>,
     releases: &ReleaseSeries,
     firmware: Firmware,
+    is_encrypted: bool,
     steps: &mut Steps<'_>,
 ) -> Result<(), ScenarioError> {
     let mut host = steps.run(Step::BOOT, || {
@@ -93,11 +113,13 @@ fn keep(
     })?;
     steps.run(FILL, || {
         host.guest.push("filling", actions::run_script("fill", FILL_DATA), Mode::Change)?;
+        if is_encrypted {
+            encrypted::give_recovery_key(&mut host)?;
+        }
         expect_data(&mut host)
     })?;
     steps.run(REBOOT, || {
-        host.guest.push_last("rebooting", actions::run_script("reboot", RESTART))?;
-        host.boot = host.guest.wait_for_boot(&host.boot)?;
+        restart(&mut host)?;
         expect_data(&mut host)
     })?;
     let build = releases.publish(0)?.build;
@@ -117,9 +139,15 @@ fn grow(environment: &TestEnvironment<'_>, firmware: Firmware) -> Outcome<()> {
     environment.enlarge_disk(GROWTH)?;
     let mut host = Host::boot(environment, "data-grown", firmware, None)?;
     expect_data(&mut host)?;
+    expect_size(&mut host)?;
+    Ok(((), host.guest.power_off()?.to_owned()))
+}
+
+/// Fails unless the file system has grown with the disk.
+fn expect_size(host: &mut Host<'_>) -> Result<(), ScenarioError> {
     let script = format!("least={}\n{EXPECT_SIZE}", (ROOM + GROWTH) >> 21);
     host.guest.push("measuring", actions::check_script("size", &script), Mode::Check)?;
-    Ok(((), host.guest.power_off()?.to_owned()))
+    Ok(())
 }
 
 /// Damages the data partition, boots, and updates.
@@ -141,6 +169,12 @@ fn lose(
         expect_loss(&mut host)
     })?;
     steps.run(Step::POWER_OFF, || Ok(((), host.guest.power_off()?.to_owned())))
+}
+
+fn restart(host: &mut Host<'_>) -> Result<(), ScenarioError> {
+    host.guest.push_last("rebooting", actions::run_script("reboot", RESTART))?;
+    host.boot = host.guest.wait_for_boot(&host.boot)?;
+    Ok(())
 }
 
 fn expect_data(host: &mut Host<'_>) -> Outcome<()> {

@@ -9,6 +9,7 @@ use anyhow::{Context as _, Result, bail};
 use serde_json::json;
 
 use super::context::{in_mount_namespace, log_problems};
+use super::data_keys;
 use super::output::print_or_warn;
 use crate::cli::{self, Exit, Global};
 use crate::clock::now;
@@ -33,6 +34,9 @@ const STOP_TIMEOUT: Duration = Duration::from_secs(30);
 /// memory with what should be kept.
 pub(super) fn data(global: &Global, arguments: &cli::Data) -> Result<Exit> {
     let host = Host::new(&global.host_root);
+    if let Some(action) = arguments.keys {
+        return data_keys::data_keys(global, &host, action);
+    }
     if arguments.stop {
         data::unmount(&host);
         return Ok(Exit::Ok);
@@ -58,8 +62,15 @@ pub(super) fn data(global: &Global, arguments: &cli::Data) -> Result<Exit> {
         }
         Err(error) => {
             let problems = vec![format!("{error:#}")];
-            let (device, file_system) = (None, None);
-            let result = DataResult { time: now(), mounted: false, device, file_system, problems };
+            let result = DataResult {
+                time: now(),
+                mounted: false,
+                device: None,
+                file_system: None,
+                encrypted: None,
+                recovery_key: None,
+                problems,
+            };
             record::write(&host, &result);
             stop_docker_socket(&host);
             Err(error.context("the data partition is not mounted, so Docker does not start"))
@@ -68,7 +79,7 @@ pub(super) fn data(global: &Global, arguments: &cli::Data) -> Result<Exit> {
 }
 
 /// Returns what is to be kept, or `None` if nothing is. Waits for sources that may still become readable.
-fn configured(host: &Host, global: &Global) -> Result<Option<Data>> {
+pub(super) fn configured(host: &Host, global: &Global) -> Result<Option<Data>> {
     loop {
         let merged = in_mount_namespace(|| {
             let esp = Esp::open(host, global.esp.as_deref(), Access::Read)?;
@@ -100,7 +111,7 @@ fn without_data(merged: &Merged) -> Result<Option<Data>> {
 
 /// Records the mounted partition. Returns a line for the operator.
 fn record_mounted(host: &Host, mounted: &Mounted) -> String {
-    let Mounted { device, file_system, problems } = mounted;
+    let Mounted { device, file_system, recovery_key, problems } = mounted;
     for problem in problems {
         log::error!("{problem}");
     }
@@ -111,6 +122,8 @@ fn record_mounted(host: &Host, mounted: &Mounted) -> String {
             mounted: true,
             device: Some(device.display().to_string()),
             file_system: Some(file_system.to_string()),
+            encrypted: Some(recovery_key.is_some()),
+            recovery_key: *recovery_key,
             problems: problems.clone(),
         },
     );

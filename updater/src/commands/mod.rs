@@ -3,6 +3,7 @@
 mod confirm;
 mod context;
 mod data;
+mod data_keys;
 mod fallback;
 mod gather;
 mod health;
@@ -90,7 +91,7 @@ fn recorded_as(command: &Command) -> Option<&'static str> {
         Command::Fallback(_) => Some("fallback"),
         Command::Started => Some("started"),
         Command::HostSettings(_) => Some("host-settings"),
-        Command::Data(_) => Some("data"),
+        Command::Data(data) => data.keys.is_none().then_some("data"),
         Command::Sources(_) => Some("sources"),
         Command::Status
         | Command::Listen

@@ -15,6 +15,9 @@ pub(crate) struct DataFragment {
     /// The file system of a new data partition.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) file_system: Option<String>,
+    /// What unlocks a new data partition, which is then encrypted.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) encrypt: Option<String>,
     /// Directories below /var that are kept, in addition to those of Docker.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) paths: Option<Vec<String>>,
@@ -30,6 +33,8 @@ pub struct Data {
     pub disk: Option<PathBuf>,
     /// The file system of a new data partition.
     pub file_system: FileSystem,
+    /// Whether the data are encrypted. The TPM of the machine unlocks them.
+    pub encrypt: bool,
     /// Directories below /var that are kept, in addition to those of Docker. None contains another one.
     pub paths: Vec<PathBuf>,
     /// Whether the journal is kept.
@@ -95,9 +100,15 @@ impl Data {
             Some(name) => FileSystem::from_name(name)
                 .ok_or(("data.fileSystem", "expected \"ext4\", \"xfs\" or \"btrfs\""))?,
         };
+        let encrypt = match fragment.encrypt.as_deref() {
+            None => false,
+            Some("tpm") => true,
+            Some(_) => return Err(("data.encrypt", "expected \"tpm\"")),
+        };
         let paths = paths(fragment.paths.as_deref().unwrap_or_default());
         let paths = paths.map_err(|reason| ("data.paths", reason))?;
-        Ok(Self { disk, file_system, paths, journal: fragment.journal.unwrap_or(true) })
+        let journal = fragment.journal.unwrap_or(true);
+        Ok(Self { disk, file_system, encrypt, paths, journal })
     }
 }
 
@@ -152,15 +163,20 @@ mod tests {
     #[test]
     fn an_empty_object_asks_for_the_defaults() {
         let data = new("{}").unwrap();
-        let expected =
-            Data { disk: None, file_system: FileSystem::Ext4, paths: Vec::new(), journal: true };
+        let expected = Data {
+            disk: None,
+            file_system: FileSystem::Ext4,
+            encrypt: false,
+            paths: Vec::new(),
+            journal: true,
+        };
         assert_eq!(data, expected);
         let data = new(
-            r#"{"disk": "/dev/disk/by-id/x", "fileSystem": "xfs", "paths": ["/var/lib/a", "/var/log/b c"], "journal": false}"#,
+            r#"{"disk": "/dev/disk/by-id/x", "fileSystem": "xfs", "encrypt": "tpm", "paths": ["/var/lib/a", "/var/log/b c"], "journal": false}"#,
         )
         .unwrap();
         assert_eq!(data.disk, Some("/dev/disk/by-id/x".into()));
-        assert_eq!((data.file_system, data.journal), (FileSystem::Xfs, false));
+        assert_eq!((data.file_system, data.encrypt, data.journal), (FileSystem::Xfs, true, false));
         assert_eq!(data.paths, [Path::new("/var/lib/a"), Path::new("/var/log/b c")]);
     }
 
@@ -171,6 +187,7 @@ mod tests {
             (r#"{"disk": "/dev"}"#, "data.disk"),
             (r#"{"disk": "/dev/../etc"}"#, "data.disk"),
             (r#"{"fileSystem": "vfat"}"#, "data.fileSystem"),
+            (r#"{"encrypt": "password"}"#, "data.encrypt"),
             (r#"{"paths": ["/etc"]}"#, "data.paths"),
             (r#"{"paths": ["/var"]}"#, "data.paths"),
             (r#"{"paths": ["/var/"]}"#, "data.paths"),
@@ -186,6 +203,9 @@ mod tests {
         ] {
             assert_eq!(new(json).map_err(|(key, _)| key), Err(key), "{json}");
         }
-        assert!(serde_json::from_str::<DataFragment>(r#"{"encrypt": true}"#).is_err());
+        // A key in the configuration would be readable for everyone who has the disk.
+        for json in [r#"{"encrypt": true}"#, r#"{"encrypt": "tpm", "recoveryKey": "x"}"#] {
+            assert!(serde_json::from_str::<DataFragment>(json).is_err(), "{json}");
+        }
     }
 }

@@ -111,6 +111,53 @@ pub(crate) enum DataError {
         .0.display()
     )]
     Lost(PathBuf),
+    /// There is no TPM.
+    #[error(
+        "\"data.encrypt\" needs a TPM 2.0, and Linux has found none: enable it in the settings of the firmware, or remove \"data.encrypt\"; nothing was stored without encryption"
+    )]
+    NoTpm,
+    /// The partition is encrypted, and the TPM does not unlock it.
+    #[error(
+        "{} is encrypted, and the TPM does not unlock it ({reason}): run \"etchaos-updater data unlock\" with the recovery key",
+        node.display()
+    )]
+    Locked {
+        /// The partition.
+        node: PathBuf,
+        /// What failed.
+        reason: String,
+    },
+    /// The partition is not encrypted, although it should be.
+    #[error(
+        "{} is not encrypted although \"data.encrypt\" is set: data that exist are not encrypted later; remove \"data.encrypt\", or give the data up as docs/operators.md shows",
+        .0.display()
+    )]
+    NotEncrypted(PathBuf),
+    /// A key was given for a partition without encryption.
+    #[error("{} is not encrypted, so it has no keys", .0.display())]
+    NothingToUnlock(PathBuf),
+    /// The key does not unlock the partition.
+    #[error("the recovery key does not unlock {}", .0.display())]
+    WrongKey(PathBuf),
+    /// The partition has no data partition yet.
+    #[error("{} has no data partition", .0.display())]
+    NoPartition(PathBuf),
+    /// The header of the encrypted partition cannot be read.
+    #[error("cannot read the LUKS header of {}: {error}", node.display())]
+    Header {
+        /// The partition.
+        node: PathBuf,
+        /// The error.
+        error: serde_json::Error,
+    },
+    /// The name of the decrypted device is used for something else.
+    #[error("{} is not a device on {}: close it with \"cryptsetup close\"", mapping.display(), node.display())]
+    OtherMapping {
+        /// The decrypted device.
+        mapping: PathBuf,
+        /// The partition.
+        node: PathBuf,
+    },
     /// The partition has another file system.
     #[error("{} has {found}, expected ext4, xfs or btrfs", node.display())]
     FileSystem {

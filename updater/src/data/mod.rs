@@ -7,19 +7,23 @@
 //! partition with this attribute is ever formatted.
 
 mod disk;
+mod encryption;
 mod error;
 mod file_system;
 mod journal;
+mod key;
 mod mounts;
 mod partition;
 mod repart;
 mod signature;
 mod table;
+mod tpm;
 
 use std::path::{Path, PathBuf};
 
 use self::disk::Disk;
 pub(crate) use self::error::DataError;
+pub(crate) use self::key::Key;
 use self::partition::{Partition, Role};
 use crate::boot_disk::BootDisk;
 use crate::config::{Data, FileSystem};
@@ -38,6 +42,8 @@ const LABEL: &str = "etchaos-data";
 /// The attribute of a partition that has no complete file system yet. The UEFI specification leaves the bits 48
 /// to 63 to the type of the partition.
 const UNFINISHED: u64 = 1 << 48;
+/// What is wrong with an encrypted partition that only the TPM unlocks.
+pub(crate) const NO_RECOVERY_KEY: &str = "the data partition has no recovery key: if the TPM does not unlock it any more, the data are lost; give it one with \"etchaos-updater data recovery-key\"";
 /// Where the partition is mounted.
 pub(crate) const MOUNT_POINT: &str = "/var/lib/etchaos/data";
 
@@ -48,6 +54,8 @@ pub(crate) struct Mounted {
     pub(crate) device: PathBuf,
     /// Its file system.
     pub(crate) file_system: FileSystem,
+    /// Whether a recovery key unlocks it; `None` if it is not encrypted.
+    pub(crate) recovery_key: Option<bool>,
     /// What did not work, although the data can be used.
     pub(crate) problems: Vec<String>,
 }
@@ -59,15 +67,21 @@ pub(crate) struct Mounted {
 pub(crate) fn mount(host: &Host, settings: &Data) -> Result<Mounted, DataError> {
     let (disk, role) = find_disk(host, settings.disk.as_deref())?;
     let partition = partition::ensure(host, &disk, role, &run_directory(host)?)?;
-    // An encrypted partition would be set up and opened here. What follows knows only the resulting device.
-    let device = partition.node.clone();
+    let Opened { device, is_encrypted } = open(host, &partition, settings.encrypt)?;
     let file_system = prepare_file_system(&disk, &partition, &device, settings.file_system)?;
     let result = mount_all(host, &device, file_system, settings);
     if result.is_err() {
         unmount(host);
     }
-    let problems = result?;
-    Ok(Mounted { device, file_system, problems })
+    let mut problems = result?;
+    let recovery_key = match is_encrypted {
+        true => Some(encryption::has_recovery_key(&partition.node)?),
+        false => None,
+    };
+    if recovery_key == Some(false) {
+        problems.push(NO_RECOVERY_KEY.to_owned());
+    }
+    Ok(Mounted { device: partition.node, file_system, recovery_key, problems })
 }
 
 /// Unmounts the data partition. Logs why it cannot be unmounted.
@@ -78,6 +92,35 @@ pub(crate) fn unmount(host: &Host) {
     journal::stop(host);
     if let Err(error) = mounts::unmount_all(host) {
         log::warn!("{error}");
+    }
+    if let Err(error) = encryption::close(host) {
+        log::warn!("{error}");
+    }
+}
+
+/// Unlocks the data partition with the recovery key, and lets the TPM of this machine unlock it from now on.
+/// [`mount`] then uses it. Returns why the TPM will not unlock it, if it will not.
+///
+/// # Errors
+/// Fails if there is no encrypted partition, or if the key is not the right one.
+pub(crate) fn unlock(host: &Host, settings: &Data, key: &Key) -> Result<Option<String>, DataError> {
+    let node = encrypted_partition(host, settings)?;
+    encryption::open_with_key(host, &node, key)?;
+    let enrolled = encryption::enroll_again(host, &node, key);
+    Ok(enrolled.err().map(|error| format!("the TPM will not unlock {}: {error}", node.display())))
+}
+
+/// Lets a recovery key unlock the data partition, in place of an earlier one. The TPM has to unlock it now.
+pub(crate) fn set_recovery_key(host: &Host, settings: &Data, key: &Key) -> Result<(), DataError> {
+    encryption::set_recovery_key(host, &encrypted_partition(host, settings)?, key)
+}
+
+fn encrypted_partition(host: &Host, settings: &Data) -> Result<PathBuf, DataError> {
+    let (disk, _) = find_disk(host, settings.disk.as_deref())?;
+    let Partition { node, .. } = partition::find(host, &disk)?;
+    match signature::of_partition(&node)?.as_deref() {
+        Some(signature::LUKS) => Ok(node),
+        _ => Err(DataError::NothingToUnlock(node)),
     }
 }
 
@@ -95,6 +138,40 @@ fn find_disk(host: &Host, name: Option<&Path>) -> Result<(Disk, Role), DataError
         return Err(DataError::NotProven(node));
     }
     Ok((Disk::of_partition(host, &node)?, Role::Booted))
+}
+
+/// The device with the file system.
+struct Opened {
+    device: PathBuf,
+    is_encrypted: bool,
+}
+
+/// Unlocks the partition if it is encrypted. Encrypts it first if it is new.
+fn open(host: &Host, partition: &Partition, encrypt: bool) -> Result<Opened, DataError> {
+    let node = &partition.node;
+    let plain = || Opened { device: node.clone(), is_encrypted: false };
+    if partition.is_unfinished {
+        encryption::close(host)?;
+        signature::wipe(node)?;
+        if !encrypt {
+            return Ok(plain());
+        }
+        encryption::create(host, node)?;
+    } else {
+        match signature::of_partition(node)?.as_deref() {
+            Some(signature::LUKS) if encrypt => {}
+            Some(signature::LUKS) => {
+                log::warn!(
+                    "the data partition stays encrypted although \"data.encrypt\" is not set"
+                );
+            }
+            // Somebody may have put another partition in the place of the encrypted one.
+            Some(_) if encrypt => return Err(DataError::NotEncrypted(node.clone())),
+            None if encrypt => return Err(DataError::Lost(node.clone())),
+            _ => return Ok(plain()),
+        }
+    }
+    Ok(Opened { device: encryption::open(host, node)?, is_encrypted: true })
 }
 
 /// Makes the file system if the partition is new. Returns its type.

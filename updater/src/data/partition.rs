@@ -66,6 +66,18 @@ pub(super) fn ensure(
     Ok(Partition { number, node, is_unfinished: entry.has_attribute(UNFINISHED) })
 }
 
+/// Returns the data partition of a disk, and changes nothing.
+pub(super) fn find(host: &Host, disk: &Disk) -> Result<Partition, DataError> {
+    let copies =
+        Copies::read(disk).map_err(DataError::io("read the partition table of", &disk.node))?;
+    let missing = || DataError::NoPartition(disk.node.clone());
+    let table = copies.current().ok_or_else(missing)?;
+    let number = *ours(table).first().ok_or_else(missing)?;
+    let entry = table.entry(number).ok_or_else(missing)?;
+    let node = show_to_kernel(host, disk, number, entry)?;
+    Ok(Partition { number, node, is_unfinished: entry.has_attribute(UNFINISHED) })
+}
+
 /// Records that the file system of the partition is complete. From now on it is never formatted again.
 pub(super) fn finish(disk: &Disk, number: u32) -> Result<(), DataError> {
     let copies =
@@ -203,7 +215,7 @@ fn refuse_signatures(disk: &Disk, offset: u64, size: u64) -> Result<(), DataErro
     }
     let found = find_file_system(disk, offset..offset + size);
     match found.map_err(DataError::io("read", &disk.node))? {
-        Some((kind, offset)) => Err(used(kind.to_string(), offset)),
+        Some((found, offset)) => Err(used(found.to_owned(), offset)),
         None => Ok(()),
     }
 }

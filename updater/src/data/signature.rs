@@ -8,20 +8,23 @@ use std::time::Duration;
 
 use super::error::DataError;
 use super::table::Medium;
-use crate::config::FileSystem;
 use crate::process::{Process, ProcessError};
 
+/// The name of an encrypted partition's format, as blkid prints it.
+pub(super) const LUKS: &str = "crypto_LUKS";
 const TIMEOUT: Duration = Duration::from_secs(60);
 /// A partition begins at a multiple of this many bytes.
 const ALIGNMENT: u64 = 1 << 20;
 /// How much of the free space is searched in bytes. Images differ by less. A hard disk needs a minute for this.
 const SEARCH_MAX: u64 = 4 << 30;
 /// The offsets and the values of magic numbers, in the superblocks of the file systems (ext4(5), xfs(5), and
-/// Documentation/filesystems/ext4/super.rst, fs/btrfs/accessors.h in the kernel's source).
-const MAGIC: [(FileSystem, u64, &[u8]); 3] = [
-    (FileSystem::Ext4, 1024 + 0x38, &[0x53, 0xef]),
-    (FileSystem::Xfs, 0, b"XFSB"),
-    (FileSystem::Btrfs, 0x1_0040, b"_BHRfS_M"),
+/// Documentation/filesystems/ext4/super.rst, fs/btrfs/accessors.h in the kernel's source), and in the header of LUKS
+/// (the LUKS2 On-Disk Format Specification).
+const MAGIC: [(&str, u64, &[u8]); 4] = [
+    ("ext4", 1024 + 0x38, &[0x53, 0xef]),
+    ("xfs", 0, b"XFSB"),
+    ("btrfs", 0x1_0040, b"_BHRfS_M"),
+    (LUKS, 0, b"LUKS\xba\xbe"),
 ];
 /// The exit codes of blkid(8): nothing was found, and several formats were found.
 const NOTHING: i32 = 2;
@@ -46,11 +49,19 @@ pub(super) fn of_partition(node: &Path) -> Result<Option<String>, DataError> {
     probe(node, &[])
 }
 
+/// Removes all signatures from a partition that nobody has stored anything in. An interrupted attempt may have left
+/// those of another format, and mkfs does not remove the copies of a LUKS header.
+pub(super) fn wipe(node: &Path) -> Result<(), DataError> {
+    let process = Process::new("wipefs", TIMEOUT).args(["--all", "--quiet"]);
+    process.args([node.as_os_str()]).stdout()?;
+    Ok(())
+}
+
 /// Returns the first file system of a data partition that begins in a range of a disk, and where.
 pub(super) fn find_file_system(
     disk: &dyn Medium,
     range: Range<u64>,
-) -> io::Result<Option<(FileSystem, u64)>> {
+) -> io::Result<Option<(&'static str, u64)>> {
     let sector = disk.geometry().sector;
     let end = range.end.min(range.start.saturating_add(SEARCH_MAX));
     let mut offset = range.start.next_multiple_of(ALIGNMENT);

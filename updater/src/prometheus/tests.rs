@@ -57,6 +57,8 @@ fn full_status() -> Status {
                 mounted: true,
                 device: None,
                 file_system: None,
+                encrypted: None,
+                recovery_key: None,
                 problems: Vec::new(),
             }),
             ..Records::default()
