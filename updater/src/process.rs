@@ -1,11 +1,11 @@
 //! Runs child processes, each with a timeout and a limit on the output that is kept.
 //!
 //! A child process gets a process group of its own, so that a timeout also kills its own children. Its
-//! standard input is empty unless it is given one, unless a secret is passed to it.
+//! standard input is empty unless it is given one.
 
 use std::ffi::{OsStr, OsString};
 use std::fs::{File, Permissions};
-use std::io::{self, PipeReader, Read, Write, Seek, Write};
+use std::io::{self, PipeReader, Read, Seek, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -35,7 +35,6 @@ pub(crate) struct Process {
     input: Option<File>,
     timeout: Duration,
     output_max: usize,
-    stdin: Option<Vec<u8>>,
 }
 
 /// How a process ended, and what it printed.
@@ -85,7 +84,7 @@ impl Process {
     pub(crate) fn new(program: impl AsRef<OsStr>, timeout: Duration) -> Self {
         let command_line = program.as_ref().to_string_lossy().into_owned();
         let command = Command::new(program);
-        Self { command, command_line, input: None, timeout, output_max: OUTPUT_MAX, stdin: None }
+        Self { command, command_line, input: None, timeout, output_max: OUTPUT_MAX }
     }
 
     /// Adds arguments.
@@ -106,17 +105,25 @@ impl Process {
         self
     }
 
-    /// Passes a secret to standard input, which is then a file in memory: systemd-cryptenroll cannot read a key
-    /// from a pipe.
+    /// Sets the standard input, which is then a file in memory: systemd-cryptenroll cannot read a key from a
+    /// pipe.
     ///
     /// # Errors
     /// Fails if the file cannot be created.
-    pub(crate) fn secret_input(self, secret: &[u8]) -> io::Result<Self> {
-        let mut file = File::from(memfd_create("secret", MFdFlags::MFD_CLOEXEC)?);
+    pub(crate) fn input(self, input: &[u8]) -> io::Result<Self> {
+        let mut file = File::from(memfd_create("input", MFdFlags::MFD_CLOEXEC)?);
         file.set_permissions(Permissions::from_mode(0o600))?;
-        file.write_all(secret)?;
+        file.write_all(input)?;
         file.rewind()?;
         Ok(Self { input: Some(file), ..self })
+    }
+
+    /// Sets the working directory.
+    pub(crate) fn directory(mut self, directory: Option<&str>) -> Self {
+        if let Some(directory) = directory {
+            self.command.current_dir(directory);
+        }
+        self
     }
 
     /// Sets environment variables, in addition to those of this process.
@@ -125,19 +132,6 @@ impl Process {
         variables: impl IntoIterator<Item = (impl AsRef<OsStr>, impl AsRef<OsStr>)>,
     ) -> Self {
         self.command.envs(variables);
-        self
-    }
-
-    /// Sets the standard input.
-    pub(crate) fn stdin(self, input: Option<impl AsRef<[u8]>>) -> Self {
-        Self { stdin: input.map(|input| input.as_ref().to_vec()), ..self }
-    }
-
-    /// Sets the working directory.
-    pub(crate) fn directory(mut self, directory: Option<&str>) -> Self {
-        if let Some(directory) = directory {
-            self.command.current_dir(directory);
-        }
         self
     }
 
@@ -195,21 +189,11 @@ impl Process {
 
     fn spawn(&mut self) -> io::Result<Child> {
         log::debug!("running {}", self.command_line);
-        let Some(input) = self.stdin.take() else {
-            return let input = self.input.take().map_or_else(Stdio::null, Stdio::from);
+        let input = self.input.take().map_or_else(Stdio::null, Stdio::from);
         let child = self.command.stdin(input).process_group(0).spawn();
         // The command holds the input.
         self.command.stdin(Stdio::null());
-        child;
-        };
-        let (reader, mut writer) = io::pipe()?;
-        let child = self.command.stdin(reader).process_group(0).spawn();
-        // The command holds the reader; this closes it, so that a program that does not read all of its input
-        // ends the thread.
-        self.command.stdin(Stdio::null());
-        let child = child?;
-        std::thread::spawn(move || writer.write_all(&input));
-        Ok(child)
+        child
     }
 }
 
@@ -327,7 +311,7 @@ mod tests {
     #[test]
     fn passes_a_secret_to_standard_input_only() {
         let script = "cat </dev/stdin; cat </dev/stdin; tr '\\0' ' ' </proc/$$/cmdline; exit 0";
-        let output = sh(script, LONG).secret_input(b"SECRET").unwrap().stdout().unwrap();
+        let output = sh(script, LONG).input(b"SECRET").unwrap().stdout().unwrap();
         assert!(output.starts_with("SECRETSECRETsh -c "), "{output}");
         assert_eq!(output.matches("SECRET").count(), 2, "{output}");
         assert_eq!(sh("cat", LONG).stdout().unwrap(), "");

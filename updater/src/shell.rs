@@ -43,12 +43,14 @@ impl LimitedShell {
     pub(crate) fn try_run(&self, invocation: &Invocation<'_>) -> io::Result<Output> {
         let mut words = invocation.exec.words();
         // The text is the operator's and may contain secrets, so it is not logged.
-        let process = Process::new(words.next().unwrap_or_default(), self.timeout)
+        let mut process = Process::new(words.next().unwrap_or_default(), self.timeout)
             .args(words)
             .secret_arg(invocation.script)
-            .stdin(invocation.stdin)
             .directory(invocation.exec.work_dir.as_deref())
             .envs(invocation.env);
+        if let Some(input) = invocation.stdin {
+            process = process.input(input.as_bytes())?;
+        }
         let finished = process.run_merged()?;
         let mut text = finished.output;
         let code = match finished.status {

@@ -148,7 +148,7 @@ fn cryptsetup(arguments: &[&str]) -> Process {
 }
 
 fn with_key(process: Process, key: &Key) -> Result<Process, DataError> {
-    process.secret_input(key.bytes()).map_err(DataError::io("pass a key to", "a program".as_ref()))
+    process.input(key.bytes()).map_err(DataError::io("pass a key to", "a program".as_ref()))
 }
 
 /// The parts of a LUKS2 header that are needed here.

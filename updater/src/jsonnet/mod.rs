@@ -66,8 +66,9 @@ fn run_child(input: &Input) -> Result<String, RenderError> {
     // A little more than the largest answer, so that the answer is never cut.
     let process = Process::new("/proc/self/exe", TIMEOUT)
         .args(["render"])
-        .stdin(Some(input))
-        .output_max(RENDERED_MAX + 1024);
+        .output_max(RENDERED_MAX + 1024)
+        .input(&input)
+        .map_err(|error| RenderError::Process(error.to_string()))?;
     let answer = process.stdout().map_err(|error| match error {
         ProcessError::Start { .. } => RenderError::Process(error.to_string()),
         ProcessError::TimedOut { seconds, .. } => {
