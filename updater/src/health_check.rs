@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::time::Duration;
 
-use protocol::pattern::{Exec, Invocation, Shell};
+use protocol::pattern::{Exec, Invocation};
 
 use crate::config::HealthPolicy;
 use crate::host::Host;
@@ -150,7 +150,7 @@ fn run_check(number: usize, text: &str, timeout: Duration) -> Option<Problem> {
     let (exec, env) = (Exec::new("/bin/sh", "-c"), BTreeMap::new());
     let check =
         Invocation { id: "health check", script: text, exec: &exec, stdin: None, env: &env };
-    match LimitedShell::with_timeout(timeout).run(&check) {
+    match LimitedShell::with_timeout(timeout).try_run(&check) {
         Ok(output) if output.code == 0 => None,
         Ok(output) => {
             let last_line = last_line(&output.text);

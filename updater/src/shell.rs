@@ -15,6 +15,9 @@ const TIMEOUT: Duration = Duration::from_secs(600);
 /// The exit code that is reported for a Command that timed out, as by timeout(1).
 pub(crate) const TIMED_OUT: i32 = 124;
 
+/// The exit code that is reported for a Command whose interpreter cannot be started, as by env(1).
+const NOT_STARTED: i32 = 126;
+
 /// A shell that runs texts with an interpreter, such as the `exec` of a Pattern.
 pub(crate) struct LimitedShell {
     timeout: Duration,
@@ -32,10 +35,12 @@ impl LimitedShell {
     }
 }
 
-impl Shell for LimitedShell {
-    type Error = io::Error;
-
-    fn run(&mut self, invocation: &Invocation<'_>) -> io::Result<Output> {
+impl LimitedShell {
+    /// Runs a text.
+    ///
+    /// # Errors
+    /// Fails if the interpreter cannot be started.
+    pub(crate) fn try_run(&self, invocation: &Invocation<'_>) -> io::Result<Output> {
         let mut words = invocation.exec.words();
         // The text is the operator's and may contain secrets, so it is not logged.
         let process = Process::new(words.next().unwrap_or_default(), self.timeout)
@@ -54,6 +59,19 @@ impl Shell for LimitedShell {
             }
         };
         Ok(Output { code, text })
+    }
+}
+
+impl Shell for LimitedShell {
+    type Error = io::Error;
+
+    /// Runs a text. If its interpreter cannot be started, for example because a Command has one that is not
+    /// installed, the Command has failed, so that the Commands for that case run.
+    fn run(&mut self, invocation: &Invocation<'_>) -> io::Result<Output> {
+        Ok(self.try_run(invocation).unwrap_or_else(|error| {
+            let program = invocation.exec.words().next().unwrap_or_default();
+            Output { code: NOT_STARTED, text: format!("cannot run {program}: {error}\n") }
+        }))
     }
 
     fn print(&mut self, id: &str, stream: Stream, output: &str) {
@@ -129,10 +147,19 @@ mod tests {
     }
 
     #[test]
-    fn fails_if_the_interpreter_cannot_be_started() {
+    fn an_interpreter_that_cannot_be_started_is_a_failure() {
         let exec = Exec::new("/nonexistent/sh", "");
-        assert!(run_with(&exec, "true", None, TIMEOUT).is_err());
-        assert!(run_with(&sh(), "a\0b", None, TIMEOUT).is_err());
+        let output = run_with(&exec, "true", None, TIMEOUT).unwrap();
+        assert_eq!(output.code, NOT_STARTED);
+        assert!(
+            output.text.starts_with("cannot run /nonexistent/sh: No such file"),
+            "{}",
+            output.text
+        );
+        assert_eq!(run("a\0b", TIMEOUT).code, NOT_STARTED);
+        let invocation =
+            Invocation { id: "x", script: "true", exec: &exec, stdin: None, env: &BTreeMap::new() };
+        assert!(LimitedShell::new().try_run(&invocation).is_err());
     }
 
     #[test]

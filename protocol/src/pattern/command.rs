@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use super::exec::Exec;
-use super::limits::{COMMANDS_MAX, DEPTH_MAX};
+use super::limits::{ALL_TARGETS_MAX, COMMANDS_MAX, DEPTH_MAX};
 use super::read;
 use crate::json;
 
@@ -152,6 +152,9 @@ pub enum PatternError {
     /// The Pattern has too many Commands.
     #[error("the Pattern has more than {COMMANDS_MAX} Commands")]
     TooMany,
+    /// The Pattern has too many targets.
+    #[error("the Pattern has more than {ALL_TARGETS_MAX} targets in onChange, onFail and onRemove")]
+    TooManyTargets,
 }
 
 impl PatternFiles {

@@ -6,6 +6,8 @@ pub(super) const DEPTH_MAX: usize = 8;
 pub(super) const COMMANDS_MAX: usize = 1000;
 /// The maximum number of targets of a Command in each of `onChange`, `onFail` and `onRemove`.
 pub(super) const TARGETS_MAX: usize = 100;
+/// The maximum number of targets in each list of a Pattern. Each is compared with all Commands of the list.
+pub(super) const ALL_TARGETS_MAX: usize = 2000;
 /// The maximum size of an id, a name or a target in bytes. The id of a Command that is a text is that text.
 pub(super) const NAME_MAX: usize = 4096;
 /// The maximum size of a script, and of the environment variables of an exec or a Command, in bytes. Linux

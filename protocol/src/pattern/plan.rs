@@ -4,13 +4,16 @@ use regex_lite::Regex;
 
 use super::command::{Command, Entry, PatternError};
 use super::exec::Exec;
-use super::limits::{COMMANDS_MAX, DEPTH_MAX};
-use super::regex::regex;
+use super::limits::{ALL_TARGETS_MAX, COMMANDS_MAX, DEPTH_MAX};
+use super::regex::{RegexError, regex};
 
 /// The prefix of events.
 const EVENT: &str = "etcha:";
 /// The separator of the ids in a parent id.
 const PARENT_SEPARATOR: &str = " > ";
+
+/// The characters that make a text a regular expression.
+const SPECIAL: [char; 14] = ['\\', '.', '+', '*', '?', '(', ')', '|', '[', ']', '{', '}', '^', '$'];
 
 /// A Command that is not a group, and its place in the Pattern.
 #[derive(Debug)]
@@ -69,7 +72,7 @@ pub(super) fn plan<'a>(
     exec: &Exec,
     targets: Targets,
 ) -> Result<Vec<Step<'a>>, PatternError> {
-    let mut plan = Plan { steps: Vec::new(), groups: Vec::new(), lists: 0 };
+    let mut plan = Plan { steps: Vec::new(), groups: Vec::new(), lists: 0, targets: 0 };
     let place = Place { path: name, parent: source, list: 0, depth: 0 };
     plan.collect(entries, &place)?;
     for index in 0..plan.steps.len() {
@@ -115,6 +118,14 @@ impl Kind {
         }
     }
 
+    /// When targets run.
+    fn when(self) -> &'static str {
+        match self {
+            Self::Change | Self::Fail => "later in the list",
+            Self::Remove => "later in the list, whose removals run in reverse order",
+        }
+    }
+
     fn targets(self, command: &Command) -> &[String] {
         match self {
             Self::Change => &command.on_change,
@@ -129,6 +140,7 @@ struct Plan<'a> {
     /// The ids of groups, and the lists that contain them.
     groups: Vec<(&'a str, usize)>,
     lists: usize,
+    targets: usize,
 }
 
 impl<'a> Plan<'a> {
@@ -156,15 +168,19 @@ impl<'a> Plan<'a> {
                 }
                 Entry::Command(command) => self.push(command, path, place),
             }
-            // Groups count, too, since each of them has a Command.
-            if self.steps.len() > COMMANDS_MAX {
+            if self.steps.len().max(self.groups.len()) > COMMANDS_MAX {
                 return Err(PatternError::TooMany);
+            }
+            if self.targets > ALL_TARGETS_MAX {
+                return Err(PatternError::TooManyTargets);
             }
         }
         Ok(())
     }
 
     fn push(&mut self, command: &'a Command, path: String, place: &Place<'_>) {
+        let Command { on_change, on_fail, on_remove, .. } = command;
+        self.targets += on_change.len() + on_fail.len() + on_remove.len();
         self.steps.push(Step {
             command,
             list: place.list,
@@ -206,41 +222,57 @@ impl<'a> Plan<'a> {
         if target == step.command.id {
             return Err(format!("is {target:?}, the Command itself"));
         }
-        let expression = regex(target);
-        let matches = |id: &str| is_target(id, target, expression.as_ref().ok());
+        let matcher = Matcher::new(target);
         let siblings = self.steps.iter().enumerate().filter(|(_, other)| other.list == step.list);
-        let (mut found, mut too_late) = (Vec::new(), false);
-        for (other, _) in
-            siblings.filter(|(other, sibling)| *other != index && matches(&sibling.command.id))
-        {
-            let runs_later =
-                if matches!(kind, Kind::Remove) { other < index } else { other > index };
-            if runs_later { found.push(other) } else { too_late = true }
+        let named = siblings.filter(|(_, other)| matcher.matches(&other.command.id));
+        let is_later =
+            |other: usize| if matches!(kind, Kind::Remove) { other < index } else { other > index };
+        let (found, ran): (Vec<usize>, Vec<usize>) =
+            named.map(|(other, _)| other).partition(|other| is_later(*other));
+        if found.is_empty() {
+            let is_group = |(id, list): &(&str, usize)| *list == step.list && matcher.matches(id);
+            let why = if let Some(error) = &matcher.error {
+                format!("which {error}")
+            } else if ran.iter().any(|other| *other != index) {
+                format!("which does not run {}", kind.when())
+            } else if self.groups.iter().any(is_group) {
+                "which is a group: name its Commands within the group".into()
+            } else {
+                format!("which matches no Command that runs {}", kind.when())
+            };
+            return Err(format!("is {target:?}, {why}"));
         }
-        if !found.is_empty() {
-            return Ok(found);
-        }
-        let order = if matches!(kind, Kind::Remove) { "earlier" } else { "later" };
-        if too_late {
-            return Err(format!("is {target:?}, which is not an {order} Command of the list")
-                .replace("an later", "a later"));
-        }
-        if self.groups.iter().any(|(id, list)| *list == step.list && matches(id)) {
-            return Err(format!(
-                "is {target:?}, which is a group: name its Commands within the group"
-            ));
-        }
-        match expression {
-            Err(error) if target.contains(['(', ')', '[', ']', '\\', '*', '+', '?', '{', '}']) => {
-                Err(format!("is {target:?}, which {error}"))
-            }
-            _ => Err(format!("is {target:?}, which matches no {order} Command of the list")),
-        }
+        Ok(found)
     }
 }
 
-fn is_target(id: &str, target: &str, expression: Option<&Regex>) -> bool {
-    id == target || expression.is_some_and(|expression| expression.is_match(id))
+/// Finds the Commands that a target names.
+struct Matcher<'t> {
+    target: &'t str,
+    /// The expression, if the target is not only a text.
+    expression: Option<Regex>,
+    error: Option<RegexError>,
+}
+
+impl<'t> Matcher<'t> {
+    fn new(target: &'t str) -> Self {
+        let compiled = target.contains(SPECIAL).then(|| regex(target));
+        match compiled {
+            None => Self { target, expression: None, error: None },
+            Some(Ok(expression)) => Self { target, expression: Some(expression), error: None },
+            // The target may be an id with brackets, for example.
+            Some(Err(error)) => Self { target, expression: None, error: Some(error) },
+        }
+    }
+
+    /// Returns whether a target names this id: it is the id, or a regular expression that matches anywhere in it.
+    fn matches(&self, id: &str) -> bool {
+        match &self.expression {
+            Some(expression) => id == self.target || expression.is_match(id),
+            None if self.error.is_some() => id == self.target,
+            None => id.contains(self.target),
+        }
+    }
 }
 
 fn event(name: &str, kind: Kind) -> Result<Event<'_>, String> {

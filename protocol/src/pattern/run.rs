@@ -89,7 +89,8 @@ pub fn run<S: Shell>(
     let steps = pattern.plan(options, &exec, Targets::MustExist)?;
     let (old_exec, old) = match previous {
         Some(previous) => {
-            let exec = previous.exec_of(options.list)?;
+            // What is refused now must not keep the new Pattern from running.
+            let exec = previous.exec_of(options.list).unwrap_or_else(|_| previous.exec.clone());
             let steps = previous.plan(options, &exec, Targets::MayBeMissing)?;
             (exec, steps)
         }

@@ -1,4 +1,7 @@
+use protocol::pattern::{Entry, Mode, Options, run};
+
 use super::*;
+use crate::shell::LimitedShell;
 
 fn input(files: &[(&str, &str)]) -> Input {
     let entrypoint = files[0].0.to_owned();
@@ -131,4 +134,25 @@ fn passes_no_secrets_of_the_environment() {
     assert_eq!(env.len(), ENVIRONMENT.len());
     assert!(!env.contains_key("http_proxy"));
     assert!(environment(|_| None).is_empty());
+}
+
+/// The example of docs/operators.md.
+#[test]
+fn renders_what_the_page_shows() {
+    let page = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/operators.md");
+    let page = std::fs::read_to_string(page).unwrap();
+    let text = page.split("```jsonnet\n").nth(1).unwrap().split("```").next().unwrap();
+    let mut input = input(&[("/main.jsonnet", text)]);
+    input.config["vars"]["timeServer"] = json!("time.example.org");
+    let json: Value = serde_json::from_str(&evaluate(&input, Limits::default()).unwrap()).unwrap();
+    let pattern = Pattern::from_value(&json).unwrap();
+    let [Entry::List(commands)] = &*pattern.run else { panic!("{pattern:?}") };
+    let [Entry::Command(configure), Entry::Command(restart)] = &**commands else {
+        panic!("{pattern:?}")
+    };
+    assert_eq!(configure.stdin.as_deref(), Some("server time.example.org iburst"));
+    assert_eq!(restart.id, "restart chrony");
+    // The targets exist.
+    let options = Options::new(Mode::Check, "ops");
+    assert!(run(&pattern, None, &options, &mut LimitedShell::new()).is_ok());
 }
