@@ -4,7 +4,8 @@
 //!    are pushed are kept.
 //! 2. `kept` is the format of what is kept of a source, `files` writes it in an order that survives a power cut,
 //!    and `store` chooses the file system.
-//! 3. `run` runs what is in force and removes what it replaces, with `predecessors`, one source after the other.
+//! 3. `run` chooses the sources that run, one after the other. `work` runs what is in force of a source, and removes
+//!    what it replaces with `predecessors`.
 //!    `lock` lets one process do so at a time.
 //! 4. `results` records what was done, for `status`.
 
@@ -17,6 +18,7 @@ mod pull;
 mod results;
 mod run;
 mod store;
+mod work;
 
 pub use self::accept::{Refusal, acceptable, is_kept};
 pub use self::files::{Limits, WriteError, read_all, remove, write};
