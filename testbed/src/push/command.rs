@@ -108,7 +108,10 @@ fn wait(
     cancel: &Cancel,
 ) -> Result<Answer, ExitError> {
     let (sender, receiver) = mpsc::channel();
-    std::thread::spawn(move || sender.send(client.send(&request, timeout)));
+    std::thread::spawn(move || {
+        // Nobody waits any more after a signal.
+        let _ = sender.send(client.send(&request, timeout));
+    });
     let start = Instant::now();
     let mut reported = start;
     loop {
