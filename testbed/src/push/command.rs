@@ -110,6 +110,8 @@ fn wait(
     let (sender, receiver) = mpsc::channel();
     std::thread::spawn(move || {
         // After a signal, nobody receives the answer.
+        let _ = {
+        // Nobody waits any more after a signal.
         let _ = sender.send(client.send(&request, timeout));
     });
     let start = Instant::now();
