@@ -157,6 +157,14 @@ local releases = {
     '*/libreiserfscore.so.*',
     '*/sbin/debugfs',
     '*/sbin/badblocks',
+    '*/sbin/mklost+found',
+    '*/bin/chattr',
+    '*/bin/lsattr',
+    '/usr/libexec/e2fsprogs/*',
+    '/usr/libexec/xfsprogs/*',
+    // They sign images.
+    '/usr/lib/systemd/systemd-keyutil',
+    '/usr/lib/systemd/systemd-sbsign',
     '*/sbin/dumpe2fs',
     '*/sbin/resize2fs',
     '*/sbin/tune2fs',
@@ -183,6 +191,8 @@ local releases = {
     // /lib. No other module depends on them.
     '*/lib/modules/*/kernel/drivers/comedi/*',
     '*/lib/modules/*/kernel/drivers/net/wwan/*',
+    // A file system that is no part of the kernel any more since 6.18. No program of the image makes or checks it.
+    '*/lib/modules/*/kernel/fs/bcachefs/*',
     // Programs that would need the libraries below: a daemon for ARP without the kernel, logins with a
     // database of passwords, and the list of logins.
     '*/sbin/arpd',
@@ -201,7 +211,6 @@ local releases = {
     'libicu libicu76',
     'libicu libicu72',
     'libstdc++.so.6 libstdc++6',
-    'libatomic.so.1 libatomic1',
     'libncursesw.so.6 libncursesw6',
     'libreiserfscore.so.0 libreiserfscore0t64',
     'libreiserfscore.so.0 libreiserfscore0',
@@ -216,6 +225,7 @@ local releases = {
     'libffi.so.8 libffi8',
     'libexpat.so.1 libexpat1',
     'libnsl.so.2 libnsl2',
+    'libatomic.so.1 libatomic1',
   ],
 
   // The packages with the programs that the Commands run in the container: kmod finds the kernel modules,

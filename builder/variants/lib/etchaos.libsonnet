@@ -74,6 +74,8 @@ local compiler = import 'compiler.libsonnet';
       'ldconfig.service',
       'systemd-hwdb-update.service',
       'systemd-journal-catalog-update.service',
+      // The updater runs systemd-repart, on a copy of the partition table.
+      'systemd-repart.service',
       // The first boot of an image has no questions to ask.
       'systemd-firstboot.service',
       // /var is in memory, so there is no place for a seed, nor for a journal until the updater has mounted a data
