@@ -217,7 +217,7 @@ impl Terminal {
         unlockpt(&person).unwrap();
         let name = ptsname(&person, Vec::new()).unwrap().into_string().unwrap();
         let program = File::options().read(true).write(true).open(name).unwrap();
-        let terminal = Self { person: File::from(person), program };
+        let terminal = Self { person: File::from(OwnedFd::from(person)), program };
         terminal.resize(81, 23);
         terminal
     }

@@ -109,8 +109,6 @@ fn wait(
 ) -> Result<Answer, ExitError> {
     let (sender, receiver) = mpsc::channel();
     std::thread::spawn(move || {
-        // After a signal, nobody receives the answer.
-        let _ = {
         // Nobody waits any more after a signal.
         let _ = sender.send(client.send(&request, timeout));
     });
