@@ -169,6 +169,9 @@ impl Push {
         if check && mode != Mode::Check {
             return Err(PushError::UnsignedCheck);
         }
+        if claims.etcha_pattern.is_none() {
+            return Err(PushError::Pattern("the token has no claim etchaPattern".into()));
+        }
         // The lock comes first: a client that is refused now may push the same token again.
         let mut accepted = self.lock()?;
         let turn = self.runner.turn().map_err(|error| PushError::Run(error.to_string()))?;
