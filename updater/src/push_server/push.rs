@@ -172,6 +172,9 @@ impl Push {
             true => Mode::Check,
             false => claims.etchaos_mode.unwrap_or(Mode::Change),
         };
+        if claims.etcha_pattern.is_none() {
+            return Err(PushError::Pattern("the token has no claim etchaPattern".into()));
+        }
         // The locks come first: a client that is refused now may push the same token again. A token is used up
         // before its Pattern is rendered, so that nobody who saw it can make the host render it again and again.
         let mut accepted = self.lock()?;

@@ -18,7 +18,15 @@ const RETRY_INTERVAL: Duration = Duration::from_millis(200);
 /// not inherit it.
 #[derive(Debug)]
 pub(crate) struct Turn {
-    _lock: File,
+    lock: File,
+}
+
+impl Drop for Turn {
+    fn drop(&mut self) {
+        // Closing the file may not be enough: a process that another thread is just starting has it open, too, until
+        // it executes its program. An error leaves the lock to the end of this process.
+        let _ = self.lock.unlock();
+    }
 }
 
 /// Waits until no other process runs Patterns, but at most [`TURN_TIMEOUT`]: a Command that waits for its own Pattern
@@ -47,7 +55,7 @@ pub(crate) fn wait_for_turn(host: &Host) -> io::Result<Turn> {
 pub(crate) fn take_turn(host: &Host) -> io::Result<Option<Turn>> {
     let file = open(host)?;
     match file.try_lock() {
-        Ok(()) => Ok(Some(Turn { _lock: file })),
+        Ok(()) => Ok(Some(Turn { lock: file })),
         Err(TryLockError::WouldBlock) => Ok(None),
         Err(TryLockError::Error(error)) => Err(error),
     }
