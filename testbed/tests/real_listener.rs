@@ -2,7 +2,6 @@
 
 use std::fs::File;
 use std::io::{BufRead, BufReader, Read, Write};
-use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::time::{Duration, Instant};
@@ -217,7 +216,7 @@ impl Terminal {
         unlockpt(&person).unwrap();
         let name = ptsname(&person, Vec::new()).unwrap().into_string().unwrap();
         let program = File::options().read(true).write(true).open(name).unwrap();
-        let terminal = Self { person: File::from(OwnedFd::from(person)), program };
+        let terminal = Self { person: File::from(person), program };
         terminal.resize(81, 23);
         terminal
     }
