@@ -138,7 +138,7 @@ fn nothing_is_installed_if_the_key_of_the_running_release_may_be_in_a_broken_sou
     for (path, text) in [
         (ESP, format!(r#"{{"keys": ["{}"],}}"#, own.public())),
         (ESP, r#"{"keys": ["typo"]}"#.to_owned()),
-        (ESP, format!(r#"{{"keys": "{}"}}"#, own.public())),
+        (ESP, format!(r#"{{"keys": {{"own": "{}"}}}}"#, own.public())),
         (KEYS, "KEY\ned25519public:AAAA:x\n".to_owned()),
     ] {
         let world = World::new();
