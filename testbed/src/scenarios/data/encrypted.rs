@@ -36,7 +36,7 @@ pub(super) fn replace_machine(
     steps: &mut Steps<'_>,
 ) -> Result<(), ScenarioError> {
     expect_luks(environment)?;
-    let mut host = steps.run(OTHER_TPM, || {
+    let host = steps.run(OTHER_TPM, || {
         // Each machine of the testbed has a TPM of its own.
         let mut host = Host::boot(environment, "data-other-tpm", firmware, None)?;
         host.guest.push("unlocking the data", script(UNLOCK), Mode::Change)?;
@@ -55,7 +55,7 @@ pub(super) fn boot_without_tpm(
     firmware: Firmware,
     steps: &mut Steps<'_>,
 ) -> Result<(), ScenarioError> {
-    let mut host = steps.run(NO_TPM, || {
+    let host = steps.run(NO_TPM, || {
         let mut host = Host::boot(environment, "data-no-tpm", firmware, None)?;
         let pattern = actions::check_script("no TPM", EXPECT_NO_TPM);
         host.guest.push("looking at a host without a TPM", pattern, Mode::Check)?;
