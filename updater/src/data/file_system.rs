@@ -4,8 +4,8 @@ use std::fs::File;
 use std::path::Path;
 use std::time::Duration;
 
-use super::LABEL;
 use super::error::DataError;
+use super::layout::LABEL;
 use super::signature::of_partition;
 use crate::config::FileSystem;
 use crate::process::{Finished, Process};

@@ -3,7 +3,7 @@
 //! Each boot finds the partition by its type in the table of the disk, creates or grows it if necessary, checks
 //! its file system and mounts it. Nothing is decided by a label or by what a file system says about itself.
 //!
-//! A new partition has the attribute [`UNFINISHED`] until its file system is complete and flushed. Only a
+//! A new partition has the attribute [`layout::UNFINISHED`] until its file system is complete and flushed. Only a
 //! partition with this attribute is ever formatted.
 
 mod disk;
@@ -12,6 +12,7 @@ mod error;
 mod file_system;
 mod journal;
 mod key;
+mod layout;
 mod mounts;
 mod partition;
 mod repart;
@@ -24,28 +25,15 @@ use std::path::{Path, PathBuf};
 use self::disk::Disk;
 pub(crate) use self::error::DataError;
 pub(crate) use self::key::Key;
+pub(crate) use self::layout::MOUNT_POINT;
 use self::partition::{Partition, Role};
 use crate::boot_disk::BootDisk;
 use crate::config::{Data, FileSystem};
 use crate::esp::{boot_disk, run_directory};
 use crate::host::Host;
 
-/// The type of the partition. It is EtchaOS's own: programs mount partitions of well-known types, and that of
-/// /var belongs to a machine ID, which differs in each boot.
-const TYPE: &str = "7c3d1a4e-95f2-4b0c-8d6a-e7c4a05d11d8";
-/// The type in the byte order of the disk: the first three numbers of a GUID are little-endian.
-const TYPE_BYTES: [u8; 16] = [
-    0x4e, 0x1a, 0x3d, 0x7c, 0xf2, 0x95, 0x0c, 0x4b, 0x8d, 0x6a, 0xe7, 0xc4, 0xa0, 0x5d, 0x11, 0xd8,
-];
-/// The name of the partition, and the label of its file system.
-const LABEL: &str = "etchaos-data";
-/// The attribute of a partition that has no complete file system yet. The UEFI specification leaves the bits 48
-/// to 63 to the type of the partition.
-const UNFINISHED: u64 = 1 << 48;
 /// What is wrong with an encrypted partition that only the TPM unlocks.
 pub(crate) const NO_RECOVERY_KEY: &str = "the data partition has no recovery key: if the TPM does not unlock it any more, the data are lost; give it one with \"etchaos-updater data recovery-key\"";
-/// Where the partition is mounted.
-pub(crate) const MOUNT_POINT: &str = "/var/lib/etchaos/data";
 
 /// A data partition that is mounted.
 #[derive(Debug)]
@@ -222,18 +210,4 @@ fn keep_journal(host: &Host) -> Result<(), DataError> {
     let Some(bind) = journal::bind(host) else { return Ok(()) };
     mounts::mount_bind(host, &bind)?;
     journal::start(host)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn both_forms_of_the_type_are_the_same() {
-        let hex: String = TYPE.chars().filter(|c| *c != '-').collect();
-        let bytes: Vec<u8> =
-            (0..16).map(|at| u8::from_str_radix(&hex[2 * at..2 * at + 2], 16).unwrap()).collect();
-        let order = [3, 2, 1, 0, 5, 4, 7, 6, 8, 9, 10, 11, 12, 13, 14, 15];
-        assert_eq!(order.map(|at| bytes[at]), TYPE_BYTES);
-    }
 }

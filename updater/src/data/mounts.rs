@@ -7,8 +7,8 @@ use std::path::{Component, Path, PathBuf};
 
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 
-use super::MOUNT_POINT;
 use super::error::DataError;
+use super::layout::MOUNT_POINT;
 use crate::config::FileSystem;
 use crate::host::Host;
 

@@ -5,9 +5,10 @@ use std::time::{Duration, Instant};
 
 use super::disk::{Disk, KernelPartition};
 use super::error::DataError;
+use super::layout::{TYPE_BYTES, UNFINISHED};
+use super::repart;
 use super::signature::{at_offset, find_file_system, on_disk};
 use super::table::{Copies, Entry, Medium, Table};
-use super::{TYPE_BYTES, UNFINISHED, repart};
 use crate::host::Host;
 use crate::process::Process;
 

@@ -11,8 +11,9 @@ use std::time::Duration;
 
 use super::disk::Disk;
 use super::error::DataError;
+use super::layout::{LABEL, TYPE, UNFINISHED};
 use super::table::{Copies, Geometry, Medium, Table};
-use super::{LABEL, TYPE, UNFINISHED};
+
 use crate::process::Process;
 
 const PROGRAM: &str = "systemd-repart";

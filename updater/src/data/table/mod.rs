@@ -113,6 +113,11 @@ pub(crate) enum TableError {
         /// The last sector that a partition can have.
         usable: u64,
     },
+    /// The array is where it leaves no room for another one.
+    #[error(
+        "the partition table begins at sector {0}, which leaves no room for a second one before the first partition"
+    )]
+    Place(u64),
     /// All entries are in use.
     #[error("all {0} entries of the partition table are in use")]
     Full(usize),
@@ -297,8 +302,11 @@ impl Table {
             return Err(TableError::NoRoom { first, expected: end });
         }
         // The array may be elsewhere, if another program has created the table.
-        let is_first_free = self.array.is_none_or(|array| array >= ARRAY + sectors);
-        Ok(if is_first_free { ARRAY } else { ARRAY + sectors })
+        let is_free = |place: &u64| {
+            self.array.is_none_or(|array| place + sectors <= array || array + sectors <= *place)
+        };
+        let places = [ARRAY, ARRAY + sectors];
+        places.into_iter().find(is_free).ok_or(TableError::Place(self.array.unwrap_or_default()))
     }
 
     fn check_ends(&self, geometry: Geometry) -> Result<(), TableError> {

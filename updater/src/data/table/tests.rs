@@ -226,6 +226,12 @@ fn rejects_tables_that_do_not_fit() {
     assert!(steps(&table(&[(START, usable)])).is_ok());
     let last = usable + 1;
     assert_eq!(steps(&table(&[(START, last)])), Err(TableError::TooSmall { last, usable }));
+    let between = Table { array: Some(20), ..table(&[(START, 9000)]) };
+    assert_eq!(steps(&between), Err(TableError::Place(20)));
+    for (array, place) in [(2, 34), (34, 2), (66, 2), (500, 2)] {
+        let table = Table { array: Some(array), ..table(&[(START, 9000)]) };
+        assert_eq!(table.free_place(32), Ok(place));
+    }
     let mut full = table(&vec![(START, 9000); 128]);
     assert_eq!(full.add(entry(1, 2)), Err(TableError::Full(128)));
 }
