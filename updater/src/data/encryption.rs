@@ -17,7 +17,8 @@ use serde::de::IgnoredAny;
 
 use super::error::DataError;
 use super::key::Key;
-use super::{LABEL, tpm};
+use super::layout::LABEL;
+use super::tpm;
 use crate::host::Host;
 use crate::process::{Process, ProcessError};
 

@@ -139,7 +139,7 @@ pub(crate) enum DataError {
     /// The key does not unlock the partition.
     #[error("the recovery key does not unlock {}", .0.display())]
     WrongKey(PathBuf),
-    /// The partition has no data partition yet.
+    /// The disk has no data partition.
     #[error("{} has no data partition", .0.display())]
     NoPartition(PathBuf),
     /// The header of the encrypted partition cannot be read.

@@ -55,17 +55,13 @@ pub(crate) struct Mounted {
 pub(crate) fn mount(host: &Host, settings: &Data) -> Result<Mounted, DataError> {
     let (disk, role) = find_disk(host, settings.disk.as_deref())?;
     let partition = partition::ensure(host, &disk, role, &run_directory(host)?)?;
-    let Opened { device, is_encrypted } = open(host, &partition, settings.encrypt)?;
+    let Opened { device, recovery_key } = open(host, &partition, settings.encrypt)?;
     let file_system = prepare_file_system(&disk, &partition, &device, settings.file_system)?;
     let result = mount_all(host, &device, file_system, settings);
     if result.is_err() {
         unmount(host);
     }
     let mut problems = result?;
-    let recovery_key = match is_encrypted {
-        true => Some(encryption::has_recovery_key(&partition.node)?),
-        false => None,
-    };
     if recovery_key == Some(false) {
         problems.push(NO_RECOVERY_KEY.to_owned());
     }
@@ -131,13 +127,14 @@ fn find_disk(host: &Host, name: Option<&Path>) -> Result<(Disk, Role), DataError
 /// The device with the file system.
 struct Opened {
     device: PathBuf,
-    is_encrypted: bool,
+    /// Whether a recovery key unlocks the partition; `None` if it is not encrypted.
+    recovery_key: Option<bool>,
 }
 
 /// Unlocks the partition if it is encrypted. Encrypts it first if it is new.
 fn open(host: &Host, partition: &Partition, encrypt: bool) -> Result<Opened, DataError> {
     let node = &partition.node;
-    let plain = || Opened { device: node.clone(), is_encrypted: false };
+    let plain = || Opened { device: node.clone(), recovery_key: None };
     if partition.is_unfinished {
         encryption::close(host)?;
         signature::wipe(node)?;
@@ -159,7 +156,8 @@ fn open(host: &Host, partition: &Partition, encrypt: bool) -> Result<Opened, Dat
             _ => return Ok(plain()),
         }
     }
-    Ok(Opened { device: encryption::open(host, node)?, is_encrypted: true })
+    let device = encryption::open(host, node)?;
+    Ok(Opened { device, recovery_key: Some(encryption::has_recovery_key(node)?) })
 }
 
 /// Makes the file system if the partition is new. Returns its type.
