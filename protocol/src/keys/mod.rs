@@ -8,6 +8,7 @@
 mod der;
 mod kind;
 mod openssh;
+mod parsed;
 mod pem;
 mod private;
 mod public;
@@ -15,10 +16,11 @@ mod ring;
 mod text;
 
 pub use kind::KeyKind;
+pub use parsed::KeyError;
 pub use private::PrivateKey;
 pub use public::PublicKey;
 pub use ring::KeyRing;
-pub use text::{KeyError, split_keys};
+pub use text::split_keys;
 
 #[cfg(test)]
 mod tests;

@@ -6,7 +6,7 @@ use base64::engine::general_purpose::STANDARD;
 
 use super::der;
 use super::kind::KeyKind;
-use super::text::{Half, KeyError, Parsed, UNNAMED, damaged};
+use super::parsed::{Half, KeyError, Parsed, UNNAMED, damaged};
 
 const ED25519: &str = "ssh-ed25519";
 const ECP256: &str = "ecdsa-sha2-nistp256";

@@ -5,7 +5,7 @@ use base64::engine::general_purpose::STANDARD;
 
 use super::kind::KeyKind;
 use super::openssh;
-use super::text::{Half, KeyError, Parsed, UNNAMED, damaged};
+use super::parsed::{Half, KeyError, Parsed, UNNAMED, damaged};
 use crate::excerpt::excerpt;
 
 const BEGIN: &str = "-----BEGIN ";

@@ -11,8 +11,9 @@ use jsonwebtoken::{EncodingKey, crypto};
 
 use super::der;
 use super::kind::KeyKind;
+use super::parsed::{Half, KeyError, Parsed, UNNAMED, damaged};
 use super::public::PublicKey;
-use super::text::{Half, KeyError, Parsed, UNNAMED, damaged, parse};
+use super::text::parse;
 
 /// A private key and its id; see [`PublicKey`] about keys without an id. `Debug` shows only the id; [`PrivateKey::reveal`] returns the key string.
 #[derive(Clone)]

@@ -9,7 +9,8 @@ use jsonwebtoken::{DecodingKey, crypto};
 
 use super::der;
 use super::kind::KeyKind;
-use super::text::{Half, KeyError, Parsed, UNNAMED, damaged, parse};
+use super::parsed::{Half, KeyError, Parsed, UNNAMED, damaged};
+use super::text::parse;
 use crate::digest;
 
 /// The number of digits in the id of a key without one. Few keys meet in one ring, and a ring refuses two different

@@ -1,7 +1,8 @@
 //! Sets of trusted keys.
 
+use super::parsed::KeyError;
 use super::public::PublicKey;
-use super::text::{KeyError, split_keys};
+use super::text::split_keys;
 
 /// A set of trusted keys with unique ids.
 #[derive(Debug, Clone, Default)]

@@ -5,79 +5,13 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 
 use super::kind::KeyKind;
+use super::parsed::{Half, KeyError, Parsed, UNNAMED, damaged};
 use super::{openssh, pem};
 
 /// The maximum length of a key string. An RSA-2048 private key takes about 1.7 kB.
 const TEXT_MAX: usize = 8 * 1024;
 /// The maximum length of a key id in bytes.
 const ID_MAX: usize = 64;
-/// The minimum length of the base64 of a key. The DER of an Ed25519 public key has 44 bytes, that of a
-/// private key 48.
-const BASE64_MIN: usize = 60;
-/// The id of a key in errors if the key has none.
-pub(super) const UNNAMED: &str = "(no id)";
-
-/// Why a text is not a valid key.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum KeyError {
-    /// The text does not have the form of a key, or starts with an unknown type.
-    #[error(
-        "not a key: expected <type>:<base64 DER>:<key id> with a type of {expected}, or PEM, found {found}"
-    )]
-    Format {
-        /// The types that are accepted.
-        expected: &'static str,
-        /// The type that was found, or a description of the text. It never contains key material.
-        found: String,
-    },
-    /// The middle part is not base64, or the bytes are not a valid key of the type.
-    #[error("the key {id:?} is damaged: {why}")]
-    Material {
-        /// The key id, or a placeholder if the id may be key material.
-        id: String,
-        /// The problem.
-        why: &'static str,
-    },
-    /// Two different keys of a ring have the same id.
-    #[error("two different keys have the id {0:?}")]
-    DuplicateId(String),
-}
-
-/// Whether a public or a private key is expected.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Half {
-    Public,
-    Private,
-}
-
-/// A key whose bytes have not been checked.
-pub(super) struct Parsed {
-    /// The kind that the text names.
-    pub kind: KeyKind,
-    /// PKIX or PKCS#8.
-    pub der: Vec<u8>,
-    /// The id, if the text has one.
-    pub id: Option<String>,
-}
-
-impl Half {
-    pub(super) fn name(self) -> &'static str {
-        match self {
-            Self::Public => "public",
-            Self::Private => "private",
-        }
-    }
-
-    /// Returns the error for a text of another form. `found` never contains key material.
-    pub(super) fn unexpected(self, found: impl Into<String>) -> KeyError {
-        let expected = match self {
-            Self::Public => KeyKind::PUBLIC,
-            Self::Private => KeyKind::PRIVATE,
-        };
-        KeyError::Format { expected, found: found.into() }
-    }
-}
-
 /// Reads a key in any of its text forms.
 pub(super) fn parse(text: &str, half: Half) -> Result<Parsed, KeyError> {
     let text = text.trim();
@@ -122,13 +56,6 @@ fn parse_etcha(text: &str, half: Half) -> Result<Parsed, KeyError> {
     let shown = id.as_deref().unwrap_or(UNNAMED);
     let der = STANDARD.decode(der).map_err(|_| damaged(shown, "it is not standard base64"))?;
     Ok(Parsed { kind, der, id })
-}
-
-/// Returns the error for a key with invalid bytes. The id is not shown if it is long enough to be a
-/// key, because the last two parts may have been swapped.
-pub(super) fn damaged(id: &str, why: &'static str) -> KeyError {
-    let id = if id.len() < BASE64_MIN { id } else { "(too long to be shown)" };
-    KeyError::Material { id: id.to_owned(), why }
 }
 
 /// Returns the keys in a text, such as a file: each line that is not blank and does not start with `#`, and each
