@@ -89,7 +89,7 @@ impl Header {
 
 /// An entry of the array.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub(in super::super) struct Entry(pub(super) [u8; ENTRY_SIZE]);
+pub(crate) struct Entry(pub(super) [u8; ENTRY_SIZE]);
 
 impl Entry {
     /// Returns an entry of this type, in the byte order of the disk.
@@ -109,32 +109,32 @@ impl Entry {
     }
 
     /// Returns the type of the partition, in the byte order of the disk.
-    pub(in super::super) fn kind(&self) -> &[u8] {
+    pub(crate) fn kind(&self) -> &[u8] {
         &self.0[..16]
     }
 
     /// Returns the first sector.
-    pub(in super::super) fn first(&self) -> u64 {
+    pub(crate) fn first(&self) -> u64 {
         u64_at(&self.0, 32).unwrap_or_default()
     }
 
     /// Returns the last sector, which belongs to the partition.
-    pub(in super::super) fn last(&self) -> u64 {
+    pub(crate) fn last(&self) -> u64 {
         u64_at(&self.0, 40).unwrap_or_default()
     }
 
     /// Changes the last sector.
-    pub(in super::super) fn set_last(&mut self, last: u64) {
+    pub(crate) fn set_last(&mut self, last: u64) {
         put(&mut self.0, 40, &last.to_le_bytes());
     }
 
     /// Returns whether an attribute is set.
-    pub(in super::super) fn has_attribute(&self, attribute: u64) -> bool {
+    pub(crate) fn has_attribute(&self, attribute: u64) -> bool {
         self.attributes() & attribute != 0
     }
 
     /// Sets or clears an attribute.
-    pub(in super::super) fn set_attribute(&mut self, attribute: u64, is_set: bool) {
+    pub(crate) fn set_attribute(&mut self, attribute: u64, is_set: bool) {
         let others = self.attributes() & !attribute;
         let new = if is_set { others | attribute } else { others };
         put(&mut self.0, 48, &new.to_le_bytes());

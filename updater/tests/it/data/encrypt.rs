@@ -123,7 +123,7 @@ fn without_a_tpm_nothing_is_stored_in_clear() {
     if is_done("without_a_tpm_nothing_is_stored_in_clear") {
         return;
     }
-    let machine = Machine::new(json!({"encrypt": "tpm"}));
+    let machine = Machine::alone(json!({"encrypt": "tpm"}));
     machine.assert_refused("needs a TPM 2.0");
     assert!(is_unfinished(&machine));
     let node = machine.booted.partition(NUMBER);
@@ -142,7 +142,7 @@ fn only_the_tpm_unlocks_a_new_partition() {
     if is_done("only_the_tpm_unlocks_a_new_partition") {
         return;
     }
-    let machine = Machine::new(json!({"encrypt": "tpm"}));
+    let machine = Machine::alone(json!({"encrypt": "tpm"}));
     let tpm = Tpm::start(&machine.world.path("host"));
     let log = tpm.run(&machine, &["data"], "");
     assert!(log.contains("the TPM does not unlock it"), "{log}");
@@ -169,7 +169,7 @@ fn a_partition_in_clear_stays_as_it_is_and_is_not_used() {
     if is_done("a_partition_in_clear_stays_as_it_is_and_is_not_used") {
         return;
     }
-    let machine = Machine::new(json!({}));
+    let machine = Machine::alone(json!({}));
     machine.start().ended(0);
     machine.stop();
     let uuid = machine.booted.tag(NUMBER, "UUID");
@@ -184,7 +184,7 @@ fn says_that_the_partition_is_locked_and_takes_only_the_right_key() {
     if is_done("says_that_the_partition_is_locked_and_takes_only_the_right_key") {
         return;
     }
-    let machine = Machine::new(json!({"encrypt": "tpm"}));
+    let machine = Machine::alone(json!({"encrypt": "tpm"}));
     fails(&machine, &["data", "unlock"], KEY, &["has no data partition"]);
     machine.configure(json!({}));
     machine.start().ended(0);
@@ -217,7 +217,7 @@ fn the_recovery_key_lets_another_tpm_unlock_the_partition() {
     if is_done("the_recovery_key_lets_another_tpm_unlock_the_partition") {
         return;
     }
-    let machine = Machine::new(json!({}));
+    let machine = Machine::alone(json!({}));
     machine.start().ended(0);
     machine.stop();
     encrypt(&machine, KEY);
