@@ -31,6 +31,8 @@ const TOKEN: &str = "systemd-tpm2";
 const PCRS: &str = "--tpm2-pcrs=7";
 /// The key slot of a new partition.
 const FIRST_SLOT: &str = "0";
+/// AES-256 in XTS mode, which has two keys.
+const CIPHER: [&str; 4] = ["--cipher", "aes-xts-plain64", "--key-size", "512"];
 /// A random key need not be protected from guesses. This is the minimum of cryptsetup.
 const FAST: [&str; 4] = ["--pbkdf", "pbkdf2", "--pbkdf-force-iterations", "1000"];
 /// A recovery key is protected from guesses, with an amount of memory that every host has. The unit is KiB.
@@ -46,7 +48,8 @@ pub(super) fn create(host: &Host, device: &Path) -> Result<(), DataError> {
     let key = Key::random().map_err(DataError::io("read", Path::new("/dev/random")))?;
     log::info!("encrypting {}", device.display());
     let format = ["luksFormat", "--batch-mode", "--type", "luks2", "--label", LABEL];
-    let process = cryptsetup(&[&format[..], &FAST[..], &["--key-file", "-"]].concat());
+    let key_file = ["--key-file", "-"];
+    let process = cryptsetup(&[&format[..], &CIPHER, &FAST, &key_file].concat());
     with_key(process.args([device.as_os_str()]), &key)?.stdout()?;
     enroll(device, &key)?;
     wipe(device, FIRST_SLOT)?;
@@ -109,7 +112,7 @@ pub(super) fn set_recovery_key(host: &Host, device: &Path, key: &Key) -> Result<
     tpm::wait(host).map_err(|_| locked("no TPM 2.0 was found".to_owned()))?;
     let before = Header::read(device)?;
     let add = ["luksAddKey", "--batch-mode", "--token-only", "--token-type", TOKEN];
-    let process = cryptsetup(&[&add[..], &SLOW[..]].concat());
+    let process = cryptsetup(&[&add[..], &SLOW].concat());
     let added = with_key(process.args([device.as_os_str(), "-".as_ref()]), key)?.stdout();
     added.map_err(|error| locked(error.to_string()))?;
     before.recovery_slots().into_iter().try_for_each(|slot| wipe(device, slot))
