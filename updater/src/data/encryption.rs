@@ -31,6 +31,8 @@ const TOKEN: &str = "systemd-tpm2";
 const PCRS: &str = "--tpm2-pcrs=7";
 /// The key slot of a new partition.
 const FIRST_SLOT: &str = "0";
+/// AES-256 in XTS mode, which has two keys.
+const CIPHER: [&str; 4] = ["--cipher", "aes-xts-plain64", "--key-size", "512"];
 /// A random key need not be protected from guesses. This is the minimum of cryptsetup.
 const FAST: [&str; 4] = ["--pbkdf", "pbkdf2", "--pbkdf-force-iterations", "1000"];
 /// A recovery key is protected from guesses, with an amount of memory that every host has. The unit is KiB.
@@ -46,9 +48,11 @@ pub(super) fn create(host: &Host, device: &Path) -> Result<(), DataError> {
     let key = Key::random().map_err(DataError::io("read", Path::new("/dev/random")))?;
     log::info!("encrypting {}", device.display());
     let format = ["luksFormat", "--batch-mode", "--type", "luks2", "--label", LABEL];
-    let process = cryptsetup(&[&format[..], &FAST[..], &["--key-file", "-"]].concat());
+    let key_file = ["--key-file", "-"];
+    let process = cryptsetup(&[&format[..], &CIPHER, &FAST, &key_file].concat());
     with_key(process.args([device.as_os_str()]), &key)?.stdout()?;
-    enroll(device, &key, FIRST_SLOT)?;
+    enroll(device, &key)?;
+    wipe(device, FIRST_SLOT)?;
     let flushed = File::open(device).and_then(|file| file.sync_all());
     flushed.map_err(DataError::io("flush", device))
 }
@@ -66,17 +70,21 @@ pub(super) fn open(host: &Host, device: &Path) -> Result<PathBuf, DataError> {
     mapping(host, device)?.ok_or_else(|| locked("its decrypted device is missing".to_owned()))
 }
 
-/// Unlocks the partition with a recovery key. Only checks the key if the partition is unlocked.
-pub(super) fn open_with_key(host: &Host, device: &Path, key: &Key) -> Result<(), DataError> {
+/// Fails if the key does not unlock the partition.
+pub(super) fn check_key(device: &Path, key: &Key) -> Result<(), DataError> {
     let test = cryptsetup(&["open", "--test-passphrase", "--key-file", "-"]);
     let tested = with_key(test.args([device.as_os_str()]), key)?.stdout();
     let code = |status: &ExitStatus| status.code();
     match tested {
         Err(ProcessError::Failed { status, .. }) if code(&status) == Some(WRONG_KEY) => {
-            return Err(DataError::WrongKey(device.to_owned()));
+            Err(DataError::WrongKey(device.to_owned()))
         }
-        result => drop(result?),
+        result => Ok(result.map(drop)?),
     }
+}
+
+/// Unlocks the partition with a recovery key, unless it is unlocked.
+pub(super) fn open_with_key(host: &Host, device: &Path, key: &Key) -> Result<(), DataError> {
     if mapping(host, device)?.is_none() {
         let open = cryptsetup(&["open", "--key-file", "-"]);
         with_key(open.args([device.as_os_str(), NAME.as_ref()]), key)?.stdout()?;
@@ -87,7 +95,10 @@ pub(super) fn open_with_key(host: &Host, device: &Path, key: &Key) -> Result<(),
 /// Lets the TPM of this machine unlock the partition, in place of the TPM that did so before.
 pub(super) fn enroll_again(host: &Host, device: &Path, key: &Key) -> Result<(), DataError> {
     tpm::wait(host)?;
-    enroll(device, key, "tpm2")
+    // systemd-cryptenroll does nothing if there is a key slot for the same state of Secure Boot, even if that is one of
+    // another TPM. It does not remove the last key slot.
+    wipe(device, "tpm2")?;
+    enroll(device, key)
 }
 
 /// Returns whether a recovery key unlocks the partition.
@@ -101,14 +112,10 @@ pub(super) fn set_recovery_key(host: &Host, device: &Path, key: &Key) -> Result<
     tpm::wait(host).map_err(|_| locked("no TPM 2.0 was found".to_owned()))?;
     let before = Header::read(device)?;
     let add = ["luksAddKey", "--batch-mode", "--token-only", "--token-type", TOKEN];
-    let process = cryptsetup(&[&add[..], &SLOW[..]].concat());
+    let process = cryptsetup(&[&add[..], &SLOW].concat());
     let added = with_key(process.args([device.as_os_str(), "-".as_ref()]), key)?.stdout();
     added.map_err(|error| locked(error.to_string()))?;
-    for slot in before.recovery_slots() {
-        let process = cryptsetup(&["luksKillSlot", "--batch-mode"]);
-        process.args([device.as_os_str(), slot.as_ref()]).stdout()?;
-    }
-    Ok(())
+    before.recovery_slots().into_iter().try_for_each(|slot| wipe(device, slot))
 }
 
 /// Locks the partition, if it is unlocked.
@@ -119,13 +126,20 @@ pub(super) fn close(host: &Host) -> Result<(), DataError> {
     Ok(())
 }
 
-/// Lets the TPM unlock the partition, and then removes the key slots that `wiped` names (systemd-cryptenroll(1)).
-fn enroll(device: &Path, key: &Key, wiped: &str) -> Result<(), DataError> {
+/// Lets the TPM unlock the partition too.
+fn enroll(device: &Path, key: &Key) -> Result<(), DataError> {
     let process = Process::new("systemd-cryptenroll", TIMEOUT)
         .args(["--tpm2-device=auto", PCRS, "--unlock-key-file=/dev/stdin"])
-        .args([format!("--wipe-slot={wiped}")])
         .args([device.as_os_str()]);
     with_key(process, key)?.stdout()?;
+    Ok(())
+}
+
+/// Removes key slots: a number, or a kind (systemd-cryptenroll(1)).
+fn wipe(device: &Path, slots: &str) -> Result<(), DataError> {
+    let process = Process::new("systemd-cryptenroll", TIMEOUT);
+    let process = process.args([format!("--wipe-slot={slots}")]);
+    process.args([device.as_os_str()]).stdout()?;
     Ok(())
 }
 

@@ -89,8 +89,9 @@ pub(crate) fn unmount(host: &Host) {
 /// Fails if there is no encrypted partition, or if the key is not the right one.
 pub(crate) fn unlock(host: &Host, settings: &Data, key: &Key) -> Result<Option<String>, DataError> {
     let node = encrypted_partition(host, settings)?;
-    encryption::open_with_key(host, &node, key)?;
+    encryption::check_key(&node, key)?;
     let enrolled = encryption::enroll_again(host, &node, key);
+    encryption::open_with_key(host, &node, key)?;
     Ok(enrolled.err().map(|error| format!("the TPM will not unlock {}: {error}", node.display())))
 }
 

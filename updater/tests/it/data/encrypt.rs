@@ -64,13 +64,11 @@ impl Tpm {
         Self { process, socket }
     }
 
-    /// Runs the command of the unit on a host that has this TPM, and returns what it logged.
-    fn start_host(&self, machine: &Machine) -> String {
-        let mut command = machine.world.command(&["data"]);
-        let device = format!("swtpm:path={}", self.socket.display());
-        let output = command.env("SYSTEMD_TPM2_DEVICE", device).output().unwrap();
-        assert_eq!(output.status.code(), Some(1));
-        String::from_utf8(output.stderr).unwrap()
+    /// Runs a command on a host that has this TPM. Returns what it printed and logged.
+    fn run(&self, machine: &Machine, arguments: &[&str], input: &str) -> String {
+        let mut command = machine.world.command(arguments);
+        command.env("SYSTEMD_TPM2_DEVICE", format!("swtpm:path={}", self.socket.display()));
+        run_with_input(command, input).1
     }
 }
 
@@ -82,8 +80,7 @@ impl Drop for Tpm {
 }
 
 /// Runs a command with a text in standard input. Returns its exit code, and what it printed and logged.
-fn run_with_input(machine: &Machine, arguments: &[&str], input: &str) -> (Option<i32>, String) {
-    let mut command = machine.world.command(arguments);
+fn run_with_input(mut command: Command, input: &str) -> (Option<i32>, String) {
     let command = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut child = command.spawn().unwrap();
     // The command may end before it reads.
@@ -96,7 +93,7 @@ fn run_with_input(machine: &Machine, arguments: &[&str], input: &str) -> (Option
 /// Runs a command that fails with these texts. It must not show the key.
 #[track_caller]
 fn fails(machine: &Machine, arguments: &[&str], key: &str, expected: &[&str]) {
-    let (code, text) = run_with_input(machine, arguments, key);
+    let (code, text) = run_with_input(machine.world.command(arguments), key);
     assert_eq!(code, Some(1), "{text}");
     expected.iter().for_each(|expected| assert!(text.contains(expected), "{text}"));
     assert!(key.trim().is_empty() || !text.contains(key.trim()), "{text}");
@@ -126,7 +123,7 @@ fn without_a_tpm_nothing_is_stored_in_clear() {
     if is_done("without_a_tpm_nothing_is_stored_in_clear") {
         return;
     }
-    let machine = Machine::new(json!({"encrypt": "tpm"}));
+    let machine = Machine::alone(json!({"encrypt": "tpm"}));
     machine.assert_refused("needs a TPM 2.0");
     assert!(is_unfinished(&machine));
     let node = machine.booted.partition(NUMBER);
@@ -145,9 +142,9 @@ fn only_the_tpm_unlocks_a_new_partition() {
     if is_done("only_the_tpm_unlocks_a_new_partition") {
         return;
     }
-    let machine = Machine::new(json!({"encrypt": "tpm"}));
+    let machine = Machine::alone(json!({"encrypt": "tpm"}));
     let tpm = Tpm::start(&machine.world.path("host"));
-    let log = tpm.start_host(&machine);
+    let log = tpm.run(&machine, &["data"], "");
     assert!(log.contains("the TPM does not unlock it"), "{log}");
     let first = header(&machine);
     let slots: Vec<&String> = first["keyslots"].as_object().unwrap().keys().collect();
@@ -157,7 +154,7 @@ fn only_the_tpm_unlocks_a_new_partition() {
     assert_eq!(slots.len(), 1, "the random key is not removed: {first}");
     // The partition has no file system yet, so the next boot starts again.
     assert!(is_unfinished(&machine));
-    tpm.start_host(&machine);
+    tpm.run(&machine, &["data"], "");
     assert_ne!(header(&machine)["digests"], first["digests"]);
     // Without encryption, no copy of the LUKS header remains.
     machine.configure(json!({}));
@@ -172,7 +169,7 @@ fn a_partition_in_clear_stays_as_it_is_and_is_not_used() {
     if is_done("a_partition_in_clear_stays_as_it_is_and_is_not_used") {
         return;
     }
-    let machine = Machine::new(json!({}));
+    let machine = Machine::alone(json!({}));
     machine.start().ended(0);
     machine.stop();
     let uuid = machine.booted.tag(NUMBER, "UUID");
@@ -187,7 +184,7 @@ fn says_that_the_partition_is_locked_and_takes_only_the_right_key() {
     if is_done("says_that_the_partition_is_locked_and_takes_only_the_right_key") {
         return;
     }
-    let machine = Machine::new(json!({"encrypt": "tpm"}));
+    let machine = Machine::alone(json!({"encrypt": "tpm"}));
     fails(&machine, &["data", "unlock"], KEY, &["has no data partition"]);
     machine.configure(json!({}));
     machine.start().ended(0);
@@ -206,10 +203,46 @@ fn says_that_the_partition_is_locked_and_takes_only_the_right_key() {
     // Only the TPM may change keys.
     fails(&machine, &["data", "recovery-key"], WRONG, &["no TPM 2.0 was found"]);
     // The right key: there is no device mapper, or there is no TPM for the next boot.
-    let (code, text) = run_with_input(&machine, &["data", "unlock"], &format!("{KEY}\n"));
+    let command = machine.world.command(&["data", "unlock"]);
+    let (code, text) = run_with_input(command, &format!("{KEY}\n"));
     assert_eq!(code, Some(1), "{text}");
     let is_expected = text.contains("cryptsetup open --key-file") || text.contains("needs a TPM");
     assert!(is_expected && !text.contains("does not unlock") && !text.contains(KEY), "{text}");
     assert_eq!((machine.booted.digest(), header(&machine)), (digest, before));
+    close();
+}
+
+#[test]
+fn the_recovery_key_lets_another_tpm_unlock_the_partition() {
+    if is_done("the_recovery_key_lets_another_tpm_unlock_the_partition") {
+        return;
+    }
+    let machine = Machine::alone(json!({}));
+    machine.start().ended(0);
+    machine.stop();
+    encrypt(&machine, KEY);
+    let mut blobs = Vec::new();
+    for name in ["first", "second", "third"] {
+        let directory = machine.world.path(name);
+        fs::create_dir(&directory).unwrap();
+        let tpm = Tpm::start(&directory);
+        // Registers of all these TPMs have the same values. The wrong key changes nothing.
+        let before = header(&machine);
+        tpm.run(&machine, &["data", "unlock"], WRONG);
+        assert_eq!(header(&machine), before);
+        let text = tpm.run(&machine, &["data", "unlock"], KEY);
+        assert!(!text.contains("the TPM will not unlock") && !text.contains(KEY), "{text}");
+        let after = header(&machine);
+        let slots = after["keyslots"].as_object().unwrap().len();
+        let tokens: Vec<&Value> = after["tokens"].as_object().unwrap().values().collect();
+        assert_eq!((slots, tokens.len()), (2, 1), "{after}");
+        blobs.push(tokens[0]["tpm2-blob"].to_string());
+        close();
+    }
+    blobs.dedup();
+    assert_eq!(blobs.len(), 3, "an earlier TPM still unlocks the partition");
+}
+
+fn close() {
     let _ = Command::new("cryptsetup").args(["close", "etchaos-data"]).output();
 }

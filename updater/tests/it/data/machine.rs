@@ -159,16 +159,26 @@ impl Drop for Disk {
 pub(super) struct Machine {
     pub(super) booted: Disk,
     pub(super) world: World,
+    _turn: File,
 }
 
 impl Machine {
     /// Returns a host that was booted from a new disk, with this member `data` in its configuration.
     pub(super) fn new(data: Value) -> Self {
+        Self::with(data, turn(false))
+    }
+
+    /// Returns the same while there is no other machine.
+    pub(super) fn alone(data: Value) -> Self {
+        Self::with(data, turn(true))
+    }
+
+    fn with(data: Value, turn: File) -> Self {
         let world = World::new();
         let booted = Disk::attach(installed(&world.path("booted.raw")));
         // A kernel may be built without support for GPT.
         run("partx", &["--update", &booted.node]);
-        let machine = Self { booted, world };
+        let machine = Self { booted, world, _turn: turn };
         machine.configure(data);
         for directory in ["sys", "dev"] {
             symlink(format!("/{directory}"), machine.world.path("host").join(directory)).unwrap();
@@ -266,6 +276,15 @@ impl Drop for Machine {
     fn drop(&mut self) {
         let _ = self.world.run(&["data", "--stop"]);
     }
+}
+
+/// Waits until this test may use the name of the decrypted device, which is the same for all machines. A test that
+/// may unlock a partition runs alone.
+fn turn(alone: bool) -> File {
+    let path = std::env::temp_dir().join("etchaos-test-data.lock");
+    let file = File::options().create(true).append(true).open(path).unwrap();
+    if alone { file.lock() } else { file.lock_shared() }.unwrap();
+    file
 }
 
 /// Creates the file of a disk as the builder partitions it, on which there is space behind the image.
