@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::HostSettings;
+use super::settings::HostSettings;
 use crate::record::Record;
 
 /// What the last run applied.

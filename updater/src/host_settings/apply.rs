@@ -5,7 +5,7 @@ use std::fs;
 use std::io;
 use std::path::Path;
 
-use super::HostSettings;
+use super::settings::HostSettings;
 use super::unit_files::{DHCP_DROP_IN, NETWORK, PREFIX, TIMESYNCD, files};
 use crate::host::{Host, read_limited};
 use crate::record::{create_directory, replace};

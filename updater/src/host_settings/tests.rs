@@ -1,10 +1,14 @@
 //! Validation, and the files that valid settings give.
 
-use super::interface::InterfaceFragment;
-use super::unit_files::{DHCP_DROP_IN, NETWORK, TIMESYNCD, files};
-use super::*;
+use std::collections::BTreeMap;
+
 use proptest::prelude::*;
 use serde_json::{Value, json};
+
+use super::interface::{Interface, InterfaceFragment};
+use super::names::{host_name, time_server};
+use super::settings::{HostSettings, interfaces};
+use super::unit_files::{DHCP_DROP_IN, NETWORK, TIMESYNCD, files};
 
 fn check(json: &Value) -> Result<Interface, (String, String)> {
     let fragment: InterfaceFragment = serde_json::from_value(json.clone()).unwrap();

@@ -6,8 +6,8 @@
 use std::collections::BTreeMap;
 use std::fmt::{Display, Write};
 
-use super::HostSettings;
 use super::interface::{Interface, Match};
+use super::settings::HostSettings;
 
 /// The directory of the files of systemd-networkd that exist until the next boot.
 pub(super) const NETWORK: &str = "/run/systemd/network";
