@@ -2,9 +2,10 @@
 //! this server.
 
 use std::fs;
-use std::net::UdpSocket;
+use std::net::{TcpStream, UdpSocket};
 use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
+use std::time::{Duration, Instant};
 
 use crate::judge::skip;
 
@@ -106,7 +107,7 @@ pub(crate) fn answer(query: &[u8]) -> Option<Vec<u8>> {
 pub(crate) struct Publisher(Child);
 
 impl Publisher {
-    /// Serves a directory.
+    /// Serves a directory, and returns when the server accepts connections.
     pub(crate) fn start(directory: &Path) -> Self {
         let child = Command::new("python3")
             .args(["-m", "http.server", "80", "--bind", "192.0.2.80", "--directory"])
@@ -115,7 +116,13 @@ impl Publisher {
             .stdout(Stdio::null())
             .stderr(fs::File::create(directory.with_extension("log")).unwrap())
             .spawn();
-        Self(child.expect("python3 can be run"))
+        let publisher = Self(child.expect("python3 can be run"));
+        let start = Instant::now();
+        while TcpStream::connect((SERVER, 80)).is_err() {
+            assert!(start.elapsed() < Duration::from_secs(60), "the server does not start");
+            std::thread::sleep(Duration::from_millis(100));
+        }
+        publisher
     }
 }
 
