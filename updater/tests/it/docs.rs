@@ -8,10 +8,10 @@ use std::path::{Path, PathBuf};
 use clap::Parser;
 use protocol::esp::Slot::B;
 use protocol::token::sign;
-use protocol::{Package, Release};
+use protocol::{Package, PrivateKey, Release};
 use serde_json::Value;
 use updater::cli::Cli;
-use updater::config::{Fragment, Merged, Settings, Source};
+use updater::config::{Fragment, Merged, Settings, Source, UserData};
 
 use crate::world::{World, claims, release};
 
@@ -65,6 +65,32 @@ fn documented_configurations_are_valid() {
         let mut merged = Merged::default();
         merged.add(&Source::Esp, fragment);
         Settings::try_from(&merged).unwrap_or_else(|e| panic!("{e}: {json}"));
+    }
+}
+
+/// Returns the text of a block of docs/first-host.md.
+fn first_host(language: &str, name: &str) -> String {
+    let blocks = blocks(&page("docs/first-host.md"), language);
+    blocks.into_iter().find(|(found, _)| found == name).unwrap().1
+}
+
+/// The configurations of docs/first-host.md, with a key in the place of the one that the reader creates. User data
+/// is recognised as a host recognises it.
+#[test]
+fn configurations_of_the_first_host_are_valid() {
+    let key = PrivateKey::generate().public().to_string();
+    let commands = first_host("sh", "configure");
+    let file = commands.split("<<EOF\n").nth(1).unwrap().split("\nEOF\n").next().unwrap();
+    let file = file.replace("$(cat ops.pub)", &key).into_bytes();
+    let data = UserData::classify(first_host("text", "user-data").as_bytes());
+    let UserData::Config(cloud) = data else { panic!("{data:?}") };
+    let static_network = first_host("json", "static").into_bytes();
+    for json in [file, cloud, static_network] {
+        let text = String::from_utf8_lossy(&json);
+        let fragment = Fragment::from_json(&json).unwrap_or_else(|e| panic!("{e}: {text}"));
+        let mut merged = Merged::default();
+        merged.add(&Source::Esp, fragment);
+        Settings::try_from(&merged).unwrap_or_else(|e| panic!("{e}: {text}"));
     }
 }
 
