@@ -15,10 +15,12 @@ const CHILD: &str = "ETCHAOS_TEST_NAMESPACE";
 pub(crate) const SERVER: &str = "os.example.org";
 /// Its address, which is reserved for documentation (RFC 5737).
 const ADDRESS: [u8; 4] = [192, 0, 2, 80];
-/// Prepares the namespaces. `$1` is a directory with the files for /etc.
+/// Prepares the namespaces. `$1` is a directory with the files for /etc. /dev/kvm may exist and not work, which QEMU
+/// does not notice, so it is hidden.
 const SETUP: &str = r#"
     ip link set lo up
     ip address add 192.0.2.80/32 dev lo
+    if [ -e /dev/kvm ]; then mount --bind /dev/null /dev/kvm; fi
     for name in hosts resolv.conf nsswitch.conf; do
         mount --bind "$1/$name" "/etc/$name"
     done

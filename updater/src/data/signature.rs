@@ -19,12 +19,13 @@ const ALIGNMENT: u64 = 1 << 20;
 const SEARCH_MAX: u64 = 4 << 30;
 /// The offsets and the values of magic numbers, in the superblocks of the file systems (ext4(5), xfs(5), and
 /// Documentation/filesystems/ext4/super.rst, fs/btrfs/accessors.h in the kernel's source), and in the header of LUKS
-/// (the LUKS2 On-Disk Format Specification).
-const MAGIC: [(&str, u64, &[u8]); 4] = [
-    ("ext4", 1024 + 0x38, &[0x53, 0xef]),
-    ("xfs", 0, b"XFSB"),
-    ("btrfs", 0x1_0040, b"_BHRfS_M"),
-    (LUKS, 0, b"LUKS\xba\xbe"),
+/// (the LUKS2 On-Disk Format Specification). The magic number of ext4 has only two bytes, which random data often
+/// have, so its revision level is compared too: mkfs.ext4 writes 1.
+const MAGIC: [(&str, &[(u64, &[u8])]); 4] = [
+    ("ext4", &[(1024 + 0x38, &[0x53, 0xef]), (1024 + 0x4c, &[1, 0, 0, 0])]),
+    ("xfs", &[(0, b"XFSB")]),
+    ("btrfs", &[(0x1_0040, b"_BHRfS_M")]),
+    (LUKS, &[(0, b"LUKS\xba\xbe")]),
 ];
 /// The exit codes of blkid(8): nothing was found, and several formats were found.
 const NOTHING: i32 = 2;
@@ -66,9 +67,13 @@ pub(super) fn find_file_system(
     let end = range.end.min(range.start.saturating_add(SEARCH_MAX));
     let mut offset = range.start.next_multiple_of(ALIGNMENT);
     while offset + ALIGNMENT <= end {
-        for (kind, at, magic) in MAGIC {
-            let (at, inside) = ((offset + at) / sector, ((offset + at) % sector) as usize);
-            if disk.read(at, 1)?[inside..].starts_with(magic) {
+        for (kind, magic) in MAGIC {
+            let mut matches = true;
+            for (at, bytes) in magic {
+                let (at, inside) = ((offset + at) / sector, ((offset + at) % sector) as usize);
+                matches = matches && disk.read(at, 1)?[inside..].starts_with(bytes);
+            }
+            if matches {
                 return Ok(Some((kind, offset)));
             }
         }
