@@ -26,7 +26,7 @@ impl Drop for Listener<'_> {
 
 fn listen(host: &Host) -> Listener<'_> {
     let keys = json!([host.key.public().to_string()]);
-    let config = json!({"listen": {"address": "127.0.0.1:0", "sources": {"web": {"keys": keys}}}});
+    let config = json!({"listen": {"address": "127.0.0.1:0", "tls": false, "sources": {"web": {"keys": keys}}}});
     host.world.write("esp/etchaos/config.json", config.to_string());
     let mut child = host.world.command(&["listen"]).stderr(Stdio::piped()).spawn().unwrap();
     let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
