@@ -58,6 +58,9 @@ fn sources_neither_delay_nor_fail_a_boot() {
         assert!(starts.len() == 1 && starts[0].starts_with("ExecStart=-/"), "{unit}: {starts:?}");
         assert!(!text.contains("[Install]"), "{unit}");
     }
+    // Commands that wait until all units have started must not wait for the unit that runs them.
+    let text = std::fs::read_to_string(directory().join("etchaos-sources.service")).unwrap();
+    assert!(text.contains("\nType=exec\n"), "{text}");
 }
 
 #[test]
