@@ -38,6 +38,23 @@ fn files() -> Vec<(PathBuf, String)> {
         .collect()
 }
 
+/// `grep -q` ends at the first match. A program that still writes to it is then killed, and with `pipefail` the
+/// pipeline fails although there is a match, depending on the timing.
+#[test]
+fn no_pipeline_ends_before_its_input() {
+    for (path, text) in files() {
+        for (number, line) in (1..).zip(text.lines()) {
+            let readers = line.split('|').skip(1).map(str::trim_start);
+            let is_early = |reader: &str| {
+                let options = reader.strip_prefix("grep ").unwrap_or_default().split(' ');
+                let mut options = options.take_while(|word| word.starts_with('-'));
+                options.any(|word| !word.starts_with("--") && word.contains('q'))
+            };
+            assert!(!readers.into_iter().any(is_early), "{}:{number}: {line}", path.display());
+        }
+    }
+}
+
 /// Runs a program with this input, and returns its output if it fails.
 fn problems(program: &str, arguments: &[&str], input: &str) -> Option<String> {
     let mut child = Command::new(program)

@@ -35,13 +35,14 @@ for package in $PURGED; do
   purge "$package"
 done
 
-# is_needed PACKAGE…: returns whether another package than these and xfsprogs depends on one of them.
+# is_needed PACKAGE…: returns whether another package than these and xfsprogs depends on one of them. Without
+# "grep -q", which ends at the first match: the program before it would then fail, and so would the pipeline.
 is_needed() {
   local names
   names=$(IFS='|' && echo "$*")
   dpkg-query --admindir="$ROOT/var/lib/dpkg" --show \
     --showformat='${Package} ,${Pre-Depends},${Depends},\n' |
-    grep -vE "^(xfsprogs|$names) " | grep -qE "[ ,|]($names)(:any)?([ ,|(]|$)"
+    grep -vE "^(xfsprogs|$names) " | grep -E "[ ,|]($names)(:any)?([ ,|(]|$)" >/dev/null
 }
 while read -r -a group; do
   if ! is_needed "${group[@]}"; then

@@ -15,7 +15,7 @@ dnf_for_tree() {
     --setopt=install_weak_deps=False
     --setopt=tsflags=nodocs
   )
-  if dnf --version | grep -q '^dnf5'; then
+  if dnf --version | grep '^dnf5' >/dev/null; then
     # Otherwise dnf 5 looks for its configuration in the empty tree.
     options+=(--use-host-config)
   fi
