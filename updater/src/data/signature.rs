@@ -17,11 +17,13 @@ const TIMEOUT: Duration = Duration::from_secs(60);
 const ALIGNMENT: u64 = 1 << 20;
 /// How much of the free space is searched in bytes. Images differ by less. A hard disk needs a minute for this.
 const SEARCH_MAX: u64 = 4 << 30;
+/// The parts of a magic number: their offsets in bytes, and their values.
+type Parts = &'static [(u64, &'static [u8])];
 /// The offsets and the values of magic numbers, in the superblocks of the file systems (ext4(5), xfs(5), and
 /// Documentation/filesystems/ext4/super.rst, fs/btrfs/accessors.h in the kernel's source), and in the header of LUKS
 /// (the LUKS2 On-Disk Format Specification). The magic number of ext4 has only two bytes, which random data often
 /// have, so its revision level is compared too: mkfs.ext4 writes 1.
-const MAGIC: [(&str, &[(u64, &[u8])]); 4] = [
+const MAGIC: [(&str, Parts); 4] = [
     ("ext4", &[(1024 + 0x38, &[0x53, 0xef]), (1024 + 0x4c, &[1, 0, 0, 0])]),
     ("xfs", &[(0, b"XFSB")]),
     ("btrfs", &[(0x1_0040, b"_BHRfS_M")]),

@@ -5,9 +5,7 @@ use protocol::pattern::{Command, Entry, Mode, Pattern};
 use protocol::{Claims, Verified};
 
 use super::kept::Kept;
-
-/// The `aud` of tokens for all EtchaOS hosts.
-const AUDIENCE: &str = "etchaos";
+use crate::audience;
 
 /// A pulled token that is not accepted, although it is signed by a key of the source.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -51,8 +49,7 @@ pub fn acceptable(
     }
     let iat = claims.iat.ok_or(Refusal::NoIat)?;
     claims.check_time(now)?;
-    let is_ours = |aud: &String| aud == AUDIENCE || hostname == Some(aud);
-    if !claims.aud.is_empty() && !claims.aud.iter().any(is_ours) {
+    if !audience::includes(&claims.aud, hostname) {
         return Err(Refusal::Audience);
     }
     if claims.etchaos_release.is_some() {
