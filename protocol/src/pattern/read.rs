@@ -13,7 +13,7 @@ use super::duration;
 use super::exec::Exec;
 use super::limits::{COMMANDS_MAX, DEPTH_MAX, NAME_MAX, SCRIPT_MAX, STDIN_MAX, TARGETS_MAX};
 
-/// The fields of a Pattern. `buildOutput` is a path on the machine of the signer, which does not count here.
+/// The fields of a Pattern. `buildOutput`, a path on the machine of the signer, is ignored.
 pub(super) const PATTERN_FIELDS: [&str; 13] = [
     "audience",
     "build",
@@ -46,7 +46,8 @@ const COMMAND_FIELDS: [&str; 15] = [
     "removeAfter",
     "stdin",
 ];
-const EXEC_FIELDS: [&str; 5] = ["allowOverride", "command", "env", "flags", "workDir"];
+const EXEC_FIELDS: [&str; 6] =
+    ["allowOverride", "command", "env", "envInherit", "flags", "workDir"];
 
 /// Reads a Pattern.
 pub(super) fn pattern(value: &Value) -> Result<Pattern, PatternError> {
@@ -253,6 +254,12 @@ impl<'a> Field<'a> {
 
     fn exec(&self) -> Result<Exec, PatternError> {
         let fields = self.object("an exec", &EXEC_FIELDS)?;
+        if let Some(inherit) = fields.get("envInherit")
+            && !fields.flag("envInherit")?
+        {
+            return Err(inherit
+                .invalid("is false, which is not supported: scripts inherit the environment"));
+        }
         let exec = Exec {
             command: fields.text("command")?.unwrap_or_default(),
             flags: fields.text("flags")?.unwrap_or_default(),
@@ -357,7 +364,7 @@ impl<'a> Field<'a> {
     }
 }
 
-/// Returns the items of a list with their indexes. `null` is no item: in Jsonnet, it is what `if` without `else` gives.
+/// Returns the items of a list with their indexes. `null`, the value of an `if` without `else` in Jsonnet, is no item.
 fn without_null(list: &[Value]) -> impl Iterator<Item = (usize, &Value)> {
     list.iter().enumerate().filter(|(_, value)| !value.is_null())
 }

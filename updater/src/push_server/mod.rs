@@ -64,7 +64,7 @@ const PLAIN_HTTP: &str = "this port expects TLS: push to https://, or set \"list
 /// The limits of connections.
 #[derive(Clone, Copy)]
 struct Limits {
-    /// Simultaneous connections. Each needs at most the memory of one token.
+    /// Simultaneous connections. Each needs at most the memory of one token, and then of its answer.
     connections: usize,
     /// Simultaneous connections from one address, or from one /64 of IPv6.
     per_peer: usize,

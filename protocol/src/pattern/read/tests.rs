@@ -16,7 +16,7 @@ fn reads_all_fields() {
         "audience": "one", "issuer": "i", "subject": "s", "id": "j", "expiresIn": "5m",
         "buildOutput": "x.jwt", "runVars": {"a": [1]},
         "buildExec": {"command": "/bin/sh -c"},
-        "runExec": {"command": "/bin/bash", "flags": "-c", "workDir": "/", "allowOverride": true},
+        "runExec": {"command": "/bin/bash", "flags": "-c", "workDir": "/", "allowOverride": true, "envInherit": true},
         "build": ["make"],
         "run": [[{
             "id": "a", "check": "c", "change": "d", "remove": "r", "stdin": "in", "always": true,
@@ -124,6 +124,10 @@ fn names_what_is_wrong_with_its_path() {
         (
             json!({"runExec": {"containerImage": "x"}}),
             "runExec.containerImage of the Pattern is not supported",
+        ),
+        (
+            json!({"runExec": {"envInherit": false}}),
+            "runExec.envInherit of the Pattern is false, which is not supported",
         ),
         (json!({"expiresIn": "soon"}), "expiresIn of the Pattern is not a duration"),
         (json!({"expiresIn": "5m", "expiresInSec": 300}), "leave one of them out"),
