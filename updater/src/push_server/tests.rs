@@ -267,6 +267,24 @@ fn closes_a_connection_with_a_slow_handshake() {
 }
 
 #[test]
+fn closes_a_connection_with_a_broken_handshake() {
+    let identity = Identity::make().unwrap().0;
+    let server = listener_with(Limits { connections: 1, ..LIMITS }, Some(&identity));
+    // A record that is longer than TLS allows, one without a handshake in it, and another version.
+    for begin in
+        ["\u{16}\u{3}\u{1}\u{7f}\u{7f}", "\u{16}\u{3}\u{1}\0\u{1}", "\u{16}\u{1}\u{1}\0\u{40}"]
+    {
+        let client = client(server.port, 1);
+        send(&client, &format!("{begin}{}", "x".repeat(1000)));
+        // At most an alert.
+        assert!(response(&client).len() < 20, "{begin:?}");
+    }
+    let client = client(server.port, 1);
+    send(&client, &head("/etcha/v1/push/ci", 10));
+    assert!(response(&client).contains("expects TLS"));
+}
+
+#[test]
 fn answers_plain_http_on_a_port_with_tls() {
     let identity = Identity::make().unwrap().0;
     let server = listener_with(LIMITS, Some(&identity));
