@@ -10,6 +10,8 @@
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError, TryLockError};
+use std::thread::sleep;
+use std::time::{Duration, Instant};
 
 use hyper::StatusCode;
 use protocol::claims::TimeError;
@@ -21,9 +23,9 @@ use super::answer;
 use super::query::Query;
 use super::replay::{ReplayError, ReplayGuard};
 use crate::audience::includes_this_host;
-use crate::sources::{Pushed, Runner};
+use crate::sources::{Pushed, Runner, Turn};
 
-/// The longest validity of a token, in seconds. A longer one would be a standing permission.
+/// The longest validity of a token, in seconds after its `iat`. A longer one would be a standing permission.
 const VALIDITY_MAX: u64 = 60 * 60;
 /// The validity of a token without `exp`, in seconds after its `iat`.
 const FRESH: u64 = 5 * 60;
@@ -34,6 +36,9 @@ const AHEAD_MAX: u64 = 20;
 /// How many seconds after its `exp` a token is stored. [`Claims::check_time`] accepts it for some time, to
 /// allow for different clocks.
 const STORE_AFTER: u64 = 120;
+/// How long a push waits while another Pattern runs. The Patterns of sources usually run for less than a second.
+const WAIT: Duration = Duration::from_secs(10);
+const POLL_INTERVAL: Duration = Duration::from_millis(50);
 
 /// Accepts pushes and runs their Patterns, one at a time.
 pub(super) struct Push {
@@ -41,6 +46,8 @@ pub(super) struct Push {
     runner: Runner,
     /// Locked while a Pattern runs.
     accepted: Mutex<ReplayGuard>,
+    /// See [`WAIT`].
+    wait: Duration,
 }
 
 /// The times that decide whether a token is accepted, in Unix seconds.
@@ -103,7 +110,7 @@ pub(super) enum PushError {
     /// The token has no valid Pattern.
     #[error("{0}")]
     Pattern(String),
-    /// Another push is running.
+    /// Another Pattern is running.
     #[error("another Pattern is running: push again when it has ended")]
     AnotherRuns,
     /// A Command could not be started.
@@ -146,7 +153,7 @@ impl Push {
         runner: Runner,
         accepted: ReplayGuard,
     ) -> Self {
-        Self { sources, runner, accepted: Mutex::new(accepted) }
+        Self { sources, runner, accepted: Mutex::new(accepted), wait: WAIT }
     }
 
     /// Returns the keys of a source.
@@ -178,9 +185,7 @@ impl Push {
         }
         // The locks come first: a client that is refused now may push the same token again. A token is used up
         // before its Pattern is rendered, so that nobody who saw it can make the host render it again and again.
-        let mut accepted = self.lock()?;
-        let turn = self.runner.turn().map_err(|error| PushError::Run(error.to_string()))?;
-        let turn = turn.ok_or(PushError::AnotherRuns)?;
+        let (mut accepted, turn) = self.wait_for_turn()?;
         accepted.accept(claims.digest(), until.saturating_add(STORE_AFTER), clock.now)?;
         let pattern = self.runner.render(source, &claims).map_err(PushError::Pattern)?;
         log::info!(source = source, key = claims.key_id(); "running a Pattern of {source}, signed with {}", claims.key_id());
@@ -197,24 +202,40 @@ impl Push {
         Ok(answer::ran(mode, &report))
     }
 
-    /// Takes the lock for running a Pattern.
+    /// Waits until no other Pattern runs.
     ///
     /// # Errors
-    /// Fails if another Pattern is running.
-    fn lock(&self) -> Result<MutexGuard<'_, ReplayGuard>, PushError> {
-        match self.accepted.try_lock() {
-            Ok(guard) => Ok(guard),
-            Err(TryLockError::WouldBlock) => Err(PushError::AnotherRuns),
-            // A panic while a Pattern ran did not change the accepted tokens.
-            Err(TryLockError::Poisoned(poisoned)) => Ok(PoisonError::into_inner(poisoned)),
+    /// Fails if another Pattern runs for too long.
+    fn wait_for_turn(&self) -> Result<(MutexGuard<'_, ReplayGuard>, Turn), PushError> {
+        let start = Instant::now();
+        loop {
+            if let Some(taken) = self.take_turn()? {
+                return Ok(taken);
+            }
+            if start.elapsed() >= self.wait {
+                return Err(PushError::AnotherRuns);
+            }
+            sleep(POLL_INTERVAL);
         }
+    }
+
+    /// Takes the locks for running a Pattern. Returns `None` if another Pattern runs.
+    fn take_turn(&self) -> Result<Option<(MutexGuard<'_, ReplayGuard>, Turn)>, PushError> {
+        let accepted = match self.accepted.try_lock() {
+            Ok(guard) => guard,
+            Err(TryLockError::WouldBlock) => return Ok(None),
+            // A panic while a Pattern ran did not change the accepted tokens.
+            Err(TryLockError::Poisoned(poisoned)) => PoisonError::into_inner(poisoned),
+        };
+        let turn = self.runner.turn().map_err(|error| PushError::Run(error.to_string()))?;
+        Ok(turn.map(|turn| (accepted, turn)))
     }
 }
 
-/// Checks that a token is recent, short-lived and for this host, and returns its expiry time.
+/// Checks that a token is recent and for this host, and returns the time at which it expires.
 fn acceptable(claims: &Verified<Claims>, clock: Clock) -> Result<u64, PushError> {
     let iat = claims.iat.ok_or(PushError::Claims("a push needs iat"))?;
-    let exp = claims.exp.unwrap_or(iat.saturating_add(FRESH));
+    let exp = claims.exp.unwrap_or(iat.saturating_add(FRESH)).min(iat.saturating_add(VALIDITY_MAX));
     let times = Claims { iat: Some(iat), nbf: claims.nbf, exp: Some(exp), ..Claims::default() };
     times.check_time(clock.now)?;
     if iat > clock.now.saturating_add(AHEAD_MAX) {
@@ -224,9 +245,6 @@ fn acceptable(claims: &Verified<Claims>, clock: Clock) -> Result<u64, PushError>
     }
     if iat <= clock.booted.saturating_add(AHEAD_MAX) {
         return Err(PushError::BeforeBoot);
-    }
-    if exp.saturating_sub(iat) > VALIDITY_MAX {
-        return Err(PushError::Claims("a push must not be valid for more than an hour"));
     }
     if !includes_this_host(&claims.aud) {
         return Err(PushError::Claims(

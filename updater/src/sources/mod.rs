@@ -23,7 +23,7 @@ mod work;
 pub use self::accept::{Refusal, acceptable, is_kept};
 pub use self::files::{Limits, WriteError, read_all, remove, write};
 pub use self::kept::{Accepted, FILE_MAX, Kept, KeptError, PREVIOUS_MAX, Succession, Way};
-pub(crate) use self::lock::wait_for_turn;
+pub(crate) use self::lock::{Turn, wait_for_turn};
 pub(crate) use self::pull::pull;
 pub(crate) use self::results::{PullResult, Pulls, RunState, SourceRuns};
 pub(crate) use self::run::{Pushed, Runner, Selection};
