@@ -284,8 +284,8 @@ fn a_shell_has_a_terminal_whose_mode_is_restored() {
     );
     terminal.expect("new 43");
     // Ctrl-C ends what runs in the shell, and not the client.
-    terminal.type_text("sleep 300\r");
-    std::thread::sleep(Duration::from_millis(500));
+    terminal.type_text("sh -c 'echo ready $((40+5)); exec sleep 300'\r");
+    terminal.expect("ready 45");
     terminal.type_text("\u{3}");
     terminal.type_text("echo after $((40+4)); tty | grep -c /dev/pts; exit 5\r");
     terminal.expect("after 44");
