@@ -349,6 +349,24 @@ fn a_client_that_is_killed_ends_the_shell() {
 }
 
 #[test]
+fn output_is_complete_although_the_client_still_sends() {
+    let host = Host::start(true);
+    let mut command = host.command("shell", &[]);
+    let mut client = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+    let mut stdin = client.stdin.take().unwrap();
+    let sending = std::thread::spawn(move || {
+        stdin.write_all(b"head -c 1000000 /dev/zero; exit 3\n").unwrap();
+        while stdin.write_all(&[b'#'; 1 << 16]).is_ok() {}
+    });
+    // Until the shell has ended.
+    std::thread::sleep(Duration::from_secs(2));
+    let mut output = Vec::new();
+    client.stdout.take().unwrap().read_to_end(&mut output).unwrap();
+    assert_eq!((output.len(), wait(&mut client).code()), (1_000_000, Some(3)));
+    sending.join().unwrap();
+}
+
+#[test]
 fn a_signal_ends_a_client_that_waits() {
     let host = Host::start(true);
     let start = |mut command: Command| {

@@ -80,16 +80,10 @@ pub(crate) enum ClientError {
     Certificate(String),
     /// The handshake failed for another reason, or could not be started.
     #[error("the TLS handshake with {authority} failed: {reason}")]
-    Tls {
-        authority: String,
-        reason: String,
-    },
+    Tls { authority: String, reason: String },
     /// The connection failed after it was made.
     #[error("the connection to {authority} failed: {reason}")]
-    Broken {
-        authority: String,
-        reason: String,
-    },
+    Broken { authority: String, reason: String },
     /// The answer is larger than [`ANSWER_MAX`].
     #[error("the answer of {0} is larger than {ANSWER_MAX} bytes")]
     TooLarge(String),

@@ -24,8 +24,8 @@ const END_OF_INPUT: u8 = 4;
 pub(super) struct Limits {
     /// The time until the first frame.
     pub(super) open: Duration,
-    /// The time without a frame of the client, and the time until it has received the last frame. Other frames
-    /// may take longer: a client that is alive may leave output unread, for example in a pager.
+    /// The time without a frame of the client. A client that is alive may leave output unread for longer, for
+    /// example in a pager.
     pub(super) silence: Duration,
     /// The time between two frames that say that this side is alive.
     pub(super) alive: Duration,
@@ -120,13 +120,13 @@ impl Session<'_> {
             Err(error) => End::NotStarted(error),
         };
         // The client can rely on it that nothing runs any more.
-        let last = match &end {
-            End::Exited(code) => Some(Frame::Exit(*code)),
-            End::NotStarted(error) => Some(Frame::Failed(error.to_string())),
-            _ => None,
-        };
-        // A client that is gone receives nothing.
-        let _ = timeout(self.limits.silence, sender.finish(last)).await;
+        match &end {
+            End::Exited(code) => finish(&Frame::Exit(*code), &sender, &mut frames).await,
+            End::NotStarted(error) => {
+                finish(&Frame::Failed(error.to_string()), &sender, &mut frames).await;
+            }
+            _ => {}
+        }
         end
     }
 
@@ -303,13 +303,25 @@ impl<W: AsyncWrite + Unpin> Sender<W> {
         stream.write_all(&bytes).await?;
         stream.flush().await
     }
+}
 
-    /// Sends the last frame, if there is one, and closes the connection.
-    async fn finish(&self, last: Option<Frame>) -> io::Result<()> {
-        if let Some(frame) = last {
-            self.send(&frame).await?;
-        }
-        self.0.lock().await.shutdown().await
+/// Sends the last frame, and waits until the client has closed the connection, or is silent.
+///
+/// The client may still be sending. A connection that is closed before everything was read is reset, and the client
+/// could lose output that it has not read yet (RFC 1122 section 4.2.2.13).
+async fn finish<R, W>(last: &Frame, sender: &Sender<W>, frames: &mut Frames<R>)
+where
+    R: AsyncRead + Unpin,
+    W: AsyncWrite + Unpin,
+{
+    let send = async {
+        sender.send(last).await?;
+        sender.0.lock().await.shutdown().await
+    };
+    let receive = async { while frames.next().await.is_ok() {} };
+    tokio::select! {
+        Err(_) = send => {}
+        () = receive => {}
     }
 }
 

@@ -268,9 +268,9 @@ fn a_shell_that_cannot_be_started_is_reported() {
         let session = Session { launcher: &launcher, limits: LIMITS };
         let mut client = Client { stream: theirs, decoder: Decoder::default() };
         client.send(&[Frame::Open(None)]).await;
-        let end = session.run(ours, &[]).await;
+        let receive = async move { client.receive().await };
+        let (end, frames) = tokio::join!(session.run(ours, &[]), receive);
         assert!(matches!(end, End::NotStarted(_)), "{end}");
-        let frames = client.receive().await;
         assert!(matches!(&frames[..], [Frame::Failed(why)] if why.contains("No such file")));
     });
 }
