@@ -67,6 +67,16 @@ pub(super) fn ensure(
     Ok(Partition { number, node, is_unfinished: entry.has_attribute(UNFINISHED) })
 }
 
+/// Returns whether a disk has a data partition whose file system was finished.
+pub(super) fn is_finished(disk: &Disk) -> Result<bool, DataError> {
+    let copies =
+        Copies::read(disk).map_err(DataError::io("read the partition table of", &disk.node))?;
+    let is_finished =
+        |entry: &Entry| entry.kind() == TYPE_BYTES && !entry.has_attribute(UNFINISHED);
+    let mut partitions = copies.current().into_iter().flat_map(Table::partitions);
+    Ok(partitions.any(|(_, entry)| is_finished(entry)))
+}
+
 /// Returns the data partition of a disk, and changes nothing.
 pub(super) fn find(host: &Host, disk: &Disk) -> Result<Partition, DataError> {
     let copies =
