@@ -105,7 +105,8 @@ pub(crate) fn commands(commands: impl IntoIterator<Item = Command>) -> Pattern {
     }
 }
 
-const NO_FAILED_UNIT: &str = r#"
+/// Waits until the boot has finished, and fails if a unit has failed.
+pub(crate) const NO_FAILED_UNIT: &str = r#"
 state=$(timeout 300 systemctl is-system-running --wait)
 [ "$state" = running ] && exit 0
 echo "expected the system state running, found: ${state:-none within 300 s}"

@@ -25,7 +25,8 @@ Examples:
   testbed kill --times 10 --artifacts out/deb_amd64 --target deb_amd64 --keys out/keys/signing.pub
   testbed faults --artifacts out/deb_amd64 --target deb_amd64 --keys out/keys/signing.pub
 
-Exit codes: 0 passed, 1 failed, 2 wrong usage, 128+N ended by signal N; push has more, see its --help.
+Exit codes: 0 passed, 1 failed, 2 wrong usage, 128+N ended by signal N; push and shell have more, see
+their --help.
 RUST_LOG=debug logs every command line and every request."
 )]
 pub struct Cli {

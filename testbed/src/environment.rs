@@ -19,17 +19,20 @@ use crate::host;
 use crate::machine::{Boot, Machine};
 use crate::probe;
 use crate::push;
-use crate::scenario::{Options, Outcome, ScenarioError};
+use crate::report::Step;
+use crate::scenario::{Options, Outcome, ScenarioError, Steps};
 use crate::work::Work;
 
-/// Checks the requirements of this host, then verifies the artifacts.
-pub(crate) fn verify(options: &Options) -> Outcome<Artifacts> {
-    options.accel.check(options.target.arch)?;
-    host::check(options.target.arch)?;
-    let Options { artifacts, target, keys, sector_size, .. } = options;
-    let artifacts = artifacts::verify(artifacts, target, keys, *sector_size)?;
-    let note = format!("{} {}", options.target, artifacts.release.version);
-    Ok((artifacts, note))
+/// Runs the step that checks the requirements of this host and verifies the artifacts.
+pub(crate) fn verify(steps: &mut Steps<'_>) -> Result<Artifacts, ScenarioError> {
+    let Options { artifacts, target, keys, sector_size, accel, .. } = steps.options;
+    steps.run(Step::VERIFY_ARTIFACTS, || {
+        accel.check(target.arch)?;
+        host::check(target.arch)?;
+        let artifacts = artifacts::verify(artifacts, target, keys, *sector_size)?;
+        let note = format!("{target} {}", artifacts.release.version);
+        Ok((artifacts, note))
+    })
 }
 
 /// The files of a test environment.
@@ -58,32 +61,23 @@ pub(crate) struct TestEnvironment<'a> {
     key: PrivateKey,
     /// Keys that the guest trusts for manifests, besides those in its image.
     trusted: KeyRing,
-    /// Members of the guest's configuration, in addition to those of every guest.
-    configured: Map<String, Value>,
+    /// Members of the configuration of the guests that are booted from now on, in addition to those of
+    /// every guest.
+    pub configured: Map<String, Value>,
     progress: &'a dyn Fn(&str),
 }
 
 impl<'a> TestEnvironment<'a> {
-    /// Copies the disk and serves the artifacts.
+    /// Runs the step that copies the disk of a release and serves its artifacts, with `more` files.
     pub(crate) fn prepare(
-        options: &'a Options,
         artifacts: &Artifacts,
-        progress: &'a dyn Fn(&str),
-    ) -> Outcome<Self> {
-        Self::prepare_with_disk(options, artifacts, &artifacts.disk, progress)
-    }
-
-    /// Copies the disk image `disk` and serves the artifacts.
-    pub(crate) fn prepare_with_disk(
-        options: &'a Options,
-        artifacts: &Artifacts,
-        disk: &Path,
-        progress: &'a dyn Fn(&str),
-    ) -> Outcome<Self> {
-        let work = Self::directories(options)?;
-        let kernel = &artifacts.kernel;
-        let source = Source { disk, kernel, served: &artifacts.served };
-        Self::with(options, &source, work, KeyRing::default(), progress)
+        more: &[Served],
+        steps: &mut Steps<'a>,
+    ) -> Result<Self, ScenarioError> {
+        let served = [&artifacts.served[..], more].concat();
+        let source = Source { disk: &artifacts.disk, kernel: &artifacts.kernel, served: &served };
+        let work = Self::directories(steps.options)?;
+        Self::with(Step::PREPARE_ENVIRONMENT, &source, work, KeyRing::default(), steps)
     }
 
     /// Creates the directories of a run.
@@ -96,8 +90,22 @@ impl<'a> TestEnvironment<'a> {
         Ok(Work::new(&options.work, &options.cancel)?)
     }
 
-    /// Copies the disk to `work` and serves files. Guests also trust the keys in `trusted`.
+    /// Runs the step that copies the disk to `work` and serves files. Guests also trust the keys in `trusted`.
     pub(crate) fn with(
+        step: Step,
+        source: &Source<'_>,
+        work: Work,
+        trusted: KeyRing,
+        steps: &mut Steps<'a>,
+    ) -> Result<Self, ScenarioError> {
+        let (options, progress) = (steps.options, steps.progress);
+        let environment =
+            steps.run(step, || Self::new(options, source, work, trusted, progress))?;
+        steps.report.accel = Some(environment.accel.clone());
+        Ok(environment)
+    }
+
+    fn new(
         options: &'a Options,
         source: &Source<'_>,
         work: Work,
@@ -137,11 +145,6 @@ impl<'a> TestEnvironment<'a> {
     pub(crate) fn guest_config(&self) -> String {
         let port = self.cdn.address().port();
         push::guest_config(&self.key, port, &self.trusted, &self.configured)
-    }
-
-    /// Adds a member to the configuration of the guests that are booted from now on.
-    pub(crate) fn configure(&mut self, name: &str, value: Value) {
-        self.configured.insert(name.to_owned(), value);
     }
 
     /// Adds free space to the end of the disk, while no guest uses it.

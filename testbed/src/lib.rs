@@ -15,10 +15,10 @@
 //! - [`seconds`]: durations in JSON
 //! - [`sector_size`]: the sectors of a disk
 //! - [`firmware`], [`accel`], [`probe`], [`host`], [`process`]: the requirements of a VM
+//! - [`shell`] opens a shell on a host, and [`push`] also sends Patterns to hosts, with [`client`]; [`exit`]
+//!   has their exit codes
 //!
-//! - [`push`] also sends Patterns to real hosts, and [`shell`] opens a shell on one, with [`client`]; [`exit`] has its exit codes
-//!
-//! All ports are on the loopback, and no child process outlives the testbed.
+//! The ports of VMs and servers are on the loopback, and no child process outlives the testbed.
 
 mod accel;
 mod actions;

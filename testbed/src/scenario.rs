@@ -13,7 +13,7 @@ use crate::cancel::Cancel;
 use crate::derived::DeriveError;
 use crate::disk::CopyError;
 use crate::firmware::Firmware;
-use crate::guest::GuestError;
+use crate::guest::{Guest, GuestError};
 use crate::host::Missing;
 use crate::replay::ReplayError;
 use crate::report::{CompletedStep, Event, Report, Step};
@@ -150,18 +150,17 @@ pub struct Failure {
 /// The result of a step: its value, and a note for the table.
 pub(crate) type Outcome<T> = Result<(T, String), ScenarioError>;
 
-/// Runs a scenario. `play` receives the runner for its steps, and a function that reports progress
-/// within the current step.
+/// Runs a scenario. `play` receives the runner for its steps.
 pub(crate) fn run<T>(
     options: &Options,
     events: &dyn Fn(Event<'_>),
-    play: impl FnOnce(&mut Steps<'_>, &dyn Fn(&str)) -> Result<T, ScenarioError>,
+    play: impl FnOnce(&mut Steps<'_>) -> Result<T, ScenarioError>,
 ) -> Result<(T, Report), Box<Failure>> {
     let step = Cell::new(Step::VERIFY_ARTIFACTS);
     let progress = |line: &str| events(Event::Progress(step.get(), line));
     let report = Report { logs: options.logs.clone(), ..Report::default() };
-    let mut steps = Steps { events, step: &step, report };
-    match play(&mut steps, &progress) {
+    let mut steps = Steps { options, events, progress: &progress, step: &step, report };
+    match play(&mut steps) {
         Ok(value) => Ok((value, steps.report)),
         Err(source) => Err(Box::new(Failure { step: step.get(), source, report: steps.report })),
     }
@@ -169,6 +168,10 @@ pub(crate) fn run<T>(
 
 /// Runs and times steps, and emits events for them.
 pub(crate) struct Steps<'a> {
+    /// The options of the scenario.
+    pub options: &'a Options,
+    /// Reports progress within the current step.
+    pub progress: &'a dyn Fn(&str),
     events: &'a dyn Fn(Event<'_>),
     step: &'a Cell<Step>,
     /// The steps that succeeded so far.
@@ -195,5 +198,10 @@ impl Steps<'_> {
         self.report.steps.push(CompletedStep { step, took, note });
         (self.events)(Event::Finished(step, took));
         Ok(value)
+    }
+
+    /// Runs the step that powers a guest off.
+    pub(crate) fn power_off(&mut self, guest: Guest<'_>) -> Result<(), ScenarioError> {
+        self.run(Step::POWER_OFF, || Ok(((), guest.power_off()?.to_owned())))
     }
 }

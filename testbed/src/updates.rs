@@ -51,18 +51,13 @@ impl ReleaseSeries {
 
     /// Runs the steps that derive the releases and prepare a test environment whose CDN serves them.
     pub(crate) fn prepare<'a>(
-        options: &'a Options,
         base: &Artifacts,
         changes: &[Changes],
-        steps: &mut Steps<'_>,
-        progress: &'a dyn Fn(&str),
+        steps: &mut Steps<'a>,
     ) -> Result<(Self, TestEnvironment<'a>), ScenarioError> {
-        let work = TestEnvironment::directories(options)?;
+        let work = TestEnvironment::directories(steps.options)?;
         let releases = steps.run(Step::DERIVE_RELEASES, || Self::derive(base, changes, &work))?;
-        let environment = steps.run(Step::PREPARE_ENVIRONMENT, || {
-            releases.environment(options, base, work, progress)
-        })?;
-        steps.report.accel = Some(environment.accel.clone());
+        let environment = releases.environment(base, work, steps)?;
         Ok((releases, environment))
     }
 
@@ -81,17 +76,16 @@ impl ReleaseSeries {
     /// Prepares a test environment whose CDN serves the releases.
     fn environment<'a>(
         &self,
-        options: &'a Options,
         base: &Artifacts,
         work: Work,
-        progress: &'a dyn Fn(&str),
-    ) -> Outcome<TestEnvironment<'a>> {
+        steps: &mut Steps<'a>,
+    ) -> Result<TestEnvironment<'a>, ScenarioError> {
         let manifest =
             Served { path: self.manifest_name.clone(), file: self.manifest_path.clone() };
         let files = self.releases.iter().flat_map(|derived| derived.served.iter().cloned());
         let served: Vec<Served> = [manifest].into_iter().chain(files).collect();
         let source = Source { disk: &base.disk, kernel: &base.kernel, served: &served };
-        TestEnvironment::with(options, &source, work, self.trusted(), progress)
+        TestEnvironment::with(Step::PREPARE_ENVIRONMENT, &source, work, self.trusted(), steps)
     }
 
     /// Returns the keys of all releases that a host of this environment may run.

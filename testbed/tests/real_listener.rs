@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::io::{BufRead, BufReader, Read, Write};
+use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::time::{Duration, Instant};
@@ -347,5 +348,49 @@ fn a_client_that_is_killed_ends_the_shell() {
     while process.join("exe").read_link().is_ok() {
         assert!(start.elapsed() < TIMEOUT, "the process {pid} still runs");
         std::thread::sleep(POLL_INTERVAL);
+    }
+}
+
+#[test]
+fn output_is_complete_although_the_client_still_sends() {
+    let host = Host::start(true);
+    let mut command = host.command("shell", &[]);
+    let mut client = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+    let mut stdin = client.stdin.take().unwrap();
+    let sending = std::thread::spawn(move || {
+        stdin.write_all(b"head -c 1000000 /dev/zero; exit 3\n").unwrap();
+        while stdin.write_all(&[b'#'; 1 << 16]).is_ok() {}
+    });
+    // Until the shell has ended.
+    std::thread::sleep(Duration::from_secs(2));
+    let mut output = Vec::new();
+    client.stdout.take().unwrap().read_to_end(&mut output).unwrap();
+    assert_eq!((output.len(), wait(&mut client).code()), (1_000_000, Some(3)));
+    sending.join().unwrap();
+}
+
+#[test]
+fn a_signal_ends_a_client_that_waits() {
+    let host = Host::start(true);
+    let start = |mut command: Command| {
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap()
+    };
+    // Nobody reads the output of this one.
+    let mut printing = start(host.command("shell", &[]));
+    printing.stdin.as_mut().unwrap().write_all(b"cat /dev/zero\n").unwrap();
+    // This one has a connection on which nobody answers.
+    let silent = TcpListener::bind("127.0.0.1:0").unwrap();
+    let mut command = Command::new(env!("CARGO_BIN_EXE_testbed"));
+    command.args(["shell", &silent.local_addr().unwrap().to_string(), "ops"]);
+    command.args(["--key", &PrivateKey::generate().reveal(), "--insecure"]);
+    let mut connecting = start(command);
+    std::thread::sleep(Duration::from_secs(1));
+    for child in [&mut printing, &mut connecting] {
+        let since = Instant::now();
+        let kill = Command::new("kill").args(["-TERM", &child.id().to_string()]).status();
+        assert!(kill.unwrap().success());
+        assert_eq!(wait(child).code(), Some(143));
+        // Shorter than the limit for a handshake.
+        assert!(since.elapsed() < Duration::from_secs(8));
     }
 }

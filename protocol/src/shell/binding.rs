@@ -1,8 +1,8 @@
 //! What binds a token to a connection.
 
-use std::fmt::Write as _;
-
 use serde::{Deserialize, Serialize};
+
+use crate::digest::hex;
 
 /// The bytes that TLS derives for one connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -17,10 +17,6 @@ pub struct ShellClaim {
 
 impl From<Binding> for ShellClaim {
     fn from(Binding(bytes): Binding) -> Self {
-        let mut binding = String::with_capacity(2 * bytes.len());
-        for byte in bytes {
-            let _ = write!(binding, "{byte:02x}");
-        }
-        Self { binding }
+        Self { binding: hex(&bytes) }
     }
 }

@@ -52,11 +52,11 @@ pub use frame::{Decoder, Frame, FrameError, PAYLOAD_MAX, Size, Terminal};
 pub const PATH: &str = "/etchaos/v1/shell/";
 /// The value of the header `Upgrade`.
 pub const UPGRADE: &str = "etchaos-shell/1";
-/// The label of the exporter. RFC 5705 section 4 leaves labels that begin so to everybody.
+/// The label of the exporter. Labels with this prefix need no registration (RFC 5705 section 4).
 pub const EXPORTER_LABEL: &[u8] = b"EXPERIMENTAL-etchaos-shell";
 /// How many seconds a token is valid after its `iat`. It is signed after the connection was made.
 pub const FRESH_SECONDS: u64 = 60;
 /// The seconds between two frames that say that a side is alive.
 pub const ALIVE_SECONDS: u64 = 15;
-/// The seconds without any frame after which a side takes the connection for dead.
+/// The seconds without any frame after which a side regards the connection as lost.
 pub const SILENCE_SECONDS: u64 = 60;

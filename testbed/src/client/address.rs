@@ -14,7 +14,6 @@ pub(crate) struct Address {
     pub(crate) tls: bool,
     /// A name, an address of IPv4, or an address of IPv6 without brackets.
     pub(crate) host: String,
-    /// The port.
     pub(crate) port: u16,
 }
 

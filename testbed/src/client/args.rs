@@ -27,7 +27,7 @@ pub(crate) struct HostArgs {
     /// File with the certificates of the authorities, in PEM, one of which signed the host's
     #[arg(long, value_name = "FILE", group = "trust")]
     ca: Option<PathBuf>,
-    /// Accept any certificate; whoever is between both sides can read the Pattern and forge the answer
+    /// Accept any certificate: a machine in the middle can read what is sent, and forge the answers
     #[arg(long, group = "trust")]
     insecure: bool,
 }
@@ -41,12 +41,12 @@ impl HostArgs {
         let names_certificate = self.fingerprint.is_some() || self.ca.is_some();
         if !self.address.tls && names_certificate {
             return Err(format!(
-                "{} has no certificate: use https:// with --fingerprint and --ca",
+                "{} has no certificate: use https:// with --fingerprint or --ca",
                 self.address
             ));
         }
-        let trust = match (self.fingerprint, &self.ca) {
-            (Some(fingerprint), _) => Trust::Fingerprint(fingerprint),
+        let trust = match (&self.fingerprint, &self.ca) {
+            (Some(fingerprint), _) => Trust::Fingerprint(fingerprint.clone()),
             (None, Some(path)) => Trust::from_file(path)?,
             (None, None) if self.insecure => Trust::Any,
             (None, None) => Trust::System,

@@ -20,6 +20,7 @@ use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
 use super::address::Address;
+use super::reason::shown;
 use super::trust::{Fingerprint, Trust};
 
 /// The limit for connecting to one address, and for the handshake of TLS.
@@ -65,7 +66,6 @@ pub(crate) enum ClientError {
     /// The name has no address, or no address accepts a connection.
     #[error("cannot connect to {authority}: {error}")]
     Connect {
-        /// The host and the port.
         authority: String,
         /// The error of the last address.
         error: io::Error,
@@ -80,20 +80,10 @@ pub(crate) enum ClientError {
     Certificate(String),
     /// The handshake failed for another reason, or could not be started.
     #[error("the TLS handshake with {authority} failed: {reason}")]
-    Tls {
-        /// The host and the port.
-        authority: String,
-        /// The error.
-        reason: String,
-    },
+    Tls { authority: String, reason: String },
     /// The connection failed after it was made.
     #[error("the connection to {authority} failed: {reason}")]
-    Broken {
-        /// The host and the port.
-        authority: String,
-        /// The error.
-        reason: String,
-    },
+    Broken { authority: String, reason: String },
     /// The answer is larger than [`ANSWER_MAX`].
     #[error("the answer of {0} is larger than {ANSWER_MAX} bytes")]
     TooLarge(String),
@@ -114,9 +104,7 @@ impl ClientError {
 /// The answer to a request.
 #[derive(Debug)]
 pub(crate) struct Answered {
-    /// The status.
     pub(crate) status: u16,
-    /// The body.
     pub(crate) body: Bytes,
 }
 
@@ -176,7 +164,7 @@ fn handshake_error(
     let tls = error.get_ref().and_then(|inner| inner.downcast_ref::<TlsError>());
     match (tls, presented) {
         (Some(TlsError::InvalidCertificate(reason)), Some(found)) => {
-            ClientError::Certificate(untrusted(&authority, reason, trust, *found))
+            ClientError::Certificate(untrusted(&authority, reason, trust, found))
         }
         (Some(TlsError::InvalidMessage(_)), None) => ClientError::NotTls(authority),
         _ => ClientError::Tls { authority, reason: error.to_string() },
@@ -187,7 +175,7 @@ fn untrusted(
     authority: &str,
     reason: &CertificateError,
     trust: &Trust,
-    found: Fingerprint,
+    found: &Fingerprint,
 ) -> String {
     match trust {
         Trust::Fingerprint(expected) => format!(
@@ -197,7 +185,9 @@ fn untrusted(
         _ => format!(
             "the certificate of {authority} is not trusted: {reason}; its fingerprint is {found}: \
              compare it with that in the status of the host, and if it is the same, give it with \
-             --fingerprint"
+             --fingerprint",
+            // It has the names in the certificate.
+            reason = shown(reason.to_string().as_bytes())
         ),
     }
 }

@@ -1,22 +1,20 @@
-//! What an answer that is not the expected one says.
-
-use super::connection::Answered;
+//! The reason in an answer that is not the expected one.
 
 /// The number of characters of an answer that an error shows.
 const SHOWN_CHARS_MAX: usize = 500;
 
 /// Returns the reason that a listener gives in `error` or `err`, or else the body, for an error message.
-pub(crate) fn reason(answered: &Answered) -> String {
-    let object: Option<serde_json::Value> = serde_json::from_slice(&answered.body).ok();
+pub(crate) fn reason(status: u16, body: &[u8]) -> String {
+    let object: Option<serde_json::Value> = serde_json::from_slice(body).ok();
     let text = object.as_ref().and_then(|object| {
         ["error", "err"].into_iter().find_map(|name| object.get(name)?.as_str())
     });
     match text.filter(|text| !text.is_empty()) {
         Some(text) => shown(text.as_bytes()),
-        None if answered.status == 404 && answered.body.is_empty() => {
+        None if status == 404 && body.is_empty() => {
             "the host has no such source, or none of its keys verifies the token".into()
         }
-        None => shown(&answered.body),
+        None => shown(body),
     }
 }
 

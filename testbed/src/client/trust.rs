@@ -6,6 +6,7 @@ use std::path::Path;
 use std::str::FromStr;
 use std::sync::{Arc, OnceLock};
 
+use protocol::digest;
 use rustls::client::WebPkiServerVerifier;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::{CryptoProvider, aws_lc_rs, verify_tls12_signature, verify_tls13_signature};
@@ -14,42 +15,36 @@ use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::{
     CertificateError, ClientConfig, DigitallySignedStruct, Error, RootCertStore, SignatureScheme,
 };
-use sha2::{Digest, Sha256};
 
-/// The SHA-256 of a certificate in DER.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Fingerprint([u8; 32]);
+/// The SHA-256 of a certificate in DER, as 64 hexadecimal digits in lower case.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Fingerprint(String);
 
 impl Fingerprint {
     fn of(certificate: &CertificateDer<'_>) -> Self {
-        Self(Sha256::digest(certificate).into())
+        Self(digest::of_bytes(certificate))
     }
 }
 
 impl FromStr for Fingerprint {
     type Err = String;
 
-    /// Parses 64 hexadecimal digits, with or without colons between the bytes, and with or without
-    /// `SHA256:` before them.
+    /// Parses the digits, with or without colons between the bytes, and with or without `SHA256:` before
+    /// them.
     fn from_str(text: &str) -> Result<Self, String> {
-        let prefix = text.get(..7).filter(|prefix| prefix.eq_ignore_ascii_case("sha256:"));
-        let digits = text[prefix.map_or(0, str::len)..].replace(':', "");
-        let mut bytes = [0; 32];
-        let is_hex = digits.len() == 64 && digits.bytes().all(|digit| digit.is_ascii_hexdigit());
-        if !is_hex {
-            return Err("expected the SHA-256 of a certificate, 64 hexadecimal digits".into());
+        let text = text.to_ascii_lowercase();
+        let digits = text.strip_prefix("sha256:").unwrap_or(&text).replace(':', "");
+        let is_valid = digits.len() == 64 && digits.bytes().all(|byte| byte.is_ascii_hexdigit());
+        match is_valid {
+            true => Ok(Self(digits)),
+            false => Err("expected the SHA-256 of a certificate, 64 hexadecimal digits".into()),
         }
-        for (byte, pair) in bytes.iter_mut().zip(digits.as_bytes().chunks(2)) {
-            let pair = str::from_utf8(pair).map_err(|error| error.to_string())?;
-            *byte = u8::from_str_radix(pair, 16).map_err(|error| error.to_string())?;
-        }
-        Ok(Self(bytes))
     }
 }
 
 impl fmt::Display for Fingerprint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+        f.write_str(&self.0)
     }
 }
 
@@ -62,7 +57,7 @@ pub(crate) enum Trust {
     Authorities(Vec<CertificateDer<'static>>),
     /// The one with this fingerprint. Its name and its dates do not matter.
     Fingerprint(Fingerprint),
-    /// Any. Whoever is between both sides can then answer, but not sign a push.
+    /// Any certificate. A machine in the middle can then answer, but cannot sign a push.
     Any,
 }
 
@@ -93,7 +88,7 @@ impl Trust {
         let rule = match self {
             Self::System => Rule::Chain(chain(system_authorities()?, &provider)?),
             Self::Authorities(list) => Rule::Chain(chain(list.clone(), &provider)?),
-            Self::Fingerprint(fingerprint) => Rule::Fingerprint(*fingerprint),
+            Self::Fingerprint(fingerprint) => Rule::Fingerprint(fingerprint.clone()),
             Self::Any => Rule::Any,
         };
         let verifier = Verifier { rule, provider: provider.clone(), presented: presented.clone() };
@@ -159,13 +154,12 @@ impl ServerCertVerifier for Verifier {
         ocsp: &[u8],
         now: UnixTime,
     ) -> Result<ServerCertVerified, Error> {
-        let found = Fingerprint::of(certificate);
-        let _ = self.presented.set(found);
+        let found = self.presented.get_or_init(|| Fingerprint::of(certificate));
         match &self.rule {
             Rule::Chain(chain) => {
                 chain.verify_server_cert(certificate, intermediates, name, ocsp, now)
             }
-            Rule::Fingerprint(expected) if *expected != found => {
+            Rule::Fingerprint(expected) if expected != found => {
                 Err(CertificateError::ApplicationVerificationFailure.into())
             }
             Rule::Fingerprint(_) | Rule::Any => Ok(ServerCertVerified::assertion()),

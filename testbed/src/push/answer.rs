@@ -35,7 +35,6 @@ pub(crate) struct Answer {
 pub(crate) struct Entry {
     /// Its id. Empty if the answer has more outputs than ids.
     pub(crate) id: String,
-    /// Its output.
     pub(crate) output: String,
 }
 

@@ -145,7 +145,7 @@ impl From<PushError> for ExitError {
 
 fn failure(answer: &Answer) -> String {
     match answer.error.is_empty() {
-        false => printable(answer.error.trim()),
+        false => answer.error.trim().lines().map(printable).collect::<Vec<_>>().join("\n"),
         true => {
             let ids: Vec<String> = answer.failed.iter().map(|entry| printable(&entry.id)).collect();
             format!("these Commands failed: {}", ids.join(", "))
@@ -188,10 +188,10 @@ fn list(text: &mut String, verb: &str, entries: &[Entry]) {
     }
 }
 
-/// Returns a text from the network without characters that control a terminal.
-fn printable(text: &str) -> String {
-    let replace = |c: char| if c.is_control() && !"\t\n".contains(c) { '\u{fffd}' } else { c };
-    text.chars().map(replace).collect()
+/// Returns a line from the network without characters that control a terminal or end the line.
+fn printable(line: &str) -> String {
+    let replace = |c: char| if c.is_control() && c != '\t' { '\u{fffd}' } else { c };
+    line.chars().map(replace).collect()
 }
 
 #[cfg(test)]
@@ -206,15 +206,16 @@ mod tests {
     fn prints_what_changed_with_outputs() {
         let answer = Answer {
             changed: vec![entry("web", "one\ntwo\n"), entry("db", "")],
-            removed: vec![entry("old", "\u{1b}[2J")],
+            removed: vec![entry("old\nchanged: x", "\u{1b}[2J")],
             ..Answer::default()
         };
-        let text = "removed: old\n  \u{fffd}[2J\nchanged: web\n  one\n  two\nchanged: db\n";
+        let text = "removed: old\u{fffd}changed: x\n  \u{fffd}[2J\nchanged: web\n  one\n  two\nchanged: db\n";
         assert_eq!(to_text(&answer, false), text);
-        assert!(to_text(&answer, true).starts_with("would remove: old\n"));
+        assert!(to_text(&answer, true).starts_with("would remove: old"));
         assert_eq!(to_text(&Answer::default(), false), "no changes\n");
-        let failed = Answer { error: "no".into(), ..Answer::default() };
-        assert_eq!((to_text(&failed, false).as_str(), failure(&failed).as_str()), ("", "no"));
+        let failed = Answer { error: "no\nwhy\u{7}\n".into(), ..Answer::default() };
+        let texts = (to_text(&failed, false), failure(&failed));
+        assert_eq!(texts, (String::new(), "no\nwhy\u{fffd}".to_owned()));
     }
 
     #[test]

@@ -99,9 +99,7 @@ pub(crate) struct PushClient {
 /// What is pushed.
 #[derive(Debug, Clone)]
 pub(crate) struct Request {
-    /// The Pattern.
     files: PatternFiles,
-    /// Whether it may change anything.
     mode: Mode,
     /// A regular expression for the ids of the Commands to run.
     filter: Option<String>,
@@ -113,8 +111,8 @@ impl PushClient {
     /// Creates a client for the listener of a guest, at a loopback port of this machine. `key` is a key that
     /// the listener trusts.
     ///
-    /// Guests of older releases have no TLS. The certificate of others is made in the guest, and nobody is
-    /// between both sides.
+    /// Guests of older releases have no TLS. Others make their certificate, so it is not known, and the connection
+    /// does not leave this machine.
     pub(crate) fn new(port: u16, key: PrivateKey) -> Self {
         let address = Address { tls: true, host: "127.0.0.1".into(), port };
         Self { address, trust: Trust::Any, source: SOURCE.into(), key, or_plain: true }
@@ -228,24 +226,24 @@ fn percent_encoded(text: &str) -> String {
 
 /// Decides what an answer says. Only an answer with all fields of a listener says that a Pattern ran.
 fn judge(answered: &Answered) -> Result<Answer, PushError> {
-    let status = answered.status;
-    let not_understood = |reason: String| {
-        Err(PushError::NotUnderstood { status, reason, body: shown(&answered.body) })
-    };
+    let Answered { status, body } = answered;
+    let status = *status;
+    let not_understood =
+        |reason: String| Err(PushError::NotUnderstood { status, reason, body: shown(body) });
     match status {
-        200 => Answer::decode(&answered.body).or_else(not_understood),
+        200 => Answer::decode(body).or_else(not_understood),
         // Etcha's listener has this Pattern already.
         304 => Ok(Answer::default()),
         // The answer to a Pattern with a Command that failed.
-        500 => match Answer::decode(&answered.body) {
+        500 => match Answer::decode(body) {
             Ok(answer) if answer.is_failure() => Ok(answer),
             Ok(_) => not_understood("it names no error".into()),
             Err(reason) => not_understood(reason),
         },
         409 | 425 | 429 | 502..=504 => {
-            Err(PushError::Unavailable { status, body: reason(answered) })
+            Err(PushError::Unavailable { status, body: reason(status, body) })
         }
-        400..=499 => Err(PushError::Rejected { status, body: reason(answered) }),
+        400..=499 => Err(PushError::Rejected { status, body: reason(status, body) }),
         _ => not_understood("a listener sends no such status".into()),
     }
 }

@@ -11,12 +11,13 @@ use protocol::pattern::Mode;
 use super::interface::{Passed, Scenario};
 use crate::actions;
 use crate::args::ScenarioArgs;
+use crate::artifacts::Artifacts;
 use crate::disk::copy_sparse;
-use crate::environment::{self, TestEnvironment};
+use crate::environment::TestEnvironment;
 use crate::firmware::Firmware;
 use crate::machine::Boot;
 use crate::report::Step;
-use crate::scenario::{Options, Outcome, ScenarioError, Steps};
+use crate::scenario::{Outcome, ScenarioError, Steps};
 use crate::updates::Disk;
 
 /// The names of the disks in the guest.
@@ -41,20 +42,11 @@ impl Scenario for Copies {
         &self.common
     }
 
-    fn play(
-        &self,
-        options: &Options,
-        steps: &mut Steps<'_>,
-        progress: &dyn Fn(&str),
-    ) -> Result<Self::Findings, ScenarioError> {
-        let artifacts = steps.run(Step::VERIFY_ARTIFACTS, || environment::verify(options))?;
-        let environment = steps.run(Step::PREPARE_ENVIRONMENT, || {
-            TestEnvironment::prepare(options, &artifacts, progress)
-        })?;
-        steps.report.accel = Some(environment.accel.clone());
+    fn play(&self, artifacts: &Artifacts, steps: &mut Steps<'_>) -> Result<Passed, ScenarioError> {
+        let environment = TestEnvironment::prepare(artifacts, &[], steps)?;
         let uefi = Firmware::uefi(&artifacts.release);
         Self::boot_under(uefi, ["uefi-new", "uefi-beside", "uefi-used"], &environment, steps)?;
-        match options.missing(Firmware::Bios) {
+        match steps.options.missing(Firmware::Bios) {
             Some(reason) => steps.report.skipped.push(format!("the copies under BIOS: {reason}")),
             None => {
                 let names = ["bios-new", "bios-beside", "bios-used"];

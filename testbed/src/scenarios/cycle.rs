@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use clap::Args;
+use protocol::KeyRing;
 use protocol::esp::Slot;
 use protocol::pattern::Mode;
 
@@ -10,7 +11,8 @@ use super::interface::{Passed, Scenario};
 use crate::actions;
 use crate::args::ScenarioArgs;
 use crate::artifacts::{self, Artifacts};
-use crate::environment::{self, TestEnvironment};
+use crate::cancel::Cancel;
+use crate::environment::{self, Source, TestEnvironment};
 use crate::firmware::Firmware;
 use crate::guest::Guest;
 use crate::report::{Event, Report, Step};
@@ -69,14 +71,13 @@ impl Scenario for Cycle {
         &self.common
     }
 
-    fn play(
-        &self,
-        options: &Options,
-        steps: &mut Steps<'_>,
-        progress: &dyn Fn(&str),
-    ) -> Result<Self::Findings, ScenarioError> {
+    fn options(&self, cancel: Cancel) -> Result<Options, String> {
         let (updater_version, previous) = (self.updater_version.clone(), self.previous.clone());
-        play(&Options { updater_version, previous, ..options.clone() }, steps, progress)?;
+        Ok(Options { updater_version, previous, ..self.common.options(cancel)? })
+    }
+
+    fn play(&self, artifacts: &Artifacts, steps: &mut Steps<'_>) -> Result<Passed, ScenarioError> {
+        play(artifacts, steps)?;
         Ok(Passed)
     }
 }
@@ -86,26 +87,19 @@ impl Scenario for Cycle {
 /// # Errors
 /// Fails at the first step that fails.
 pub fn run(options: &Options, events: &dyn Fn(Event<'_>)) -> Result<Report, Box<Failure>> {
-    scenario::run(options, events, |steps, progress| play(options, steps, progress))
-        .map(|((), report)| report)
+    let verify_and_play = |steps: &mut Steps<'_>| play(&environment::verify(steps)?, steps);
+    scenario::run(options, events, verify_and_play).map(|((), report)| report)
 }
 
-fn play(
-    options: &Options,
-    steps: &mut Steps<'_>,
-    progress: &dyn Fn(&str),
-) -> Result<(), ScenarioError> {
-    let artifacts = steps.run(Step::VERIFY_ARTIFACTS, || environment::verify(options))?;
+fn play(artifacts: &Artifacts, steps: &mut Steps<'_>) -> Result<(), ScenarioError> {
+    let options = steps.options;
     if let Some(previous) = &options.previous {
-        update_previous(options, &artifacts, previous, steps, progress)?;
+        update_previous(artifacts, previous, steps)?;
     }
-    let environment = steps.run(Step::PREPARE_ENVIRONMENT, || {
-        TestEnvironment::prepare(options, &artifacts, progress)
-    })?;
-    steps.report.accel = Some(environment.accel.clone());
+    let environment = TestEnvironment::prepare(artifacts, &[], steps)?;
 
     let uefi = Firmware::uefi(&artifacts.release);
-    let booted = steps.run(BOOT_UEFI, || boot(&environment, &artifacts, "uefi", uefi))?;
+    let booted = steps.run(BOOT_UEFI, || boot(&environment, artifacts, "uefi", uefi))?;
     let booted = measure(booted, MEASURE_UEFI, "uefi", steps)?;
     let healthy = steps.run(VALIDATE_UEFI, || booted.validate(Slot::A))?;
     let damaged = steps.run(DELETE_SLOT, || healthy.delete_slot())?;
@@ -117,7 +111,7 @@ fn play(
         steps.skip(BOOT_BIOS, &reason);
         return Ok(());
     }
-    let booted = steps.run(BOOT_BIOS, || boot(&environment, &artifacts, "bios", Firmware::Bios))?;
+    let booted = steps.run(BOOT_BIOS, || boot(&environment, artifacts, "bios", Firmware::Bios))?;
     let booted = measure(booted, MEASURE_BIOS, "bios", steps)?;
     let healthy = steps.run(VALIDATE_BIOS, || booted.validate(Slot::B))?;
     steps.run(POWER_OFF_BIOS, || healthy.power_off())
@@ -125,21 +119,21 @@ fn play(
 
 /// Boots the release that is published now and updates it to the release under test.
 fn update_previous(
-    options: &Options,
     artifacts: &Artifacts,
     directory: &Path,
     steps: &mut Steps<'_>,
-    progress: &dyn Fn(&str),
 ) -> Result<(), ScenarioError> {
+    let Options { target, keys, sector_size, .. } = steps.options;
     let previous = steps.run(VERIFY_PREVIOUS, || {
-        let Options { target, keys, sector_size, .. } = options;
         let previous = artifacts::verify_previous(directory, target, keys, *sector_size)?;
         let note = format!("build {}, {}", previous.release.build, previous.release.version);
         Ok((previous, note))
     })?;
-    let environment = steps.run(PREPARE_PREVIOUS, || {
-        TestEnvironment::prepare_with_disk(options, artifacts, &previous.disk, progress)
-    })?;
+    let Artifacts { kernel, served, .. } = artifacts;
+    let source = Source { disk: &previous.disk, kernel, served };
+    let work = TestEnvironment::directories(steps.options)?;
+    let environment =
+        TestEnvironment::with(PREPARE_PREVIOUS, &source, work, KeyRing::default(), steps)?;
     let uefi = Firmware::uefi(&previous.release);
     let booted = steps.run(BOOT_PREVIOUS, || boot(&environment, artifacts, "previous", uefi))?;
     let updated = steps.run(UPDATE_PREVIOUS, || booted.auto_update())?;

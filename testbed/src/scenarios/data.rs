@@ -14,13 +14,14 @@ use serde_json::json;
 use super::interface::{Passed, Scenario};
 use crate::actions;
 use crate::args::{FirmwareArgs, ScenarioArgs};
+use crate::artifacts::Artifacts;
 use crate::derived::Changes;
-use crate::environment::{self, TestEnvironment};
+use crate::environment::TestEnvironment;
 use crate::firmware::Firmware;
 use crate::inspect::disk::SECTOR;
 use crate::inspect::gpt::partitions;
 use crate::report::Step;
-use crate::scenario::{Options, Outcome, ScenarioError, Steps};
+use crate::scenario::{Outcome, ScenarioError, Steps};
 use crate::updates::{Host, ReleaseSeries};
 
 /// The free space of the disk behind the image, in bytes.
@@ -67,21 +68,14 @@ impl Scenario for Data {
         Some(self.firmware.of(&self.common))
     }
 
-    fn play(
-        &self,
-        options: &Options,
-        steps: &mut Steps<'_>,
-        progress: &dyn Fn(&str),
-    ) -> Result<Self::Findings, ScenarioError> {
-        let artifacts = steps.run(Step::VERIFY_ARTIFACTS, || environment::verify(options))?;
+    fn play(&self, artifacts: &Artifacts, steps: &mut Steps<'_>) -> Result<Passed, ScenarioError> {
         let changes = [Changes::default(), Changes::default()];
-        let (releases, mut environment) =
-            ReleaseSeries::prepare(options, &artifacts, &changes, steps, progress)?;
+        let (releases, mut environment) = ReleaseSeries::prepare(artifacts, &changes, steps)?;
         let mut data = json!({"paths": ["/var/lib/kept"]});
         if self.encrypted {
             data["encrypt"] = "tpm".into();
         }
-        environment.configure("data", data);
+        environment.configured.insert("data".into(), data);
         environment.enlarge_disk(ROOM)?;
         let firmware = self.firmware.of(&self.common);
         if self.encrypted && !firmware.has_tpm() {
@@ -131,7 +125,7 @@ fn keep(
         host.roll_back(Slot::A, 0)?;
         expect_data(&mut host)
     })?;
-    steps.run(Step::POWER_OFF, || Ok(((), host.guest.power_off()?.to_owned())))
+    steps.power_off(host.guest)
 }
 
 /// Makes the disk larger and boots it.
@@ -168,7 +162,7 @@ fn lose(
         host.update(Slot::B, build)?;
         expect_loss(&mut host)
     })?;
-    steps.run(Step::POWER_OFF, || Ok(((), host.guest.power_off()?.to_owned())))
+    steps.power_off(host.guest)
 }
 
 fn restart(host: &mut Host<'_>) -> Result<(), ScenarioError> {

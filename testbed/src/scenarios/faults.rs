@@ -14,11 +14,11 @@ use crate::actions;
 use crate::args::{FirmwareArgs, ScenarioArgs};
 use crate::artifacts::Artifacts;
 use crate::derived::{Changes, Extra};
-use crate::environment::{self, TestEnvironment};
+use crate::environment::TestEnvironment;
 use crate::firmware::Firmware;
 use crate::guest::GuestError;
 use crate::report::Step;
-use crate::scenario::{Options, Outcome, ScenarioError, Steps};
+use crate::scenario::{Outcome, ScenarioError, Steps};
 use crate::updates::{Disk, Host, ReleaseSeries};
 
 /// The number of tries at the start of a trial.
@@ -124,18 +124,11 @@ impl Scenario for Faults {
         Some(self.firmware.of(&self.common))
     }
 
-    fn play(
-        &self,
-        options: &Options,
-        steps: &mut Steps<'_>,
-        progress: &dyn Fn(&str),
-    ) -> Result<Self::Findings, ScenarioError> {
-        let artifacts = steps.run(Step::VERIFY_ARTIFACTS, || environment::verify(options))?;
+    fn play(&self, artifacts: &Artifacts, steps: &mut Steps<'_>) -> Result<Passed, ScenarioError> {
         let firmware = self.firmware.of(&self.common);
         let changes: Vec<Changes> =
-            self.only.iter().map(|fault| fault.changes(&artifacts)).collect();
-        let (releases, environment) =
-            ReleaseSeries::prepare(options, &artifacts, &changes, steps, progress)?;
+            self.only.iter().map(|fault| fault.changes(artifacts)).collect();
+        let (releases, environment) = ReleaseSeries::prepare(artifacts, &changes, steps)?;
 
         let mut host = steps.run(Step::BOOT, || {
             Ok((Host::boot(&environment, "faults", firmware, None)?, firmware.to_string()))
@@ -147,7 +140,7 @@ impl Scenario for Faults {
                 _ => recover_from(&mut host, *fault, &environment),
             })?;
         }
-        steps.run(Step::POWER_OFF, || Ok(((), host.guest.power_off()?.to_owned())))?;
+        steps.power_off(host.guest)?;
         Ok(Passed)
     }
 }

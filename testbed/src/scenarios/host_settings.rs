@@ -2,18 +2,18 @@
 
 use clap::Args;
 use protocol::pattern::Mode;
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use super::interface::{Passed, Scenario};
 use crate::actions;
 use crate::args::ScenarioArgs;
+use crate::artifacts::Artifacts;
 use crate::checks;
-use crate::environment::{self, TestEnvironment};
+use crate::environment::TestEnvironment;
 use crate::firmware::Firmware;
 use crate::guest::Guest;
-use crate::machine::Boot;
 use crate::report::Step;
-use crate::scenario::{Options, Outcome, ScenarioError, Steps};
+use crate::scenario::{Outcome, ScenarioError, Steps};
 
 const BOOT: Step = Step::new("boot", "boot with a static network");
 const VALIDATE: Step = Step::new("validate", "check host name, network and time servers");
@@ -42,32 +42,23 @@ impl Scenario for HostSettings {
         &self.common
     }
 
-    fn play(
-        &self,
-        options: &Options,
-        steps: &mut Steps<'_>,
-        progress: &dyn Fn(&str),
-    ) -> Result<Self::Findings, ScenarioError> {
-        let artifacts = steps.run(Step::VERIFY_ARTIFACTS, || environment::verify(options))?;
-        let environment = steps.run(Step::PREPARE_ENVIRONMENT, || {
-            TestEnvironment::prepare(options, &artifacts, progress)
-        })?;
-        steps.report.accel = Some(environment.accel.clone());
+    fn play(&self, artifacts: &Artifacts, steps: &mut Steps<'_>) -> Result<Passed, ScenarioError> {
+        let mut environment = TestEnvironment::prepare(artifacts, &[], steps)?;
         let firmware = Firmware::uefi(&artifacts.release);
-        let boot = |name, settings| boot(&environment, firmware, name, settings);
+        environment.configured = settings("web1", 1400);
 
-        let mut guest = steps.run(BOOT, || boot("static", settings("web1", 1400)))?;
+        let mut guest = steps.run(BOOT, || boot(&environment, "static", firmware))?;
         steps.run(VALIDATE, || check(&mut guest, "static network", STATIC))?;
         steps.run(CHANGE, || check(&mut guest, "changed settings", &change()))?;
-        let broken = json!({"interfaces": {"lan": {"match": {"name": "en*"}, "addresses": ["10.0.2.0/24"]}}});
         steps.run(BREAK, || {
-            let pattern = actions::configure(&broken.to_string());
+            let pattern = actions::configure(BROKEN);
             guest.push("writing the configuration", pattern, Mode::Change)?;
             Ok(((), String::new()))
         })?;
-        steps.run(Step::POWER_OFF, || Ok(((), guest.power_off()?.to_owned())))?;
+        steps.power_off(guest)?;
 
-        let mut guest = steps.run(BOOT_BROKEN, || boot("broken", json!({})))?;
+        environment.configured.clear();
+        let mut guest = steps.run(BOOT_BROKEN, || boot(&environment, "broken", firmware))?;
         steps.run(VALIDATE_BROKEN, || check(&mut guest, "DHCP", DYNAMIC))?;
         steps.run(POWER_OFF_BROKEN, || Ok(((), guest.power_off()?.to_owned())))?;
         Ok(Passed)
@@ -75,48 +66,48 @@ impl Scenario for HostSettings {
 }
 
 /// Returns settings for the network of QEMU, with an MTU that DHCP would not give.
-fn settings(hostname: &str, mtu: u32) -> Value {
-    json!({
-        "hostname": hostname,
-        "interfaces": {"lan": {
-            "match": {"driver": "virtio_net"},
-            "addresses": ["10.0.2.15/24", "192.0.2.10/24"],
-            "gateways": ["10.0.2.2"],
-            "dns": ["10.0.2.3"],
-            "domains": ["example.org"],
-            "mtu": mtu,
-        }},
-        "ntp": ["192.0.2.123"],
-    })
+fn settings(hostname: &str, mtu: u32) -> Map<String, Value> {
+    let interface = json!({
+        "match": {"driver": "virtio_net"},
+        "addresses": ["10.0.2.15/24", "192.0.2.10/24"],
+        "gateways": ["10.0.2.2"],
+        "dns": ["10.0.2.3"],
+        "domains": ["example.org"],
+        "mtu": mtu,
+    });
+    Map::from_iter([
+        ("hostname".into(), hostname.into()),
+        ("interfaces".into(), json!({ "lan": interface })),
+        ("ntp".into(), json!(["192.0.2.123"])),
+    ])
 }
 
-/// Boots the disk with settings that SMBIOS strings add to the configuration of the testbed.
 fn boot<'a>(
     environment: &'a TestEnvironment<'a>,
-    firmware: Firmware,
     name: &str,
-    settings: Value,
+    firmware: Firmware,
 ) -> Outcome<Guest<'a>> {
-    let mut config: Value = serde_json::from_str(&environment.guest_config())
-        .expect("the configuration of the testbed is JSON");
-    for (key, value) in settings.as_object().into_iter().flatten() {
-        config[key] = value.clone();
-    }
-    let boot = Boot::Disk(environment.disk.clone());
-    let (guest, _) = environment.start(name, firmware, boot, Some(config.to_string()))?;
+    let (guest, _) = environment.boot(name, firmware, None)?;
     Ok((guest, firmware.to_string()))
 }
 
+/// Waits until the boot has finished, because the host applies its settings a second time when the network is up.
+/// Then runs a script.
 fn check(guest: &mut Guest<'_>, id: &'static str, script: &str) -> Outcome<()> {
-    let pattern = checks::pattern(&[(id, script.to_owned())]);
+    let finished = ("no failed unit", checks::NO_FAILED_UNIT.to_owned());
+    let pattern = checks::pattern(&[finished, (id, script.to_owned())]);
     guest.push("checking the settings of the guest", pattern, Mode::Check)?;
     Ok(((), id.to_owned()))
 }
 
 /// Returns a script that changes the settings of the running host, and checks that they apply.
 fn change() -> String {
-    format!("config='{}'\n{CHANGED}", settings("web2", 1300))
+    format!("config='{}'\n{CHANGED}", Value::Object(settings("web2", 1300)))
 }
+
+/// A configuration whose address is that of a network, and not of a host.
+const BROKEN: &str =
+    r#"{"interfaces": {"lan": {"match": {"name": "en*"}, "addresses": ["10.0.2.0/24"]}}}"#;
 
 const STATIC: &str = r#"
 [ "$(cat /proc/sys/kernel/hostname)" = web1 ] || fail "host name: $(cat /proc/sys/kernel/hostname)"
@@ -125,11 +116,13 @@ for address in 10.0.2.15/24 192.0.2.10/24; do
   eventually 30 has_address $address || fail "no $address: $(ip address; networkctl --no-pager status)"
 done
 ! ip -o -4 address | grep -w dynamic || fail "an address is dynamic"
-ip -4 route show default | grep 'via 10.0.2.2 .*proto static' || fail "routes: $(ip route)"
+has_route() { ip -4 route show default | grep 'via 10.0.2.2 .*proto static'; }
+eventually 30 has_route || fail "routes: $(ip route)"
 ip -o link | grep 'mtu 1400' || fail "links: $(ip link)"
-grep -x 'nameserver 10.0.2.3' /etc/resolv.conf || fail "resolv.conf: $(cat /etc/resolv.conf)"
+has_server() { grep -x 'nameserver 10.0.2.3' /etc/resolv.conf; }
+eventually 30 has_server || fail "resolv.conf: $(cat /etc/resolv.conf)"
 grep -w example.org /etc/resolv.conf || fail "resolv.conf: $(cat /etc/resolv.conf)"
-servers=$(timedatectl show-timesync --property=SystemNTPServers --property=FallbackNTPServers) || exit 1
+servers=$(timedatectl show-timesync --property=SystemNTPServers --property=FallbackNTPServers) || fail "timedatectl failed: $servers"
 case $servers in *192.0.2.123*) ;; *) fail "time servers: $servers" ;; esac
 case $servers in *pool*|*ntp.org*) fail "time servers: $servers" ;; esac
 ss -H -l -n -u | grep ':68 ' && fail "a DHCP client runs"
@@ -140,18 +133,17 @@ started=$(stamp systemd-networkd.service ExecMainStartTimestampMonotonic)
 [ "$written" -gt 0 ] && [ "$written" -le "$started" ] || fail "written at $written us, network started at $started us"
 begun=$(stamp etchaos-host-settings.service InactiveExitTimestampMonotonic)
 log "the host settings took $(((written - begun) / 1000)) ms"
-etchaos-updater status || exit 1
-systemctl --no-legend --failed | grep . && fail "a unit has failed"
-exit 0
+etchaos-updater status
 "#;
 
 const CHANGED: &str = r#"
 echo "$config" >/run/testbed-settings.json
-etchaos-updater --config /run/testbed-settings.json host-settings || exit 1
+etchaos-updater --config /run/testbed-settings.json host-settings || fail "host-settings failed"
 [ "$(cat /proc/sys/kernel/hostname)" = web2 ] || fail "host name: $(cat /proc/sys/kernel/hostname)"
 has_mtu() { ip -o link | grep -q 'mtu 1300'; }
 eventually 30 has_mtu || fail "links: $(ip link)"
-ip -4 route show default | grep 'via 10.0.2.2' || fail "routes: $(ip route)"
+has_route() { ip -4 route show default | grep 'via 10.0.2.2'; }
+eventually 30 has_route || fail "routes: $(ip route)"
 "#;
 
 const DYNAMIC: &str = r#"
@@ -160,6 +152,4 @@ ip -o -4 address show scope global dynamic | grep 10.0.2.15/24 || fail "addresse
 status=$(etchaos-updater status)
 [ $? = 1 ] || fail "status: $status"
 case $status in *'"interfaces.lan.addresses" from ESP'*) ;; *) fail "status: $status" ;; esac
-systemctl --no-legend --failed | grep . && fail "a unit has failed"
-exit 0
 "#;

@@ -5,6 +5,8 @@ use std::fmt::{self, Display};
 use serde::Serialize;
 
 use crate::args::ScenarioArgs;
+use crate::artifacts::Artifacts;
+use crate::cancel::Cancel;
 use crate::firmware::Firmware;
 use crate::scenario::{Options, ScenarioError, Steps};
 
@@ -16,18 +18,22 @@ pub(crate) trait Scenario: clap::Args {
     /// Returns the options that every scenario has.
     fn common(&self) -> &ScenarioArgs;
 
+    /// Returns the options of a run.
+    fn options(&self, cancel: Cancel) -> Result<Options, String> {
+        self.common().options(cancel)
+    }
+
     /// Returns the firmware of all boots, if the scenario uses only one. The scenario is skipped if the
     /// target has no such firmware.
     fn firmware(&self) -> Option<Firmware> {
         None
     }
 
-    /// Runs the steps of the scenario. `progress` reports progress within a step.
+    /// Runs the steps of the scenario, after the one that verifies the artifacts.
     fn play(
         &self,
-        options: &Options,
+        artifacts: &Artifacts,
         steps: &mut Steps<'_>,
-        progress: &dyn Fn(&str),
     ) -> Result<Self::Findings, ScenarioError>;
 
     /// Decides whether the findings are a success. They are printed in either case.

@@ -12,11 +12,12 @@ use serde::Serialize;
 
 use super::interface::Scenario;
 use crate::args::{FirmwareArgs, ScenarioArgs};
+use crate::artifacts::Artifacts;
 use crate::derived::Changes;
-use crate::environment::{self, TestEnvironment};
+use crate::environment::TestEnvironment;
 use crate::firmware::Firmware;
 use crate::report::Step;
-use crate::scenario::{Options, ScenarioError, Steps};
+use crate::scenario::{ScenarioError, Steps};
 use crate::seconds;
 use crate::updates::{Disk, Host, ReleaseSeries};
 
@@ -93,19 +94,12 @@ impl Scenario for Kill {
         Some(self.firmware.of(&self.common))
     }
 
-    fn play(
-        &self,
-        options: &Options,
-        steps: &mut Steps<'_>,
-        progress: &dyn Fn(&str),
-    ) -> Result<Self::Findings, ScenarioError> {
-        let artifacts = steps.run(Step::VERIFY_ARTIFACTS, || environment::verify(options))?;
+    fn play(&self, artifacts: &Artifacts, steps: &mut Steps<'_>) -> Result<Kills, ScenarioError> {
         let firmware = self.firmware.of(&self.common);
         let moments = moments(self.seed, self.times);
         // If the boot after a kill confirms the release, the next kill needs a newer release.
         let changes = vec![Changes::default(); self.times + 1];
-        let (releases, environment) =
-            ReleaseSeries::prepare(options, &artifacts, &changes, steps, progress)?;
+        let (releases, environment) = ReleaseSeries::prepare(artifacts, &changes, steps)?;
 
         let mut series = Series {
             environment: &environment,
@@ -135,7 +129,7 @@ impl Scenario for Kill {
             host.update(series.running.other(), build)?;
             Ok(((), format!("build {build}")))
         })?;
-        steps.run(Step::POWER_OFF, || Ok(((), host.guest.power_off()?.to_owned())))?;
+        steps.power_off(host.guest)?;
         Ok(kills)
     }
 }

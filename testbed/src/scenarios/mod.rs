@@ -18,6 +18,7 @@ use serde_json::json;
 
 use self::interface::Scenario;
 use crate::cancel::Cancel;
+use crate::environment;
 use crate::report::{Event, Report};
 use crate::scenario::{self, Failure};
 
@@ -61,17 +62,18 @@ scenarios! {
 
 /// Runs a scenario and prints its report.
 fn execute<S: Scenario>(scenario: &S, cancel: Cancel) -> Result<(), Box<dyn std::error::Error>> {
-    let common = scenario.common();
-    let options = common.options(cancel)?;
+    let json = scenario.common().json;
+    let options = scenario.options(cancel)?;
     if let Some(reason) = scenario.firmware().and_then(|firmware| options.missing(firmware)) {
         let (skipped, logs) = (vec![format!("the whole scenario: {reason}")], options.logs);
-        return print(common.json, Ok((Skipped, Report { skipped, logs, ..Report::default() })));
+        return print(json, Ok((Skipped, Report { skipped, logs, ..Report::default() })));
     }
-    let result = scenario::run(&options, &print_event, |steps, progress| {
-        scenario.play(&options, steps, progress)
+    let result = scenario::run(&options, &print_event, |steps| {
+        let artifacts = environment::verify(steps)?;
+        scenario.play(&artifacts, steps)
     });
     let judged = result.as_ref().map_or(Ok(()), |(findings, _)| S::judge(findings));
-    print(common.json, result)?;
+    print(json, result)?;
     Ok(judged?)
 }
 

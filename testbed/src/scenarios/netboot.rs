@@ -15,13 +15,13 @@ use crate::actions;
 use crate::args::ScenarioArgs;
 use crate::artifacts::{self, Artifacts};
 use crate::cdn::{self, Cdn, Served};
-use crate::environment::{self, TestEnvironment};
+use crate::environment::TestEnvironment;
 use crate::firmware::Firmware;
 use crate::guest::Guest;
 use crate::machine::Boot;
 use crate::platform::platform;
 use crate::report::Step;
-use crate::scenario::{Options, Outcome, ScenarioError, Steps};
+use crate::scenario::{Outcome, ScenarioError, Steps};
 
 const UNPACK: Step = Step::new("unpack", "unpack the archive for network boot");
 const BOOT_PXE: Step = Step::new("boot-pxe", "boot by UEFI PXE");
@@ -52,23 +52,14 @@ impl Scenario for Netboot {
         &self.common
     }
 
-    fn play(
-        &self,
-        options: &Options,
-        steps: &mut Steps<'_>,
-        progress: &dyn Fn(&str),
-    ) -> Result<Self::Findings, ScenarioError> {
-        let artifacts = steps.run(Step::VERIFY_ARTIFACTS, || environment::verify(options))?;
-        let environment = steps.run(Step::PREPARE_ENVIRONMENT, || {
-            TestEnvironment::prepare(options, &artifacts, progress)
-        })?;
-        steps.report.accel = Some(environment.accel.clone());
-        let server = steps.run(UNPACK, || Server::unpack(&environment, &artifacts))?;
+    fn play(&self, artifacts: &Artifacts, steps: &mut Steps<'_>) -> Result<Passed, ScenarioError> {
+        let environment = TestEnvironment::prepare(artifacts, &[], steps)?;
+        let server = steps.run(UNPACK, || Server::unpack(&environment, artifacts))?;
         let (mut guest, boot) = steps.run(BOOT_PXE, || server.boot_by_pxe(&environment))?;
-        steps.run(VALIDATE_PXE, || validate(&mut guest, &environment, &artifacts))?;
+        steps.run(VALIDATE_PXE, || validate(&mut guest, &environment, artifacts))?;
         steps.run(BOOT_HTTP, || server.boot_by_http(&mut guest, &boot))?;
-        steps.run(VALIDATE_HTTP, || validate(&mut guest, &environment, &artifacts))?;
-        steps.run(Step::POWER_OFF, || Ok(((), guest.power_off()?.to_owned())))?;
+        steps.run(VALIDATE_HTTP, || validate(&mut guest, &environment, artifacts))?;
+        steps.power_off(guest)?;
         Ok(Passed)
     }
 }

@@ -11,15 +11,16 @@ use serde_json::json;
 
 use super::interface::Scenario;
 use crate::args::{FirmwareArgs, ScenarioArgs};
+use crate::artifacts::Artifacts;
 use crate::cancel::Cancel;
 use crate::derived::Changes;
 use crate::disk;
-use crate::environment::{self, TestEnvironment};
+use crate::environment::TestEnvironment;
 use crate::firmware::Firmware;
 use crate::replay::tally::Tally;
 use crate::replay::{Job, ReplayError, SearchOptions, replay};
 use crate::report::Step;
-use crate::scenario::{Options, ScenarioError, Steps};
+use crate::scenario::{ScenarioError, Steps};
 use crate::updates::{Host, ReleaseSeries};
 
 // The files of a kept recording.
@@ -79,26 +80,20 @@ impl Scenario for PowerCut {
         Some(self.firmware.of(&self.common))
     }
 
-    fn play(
-        &self,
-        options: &Options,
-        steps: &mut Steps<'_>,
-        progress: &dyn Fn(&str),
-    ) -> Result<Self::Findings, ScenarioError> {
-        let artifacts = steps.run(Step::VERIFY_ARTIFACTS, || environment::verify(options))?;
+    fn play(&self, artifacts: &Artifacts, steps: &mut Steps<'_>) -> Result<Tally, ScenarioError> {
         let changes = [Changes::default(), Changes::default()];
-        let (releases, mut environment) =
-            ReleaseSeries::prepare(options, &artifacts, &changes, steps, progress)?;
+        let (releases, mut environment) = ReleaseSeries::prepare(artifacts, &changes, steps)?;
         let room = if self.without_data { 0 } else { DATA_ROOM };
         if room > 0 {
-            environment.configure("data", json!({}));
+            environment.configured.insert("data".into(), json!({}));
             environment.enlarge_disk(room)?;
         }
         let recording = record(self, &environment, &releases, steps)?;
-        let keys = releases.keys(options);
+        let keys = releases.keys(steps.options);
         if let Some(dir) = &self.keep_recording {
             recording.keep(dir, &keys, room)?;
         }
+        let cancel = &steps.options.cancel;
         steps.run(REPLAY, || {
             let base = environment.work.path().join("base.raw");
             disk::copy_sparse(&artifacts.disk, &base)?;
@@ -110,7 +105,7 @@ impl Scenario for PowerCut {
                 phases: &recording.phases,
                 keys: &keys,
                 search: &self.search,
-                cancel: &options.cancel,
+                cancel,
             })?;
             let note = format!("{} states, {} BAD", tally.states(), tally.bad());
             Ok((tally, note))
@@ -196,7 +191,7 @@ fn record(
         Ok(((), releases.describe_download(1, environment)?))
     })?;
     recording.end_step(UPDATE_AFTER_CRASH)?;
-    steps.run(Step::POWER_OFF, || Ok(((), host.guest.power_off()?.to_owned())))?;
+    steps.power_off(host.guest)?;
     recording.end_step(Step::POWER_OFF)?;
     Ok(recording)
 }

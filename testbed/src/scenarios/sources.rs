@@ -7,7 +7,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use clap::Args;
 use protocol::pattern::{Mode, Pattern, PatternFiles};
 use protocol::token::sign;
-use protocol::{Claims, KeyRing, PrivateKey};
+use protocol::{Claims, PrivateKey};
 use serde_json::{Value, json};
 
 use super::interface::{Passed, Scenario};
@@ -15,10 +15,9 @@ use crate::actions;
 use crate::args::ScenarioArgs;
 use crate::artifacts::Artifacts;
 use crate::cdn::Served;
-use crate::environment::{self, Source, TestEnvironment};
+use crate::environment::TestEnvironment;
 use crate::firmware::Firmware;
 use crate::guest::Guest;
-use crate::machine::Boot;
 use crate::report::Step;
 use crate::scenario::{Options, Outcome, ScenarioError, Steps};
 
@@ -58,21 +57,16 @@ impl Scenario for Sources {
         &self.common
     }
 
-    fn play(
-        &self,
-        options: &Options,
-        steps: &mut Steps<'_>,
-        progress: &dyn Fn(&str),
-    ) -> Result<Self::Findings, ScenarioError> {
-        let artifacts = steps.run(Step::VERIFY_ARTIFACTS, || environment::verify(options))?;
-        let publisher = Publisher::new(options)?;
+    fn play(&self, artifacts: &Artifacts, steps: &mut Steps<'_>) -> Result<Passed, ScenarioError> {
+        let publisher = Publisher::new(steps.options)?;
         publisher.publish(300, &["a", "b"])?;
-        let environment = steps.run(Step::PREPARE_ENVIRONMENT, || {
-            prepare(options, &artifacts, &publisher, progress)
-        })?;
-        steps.report.accel = Some(environment.accel.clone());
+        let mut environment = TestEnvironment::prepare(artifacts, &[publisher.served()], steps)?;
+        let url = format!("http://10.0.2.2:{}/{TOKEN}", environment.cdn.address().port());
+        let sources = json!({"web": {"keys": [publisher.key()], "pull": url, "interval": "1min"}});
+        environment.configured.insert("sources".into(), sources);
 
-        let mut host = steps.run(BOOT, || Host::boot(&environment, &artifacts, &publisher))?;
+        let firmware = Firmware::uefi(&artifacts.release);
+        let mut host = steps.run(BOOT, || Host::boot(&environment, firmware, &publisher))?;
         steps.run(PULL, || host.expect(&["a", "b"]))?;
         steps.run(CHANGE, || host.replace(200, &["b", "c"]))?;
         steps.run(OLDER, || host.refuse(250))?;
@@ -80,23 +74,9 @@ impl Scenario for Sources {
         steps.run(REBOOT, || host.reboot(&["b", "c"]))?;
         steps.run(UPDATE, || host.update(&["b", "c"]))?;
         steps.run(REMOVE, || host.replace(100, &[]))?;
-        steps.run(Step::POWER_OFF, || Ok(((), host.guest.power_off()?.to_owned())))?;
+        steps.power_off(host.guest)?;
         Ok(Passed)
     }
-}
-
-/// Copies the disk, and serves the artifacts and the token.
-fn prepare<'a>(
-    options: &'a Options,
-    artifacts: &Artifacts,
-    publisher: &Publisher,
-    progress: &'a dyn Fn(&str),
-) -> Outcome<TestEnvironment<'a>> {
-    let work = TestEnvironment::directories(options)?;
-    let token = Served { path: TOKEN.into(), file: publisher.file.clone() };
-    let served = [&artifacts.served[..], &[token]].concat();
-    let source = Source { disk: &artifacts.disk, kernel: &artifacts.kernel, served: &served };
-    TestEnvironment::with(options, &source, work, KeyRing::default(), progress)
 }
 
 /// The publisher of the Pattern.
@@ -122,6 +102,16 @@ impl Publisher {
             file: directory.join("web.jwt"),
             start: now.as_secs(),
         })
+    }
+
+    /// Returns the file that the CDN serves as the token.
+    fn served(&self) -> Served {
+        Served { path: TOKEN.into(), file: self.file.clone() }
+    }
+
+    /// Returns the public key, as text.
+    fn key(&self) -> String {
+        self.key.public().to_string()
     }
 
     /// Publishes a Pattern that creates these files, signed `ago` seconds before the start.
@@ -174,18 +164,10 @@ struct Host<'a> {
 impl<'a> Host<'a> {
     fn boot(
         environment: &'a TestEnvironment<'a>,
-        artifacts: &Artifacts,
+        firmware: Firmware,
         publisher: &'a Publisher,
     ) -> Outcome<Self> {
-        let firmware = Firmware::uefi(&artifacts.release);
-        let mut config: Value = serde_json::from_str(&environment.guest_config())
-            .unwrap_or_else(|error| panic!("the configuration is not JSON: {error}"));
-        let url = format!("http://10.0.2.2:{}/{TOKEN}", environment.cdn.address().port());
-        let keys = [publisher.key.public().to_string()];
-        config["sources"] = json!({"web": {"keys": keys, "pull": url, "interval": "1min"}});
-        let disk = Boot::Disk(environment.disk.clone());
-        let (guest, boot) =
-            environment.start("sources", firmware, disk, Some(config.to_string()))?;
+        let (guest, boot) = environment.boot("sources", firmware, None)?;
         Ok((Self { publisher, guest, boot }, firmware.to_string()))
     }
 

@@ -5,13 +5,13 @@ use std::path::PathBuf;
 use clap::Args;
 use protocol::esp::Slot;
 use protocol::pattern::Mode;
-use protocol::{KeyRing, Release, Target, Variant};
+use protocol::{Release, Target, Variant};
 
 use super::interface::{Passed, Scenario};
 use crate::actions;
 use crate::args::ScenarioArgs;
 use crate::artifacts::{self, Artifacts};
-use crate::environment::{self, Source, TestEnvironment};
+use crate::environment::TestEnvironment;
 use crate::firmware::Firmware;
 use crate::guest::Guest;
 use crate::report::Step;
@@ -50,26 +50,19 @@ impl Scenario for Switch {
         &self.common
     }
 
-    fn play(
-        &self,
-        options: &Options,
-        steps: &mut Steps<'_>,
-        progress: &dyn Fn(&str),
-    ) -> Result<Self::Findings, ScenarioError> {
-        let first = steps.run(Step::VERIFY_ARTIFACTS, || environment::verify(options))?;
+    fn play(&self, first: &Artifacts, steps: &mut Steps<'_>) -> Result<Passed, ScenarioError> {
+        let options = steps.options;
         let other = steps.run(VERIFY_OTHER, || self.verify_other(options))?;
-        let environment =
-            steps.run(Step::PREPARE_ENVIRONMENT, || prepare(options, &first, &other, progress))?;
-        steps.report.accel = Some(environment.accel.clone());
+        let environment = TestEnvironment::prepare(first, &other.served, steps)?;
 
         let mut host = steps.run(BOOT, || Host::boot(&environment, &first.release))?;
-        steps.run(VALIDATE, || host.validate(&first, Slot::A))?;
+        steps.run(VALIDATE, || host.validate(first, Slot::A))?;
         steps.run(SWITCH, || host.switch_to(&other))?;
         steps.run(VALIDATE_OTHER, || host.validate(&other, Slot::B))?;
         // Slot a still holds the first variant, so nothing has to be downloaded.
-        steps.run(SWITCH_BACK, || host.switch_to(&first))?;
-        steps.run(VALIDATE_BACK, || host.validate(&first, Slot::A))?;
-        steps.run(Step::POWER_OFF, || Ok(((), host.guest.power_off()?.to_owned())))?;
+        steps.run(SWITCH_BACK, || host.switch_to(first))?;
+        steps.run(VALIDATE_BACK, || host.validate(first, Slot::A))?;
+        steps.power_off(host.guest)?;
         Ok(Passed)
     }
 }
@@ -81,19 +74,6 @@ impl Switch {
         let note = format!("{target} {}", other.release.version);
         Ok((other, note))
     }
-}
-
-/// Copies the disk of the first variant and serves the artifacts of both.
-fn prepare<'a>(
-    options: &'a Options,
-    first: &Artifacts,
-    other: &Artifacts,
-    progress: &'a dyn Fn(&str),
-) -> Outcome<TestEnvironment<'a>> {
-    let work = TestEnvironment::directories(options)?;
-    let served = [&first.served[..], &other.served].concat();
-    let source = Source { disk: &first.disk, kernel: &first.kernel, served: &served };
-    TestEnvironment::with(options, &source, work, KeyRing::default(), progress)
 }
 
 /// A running host.

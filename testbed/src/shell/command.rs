@@ -1,11 +1,12 @@
 //! The subcommand `shell`.
 
 use std::io::Write as _;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use clap::Args;
 use protocol::shell::{self, Terminal};
 use protocol::{Claims, PrivateKey, token};
+use tokio::time::{sleep, timeout};
 
 use super::input;
 use super::session::{self, End};
@@ -16,6 +17,10 @@ use crate::exit::{ExitError, code};
 
 /// The exit code for everything but the end of the shell, as of ssh(1).
 const NO_SHELL: u8 = 255;
+/// The limit for connecting and for the answer.
+const OPEN_TIMEOUT: Duration = Duration::from_secs(shell::SILENCE_SECONDS);
+/// How often a request to stop is looked for.
+const CANCEL_INTERVAL: Duration = Duration::from_millis(100);
 
 /// Options of `shell`.
 #[derive(Debug, Args)]
@@ -26,7 +31,8 @@ the shell reads its commands from standard input:
   testbed shell web1 ops --key @ops.key --fingerprint 5f9a…
   echo 'journalctl -b' | testbed shell web1 ops --key @ops.key --fingerprint 5f9a…
 
-Exit codes: that of the shell; 2 wrong usage; 255 no shell, or the connection was lost or ended.")]
+Exit codes: that of the shell; 2 wrong usage; 255 no shell, or the connection was lost or ended;
+128+N ended by signal N")]
 pub(crate) struct Shell {
     /// The host and how to reach it
     #[command(flatten)]
@@ -50,16 +56,35 @@ pub(crate) fn shell(options: &Shell, cancel: &Cancel) -> Result<(), ExitError> {
     let runtime = runtime.map_err(|error| failed(error.to_string()))?;
     let terminal = terminal::of_operator();
     let end = runtime.block_on(async {
-        let upgraded = open(&address, &trust, source, &key).await?;
-        let raw = terminal.is_some().then(Raw::enable).transpose();
-        let raw =
-            raw.map_err(|error| format!("cannot change the mode of the terminal: {error}"))?;
-        let end = session::run(upgraded, terminal.clone(), input::read(), cancel).await;
-        drop(raw);
-        Ok::<_, String>(end)
+        let open = open(&address, &trust, source, &key);
+        tokio::select! {
+            end = run(open, terminal.clone()) => end,
+            () = stopped(cancel) => Ok(End::Stopped),
+        }
     });
+    // A lookup of a name may still be running, and standard output may be blocked.
     runtime.shutdown_background();
     finish(end.map_err(failed)?, &address, terminal.as_ref())
+}
+
+/// Exchanges input and output with a shell until its end. A terminal is in raw mode meanwhile.
+async fn run(
+    open: impl Future<Output = Result<Upgraded, String>>,
+    terminal: Option<Terminal>,
+) -> Result<End, String> {
+    let opened = timeout(OPEN_TIMEOUT, open).await;
+    let upgraded =
+        opened.map_err(|_| format!("no answer within {} s", OPEN_TIMEOUT.as_secs()))??;
+    let raw = terminal.is_some().then(Raw::enable).transpose();
+    let _raw = raw.map_err(|error| format!("cannot change the mode of the terminal: {error}"))?;
+    Ok(session::run(upgraded, terminal, input::read()).await)
+}
+
+/// Waits until a stop is requested.
+async fn stopped(cancel: &Cancel) {
+    while !cancel.is_cancelled() {
+        sleep(CANCEL_INTERVAL).await;
+    }
 }
 
 /// Asks for a shell. The token is signed after the connection was made, because it is bound to it.
@@ -85,7 +110,7 @@ async fn open(
             Err(format!(
                 "{} refused the shell: status {status}: {}",
                 address.authority(),
-                reason(&refused)
+                reason(status, &refused.body)
             ))
         }
         Err(error) => Err(error.to_string()),
@@ -100,7 +125,7 @@ fn finish(end: End, address: &Address, terminal: Option<&Terminal>) -> Result<()
             return Err(ExitError { code, message: String::new() });
         }
         End::Left => format!("the connection to {name} was ended"),
-        End::Stopped => format!("stopped by a signal; the shell on {name} ends"),
+        End::Stopped => format!("stopped by a signal; if a shell on {name} is open, it ends"),
         End::Lost(why) => format!("the connection to {name} was lost: {why}"),
     };
     if terminal.is_some() {

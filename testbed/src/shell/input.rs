@@ -1,4 +1,4 @@
-//! What is typed, or comes from a pipe.
+//! Standard input: a terminal or a pipe.
 
 use std::io::Read;
 

@@ -7,37 +7,32 @@ use protocol::shell::{ALIVE_SECONDS, Decoder, Frame, PAYLOAD_MAX, SILENCE_SECOND
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadHalf, WriteHalf};
 use tokio::sync::Mutex;
 use tokio::sync::mpsc::Receiver;
+use tokio::task::spawn_blocking;
 use tokio::time::{sleep, timeout};
 
 use super::escape::{Escapes, Typed};
 use super::terminal;
-use crate::cancel::Cancel;
+use crate::client::shown;
 
-/// How often the size of the terminal and requests to stop are looked at.
+/// How often the size of the terminal is looked at.
 const POLL_INTERVAL: Duration = Duration::from_millis(200);
 
 /// How a shell ended.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum End {
-    /// The shell exited with this code.
     Exited(u8),
-    /// The operator ended the connection.
+    /// The operator typed the escape.
     Left,
-    /// A signal ended the client.
     Stopped,
     /// The connection ended without an exit code.
     Lost(String),
 }
 
-/// Exchanges frames until the shell ends.
-///
-/// # Errors
-/// Never fails; [`End::Lost`] has the reason.
+/// Exchanges frames until the shell or the connection ends.
 pub(super) async fn run<S: AsyncRead + AsyncWrite>(
     stream: S,
     terminal: Option<protocol::shell::Terminal>,
     input: Receiver<Vec<u8>>,
-    cancel: &Cancel,
 ) -> End {
     let (reader, writer) = tokio::io::split(stream);
     let sender = Sender(Mutex::new(writer));
@@ -48,7 +43,7 @@ pub(super) async fn run<S: AsyncRead + AsyncWrite>(
     tokio::select! {
         end = receive(reader) => end,
         end = send_input(&sender, input, size.is_some()) => end,
-        end = watch(&sender, size, cancel) => end,
+        end = watch(&sender, size) => end,
         end = keep_alive(&sender) => end,
     }
 }
@@ -66,7 +61,7 @@ async fn receive<S: AsyncRead>(mut reader: ReadHalf<S>) -> End {
                 match read.await {
                     Ok(Ok(0)) => return closed(),
                     Ok(Ok(length)) => decoder.push(&block[..length]),
-                    // A listener that is killed says no farewell.
+                    // A listener that is killed sends no close_notify.
                     Ok(Err(error)) if error.kind() == io::ErrorKind::UnexpectedEof => {
                         return closed();
                     }
@@ -77,11 +72,13 @@ async fn receive<S: AsyncRead>(mut reader: ReadHalf<S>) -> End {
             }
         };
         let printed = match frame {
-            Frame::Output(bytes) => print(&mut io::stdout().lock(), &bytes),
-            Frame::ErrorOutput(bytes) => print(&mut io::stderr().lock(), &bytes),
+            Frame::Output(bytes) => print(io::stdout, bytes).await,
+            Frame::ErrorOutput(bytes) => print(io::stderr, bytes).await,
             Frame::Alive => Ok(()),
             Frame::Exit(code) => return End::Exited(code),
-            Frame::Failed(reason) => return End::Lost(format!("the host has no shell: {reason}")),
+            Frame::Failed(reason) => {
+                return End::Lost(format!("the host has no shell: {}", shown(reason.as_bytes())));
+            }
             Frame::Open(_) | Frame::Input(_) | Frame::InputEnd | Frame::Window(_) => {
                 return End::Lost("the host sent a frame of a client".into());
             }
@@ -96,9 +93,14 @@ fn closed() -> End {
     End::Lost("the host closed the connection".into())
 }
 
-fn print(out: &mut impl Write, bytes: &[u8]) -> io::Result<()> {
-    out.write_all(bytes)?;
-    out.flush()
+/// Prints in a thread. A pager that reads nothing for a while must not keep this side from saying that it is alive.
+async fn print<W: Write + 'static>(out: fn() -> W, bytes: Vec<u8>) -> io::Result<()> {
+    let print = move || {
+        let mut out = out();
+        out.write_all(&bytes)?;
+        out.flush()
+    };
+    spawn_blocking(print).await?
 }
 
 /// Sends what is typed. The end of a pipe is sent, too, and the shell goes on.
@@ -126,13 +128,10 @@ async fn send_input<S: AsyncWrite>(
     }
 }
 
-/// Sends the size of the terminal when it changes, and watches for a signal.
-async fn watch<S: AsyncWrite>(sender: &Sender<S>, mut size: Option<Size>, cancel: &Cancel) -> End {
+/// Sends the size of the terminal when it changes.
+async fn watch<S: AsyncWrite>(sender: &Sender<S>, mut size: Option<Size>) -> End {
     loop {
         sleep(POLL_INTERVAL).await;
-        if cancel.is_cancelled() {
-            return End::Stopped;
-        }
         let now = size.map(|_| terminal::size());
         if now == size {
             continue;

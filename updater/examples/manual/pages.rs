@@ -16,14 +16,17 @@ const SECTIONS: [(&str, &str); 3] = [
     ("Exit codes:", "\"EXIT CODES\""),
 ];
 
-/// Writes `etchaos-updater.1`, a page for each command such as `etchaos-updater-update.1`, and the
+/// Writes `etchaos-updater.1`, a page for each command such as `etchaos-updater-data-unlock.1`, and the
 /// completions for bash, zsh and fish.
 pub(super) fn write(directory: &Path) -> io::Result<()> {
     std::fs::create_dir_all(directory)?;
     clap_mangen::generate_to(Cli::command(), directory)?;
-    write_sections(&directory.join(format!("{NAME}.1")))?;
-    for command in Cli::command().get_subcommands().filter(|command| !command.is_hide_set()) {
-        write_sections(&directory.join(format!("{NAME}-{}.1", command.get_name())))?;
+    for entry in std::fs::read_dir(directory)? {
+        let path = entry?.path();
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        if name.starts_with(NAME) && name.ends_with(".1") {
+            write_sections(&path)?;
+        }
     }
     for shell in [Shell::Bash, Shell::Zsh, Shell::Fish] {
         generate_to(shell, &mut Cli::command(), NAME, directory)?;

@@ -73,7 +73,8 @@ Examples:
 Exit codes:
   0    success, or nothing to do
   1    error; verify: something is damaged; health: the host is not healthy; rollback: the other
-       slot cannot be booted; config --require: the value is not set
+       slot cannot be booted; sources: a Pattern could not be pulled, or a Command failed;
+       config --require: the value is not set
   2    invalid usage
   3    nothing was done, for a reason that is not an error: the running release is not confirmed
        yet, the offered release failed its trial or was rolled back, no push source is configured, or

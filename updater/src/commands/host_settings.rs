@@ -12,7 +12,7 @@ use crate::clock::now;
 use crate::config::{Ask, Merged, Settings, load};
 use crate::esp::{Access, Esp};
 use crate::host::Host;
-use crate::host_settings::{Applied, Changes, HostSettings, apply};
+use crate::host_settings::{Applied, Changes, HostSettings, set_host_name, write_files};
 use crate::process::{QUERY_TIMEOUT, systemd_stdout};
 use crate::record;
 use crate::timeout::run_with_timeout;
@@ -33,11 +33,8 @@ pub(super) fn host_settings(global: &Global, arguments: &Arguments) -> Result<Ex
     };
     log_problems(&merged);
     let settings = Settings::try_from(&merged)?.host;
-    let result = apply(&host, &settings).context("the host settings are not applied completely");
-    let result = result.and_then(|changes| match arguments.early {
-        true => Ok(changes),
-        false => reload(changes).map(|()| changes),
-    });
+    let result = apply(&host, &settings, arguments.early);
+    let result = result.context("the host settings are not applied completely");
     let problem = result.as_ref().err().map(|error| format!("{error:#}"));
     record::write(&host, &Applied { time: now(), settings: settings.clone(), problem });
     report(global, &settings, result?);
@@ -72,6 +69,17 @@ fn read(global: &Global, host: &Host, with_esp: bool, ask: Ask) -> Result<Merged
     Ok(load(host, esp.as_ref(), &global.configs, ask)?)
 }
 
+/// Applies the settings, and returns whether the host name and which files were changed.
+fn apply(host: &Host, settings: &HostSettings, is_early: bool) -> Result<(bool, Changes)> {
+    // Before the network, because DHCP sends it. A name that cannot be set does not take the network away.
+    let hostname = set_host_name(host, settings);
+    let changes = write_files(host, settings)?;
+    if !is_early {
+        reload(changes)?;
+    }
+    Ok((hostname?, changes))
+}
+
 /// Makes the daemons read what has changed.
 fn reload(changes: Changes) -> Result<()> {
     if changes.network {
@@ -85,8 +93,8 @@ fn reload(changes: Changes) -> Result<()> {
     Ok(())
 }
 
-fn report(global: &Global, settings: &HostSettings, changes: Changes) {
-    let Changes { hostname, network, time } = changes;
+fn report(global: &Global, settings: &HostSettings, (hostname, changes): (bool, Changes)) {
+    let Changes { network, time } = changes;
     let json = json!({
         "settings": settings,
         "changed": {"hostname": hostname, "interfaces": network, "ntp": time},

@@ -8,9 +8,7 @@ use crate::record::Record;
 /// What the last run applied.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Applied {
-    /// The time of the event.
     pub time: u64,
-    /// The settings.
     #[serde(flatten)]
     pub settings: HostSettings,
     /// Why not everything was applied; `None` if it was.

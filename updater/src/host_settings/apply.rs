@@ -15,29 +15,26 @@ const HOSTNAME: &str = "/etc/hostname";
 /// The limit on files that are compared. Those that this program writes are smaller.
 const FILE_MAX: u64 = 64 * 1024;
 
-/// What was changed.
+/// Which daemons have files that were changed.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct Changes {
-    /// The host name.
-    pub hostname: bool,
-    /// A file of systemd-networkd.
+    /// systemd-networkd.
     pub network: bool,
-    /// A file of systemd-timesyncd.
+    /// systemd-timesyncd.
     pub time: bool,
 }
 
-/// Writes the files of the settings, removes those of earlier settings, and sets the host name. Changes nothing
-/// that is already as it should be.
+/// Writes the files of the settings, and removes those of earlier settings. Changes nothing that is already as it
+/// should be.
 ///
 /// # Errors
 /// Fails if a file cannot be read, written or removed. The files that were changed before stay so.
-pub(crate) fn apply(host: &Host, settings: &HostSettings) -> io::Result<Changes> {
-    let hostname = set_host_name(host, settings)?;
+pub(crate) fn write_files(host: &Host, settings: &HostSettings) -> io::Result<Changes> {
     let network = [NETWORK, DHCP_DROP_IN].iter().try_fold(false, |changed, directory| {
         Ok::<_, io::Error>(write(host, settings, directory)? || changed)
     })?;
     let time = write(host, settings, TIMESYNCD)?;
-    Ok(Changes { hostname, network, time })
+    Ok(Changes { network, time })
 }
 
 /// Makes the files of a directory that belong to this program those of the settings. Returns whether anything
@@ -82,8 +79,11 @@ fn ours(directory: &Path) -> io::Result<Vec<String>> {
 }
 
 /// Sets the host name. Without one in the settings, restores the one of the image, if this program has set
-/// another: the file does not exist in an image.
-fn set_host_name(host: &Host, settings: &HostSettings) -> io::Result<bool> {
+/// another: the file does not exist in an image. Returns whether it was changed.
+///
+/// # Errors
+/// Fails if the file cannot be read, written or removed, or if the kernel refuses the name.
+pub(crate) fn set_host_name(host: &Host, settings: &HostSettings) -> io::Result<bool> {
     let path = host.path(HOSTNAME);
     let found = read_limited(&path, FILE_MAX).map_err(|error| named("read", &path, &error))?;
     let found = found.map(|bytes| String::from_utf8_lossy(&bytes).trim().to_owned());

@@ -13,7 +13,7 @@ mod settings;
 mod unit_files;
 
 pub(crate) use applied::Applied;
-pub(crate) use apply::{Changes, apply};
+pub(crate) use apply::{Changes, set_host_name, write_files};
 pub(crate) use interface::InterfaceFragment;
 pub use interface::{Interface, Match};
 pub(crate) use names::host_name;

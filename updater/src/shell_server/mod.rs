@@ -32,7 +32,7 @@ use crate::open_shells::OpenShell;
 /// The number of shells that may be open at the same time.
 const SHELLS_MAX: usize = 4;
 
-/// Decides who gets a shell, and serves them.
+/// Admits clients, and serves their shells.
 pub(crate) struct Shells {
     /// The sources that may have one.
     allowed: BTreeSet<String>,

@@ -37,7 +37,7 @@ impl Output {
     /// Reads bytes. Returns 0 at the end.
     pub(super) async fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         match self.0.read(buffer).await {
-            // Linux reports the end of a terminal whose other side nobody has open in this way.
+            // Linux reports in this way that no process has the other side of the terminal open.
             Err(error) if error.raw_os_error() == Some(Errno::IO.raw_os_error()) => Ok(0),
             read => read,
         }

@@ -2,11 +2,13 @@
 
 use std::fmt;
 use std::io;
+use std::sync::Arc;
 use std::time::Duration;
 
 use protocol::shell::{ALIVE_SECONDS, Decoder, Frame, SILENCE_SECONDS};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
-use tokio::sync::Mutex;
+use tokio::sync::{Mutex, watch};
+use tokio::task::spawn_blocking;
 use tokio::time::{sleep, timeout};
 
 use super::pipe::{Input, Output};
@@ -22,44 +24,37 @@ const END_OF_INPUT: u8 = 4;
 pub(super) struct Limits {
     /// The time until the first frame.
     pub(super) open: Duration,
-    /// The time without a frame of the client.
+    /// The time without a frame of the client. A client that is alive may leave output unread for longer, for
+    /// example in a pager.
     pub(super) silence: Duration,
-    /// The time until the client has received a frame.
-    pub(super) write: Duration,
     /// The time between two frames that say that this side is alive.
     pub(super) alive: Duration,
     /// How often the shell is asked whether it has ended.
     pub(super) poll: Duration,
-    /// How long output is still sent after the end of the shell. A process in the background may keep its output
-    /// open.
-    pub(super) drain: Duration,
+    /// How long output is waited for after all processes were killed. One that has left the session, and has no
+    /// scope, may keep it open.
+    pub(super) quiet: Duration,
 }
 
 impl Limits {
     pub(super) const DEFAULT: Self = Self {
         open: Duration::from_secs(10),
         silence: Duration::from_secs(SILENCE_SECONDS),
-        write: Duration::from_secs(SILENCE_SECONDS),
         alive: Duration::from_secs(ALIVE_SECONDS),
         poll: Duration::from_millis(30),
-        drain: Duration::from_secs(1),
+        quiet: Duration::from_secs(1),
     };
 }
 
 /// How a shell ended.
 #[derive(Debug)]
 pub(super) enum End {
-    /// It exited with this code.
     Exited(u8),
-    /// It could not be started.
     NotStarted(io::Error),
-    /// The client closed the connection.
     Closed,
     /// The client sent nothing for too long.
     Silent,
-    /// The client did not follow the protocol.
     Protocol(String),
-    /// The connection or the process failed.
     Failed(io::Error),
 }
 
@@ -88,6 +83,9 @@ pub(super) struct Session<'a> {
     pub(super) limits: Limits,
 }
 
+/// A shell, until it is killed.
+type Shared = Arc<Mutex<Option<Running>>>;
+
 /// The frames of a client.
 struct Frames<R> {
     stream: R,
@@ -105,29 +103,30 @@ impl Session<'_> {
         let mut decoder = Decoder::default();
         decoder.push(early);
         let mut frames = Frames { stream: reader, decoder, limits: self.limits };
-        let sender = Sender { stream: Mutex::new(writer), limit: self.limits.write };
+        let sender = Sender(Mutex::new(writer));
         let terminal = match timeout(self.limits.open, frames.next()).await {
             Ok(Ok(Frame::Open(terminal))) => terminal,
             Ok(Ok(_)) => return End::Protocol("the first frame is not that which opens".into()),
             Ok(Err(end)) => return end,
             Err(_) => return End::Silent,
         };
-        let (mut running, streams) = match self.launcher.start(terminal.as_ref()) {
-            Ok(started) => started,
-            Err(error) => {
-                let _ = sender.send(&Frame::Failed(error.to_string())).await;
-                return End::NotStarted(error);
+        let end = match self.launcher.start(terminal.as_ref()) {
+            Ok((running, streams)) => {
+                let running = Arc::new(Mutex::new(Some(running)));
+                let end = self.exchange(&mut frames, &sender, &running, streams).await;
+                kill(&running).await;
+                end
             }
+            Err(error) => End::NotStarted(error),
         };
-        let end = self.exchange(&mut frames, &sender, &mut running, streams).await;
-        // Before the client learns of the end, so that it can rely on it.
-        if let Err(error) = tokio::task::spawn_blocking(move || drop(running)).await {
-            log::warn!("a shell could not be killed: {error}");
+        // The client can rely on it that nothing runs any more.
+        match &end {
+            End::Exited(code) => finish(&Frame::Exit(*code), &sender, &mut frames).await,
+            End::NotStarted(error) => {
+                finish(&Frame::Failed(error.to_string()), &sender, &mut frames).await;
+            }
+            _ => {}
         }
-        if let End::Exited(code) = end {
-            let _ = sender.send(&Frame::Exit(code)).await;
-        }
-        sender.close().await;
         end
     }
 
@@ -135,7 +134,7 @@ impl Session<'_> {
         &self,
         frames: &mut Frames<R>,
         sender: &Sender<W>,
-        running: &mut Running,
+        running: &Shared,
         streams: Streams,
     ) -> End
     where
@@ -144,47 +143,63 @@ impl Session<'_> {
     {
         let Streams { input, output, error } = streams;
         let has_terminal = error.is_none();
-        let running = Mutex::new(running);
-        let outputs = async {
-            let errors = async {
-                match error {
-                    Some(error) => forward(error, sender, Frame::ErrorOutput).await,
-                    None => Ok(()),
-                }
-            };
-            tokio::try_join!(forward(output, sender, Frame::Output), errors).map(drop)
-        };
-        let ended = async {
-            loop {
-                sleep(self.limits.poll).await;
-                if let Some(code) = running.lock().await.exit_code()? {
-                    return Ok::<u8, io::Error>(code);
-                }
+        let (killed, is_killed) = watch::channel(false);
+        let output = self.forward(output, sender, Frame::Output, is_killed.clone());
+        let errors = async {
+            match error {
+                Some(pipe) => self.forward(pipe, sender, Frame::ErrorOutput, is_killed).await,
+                None => Ok(()),
             }
         };
-        // The output that is left belongs to the shell; a client that closed the connection gets none.
         let shell = async {
-            tokio::pin!(outputs, ended);
-            tokio::select! {
-                code = &mut ended => {
-                    let code = code?;
-                    let _ = timeout(self.limits.drain, outputs).await;
-                    Ok(code)
-                }
-                result = &mut outputs => {
-                    result?;
-                    ended.await
-                }
-            }
+            let code = self.exit_code(running).await?;
+            // What the shell has written is still in the pipes. Their other ends are closed now.
+            kill(running).await;
+            killed.send_replace(true);
+            Ok(code)
         };
-        let client = receive(frames, Some(input), has_terminal, &running);
+        let all = async { tokio::try_join!(shell, output, errors).map(|(code, (), ())| code) };
         tokio::select! {
-            code = shell => match code {
-                Ok(code) => End::Exited(code),
-                Err(error) => End::Failed(error),
-            },
-            end = client => end,
+            code = all => code.map_or_else(End::Failed, End::Exited),
+            end = receive(frames, Some(input), has_terminal, running) => end,
             error = self.keep_alive(sender) => End::Failed(error),
+        }
+    }
+
+    /// Waits until the shell has ended, and returns its exit code.
+    async fn exit_code(&self, running: &Shared) -> io::Result<u8> {
+        loop {
+            sleep(self.limits.poll).await;
+            if let Some(running) = &mut *running.lock().await
+                && let Some(code) = running.exit_code()?
+            {
+                return Ok(code);
+            }
+        }
+    }
+
+    /// Sends the output of the shell until its end, or until it is quiet after the processes were killed.
+    async fn forward<W: AsyncWrite + Unpin>(
+        &self,
+        mut pipe: Output,
+        sender: &Sender<W>,
+        frame: fn(Vec<u8>) -> Frame,
+        mut killed: watch::Receiver<bool>,
+    ) -> io::Result<()> {
+        let mut block = [0; BLOCK];
+        loop {
+            let quiet = async {
+                let _ = killed.wait_for(|killed| *killed).await;
+                sleep(self.limits.quiet).await;
+            };
+            let length = tokio::select! {
+                length = pipe.read(&mut block) => length?,
+                () = quiet => 0,
+            };
+            match length {
+                0 => return Ok(()),
+                length => sender.send(&frame(block[..length].to_vec())).await?,
+            }
         }
     }
 
@@ -199,12 +214,24 @@ impl Session<'_> {
     }
 }
 
+/// Kills all processes of a shell, unless that was done.
+async fn kill(running: &Shared) {
+    // The lock is held until they are killed, also if the caller is cancelled.
+    let mut running = running.clone().lock_owned().await;
+    if let Err(error) = spawn_blocking(move || drop(running.take())).await {
+        log::warn!("a shell could not be killed: {error}");
+    }
+}
+
 /// Passes input and sizes of the client on to the shell, until the client ends.
+///
+/// While the shell does not read its input, nothing is received. A client that closes the connection is then noticed
+/// by the next frame that is sent, and one that vanishes when TCP gives up, after about a quarter of an hour.
 async fn receive<R: AsyncRead + Unpin>(
     frames: &mut Frames<R>,
     mut input: Option<Input>,
     has_terminal: bool,
-    running: &Mutex<&mut Running>,
+    running: &Shared,
 ) -> End {
     loop {
         let frame = match frames.next().await {
@@ -224,7 +251,11 @@ async fn receive<R: AsyncRead + Unpin>(
                 Some(pipe) if has_terminal => _ = pipe.write_all(&[END_OF_INPUT]).await,
                 _ => input = None,
             },
-            Frame::Window(size) => running.lock().await.resize(size),
+            Frame::Window(size) => {
+                if let Some(running) = &*running.lock().await {
+                    running.resize(size);
+                }
+            }
             Frame::Alive => {}
             other => return End::Protocol(format!("it sent {}", name(&other))),
         }
@@ -250,7 +281,7 @@ impl<R: AsyncRead + Unpin> Frames<R> {
             match timeout(self.limits.silence, self.stream.read(&mut block)).await {
                 Ok(Ok(0)) => return Err(End::Closed),
                 Ok(Ok(length)) => self.decoder.push(&block[..length]),
-                // TLS reports a connection that ends without its farewell in this way.
+                // TLS reports in this way that the connection ended without close_notify.
                 Ok(Err(error)) if error.kind() == io::ErrorKind::UnexpectedEof => {
                     return Err(End::Closed);
                 }
@@ -262,43 +293,35 @@ impl<R: AsyncRead + Unpin> Frames<R> {
 }
 
 /// Sends frames. Several tasks may do so.
-struct Sender<W> {
-    stream: Mutex<W>,
-    limit: Duration,
-}
+struct Sender<W>(Mutex<W>);
 
 impl<W: AsyncWrite + Unpin> Sender<W> {
-    /// Sends a frame. A client that does not receive it in time is gone.
     async fn send(&self, frame: &Frame) -> io::Result<()> {
         let mut bytes = Vec::new();
         frame.encode(&mut bytes);
-        let send = async {
-            let mut stream = self.stream.lock().await;
-            stream.write_all(&bytes).await?;
-            stream.flush().await
-        };
-        timeout(self.limit, send).await.map_err(|_| io::ErrorKind::TimedOut)?
-    }
-
-    async fn close(&self) {
-        let close = async { self.stream.lock().await.shutdown().await };
-        // The client has everything that it needs, or is gone.
-        let _ = timeout(self.limit, close).await;
+        let mut stream = self.0.lock().await;
+        stream.write_all(&bytes).await?;
+        stream.flush().await
     }
 }
 
-/// Sends the output of the shell, until it ends.
-async fn forward<W: AsyncWrite + Unpin>(
-    mut pipe: Output,
-    sender: &Sender<W>,
-    frame: fn(Vec<u8>) -> Frame,
-) -> io::Result<()> {
-    let mut block = [0; BLOCK];
-    loop {
-        match pipe.read(&mut block).await? {
-            0 => return Ok(()),
-            length => sender.send(&frame(block[..length].to_vec())).await?,
-        }
+/// Sends the last frame, and waits until the client has closed the connection, or is silent.
+///
+/// The client may still be sending. A connection that is closed before everything was read is reset, and the client
+/// could lose output that it has not read yet (RFC 1122 section 4.2.2.13).
+async fn finish<R, W>(last: &Frame, sender: &Sender<W>, frames: &mut Frames<R>)
+where
+    R: AsyncRead + Unpin,
+    W: AsyncWrite + Unpin,
+{
+    let send = async {
+        sender.send(last).await?;
+        sender.0.lock().await.shutdown().await
+    };
+    let receive = async { while frames.next().await.is_ok() {} };
+    tokio::select! {
+        Err(_) = send => {}
+        () = receive => {}
     }
 }
 

@@ -147,6 +147,15 @@ fn a_failed_reload_is_an_error_that_status_shows() {
     assert!(problem.contains("no networkd"), "{problem}");
 }
 
+#[test]
+fn a_host_name_that_cannot_be_set_does_not_take_the_network_away() {
+    let world = world(&all_settings());
+    fs::create_dir(world.path("host/etc/hostname")).unwrap();
+    world.run(&["host-settings"]).failed(&["not applied completely", "etc/hostname"]);
+    assert_eq!(files(&world.path(NETWORK)).len(), 1);
+    assert!(world.commands().contains("networkctl reload\n"));
+}
+
 /// Only the unit of the network waits for the disk, and not for ever.
 #[test]
 fn a_missing_disk_does_not_keep_the_network_from_starting() {

@@ -15,6 +15,7 @@ mod metadata;
 mod namespace;
 mod network;
 mod network_addresses;
+mod network_answers;
 mod network_download;
 mod network_manifest;
 mod network_names;

@@ -77,8 +77,16 @@ fn manual_describes_every_command_and_option() {
             }
         }
     }
-    let files = fs::read_dir(directory.path()).unwrap().count();
-    assert_eq!(files, 1 + documented + 3);
+    let files: Vec<String> = fs::read_dir(directory.path())
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .collect();
+    assert_eq!(files.len(), 1 + documented + 3);
+    // Also those of commands of commands.
+    for name in files.iter().filter(|name| name.ends_with(".1")) {
+        let page = read(name);
+        assert!(page.contains("EXIT CODES") && !page.contains(".SH EXTRA"), "{name}");
+    }
     let checked = std::process::Command::new("bash")
         .arg("-n")
         .arg(directory.path().join("etchaos-updater.bash"))

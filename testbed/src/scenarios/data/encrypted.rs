@@ -46,7 +46,7 @@ pub(super) fn replace_machine(
         expect_data(&mut host)?;
         Ok((host, "unlocked by the key, then by the TPM".to_owned()))
     })?;
-    steps.run(Step::POWER_OFF, || Ok(((), host.guest.power_off()?.to_owned())))
+    steps.power_off(host.guest)
 }
 
 /// Boots a machine without a TPM, which must not store data without encryption.
@@ -61,7 +61,7 @@ pub(super) fn boot_without_tpm(
         host.guest.push("looking at a host without a TPM", pattern, Mode::Check)?;
         Ok((host, "Docker does not start".to_owned()))
     })?;
-    steps.run(Step::POWER_OFF, || Ok(((), host.guest.power_off()?.to_owned())))
+    steps.power_off(host.guest)
 }
 
 /// Fails unless the data partition begins with a LUKS2 header.

@@ -13,10 +13,9 @@ const LONG: Duration = Duration::from_secs(60);
 const LIMITS: Limits = Limits {
     open: SHORT,
     silence: LONG,
-    write: LONG,
     alive: LONG,
     poll: Duration::from_millis(10),
-    drain: SHORT,
+    quiet: SHORT,
 };
 
 /// The side of a client.
@@ -193,13 +192,34 @@ fn each_side_says_that_it_is_alive() {
 }
 
 #[test]
-fn a_client_that_reads_nothing_is_gone() {
-    let limits = Limits { write: SHORT, ..LIMITS };
+fn a_client_that_reads_nothing_and_is_silent_is_gone() {
+    let limits = Limits { silence: SHORT, ..LIMITS };
     let (end, _stream) = run("cat /dev/zero", limits, async |mut client| {
         client.send(&[Frame::Open(None)]).await;
         client.stream
     });
-    assert!(matches!(end, End::Failed(_)), "{end}");
+    assert!(matches!(end, End::Silent), "{end}");
+}
+
+/// As with a pager. The output is larger than all buffers together, or fits into them, so that the shell ends before
+/// the client reads.
+#[test]
+fn a_client_that_pauses_receives_all_output() {
+    let limits = Limits { silence: 4 * SHORT, quiet: SHORT / 2, ..LIMITS };
+    for length in [100_000, 1_000_000] {
+        let script = format!("head -c {length} /dev/zero; exit 3");
+        let (end, frames) = run(&script, limits, async |mut client| {
+            client.send(&[Frame::Open(None)]).await;
+            for _ in 0..6 {
+                sleep(SHORT).await;
+                client.send(&[Frame::Alive]).await;
+            }
+            client.receive().await
+        });
+        assert!(matches!(end, End::Exited(3)), "{end}");
+        assert_eq!(frames.len(), 2, "{length}");
+        assert!(matches!(&frames[0], Frame::Output(bytes) if bytes.len() == length), "{length}");
+    }
 }
 
 #[test]
@@ -228,12 +248,19 @@ fn what_is_no_frame_of_a_client_ends_the_connection() {
 #[test]
 fn a_process_in_the_background_does_not_keep_a_shell_open() {
     let start = Instant::now();
-    let (end, frames) = run("sleep 300 & echo out; exit 2", LIMITS, async |mut client| {
-        client.send(&[Frame::Open(None)]).await;
-        client.receive().await
-    });
-    assert!(matches!(end, End::Exited(2)), "{end}");
-    assert_eq!(frames, [Frame::Output(b"out\n".to_vec()), Frame::Exit(2)]);
+    let ends = |script: &str| {
+        let (end, frames) = run(script, LIMITS, async |mut client| {
+            client.send(&[Frame::Open(None)]).await;
+            client.receive().await
+        });
+        assert!(matches!(end, End::Exited(2)), "{end}");
+        assert_eq!(frames.last(), Some(&Frame::Exit(2)));
+        frames
+    };
+    assert_eq!(ends("sleep 300 & echo out; exit 2")[0], Frame::Output(b"out\n".to_vec()));
+    ends("cat /dev/zero & exit 2");
+    // This process has left the session.
+    ends("setsid sleep 40 & exit 2");
     assert!(start.elapsed() < LONG / 2);
 }
 
@@ -246,9 +273,9 @@ fn a_shell_that_cannot_be_started_is_reported() {
         let session = Session { launcher: &launcher, limits: LIMITS };
         let mut client = Client { stream: theirs, decoder: Decoder::default() };
         client.send(&[Frame::Open(None)]).await;
-        let end = session.run(ours, &[]).await;
+        let receive = async move { client.receive().await };
+        let (end, frames) = tokio::join!(session.run(ours, &[]), receive);
         assert!(matches!(end, End::NotStarted(_)), "{end}");
-        let frames = client.receive().await;
         assert!(matches!(&frames[..], [Frame::Failed(why)] if why.contains("No such file")));
     });
 }
