@@ -16,6 +16,7 @@ mod layout;
 mod mounts;
 mod partition;
 mod repart;
+mod sectors;
 mod signature;
 mod table;
 mod tpm;
