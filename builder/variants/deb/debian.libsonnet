@@ -191,14 +191,6 @@ local releases = {
     // /lib. No other module depends on them.
     '*/lib/modules/*/kernel/drivers/comedi/*',
     '*/lib/modules/*/kernel/drivers/net/wwan/*',
-    // A file system that Linux 6.18 no longer has, and whose tools are not in the image.
-    '*/lib/modules/*/kernel/fs/bcachefs/*',
-    // Targets of SCSI, which turn a host into a disk of others, and compressed volumes. Their tools are not in the
-    // image either.
-    '*/lib/modules/*/kernel/drivers/target/*',
-    '*/lib/modules/*/kernel/drivers/vhost/vhost_scsi.*',
-    '*/lib/modules/*/kernel/drivers/xen/xen-scsiback.*',
-    '*/lib/modules/*/kernel/drivers/md/dm-vdo/*',
     // A file system that is no part of the kernel any more since 6.18. No program of the image makes or checks it.
     '*/lib/modules/*/kernel/fs/bcachefs/*',
     // Targets of SCSI, which turn a host into a disk of others, and compressed volumes. Their tools are not in the
