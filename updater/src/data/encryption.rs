@@ -1,7 +1,7 @@
 //! Encrypts the data partition with LUKS2 (cryptsetup(8)).
 //!
-//! A new partition is encrypted with a random key that nobody learns, and the TPM gets the only key slot. The
-//! operator can add a recovery key later, on a host that runs, so the configuration never has one.
+//! A new partition is encrypted with a random key, which is not stored. The TPM gets the only key slot. The operator
+//! can add a recovery key on the running host, so the configuration never has one.
 //!
 //! Nothing has to be resized when the partition grows: it grows before it is unlocked, and a LUKS2 header does not
 //! say how large the partition is.

@@ -32,7 +32,7 @@ pub(super) struct Partition {
     pub(super) number: u32,
     /// Its node below /dev.
     pub(super) node: PathBuf,
-    /// Whether it was created and its file system was not finished. Nobody has stored anything in it.
+    /// Whether its file system is not finished, so that it has no data yet.
     pub(super) is_unfinished: bool,
 }
 

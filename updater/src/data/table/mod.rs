@@ -362,7 +362,7 @@ impl Table {
 }
 
 /// Returns the first sector with a protective entry for a disk of this size, or `None` if it needs no change.
-/// Boot code stays as it is. Partitions that somebody put into the first sector beside the GPT stay, too.
+/// Boot code stays as it is. Other partitions in the first sector stay, too (a hybrid MBR).
 fn protective(geometry: Geometry, sector: &[u8]) -> Option<Vec<u8>> {
     let mut new = sector.to_vec();
     let size = u32::try_from(geometry.last()).unwrap_or(u32::MAX).to_le_bytes();
