@@ -73,12 +73,12 @@ const TESTS: &[(&str, &str)] = &[
     ("curl", "curl"),
     ("faketime", "faketime"),
     ("/etc/ssl/certs/ca-certificates.crt", "ca-certificates"),
-    ("systemd-repart", "systemd"),
+    ("systemd-repart", "systemd-repart"),
     ("mkfs.ext4", "e2fsprogs"),
     ("mkfs.xfs", "xfsprogs"),
     ("mkfs.btrfs", "btrfs-progs"),
     ("cryptsetup", "cryptsetup-bin"),
-    ("systemd-cryptenroll", "systemd"),
+    ("systemd-cryptenroll", "systemd-cryptsetup"),
     // It depends on the library with which systemd-cryptenroll reaches swtpm.
     ("tpm2", "tpm2-tools"),
     ("swtpm", "swtpm"),
@@ -96,6 +96,9 @@ const TESTS: &[(&str, &str)] = &[
     ("grub-mkimage", "grub-common"),
     ("/usr/lib/grub/i386-pc/boot.img", "grub-pc-bin"),
 ];
+
+/// The packages whose programs are in the package systemd of Debian 12.
+const PARTS_OF_SYSTEMD: [&str; 2] = ["systemd-repart", "systemd-cryptsetup"];
 
 /// Returns the requirements of the sandboxes of these variants.
 pub(crate) fn of_sandboxes<'a>(
@@ -149,7 +152,16 @@ fn table(
     entries: &'static [(&str, &str)],
     purpose: Purpose,
 ) -> impl Iterator<Item = Requirement> + use<> {
-    entries.iter().map(move |(program, package)| Requirement::new(program, package, purpose))
+    let release = std::fs::read_to_string("/etc/os-release").unwrap_or_default();
+    entries
+        .iter()
+        .map(move |(program, package)| Requirement::new(program, on(&release, package), purpose))
+}
+
+/// Returns the name of a package in the distribution that this /etc/os-release describes (os-release(5)).
+fn on<'a>(release: &str, package: &'a str) -> &'a str {
+    let is_debian_12 = release.lines().any(|line| line == "VERSION_CODENAME=bookworm");
+    if is_debian_12 && PARTS_OF_SYSTEMD.contains(&package) { "systemd" } else { package }
 }
 
 /// Returns a requirement for each package of a bootstrap program. All of them count as installed if the
@@ -338,6 +350,15 @@ mod tests {
         assert!(error.contains("tool-keyring") && error.contains("--setup"), "{error}");
         let found = base_requirements("sh", &packages);
         assert!(missing_packages(&found).is_empty() && check(&found).is_ok());
+    }
+
+    #[test]
+    fn debian_13_has_packages_for_parts_of_systemd() {
+        for (codename, package) in [("bookworm", "systemd"), ("trixie", "systemd-cryptsetup")] {
+            let release = format!("ID=debian\nVERSION_CODENAME={codename}\n");
+            assert_eq!(on(&release, "systemd-cryptsetup"), package);
+            assert_eq!(on(&release, "jq"), "jq");
+        }
     }
 
     #[test]

@@ -44,13 +44,12 @@ is_needed() {
     --showformat='${Package} ,${Pre-Depends},${Depends},\n' |
     grep -vE "^(xfsprogs|$names) " | grep -E "[ ,|]($names)(:any)?([ ,|(]|$)" >/dev/null
 }
-while read -r -a group; do
-  if ! is_needed "${group[@]}"; then
-    for package in "${group[@]}"; do
-      purge "$package"
-    done
-  fi
-done <<<"$ONLY_FOR_XFS"
+read -r -a group <<<"$ONLY_FOR_XFS"
+if ! is_needed "${group[@]}"; then
+  for package in "${group[@]}"; do
+    purge "$package"
+  done
+fi
 
 # A program or a library contains the names of the libraries that it needs. So do the files of a package, whose
 # libraries need each other.

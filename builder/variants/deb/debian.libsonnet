@@ -106,27 +106,14 @@ local releases = {
     'perl-base',
   ],
 
-  // Packages that xfsprogs depends on for programs that are excluded below. A group is purged unless another
-  // package needs one of it, such as one of a drop-in.
-  onlyForXfs:: [
-    [
-      'python3-dbus',
-      'python3',
-      'python3-minimal',
-      'python3.13',
-      'python3.13-minimal',
-      'libpython3-stdlib',
-      'libpython3.13-stdlib',
-      'libpython3.13-minimal',
-      'python3.11',  // in Debian 12
-      'python3.11-minimal',
-      'libpython3.11-stdlib',
-      'libpython3.11-minimal',
-      'media-types',
-      'tzdata',
-    ],
-    ['dmsetup', 'libdevmapper1.02.1'],
-  ],
+  // Packages that xfsprogs depends on for programs that are excluded below. They are purged unless another package
+  // needs one of them, such as one of a drop-in.
+  onlyForXfs:: ['python3-dbus', 'python3', 'python3-minimal'] + std.flattenArrays([
+    ['python' + version, 'python%s-minimal' % version]
+    + ['libpython%s-stdlib' % version, 'libpython%s-minimal' % version]
+    // Of Debian 12, Ubuntu 24.04, Debian 13 and Ubuntu 26.04.
+    for version in ['3.11', '3.12', '3.13', '3.14']
+  ]) + ['libpython3-stdlib', 'media-types', 'tzdata'],
 
   // Files that are not unpacked. The hooks in /etc/kernel would build an initramfs that is not used.
   excluded:: [
@@ -191,7 +178,7 @@ local releases = {
     // /lib. No other module depends on them.
     '*/lib/modules/*/kernel/drivers/comedi/*',
     '*/lib/modules/*/kernel/drivers/net/wwan/*',
-    // A file system that is no part of the kernel any more since 6.18. No program of the image makes or checks it.
+    // A file system that Linux 6.18 no longer has, and whose tools are not in the image.
     '*/lib/modules/*/kernel/fs/bcachefs/*',
     // Targets of SCSI, which turn a host into a disk of others, and compressed volumes. Their tools are not in the
     // image either.
@@ -266,7 +253,7 @@ local releases = {
     std.join(' ', debian.toolbox),
     std.join(',', debian.installed),
     std.join(' ', debian.purged),
-    std.join('\n', [std.join(' ', group) for group in debian.onlyForXfs]),
+    std.join(' ', debian.onlyForXfs),
     std.join(' ', debian.excluded),
     std.join('\n', debian.unusedLibraries),
     std.join(' ', debian.bootPackages),

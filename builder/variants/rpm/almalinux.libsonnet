@@ -28,9 +28,10 @@ rpm {
     'systemd-networkd',
     'systemd-timesyncd',
     'kmod',
-    'util-linux-core',
+    'util-linux',
     'dosfstools',  // fsck.vfat, for the ESP after a power cut
-    // For the data partition. systemd-udev has systemd-repart. The kernel has no btrfs.
+    // For the data partition. systemd-udev has systemd-repart; util-linux has wipefs, and util-linux-core does not.
+    // The kernel has no btrfs.
     'e2fsprogs',
     'xfsprogs',
     // For its encryption: LUKS, and the TPM. systemd-udev has systemd-cryptenroll.

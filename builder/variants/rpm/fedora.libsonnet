@@ -20,9 +20,9 @@ rpm {
     'systemd-networkd',
     'systemd-resolved',
     'kmod',
-    'util-linux-core',
+    'util-linux',
     'dosfstools',  // fsck.vfat, for the ESP after a power cut
-    // For the data partition. systemd-udev has systemd-repart.
+    // For the data partition. systemd-udev has systemd-repart; util-linux has wipefs, and util-linux-core does not.
     'e2fsprogs',
     'xfsprogs',
     'btrfs-progs',

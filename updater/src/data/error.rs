@@ -24,6 +24,11 @@ pub(crate) enum DataError {
         .0.display()
     )]
     NotProven(PathBuf),
+    /// Programs are missing that create a data partition.
+    #[error(
+        "\"data\" needs programs that this image does not have ({0}): nothing was changed; remove \"data\", or use settings or a variant that need none of them"
+    )]
+    NoPrograms(String),
     /// The ESP is not on a partition.
     #[error("{} is not a partition of a disk with a partition table", .0.display())]
     NoPartitionTable(PathBuf),

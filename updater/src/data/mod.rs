@@ -15,6 +15,7 @@ mod key;
 mod layout;
 mod mounts;
 mod partition;
+mod programs;
 mod repart;
 mod sectors;
 mod signature;
@@ -55,6 +56,9 @@ pub(crate) struct Mounted {
 /// Fails if there is no partition that can be used. Nothing is then mounted.
 pub(crate) fn mount(host: &Host, settings: &Data) -> Result<Mounted, DataError> {
     let (disk, role) = find_disk(host, settings.disk.as_deref())?;
+    if !partition::is_finished(&disk)? {
+        programs::check(settings)?;
+    }
     let partition = partition::ensure(host, &disk, role, &run_directory(host)?)?;
     let Opened { device, recovery_key } = open(host, &partition, settings.encrypt)?;
     let file_system = prepare_file_system(&disk, &partition, &device, settings.file_system)?;

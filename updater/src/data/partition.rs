@@ -65,6 +65,13 @@ pub(super) fn ensure(
     partition(host, disk, &table, number)
 }
 
+/// Returns whether a disk has a data partition whose file system was finished.
+pub(super) fn is_finished(disk: &Disk) -> Result<bool, DataError> {
+    let copies = read(disk)?;
+    let mut partitions = copies.current().into_iter().flat_map(Table::partitions);
+    Ok(partitions.any(|(_, entry)| is_used_for_data(entry)))
+}
+
 /// Returns the data partition of a disk, and changes nothing.
 pub(super) fn find(host: &Host, disk: &Disk) -> Result<Partition, DataError> {
     let copies = read(disk)?;
@@ -109,6 +116,11 @@ fn partition(host: &Host, disk: &Disk, table: &Table, number: u32) -> Result<Par
     let entry = table.entry(number).ok_or_else(|| unexpected(disk, "the partition is missing"))?;
     let node = show_to_kernel(host, disk, number, entry)?;
     Ok(Partition { number, node, is_unfinished: entry.has_attribute(UNFINISHED) })
+}
+
+/// Returns whether this is a data partition whose file system was finished.
+fn is_used_for_data(entry: &Entry) -> bool {
+    entry.kind() == TYPE_BYTES && !entry.has_attribute(UNFINISHED)
 }
 
 /// Returns the numbers of the data partitions.
@@ -217,9 +229,9 @@ fn new_entry(disk: &Disk, plan: &Table, table: Option<&Table>) -> Result<Entry, 
 /// that is written over a disk replaces only the first table.
 fn refuse_earlier_installation(disk: &Disk, copies: &Copies) -> Result<(), DataError> {
     let Some(backup) = &copies.backup else { return Ok(()) };
-    let is_used =
-        |(_, entry): &(u32, &Entry)| entry.kind() == TYPE_BYTES && !entry.has_attribute(UNFINISHED);
-    let Some((_, entry)) = backup.partitions().find(is_used) else { return Ok(()) };
+    let Some((_, entry)) = backup.partitions().find(|(_, entry)| is_used_for_data(entry)) else {
+        return Ok(());
+    };
     let sector = disk.geometry().sector;
     let start = entry.first().saturating_mul(sector);
     let end = entry.last().saturating_add(1).saturating_mul(sector);

@@ -1,6 +1,8 @@
 //! What a host never overwrites.
 
 use std::fs::{self, File};
+use std::os::unix::fs::symlink;
+use std::path::Path;
 
 use serde_json::{Value, json};
 
@@ -153,6 +155,53 @@ fn refuses_a_disk_without_room_and_several_partitions() {
     let [four, five] = [4, 5].map(|number| format!("--typecode={number}:{kind}"));
     machine.change_table(&["--new=5:0:+10M", &four, &five]);
     machine.assert_refused("has 2 data partitions, expected one");
+}
+
+/// An image need not have the programs of all file systems, nor those for encryption.
+#[test]
+fn creates_nothing_if_a_program_is_missing() {
+    if is_done_in_namespace("data::refuse::creates_nothing_if_a_program_is_missing") {
+        return;
+    }
+    let machine = Machine::new(Value::Null);
+    let digest = machine.booted.digest();
+    let all = machine.world.path("programs");
+    for (settings, program) in [
+        (json!({}), "systemd-repart"),
+        (json!({}), "wipefs"),
+        (json!({}), "fsck.ext4"),
+        (json!({"fileSystem": "btrfs"}), "mkfs.btrfs"),
+        (json!({"encrypt": "tpm"}), "systemd-cryptenroll"),
+    ] {
+        machine.configure(settings);
+        link_programs_except(&all, program);
+        let mut command = machine.world.command(&["data"]);
+        let output = command.env("PATH", &all).output().unwrap();
+        let text = String::from_utf8_lossy(&output.stderr);
+        let expected = "needs programs that this image does not have (";
+        assert!(text.contains(expected) && text.contains(program), "{program}: {text}");
+        assert!(machine.is_docker_stopped());
+        assert_eq!(machine.booted.digest(), digest, "{program}");
+    }
+    // A partition that exists is used without the programs that only create one.
+    machine.configure(json!({}));
+    machine.start().ended(0);
+    machine.stop();
+    link_programs_except(&all, "systemd-repart");
+    let output = machine.world.command(&["data"]).env("PATH", &all).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+}
+
+/// Makes a directory with links to all programs in PATH but one.
+fn link_programs_except(directory: &Path, missing: &str) {
+    let _ = fs::remove_dir_all(directory);
+    fs::create_dir(directory).unwrap();
+    let path = std::env::var_os("PATH").unwrap();
+    let directories = std::env::split_paths(&path).filter_map(|path| fs::read_dir(path).ok());
+    for file in directories.flatten().flatten().filter(|file| file.file_name() != missing) {
+        // The first directory of PATH that has a program counts.
+        let _ = symlink(file.path(), directory.join(file.file_name()));
+    }
 }
 
 #[test]
