@@ -283,11 +283,14 @@ fn a_shell_has_a_terminal_whose_mode_is_restored() {
     );
     terminal.expect("new 43");
     // Ctrl-C ends what runs in the shell, and not the client.
-    terminal.type_text("sleep 300\r");
-    std::thread::sleep(Duration::from_millis(500));
+    terminal.type_text(
+        "(trap 'echo caught $((40+4)); exit' INT; echo ready $((40+5)); while :; do sleep 1; done)\r",
+    );
+    terminal.expect("ready 45");
     terminal.type_text("\u{3}");
-    terminal.type_text("echo after $((40+4)); tty | grep -c /dev/pts; exit 5\r");
-    terminal.expect("after 44");
+    terminal.expect("caught 44");
+    terminal.type_text("echo after $((40+6)); tty | grep -c /dev/pts; exit 5\r");
+    terminal.expect("after 46");
     assert_eq!(wait(&mut shell).code(), Some(5));
     assert!(terminal.is_canonical());
 }

@@ -19,7 +19,7 @@ use nix::unistd::Pid;
 /// The timeout of a query, such as `systemctl list-timers`.
 pub(crate) const QUERY_TIMEOUT: Duration = Duration::from_secs(10);
 /// The default limit on the output that is kept.
-const OUTPUT_MAX: usize = 256 * 1024;
+pub(crate) const OUTPUT_MAX: usize = 256 * 1024;
 /// How long to wait for the end of the output after the program has ended. A background process that
 /// it leaves behind may keep its output open.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(1);

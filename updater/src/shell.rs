@@ -8,19 +8,24 @@ use std::time::Duration;
 
 use protocol::pattern::{Invocation, Output, Shell, Stream};
 
-use crate::process::Process;
+use crate::process::{OUTPUT_MAX, Process};
 
 /// The default timeout. Pulling a container image over a slow line takes minutes.
 const TIMEOUT: Duration = Duration::from_secs(600);
+/// The limit on the output that is kept of all Commands of a Pattern. The answer to a push has most of it twice.
+const TOTAL_OUTPUT_MAX: usize = 4 << 20;
+/// How much of the output of each Command is kept beyond that limit.
+const OUTPUT_MIN: usize = 1024;
 /// The exit code that is reported for a Command that timed out, as by timeout(1).
 pub(crate) const TIMED_OUT: i32 = 124;
-
 /// The exit code that is reported for a Command whose interpreter cannot be started, as by env(1).
 const NOT_STARTED: i32 = 126;
 
 /// A shell that runs texts with an interpreter, such as the `exec` of a Pattern.
 pub(crate) struct LimitedShell {
     timeout: Duration,
+    /// How many bytes of output may still be kept.
+    output_left: usize,
 }
 
 impl LimitedShell {
@@ -31,11 +36,9 @@ impl LimitedShell {
 
     /// Creates a shell that kills each text after `timeout`.
     pub(crate) fn with_timeout(timeout: Duration) -> Self {
-        Self { timeout }
+        Self { timeout, output_left: TOTAL_OUTPUT_MAX }
     }
-}
 
-impl LimitedShell {
     /// Runs a text.
     ///
     /// # Errors
@@ -47,7 +50,8 @@ impl LimitedShell {
             .args(words)
             .secret_arg(invocation.script)
             .directory(invocation.exec.work_dir.as_deref())
-            .envs(invocation.env);
+            .envs(invocation.env)
+            .output_max(OUTPUT_MAX.min(self.output_left.max(OUTPUT_MIN)));
         if let Some(input) = invocation.stdin {
             process = process.input(input.as_bytes())?;
         }
@@ -70,10 +74,12 @@ impl Shell for LimitedShell {
     /// Runs a text. If its interpreter cannot be started, for example because a Command has one that is not
     /// installed, the Command has failed, so that the Commands for that case run.
     fn run(&mut self, invocation: &Invocation<'_>) -> io::Result<Output> {
-        Ok(self.try_run(invocation).unwrap_or_else(|error| {
+        let output = self.try_run(invocation).unwrap_or_else(|error| {
             let program = invocation.exec.words().next().unwrap_or_default();
             Output { code: NOT_STARTED, text: format!("cannot run {program}: {error}\n") }
-        }))
+        });
+        self.output_left = self.output_left.saturating_sub(output.text.len());
+        Ok(output)
     }
 
     fn print(&mut self, id: &str, stream: Stream, output: &str) {
@@ -110,7 +116,7 @@ mod tests {
     ) -> io::Result<Output> {
         let env = BTreeMap::from([("X".to_owned(), "value".to_owned())]);
         let invocation = Invocation { id: "x", script, exec, stdin, env: &env };
-        LimitedShell { timeout }.run(&invocation)
+        LimitedShell::with_timeout(timeout).run(&invocation)
     }
 
     fn run(script: &str, timeout: Duration) -> Output {
@@ -146,6 +152,25 @@ mod tests {
         assert_eq!(output.code, 0);
         assert!(output.text.len() < 256 * 1024 + 100);
         assert!(output.text.contains("dropped"));
+    }
+
+    #[test]
+    fn limits_the_output_of_all_commands_together() {
+        let (exec, env) = (sh(), BTreeMap::new());
+        let script = "head -c 300000 /dev/zero | tr '\\0' x";
+        let invocation = Invocation { id: "x", script, exec: &exec, stdin: None, env: &env };
+        let mut shell = LimitedShell::new();
+        let count = 2 * TOTAL_OUTPUT_MAX / OUTPUT_MAX;
+        let mut total = 0;
+        for _ in 0..count {
+            let text = shell.run(&invocation).unwrap().text;
+            assert!(text.len() >= OUTPUT_MIN && text.contains("dropped"), "{}", text.len());
+            total += text.len();
+        }
+        assert!(total < TOTAL_OUTPUT_MAX + count * (OUTPUT_MIN + 100), "{total}");
+        // A short output is whole.
+        let short = Invocation { script: "echo short", ..invocation };
+        assert_eq!(shell.run(&short).unwrap().text, "short\n");
     }
 
     #[test]

@@ -33,13 +33,13 @@ const RUN: [(&str, u64); 10] = [
     ("serve", 420),
     ("push", 60),
     ("before", 60),
-    ("reboot", 300),
+    ("reboot", 600),
     ("update", 600),
     ("end", 120),
 ];
 /// The blocks that do not run here, with the reason. shellcheck reads them.
 const NOT_RUN: [(&str, &str); 4] = [
-    ("build", ".ci/nightly has compiled these programs"),
+    ("build", ".ci/run has compiled these programs"),
     ("libvirt", "libvirt needs a daemon"),
     ("proxmox", "Proxmox is a distribution of its own"),
     ("openstack", "there is no cloud here"),
@@ -205,7 +205,7 @@ fn import_image(directory: &Path, programs: &Path) {
 }
 
 #[test]
-#[ignore = "needs root, QEMU, and two published releases; .ci/nightly has them"]
+#[ignore = "needs root, QEMU, and two published releases; .ci/run has them"]
 fn the_page_works() {
     if is_done_in_namespace("the_page_works") {
         return;

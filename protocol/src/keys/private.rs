@@ -15,7 +15,8 @@ use super::parsed::{Half, KeyError, Parsed, UNNAMED, damaged};
 use super::public::PublicKey;
 use super::text::parse;
 
-/// A private key and its id; see [`PublicKey`] about keys without an id. `Debug` shows only the id; [`PrivateKey::reveal`] returns the key string.
+/// A private key and its id; see [`PublicKey`] about keys without an id. `Debug` shows only the id;
+/// [`PrivateKey::reveal`] returns the key string.
 #[derive(Clone)]
 pub struct PrivateKey {
     kind: KeyKind,

@@ -12,6 +12,7 @@ use super::{openssh, pem};
 const TEXT_MAX: usize = 8 * 1024;
 /// The maximum length of a key id in bytes.
 const ID_MAX: usize = 64;
+
 /// Reads a key in any of its text forms.
 pub(super) fn parse(text: &str, half: Half) -> Result<Parsed, KeyError> {
     let text = text.trim();

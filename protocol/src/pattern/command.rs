@@ -106,7 +106,7 @@ pub struct Command {
     /// What a failure of this Command triggers.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub on_fail: Vec<String>,
-    /// What a removal of this Command triggers: removals of earlier Commands in its list, or events.
+    /// What a removal of this Command triggers: removals of other Commands in its list, or events.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub on_remove: Vec<String>,
     /// The prefix of the environment variables that this Command sets for later ones.
@@ -118,8 +118,8 @@ pub struct Command {
     /// The program that runs the scripts, if it is another one than that of the Pattern.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub exec: Option<Exec>,
-    /// The Commands that run in place of this one, which makes this Command a group. A group has nothing
-    /// else but its id.
+    /// The Commands that run in place of this one, which makes this Command a group. A group has no other
+    /// field than its id.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub commands: Vec<Entry>,
 }

@@ -48,7 +48,7 @@ impl Exec {
     }
 
     /// Returns this exec with what it leaves out taken from another one. Environment variables of both
-    /// are merged; those of this one count.
+    /// are merged; those of this one take precedence.
     #[must_use]
     pub fn over(&self, parent: &Self) -> Self {
         let program = if self.command.is_empty() { parent } else { self };

@@ -2,7 +2,7 @@
 
 /// The maximum nesting depth of groups and lists.
 pub(super) const DEPTH_MAX: usize = 8;
-/// The maximum number of Commands in each list of a Pattern.
+/// The maximum number of Commands in each list of a Pattern, groups included.
 pub(super) const COMMANDS_MAX: usize = 1000;
 /// The maximum number of targets of a Command in each of `onChange`, `onFail` and `onRemove`.
 pub(super) const TARGETS_MAX: usize = 100;

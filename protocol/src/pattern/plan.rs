@@ -4,7 +4,7 @@ use regex_lite::Regex;
 
 use super::command::{Command, Entry, PatternError};
 use super::exec::Exec;
-use super::limits::{ALL_TARGETS_MAX, COMMANDS_MAX, DEPTH_MAX};
+use super::limits::ALL_TARGETS_MAX;
 use super::regex::{RegexError, regex};
 
 /// The prefix of events.
@@ -64,7 +64,7 @@ pub(super) enum Targets {
 /// Returns the Commands in their order.
 ///
 /// # Errors
-/// Fails if the Pattern is too large, or if a target does not exist.
+/// Fails if the Pattern has too many targets, or one that does not exist.
 pub(super) fn plan<'a>(
     entries: &'a [Entry],
     name: &str,
@@ -73,7 +73,7 @@ pub(super) fn plan<'a>(
     targets: Targets,
 ) -> Result<Vec<Step<'a>>, PatternError> {
     let mut plan = Plan { steps: Vec::new(), groups: Vec::new(), lists: 0, targets: 0 };
-    let place = Place { path: name, parent: source, list: 0, depth: 0 };
+    let place = Place { path: name, parent: source, list: 0 };
     plan.collect(entries, &place)?;
     for index in 0..plan.steps.len() {
         if targets == Targets::MustExist {
@@ -99,7 +99,6 @@ struct Place<'p> {
     path: &'p str,
     parent: &'p str,
     list: usize,
-    depth: usize,
 }
 
 #[derive(Clone, Copy)]
@@ -115,14 +114,6 @@ impl Kind {
             Self::Change => "onChange",
             Self::Fail => "onFail",
             Self::Remove => "onRemove",
-        }
-    }
-
-    /// When targets run.
-    fn when(self) -> &'static str {
-        match self {
-            Self::Change | Self::Fail => "later in the list",
-            Self::Remove => "later in the list, whose removals run in reverse order",
         }
     }
 
@@ -145,15 +136,11 @@ struct Plan<'a> {
 
 impl<'a> Plan<'a> {
     fn collect(&mut self, entries: &'a [Entry], place: &Place<'_>) -> Result<(), PatternError> {
-        if place.depth > DEPTH_MAX {
-            return Err(PatternError::TooDeep);
-        }
         for (index, entry) in entries.iter().enumerate() {
             let path = format!("{}[{index}]", place.path);
             match entry {
                 Entry::List(list) => {
-                    let inside = Place { path: &path, depth: place.depth + 1, ..*place };
-                    self.collect(list, &inside)?;
+                    self.collect(list, &Place { path: &path, ..*place })?;
                 }
                 Entry::Command(group) if !group.commands.is_empty() => {
                     self.groups.push((&group.id, place.list));
@@ -162,14 +149,10 @@ impl<'a> Plan<'a> {
                         path: &format!("{path}.commands"),
                         parent: &format!("{}{PARENT_SEPARATOR}{}", place.parent, group.id),
                         list: self.lists,
-                        depth: place.depth + 1,
                     };
                     self.collect(&group.commands, &inside)?;
                 }
                 Entry::Command(command) => self.push(command, path, place),
-            }
-            if self.steps.len().max(self.groups.len()) > COMMANDS_MAX {
-                return Err(PatternError::TooMany);
             }
             if self.targets > ALL_TARGETS_MAX {
                 return Err(PatternError::TooManyTargets);
@@ -216,7 +199,8 @@ impl<'a> Plan<'a> {
         Ok(triggers)
     }
 
-    /// Returns the steps that a target names. They run after the step itself: a removal is in reverse order.
+    /// Returns the steps that a target names. Those of `onChange` and `onFail` run later than the step itself. Those
+    /// of `onRemove` may be anywhere in the list, as in Etcha.
     fn find(&self, index: usize, kind: Kind, target: &str) -> Result<Vec<usize>, String> {
         let step = &self.steps[index];
         if target == step.command.id {
@@ -225,20 +209,24 @@ impl<'a> Plan<'a> {
         let matcher = Matcher::new(target);
         let siblings = self.steps.iter().enumerate().filter(|(_, other)| other.list == step.list);
         let named = siblings.filter(|(_, other)| matcher.matches(&other.command.id));
-        let is_later =
-            |other: usize| if matches!(kind, Kind::Remove) { other < index } else { other > index };
-        let (found, ran): (Vec<usize>, Vec<usize>) =
-            named.map(|(other, _)| other).partition(|other| is_later(*other));
+        let is_possible = |other: &usize| match kind {
+            Kind::Change | Kind::Fail => *other > index,
+            Kind::Remove => *other != index,
+        };
+        let (found, others): (Vec<usize>, Vec<usize>) =
+            named.map(|(other, _)| other).partition(is_possible);
         if found.is_empty() {
             let is_group = |(id, list): &(&str, usize)| *list == step.list && matcher.matches(id);
             let why = if let Some(error) = &matcher.error {
                 format!("which {error}")
-            } else if ran.iter().any(|other| *other != index) {
-                format!("which does not run {}", kind.when())
+            } else if others.iter().any(|other| *other != index) {
+                "which does not run later in the list".into()
             } else if self.groups.iter().any(is_group) {
                 "which is a group: name its Commands within the group".into()
+            } else if matches!(kind, Kind::Remove) {
+                "which matches no Command in the list".into()
             } else {
-                format!("which matches no Command that runs {}", kind.when())
+                "which matches no Command that runs later in the list".into()
             };
             return Err(format!("is {target:?}, {why}"));
         }

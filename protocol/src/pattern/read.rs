@@ -11,9 +11,9 @@ use serde_json::{Map, Value};
 use super::command::{Command, Entry, Pattern, PatternError};
 use super::duration;
 use super::exec::Exec;
-use super::limits::{DEPTH_MAX, NAME_MAX, SCRIPT_MAX, STDIN_MAX, TARGETS_MAX};
+use super::limits::{COMMANDS_MAX, DEPTH_MAX, NAME_MAX, SCRIPT_MAX, STDIN_MAX, TARGETS_MAX};
 
-/// The fields of a Pattern. `buildOutput` is a path on the machine of the signer, which does not count here.
+/// The fields of a Pattern. `buildOutput`, a path on the machine of the signer, is ignored.
 pub(super) const PATTERN_FIELDS: [&str; 13] = [
     "audience",
     "build",
@@ -46,13 +46,14 @@ const COMMAND_FIELDS: [&str; 15] = [
     "removeAfter",
     "stdin",
 ];
-const EXEC_FIELDS: [&str; 5] = ["allowOverride", "command", "env", "flags", "workDir"];
+const EXEC_FIELDS: [&str; 6] =
+    ["allowOverride", "command", "env", "envInherit", "flags", "workDir"];
 
 /// Reads a Pattern.
 pub(super) fn pattern(value: &Value) -> Result<Pattern, PatternError> {
     let root = Field { path: String::new(), value };
     if value.is_array() {
-        return Ok(Pattern { run: root.at("run").entries(0)?, ..Pattern::default() });
+        return Ok(Pattern { run: root.at("run").commands()?, ..Pattern::default() });
     }
     let fields = root.object("a Pattern", &PATTERN_FIELDS)?;
     let seconds = fields.get("expiresInSec").map(|field| field.number()).transpose()?;
@@ -84,8 +85,8 @@ pub(super) fn pattern(value: &Value) -> Result<Pattern, PatternError> {
         ),
         build_exec: fields.get("buildExec").map(|field| field.exec()).transpose()?,
         run_exec: fields.get("runExec").map(|field| field.exec()).transpose()?,
-        build: fields.entries("build", 0)?,
-        run: fields.entries("run", 0)?,
+        build: fields.commands("build")?,
+        run: fields.commands("run")?,
     })
 }
 
@@ -147,8 +148,8 @@ impl<'a> Fields<'a> {
         self.get("env").map(|field| field.env()).transpose().map(Option::unwrap_or_default)
     }
 
-    fn entries(&self, name: &str, depth: usize) -> Result<Vec<Entry>, PatternError> {
-        self.get(name).map(|field| field.entries(depth)).transpose().map(Option::unwrap_or_default)
+    fn commands(&self, name: &str) -> Result<Vec<Entry>, PatternError> {
+        self.get(name).map(|field| field.commands()).transpose().map(Option::unwrap_or_default)
     }
 }
 
@@ -213,7 +214,7 @@ impl<'a> Field<'a> {
             let field = Field { path: format!("{}[{index}]", self.path), value };
             field.text(NAME_MAX).map(str::to_owned)
         };
-        list.iter().enumerate().map(text).collect()
+        without_null(list).map(text).collect()
     }
 
     fn number(&self) -> Result<u64, PatternError> {
@@ -253,6 +254,12 @@ impl<'a> Field<'a> {
 
     fn exec(&self) -> Result<Exec, PatternError> {
         let fields = self.object("an exec", &EXEC_FIELDS)?;
+        if let Some(inherit) = fields.get("envInherit")
+            && !fields.flag("envInherit")?
+        {
+            return Err(inherit
+                .invalid("is false, which is not supported: scripts inherit the environment"));
+        }
         let exec = Exec {
             command: fields.text("command")?.unwrap_or_default(),
             flags: fields.text("flags")?.unwrap_or_default(),
@@ -269,6 +276,15 @@ impl<'a> Field<'a> {
         Ok(exec)
     }
 
+    /// Reads the list `build` or `run`. Its Commands are counted first: each takes a hundred times the memory of the
+    /// shortest text of one.
+    fn commands(&self) -> Result<Vec<Entry>, PatternError> {
+        if count(self.value) > COMMANDS_MAX {
+            return Err(PatternError::TooMany);
+        }
+        self.entries(0)
+    }
+
     fn entries(&self, depth: usize) -> Result<Vec<Entry>, PatternError> {
         if depth > DEPTH_MAX {
             return Err(PatternError::TooDeep);
@@ -276,7 +292,7 @@ impl<'a> Field<'a> {
         let list = self.value.as_array().ok_or_else(|| self.expected("a list of Commands"))?;
         let entry =
             |(index, value)| Field { path: format!("{}[{index}]", self.path), value }.entry(depth);
-        list.iter().enumerate().map(entry).collect()
+        without_null(list).map(entry).collect()
     }
 
     fn entry(&self, depth: usize) -> Result<Entry, PatternError> {
@@ -302,7 +318,10 @@ impl<'a> Field<'a> {
     fn command(&self, depth: usize) -> Result<Command, PatternError> {
         let fields = self.object("a Command", &COMMAND_FIELDS)?;
         let id = fields.text("id")?.ok_or_else(|| self.at("id").invalid("is missing"))?;
-        let commands = fields.entries("commands", depth + 1)?;
+        let commands = match fields.get("commands") {
+            Some(field) => field.entries(depth + 1)?,
+            None => Vec::new(),
+        };
         if !commands.is_empty() {
             // As upstream, nothing else of a group would have an effect.
             let group = self.object("a group of Commands", &["id", "commands"]).map_err(|error| match error {
@@ -342,6 +361,21 @@ impl<'a> Field<'a> {
             exec: fields.get("exec").map(|field| field.exec()).transpose()?,
             commands,
         })
+    }
+}
+
+/// Returns the items of a list with their indexes. `null`, the value of an `if` without `else` in Jsonnet, is no item.
+fn without_null(list: &[Value]) -> impl Iterator<Item = (usize, &Value)> {
+    list.iter().enumerate().filter(|(_, value)| !value.is_null())
+}
+
+/// Returns the number of Commands in a list, groups included.
+fn count(value: &Value) -> usize {
+    match value {
+        Value::Array(list) => list.iter().map(count).sum(),
+        Value::Object(command) => 1 + command.get("commands").map_or(0, count),
+        Value::Null => 0,
+        _ => 1,
     }
 }
 

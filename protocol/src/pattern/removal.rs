@@ -10,7 +10,7 @@ type Key<'a> = (&'a str, &'a str);
 /// Returns the indexes of the steps of the previous Pattern to remove, in the order in which they are removed.
 ///
 /// A Command is removed if it has a `remove` script and the new Pattern has no Command with its id in the same
-/// groups, or only such with another `change`. `changeIgnore` of the new Command lets `change` differ.
+/// groups, or only ones with another `change`. `changeIgnore` of the new Command allows another `change`.
 pub(super) fn gone(previous: &[Step<'_>], steps: &[Step<'_>]) -> Vec<usize> {
     let mut kept: BTreeMap<Key<'_>, Vec<&Step<'_>>> = BTreeMap::new();
     for step in steps {

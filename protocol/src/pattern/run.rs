@@ -141,6 +141,45 @@ impl Pattern {
     }
 }
 
+/// Which script of a Command runs if its check says so.
+#[derive(Clone, Copy)]
+enum Kind {
+    Change,
+    Remove,
+}
+
+impl Kind {
+    fn script(self, command: &Command) -> Option<&str> {
+        match self {
+            Self::Change => command.change.as_deref(),
+            Self::Remove => command.remove.as_deref(),
+        }
+    }
+
+    /// Returns whether the script is needed after `check` ended with this exit code.
+    fn is_needed(self, code: i32) -> bool {
+        match self {
+            Self::Change => code != 0,
+            Self::Remove => code == 0,
+        }
+    }
+
+    fn phase(self) -> Phase {
+        match self {
+            Self::Change => Phase::Change,
+            Self::Remove => Phase::Remove,
+        }
+    }
+
+    /// Returns the outcome of a script that succeeded.
+    fn done(self) -> Outcome {
+        match self {
+            Self::Change => Outcome::Changed,
+            Self::Remove => Outcome::Removed,
+        }
+    }
+}
+
 struct Run<'s, S> {
     options: &'s Options<'s>,
     shell: &'s mut S,
@@ -160,9 +199,9 @@ impl<S: Shell> Run<'_, S> {
             }
             let is_triggered = triggered.contains(&index);
             let (outcome, output) = match self.failed_list {
-                None => self.check_and_change(step.command, exec, is_triggered)?,
+                None => self.check_and_run(step.command, exec, Kind::Change, is_triggered)?,
                 Some(list) if list == step.list && (step.command.always || is_triggered) => {
-                    self.run_change(step.command, exec)?
+                    self.run_script(step.command, exec, Kind::Change)?
                 }
                 Some(_) => continue,
             };
@@ -186,51 +225,6 @@ impl<S: Shell> Run<'_, S> {
         Ok(self.failed_list.is_none())
     }
 
-    fn check_and_change(
-        &mut self,
-        command: &Command,
-        exec: &Exec,
-        triggered: bool,
-    ) -> Result<(Outcome, String), RunError<S::Error>> {
-        let mut check_output = String::new();
-        let prefix = command.env_prefix.as_deref();
-        if !command.always && !triggered {
-            let Some(check) = &command.check else {
-                self.exports.set(prefix, Phase::Check, false);
-                return Ok((Outcome::Skipped, String::new()));
-            };
-            let output = self.shell(command, exec, check)?;
-            self.exports.set(prefix, Phase::Check, output.code != 0);
-            self.exports.set_output(prefix, Phase::Check, &output.text);
-            if output.code == 0 {
-                return Ok((Outcome::Ok, output.text));
-            }
-            check_output = output.text;
-        } else {
-            self.exports.set(prefix, Phase::Check, true);
-        }
-        if command.change.is_none() && (command.always || triggered) {
-            return Ok((Outcome::Skipped, String::new()));
-        }
-        if command.change.is_none() || self.options.mode == Mode::Check {
-            return Ok((Outcome::Needed, check_output));
-        }
-        self.run_change(command, exec)
-    }
-
-    fn run_change(
-        &mut self,
-        command: &Command,
-        exec: &Exec,
-    ) -> Result<(Outcome, String), RunError<S::Error>> {
-        let Some(change) = &command.change else { return Ok((Outcome::Skipped, String::new())) };
-        let output = self.shell(command, exec, change)?;
-        let (prefix, failed) = (command.env_prefix.as_deref(), output.code != 0);
-        self.exports.set(prefix, Phase::Change, failed);
-        self.exports.set_output(prefix, Phase::Change, &output.text);
-        Ok((if failed { Outcome::Failed } else { Outcome::Changed }, output.text))
-    }
-
     /// Removes Commands of the previous Pattern. Returns whether none failed.
     fn remove(
         &mut self,
@@ -244,8 +238,9 @@ impl<S: Shell> Run<'_, S> {
             if !self.options.selects(step) {
                 continue;
             }
+            let is_triggered = triggered.contains(index);
             let (outcome, output) =
-                self.check_and_remove(step.command, exec, triggered.contains(index))?;
+                self.check_and_run(step.command, exec, Kind::Remove, is_triggered)?;
             if outcome == Outcome::Removed {
                 self.trigger(step, &step.on_remove, &output, &mut triggered);
             }
@@ -258,38 +253,53 @@ impl<S: Shell> Run<'_, S> {
         Ok(true)
     }
 
-    fn check_and_remove(
+    /// Runs `check`, unless the Command is `always` run or was triggered, and then the script, if it is needed.
+    fn check_and_run(
         &mut self,
         command: &Command,
         exec: &Exec,
+        kind: Kind,
         triggered: bool,
     ) -> Result<(Outcome, String), RunError<S::Error>> {
         let prefix = command.env_prefix.as_deref();
-        let mut check_output = String::new();
-        if !command.always && !triggered {
-            let Some(check) = &command.check else {
-                self.exports.set(prefix, Phase::Check, false);
-                return Ok((Outcome::Skipped, String::new()));
-            };
-            let output = self.shell(command, exec, check)?;
-            self.exports.set(prefix, Phase::Check, output.code == 0);
-            self.exports.set_output(prefix, Phase::Check, &output.text);
-            if output.code != 0 {
-                return Ok((Outcome::Ok, output.text));
-            }
-            check_output = output.text;
-        } else {
+        let has_script = kind.script(command).is_some();
+        if command.always || triggered {
             self.exports.set(prefix, Phase::Check, true);
+            return match self.options.mode {
+                _ if !has_script => Ok((Outcome::Skipped, String::new())),
+                Mode::Check => Ok((Outcome::Needed, String::new())),
+                Mode::Change => self.run_script(command, exec, kind),
+            };
         }
-        let Some(remove) = &command.remove else { return Ok((Outcome::Skipped, String::new())) };
-        if self.options.mode == Mode::Check {
-            return Ok((Outcome::Needed, check_output));
+        let Some(check) = &command.check else {
+            self.exports.set(prefix, Phase::Check, false);
+            return Ok((Outcome::Skipped, String::new()));
+        };
+        let output = self.shell(command, exec, check)?;
+        let is_needed = kind.is_needed(output.code);
+        self.exports.set(prefix, Phase::Check, is_needed);
+        self.exports.set_output(prefix, Phase::Check, &output.text);
+        match self.options.mode {
+            _ if !is_needed => Ok((Outcome::Ok, output.text)),
+            Mode::Change if has_script => self.run_script(command, exec, kind),
+            _ => Ok((Outcome::Needed, output.text)),
         }
-        let output = self.shell(command, exec, remove)?;
-        let failed = output.code != 0;
-        self.exports.set(prefix, Phase::Remove, failed);
-        self.exports.set_output(prefix, Phase::Remove, &output.text);
-        Ok((if failed { Outcome::Failed } else { Outcome::Removed }, output.text))
+    }
+
+    fn run_script(
+        &mut self,
+        command: &Command,
+        exec: &Exec,
+        kind: Kind,
+    ) -> Result<(Outcome, String), RunError<S::Error>> {
+        let Some(script) = kind.script(command) else {
+            return Ok((Outcome::Skipped, String::new()));
+        };
+        let output = self.shell(command, exec, script)?;
+        let (prefix, failed) = (command.env_prefix.as_deref(), output.code != 0);
+        self.exports.set(prefix, kind.phase(), failed);
+        self.exports.set_output(prefix, kind.phase(), &output.text);
+        Ok((if failed { Outcome::Failed } else { kind.done() }, output.text))
     }
 
     /// Runs a script and trims its output.

@@ -40,27 +40,29 @@ impl<'a> Files<'a> {
     /// Fails if there is no such file.
     pub(super) fn main(&self) -> Result<File<'a>, String> {
         let path = resolve("/", self.entrypoint);
-        self.get(path).ok_or_else(|| {
+        self.get(&path).ok_or_else(|| {
             let entrypoint = cut(self.entrypoint);
             format!("the token has no file {entrypoint:?}, which is its entrypoint")
         })
     }
 
-    /// Returns the file that an import in the file `from` names: relative to that file, or else to the root.
+    /// Returns the file that an import in the file `from` names, relative to that file. If there is none, the first
+    /// directories of the path are left out, as in Etcha: the signer has removed those that all files share.
     ///
     /// # Errors
     /// Fails if there is no such file.
     pub(super) fn import(&self, from: &str, name: &str) -> Result<File<'a>, String> {
         let directory = from.rsplit_once('/').map_or("/", |(directory, _)| directory);
-        let found = self.get(resolve(directory, name)).or_else(|| self.get(resolve("/", name)));
+        let path = resolve(directory, name);
+        let found = path.match_indices('/').find_map(|(slash, _)| self.get(&path[slash..]));
         found.ok_or_else(|| {
             format!("the token has no file {:?}; imports find only files of the token", cut(name))
         })
     }
 
-    fn get(&self, path: String) -> Option<File<'a>> {
-        let text = self.by_path.get(&path)?;
-        Some(File { path, text })
+    fn get(&self, path: &str) -> Option<File<'a>> {
+        let text = self.by_path.get(path)?;
+        Some(File { path: path.to_owned(), text })
     }
 }
 
@@ -93,7 +95,7 @@ mod tests {
     }
 
     #[test]
-    fn finds_imports_relative_to_the_file_and_to_the_root() {
+    fn finds_imports_relative_to_the_file_or_by_the_end_of_their_path() {
         let names =
             ["/patterns/main.jsonnet", "/patterns/x.libsonnet", "/lib/etcha/file.libsonnet", "y"];
         let pattern = pattern("patterns/main.jsonnet", &names);
@@ -105,9 +107,13 @@ mod tests {
             ("./x.libsonnet", Some("/patterns/x.libsonnet")),
             ("../lib/etcha/file.libsonnet", Some("/lib/etcha/file.libsonnet")),
             ("lib/etcha/file.libsonnet", Some("/lib/etcha/file.libsonnet")),
+            ("/home/me/lib/etcha/file.libsonnet", Some("/lib/etcha/file.libsonnet")),
+            ("/home/me/patterns/x.libsonnet", Some("/patterns/x.libsonnet")),
             ("/lib/../y", Some("/y")),
             ("../../../../y", Some("/y")),
             ("main.jsonnet", Some("/patterns/main.jsonnet")),
+            ("lib", None),
+            ("file.libsonnet", None),
             ("/etc/passwd", None),
             ("../../../etc/passwd", None),
             ("", None),

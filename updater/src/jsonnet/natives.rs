@@ -74,12 +74,14 @@ pub(super) fn call<'p>(
             Ok(Value::string(directory))
         }
         ("getEnv", [key, fallback]) => {
-            let value = evaluation.input.env.get(&text("key", key)?);
-            Ok(match value {
-                Some(value) => Value::string(value),
-                None if fallback.is_null() => Value::string(""),
-                None => fallback.clone(),
-            })
+            let key = text("key", key)?;
+            match evaluation.input.env.get(&key) {
+                Some(value) if !value.is_empty() => Ok(Value::string(value)),
+                _ if !fallback.is_null() => Ok(fallback.clone()),
+                _ => Err(format!(
+                    "a Pattern can read no variable {key:?}, and the call has no fallback"
+                )),
+            }
         }
         ("regexMatch", [expression, string]) => {
             let expression = regex(&text("regex", expression)?);

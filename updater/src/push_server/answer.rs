@@ -19,11 +19,11 @@ pub(super) struct Answer<'a> {
     err: String,
     /// Whether the process of the server ends after the push. Etcha's listener does that to replace itself.
     exit: bool,
-    /// The Commands whose change ran, and those that need a change which did not run.
+    /// The Commands whose change ran, or in check mode would run.
     #[serde(rename = "changedIDs")]
     changed_ids: Vec<&'a str>,
     changed_outputs: Vec<&'a str>,
-    /// The Commands that were removed, and those that need to be.
+    /// The Commands that were removed, or in check mode would be.
     #[serde(rename = "removedIDs")]
     removed_ids: Vec<&'a str>,
     removed_outputs: Vec<&'a str>,
@@ -49,8 +49,13 @@ pub(super) fn ran(mode: Mode, report: &Report) -> (StatusCode, String) {
         true => StatusCode::OK,
         false => StatusCode::INTERNAL_SERVER_ERROR,
     };
-    let (changed_ids, changed_outputs) = with(&report.results, Outcome::Changed);
-    let (removed_ids, removed_outputs) = with(&report.removed, Outcome::Removed);
+    // A Command without `change` is not listed if its `check` fails: nothing was changed.
+    let (changed, removed) = match mode {
+        Mode::Change => (Outcome::Changed, Outcome::Removed),
+        Mode::Check => (Outcome::Needed, Outcome::Needed),
+    };
+    let (changed_ids, changed_outputs) = with(&report.results, changed);
+    let (removed_ids, removed_outputs) = with(&report.removed, removed);
     let answer = Answer {
         err,
         changed_ids,
@@ -64,11 +69,9 @@ pub(super) fn ran(mode: Mode, report: &Report) -> (StatusCode, String) {
     (status, to_json(&answer))
 }
 
-/// Returns the ids and outputs of the Commands with this outcome, or that need it.
+/// Returns the ids and outputs of the Commands with this outcome.
 fn with(results: &[CommandResult], outcome: Outcome) -> (Vec<&str>, Vec<&str>) {
-    let is_listed =
-        |result: &&CommandResult| result.outcome == outcome || result.outcome == Outcome::Needed;
-    let listed = results.iter().filter(is_listed);
+    let listed = results.iter().filter(|result| result.outcome == outcome);
     listed.map(|result| (result.id.as_str(), result.output.as_str())).unzip()
 }
 
@@ -111,8 +114,8 @@ mod tests {
         for (name, expected) in [
             ("err", json!("")),
             ("exit", json!(false)),
-            ("changedIDs", json!(["a", "c"])),
-            ("changedOutputs", json!(["made", "missing"])),
+            ("changedIDs", json!(["a"])),
+            ("changedOutputs", json!(["made"])),
             ("removedIDs", json!(["d"])),
             ("removedOutputs", json!(["gone"])),
             ("mode", json!("change")),
@@ -120,6 +123,9 @@ mod tests {
             assert_eq!(answer[name], expected, "{name}");
         }
         assert_eq!(serde_json::from_str::<Report>(&text).unwrap(), report);
+        let checked: Value = serde_json::from_str(&ran(Mode::Check, &report).1).unwrap();
+        assert_eq!(checked["changedIDs"], json!(["c"]));
+        assert_eq!(checked["changedOutputs"], json!(["missing"]));
 
         let answer: Value = serde_json::from_str(&refused("no")).unwrap();
         assert_eq!((&answer["err"], &answer["error"]), (&json!("no"), &json!("no")));

@@ -27,6 +27,7 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
+use nix::sys::socket::{setsockopt, sockopt::TcpUserTimeout};
 use protocol::shell::{self, Binding};
 use protocol::token::TOKEN_MAX;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
@@ -52,6 +53,8 @@ const PUSH_PATH: &str = "/etcha/v1/push/";
 const ACCEPTED_FILE: &str = "/run/etchaos/pushed";
 /// The limit on a request line with a dozen headers. The minimum of hyper is 8 KiB.
 const HEAD_MAX: usize = 16 * 1024;
+/// How many characters of the path of a request are logged: anyone may send one.
+const LOGGED_PATH_MAX: usize = 300;
 /// The delay after accept(2) failed, for example because of too many open files.
 const ACCEPT_RETRY_DELAY: Duration = Duration::from_millis(200);
 
@@ -61,7 +64,7 @@ const PLAIN_HTTP: &str = "this port expects TLS: push to https://, or set \"list
 /// The limits of connections.
 #[derive(Clone, Copy)]
 struct Limits {
-    /// Simultaneous connections. Each needs at most the memory of one token.
+    /// Simultaneous connections. Each needs at most the memory of one token, and then of its answer.
     connections: usize,
     /// Simultaneous connections from one address, or from one /64 of IPv6.
     per_peer: usize,
@@ -69,6 +72,8 @@ struct Limits {
     head: Duration,
     /// The timeout of reading its body.
     body: Duration,
+    /// How long a client may read nothing of the response.
+    response: Duration,
     /// How long data is still read after the response; see [`linger`].
     linger: Duration,
 }
@@ -79,6 +84,7 @@ const LIMITS: Limits = Limits {
     per_peer: 4,
     head: Duration::from_secs(10),
     body: Duration::from_secs(30),
+    response: Duration::from_secs(60),
     linger: Duration::from_secs(2),
 };
 
@@ -148,6 +154,10 @@ impl Server {
             let permit = free.clone().acquire_owned().await.map_err(io::Error::other)?;
             match listener.accept().await {
                 Ok((stream, peer)) => {
+                    if let Err(error) = close_if_stuck(&stream, self.limits.response) {
+                        log::debug!("the connection from {peer} failed: {error}");
+                        continue;
+                    }
                     let Some(slot) = peers.acquire(peer.ip(), self.limits.per_peer) else {
                         log::debug!("closing a connection from {peer}, which has too many");
                         continue;
@@ -252,7 +262,7 @@ impl Server {
         fragment: &Fragment,
         peer: SocketAddr,
     ) -> Response<Full<Bytes>> {
-        let path = request.uri().path().to_owned();
+        let path: String = request.uri().path().chars().take(LOGGED_PATH_MAX).collect();
         let (status, body) = match self.handle(request, fragment).await {
             Ok(ran) => ran,
             Err(error) => (error.status(), answer::refused(&error.to_string())),
@@ -290,6 +300,13 @@ impl Server {
         self.push.key_ring(source)?;
         Ok(source)
     }
+}
+
+/// Makes the kernel close a connection whose other side acknowledges nothing, or has no room for more data, for
+/// `limit` (`TCP_USER_TIMEOUT`, tcp(7)). Otherwise a client that reads nothing could occupy a connection forever.
+fn close_if_stuck(stream: &TcpStream, limit: Duration) -> io::Result<()> {
+    let milliseconds = u32::try_from(limit.as_millis()).unwrap_or(u32::MAX);
+    Ok(setsockopt(stream, TcpUserTimeout, &milliseconds)?)
 }
 
 fn json_response(status: StatusCode, body: String) -> Response<Full<Bytes>> {

@@ -1,11 +1,12 @@
 //! Verifies pushed tokens and runs their Patterns.
 //!
-//! No token is accepted twice. A token is known by the digest of what its signature covers, not by its `jti`: Etcha's
-//! client writes the id of a Pattern there, which is the same in each push, or no `jti` at all.
-//! [`ReplayGuard`] stores the tokens that were accepted during this boot. Those
-//! of an earlier boot are recognised by their age: a token is accepted only while its `iat` is at most
-//! [`AHEAD_MAX`] seconds ahead of the clock, so one that was accepted before a reboot has an `iat` of at
-//! most [`AHEAD_MAX`] after the boot. This relies on a clock that a reboot does not set back.
+//! No token is accepted twice. A token is identified by the digest of what its signature covers, not by its `jti`:
+//! Etcha's client writes the id of a Pattern there, which is the same in each push, or no `jti` at all.
+//!
+//! [`ReplayGuard`] stores the tokens that were accepted during this boot. Those of an earlier boot are recognised
+//! by their age: a token is accepted only while its `iat` is at most [`AHEAD_MAX`] seconds ahead of the clock, so
+//! one that was accepted before a reboot has an `iat` of at most [`AHEAD_MAX`] after the boot. This relies on a
+//! clock that a reboot does not set back.
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError, TryLockError};

@@ -1,8 +1,7 @@
 //! The query of a push: `?check` and `?filter=REGEX`.
 //!
 //! The query is not signed. It can only make less happen than the token says: fewer Commands run, or none makes a
-//! change. Whoever sends something else in the query expects a restriction too, so nothing runs if it is not
-//! understood.
+//! change. A client that sends another query expects a restriction too, so nothing runs if it is not understood.
 
 use protocol::pattern::Filter;
 

@@ -5,7 +5,10 @@ use std::io::{Read, Write};
 use std::net::{IpAddr, Ipv4Addr, TcpStream as Client};
 use std::time::Instant;
 
-use protocol::PrivateKey;
+use protocol::pattern::PatternFiles;
+use protocol::token::sign;
+use protocol::{Claims, PrivateKey};
+use serde_json::json;
 use tokio::net::TcpSocket;
 
 use super::*;
@@ -16,12 +19,14 @@ const SHORT: Duration = Duration::from_millis(300);
 
 /// Returns the default limits with short timeouts.
 fn short_limits() -> Limits {
-    Limits { head: SHORT, body: SHORT, linger: SHORT, ..LIMITS }
+    Limits { head: SHORT, body: SHORT, response: SHORT, linger: SHORT, ..LIMITS }
 }
 
 /// A running server. Its directory is removed when the test ends.
 struct TestServer {
     port: u16,
+    /// The key of its source.
+    key: PrivateKey,
     _directory: tempfile::TempDir,
 }
 
@@ -33,13 +38,14 @@ fn listener(limits: Limits) -> TestServer {
 fn listener_with(limits: Limits, identity: Option<&Identity>) -> TestServer {
     let acceptor = identity.map(|identity| Acceptor::new(identity).unwrap());
     let (send, port) = std::sync::mpsc::channel();
+    let key = PrivateKey::generate();
+    let ring = key.public().clone().into();
     let directory = tempfile::tempdir().unwrap();
     let host = Host::new(directory.path());
     std::fs::create_dir(directory.path().join("proc")).unwrap();
     std::fs::write(directory.path().join("proc/uptime"), "1000.00 1.00\n").unwrap();
     // The thread runs until the process ends.
     std::thread::spawn(move || {
-        let ring = PrivateKey::generate().public().clone().into();
         let accepted = ReplayGuard::open(host.path(ACCEPTED_FILE)).unwrap();
         let runner = Runner::new(&host, None, [].into());
         let push = Push::new([("ci".to_owned(), ring)].into(), runner, accepted);
@@ -51,7 +57,7 @@ fn listener_with(limits: Limits, identity: Option<&Identity>) -> TestServer {
             Arc::new(Server { push, shells, acceptor, host, limits }).accept(&listener).await
         })
     });
-    TestServer { port: port.recv().unwrap(), _directory: directory }
+    TestServer { port: port.recv().unwrap(), key, _directory: directory }
 }
 
 /// Connects from the address 127.0.0.`from`.
@@ -215,6 +221,31 @@ fn serves_waiting_connections_after_others_end() {
 }
 
 #[test]
+fn closes_a_connection_whose_client_does_not_read_the_response() {
+    let server = listener(Limits { connections: 1, ..short_limits() });
+    // The response is larger than the buffers of the sockets, so the server cannot write all of it.
+    let print = "head -c 250000 /dev/zero | tr '\\0' x";
+    let commands: Vec<_> =
+        (0..16).map(|id| json!({"id": id.to_string(), "always": true, "change": print})).collect();
+    let files = [("main".to_owned(), json!(commands).to_string())].into();
+    let claims = Claims {
+        iat: Some(crate::clock::now()),
+        etcha_pattern: Some(PatternFiles { entrypoint: "main".into(), files }),
+        ..Claims::default()
+    };
+    let token = sign(&server.key, &claims).unwrap();
+    let stuck = client(server.port, 1);
+    send(&stuck, &(head("/etcha/v1/push/ci", token.len()) + &token));
+    let waiting = client(server.port, 2);
+    send(&waiting, &head("/", 0));
+    assert!(response(&waiting).starts_with("HTTP/1.1 404 "));
+    // What was sent until then has arrived, and is not the whole response.
+    let rest = response(&stuck);
+    assert!(rest.starts_with("HTTP/1.1 200 "), "{rest:.200}");
+    assert!(rest.len() < 7_000_000, "{}", rest.len());
+}
+
+#[test]
 fn test_clients_connect_from_the_given_address() {
     let server = listener(LIMITS);
     let address = client(server.port, 7).local_addr().unwrap();
@@ -233,6 +264,24 @@ fn closes_a_connection_with_a_slow_handshake() {
         assert_eq!(response(&client), "");
         assert!(since.elapsed() < LONG);
     }
+}
+
+#[test]
+fn closes_a_connection_with_a_broken_handshake() {
+    let identity = Identity::make().unwrap().0;
+    let server = listener_with(Limits { connections: 1, ..LIMITS }, Some(&identity));
+    // A record that is longer than TLS allows, one without a handshake in it, and another version.
+    for begin in
+        ["\u{16}\u{3}\u{1}\u{7f}\u{7f}", "\u{16}\u{3}\u{1}\0\u{1}", "\u{16}\u{1}\u{1}\0\u{40}"]
+    {
+        let client = client(server.port, 1);
+        send(&client, &format!("{begin}{}", "x".repeat(1000)));
+        // At most an alert.
+        assert!(response(&client).len() < 20, "{begin:?}");
+    }
+    let client = client(server.port, 1);
+    send(&client, &head("/etcha/v1/push/ci", 10));
+    assert!(response(&client).contains("expects TLS"));
 }
 
 #[test]

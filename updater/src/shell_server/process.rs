@@ -212,14 +212,24 @@ fn session_of(pid: i32) -> Option<i32> {
 
 #[cfg(test)]
 mod tests {
+    use std::time::{Duration, Instant};
+
+    use tokio::time::sleep;
+
     use super::*;
 
-    #[test]
-    fn finds_the_session_of_this_process() {
-        let session = rustix::process::getsid(None).unwrap().as_raw_nonzero().get();
-        let own = i32::try_from(std::process::id()).unwrap();
-        assert_eq!(session_of(own), Some(session));
-        assert!(processes_of(Pid::from_raw(session)).contains(&Pid::from_raw(own)));
+    #[tokio::test]
+    async fn kills_the_processes_of_its_session() {
+        // The session is a new one: that of this process has the number 0 if it is from another PID namespace.
+        let (running, _streams) = Launcher::of(&["setsid", "sleep", "60"]).start(None).unwrap();
+        let session = Pid::from_raw(running.child.id().cast_signed());
+        let deadline = Instant::now() + Duration::from_secs(10);
+        while processes_of(session).is_empty() && Instant::now() < deadline {
+            sleep(Duration::from_millis(10)).await;
+        }
+        assert_eq!(processes_of(session), [session]);
         assert_eq!(session_of(i32::MAX), None);
+        drop(running);
+        assert_eq!(processes_of(session), []);
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! Our updater ignores it. Etcha runs it where it pulls the manifest as a Pattern: it downloads kernel and
 //! initrd to the slot that is not good, compares their digests, puts the slot on trial, and reboots. A
-//! manifest does not know where it is published, so the host says so in `ETCHAOS_CDN`.
+//! manifest does not know where it is published: the host has the URL of the CDN in `ETCHAOS_CDN`.
 //!
 //! The list is only in manifests that are published. It names the build, which nothing inside of an image
 //! may depend on.

@@ -16,7 +16,7 @@ fn reads_all_fields() {
         "audience": "one", "issuer": "i", "subject": "s", "id": "j", "expiresIn": "5m",
         "buildOutput": "x.jwt", "runVars": {"a": [1]},
         "buildExec": {"command": "/bin/sh -c"},
-        "runExec": {"command": "/bin/bash", "flags": "-c", "workDir": "/", "allowOverride": true},
+        "runExec": {"command": "/bin/bash", "flags": "-c", "workDir": "/", "allowOverride": true, "envInherit": true},
         "build": ["make"],
         "run": [[{
             "id": "a", "check": "c", "change": "d", "remove": "r", "stdin": "in", "always": true,
@@ -39,7 +39,8 @@ fn reads_all_fields() {
 
 #[test]
 fn reads_short_forms() {
-    let pattern = read(json!(["echo hi", {"id": "x"}])).unwrap();
+    let pattern = read(json!(["echo hi", null, {"id": "x", "onChange": [null]}])).unwrap();
+    assert_eq!(pattern.run.len(), 2);
     let Entry::Command(command) = &pattern.run[0] else { panic!("{pattern:?}") };
     let text = "echo hi".to_owned();
     let expected =
@@ -124,6 +125,10 @@ fn names_what_is_wrong_with_its_path() {
             json!({"runExec": {"containerImage": "x"}}),
             "runExec.containerImage of the Pattern is not supported",
         ),
+        (
+            json!({"runExec": {"envInherit": false}}),
+            "runExec.envInherit of the Pattern is false, which is not supported",
+        ),
         (json!({"expiresIn": "soon"}), "expiresIn of the Pattern is not a duration"),
         (json!({"expiresIn": "5m", "expiresInSec": 300}), "leave one of them out"),
         (
@@ -155,6 +160,11 @@ fn bounds_sizes() {
         (json!([long(NAME_MAX + 1)]), false),
     ] {
         assert_eq!(read(value).is_ok(), is_allowed);
+    }
+    let many = |count: usize| json!([["x"], {"id": "g", "commands": vec!["x"; count - 2]}]);
+    assert!(read(json!({"build": many(COMMANDS_MAX), "run": many(COMMANDS_MAX)})).is_ok());
+    for name in ["build", "run"] {
+        assert!(error(json!({name: many(COMMANDS_MAX + 1)})).contains("more than 1000 Commands"));
     }
     let nested = |depth: usize| (0..depth).fold(json!([]), |inner, _| json!([inner]));
     assert!(read(json!({"run": nested(DEPTH_MAX)})).is_ok());

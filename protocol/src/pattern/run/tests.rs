@@ -206,7 +206,8 @@ fn a_target_that_cannot_work_is_an_error_before_anything_runs() {
             "run[1][0].onChange[1] of the Pattern is \"missing\", which matches no Command that runs later in the list",
         ),
         ("missing", "onFail", "run[1][0].onFail[1] of the Pattern is \"missing\""),
-        ("last", "onRemove", "which does not run later in the list, whose removals"),
+        ("missing", "onRemove", "which matches no Command in the list"),
+        ("inside", "onRemove", "which matches no Command in the list"),
         ("first", "onChange", "which does not run later in the list"),
         ("own", "onChange", "the Command itself"),
         ("inside", "onChange", "matches no Command"),
@@ -317,6 +318,19 @@ fn removes_what_is_gone_in_reverse_order() {
     let removed: Vec<&str> = report.with_outcome(Outcome::Removed).map(|r| r.id.as_str()).collect();
     assert_eq!(removed, ["changed", "inside", "triggered", "after"]);
     assert_eq!(shell.printed, [(Stream::Stdout, "remove 3".into())]);
+}
+
+/// Etcha accepts such targets. The removal of a later Command has already been decided.
+#[test]
+fn a_target_of_a_removal_may_be_anywhere_in_the_list() {
+    let commands = json!([
+        {"id": "first", "remove": "remove 1"},
+        {"id": "middle", "always": true, "remove": "remove 2", "onRemove": ["last", "first"]},
+        {"id": "last", "remove": "never"},
+    ]);
+    assert_eq!(run_json(Mode::Change, commands.clone()).1, [""; 0]);
+    let (_, shell) = run_from(Mode::Change, Some(commands), json!([]));
+    assert_eq!(shell.ran, ["remove 2", "remove 1"]);
 }
 
 #[test]

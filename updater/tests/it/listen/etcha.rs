@@ -80,6 +80,8 @@ fn etchas_client_shows_every_failure() {
     assert_eq!(pushed, Shown::Changed(vec!["etcha push".into()]));
     let nothing = pattern(json!([{"id": "fine", "check": "true", "change": "exit 1"}]));
     assert_eq!(shown_of(&nothing), Shown::NoChanges);
+    let unmet = pattern(json!([{"id": "unmet", "check": "false"}]));
+    assert_eq!(shown_of(&unmet), Shown::NoChanges);
     let removing = json!([{"id": "x", "check": "false", "change": "echo 1"}]);
     assert_eq!(shown_of(&pattern(removing)), Shown::Changed(vec!["x".into()]));
 
