@@ -129,7 +129,7 @@ pub(crate) fn sources(text: &str) -> Pattern {
 
 /// Pulls and runs all sources. They run after the end of this push, because one Pattern runs at a time.
 pub(crate) fn start_sources() -> Pattern {
-    let start = "systemd-run --quiet --collect --unit=testbed-sources /bin/sh -c \
+    let start = "systemd-run --quiet --collect /bin/sh -c \
         'etchaos-updater sources --pull --all; etchaos-updater sources --all'";
     commands([change("start the sources", start)])
 }

@@ -28,7 +28,7 @@
 //! `shell_server` gives a shell to clients that may have one; `open_shells` tells the others about it.
 //!
 //! Running programs: `process` runs them with a timeout, `shell` runs the operator's commands, `timeout`
-//! limits calls that may block, `schedule` sets timers, and [`interrupt`] handles signals.
+//! limits calls that may block, `schedule` sets timers, `mount_info` lists mounts, and [`interrupt`] handles signals.
 
 mod audience;
 mod boot_disk;
@@ -53,6 +53,7 @@ pub mod interrupt;
 mod io_hint;
 pub mod journal;
 pub mod jsonnet;
+mod mount_info;
 mod open_shells;
 pub mod plan;
 mod process;

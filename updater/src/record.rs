@@ -5,8 +5,8 @@
 //! Records contain no secrets. They are not in `/run/etchaos`, which also serves as a lock and therefore
 //! must not be accessible to every user.
 //!
-//! Records are only shown; no decision depends on them. The exception is that of [`crate::wrong_files`],
-//! which can delay a download.
+//! Records are only shown; no decision depends on them. There are two exceptions: that of [`crate::wrong_files`] can
+//! delay a download, and that of [`crate::sources`] says when a source is due and whether it failed.
 
 use std::fs::{DirBuilder, OpenOptions, Permissions};
 use std::io::{self, Write};
@@ -21,8 +21,8 @@ use crate::host::{Host, read_limited};
 
 /// The directory of the records.
 pub(crate) const DIRECTORY: &str = "/run/etchaos-updater";
-/// The limit on the size of a record. Records have some hundred bytes.
-const FILE_MAX: u64 = 64 * 1024;
+/// The limit on the size of a record. Most have some hundred bytes, and that of the sources up to 8 KiB for each.
+const FILE_MAX: u64 = 1024 * 1024;
 /// How many characters of an error message are kept.
 const TEXT_MAX: usize = 4096;
 

@@ -14,13 +14,13 @@ use crate::config::Settings;
 use crate::esp::Access;
 use crate::host::Host;
 use crate::schedule::Timer;
-use crate::sources::{RunState, Runner, Selection, SourceRuns, Store, pull, wait_for_turn};
+use crate::sources::{Puller, RunState, Runner, Selection, SourceRuns, Store, wait_for_turn};
 
-/// Starts the unit that runs `sources`.
+/// Starts the unit that pulls, which then starts the unit that runs `sources`.
 const NEXT: Timer = Timer {
     name: "etchaos-sources-again",
     description: "Run the sources of EtchaOS when it is time",
-    unit: "etchaos-sources.service",
+    unit: "etchaos-pull.service",
 };
 /// The time after which the configuration is read again, if a source of it may appear.
 const CONFIG_INTERVAL: u64 = 60;
@@ -69,7 +69,7 @@ fn pull_all(global: &Global, host: &Host, settings: &Settings, all: bool) -> Res
     let timeouts = Timeouts::default().with_max_pause(global.longest_pause());
     let cdn = Cdn::new(&settings.network, &settings.allowed_origins, timeouts)?;
     let kept = Store::new(host, global.esp.as_deref()).load();
-    let pulls = pull(host, &cdn, &settings.sources, &kept, all, now());
+    let pulls = Puller::new(host, &cdn, now()).pull(&settings.sources, &kept, all);
     let lines = pulls
         .iter()
         .map(|(name, pull)| format!("{name}: {}", pull.error.as_deref().unwrap_or("no error")));

@@ -31,7 +31,8 @@ const RATE_MIN: u64 = 1024;
 const UNIT_MAX: usize = 255;
 /// The maximum length of a check in bytes. Longer commands belong in a script.
 const CHECK_MAX: usize = 4096;
-
+/// The maximum number of `sources`. A host keeps up to 10 MiB for each.
+const SOURCES_MAX: usize = 64;
 /// The maximum depth of a variable of a Pattern, which is part of a deeper object where it is kept.
 const VARS_DEPTH_MAX: usize = 16;
 
@@ -339,6 +340,10 @@ fn host(merged: &Merged) -> Result<HostSettings, ConfigError> {
 fn pattern_sources(merged: &Merged) -> Result<BTreeMap<String, PatternSource>, ConfigError> {
     let mut sources = BTreeMap::new();
     for (name, found) in &merged.sources {
+        if sources.len() == SOURCES_MAX {
+            let reason = format!("expected at most {SOURCES_MAX} sources");
+            return Err(invalid("sources", &found.source, reason));
+        }
         sources.insert(name.clone(), pattern_source(name, found)?);
     }
     for (name, Sourced { value, source }) in &merged.push_sources {

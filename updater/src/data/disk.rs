@@ -1,13 +1,13 @@
 //! The disk that has the data partition: the one that was booted, or one that the configuration names.
 
 use std::fs::File;
-use std::io;
-use std::os::unix::fs::{FileExt, FileTypeExt, MetadataExt};
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use super::error::DataError;
-use super::table::{Geometry, Medium};
+use super::sectors::Sectors;
+use super::table::Geometry;
 use crate::host::{Host, read_limited};
 
 /// The limit on attributes of sysfs, which have at most a page.
@@ -27,8 +27,7 @@ pub(super) struct Disk {
     pub(super) node: PathBuf,
     /// Its directory in sysfs.
     pub(super) directory: PathBuf,
-    geometry: Geometry,
-    file: File,
+    pub(super) sectors: Sectors,
 }
 
 impl Disk {
@@ -71,12 +70,12 @@ impl Disk {
             return Err(DataError::SectorSize { node, sector });
         }
         let geometry = Geometry { sector, sectors: bytes / sector };
-        Ok(Self { node, directory, geometry, file })
+        Ok(Self { node, directory, sectors: Sectors { file, geometry } })
     }
 
-    /// Returns the size in bytes.
-    pub(super) fn size(&self) -> u64 {
-        self.geometry.sectors * self.geometry.sector
+    /// Returns the size of a sector in bytes, and the number of sectors.
+    pub(super) fn geometry(&self) -> Geometry {
+        self.sectors.geometry
     }
 
     /// Returns whether the kernel uses the disk or a part of it: it is mounted or part of another device, or
@@ -114,26 +113,6 @@ pub(super) struct KernelPartition {
     pub(super) start: u64,
     /// Its size in bytes.
     pub(super) size: u64,
-}
-
-impl Medium for Disk {
-    fn geometry(&self) -> Geometry {
-        self.geometry
-    }
-
-    fn read(&self, first: u64, count: u64) -> io::Result<Vec<u8>> {
-        let mut bytes = vec![0; (count * self.geometry.sector) as usize];
-        self.file.read_exact_at(&mut bytes, first * self.geometry.sector)?;
-        Ok(bytes)
-    }
-
-    fn write(&self, first: u64, bytes: &[u8]) -> io::Result<()> {
-        self.file.write_all_at(bytes, first * self.geometry.sector)
-    }
-
-    fn flush(&self) -> io::Result<()> {
-        self.file.sync_all()
-    }
 }
 
 /// Returns the directory in sysfs of a block device.

@@ -1,7 +1,7 @@
 //! Encrypts the data partition with LUKS2 (cryptsetup(8)).
 //!
-//! A new partition is encrypted with a random key that nobody learns, and the TPM gets the only key slot. The
-//! operator can add a recovery key later, on a host that runs, so the configuration never has one.
+//! A new partition is encrypted with a random key, which is not stored. The TPM gets the only key slot. The operator
+//! can add a recovery key on the running host, so the configuration never has one.
 //!
 //! Nothing has to be resized when the partition grows: it grows before it is unlocked, and a LUKS2 header does not
 //! say how large the partition is.
@@ -37,6 +37,9 @@ const CIPHER: [&str; 4] = ["--cipher", "aes-xts-plain64", "--key-size", "512"];
 const FAST: [&str; 4] = ["--pbkdf", "pbkdf2", "--pbkdf-force-iterations", "1000"];
 /// A recovery key is protected from guesses, with an amount of memory that every host has. The unit is KiB.
 const SLOW: [&str; 4] = ["--pbkdf", "argon2id", "--pbkdf-memory", "65536"];
+/// The key on standard input, and nothing else: without the first option, cryptsetup lets the TPM unlock the partition
+/// before it reads the key, so that any key seems to be right (cryptsetup-open(8)).
+const KEY_ONLY: [&str; 3] = ["--disable-external-tokens", "--key-file", "-"];
 /// The timeout of a command. A TPM may take several seconds, and a key derivation on a busy host too.
 const TIMEOUT: Duration = Duration::from_secs(120);
 /// The exit code of cryptsetup for a wrong key.
@@ -72,7 +75,7 @@ pub(super) fn open(host: &Host, device: &Path) -> Result<PathBuf, DataError> {
 
 /// Fails if the key does not unlock the partition.
 pub(super) fn check_key(device: &Path, key: &Key) -> Result<(), DataError> {
-    let test = cryptsetup(&["open", "--test-passphrase", "--key-file", "-"]);
+    let test = cryptsetup(&["open", "--test-passphrase"]).args(KEY_ONLY);
     let tested = with_key(test.args([device.as_os_str()]), key)?.stdout();
     let code = |status: &ExitStatus| status.code();
     match tested {
@@ -86,7 +89,7 @@ pub(super) fn check_key(device: &Path, key: &Key) -> Result<(), DataError> {
 /// Unlocks the partition with a recovery key, unless it is unlocked.
 pub(super) fn open_with_key(host: &Host, device: &Path, key: &Key) -> Result<(), DataError> {
     if mapping(host, device)?.is_none() {
-        let open = cryptsetup(&["open", "--key-file", "-"]);
+        let open = cryptsetup(&["open"]).args(KEY_ONLY);
         with_key(open.args([device.as_os_str(), NAME.as_ref()]), key)?.stdout()?;
     }
     Ok(())

@@ -41,7 +41,6 @@ pub(crate) enum DataError {
     /// The disk has sectors of an unusual size.
     #[error("{} has sectors of {sector} bytes, expected 512 or 4096", node.display())]
     SectorSize {
-        /// The disk.
         node: PathBuf,
         /// The size in bytes.
         sector: u64,
@@ -51,22 +50,20 @@ pub(crate) enum DataError {
     NoGpt(PathBuf),
     /// The named disk is not empty.
     #[error(
-        "{} is not empty ({found}) and has no data partition of EtchaOS: nothing was changed; if its content is not needed, run \"wipefs --all\" on it and on its partitions, then reboot",
+        "{} is not empty ({found}) and has no data partition of EtchaOS: nothing was changed; if its content is not needed, clear the disk as docs/operators.md shows, then reboot",
         node.display()
     )]
     NotEmpty {
-        /// The disk.
         node: PathBuf,
         /// What is on it.
         found: String,
     },
     /// The free space has a file system.
     #[error(
-        "the free space of {} has {found} at byte {offset}: nothing was changed; it may be the data of an earlier installation; if it is not needed, run \"wipefs --all --offset\" on it as docs/operators.md shows, then reboot",
+        "the free space of {} has {found} at byte {offset}: nothing was changed; it may be the data of an earlier installation; if it is not needed, overwrite it as docs/operators.md shows, then reboot",
         node.display()
     )]
     FreeSpaceInUse {
-        /// The disk.
         node: PathBuf,
         /// The type of the file system.
         found: String,
@@ -79,7 +76,6 @@ pub(crate) enum DataError {
         node.display()
     )]
     EarlierInstallation {
-        /// The disk.
         node: PathBuf,
         /// The offset of the partition.
         start: u64,
@@ -89,7 +85,6 @@ pub(crate) enum DataError {
     /// There are several data partitions.
     #[error("{} has {count} data partitions, expected one: remove the others", node.display())]
     Several {
-        /// The disk.
         node: PathBuf,
         /// Their number.
         count: usize,
@@ -97,7 +92,6 @@ pub(crate) enum DataError {
     /// systemd-repart did something else than asked for.
     #[error("systemd-repart returned an unexpected partition table for {}: {problem}", node.display())]
     Plan {
-        /// The disk.
         node: PathBuf,
         /// What is wrong.
         problem: String,
@@ -105,7 +99,6 @@ pub(crate) enum DataError {
     /// The kernel did not accept the partition.
     #[error("{} did not appear within {seconds} s after it was added to the partition table", node.display())]
     NoNode {
-        /// The disk.
         node: PathBuf,
         /// How long it was waited for.
         seconds: u64,
@@ -127,7 +120,6 @@ pub(crate) enum DataError {
         node.display()
     )]
     Locked {
-        /// The partition.
         node: PathBuf,
         /// What failed.
         reason: String,
@@ -149,24 +141,17 @@ pub(crate) enum DataError {
     NoPartition(PathBuf),
     /// The header of the encrypted partition cannot be read.
     #[error("cannot read the LUKS header of {}: {error}", node.display())]
-    Header {
-        /// The partition.
-        node: PathBuf,
-        /// The error.
-        error: serde_json::Error,
-    },
+    Header { node: PathBuf, error: serde_json::Error },
     /// The name of the decrypted device is used for something else.
     #[error("{} is not a device on {}: close it with \"cryptsetup close\"", mapping.display(), node.display())]
     OtherMapping {
         /// The decrypted device.
         mapping: PathBuf,
-        /// The partition.
         node: PathBuf,
     },
     /// The partition has another file system.
     #[error("{} has {found}, expected ext4, xfs or btrfs", node.display())]
     FileSystem {
-        /// The partition.
         node: PathBuf,
         /// Its type.
         found: String,
@@ -177,7 +162,6 @@ pub(crate) enum DataError {
         node.display()
     )]
     Damaged {
-        /// The partition.
         node: PathBuf,
         /// The last line of fsck.
         output: String,
@@ -187,12 +171,7 @@ pub(crate) enum DataError {
     NotDirectory(PathBuf),
     /// The table cannot be changed.
     #[error("cannot change the partition table of {}: {error}", node.display())]
-    Table {
-        /// The disk.
-        node: PathBuf,
-        /// The reason.
-        error: TableError,
-    },
+    Table { node: PathBuf, error: TableError },
     /// A program failed.
     #[error(transparent)]
     Process(#[from] ProcessError),
@@ -203,7 +182,6 @@ pub(crate) enum DataError {
         operation: &'static str,
         /// The path that it was applied to.
         path: PathBuf,
-        /// The error.
         error: io::Error,
     },
 }

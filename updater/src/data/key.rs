@@ -8,7 +8,7 @@ use std::os::fd::AsFd;
 use nix::sys::termios::{LocalFlags, SetArg, Termios, tcgetattr, tcsetattr};
 use zeroize::Zeroizing;
 
-/// The minimum length of a recovery key in bytes. Whoever has the disk can try keys without limit.
+/// The minimum length of a recovery key in bytes. An attacker who has the disk can try keys without limit.
 const LENGTH_MIN: usize = 20;
 /// The maximum length, which is also that of a passphrase of cryptsetup.
 const LENGTH_MAX: usize = 512;
@@ -40,7 +40,7 @@ pub(crate) enum KeyError {
 }
 
 impl Key {
-    /// Creates a key that nobody knows.
+    /// Creates a random key.
     pub(super) fn random() -> io::Result<Self> {
         let mut bytes = Zeroizing::new(vec![0; RANDOM_LENGTH]);
         File::open(RANDOM)?.read_exact(&mut bytes)?;

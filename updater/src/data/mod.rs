@@ -17,6 +17,7 @@ mod mounts;
 mod partition;
 mod programs;
 mod repart;
+mod sectors;
 mod signature;
 mod table;
 mod tpm;
@@ -155,7 +156,7 @@ fn open(host: &Host, partition: &Partition, encrypt: bool) -> Result<Opened, Dat
                     "the data partition stays encrypted although \"data.encrypt\" is not set"
                 );
             }
-            // Somebody may have put another partition in the place of the encrypted one.
+            // An attacker may have replaced the encrypted partition.
             Some(_) if encrypt => return Err(DataError::NotEncrypted(node.clone())),
             None if encrypt => return Err(DataError::Lost(node.clone())),
             _ => return Ok(plain()),

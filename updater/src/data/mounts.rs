@@ -11,9 +11,8 @@ use super::error::DataError;
 use super::layout::MOUNT_POINT;
 use crate::config::FileSystem;
 use crate::host::Host;
+use crate::mount_info::{self, Mount};
 
-/// The mounts of this process (proc_pid_mountinfo(5)).
-const MOUNTINFO: &str = "/proc/self/mountinfo";
 /// The directories of Docker. Newer versions keep images in that of containerd.
 const DOCKER: [(&str, &str); 2] =
     [("docker", "/var/lib/docker"), ("containerd", "/var/lib/containerd")];
@@ -77,7 +76,7 @@ pub(super) fn unmount_all(host: &Host) -> Result<(), DataError> {
     else {
         return Ok(());
     };
-    let is_bind = |mount: &&MountLine| mount.device == *device && mount.target != root;
+    let is_bind = |mount: &&Mount| mount.device == *device && mount.target != root;
     // Later mounts may be below earlier ones.
     let binds = mounts.iter().rev().filter(is_bind).map(|mount| mount.target.clone());
     for target in binds.chain([root.clone()]) {
@@ -131,44 +130,18 @@ fn create_directory(path: &Path, mode: u32) -> Result<(), DataError> {
     created.map_err(DataError::io("create", path))
 }
 
-/// A line of [`MOUNTINFO`].
-#[derive(Debug, PartialEq, Eq)]
-struct MountLine {
-    /// The major and minor number of the file system.
-    device: String,
-    target: PathBuf,
-}
-
 fn is_mounted(target: &Path) -> Result<bool, DataError> {
     Ok(mounts()?.iter().any(|mount| mount.target == target))
 }
 
-fn mounts() -> Result<Vec<MountLine>, DataError> {
-    let text = fs::read_to_string(MOUNTINFO);
-    let text = text.map_err(DataError::io("read", Path::new(MOUNTINFO)))?;
-    Ok(text.lines().filter_map(parse).collect())
-}
-
-/// Parses a line: two IDs, the device, the root, and the mount point, in which blanks are written as `\040`.
-fn parse(line: &str) -> Option<MountLine> {
-    let mut fields = line.split(' ').skip(2);
-    let (device, target) = (fields.next()?.to_owned(), fields.nth(1)?);
-    let target = target.replace("\\040", " ").into();
-    Some(MountLine { device, target })
+fn mounts() -> Result<Vec<Mount>, DataError> {
+    let file = Path::new(mount_info::FILE);
+    mount_info::read(file).map_err(DataError::io("read", file))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn parses_mountinfo() {
-        let line = "36 35 98:0 /docker /var/lib/a\\040b rw,noatime master:1 - ext4 /dev/vda3 rw";
-        let expected = MountLine { device: "98:0".into(), target: "/var/lib/a b".into() };
-        assert_eq!(parse(line), Some(expected));
-        assert_eq!(parse("36 35 98:0 /"), None);
-        assert!(is_mounted(Path::new("/proc")).unwrap());
-    }
 
     #[test]
     fn creates_directories_and_follows_no_links() {

@@ -1,5 +1,6 @@
 //! Finds the data partition in the table of a disk, creates it once, and grows it with the disk.
 
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -18,6 +19,9 @@ const RETRY_INTERVAL: Duration = Duration::from_millis(100);
 /// The type of what is kept free behind the image, in the table that systemd-repart works on. It is no type of a
 /// partition, so that no definition matches it.
 const END_OF_IMAGE: [u8; 16] = [0xee; 16];
+/// The bytes of an empty disk that are compared. Encrypted volumes without a header, and programs that use a whole disk,
+/// have no signature. Before it, a power cut may have left a part of a new table, and after it the partition begins.
+const BLANK: Range<u64> = 64 << 10..1 << 20;
 /// A partition grows only if it gains this many bytes.
 const GROWTH_MIN: u64 = 64 << 20;
 
@@ -28,7 +32,7 @@ pub(super) struct Partition {
     pub(super) number: u32,
     /// Its node below /dev.
     pub(super) node: PathBuf,
-    /// Whether it was created and its file system was not finished. Nobody has stored anything in it.
+    /// Whether its file system is not finished, so that it has no data yet.
     pub(super) is_unfinished: bool,
 }
 
@@ -52,53 +56,71 @@ pub(super) fn ensure(
     role: Role,
     directory: &Path,
 ) -> Result<Partition, DataError> {
-    let copies =
-        Copies::read(disk).map_err(DataError::io("read the partition table of", &disk.node))?;
-    let numbers = copies.current().map(ours).unwrap_or_default();
-    let (table, number) = match (copies.current(), &numbers[..]) {
-        (Some(table), [number]) => (keep(disk, &copies, table, *number, directory)?, *number),
-        (Some(_), [_, _, ..]) => {
-            return Err(DataError::Several { node: disk.node.clone(), count: numbers.len() });
-        }
-        (table, _) => create(disk, &copies, table, role, directory)?,
+    let copies = read(disk)?;
+    let number = copies.current().map(|table| number_in(disk, table)).transpose()?.flatten();
+    let (table, number) = match (copies.current(), number) {
+        (Some(table), Some(number)) => (keep(disk, &copies, table, number, directory)?, number),
+        _ => create(disk, &copies, role, directory)?,
     };
-    let entry = table.entry(number).ok_or_else(|| unexpected(disk, "the partition is missing"))?;
-    let node = show_to_kernel(host, disk, number, entry)?;
-    Ok(Partition { number, node, is_unfinished: entry.has_attribute(UNFINISHED) })
+    partition(host, disk, &table, number)
 }
 
 /// Returns whether a disk has a data partition whose file system was finished.
 pub(super) fn is_finished(disk: &Disk) -> Result<bool, DataError> {
-    let copies =
-        Copies::read(disk).map_err(DataError::io("read the partition table of", &disk.node))?;
-    let is_finished =
-        |entry: &Entry| entry.kind() == TYPE_BYTES && !entry.has_attribute(UNFINISHED);
+    let copies = read(disk)?;
     let mut partitions = copies.current().into_iter().flat_map(Table::partitions);
-    Ok(partitions.any(|(_, entry)| is_finished(entry)))
+    Ok(partitions.any(|(_, entry)| is_used_for_data(entry)))
 }
 
 /// Returns the data partition of a disk, and changes nothing.
 pub(super) fn find(host: &Host, disk: &Disk) -> Result<Partition, DataError> {
-    let copies =
-        Copies::read(disk).map_err(DataError::io("read the partition table of", &disk.node))?;
+    let copies = read(disk)?;
     let missing = || DataError::NoPartition(disk.node.clone());
     let table = copies.current().ok_or_else(missing)?;
-    let number = *ours(table).first().ok_or_else(missing)?;
-    let entry = table.entry(number).ok_or_else(missing)?;
-    let node = show_to_kernel(host, disk, number, entry)?;
-    Ok(Partition { number, node, is_unfinished: entry.has_attribute(UNFINISHED) })
+    let number = number_in(disk, table)?.ok_or_else(missing)?;
+    partition(host, disk, table, number)
 }
 
 /// Records that the file system of the partition is complete. From now on it is never formatted again.
 pub(super) fn finish(disk: &Disk, number: u32) -> Result<(), DataError> {
-    let copies =
-        Copies::read(disk).map_err(DataError::io("read the partition table of", &disk.node))?;
+    let copies = read(disk)?;
     let mut table = copies.current().ok_or_else(|| DataError::NoGpt(disk.node.clone()))?.clone();
     let entry = table.entry_mut(number).filter(|entry| entry.kind() == TYPE_BYTES);
     entry
         .ok_or_else(|| unexpected(disk, "the partition is missing"))?
         .set_attribute(UNFINISHED, false);
     write(disk, &table)
+}
+
+/// Reads both copies of the table.
+fn read(disk: &Disk) -> Result<Copies, DataError> {
+    let copies = Copies::read(&disk.sectors);
+    let copies = copies.map_err(DataError::io("read the partition table of", &disk.node))?;
+    if let Some(table) = copies.current() {
+        table.check_entries().map_err(|error| table_error(disk, error))?;
+    }
+    Ok(copies)
+}
+
+/// Returns the number of the data partition, if the table has one.
+fn number_in(disk: &Disk, table: &Table) -> Result<Option<u32>, DataError> {
+    match ours(table)[..] {
+        [] => Ok(None),
+        [number] => Ok(Some(number)),
+        ref several => Err(DataError::Several { node: disk.node.clone(), count: several.len() }),
+    }
+}
+
+/// Returns the partition with this number, which the kernel then knows.
+fn partition(host: &Host, disk: &Disk, table: &Table, number: u32) -> Result<Partition, DataError> {
+    let entry = table.entry(number).ok_or_else(|| unexpected(disk, "the partition is missing"))?;
+    let node = show_to_kernel(host, disk, number, entry)?;
+    Ok(Partition { number, node, is_unfinished: entry.has_attribute(UNFINISHED) })
+}
+
+/// Returns whether this is a data partition whose file system was finished.
+fn is_used_for_data(entry: &Entry) -> bool {
+    entry.kind() == TYPE_BYTES && !entry.has_attribute(UNFINISHED)
 }
 
 /// Returns the numbers of the data partitions.
@@ -159,10 +181,10 @@ fn grow(disk: &Disk, table: &mut Table, number: u32, directory: &Path) -> Result
 fn create(
     disk: &Disk,
     copies: &Copies,
-    table: Option<&Table>,
     role: Role,
     directory: &Path,
 ) -> Result<(Table, u32), DataError> {
+    let table = copies.current();
     match (role, table) {
         (Role::Booted, None) => return Err(DataError::NoGpt(disk.node.clone())),
         (Role::Booted, Some(_)) => refuse_earlier_installation(disk, copies)?,
@@ -177,9 +199,7 @@ fn create(
     };
     let size = (entry.last() - entry.first() + 1) * disk.geometry().sector;
     let offset = entry.first() * disk.geometry().sector;
-    if role == Role::Booted {
-        refuse_signatures(disk, offset, size)?;
-    }
+    refuse_signatures(disk, role, offset, size)?;
     let number = new.add(entry).map_err(|error| table_error(disk, error))?;
     log::info!("creating a data partition of {} MiB on {}", size >> 20, disk.node.display());
     write(disk, &new)?;
@@ -209,22 +229,27 @@ fn new_entry(disk: &Disk, plan: &Table, table: Option<&Table>) -> Result<Entry, 
 /// that is written over a disk replaces only the first table.
 fn refuse_earlier_installation(disk: &Disk, copies: &Copies) -> Result<(), DataError> {
     let Some(backup) = &copies.backup else { return Ok(()) };
-    let is_used =
-        |(_, entry): &(u32, &Entry)| entry.kind() == TYPE_BYTES && !entry.has_attribute(UNFINISHED);
-    let Some((_, entry)) = backup.partitions().find(is_used) else { return Ok(()) };
+    let Some((_, entry)) = backup.partitions().find(|(_, entry)| is_used_for_data(entry)) else {
+        return Ok(());
+    };
     let sector = disk.geometry().sector;
-    let (start, end) = (entry.first() * sector, (entry.last().saturating_add(1)) * sector);
+    let start = entry.first().saturating_mul(sector);
+    let end = entry.last().saturating_add(1).saturating_mul(sector);
     Err(DataError::EarlierInstallation { node: disk.node.clone(), start, end })
 }
 
-/// Fails if the space of the partition has remains of something else: any format at its beginning, or one of the
-/// file systems of a data partition further behind, which an image of another size had.
-fn refuse_signatures(disk: &Disk, offset: u64, size: u64) -> Result<(), DataError> {
+/// Fails if the space of the partition has remains of something else: any format at its beginning, such as that of a
+/// partition whose table is lost, and on the disk that was booted, one of the file systems of a data partition further
+/// behind, which an image of another size had.
+fn refuse_signatures(disk: &Disk, role: Role, offset: u64, size: u64) -> Result<(), DataError> {
     let used = |found, offset| DataError::FreeSpaceInUse { node: disk.node.clone(), found, offset };
     if let Some(found) = at_offset(&disk.node, offset, size)? {
         return Err(used(found, offset));
     }
-    let found = find_file_system(disk, offset..offset + size);
+    if role == Role::Named {
+        return Ok(());
+    }
+    let found = find_file_system(&disk.sectors, offset..offset + size);
     match found.map_err(DataError::io("read", &disk.node))? {
         Some((found, offset)) => Err(used(found.to_owned(), offset)),
         None => Ok(()),
@@ -237,6 +262,7 @@ fn refuse_used_disk(disk: &Disk, table: Option<&Table>) -> Result<(), DataError>
         (Some(_), _) => Some("a partition table".to_owned()),
         (None, Some(found)) => Some(found),
         (None, None) if disk.is_in_use() => Some("it is in use".to_owned()),
+        (None, None) if !is_blank(disk)? => Some("data of an unknown format".to_owned()),
         (None, None) => None,
     };
     match found {
@@ -245,9 +271,17 @@ fn refuse_used_disk(disk: &Disk, table: Option<&Table>) -> Result<(), DataError>
     }
 }
 
+/// Returns whether the disk has the same byte everywhere in [`BLANK`].
+fn is_blank(disk: &Disk) -> Result<bool, DataError> {
+    let sector = disk.geometry().sector;
+    let bytes = disk.sectors.read(BLANK.start / sector, (BLANK.end - BLANK.start) / sector);
+    let bytes = bytes.map_err(DataError::io("read", &disk.node))?;
+    Ok(bytes.iter().all(|byte| *byte == bytes[0]))
+}
+
 fn write(disk: &Disk, table: &Table) -> Result<(), DataError> {
-    table.check(disk).map_err(|error| table_error(disk, error))?;
-    table.write(disk).map_err(DataError::io("write the partition table of", &disk.node))
+    table.check(disk.geometry()).map_err(|error| table_error(disk, error))?;
+    table.write(&disk.sectors).map_err(DataError::io("write the partition table of", &disk.node))
 }
 
 /// Tells the kernel about the partition if it does not know it, or knows another size. Returns its node.

@@ -5,17 +5,19 @@
 
 use std::fs::{self, DirBuilder, File};
 use std::io;
-use std::os::unix::fs::{DirBuilderExt, FileExt};
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::disk::Disk;
 use super::error::DataError;
 use super::layout::{LABEL, TYPE, UNFINISHED};
-use super::table::{Copies, Geometry, Medium, Table};
-
+use super::sectors::Sectors;
+use super::table::{Copies, Geometry, Table};
 use crate::process::Process;
 
+/// The name of the copy. It does not end with .conf, so it is no definition.
+const COPY: &str = "disk.raw";
 const PROGRAM: &str = "systemd-repart";
 /// systemd-repart needs less than a second, because the file has nothing but the table.
 const TIMEOUT: Duration = Duration::from_secs(120);
@@ -66,7 +68,7 @@ fn definition() -> String {
 /// A directory with the definition and the copy of the table, which is removed when dropped.
 struct Scratch {
     directory: PathBuf,
-    copy: Copy,
+    copy: Sectors,
 }
 
 impl Scratch {
@@ -87,11 +89,12 @@ impl Scratch {
         let path = directory.join(COPY);
         let create = || {
             let file = File::options().read(true).write(true).create_new(true).open(&path)?;
-            file.set_len(disk.size())?;
+            let Geometry { sector, sectors } = disk.geometry();
+            file.set_len(sector * sectors)?;
             Ok(file)
         };
         let file = create().map_err(DataError::io("create", &path))?;
-        Ok(Self { directory, copy: Copy { file, geometry: disk.geometry() } })
+        Ok(Self { directory, copy: Sectors { file, geometry: disk.geometry() } })
     }
 
     fn file(&self) -> PathBuf {
@@ -102,34 +105,5 @@ impl Scratch {
 impl Drop for Scratch {
     fn drop(&mut self) {
         let _ = fs::remove_dir_all(&self.directory);
-    }
-}
-
-/// The name of the copy. It does not end with .conf, so it is no definition.
-const COPY: &str = "disk.raw";
-
-/// The copy of the table.
-struct Copy {
-    file: File,
-    geometry: Geometry,
-}
-
-impl Medium for Copy {
-    fn geometry(&self) -> Geometry {
-        self.geometry
-    }
-
-    fn read(&self, first: u64, count: u64) -> io::Result<Vec<u8>> {
-        let mut bytes = vec![0; (count * self.geometry.sector) as usize];
-        self.file.read_exact_at(&mut bytes, first * self.geometry.sector)?;
-        Ok(bytes)
-    }
-
-    fn write(&self, first: u64, bytes: &[u8]) -> io::Result<()> {
-        self.file.write_all_at(bytes, first * self.geometry.sector)
-    }
-
-    fn flush(&self) -> io::Result<()> {
-        Ok(())
     }
 }

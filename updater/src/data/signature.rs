@@ -52,7 +52,7 @@ pub(super) fn of_partition(node: &Path) -> Result<Option<String>, DataError> {
     probe(node, &[])
 }
 
-/// Removes all signatures from a partition that nobody has stored anything in. An interrupted attempt may have left
+/// Removes all signatures from a partition that has no data yet. An interrupted attempt may have left
 /// those of another format, and mkfs does not remove the copies of a LUKS header.
 pub(super) fn wipe(node: &Path) -> Result<(), DataError> {
     let process = Process::new("wipefs", TIMEOUT).args(["--all", "--quiet"]);

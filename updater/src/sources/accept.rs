@@ -63,9 +63,14 @@ pub fn acceptable(
             "its claim etchaosMode asks for a check, which is only pushed",
         ));
     }
-    // Two tokens of the same second cannot be put in order, so the second one counts as older.
+    // Two tokens of the same second cannot be put in order, so the second one counts as older. If nothing is in force, the
+    // boot has lost the first one, or it was taken out of force, and this is the same one.
+    let is_older = |newest| match kept.pattern.current {
+        Some(_) => iat <= newest,
+        None => iat < newest,
+    };
     match kept.newest {
-        Some(newest) if iat <= newest => Err(Refusal::Older { iat, newest }),
+        Some(newest) if is_older(newest) => Err(Refusal::Older { iat, newest }),
         _ => Ok(()),
     }
 }
@@ -116,21 +121,20 @@ mod tests {
         Claims { iat: Some(iat), etcha_pattern: pattern, ..Claims::default() }
     }
 
-    /// Returns the result for a host with the name `h` that has accepted a Pattern with `newest`.
-    fn result(claims: &Claims, newest: Option<u64>) -> Result<(), Refusal> {
+    /// Returns the result for a host with the name `h` that has accepted nothing yet.
+    fn result(claims: &Claims) -> Result<(), Refusal> {
         let key = PrivateKey::generate();
         let token = sign(&key, claims).unwrap();
         let claims = verify(&token, &key.public().clone().into()).unwrap();
-        let kept = Kept { newest, ..Kept::new("web") };
-        acceptable(&token, &claims, &kept, Some("h"), NOW)
+        acceptable(&token, &claims, &Kept::new("web"), Some("h"), NOW)
     }
 
     #[test]
     fn refuses_tokens_that_are_no_pattern_for_this_host() {
-        assert_eq!(result(&claims(NOW), None), Ok(()));
+        assert_eq!(result(&claims(NOW)), Ok(()));
         for aud in ["etchaos", "h"] {
             let claims = Claims { aud: vec!["x".into(), aud.into()], ..claims(NOW) };
-            assert_eq!(result(&claims, None), Ok(()), "{aud}");
+            assert_eq!(result(&claims), Ok(()), "{aud}");
         }
         for (claims, reason) in [
             (Claims { iat: None, ..claims(NOW) }, "no \"iat\""),
@@ -140,7 +144,7 @@ mod tests {
             (Claims { etcha_pattern: None, ..claims(NOW) }, "no claim etchaPattern"),
             (Claims { etchaos_mode: Some(Mode::Check), ..claims(NOW) }, "only pushed"),
         ] {
-            let error = result(&claims, None).unwrap_err().to_string();
+            let error = result(&claims).unwrap_err().to_string();
             assert!(error.contains(reason), "{error}");
         }
     }
@@ -187,9 +191,20 @@ mod tests {
 
     proptest! {
         #[test]
-        fn accepts_only_newer_tokens(iat in NOW - 50..NOW, newest in proptest::option::of(NOW - 50..NOW)) {
-            let expected = newest.is_none_or(|newest| iat > newest);
-            prop_assert_eq!(result(&claims(iat), newest).is_ok(), expected);
+        fn accepts_only_newer_tokens(
+            iat in NOW - 50..NOW,
+            newest in proptest::option::of(NOW - 50..NOW),
+            has_current: bool,
+        ) {
+            let key = PrivateKey::generate();
+            let token = sign(&key, &claims(iat)).unwrap();
+            let claims = verify(&token, &key.public().clone().into()).unwrap();
+            let mut kept = Kept { newest, ..Kept::new("web") };
+            let other = Accepted { token: "x".into(), from: Way::Pull, time: 1, vars: Map::new() };
+            kept.pattern.replace(has_current.then_some(other));
+            let expected = newest.is_none_or(|newest| iat > newest || iat == newest && !has_current);
+            let found = acceptable(&token, &claims, &kept, None, NOW);
+            prop_assert_eq!(found.is_ok(), expected, "{:?}", found);
         }
     }
 }

@@ -109,19 +109,30 @@ pub fn write(fs: &dyn FileSystem, kept: &Kept, limits: Limits) -> Result<(), Wri
         return Err(WriteError::TooLarge { size, max });
     }
     create_directories(fs, &directory)?;
-    if remove_if_exists(fs, &new)? {
-        fs.sync_directory(&directory)?;
+    if let Err(error) = write_new(fs, &new, &bytes) {
+        // A full disk needs the space. The error that is returned is the first one.
+        let _ = remove_if_exists(fs, &new);
+        return Err(error);
     }
-    let mut file = fs.create(&new)?;
-    file.write_at(&bytes, 0).map_err(at("write", &new))?;
-    file.sync().map_err(at("flush", &new))?;
-    drop(file);
-    fs.sync_directory(&directory)?;
-    let written = read_limited(fs, &new, FILE_MAX)?.unwrap_or_default();
-    Kept::from_bytes(&written).map_err(WriteError::ReadBack)?;
     if remove_if_exists(fs, &old)? {
         fs.sync_directory(&directory)?;
     }
+    Ok(())
+}
+
+/// Writes a file that must not exist after a power cut unless it is complete, and reads it again.
+fn write_new(fs: &dyn FileSystem, path: &str, bytes: &[u8]) -> Result<(), WriteError> {
+    let directory = directory();
+    if remove_if_exists(fs, path)? {
+        fs.sync_directory(&directory)?;
+    }
+    let mut file = fs.create(path)?;
+    file.write_at(bytes, 0).map_err(at("write", path))?;
+    file.sync().map_err(at("flush", path))?;
+    drop(file);
+    fs.sync_directory(&directory)?;
+    let written = read_limited(fs, path, FILE_MAX)?.unwrap_or_default();
+    Kept::from_bytes(&written).map_err(WriteError::ReadBack)?;
     Ok(())
 }
 

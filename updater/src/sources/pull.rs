@@ -6,6 +6,7 @@ use std::fs::DirBuilder;
 use std::io;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::PathBuf;
+use std::time::{Duration, Instant};
 
 use protocol::claims::effective_time;
 use protocol::token::{TOKEN_MAX, TokenError, verify};
@@ -25,6 +26,10 @@ use crate::record;
 const CACHE: &str = "pull-cache";
 /// The directory of pulled tokens there.
 const PULLED: &str = "pulled";
+
+/// How long after the start the last request begins. Kept Patterns wait for the pull, and a host on trial has to be
+/// healthy within 15 minutes (`health.deadline`). A request may take four minutes, with its retries.
+const TIMEOUT: Duration = Duration::from_secs(5 * 60);
 
 /// A Pattern that was not pulled.
 #[derive(Debug, thiserror::Error)]
@@ -77,70 +82,100 @@ impl Facts {
     }
 }
 
-/// Pulls the Patterns of the sources that are due, or of `all`, and records the results. Returns them by the names of the sources.
-pub(crate) fn pull(
-    host: &Host,
-    cdn: &Cdn,
-    sources: &BTreeMap<String, PatternSource>,
-    kept: &BTreeMap<String, Found>,
-    all: bool,
+/// Pulls Patterns for a limited time.
+pub(crate) struct Puller<'a> {
+    host: &'a Host,
+    cdn: &'a Cdn,
+    facts: Facts,
     now: u64,
-) -> BTreeMap<String, PullResult> {
-    let facts = Facts::of(host, now);
-    let runs = record::read::<SourceRuns>(host).unwrap_or_default();
-    let mut pulls = record::read::<Pulls>(host).unwrap_or_default();
-    pulls.sources.retain(|name, _| sources.contains_key(name));
-    let is_due = |name: &String| all || runs.sources.get(name).is_none_or(|run| run.next <= now);
-    for (name, source) in
-        sources.iter().filter(|(name, source)| !source.pull.is_empty() && is_due(name))
-    {
-        let empty = Kept::new(name);
-        let kept = kept.get(name).map_or(&empty, |found| &found.kept);
-        let fetched = fetch(host, cdn, source, kept, &facts);
-        let result = fetched.and_then(|token| {
-            hand_over(host, name, &token)
-                .map_err(|error| format!("cannot store the Pattern: {error}"))
-        });
-        if let Err(error) = &result {
-            log::warn!(source = name.as_str(); "the source {name}: {error}");
-        }
-        let result = PullResult::new(now, result.as_ref().err().map(String::as_str));
-        pulls.sources.insert(name.clone(), result);
-    }
-    record::write(host, &pulls);
-    pulls.sources
+    /// No request begins later.
+    until: Instant,
 }
 
-/// Returns the first acceptable token of the URLs, or the errors of all of them.
-fn fetch(
-    host: &Host,
-    cdn: &Cdn,
-    source: &PatternSource,
-    kept: &Kept,
-    facts: &Facts,
-) -> Result<String, String> {
-    let file = host.path(RUN).join(CACHE);
-    let mut cache = TokenCache::read(Some(&file));
-    let mut errors = Vec::new();
-    for url in &source.pull {
-        let accept = |token: &str| facts.accept(url, token, source, kept);
-        match cache.fetch(cdn, url, Some(&file), accept) {
-            Ok((_, token)) => return Ok(token),
-            // The Pattern that was pushed last stays in force until a newer one is published.
-            Err(PullError::Refused { error: Refusal::Older { .. }, .. })
-                if kept
-                    .pattern
-                    .current
-                    .as_ref()
-                    .is_some_and(|current| current.from == Way::Push) =>
-            {
-                let current = kept.pattern.current.as_ref();
-                return Ok(current.map(|current| current.token.clone()).unwrap_or_default());
-            }
-            Err(error) => errors.push(error.to_string()),
-        }
+impl<'a> Puller<'a> {
+    /// `now` is the time in Unix seconds.
+    pub(crate) fn new(host: &'a Host, cdn: &'a Cdn, now: u64) -> Self {
+        Self::with_timeout(host, cdn, now, TIMEOUT)
     }
-    Err(errors.join("; "))
+
+    fn with_timeout(host: &'a Host, cdn: &'a Cdn, now: u64, timeout: Duration) -> Self {
+        Self { host, cdn, facts: Facts::of(host, now), now, until: Instant::now() + timeout }
+    }
+
+    /// Pulls the Patterns of the sources that are due, or of `all`, and records the results. Returns them by the names
+    /// of the sources.
+    pub(crate) fn pull(
+        &self,
+        sources: &BTreeMap<String, PatternSource>,
+        kept: &BTreeMap<String, Found>,
+        all: bool,
+    ) -> BTreeMap<String, PullResult> {
+        let runs = record::read::<SourceRuns>(self.host).unwrap_or_default();
+        let mut pulls = record::read::<Pulls>(self.host).unwrap_or_default();
+        pulls.sources.retain(|name, _| sources.contains_key(name));
+        let is_due =
+            |name: &String| all || runs.sources.get(name).is_none_or(|run| run.is_due(self.now));
+        let mut due: Vec<_> = sources
+            .iter()
+            .filter(|(name, source)| !source.pull.is_empty() && is_due(name))
+            .collect();
+        // If the time is not enough for all, the others are the first ones in the next run.
+        due.sort_by_key(|(name, _)| pulls.sources.get(*name).map(|pull| pull.time));
+        for (name, source) in due {
+            if self.is_late() {
+                log::warn!(source = name.as_str(); "the source {name} is pulled later: the servers of other sources did not answer in time");
+                continue;
+            }
+            let result = self.pull_one(name, source, kept.get(name));
+            if let Err(error) = &result {
+                log::warn!(source = name.as_str(); "the source {name}: {error}");
+            }
+            let result = PullResult::new(self.now, result.as_ref().err().map(String::as_str));
+            pulls.sources.insert(name.clone(), result);
+        }
+        record::write(self.host, &pulls);
+        pulls.sources
+    }
+
+    fn pull_one(
+        &self,
+        name: &str,
+        source: &PatternSource,
+        found: Option<&Found>,
+    ) -> Result<(), String> {
+        let nothing = Kept::new(name);
+        let kept = found.map_or(&nothing, |found| &found.kept);
+        let Some(token) = self.fetch(source, kept)? else { return Ok(()) };
+        hand_over(self.host, name, &token)
+            .map_err(|error| format!("cannot store the Pattern: {error}"))
+    }
+
+    /// Returns the first acceptable token of the URLs, or the errors of all of them. Returns `None` if a Pattern was
+    /// pushed last, which stays in force until a newer one is published.
+    fn fetch(&self, source: &PatternSource, kept: &Kept) -> Result<Option<String>, String> {
+        let file = self.host.path(RUN).join(CACHE);
+        let mut cache = TokenCache::read(Some(&file));
+        let current = kept.pattern.current.as_ref();
+        let is_pushed = current.is_some_and(|current| current.from == Way::Push);
+        let mut errors = Vec::new();
+        for url in &source.pull {
+            if self.is_late() {
+                errors.push(format!("there was no time left for {url}"));
+                break;
+            }
+            let accept = |token: &str| self.facts.accept(url, token, source, kept);
+            match cache.fetch(self.cdn, url, Some(&file), accept) {
+                Ok((_, token)) => return Ok(Some(token)),
+                Err(PullError::Refused { error: Refusal::Older { .. }, .. }) if is_pushed => {}
+                Err(error) => errors.push(error.to_string()),
+            }
+        }
+        if errors.is_empty() { Ok(None) } else { Err(errors.join("; ")) }
+    }
+
+    fn is_late(&self) -> bool {
+        Instant::now() >= self.until
+    }
 }
 
 fn path(host: &Host, source: &str) -> PathBuf {
@@ -175,4 +210,34 @@ pub(super) fn pulled(
     // Why a token is refused was reported when it was pulled.
     let claims = facts.accept("that was pulled", &token, source, kept);
     claims.inspect_err(|error| log::debug!("{error}")).ok().map(|claims| (token, claims))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cdn::Timeouts;
+    use crate::config::Network;
+
+    /// Returns the names of the sources that were requested, although their servers do not exist.
+    fn requested(host: &Host, timeout: Duration) -> Vec<String> {
+        let cdn = Cdn::new(&Network::default(), &[], Timeouts::default()).unwrap();
+        let source = |name: &str| {
+            let pull =
+                vec![format!("/nonexistent/{name}.jwt"), format!("/nonexistent/{name}.2.jwt")];
+            (name.to_owned(), PatternSource { pull, ..PatternSource::default() })
+        };
+        let sources = ["a", "b"].map(source).into();
+        let pulls =
+            Puller::with_timeout(host, &cdn, 100, timeout).pull(&sources, &BTreeMap::new(), true);
+        pulls.into_iter().filter(|(_, pull)| pull.time == 100).map(|(name, _)| name).collect()
+    }
+
+    #[test]
+    fn servers_that_do_not_answer_do_not_delay_the_sources_for_long() {
+        let directory = tempfile::tempdir().unwrap();
+        let host = Host::new(directory.path());
+        std::fs::create_dir(directory.path().join("run")).unwrap();
+        assert!(requested(&host, Duration::ZERO).is_empty());
+        assert_eq!(requested(&host, TIMEOUT), ["a", "b"]);
+    }
 }

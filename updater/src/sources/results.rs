@@ -105,7 +105,7 @@ pub(crate) struct Change {
 /// The result of a request to the URLs of a source.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct PullResult {
-    /// When the request ended.
+    /// When the pull began.
     pub(crate) time: u64,
     /// Why no Pattern was accepted; `None` if one was, or is kept already.
     pub(crate) error: Option<String>,
@@ -120,6 +120,11 @@ impl Record for Pulls {
 }
 
 impl SourceRun {
+    /// Returns whether the next run is due. It is due as well if the clock was set back since the last one.
+    pub(super) fn is_due(&self, now: u64) -> bool {
+        self.next <= now || self.time > now
+    }
+
     /// Adds the report of a part of the run, of which `key` signed the Pattern.
     pub(super) fn add(&mut self, report: &Report, key: Option<&str>) {
         let with = |outcome| -> Vec<&str> {

@@ -83,7 +83,7 @@ impl Runner {
         let mut runs = self.runs(&all);
         for (name, source) in &self.sources {
             let found = all.remove(name).unwrap_or_else(|| Found::new(name));
-            let is_due = |run: &SourceRun| run.next <= now();
+            let is_due = |run: &SourceRun| run.is_due(now());
             if selection.all || runs.sources.get(name).is_none_or(is_due) {
                 let last = runs.sources.remove(name);
                 let mut work = Work::new(&self.host, &self.store, name, source, found, last);
@@ -100,7 +100,7 @@ impl Runner {
         let may_run = !selection.is_complete || uptime >= REMOVAL_UPTIME;
         for (name, found) in all.into_iter().filter(|_| may_run) {
             let is_first = |run: &SourceRun| selection.is_complete && !run.removal_outstanding;
-            let is_due = |run: &SourceRun| run.next <= now() || is_first(run);
+            let is_due = |run: &SourceRun| run.is_due(now()) || is_first(run);
             if selection.all || runs.sources.get(&name).is_none_or(is_due) {
                 self.run_unknown(&mut runs, &name, found, selection.is_complete);
             }
@@ -159,7 +159,6 @@ impl Runner {
         }
         work.end();
         self.record(&mut runs, work);
-        record::write(&self.host, &runs);
         result
     }
 
@@ -177,11 +176,13 @@ impl Runner {
         runs
     }
 
+    /// Records the run of a source at once: the next source may take long, and a health check may wait for this one.
     fn record(&self, runs: &mut SourceRuns, work: Work<'_>) {
         // A source that only pushes, and has pushed nothing, is not shown.
         let is_active = work.run.state != RunState::Nothing || !work.run.problems.is_empty();
         if is_active || work.is_pulled() || work.source.unhealthy {
             runs.sources.insert(work.name.to_owned(), work.run);
         }
+        record::write(&self.host, runs);
     }
 }

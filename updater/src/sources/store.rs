@@ -12,17 +12,13 @@ use serde::{Deserialize, Serialize};
 
 use super::files::{Limits, read_all, remove, write};
 use super::kept::{FILE_MAX, Kept};
+use crate::data::MOUNT_POINT;
 use crate::esp::{Access, Esp, in_own_namespace};
-use crate::host::{Host, read_limited};
+use crate::host::Host;
+use crate::mount_info;
 
-/// Where the data partition is mounted.
-const DATA: &str = "/var/lib/etchaos/data";
 /// Where records are kept until the next boot.
 const MEMORY: &str = "/run";
-/// The list of mounted file systems (proc_pid_mountinfo(5)).
-const MOUNTS: &str = "/proc/self/mountinfo";
-/// The maximum size of that list. A host with hundreds of containers has some hundred kB.
-const MOUNTS_MAX: u64 = 16 << 20;
 /// How long to wait for a writer of the ESP. An update may write for hours, so a record stays in memory then.
 const ESP_WAIT: Duration = Duration::from_secs(10);
 /// What may be kept on the ESP. Its space is for releases.
@@ -202,7 +198,7 @@ impl Store {
                     .unwrap_or_else(|| Err("the thread that mounts it panicked".to_owned()))
             }
             Place::Data | Place::Memory => {
-                let path = if place == Place::Data { DATA } else { MEMORY };
+                let path = if place == Place::Data { MOUNT_POINT } else { MEMORY };
                 let root = self.host.path(path);
                 if place == Place::Data && !self.is_mounted(path) || !root.is_dir() {
                     return Ok(None);
@@ -218,13 +214,8 @@ impl Store {
 
     /// Returns whether a file system is mounted at this path. Without it, the directory is in memory.
     fn is_mounted(&self, path: &str) -> bool {
-        let mounts = read_limited(&self.host.path(MOUNTS), MOUNTS_MAX).ok().flatten();
-        let mounts = mounts.unwrap_or_default();
-        // The fifth field is the mount point. The path has no character that is escaped there.
-        let mut points = mounts
-            .split(|byte| *byte == b'\n')
-            .filter_map(|line| line.split(|byte| *byte == b' ').nth(4));
-        points.any(|point| point == path.as_bytes())
+        let mounts = mount_info::read(&self.host.path(mount_info::FILE)).unwrap_or_default();
+        mounts.iter().any(|mount| mount.target == Path::new(path))
     }
 }
 
@@ -338,9 +329,9 @@ mod tests {
     #[test]
     fn a_directory_that_is_no_mount_is_not_the_data_partition() {
         let world = world();
-        assert!(!world.store.is_mounted(DATA));
+        assert!(!world.store.is_mounted(MOUNT_POINT));
         world.mount_data();
-        assert!(world.store.is_mounted(DATA));
+        assert!(world.store.is_mounted(MOUNT_POINT));
         assert!(!world.store.is_mounted("/var/lib/etchaos"));
     }
 }

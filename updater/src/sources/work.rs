@@ -153,7 +153,11 @@ impl<'a> Work<'a> {
         }
         let commands = &self.source.commands;
         kept.commands.replace((!commands.is_empty()).then(|| commands.clone()));
-        kept.set_keys(&self.keys);
+        // Otherwise, the record stays as it is: the content may be on a data partition that is not mounted yet, and a
+        // newer record would take its place.
+        if !kept.has_no_content() {
+            kept.set_keys(&self.keys);
+        }
     }
 
     pub(super) fn save_if_changed(&mut self) {

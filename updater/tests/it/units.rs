@@ -48,7 +48,9 @@ fn the_pull_service_is_sandboxed() {
     assert!(exposure.is_some_and(|exposure| exposure < 3.0), "{output}");
 }
 
-/// A unit that fails makes the boot unhealthy, and a unit that is part of the boot delays the confirmation.
+/// A unit that fails makes the boot unhealthy, and a unit that is part of the boot delays the confirmation. Programs that
+/// wait until all units have started, such as a Command, must not wait for servers that do not answer, nor for the unit
+/// that runs them.
 #[test]
 fn sources_neither_delay_nor_fail_a_boot() {
     for unit in ["etchaos-sources.service", "etchaos-pull.service"] {
@@ -57,10 +59,20 @@ fn sources_neither_delay_nor_fail_a_boot() {
             text.lines().filter(|line| line.starts_with("ExecStart=")).collect();
         assert!(starts.len() == 1 && starts[0].starts_with("ExecStart=-/"), "{unit}: {starts:?}");
         assert!(!text.contains("[Install]"), "{unit}");
+        assert!(text.contains("\nType=exec\n") && !text.contains("\nExecStartPre="), "{text}");
     }
-    // Commands that wait until all units have started must not wait for the unit that runs them.
-    let text = std::fs::read_to_string(directory().join("etchaos-sources.service")).unwrap();
-    assert!(text.contains("\nType=exec\n"), "{text}");
+}
+
+/// The start of etchaos-pull.service does not wait for its end, so no order of starts makes the sources run after it.
+#[test]
+fn the_sources_run_when_the_pull_has_ended() {
+    let text = |unit: &str| std::fs::read_to_string(directory().join(unit)).unwrap();
+    let pull = text("etchaos-pull.service");
+    for line in ["OnSuccess=etchaos-sources.service", "OnFailure=etchaos-sources.service"] {
+        assert!(pull.lines().any(|found| found == line), "{line}");
+    }
+    assert!(text("etchaos-sources.timer").contains("\nUnit=etchaos-pull.service\n"));
+    assert!(!text("etchaos-sources.service").contains("Wants=etchaos-pull.service"));
 }
 
 #[test]

@@ -94,6 +94,7 @@ etchaos-updater status | grep -q '^data .* encrypted' || fail "the data are not 
 etchaos-updater status | grep -q 'has no recovery key' || fail "the status does not ask for a recovery key"
 printf '%s\n' "$key" | etchaos-updater data recovery-key || fail "the recovery key was not taken"
 ! etchaos-updater status | grep -q 'has no recovery key' || fail "the status still asks for a recovery key"
+! printf 'a wrong key of the testbed' | etchaos-updater data unlock || fail "a wrong key is accepted while the TPM unlocks the data"
 printf '%s\n' "$key" | etchaos-updater data unlock || fail "the key does not unlock data that are unlocked"
 "#;
 

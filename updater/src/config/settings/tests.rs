@@ -277,3 +277,14 @@ fn listen_uses_tls_unless_it_must_not() {
     assert!(matches!(&own, Tls::Own { certificate: Pem::File(_), key: Pem::Text(_) }), "{own:?}");
     assert!(!format!("{own:?}").contains("SECRET"));
 }
+
+#[test]
+fn limits_the_number_of_sources() {
+    let of = |count: usize| {
+        let sources: Vec<String> = (0..count).map(|n| format!(r#""s{n}": {{}}"#)).collect();
+        settings(&format!(r#"{{"sources": {{{}}}}}"#, sources.join(", ")))
+    };
+    assert_eq!(of(64).unwrap().sources.len(), 64);
+    let error = of(65).unwrap_err().to_string();
+    assert!(error.contains("at most 64 sources"), "{error}");
+}

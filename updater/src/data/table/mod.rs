@@ -23,6 +23,8 @@ const PRIMARY: u64 = 1;
 const ARRAY: u64 = 2;
 /// The limit on the number of entries. Tools create 128.
 const ENTRIES_MAX: u32 = 1024;
+/// More sectors than any disk has. The size in bytes of so many large ones fits into 63 bits.
+const SECTORS_MAX: u64 = 1 << 51;
 /// The size in bytes of what an image has behind its last partition (`builder/src/image/disk.rs`: `TAIL`).
 const END_OF_IMAGE: u64 = 1 << 20;
 /// The type of the protective entry in the first sector.
@@ -35,7 +37,7 @@ const MBR_SIZE: usize = 512;
 
 /// A disk that consists of sectors.
 ///
-/// There are two implementations: a block device, and the tests' disk in memory.
+/// There are two implementations: a file, such as a block device, and the tests' disk in memory.
 pub(super) trait Medium {
     /// Returns the size of a sector in bytes, and the number of sectors.
     fn geometry(&self) -> Geometry;
@@ -118,6 +120,11 @@ pub(crate) enum TableError {
         "the partition table begins at sector {0}, which leaves no room for a second one before the first partition"
     )]
     Place(u64),
+    /// An entry has an impossible place.
+    #[error(
+        "the entry of partition {0} is not valid: it ends before it begins, or where no disk has a sector"
+    )]
+    Entry(u32),
     /// All entries are in use.
     #[error("all {0} entries of the partition table are in use")]
     Full(usize),
@@ -272,10 +279,19 @@ impl Table {
         Ok(steps)
     }
 
-    /// Checks whether the table can be written to a disk.
-    pub(super) fn check(&self, disk: &dyn Medium) -> Result<(), TableError> {
-        self.free_place(self.array_sectors(disk.geometry()))?;
-        self.check_ends(disk.geometry())
+    /// Checks whether the places of all partitions can be used for calculations, whatever else is wrong with them.
+    pub(super) fn check_entries(&self) -> Result<(), TableError> {
+        let is_valid = |entry: &Entry| entry.first() <= entry.last() && entry.last() < SECTORS_MAX;
+        match self.partitions().find(|(_, entry)| !is_valid(entry)) {
+            Some((number, _)) => Err(TableError::Entry(number)),
+            None => Ok(()),
+        }
+    }
+
+    /// Checks whether the table can be written to a disk of this size.
+    pub(super) fn check(&self, geometry: Geometry) -> Result<(), TableError> {
+        self.free_place(self.array_sectors(geometry))?;
+        self.check_ends(geometry)
     }
 
     /// Writes the table, and flushes after each step.
@@ -346,7 +362,7 @@ impl Table {
 }
 
 /// Returns the first sector with a protective entry for a disk of this size, or `None` if it needs no change.
-/// Boot code stays as it is. Partitions that somebody put into the first sector beside the GPT stay, too.
+/// Boot code stays as it is. Other partitions in the first sector stay, too (a hybrid MBR).
 fn protective(geometry: Geometry, sector: &[u8]) -> Option<Vec<u8>> {
     let mut new = sector.to_vec();
     let size = u32::try_from(geometry.last()).unwrap_or(u32::MAX).to_le_bytes();

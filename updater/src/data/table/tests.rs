@@ -237,6 +237,15 @@ fn rejects_tables_that_do_not_fit() {
 }
 
 #[test]
+fn rejects_entries_with_impossible_places() {
+    assert_eq!(table(&[(START, START), (5000, 1 << 50)]).check_entries(), Ok(()));
+    for place in [(5001, 5000), (0, u64::MAX), (u64::MAX, u64::MAX), (START, 1 << 51)] {
+        let found = table(&[(START, 4999), place]).check_entries();
+        assert_eq!(found, Err(TableError::Entry(2)), "{place:?}");
+    }
+}
+
+#[test]
 fn keeps_the_end_of_the_image_free() {
     let table = table(&[(START, 19_000)]);
     // On a disk that is as large as the image, there is nothing to keep free.

@@ -206,7 +206,8 @@ fn says_that_the_partition_is_locked_and_takes_only_the_right_key() {
     let command = machine.world.command(&["data", "unlock"]);
     let (code, text) = run_with_input(command, &format!("{KEY}\n"));
     assert_eq!(code, Some(1), "{text}");
-    let is_expected = text.contains("cryptsetup open --key-file") || text.contains("needs a TPM");
+    let is_expected =
+        text.contains("cryptsetup open --disable-external-tokens") || text.contains("needs a TPM");
     assert!(is_expected && !text.contains("does not unlock") && !text.contains(KEY), "{text}");
     assert_eq!((machine.booted.digest(), header(&machine)), (digest, before));
     close();
@@ -241,6 +242,29 @@ fn the_recovery_key_lets_another_tpm_unlock_the_partition() {
     }
     blobs.dedup();
     assert_eq!(blobs.len(), 3, "an earlier TPM still unlocks the partition");
+}
+
+/// cryptsetup asks the tokens of a partition before it looks at a key. The program here stands for one with a TPM of
+/// the machine, which unlocks the partition whatever the key is.
+#[test]
+fn a_wrong_key_changes_nothing_while_the_tpm_unlocks_the_partition() {
+    if is_done("a_wrong_key_changes_nothing_while_the_tpm_unlocks_the_partition") {
+        return;
+    }
+    let machine = Machine::alone(json!({}));
+    machine.start().ended(0);
+    machine.stop();
+    encrypt(&machine, KEY);
+    let tpm = Tpm::start(&machine.world.path("host"));
+    tpm.run(&machine, &["data", "unlock"], KEY);
+    let before = header(&machine);
+    assert_eq!(before["tokens"].as_object().unwrap().len(), 1, "{before}");
+    let program = "#!/bin/sh\ncase \"$*\" in\n*--disable-external-tokens*) ;;\nopen*) exit 0 ;;\nesac\nPATH=${PATH#*:} exec cryptsetup \"$@\"\n";
+    machine.world.program("cryptsetup", program);
+    let text = tpm.run(&machine, &["data", "unlock"], WRONG);
+    assert!(text.contains("the recovery key does not unlock"), "{text}");
+    assert_eq!(header(&machine), before);
+    close();
 }
 
 fn close() {

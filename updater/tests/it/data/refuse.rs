@@ -16,13 +16,17 @@ fn refuses_named_disks_that_are_not_empty() {
     let machine = Machine::new(Value::Null);
     let disk = machine.attach("data.raw", SIZE);
     type Fill = fn(&str);
-    let contents: [(&str, Fill); 5] = [
+    let contents: [(&str, Fill); 6] = [
         ("ext4", |node| drop(run("mkfs.ext4", &["-q", "-F", node, "200M"]))),
         ("swap", |node| drop(run("mkswap", &[node]))),
         ("btrfs", |node| drop(run("mkfs.btrfs", &["-q", "-f", node]))),
         ("a partition table", |node| drop(run("sgdisk", &["--new=1:0:0", node]))),
         ("dos", |node| {
             drop(run("sh", &["-c", "echo , | sfdisk -q --no-reread --label dos \"$0\"", node]))
+        }),
+        ("data of an unknown format", |node| {
+            let output = format!("of={node}");
+            drop(run("dd", &["if=/dev/urandom", &output, "bs=1M", "count=1", "conv=fsync"]))
         }),
     ];
     machine.configure(json!({"disk": disk.node}));
@@ -33,7 +37,14 @@ fn refuses_named_disks_that_are_not_empty() {
         assert_eq!(disk.digest(), digest, "{name}");
         let _ = std::process::Command::new("partx").args(["--delete", &disk.node]).output();
         run("wipefs", &["--all", "--force", "--quiet", &disk.node]);
+        disk.write(0, &vec![0; MIB as usize]);
     }
+    // A partition of which the table is lost.
+    run("mkfs.ext4", &["-q", "-F", "-E", "offset=1048576", &disk.node, "200M"]);
+    let digest = disk.digest();
+    machine.assert_refused("has ext4 at byte 1048576");
+    assert_eq!(disk.digest(), digest);
+    disk.write(MIB, &vec![0; MIB as usize]);
     machine.configure(json!({"disk": "/dev/disk/by-id/none"}));
     machine.assert_refused("which does not exist");
     machine.configure(json!({"disk": machine.booted.partition(2)}));

@@ -26,7 +26,9 @@ fn a_pattern_runs_again_after_a_reboot_without_its_server() {
     for member in ["pattern", "lastChange", "pull"] {
         assert_eq!(keys(&status[member]), keys(&documented[member]), "{member}");
     }
-    assert!(host.world.commands().contains("--unit=etchaos-sources-again"), "no timer");
+    let commands = host.world.commands();
+    let timer = commands.lines().find(|line| line.contains("--unit=etchaos-sources-again"));
+    assert!(timer.is_some_and(|line| line.contains("etchaos-pull.service")), "{commands}");
 
     host.reboot();
     host.world.cdn.remove(super::host::PATH);
@@ -165,4 +167,39 @@ fn only_sources_that_are_due_run() {
     assert_eq!(host.state(), ["a"]);
     host.world.run(&["sources", "--all"]).ended(0);
     assert_eq!(host.state(), ["a", "slow"]);
+}
+
+#[test]
+fn a_source_that_takes_long_does_not_hide_the_result_of_another() {
+    let host = Host::new();
+    let go = host.world.path("go");
+    let wait = json!({"id": "wait", "check": format!("until test -e {}; do sleep 0.1; done", go.display())});
+    let quick = json!({"commands": [host.command("quick")], "unhealthy": true});
+    host.configure(json!({"a": quick, "b": {"commands": [wait]}}));
+    let mut running = host.world.command(&["sources", "--all"]).spawn().unwrap();
+    let since = std::time::Instant::now();
+    while host.world.run(&["health"]).code != 0 {
+        assert!(since.elapsed().as_secs() < 60, "the host waits for the other source");
+        std::thread::sleep(std::time::Duration::from_millis(100));
+    }
+    assert!(running.try_wait().unwrap().is_none());
+    fs::write(go, "").unwrap();
+    assert!(running.wait().unwrap().success());
+}
+
+#[test]
+fn sources_are_due_after_the_clock_was_set_back() {
+    let host = Host::new();
+    host.configure(json!({"web": {"commands": [host.command("a")]}}));
+    host.world.run(&["sources"]).ended(0);
+    fs::remove_file(host.world.path("state/a")).unwrap();
+    let path = host.world.path("host/run/etchaos-updater/sources.json");
+    let mut runs: serde_json::Value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
+    for member in ["time", "next"] {
+        let time = runs["sources"]["web"][member].as_u64().unwrap();
+        runs["sources"]["web"][member] = json!(time + 100_000_000);
+    }
+    fs::write(path, runs.to_string()).unwrap();
+    host.world.run(&["sources"]).ended(0);
+    assert_eq!(host.state(), ["a"]);
 }
