@@ -191,7 +191,7 @@ impl<'a> Update<'a> {
 
     fn install(&mut self, slot: Slot, progress: &Progress) -> Result<Installed, InstallError> {
         let Request { esp, source, .. } = self.request;
-        install(Job { esp, slot, source, progress }, &mut self.grubenv)
+        install(Job { esp, slot, source, slots: &self.slots, progress }, &mut self.grubenv)
     }
 
     /// Returns the state to write to grubenv before the step, or `None` if grubenv already has it.

@@ -9,6 +9,7 @@
 //! before the first byte of an artifact, as `partial.jwt`, which does not make the slot a release. It
 //! identifies the release that the files in the slot belong to.
 
+mod copy;
 mod partial;
 mod space;
 
@@ -17,10 +18,11 @@ use protocol::grubenv::BootId;
 use protocol::url::UrlError;
 use protocol::{Artifact, KeyRing, Release, Role, digest};
 
+use self::copy::CopyError;
 use self::partial::{Opened, PartialFile, Reporting};
 pub use self::space::{Space, SpaceError};
 use crate::candidate::Candidate;
-use crate::cdn::{Cdn, CdnError, FetchError, ResumableSink as _};
+use crate::cdn::{Cdn, CdnError, FetchError, ResumableSink};
 use crate::files::{
     Entry, FileError, FileSystem, at, create_directories, files_in, measure, parent,
     remove_if_exists,
@@ -53,6 +55,8 @@ pub struct Job<'a> {
     pub slot: Slot,
     /// The release and its source.
     pub source: Source<'a>,
+    /// The contents of the slots. A file that the other slot holds is not downloaded.
+    pub slots: &'a Slots,
     /// Receives the progress of the downloads.
     pub progress: &'a Progress,
 }
@@ -83,7 +87,7 @@ pub enum InstallError {
     },
     /// An artifact could not be downloaded completely.
     #[error(transparent)]
-    Fetch(FetchError),
+    Fetch(#[from] FetchError),
     /// A signal ended the download.
     #[error(
         "interrupted: {bytes} of the {size} bytes of the {role} are downloaded; the next update resumes the download"
@@ -158,11 +162,13 @@ pub fn put_on_trial(
     grubenv.write(esp, trial::start_trial(&grubenv.state, *slot, release, boot))
 }
 
-/// Checks that the artifacts can be downloaded, before the slot is cleared: it may hold the only other
-/// release.
+/// Checks that the artifacts that have to be downloaded can be, before the slot is cleared: it may hold
+/// the only other release.
 fn probe_artifacts(job: Job<'_>) -> Result<(), InstallError> {
     for artifact in job.source.candidate.release().boot_artifacts() {
-        probe(job, artifact, &urls(job, artifact)?)?;
+        if copy::held_by_other_slot(job, artifact).is_none() {
+            probe(job, artifact, &urls(job, artifact)?)?;
+        }
     }
     Ok(())
 }
@@ -262,7 +268,7 @@ fn clear(Job { esp, slot, .. }: Job<'_>, keep_partial: bool) -> Result<(), FileE
 /// A slot whose artifacts are complete and flushed, but that has no manifest yet.
 struct Staged<'a>(Job<'a>);
 
-/// Downloads the artifacts into the slot.
+/// Copies or downloads the artifacts into the slot.
 fn stage(Claimed(job): Claimed<'_>) -> Result<Staged<'_>, InstallError> {
     for artifact in job.source.candidate.release().boot_artifacts() {
         if let Some(name) = slot_file(artifact.role) {
@@ -278,33 +284,23 @@ fn stage_one(job: Job<'_>, artifact: &Artifact, path: &str) -> Result<(), Instal
         Opened::Complete => {
             log::info!(role = role.to_string().as_str(); "the {role} is already downloaded");
         }
-        Opened::Incomplete(file) => {
-            log::info!(
-                role = role.to_string().as_str(), size = *size, from = file.length();
-                "downloading the {role} ({size} bytes, {} of them already downloaded)", file.length()
-            );
-            download(job, artifact, path, file)?;
-        }
+        Opened::Incomplete(file) => complete(job, artifact, path, file)?,
     }
     // An earlier run may have ended before this, so a complete file is flushed as well.
     flush_and_verify(job.esp, path, *size, &artifact.sha256)
 }
 
-/// Downloads the rest of an artifact. After an error, what was downloaded is flushed and kept for the
-/// next run.
-fn download(
+/// Writes the rest of an artifact. After an error, what was written is flushed and kept for the next run.
+fn complete(
     job: Job<'_>,
     artifact: &Artifact,
     path: &str,
     mut file: PartialFile<'_>,
 ) -> Result<(), InstallError> {
-    let urls = urls(job, artifact)?;
     let report = |bytes| job.progress.bytes(artifact.role, bytes, artifact.size);
     report(file.length());
     let mut reporting = Reporting { file: &mut file, report: &report };
-    let Err(error) = job.source.cdn.download(&urls, artifact, &mut reporting) else {
-        return Ok(());
-    };
+    let Err(error) = copy_or_download(job, artifact, &mut reporting) else { return Ok(()) };
     if let Err(error) = file.flush() {
         log::warn!("{}", at("flush", path)(error));
     }
@@ -313,9 +309,33 @@ fn download(
         _ if interrupt::is_requested() => {
             InstallError::Interrupted { role, bytes: file.length(), size }
         }
-        FetchError::Sink(error) => at("write", path)(error).into(),
-        error => InstallError::Fetch(error),
+        InstallError::Fetch(FetchError::Sink(error)) => at("write", path)(error).into(),
+        error => error,
     })
+}
+
+/// Copies the rest of an artifact from the other slot if that holds it, and downloads it otherwise.
+fn copy_or_download(
+    job: Job<'_>,
+    artifact: &Artifact,
+    sink: &mut dyn ResumableSink,
+) -> Result<(), InstallError> {
+    let Artifact { role, size, .. } = artifact;
+    if let Some(path) = copy::held_by_other_slot(job, artifact) {
+        log::info!(role = role.to_string().as_str(), size = *size; "copying the {role} from {path}");
+        match copy::copy(job.esp, &path, artifact, sink) {
+            Ok(()) => return Ok(()),
+            Err(CopyError::Sink(error)) => return Err(FetchError::Sink(error).into()),
+            Err(error) => log::warn!("{error}: downloading the {role}"),
+        }
+    }
+    let from = sink.length();
+    log::info!(
+        role = role.to_string().as_str(), size = *size, from = from;
+        "downloading the {role} ({size} bytes, {from} of them already downloaded)"
+    );
+    let urls = urls(job, artifact)?;
+    Ok(job.source.cdn.download(&urls, artifact, sink)?)
 }
 
 /// Writes the manifest, which makes the release complete, and then removes `partial.jwt`.

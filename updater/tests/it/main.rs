@@ -3,6 +3,7 @@
 mod age;
 mod bad_input;
 mod config;
+mod copied;
 mod data;
 mod disk;
 mod docs;
