@@ -31,6 +31,7 @@ pub(super) fn release(content: &str) -> Release {
             sha256: digest::of_bytes(text.as_bytes()),
             url: name.clone(),
             name,
+            deltas: Vec::new(),
         }
     };
     Release {

@@ -5,6 +5,7 @@ mod bad_input;
 mod config;
 mod copied;
 mod data;
+mod delta;
 mod disk;
 mod docs;
 mod expiry;
