@@ -51,8 +51,8 @@ pub struct Recompress {
 const COMPRESSOR_FACTOR: u64 = 13;
 /// The memory of a compression besides that.
 const COMPRESSOR_BASE: u64 = 2 << 20;
-/// The memory of a compression that does not know the size of the content, at the highest level: the tables then have
-/// their full size.
+/// The memory of a compression that does not know the size of the content, at the highest level: the tables
+/// then have their full size.
 const STREAM_COMPRESSOR: u64 = 840 << 20;
 
 impl Recompress {
