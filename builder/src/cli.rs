@@ -8,8 +8,9 @@ use clap::{Parser, Subcommand};
 use protocol::{Arch, Variant};
 
 use crate::commands::{
-    BridgeArgs, BuildArgs, CheckArgs, Checkout, InspectArgs, PublishArgs, RenewArgs, ReproduceArgs,
-    RunArgs, TestArgs, VariantsArgs, VerifyArgs, WithdrawArgs, native, targets, workspace,
+    BridgeArgs, BuildArgs, CheckArgs, Checkout, DeltaArgs, InspectArgs, PublishArgs, RenewArgs,
+    ReproduceArgs, RunArgs, TestArgs, VariantsArgs, VerifyArgs, WithdrawArgs, native, targets,
+    workspace,
 };
 use crate::diff::command as diff;
 use crate::host::{self, Requirement};
@@ -122,6 +123,10 @@ Example:
     Verify(VerifyArgs),
     /// Show a manifest, or any token that Etcha has made
     Inspect(InspectArgs),
+    /// Make a delta between two files, such as the initrds of two releases
+    ///
+    /// Prints its size. "publish" makes the deltas that hosts use. With --apply, applies a delta.
+    Delta(DeltaArgs),
     /// Check that the sources of variants have what a build needs
     ///
     /// Needs root. Starts the sandbox, and lets the package manager of the distribution resolve all packages
@@ -224,6 +229,7 @@ impl Cli {
             Action::Bridge(args) => args.run(&mut out)?,
             Action::Verify(args) => args.run(&mut out)?,
             Action::Inspect(args) => args.run(&mut out)?,
+            Action::Delta(args) => args.run(&mut out)?,
             Action::Reproduce(args) => args.run(&checkout()?, &mut out)?,
             Action::Check(args) => args.run(&checkout()?, &mut out)?,
             Action::Variants(args) => args.run(&variants()?, &mut out)?,

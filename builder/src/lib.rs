@@ -31,6 +31,7 @@ pub mod cli;
 mod command;
 mod commands;
 mod contents;
+mod delta;
 mod destination;
 mod diff;
 mod download;

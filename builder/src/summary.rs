@@ -89,6 +89,9 @@ pub(crate) fn print_report(report: &Report, as_json: bool, out: &mut impl Write)
             }
         }
     }
+    for delta in &report.deltas {
+        writeln!(out, "delta of the {delta}")?;
+    }
     for site in &report.destinations {
         match &site.error {
             Some(error) => writeln!(out, "{}: FAILED: {error}", site.destination)?,

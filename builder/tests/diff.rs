@@ -36,6 +36,7 @@ fn publish(
         size: 1000,
         sha256: "ab".repeat(32),
         url: role.extension().to_owned(),
+        deltas: Vec::new(),
     };
     let list = json!({"schema": 1, "entries": entries}).to_string();
     let list = zstd::bulk::compress(list.as_bytes(), 3).unwrap();

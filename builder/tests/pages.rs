@@ -10,7 +10,8 @@ use clap::Parser;
 
 const PAGES: [&str; 4] = ["ARCHITECTURE.md", "CONTRIBUTING.md", "README.md", "SECURITY.md"];
 /// The pages for users. Most paths in them are those of a host or of a destination.
-const GUIDES: [&str; 5] = [
+const GUIDES: [&str; 6] = [
+    "docs/delta.md",
     "docs/first-host.md",
     "docs/keys.md",
     "docs/operators.md",

@@ -147,7 +147,7 @@ pub(crate) fn derive(
         let name = release.target().artifact_name(role);
         let url = format!("{build}/{name}");
         served.push(Served { path: url.clone(), file });
-        release.artifacts.push(Artifact { role, name, size, sha256, url });
+        release.artifacts.push(Artifact { role, name, size, sha256, url, deltas: Vec::new() });
     }
     let manifest = dir.join("release.jwt");
     let token = token::sign(key, &claims(release.clone()))?;

@@ -72,6 +72,7 @@ fn world_with_large_release() -> World {
         url: "large".into(),
         size: SIZE as u64,
         sha256: sha256(&large),
+        deltas: Vec::new(),
     };
     release.artifacts.retain(|artifact| artifact.role != Role::Initrd);
     release.artifacts.push(artifact);

@@ -150,6 +150,9 @@ pub(crate) enum Command {
     /// Render the Pattern on standard input, for another process of this program
     #[command(hide = true)]
     Render,
+    /// Apply a delta to a file
+    #[command(hide = true)]
+    ApplyDelta(ApplyDelta),
     /// Become a shell in a session of its own, for another process of this program
     #[command(hide = true)]
     ShellChild,
@@ -247,6 +250,20 @@ pub(crate) struct Sources {
     /// Only pull the Patterns, for the next run
     #[arg(long)]
     pub(crate) pull: bool,
+}
+
+/// Arguments of `apply-delta`.
+#[derive(Debug, Args)]
+pub(crate) struct ApplyDelta {
+    /// The delta
+    pub(crate) delta: PathBuf,
+    /// The file that it patches
+    pub(crate) source: PathBuf,
+    /// The file to create
+    pub(crate) target: PathBuf,
+    /// The memory in bytes that applying it may take
+    #[arg(long, value_name = "BYTES")]
+    pub(crate) memory: u64,
 }
 
 /// Arguments of `config`.

@@ -87,6 +87,17 @@ impl Host {
             .ok_or_else(|| io::Error::other("/proc/uptime does not begin with a number of seconds"))
     }
 
+    /// Returns the memory in bytes that programs can still get, or 0 if it is not known.
+    pub fn free_memory(&self) -> u64 {
+        let bytes =
+            read_start(&self.path("/proc/meminfo"), TEXT_MAX).ok().flatten().unwrap_or_default();
+        // proc_meminfo(5): an estimate that counts caches, in KiB.
+        let text = String::from_utf8_lossy(&bytes);
+        let line = text.lines().find_map(|line| line.strip_prefix("MemAvailable:"));
+        let kib = line.and_then(|line| line.trim().strip_suffix(" kB")?.parse().ok());
+        kib.unwrap_or(0_u64).saturating_mul(1024)
+    }
+
     /// Returns the epoch of the running image in Unix seconds, which is the time of its newest package, or
     /// 0 if the image records none.
     pub fn image_epoch(&self) -> u64 {

@@ -3,13 +3,15 @@
 
 use protocol::esp::{GRUBENV, Slot};
 use protocol::grubenv::BootState;
-use protocol::{KeyRing, Release};
+use protocol::{KeyRing, Release, Role};
 
 use crate::confirmation::{copy_marks, has_confirmed_mark, unmark};
 use crate::files::{FileError, FileSystem};
 use crate::grubenv_file::GrubenvFile;
 use crate::host::Booted;
-use crate::install::{InstallError, Installed, Job, Source, Space, install, put_on_trial};
+use crate::install::{
+    InstallError, Installed, Job, Origin, Source, Space, install, origins, put_on_trial,
+};
 use crate::plan::{Facts, Permissions, Step, next};
 use crate::progress::Progress;
 use crate::slot_content::Slots;
@@ -138,6 +140,14 @@ impl<'a> Update<'a> {
         .unwrap_or(self.candidate())
     }
 
+    /// Returns where the files that the step writes come from, and the number of bytes that are fetched from
+    /// the CDN for each. What an interrupted run has fetched already counts as well.
+    pub fn origins(&self) -> Vec<(Role, Origin<'_>, u64)> {
+        let Source { candidate, memory, .. } = self.request.source;
+        let slot = self.step.writes();
+        slot.map_or(Vec::new(), |slot| origins(candidate, &self.slots, slot, memory))
+    }
+
     /// Checks that the ESP has enough space for the step.
     pub fn check_space(&self) -> Result<(), InstallError> {
         if let Some(slot) = self.step.writes() {
@@ -191,7 +201,7 @@ impl<'a> Update<'a> {
 
     fn install(&mut self, slot: Slot, progress: &Progress) -> Result<Installed, InstallError> {
         let Request { esp, source, .. } = self.request;
-        install(Job { esp, slot, source, progress }, &mut self.grubenv)
+        install(Job { esp, slot, source, slots: &self.slots, progress }, &mut self.grubenv)
     }
 
     /// Returns the state to write to grubenv before the step, or `None` if grubenv already has it.

@@ -236,6 +236,16 @@ impl RetentionArgs {
     }
 }
 
+/// How a release is published.
+#[derive(Debug, Args)]
+pub(crate) struct ReleaseArgs {
+    #[command(flatten)]
+    pub(crate) retention: RetentionArgs,
+    /// The number of earlier releases from which hosts can update by a small patch
+    #[arg(long, value_name = "N", default_value_t = 4, value_parser = clap::value_parser!(u16).range(..=16))]
+    pub(crate) deltas: u16,
+}
+
 /// Parses a duration such as "36h" or "7d", with days of 24 hours.
 pub(super) fn duration(text: &str) -> Result<Duration> {
     let span: jiff::Span = text.parse()?;

@@ -7,7 +7,7 @@ use anyhow::{Context, Result};
 use clap::Args;
 use protocol::Target;
 
-use super::args::{FromArgs, RetentionArgs, StageArgs};
+use super::args::{FromArgs, ReleaseArgs, StageArgs};
 use super::checkout::Checkout;
 use super::part::{PartArgs, list};
 use super::session::Session;
@@ -97,7 +97,7 @@ pub(crate) struct PublishArgs {
     #[command(flatten)]
     stage: StageArgs,
     #[command(flatten)]
-    retention: RetentionArgs,
+    release: ReleaseArgs,
     /// Publish a release that was not tested
     #[arg(long)]
     untested: bool,
@@ -113,7 +113,7 @@ pub(crate) struct RunArgs {
     #[command(flatten)]
     test: TestOptions,
     #[command(flatten)]
-    retention: RetentionArgs,
+    release: ReleaseArgs,
 }
 
 impl BuildArgs {
@@ -215,7 +215,7 @@ impl PublishArgs {
             Tested::load(packaged)?
         };
         let mut stages = Stages::new(&session.directories.logs)?;
-        session.release(&tested, &self.retention, &mut stages, publisher.json, out)
+        session.release(&tested, &self.release, &mut stages, publisher.json, out)
     }
 }
 
@@ -247,7 +247,7 @@ impl RunArgs {
         let mut stages = Stages::new(&session.directories.logs)?;
         let packaged = session.build(self.build, variant, checkout, &mut stages)?;
         let tested = session.test(self.test, packaged, &mut stages)?;
-        session.release(&tested, &self.retention, &mut stages, publisher.json, out)
+        session.release(&tested, &self.release, &mut stages, publisher.json, out)
     }
 }
 

@@ -95,6 +95,7 @@ impl ReissueArgs {
             sites: &sites,
             signing: &signing,
             retention,
+            deltas: 0,
             progress: &message,
         };
         let report = action(&publisher)?;

@@ -7,7 +7,7 @@ use anyhow::Result;
 use jiff::Timestamp;
 use protocol::Target;
 
-use super::args::{FromArgs, PublisherArgs, RetentionArgs};
+use super::args::{FromArgs, PublisherArgs, ReleaseArgs};
 use super::build::{BuildOptions, TestOptions};
 use super::checkout::Checkout;
 use crate::cache::Cache;
@@ -137,7 +137,7 @@ impl Session {
     pub(super) fn release(
         &self,
         tested: &Tested,
-        retention: &RetentionArgs,
+        options: &ReleaseArgs,
         stages: &mut Stages<'_>,
         json: bool,
         out: &mut impl Write,
@@ -150,7 +150,8 @@ impl Session {
             target: &self.target,
             sites: &self.sites,
             signing: &self.signing,
-            retention: retention.retention(),
+            retention: options.retention.retention(),
+            deltas: usize::from(options.deltas),
             progress: &|text| bar.activity(text),
         };
         let report = publish::publish(&publisher, tested, Timestamp::now());

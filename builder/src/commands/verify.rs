@@ -63,7 +63,7 @@ impl VerifyArgs {
             format!("{} has no {}", location.describe(), target.manifest_name())
         })?;
         check_manifest(&live)?;
-        let files: Vec<PublishedFile<'_>> = live.release().files().collect();
+        let files: Vec<PublishedFile<'_>> = live.release().all_files().collect();
         let checked = in_parallel(&files, |file| {
             Ok(Checked {
                 name: file.name.to_owned(),

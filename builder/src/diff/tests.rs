@@ -18,6 +18,7 @@ pub(super) fn release(packages: &str) -> Release {
         size: 1000,
         sha256: "ab".repeat(32),
         url: role.extension().to_owned(),
+        deltas: Vec::new(),
     };
     Release {
         schema: SCHEMA,

@@ -40,5 +40,5 @@ pub(crate) fn bridge(
     let files = Files::none()?.or_published_at(Some(from));
     let issued = issue(release, build, &source.manifest.claims, publisher.signing, now)?;
     let outcome = Outcome::Published { build, differences: None };
-    publisher.put(&openings, Publication { issued, files, outcome })
+    publisher.put(&openings, Publication { issued, files, outcome, deltas: Vec::new() })
 }

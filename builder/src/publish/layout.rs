@@ -6,8 +6,8 @@
 //! deb_amd64/<version>-<digest>/…          the files of a release, written once
 //! ```
 //!
-//! The name of a release's directory ends with a digest of its files, so no path ever gets a second
-//! content. Publishing the same files again, after an interruption or under a newer build number, uses
+//! The name of a release's directory ends with a digest of its files, and the name of a delta with its own
+//! digest, so no path ever gets a second content. Publishing the same files again, after an interruption or under a newer build number, uses
 //! the same directory.
 
 use protocol::digest;
@@ -23,6 +23,9 @@ pub(crate) fn assign_urls(release: &mut Release) {
     let directory = directory(release);
     for artifact in &mut release.artifacts {
         artifact.url = format!("{directory}/{}", artifact.name);
+        for delta in &mut artifact.deltas {
+            delta.url = format!("{directory}/{}", delta.name);
+        }
     }
     for document in &mut release.documents {
         document.url = format!("{directory}/{}", document.name);

@@ -1,12 +1,14 @@
 //! Publishes releases: immutable files first, the manifest last.
 //!
 //! - [`release`], [`renew`], [`withdraw`] and [`bridge`] decide which manifest to publish
+//! - [`deltas`] makes patches from earlier releases
 //! - [`layout`] has the paths, and [`issue`] signs the manifest
 //! - [`site`] uploads to one destination, and [`retention`] removes old releases
 //!
 //! All destinations get the same manifest.
 
 pub(crate) mod bridge;
+mod deltas;
 mod documents;
 mod files;
 mod installation;
@@ -83,6 +85,9 @@ pub(crate) struct Report {
     /// What became of the release.
     #[serde(flatten)]
     pub outcome: Outcome,
+    /// The deltas that were made, and those that could not be made, as text.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub deltas: Vec<String>,
     /// The destinations.
     pub destinations: Vec<SiteReport>,
 }
@@ -124,6 +129,8 @@ pub(crate) struct Publisher<'a> {
     pub signing: &'a Signing,
     /// Which old releases are kept.
     pub retention: Retention,
+    /// The number of earlier releases from which deltas are made.
+    pub deltas: usize,
     /// Shows what is being done.
     pub progress: &'a (dyn Fn(&str) + Sync),
 }
@@ -136,6 +143,8 @@ struct Publication<'f> {
     issued: Issued,
     files: Files<'f>,
     outcome: Outcome,
+    /// See [`Report::deltas`].
+    deltas: Vec<String>,
 }
 
 impl Publisher<'_> {
@@ -157,7 +166,7 @@ impl Publisher<'_> {
 
     /// Puts a publication on every destination that was opened.
     fn put(&self, openings: &[Opening<'_>], publication: Publication<'_>) -> Result<Report> {
-        let Publication { issued, files, outcome } = publication;
+        let Publication { issued, files, outcome, deltas } = publication;
         let destinations = openings
             .iter()
             .map(|(site, opened)| {
@@ -176,7 +185,7 @@ impl Publisher<'_> {
                 report
             })
             .collect();
-        Ok(Report { outcome, destinations })
+        Ok(Report { outcome, deltas, destinations })
     }
 
     fn put_on(

@@ -10,7 +10,9 @@ use protocol::{Claims, Release};
 
 use super::files::Files;
 use super::issue::{Issued, is_renewal_due, issue, next_build};
-use super::{Opening, Outcome, Publication, Publisher, Report, Site, documents, layout, newest};
+use super::{
+    Opening, Outcome, Publication, Publisher, Report, Site, deltas, documents, layout, newest,
+};
 use crate::destination::Directory;
 use crate::diff::Diff;
 use crate::diff::command::Format;
@@ -52,7 +54,7 @@ fn same<'a>(
         return Ok(None);
     }
     let files = Files::in_directory(&packaged.directory, packaged.release())?;
-    for file in live.release().files().filter(|file| !files.is_local(*file)) {
+    for file in live.release().all_files().filter(|file| !files.is_local(*file)) {
         if published::problem(site.location(), file)?.is_some() {
             return Ok(None);
         }
@@ -78,11 +80,11 @@ fn again<'a>(
     if is_everywhere && is_ours && !is_renewal_due(&live.manifest.claims, now) {
         let outcome = Outcome::Unchanged { build: release.build };
         let issued = Issued { release, text: live.text.clone() };
-        return Ok(Publication { issued, files, outcome });
+        return Ok(Publication { issued, files, outcome, deltas: Vec::new() });
     }
     let build = next_build(release.build, now);
     let issued = issue(release, build, &live.manifest.claims, publisher.signing, now)?;
-    Ok(Publication { issued, files, outcome: Outcome::Renewed { build } })
+    Ok(Publication { issued, files, outcome: Outcome::Renewed { build }, deltas: Vec::new() })
 }
 
 /// Returns the publication of a release that is not live.
@@ -103,12 +105,22 @@ fn new<'a>(
     let name = format!("etchaos_{}.notes.md", release.target());
     documents::add(&mut release, &mut files, temporary, document::NOTES, &name, &notes)?;
     documents::add_checksums(&mut release, &mut files, temporary)?;
+    let deltas = match newest {
+        Some((site, _)) => {
+            let Publisher { target, deltas: count, progress, .. } = *publisher;
+            let trusted = &publisher.signing.ring()?;
+            let predecessors = deltas::Predecessors { site, target, trusted, count, progress };
+            deltas::add(&predecessors, &mut release, &mut files, temporary)
+        }
+        None => Vec::new(),
+    };
     layout::assign_urls(&mut release);
     let differences = previous.map(|live| differences(live.release(), &release));
     let etchaos_figures = tested.figures().map(Figures::to_json).transpose()?;
     let template = Claims { etchaos_figures, ..packaged.claims().clone() };
     let issued = issue(release, build, &template, publisher.signing, now)?;
-    Ok(Publication { issued, files, outcome: Outcome::Published { build, differences } })
+    let outcome = Outcome::Published { build, differences };
+    Ok(Publication { issued, files, outcome, deltas })
 }
 
 /// Returns the release notes: the differences from the release that is live.

@@ -19,5 +19,6 @@ pub(crate) fn renew(publisher: &Publisher<'_>, now: Timestamp) -> Result<Report>
     let build = next_build(live.release().build, now);
     let claims = &live.manifest.claims;
     let issued = issue(live.release().clone(), build, claims, publisher.signing, now)?;
-    publisher.put(&openings, Publication { issued, files, outcome: Outcome::Renewed { build } })
+    let outcome = Outcome::Renewed { build };
+    publisher.put(&openings, Publication { issued, files, outcome, deltas: Vec::new() })
 }

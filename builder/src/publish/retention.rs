@@ -101,7 +101,7 @@ fn claims(token: Vec<u8>) -> Result<Claims> {
 
 /// Returns the directories of the files of a release.
 fn directories(release: &Release, target: &Target) -> BTreeSet<String> {
-    let directories = release.files().filter_map(|file| release_directory(target, file.url));
+    let directories = release.all_files().filter_map(|file| release_directory(target, file.url));
     directories.map(str::to_owned).collect()
 }
 

@@ -74,7 +74,7 @@ impl Opened<'_> {
         files: &Files<'_>,
         progress: &(dyn Fn(&str) + Sync),
     ) -> Result<Uploaded> {
-        let all: Vec<PublishedFile<'_>> = issued.release.files().collect();
+        let all: Vec<PublishedFile<'_>> = issued.release.all_files().collect();
         let placed = in_parallel(&all, |file| {
             progress(&format!("{} to {}", file.name, self.site.destination.describe()));
             self.place(*file, files)

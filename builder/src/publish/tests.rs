@@ -19,18 +19,25 @@ use crate::published;
 use crate::signing::Keys;
 use crate::tested::{Record, Tested};
 
+/// Returns the text of a file of a release. Most of it is the same in all releases.
+fn text(content: &str, name: &str) -> String {
+    let lines = (0..400).map(|line| format!("line {line} of {name}, {}\n", line * line));
+    format!("{content} {name}\n{}", lines.collect::<String>())
+}
+
 /// Returns a release whose files contain `content`.
 pub(super) fn release(content: &str) -> Release {
     let target: Target = "deb_amd64".parse().unwrap();
     let artifact = |role: Role| {
         let name = target.artifact_name(role);
-        let text = format!("{content} {name}");
+        let text = text(content, &name);
         Artifact {
             role,
             size: text.len() as u64,
             sha256: digest::of_bytes(text.as_bytes()),
             url: name.clone(),
             name,
+            deltas: Vec::new(),
         }
     };
     Release {
@@ -64,6 +71,7 @@ struct World {
     signing: Signing,
     sites: Vec<Site>,
     target: Target,
+    deltas: usize,
 }
 
 const WEEK: i64 = 7 * 24 * 3600;
@@ -81,7 +89,8 @@ impl World {
             public: None,
         };
         let sites = names.iter().map(site).collect();
-        Self { sites, directory, signing: signing(), target: "deb_amd64".parse().unwrap() }
+        let target = "deb_amd64".parse().unwrap();
+        Self { sites, directory, signing: signing(), target, deltas: 0 }
     }
 
     fn path(&self, path: &str) -> PathBuf {
@@ -94,6 +103,7 @@ impl World {
             sites: &self.sites,
             signing,
             retention: Retention { releases: 2, after: Duration::ZERO },
+            deltas: self.deltas,
             progress: &|_| {},
         }
     }
@@ -104,7 +114,7 @@ impl World {
         fs::create_dir_all(&directory).unwrap();
         let release = release(content);
         for artifact in &release.artifacts {
-            let text = format!("{content} {}", artifact.name);
+            let text = text(content, &artifact.name);
             fs::write(directory.join(&artifact.name), text).unwrap();
         }
         let template = Claims { iat: Some(0), exp: Some(30 * 24 * 3600), ..Claims::default() };
@@ -125,7 +135,7 @@ impl World {
         let location = self.sites[site].location();
         let ring = self.signing.ring().unwrap();
         let live = published::live(location, &self.target, &ring).unwrap().unwrap();
-        for file in live.release().files() {
+        for file in live.release().all_files() {
             assert_eq!(published::problem(location, file).unwrap(), None, "{}", file.url);
         }
         live.release().clone()
@@ -386,4 +396,59 @@ fn forged_history_does_not_remove_the_live_release() {
     }
     world.publish("b", week(1));
     assert_eq!(world.content(0), "b");
+}
+
+#[test]
+fn publishes_deltas_from_earlier_releases() {
+    let mut world = World::new(&["a", "b"]);
+    world.publish("one", week(0));
+    world.publish("two", week(1));
+    world.deltas = 1;
+    let report = world.publish("three", week(2));
+    assert_eq!(report.deltas.len(), 2, "{:?}", report.deltas);
+    let (three, two) = (world.live(0), release("two"));
+    assert_eq!(world.live(1).artifacts, three.artifacts);
+    for role in Role::BOOT {
+        let (new, old) = (three.artifact(role).unwrap(), two.artifact(role).unwrap());
+        let [delta] = &new.deltas[..] else { panic!("{:?}", new.deltas) };
+        assert_eq!(delta.from, old.sha256);
+        assert!(delta.size < new.size / 2);
+        let root = PathBuf::from(world.sites[1].destination.describe());
+        let bytes = fs::read(root.join(&delta.url)).unwrap();
+        let limits =
+            protocol::delta::Limits { source: old.size, target: new.size, memory: delta.memory };
+        let mut written = Vec::new();
+        let source = std::io::Cursor::new(text("two", &old.name));
+        let mut write = |piece: &[u8]| {
+            written.extend_from_slice(piece);
+            Ok(())
+        };
+        protocol::delta::apply(&bytes, source, &limits, &mut write).unwrap();
+        assert_eq!(digest::of_bytes(&written), new.sha256);
+    }
+    // A release that is published again, or withdrawn in favor of, keeps its deltas.
+    assert_eq!(world.publish("three", week(3)).deltas, Vec::<String>::new());
+    assert_eq!(world.live(0).artifacts, three.artifacts);
+    world.deltas = 9;
+    let report = world.publish("four", week(4));
+    // Only two releases are kept.
+    assert_eq!(report.deltas.len(), 4, "{:?}", report.deltas);
+    withdraw(&world.publisher(&world.signing), None, week(5)).unwrap();
+    assert_eq!(world.live(0).artifacts, three.artifacts);
+}
+
+#[test]
+fn a_delta_that_cannot_be_made_does_not_prevent_a_release() {
+    let mut world = World::new(&["a"]);
+    let directory = world.path("a");
+    world.publish("one", week(0));
+    let kernel = world.live(0).artifact(Role::Kernel).unwrap().url.clone();
+    fs::write(directory.join(kernel), "damaged").unwrap();
+    world.deltas = 4;
+    let report = world.publish("two", week(1));
+    assert!(report.deltas[0].starts_with("kernel from build"), "{:?}", report.deltas);
+    assert!(report.deltas[0].contains("none: fetching the old file"), "{:?}", report.deltas);
+    let artifacts = world.live(0).artifacts;
+    let counts: Vec<usize> = artifacts.iter().map(|it| it.deltas.len()).collect();
+    assert_eq!(counts, [0, 1, 0], "{:?}", report.deltas);
 }

@@ -32,7 +32,7 @@ pub(crate) fn withdraw(
     let claims = &earlier.manifest.claims;
     let issued = issue(earlier.release().clone(), next, claims, publisher.signing, now)?;
     let outcome = Outcome::Published { build: next, differences };
-    publisher.put(&openings, Publication { issued, files, outcome })
+    publisher.put(&openings, Publication { issued, files, outcome, deltas: Vec::new() })
 }
 
 fn at(publisher: &Publisher<'_>, site: &Site, build: u64) -> Result<Published> {

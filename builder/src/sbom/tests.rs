@@ -32,6 +32,7 @@ fn release() -> Release {
         size: 1,
         sha256: "ab".repeat(32),
         url: format!("file.{role}"),
+        deltas: Vec::new(),
     };
     Release {
         schema: release::SCHEMA,

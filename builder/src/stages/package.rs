@@ -272,6 +272,6 @@ impl Packaging<'_> {
     fn artifact(&self, role: Role) -> Result<Artifact> {
         let (size, sha256) = digest::of_file(&self.path(role))?;
         let name = self.build.target.artifact_name(role);
-        Ok(Artifact { role, url: name.clone(), name, size, sha256 })
+        Ok(Artifact { role, url: name.clone(), name, size, sha256, deltas: Vec::new() })
     }
 }

@@ -178,7 +178,7 @@ fn release(content: &str, directory: &Path, target: &Target) -> Release {
     let artifact = |role: Role| {
         let name = target.artifact_name(role);
         let (size, sha256) = write(&name, size(role));
-        Artifact { role, url: name.clone(), name, size, sha256 }
+        Artifact { role, url: name.clone(), name, size, sha256, deltas: Vec::new() }
     };
     let name = format!("etchaos_{target}.spdx.json");
     let (size, sha256) = write(&name, 1);

@@ -54,6 +54,19 @@ sed -i -E 's/^([^:]*:[^:]*:[^:]*:[^:]*:[^:]*:[^:]*):.*/\1:\/usr\/sbin\/nologin/'
 # Without logins, setuid and setgid programs have no use.
 find usr -xdev -type f -perm /6000 -exec chmod ug-s {} +
 
+# --- Kernel modules
+
+# SquashFS compresses them. In a compressed module, a change of one byte changes all that follow, so deltas of
+# compressed modules would be as large as the modules.
+compressed=$(find usr/lib/modules -name '*.ko.xz' -o -name '*.ko.zst')
+if [ -n "$compressed" ]; then
+  find usr/lib/modules -name '*.ko.xz' -exec xz --decompress {} +
+  find usr/lib/modules -name '*.ko.zst' -exec zstd --quiet --decompress --rm {} +
+  for kernel in usr/lib/modules/*; do
+    depmod --basedir="$ROOT" "$(basename "$kernel")"
+  done
+fi
+
 # --- Units
 
 # Enable and disable units by the lists of the variant; the presets of the distribution are ignored.

@@ -5,6 +5,9 @@ use crate::role::Role;
 
 /// The version of the claim's schema that this code reads and writes.
 pub const SCHEMA: u32 = 1;
+/// The maximum size of a kernel or initrd. Hosts keep them on the ESP, and FAT stores the size of a
+/// file in 32 bits.
+pub(super) const BOOT_SIZE_MAX: u64 = u32::MAX as u64;
 /// The maximum size of a disk image. A larger one is a mistake or an attack.
 pub(super) const DISK_SIZE_MAX: u64 = 8 << 30;
 /// The maximum length of a version, kernel release or package name.

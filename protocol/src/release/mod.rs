@@ -11,28 +11,29 @@ use crate::role::Role;
 use crate::target::{Arch, Target, Variant};
 
 mod check;
+mod deltas;
 mod documents;
 mod id;
 mod package;
 
 use check::{
-    DISK_SIZE_MAX, check_count, check_digest, check_file_name, check_identifier, check_text,
-    check_url, invalid,
+    BOOT_SIZE_MAX, DISK_SIZE_MAX, check_count, check_digest, check_file_name, check_identifier,
+    check_text, check_url, invalid,
 };
 
 pub use check::{ReleaseError, SCHEMA, is_file_name};
+pub use deltas::DeltaFile;
 pub use documents::{Document, kind as document};
 pub use id::ReleaseId;
 pub use package::{Package, SourcePackage};
 
-/// The maximum size of a kernel or initrd. Hosts keep them on the ESP, and FAT stores the size of a
-/// file in 32 bits.
-const BOOT_SIZE_MAX: u64 = u32::MAX as u64;
 const EXPECTED_ON_FAT: &str = "expected 1 to 4294967295 bytes, the maximum for a file on FAT";
 /// The maximum number of packages, far above that of a minimal server.
 const PACKAGES_MAX: usize = 10_000;
 /// The maximum number of documents, and of programs of the toolchain.
 const DOCUMENTS_MAX: usize = 64;
+/// The maximum number of deltas of an artifact.
+const DELTAS_MAX: usize = 64;
 
 /// A file of a release.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -48,6 +49,9 @@ pub struct Artifact {
     pub sha256: String,
     /// Its URL, absolute or relative to the URL of the manifest.
     pub url: String,
+    /// Patches from the same artifact of earlier releases.
+    #[serde(default, skip_serializing_if = "Vec::is_empty", deserialize_with = "json::objects")]
+    pub deltas: Vec<DeltaFile>,
 }
 
 /// A release.
@@ -170,6 +174,16 @@ impl Release {
         artifacts.chain(documents)
     }
 
+    /// Returns everything that is published: all artifacts, documents and deltas.
+    pub fn all_files(&self) -> impl Iterator<Item = PublishedFile<'_>> {
+        self.files().chain(self.deltas().map(DeltaFile::file))
+    }
+
+    /// Returns the deltas of all artifacts.
+    pub fn deltas(&self) -> impl Iterator<Item = &DeltaFile> {
+        self.artifacts.iter().flat_map(|artifact| &artifact.deltas)
+    }
+
     /// Checks every field.
     ///
     /// # Errors
@@ -237,7 +251,9 @@ impl Artifact {
         if self.size == 0 || self.size > max {
             return Err(invalid(name, &self.size.to_string(), expected));
         }
-        check_url("artifact url", &self.url)
+        check_url("artifact url", &self.url)?;
+        check_count("number of deltas", self.deltas.len(), DELTAS_MAX)?;
+        self.deltas.iter().try_for_each(DeltaFile::validate)
     }
 }
 
@@ -251,6 +267,7 @@ impl Release {
             size: 1000,
             sha256: "ab".repeat(32),
             url: format!("etchaos_deb_amd64.{}", role.extension()),
+            deltas: Vec::new(),
         };
         Self {
             schema: SCHEMA,
@@ -340,6 +357,42 @@ mod tests {
         }
         let old: Release = serde_json::from_value(json).unwrap();
         assert_eq!(old.validate(), Ok(()));
+    }
+
+    #[test]
+    fn deltas_are_checked_and_need_not_be_there() {
+        let mut release = Release::example();
+        let json = serde_json::to_string(&release).unwrap();
+        assert!(!json.contains("deltas"), "as in manifests of earlier versions");
+        let delta = DeltaFile {
+            from: "01".repeat(32),
+            format: "a-format-of-the-future".into(),
+            name: "x.delta".into(),
+            size: 10,
+            sha256: "02".repeat(32),
+            url: "x.delta".into(),
+            memory: 1 << 20,
+        };
+        release.artifacts[1].deltas.push(delta.clone());
+        assert_eq!(release.validate(), Ok(()));
+        let json = serde_json::to_string(&release).unwrap();
+        assert_eq!(serde_json::from_str::<Release>(&json).unwrap(), release);
+        assert_eq!(release.id(), Release::example().id());
+        assert_eq!(release.deltas().collect::<Vec<_>>(), [&delta]);
+        let changes: [fn(&mut DeltaFile); 5] = [
+            |delta| delta.from = "x".into(),
+            |delta| delta.name = "../x".into(),
+            |delta| delta.size = 0,
+            |delta| delta.size = 1 << 40,
+            |delta| delta.url = String::new(),
+        ];
+        for (index, change) in changes.into_iter().enumerate() {
+            let mut release = release.clone();
+            change(&mut release.artifacts[1].deltas[0]);
+            assert!(release.validate().is_err(), "change {index}");
+        }
+        release.artifacts[1].deltas = vec![delta; DELTAS_MAX + 1];
+        assert!(release.validate().is_err());
     }
 
     #[test]

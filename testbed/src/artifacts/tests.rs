@@ -23,6 +23,7 @@ fn signed_release_of(
             size: fs::metadata(&path).unwrap().len(),
             sha256: measure(&path).unwrap().1,
             url: format!("7/{}", target.artifact_name(role)),
+            deltas: Vec::new(),
         }
     };
     let mut release = Release {

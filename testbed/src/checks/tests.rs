@@ -15,6 +15,7 @@ fn release() -> Release {
         size: 1,
         sha256: "ab".repeat(32),
         url: format!("x.{}", role.extension()),
+        deltas: Vec::new(),
     };
     Release {
         schema: protocol::release::SCHEMA,

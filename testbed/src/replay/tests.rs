@@ -122,7 +122,7 @@ impl TestEnvironment {
             fs::write(&path, bytes).unwrap();
             let (size, sha256) = crate::artifacts::measure(&path).unwrap();
             let (name, url) = ((*name).to_owned(), (*name).to_owned());
-            artifacts.push(Artifact { role: *role, name, size, sha256, url });
+            artifacts.push(Artifact { role: *role, name, size, sha256, url, deltas: Vec::new() });
         }
         let release = Release {
             schema: protocol::release::SCHEMA,

@@ -1,5 +1,6 @@
 //! The subcommands.
 
+mod apply_delta;
 mod confirm;
 mod context;
 mod data;
@@ -53,6 +54,7 @@ pub fn run(cli: &Cli) -> Exit {
         Command::Render => jsonnet::child::run(),
         Command::ShellChild => shell_server::child::run(),
         Command::Config(arguments) => show_config::config(global, arguments),
+        Command::ApplyDelta(arguments) => apply_delta::apply_delta(arguments),
     };
     result.unwrap_or_else(|error| {
         let text = format!("{error:#}");
@@ -97,6 +99,7 @@ fn recorded_as(command: &Command) -> Option<&'static str> {
         | Command::Listen
         | Command::Render
         | Command::ShellChild
+        | Command::ApplyDelta(_)
         | Command::Config(_) => None,
     }
 }

@@ -144,6 +144,7 @@ fn request<'a>(
             cdn: &poll.cdn,
             allowed_origins: &settings.allowed_origins,
             keys: &settings.keys,
+            memory: context.free_memory,
         },
         allow,
     })

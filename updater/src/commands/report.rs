@@ -30,8 +30,37 @@ pub(super) fn json(update: &Update<'_>) -> Value {
         "running": current.map(release),
         "candidate": release(candidate),
         "key": update.key_id(),
+        "download": download(update),
         "differences": current.map(|current| differences(current, candidate)),
     })
+}
+
+/// Returns how many bytes the step fetches, and where each file comes from; `null` if it writes none.
+fn download(update: &Update<'_>) -> Value {
+    let origins = update.origins();
+    if origins.is_empty() {
+        return Value::Null;
+    }
+    let files: Vec<Value> = origins
+        .iter()
+        .map(|(role, origin, bytes)| json!({"role": role, "from": origin.name(), "bytes": bytes}))
+        .collect();
+    let bytes: u64 = origins.iter().map(|(.., bytes)| bytes).sum();
+    json!({"bytes": bytes, "files": files})
+}
+
+/// Describes in a line how many bytes the step fetches; empty if it writes no files.
+fn download_line(update: &Update<'_>) -> String {
+    let origins = update.origins();
+    if origins.is_empty() {
+        return String::new();
+    }
+    let bytes: u64 = origins.iter().map(|(.., bytes)| bytes).sum();
+    let files: Vec<String> = origins
+        .iter()
+        .map(|(role, origin, bytes)| format!("{role}: {}, {bytes}", origin.name()))
+        .collect();
+    format!("\n  {bytes} bytes to fetch ({})", files.join("; "))
 }
 
 /// Describes the next step in a sentence.
@@ -65,7 +94,8 @@ pub(super) fn text(update: &Update<'_>) -> String {
         }
         Step::Downgrade => format!("{new} is older than the running release"),
         Step::Install(slot) => {
-            format!("{new} has to be installed in slot {slot}{}", changes(update))
+            let (changes, download) = (changes(update), download_line(update));
+            format!("{new} has to be installed in slot {slot}{changes}{download}")
         }
         Step::Activate(slot) => {
             format!(
@@ -74,7 +104,10 @@ pub(super) fn text(update: &Update<'_>) -> String {
             )
         }
         Step::Repair(slot) => {
-            format!("slot {slot} is damaged or incomplete and has to be repaired with {new}")
+            let download = download_line(update);
+            format!(
+                "slot {slot} is damaged or incomplete and has to be repaired with {new}{download}"
+            )
         }
     }
 }

@@ -1,14 +1,14 @@
 //! The file system of a mounted ESP, or of a directory that stands in for it.
 
 use std::fs::{File, OpenOptions, Permissions};
-use std::io::{self, ErrorKind, Read};
+use std::io::{self, ErrorKind};
 use std::os::unix::fs::{FileExt, PermissionsExt};
 use std::path::Path;
 
 use nix::fcntl::{PosixFadviseAdvice, posix_fadvise};
 use nix::sys::statvfs::statvfs;
 
-use super::{Capacity, Entry, FileError, FileSystem, OpenFile, at};
+use super::{Capacity, Entry, FileError, FileSystem, OpenFile, ReadSeek, at};
 use crate::esp::Esp;
 
 impl FileSystem for Esp {
@@ -39,7 +39,7 @@ impl FileSystem for Esp {
         Ok(names)
     }
 
-    fn open(&self, path: &str) -> Result<Box<dyn Read + '_>, FileError> {
+    fn open(&self, path: &str) -> Result<Box<dyn ReadSeek + '_>, FileError> {
         let path = self.path(path);
         let file = File::open(&path).map_err(at("open", path))?;
         // This is advice, which a file system without a disk may ignore.

@@ -6,7 +6,7 @@
 
 mod directory;
 
-use std::io::{self, Read};
+use std::io::{self, Read, Seek};
 use std::path::{Path, PathBuf};
 
 use protocol::digest::Hasher;
@@ -54,7 +54,7 @@ pub trait FileSystem {
     /// Returns the names in a directory, sorted.
     fn list(&self, directory: &str) -> Result<Vec<String>, FileError>;
     /// Opens a file for reading from the disk: its clean pages are dropped from the cache first.
-    fn open(&self, path: &str) -> Result<Box<dyn Read + '_>, FileError>;
+    fn open(&self, path: &str) -> Result<Box<dyn ReadSeek + '_>, FileError>;
     /// Creates a file for writing. Fails if the path exists.
     fn create(&self, path: &str) -> Result<Box<dyn OpenFile + '_>, FileError>;
     /// Opens a file for writing in place.
@@ -75,6 +75,11 @@ pub trait FileSystem {
         FLUSH_EVERY
     }
 }
+
+/// A file that is open for reading.
+pub trait ReadSeek: Read + Seek {}
+
+impl<T: Read + Seek> ReadSeek for T {}
 
 /// A file that is open for writing.
 pub trait OpenFile {

@@ -9,109 +9,34 @@
 //! before the first byte of an artifact, as `partial.jwt`, which does not make the slot a release. It
 //! identifies the release that the files in the slot belong to.
 
+mod complete;
+mod copy;
+mod delta;
+mod error;
+mod job;
+mod origin;
 mod partial;
 mod space;
 
 use protocol::esp::{MANIFEST, PARTIAL, Slot, slot_file};
 use protocol::grubenv::BootId;
-use protocol::url::UrlError;
-use protocol::{Artifact, KeyRing, Release, Role, digest};
+use protocol::{Artifact, Release, Role, digest};
 
-use self::partial::{Opened, PartialFile, Reporting};
+use self::complete::complete;
+pub use self::error::InstallError;
+pub use self::job::{Job, Source};
+use self::job::{path_of, urls};
+use self::origin::origin;
+pub use self::origin::{Origin, origins};
+use self::partial::{Opened, PartialFile};
 pub use self::space::{Space, SpaceError};
-use crate::candidate::Candidate;
-use crate::cdn::{Cdn, CdnError, FetchError, ResumableSink as _};
 use crate::files::{
     Entry, FileError, FileSystem, at, create_directories, files_in, measure, parent,
     remove_if_exists,
 };
 use crate::grubenv_file::GrubenvFile;
-use crate::interrupt;
-use crate::progress::Progress;
 use crate::slot_content::{Content, Slots};
 use crate::{slots, trial};
-
-/// A release that a CDN offers, and what is needed to download and verify it.
-#[derive(Clone, Copy)]
-pub struct Source<'a> {
-    /// The release.
-    pub candidate: &'a Candidate,
-    /// The client for the CDN.
-    pub cdn: &'a Cdn,
-    /// Origins besides the CDN that artifacts may come from.
-    pub allowed_origins: &'a [String],
-    /// The trusted keys, which verify what the slots hold.
-    pub keys: &'a KeyRing,
-}
-
-/// One installation: the slot to write to, and the source of the release.
-#[derive(Clone, Copy)]
-pub struct Job<'a> {
-    /// The ESP.
-    pub esp: &'a dyn FileSystem,
-    /// The slot to write to, chosen by [`crate::plan::next`].
-    pub slot: Slot,
-    /// The release and its source.
-    pub source: Source<'a>,
-    /// Receives the progress of the downloads.
-    pub progress: &'a Progress,
-}
-
-/// A failed installation. The release that was good before still boots.
-#[derive(Debug, thiserror::Error)]
-pub enum InstallError {
-    /// There is not enough space.
-    #[error(transparent)]
-    Space(#[from] SpaceError),
-    /// An artifact has a URL that must not be followed.
-    #[error(transparent)]
-    Url(#[from] UrlError),
-    /// A request for an artifact failed.
-    #[error(transparent)]
-    Cdn(#[from] CdnError),
-    /// The server announces another size than the manifest.
-    #[error(
-        "the CDN announces {found} bytes for the {role}, but the manifest says {expected}: was the release published completely?"
-    )]
-    Length {
-        /// The role of the artifact.
-        role: Role,
-        /// The size in the manifest.
-        expected: u64,
-        /// The size that the server announces.
-        found: u64,
-    },
-    /// An artifact could not be downloaded completely.
-    #[error(transparent)]
-    Fetch(FetchError),
-    /// A signal ended the download.
-    #[error(
-        "interrupted: {bytes} of the {size} bytes of the {role} are downloaded; the next update resumes the download"
-    )]
-    Interrupted {
-        /// The role of the artifact.
-        role: Role,
-        /// The number of bytes on the disk.
-        bytes: u64,
-        /// The size in the manifest.
-        size: u64,
-    },
-    /// An operation on the disk failed.
-    #[error(transparent)]
-    File(#[from] FileError),
-    /// A file differs from what was written.
-    #[error(
-        "{path} was written but reads back with the SHA-256 {found}, expected {expected}: the disk is failing"
-    )]
-    ReadBack {
-        /// The path of the file.
-        path: String,
-        /// The digest of what was written.
-        expected: String,
-        /// The digest of what was read.
-        found: String,
-    },
-}
 
 /// A slot that holds a complete release, flushed to the disk.
 #[derive(Debug)]
@@ -158,20 +83,18 @@ pub fn put_on_trial(
     grubenv.write(esp, trial::start_trial(&grubenv.state, *slot, release, boot))
 }
 
-/// Checks that the artifacts can be downloaded, before the slot is cleared: it may hold the only other
-/// release.
+/// Checks that the artifacts that have to be downloaded can be, before the slot is cleared: it may hold
+/// the only other release.
 fn probe_artifacts(job: Job<'_>) -> Result<(), InstallError> {
     for artifact in job.source.candidate.release().boot_artifacts() {
-        probe(job, artifact, &urls(job, artifact)?)?;
+        if !matches!(
+            origin(artifact, job.slots, job.slot, job.source.memory, 0),
+            Origin::Copy { .. }
+        ) {
+            probe(job, artifact, &urls(job, artifact)?)?;
+        }
     }
     Ok(())
-}
-
-/// Returns the URLs of an artifact, without those at which it was wrong before.
-fn urls(job: Job<'_>, artifact: &Artifact) -> Result<Vec<String>, InstallError> {
-    let Source { candidate, cdn, allowed_origins, .. } = job.source;
-    let urls = candidate.artifact_urls(artifact, allowed_origins)?;
-    cdn.without_wrong_files(urls, artifact).map_err(InstallError::Fetch)
 }
 
 /// Checks that at least one mirror has an artifact. Returns the last mirror's error if none has.
@@ -262,7 +185,7 @@ fn clear(Job { esp, slot, .. }: Job<'_>, keep_partial: bool) -> Result<(), FileE
 /// A slot whose artifacts are complete and flushed, but that has no manifest yet.
 struct Staged<'a>(Job<'a>);
 
-/// Downloads the artifacts into the slot.
+/// Copies or downloads the artifacts into the slot.
 fn stage(Claimed(job): Claimed<'_>) -> Result<Staged<'_>, InstallError> {
     for artifact in job.source.candidate.release().boot_artifacts() {
         if let Some(name) = slot_file(artifact.role) {
@@ -278,44 +201,10 @@ fn stage_one(job: Job<'_>, artifact: &Artifact, path: &str) -> Result<(), Instal
         Opened::Complete => {
             log::info!(role = role.to_string().as_str(); "the {role} is already downloaded");
         }
-        Opened::Incomplete(file) => {
-            log::info!(
-                role = role.to_string().as_str(), size = *size, from = file.length();
-                "downloading the {role} ({size} bytes, {} of them already downloaded)", file.length()
-            );
-            download(job, artifact, path, file)?;
-        }
+        Opened::Incomplete(file) => complete(job, artifact, path, file)?,
     }
     // An earlier run may have ended before this, so a complete file is flushed as well.
     flush_and_verify(job.esp, path, *size, &artifact.sha256)
-}
-
-/// Downloads the rest of an artifact. After an error, what was downloaded is flushed and kept for the
-/// next run.
-fn download(
-    job: Job<'_>,
-    artifact: &Artifact,
-    path: &str,
-    mut file: PartialFile<'_>,
-) -> Result<(), InstallError> {
-    let urls = urls(job, artifact)?;
-    let report = |bytes| job.progress.bytes(artifact.role, bytes, artifact.size);
-    report(file.length());
-    let mut reporting = Reporting { file: &mut file, report: &report };
-    let Err(error) = job.source.cdn.download(&urls, artifact, &mut reporting) else {
-        return Ok(());
-    };
-    if let Err(error) = file.flush() {
-        log::warn!("{}", at("flush", path)(error));
-    }
-    let (role, size) = (artifact.role, artifact.size);
-    Err(match error {
-        _ if interrupt::is_requested() => {
-            InstallError::Interrupted { role, bytes: file.length(), size }
-        }
-        FetchError::Sink(error) => at("write", path)(error).into(),
-        error => InstallError::Fetch(error),
-    })
 }
 
 /// Writes the manifest, which makes the release complete, and then removes `partial.jwt`.
@@ -349,8 +238,4 @@ fn flush_and_verify(
             Err(InstallError::ReadBack { path, expected, found })
         }
     }
-}
-
-fn path_of(slot: Slot, name: &str) -> String {
-    format!("{}/{name}", slot.directory())
 }

@@ -14,6 +14,7 @@ pub(crate) fn release(build: u64, content: u8) -> Release {
         size: 1,
         sha256: format!("{content:02x}").repeat(32),
         url: "x".into(),
+        deltas: Vec::new(),
     };
     Release {
         schema: SCHEMA,

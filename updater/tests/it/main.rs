@@ -3,7 +3,9 @@
 mod age;
 mod bad_input;
 mod config;
+mod copied;
 mod data;
+mod delta;
 mod disk;
 mod docs;
 mod expiry;

@@ -60,6 +60,7 @@ pub(crate) fn artifact(content: &[u8]) -> Artifact {
         size: content.len() as u64,
         sha256: sha256(content),
         url: "x".into(),
+        deltas: Vec::new(),
     }
 }
 

@@ -81,7 +81,7 @@ pub(crate) fn release(n: u64) -> Release {
         let bytes = content(role, n);
         let name = format!("{n}.{}", role.extension());
         let (size, sha256) = (bytes.len() as u64, sha256(&bytes));
-        Artifact { role, url: name.clone(), name, size, sha256 }
+        Artifact { role, url: name.clone(), name, size, sha256, deltas: Vec::new() }
     };
     Release {
         schema: SCHEMA,

@@ -108,7 +108,14 @@ fn explain_names_the_files_of_a_real_release_that_differ() {
         release.artifacts.retain(|artifact| artifact.role != role);
         let name = format!("etchaos_deb_amd64.{name}");
         let (sha256, size) = ("ab".repeat(32), 1);
-        release.artifacts.push(Artifact { role, url: name.clone(), name, size, sha256 });
+        release.artifacts.push(Artifact {
+            role,
+            url: name.clone(),
+            name,
+            size,
+            sha256,
+            deltas: Vec::new(),
+        });
     }
     let initrd = fs::read(path("initrd")).unwrap();
     let archive = archive_with("sysroot/etc/motd", 0, b"hello\n");

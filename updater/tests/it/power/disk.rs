@@ -6,11 +6,11 @@
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{DefaultHasher, Hash, Hasher};
-use std::io::{self, Cursor, Read};
+use std::io::{self, Cursor};
 use std::path::PathBuf;
 
 use nix::errno::Errno;
-use updater::files::{Capacity, Entry, FileError, FileSystem, OpenFile};
+use updater::files::{Capacity, Entry, FileError, FileSystem, OpenFile, ReadSeek};
 
 pub(super) const SECTOR: usize = 512;
 /// Small enough for several flushes in a file of a few sectors.
@@ -325,7 +325,7 @@ impl FileSystem for Disk {
         Ok(self.now.borrow().nodes[id].names.keys().cloned().collect())
     }
 
-    fn open(&self, path: &str) -> Result<Box<dyn Read + '_>, FileError> {
+    fn open(&self, path: &str) -> Result<Box<dyn ReadSeek + '_>, FileError> {
         let id = self.node(path)?;
         let image = self.now.borrow();
         if image.is_short(id) {

@@ -3,6 +3,7 @@
 use protocol::boot_order::{Attempt, Environment, Load, Outcome, Platform, Save, SlotFiles};
 use protocol::esp::{GRUBENV, Slot, slot_file};
 use protocol::grubenv::{BOOTS, Block, BootId, BootState, TRIES, TRIES_LEFT};
+use protocol::release::DeltaFile;
 use protocol::token::sign;
 use protocol::{Artifact, KeyRing, PrivateKey, Release, Role};
 use tempfile::TempDir;
@@ -52,7 +53,7 @@ pub(super) fn release(n: u64) -> Release {
         let bytes = content(role, n);
         let name = format!("{n}.{}", role.extension());
         let (size, sha256) = (bytes.len() as u64, sha256(&bytes));
-        Artifact { role, url: name.clone(), name, size, sha256 }
+        Artifact { role, url: name.clone(), name, size, sha256, deltas: Vec::new() }
     });
     Release { artifacts: artifacts.to_vec(), ..crate::world::release(n) }
 }
@@ -82,7 +83,29 @@ impl Host {
 
     /// Returns the candidate that the CDN offers with the n-th release.
     pub(super) fn candidate(&self, n: u64) -> Candidate {
-        let base = self.directory.path().join(n.to_string()).to_str().unwrap().to_owned();
+        self.candidate_at(&n.to_string())
+    }
+
+    /// Returns the same with a delta of the initrd from the release before. The initrd of this CDN is wrong, so an
+    /// update without the delta fails.
+    pub(super) fn candidate_with_delta(&self, n: u64) -> Candidate {
+        let base = self.directory.path().join("delta");
+        std::fs::create_dir(&base).unwrap();
+        let (old, new) = (content(Role::Initrd, n - 1), content(Role::Initrd, n));
+        let delta = crate::delta::delta(&old, &new);
+        let entry = DeltaFile { from: sha256(&old), ..crate::delta::entry(&delta) };
+        std::fs::write(base.join(&entry.url), delta).unwrap();
+        std::fs::write(base.join(format!("{n}.vmlinuz")), content(Role::Kernel, n)).unwrap();
+        std::fs::write(base.join(format!("{n}.initrd")), vec![0; new.len()]).unwrap();
+        let mut release = release(n);
+        release.artifacts[1].deltas.push(entry);
+        let token = sign(&self.key, &claims(&release)).unwrap();
+        std::fs::write(base.join(target().manifest_name()), token).unwrap();
+        self.candidate_at("delta")
+    }
+
+    fn candidate_at(&self, directory: &str) -> Candidate {
+        let base = self.directory.path().join(directory).to_str().unwrap().to_owned();
         let request = CandidateRequest {
             bases: &[base],
             target: &target(),
@@ -126,7 +149,13 @@ impl Host {
         let request = Request {
             esp: disk,
             booted: Booted { slot: Some(running), on_trial: false, id: Some(BootId(boot)) },
-            source: Source { candidate, cdn: &self.cdn, allowed_origins: &[], keys: &self.keys },
+            source: Source {
+                candidate,
+                cdn: &self.cdn,
+                allowed_origins: &[],
+                keys: &self.keys,
+                memory: 1 << 30,
+            },
             allow: Permissions::default(),
         };
         let mut update = Update::decide(request);

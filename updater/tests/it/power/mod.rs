@@ -201,6 +201,16 @@ fn update_over_an_older_release_survives_power_cuts() {
 }
 
 #[test]
+fn update_by_a_delta_survives_power_cuts() {
+    let host = Host::new();
+    let candidate = host.candidate_with_delta(3);
+    let disk = host.disk(2);
+    host.fill(&disk, Slot::B, 1);
+    let update = |disk: &Disk| host.update(disk, Slot::A, 1, &candidate).map(|_| ());
+    assert_survives_cuts("delta", &host, &disk, &candidate, &update);
+}
+
+#[test]
 fn update_over_a_partial_download_survives_power_cuts() {
     let host = Host::new();
     for n in [2, 3] {

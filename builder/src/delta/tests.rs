@@ -1,0 +1,126 @@
+//! Deltas between real SquashFS images.
+
+use std::fs;
+use std::path::Path;
+
+use super::{file_of_initrd, make};
+use crate::judge::judge;
+
+/// Returns text that compresses as programs do.
+fn text(seed: u32, length: usize) -> Vec<u8> {
+    let mut state = seed;
+    let mut bytes = Vec::new();
+    while bytes.len() < length {
+        state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        bytes.extend_from_slice(&state.to_le_bytes()[2..]);
+        bytes.extend_from_slice(b" the same\n");
+    }
+    bytes
+}
+
+/// Returns an archive that contains a SquashFS of a directory, or `None` if mksquashfs is not installed.
+fn image(directory: &Path, name: &str, options: &[&str]) -> Option<Vec<u8>> {
+    let (tree, to) = (directory.join(name), directory.join(format!("{name}.squashfs")));
+    let fixed = ["-comp", "zstd", "-noappend", "-quiet", "-no-progress", "-no-exports"];
+    let paths = [tree.to_str().unwrap(), to.to_str().unwrap()];
+    judge("mksquashfs", &[&paths[..], &fixed[..], options].concat())?;
+    let mut bytes = b"070701 the early files of the initrd".to_vec();
+    bytes.extend(fs::read(to).unwrap());
+    bytes.extend(b"the end of the archive");
+    Some(bytes)
+}
+
+/// Returns whether mksquashfs compresses as this library does.
+fn has_same_zstd(directory: &Path, options: &[&str]) -> bool {
+    let Some(bytes) = image(directory, "new", options) else { return false };
+    let image = super::image::Image::of(&bytes).unwrap();
+    let block = image.blocks.iter().position(|block| block.is_frame).unwrap();
+    let mut frame = Vec::new();
+    let mut compressor = image.recompress.compressor().unwrap();
+    compressor.compress(&image.content(block).unwrap(), &mut frame).unwrap();
+    frame == image.stored(block)
+}
+
+/// Writes two trees, which differ as two releases do.
+fn trees(directory: &Path) {
+    for (name, kernel) in [("old", "6.12.9"), ("new", "6.12.10")] {
+        let root = directory.join(name);
+        let modules = root.join("lib/modules").join(kernel);
+        fs::create_dir_all(&modules).unwrap();
+        for index in 0..40 {
+            let mut module = text(index, 20_000 + 1000 * index as usize);
+            if name == "new" {
+                for at in (100..module.len()).step_by(997) {
+                    module[at] = module[at].wrapping_add(16);
+                }
+            }
+            fs::write(modules.join(format!("{index}.ko")), module).unwrap();
+        }
+        fs::write(root.join("large"), text(77, 3_000_000)).unwrap();
+        fs::write(root.join("copy"), text(77, 3_000_000)).unwrap();
+        fs::write(root.join("zeros"), vec![0; 1_000_000]).unwrap();
+        fs::write(root.join("empty"), "").unwrap();
+        std::os::unix::fs::symlink("large", root.join("link")).unwrap();
+        fs::hard_link(root.join("zeros"), root.join("linked")).unwrap();
+        if name == "new" {
+            fs::write(root.join("added"), text(78, 5000)).unwrap();
+            let long = "a-long-name-".repeat(10);
+            for index in 0..300 {
+                fs::write(root.join(format!("{long}{index}")), long.repeat(index)).unwrap();
+            }
+        }
+    }
+}
+
+#[test]
+fn delta_between_images_is_small_and_gives_the_new_one() {
+    let directory = tempfile::tempdir().unwrap();
+    trees(directory.path());
+    let options: [&[&str]; 3] =
+        [&["-b", "256K", "-Xcompression-level", "9"], &["-b", "128K"], &["-no-fragments"]];
+    for options in options {
+        let Some(old) = image(directory.path(), "old", options) else { return };
+        let Some(new) = image(directory.path(), "new", options) else { return };
+        for (old, new) in [(&old, &new), (&new, &old)] {
+            let made = make(old, new).unwrap();
+            let (size, memory) = (made.bytes.len(), made.memory);
+            // Another version of zstd than that of this library made the image.
+            let max =
+                if has_same_zstd(directory.path(), options) { new.len() / 10 } else { new.len() };
+            assert!(size < max, "{size} of {} with {options:?}", new.len());
+            assert!(memory < 64 << 20, "{memory}");
+        }
+        let module = file_of_initrd(&new, "/lib/modules/6.12.10/7.ko").unwrap().unwrap();
+        let expected = directory.path().join("new/lib/modules/6.12.10/7.ko");
+        assert!(module == fs::read(expected).unwrap());
+        assert_eq!(file_of_initrd(&new, "/lib").unwrap(), None);
+    }
+}
+
+#[test]
+fn delta_between_other_files_gives_the_new_one() {
+    let (old, mut new) = (text(1, 700_000), text(1, 700_000));
+    new[300_000] ^= 1;
+    new.extend_from_slice(b"more");
+    let made = make(&old, &new).unwrap();
+    assert!(made.bytes.len() < 200, "{}", made.bytes.len());
+    for (old, new) in [(&b""[..], &new[..]), (&old, b"new")] {
+        make(old, new).unwrap();
+    }
+}
+
+/// A program that does not compress as this library does makes only the delta larger.
+#[test]
+fn blocks_that_are_not_reproduced_are_literal() {
+    let directory = tempfile::tempdir().unwrap();
+    trees(directory.path());
+    let level = |level: &'static str| {
+        image(directory.path(), "new", &["-b", "256K", "-Xcompression-level", level])
+    };
+    let (Some(old), Some(mut new)) = (level("9"), level("19")) else { return };
+    // The file system says another level than that of its blocks.
+    let options = super::squashfs::find(&new).unwrap() + 98;
+    assert_eq!(new[options], 19);
+    new[options] = 3;
+    make(&old, &new).unwrap();
+}

@@ -1,0 +1,112 @@
+//! Deltas. Whatever a delta says, applying it ends within its limits, and writes no more than the target.
+
+#![no_main]
+
+use std::io::Cursor;
+
+use libfuzzer_sys::fuzz_target;
+use protocol::delta::{
+    Codec, Delta, Extent, Limits, Operation, Recompress, Segment, apply, memory_of,
+};
+
+/// The memory that a delta may take, far below the limit of the run.
+const MEMORY: u64 = 256 << 20;
+
+fuzz_target!(|data: &[u8]| {
+    // The input as it is.
+    let source = vec![7; 64];
+    run(data, &source, 64, 64);
+    // The input as the content of a delta, whose streams are then well-formed.
+    let mut numbers = Numbers(data);
+    let source = source_with_frames(&mut numbers);
+    let delta = delta(&mut numbers, source.len() as u64);
+    if let Ok(bytes) = delta.to_bytes() {
+        run(&bytes, &source, delta.source, delta.target);
+    }
+});
+
+fn run(delta: &[u8], source: &[u8], from: u64, target: u64) {
+    let limits = Limits { source: from, target, memory: MEMORY };
+    let mut written = 0;
+    let result = apply(delta, Cursor::new(source), &limits, &mut |piece| {
+        written += piece.len() as u64;
+        Ok(())
+    });
+    assert!(written <= target);
+    if result.is_ok() {
+        assert_eq!(written, target);
+        assert!(memory_of(delta).is_ok_and(|memory| memory <= MEMORY));
+    }
+}
+
+/// Numbers that the input consists of. At its end, they are 0.
+struct Numbers<'a>(&'a [u8]);
+
+impl Numbers<'_> {
+    fn byte(&mut self) -> u8 {
+        self.0.split_off_first().copied().unwrap_or(0)
+    }
+
+    /// Returns a number that is mostly small.
+    fn number(&mut self) -> u64 {
+        match self.byte() {
+            byte @ 0..=199 => u64::from(byte),
+            200..=250 => u64::from(self.byte()) << 8 | u64::from(self.byte()),
+            251..=253 => (0..8).fold(0, |number, _| number << 8 | u64::from(self.byte())),
+            254 => u64::MAX,
+            255 => u64::from(u32::MAX),
+        }
+    }
+
+    fn list<T>(&mut self, mut item: impl FnMut(&mut Self) -> T) -> Vec<T> {
+        let length = self.byte() % 16;
+        (0..length).map(|_| item(self)).collect()
+    }
+}
+
+fn source_with_frames(numbers: &mut Numbers<'_>) -> Vec<u8> {
+    let mut compressor =
+        Recompress::here(Codec::Block, 3).compressor().expect("the level is valid");
+    let mut source = Vec::new();
+    let mut frame = Vec::new();
+    for (byte, length) in numbers.list(|numbers| (numbers.byte(), numbers.byte())) {
+        let content = vec![byte; usize::from(length) * 16 + 1];
+        compressor.compress(&content, &mut frame).expect("zstd compresses anything");
+        source.extend(&frame);
+    }
+    source
+}
+
+fn delta(numbers: &mut Numbers<'_>, source: u64) -> Delta {
+    let codec = if numbers.byte() % 8 == 0 { Codec::Stream } else { Codec::Block };
+    Delta {
+        source,
+        target: numbers.number().min(1 << 20),
+        recompress: Recompress::here(codec, numbers.byte() % 23),
+        extents: numbers.list(|numbers| Extent {
+            offset: numbers.number(),
+            stored: numbers.number() as u32,
+            frame: (numbers.byte() % 2 == 0).then(|| numbers.number() as u32),
+        }),
+        segments: numbers.list(segment),
+        operations: numbers.list(|numbers| Operation {
+            position: numbers.number() >> 2,
+            add: numbers.number() >> 2,
+            literal: numbers.number(),
+        }),
+        differences: numbers.list(|numbers| (numbers.number(), numbers.byte())),
+        literals: numbers.list(Numbers::byte),
+    }
+}
+
+fn segment(numbers: &mut Numbers<'_>) -> Segment {
+    match numbers.byte() % 3 {
+        0 => Segment::Copy { offset: numbers.number() >> 2, length: numbers.number() >> 3 },
+        1 => Segment::Plain { length: numbers.number() >> 3 },
+        _ => Segment::Frame {
+            content: numbers.number() as u32,
+            stored: numbers.number() as u32,
+            digest: [numbers.byte(); 8],
+        },
+    }
+}

@@ -1,0 +1,53 @@
+//! What is installed, and where.
+
+use protocol::esp::Slot;
+use protocol::{Artifact, KeyRing};
+
+use super::error::InstallError;
+use crate::candidate::Candidate;
+use crate::cdn::Cdn;
+use crate::files::FileSystem;
+use crate::progress::Progress;
+use crate::slot_content::Slots;
+
+/// A release that a CDN offers, and what is needed to download and verify it.
+#[derive(Clone, Copy)]
+pub struct Source<'a> {
+    /// The release.
+    pub candidate: &'a Candidate,
+    /// The client for the CDN.
+    pub cdn: &'a Cdn,
+    /// Origins besides the CDN that artifacts may come from.
+    pub allowed_origins: &'a [String],
+    /// The trusted keys, which verify what the slots hold.
+    pub keys: &'a KeyRing,
+    /// The free memory of the host in bytes, which limits the use of deltas.
+    pub memory: u64,
+}
+
+/// One installation: the slot to write to, and the source of the release.
+#[derive(Clone, Copy)]
+pub struct Job<'a> {
+    /// The ESP.
+    pub esp: &'a dyn FileSystem,
+    /// The slot to write to, chosen by [`crate::plan::next`].
+    pub slot: Slot,
+    /// The release and its source.
+    pub source: Source<'a>,
+    /// The contents of the slots. A file that the other slot holds is not downloaded.
+    pub slots: &'a Slots,
+    /// Receives the progress of the downloads.
+    pub progress: &'a Progress,
+}
+
+/// Returns the URLs of an artifact, without those at which it was wrong before.
+pub(super) fn urls(job: Job<'_>, artifact: &Artifact) -> Result<Vec<String>, InstallError> {
+    let Source { candidate, cdn, allowed_origins, .. } = job.source;
+    let urls = candidate.artifact_urls(artifact, allowed_origins)?;
+    cdn.without_wrong_files(urls, artifact).map_err(InstallError::Fetch)
+}
+
+/// Returns the path of a file of a slot.
+pub(super) fn path_of(slot: Slot, name: &str) -> String {
+    format!("{}/{name}", slot.directory())
+}
