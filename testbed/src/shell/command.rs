@@ -19,7 +19,7 @@ use crate::exit::{ExitError, code};
 const NO_SHELL: u8 = 255;
 /// The limit for connecting and for the answer.
 const OPEN_TIMEOUT: Duration = Duration::from_secs(shell::SILENCE_SECONDS);
-/// How often a request to stop is looked for.
+/// How often the client checks whether it was asked to stop.
 const CANCEL_INTERVAL: Duration = Duration::from_millis(100);
 
 /// Options of `shell`.

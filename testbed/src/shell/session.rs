@@ -14,7 +14,7 @@ use super::escape::{Escapes, Typed};
 use super::terminal;
 use crate::client::shown;
 
-/// How often the size of the terminal is looked at.
+/// How often the size of the terminal is read.
 const POLL_INTERVAL: Duration = Duration::from_millis(200);
 
 /// How a shell ended.

@@ -37,7 +37,7 @@ const CIPHER: [&str; 4] = ["--cipher", "aes-xts-plain64", "--key-size", "512"];
 const FAST: [&str; 4] = ["--pbkdf", "pbkdf2", "--pbkdf-force-iterations", "1000"];
 /// A recovery key is protected from guesses, with an amount of memory that every host has. The unit is KiB.
 const SLOW: [&str; 4] = ["--pbkdf", "argon2id", "--pbkdf-memory", "65536"];
-/// The key on standard input, and nothing else: without the first option, cryptsetup lets the TPM unlock the partition
+/// Takes only the key on standard input: without the first option, cryptsetup lets the TPM unlock the partition
 /// before it reads the key, so that any key seems to be right (cryptsetup-open(8)).
 const KEY_ONLY: [&str; 3] = ["--disable-external-tokens", "--key-file", "-"];
 /// The timeout of a command. A TPM may take several seconds, and a key derivation on a busy host too.

@@ -24,7 +24,7 @@ pub(crate) enum DataError {
         .0.display()
     )]
     NotProven(PathBuf),
-    /// Programs are missing that create a data partition.
+    /// Programs that create a data partition are not installed.
     #[error(
         "\"data\" needs programs that this image does not have ({0}): nothing was changed; remove \"data\", or use settings or a variant that need none of them"
     )]

@@ -10,7 +10,7 @@ const ALWAYS: [&str; 4] = ["systemd-repart", "partx", "wipefs", "blkid"];
 /// What an encrypted one needs.
 const ENCRYPTION: [&str; 2] = ["cryptsetup", "systemd-cryptenroll"];
 
-/// Checks that the programs are installed that create the data partition.
+/// Checks that the programs that create the data partition are installed.
 ///
 /// # Errors
 /// Fails with the names of those that are not.

@@ -23,7 +23,7 @@ const PRIMARY: u64 = 1;
 const ARRAY: u64 = 2;
 /// The limit on the number of entries. Tools create 128.
 const ENTRIES_MAX: u32 = 1024;
-/// More sectors than any disk has. The size in bytes of so many large ones fits into 63 bits.
+/// More sectors than any disk has. With sectors of 4096 bytes, the size in bytes still fits into 63 bits.
 const SECTORS_MAX: u64 = 1 << 51;
 /// The size in bytes of what an image has behind its last partition (`builder/src/image/disk.rs`: `TAIL`).
 const END_OF_IMAGE: u64 = 1 << 20;
