@@ -95,6 +95,7 @@ impl<S: Read + Seek> Target<'_, S> {
         while self.output.length < self.output.size {
             let number = segments.number()?;
             let length = number >> 2;
+            self.content.work.spend(0)?;
             match number & 3 {
                 0 => {
                     self.output.check(length)?;

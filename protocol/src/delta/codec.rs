@@ -46,14 +46,14 @@ pub struct Recompress {
     pub version: u32,
 }
 
-/// The memory of a compression for each byte of content. At the highest levels, zstd has tables of several times
-/// the size of the content.
-const COMPRESSOR_FACTOR: u64 = 13;
-/// The memory of a compression besides that.
+/// The memory that zstd takes at the highest level, besides its two tables: their limits are 2^25 and 2^27 entries,
+/// as the table of levels in zstd's source has them.
 const COMPRESSOR_BASE: u64 = 2 << 20;
-/// The memory of a compression that does not know the size of the content, at the highest level: the tables
-/// then have their full size.
-const STREAM_COMPRESSOR: u64 = 840 << 20;
+const HASH_TABLE_MAX: u64 = 4 << 25;
+const CHAIN_TABLE_MAX: u64 = 4 << 27;
+/// From this size of the window on, zstd also searches for distant matches, for which it has another table.
+const LONG_WINDOW: u64 = 1 << 27;
+const LONG_MATCHES: u64 = 16 << 20;
 
 impl Recompress {
     /// Returns how this program compresses, with its own version of zstd.
@@ -73,11 +73,12 @@ impl Recompress {
         }
     }
 
-    /// Returns an upper limit for the memory that compressing a frame takes.
+    /// Returns an upper limit for the memory that compressing a frame takes, besides its content and the result.
     pub(super) fn memory(&self, frame: u64) -> u64 {
         match self.codec {
-            Codec::Block => COMPRESSOR_BASE + COMPRESSOR_FACTOR * frame,
-            Codec::Stream => STREAM_COMPRESSOR,
+            Codec::Block => compressor_memory(frame.next_power_of_two()),
+            // The thread has a copy of the content and of the result.
+            Codec::Stream => compressor_memory(LONG_WINDOW) + 2 * frame,
         }
     }
 
@@ -92,6 +93,15 @@ impl Recompress {
             Codec::Stream => FrameCompressor::Stream { level },
         })
     }
+}
+
+/// Returns an upper limit for the memory of zstd with a window of this size. Each table has at most two entries of
+/// four bytes for each byte of the window.
+fn compressor_memory(window: u64) -> u64 {
+    let table = 8 * window;
+    let tables = table.min(HASH_TABLE_MAX) + table.min(CHAIN_TABLE_MAX);
+    let long = if window >= LONG_WINDOW { LONG_MATCHES } else { 0 };
+    COMPRESSOR_BASE + tables + long
 }
 
 /// Compresses the frames of a target.
@@ -112,12 +122,10 @@ impl FrameCompressor {
     /// Fails if zstd fails.
     pub fn compress(&mut self, content: &[u8], to: &mut Vec<u8>) -> io::Result<()> {
         to.clear();
+        // With less space, zstd fails where it needs the space only for a moment.
+        to.reserve(zstd_safe::compress_bound(content.len()));
         match self {
-            Self::Block(compressor) => {
-                // With less space, zstd fails where it needs the space only for a moment.
-                to.reserve(zstd_safe::compress_bound(content.len()));
-                compressor.compress_to_buffer(content, to).map(drop)
-            }
+            Self::Block(compressor) => compressor.compress_to_buffer(content, to).map(drop),
             Self::Stream { level } => compress_stream(content, *level, to),
         }
     }
@@ -132,4 +140,26 @@ fn compress_stream(content: &[u8], level: i32, to: &mut Vec<u8>) -> io::Result<(
     encoder.include_contentsize(false)?;
     encoder.write_all(content)?;
     encoder.finish().map(drop)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn zstd_takes_less_memory_than_the_limit() {
+        for power in [0, 10, 17, 18, 20, 22] {
+            for size in [1_usize << power, (1 << power) + 1] {
+                let content = vec![7; size];
+                for level in [1, 5, 9, 12, 15, 19, 22] {
+                    let recompress = Recompress::here(Codec::Block, level);
+                    let mut compressor = Compressor::new(i32::from(level)).unwrap();
+                    compressor.compress(&content).unwrap();
+                    let taken = compressor.context_mut().sizeof() as u64;
+                    let limit = recompress.memory(size as u64);
+                    assert!(taken <= limit, "{size} bytes at level {level}: {taken} > {limit}");
+                }
+            }
+        }
+    }
 }

@@ -121,10 +121,9 @@ impl Header {
             + windows
             + STREAM_BUFFERS
             + u64::from(self.extents) * EXTENT_SIZE
-            // The cache may be full when the next frame is decompressed.
-            + CACHE.max(frame) + 2 * frame
-            // The content of a frame of the target, and the result of its compression.
-            + 2 * frame
+            + CACHE.max(frame)
+            // The stored bytes of an extent, the content of a frame of the target, and the result.
+            + 3 * frame
             + self.recompress.memory(frame)
     }
 }

@@ -11,11 +11,14 @@ use super::stream::Stream;
 
 /// The maximum number of extents in the cache, which is searched from its beginning to its end.
 const CACHE_EXTENTS: usize = 64;
-/// For each byte of source and target, the number of bytes that may be compressed and decompressed.
-/// Neighbouring extents are mostly read once, and zstd compresses an image to a third.
-const WORK_FACTOR: u64 = 32;
+/// For each byte of source and target, the number of bytes that may be read, decompressed and compressed. The
+/// delta of an image takes 1, and that of a kernel 5, which is compressed to a fifth.
+const WORK_FACTOR: u64 = 8;
 /// Work that a delta for small files may do as well.
 const WORK_BASE: u64 = 64 << 20;
+/// What each segment and each read of an extent counts besides its bytes, because it takes system calls or a
+/// call of zstd. Without it, millions of single bytes would cost minutes.
+const STEP: u64 = 4096;
 
 /// A part of the source.
 #[derive(Debug, Clone, Copy)]
@@ -31,7 +34,7 @@ struct SourceExtent {
     end: u64,
 }
 
-/// The limit of what is compressed and decompressed.
+/// The limit of what is read, decompressed and compressed.
 pub(super) struct Work {
     left: u64,
     limit: u64,
@@ -44,9 +47,10 @@ impl Work {
         Self { left: limit, limit }
     }
 
-    /// Counts bytes. Fails if the limit is exceeded.
+    /// Counts a step and its bytes. Fails if the limit is exceeded.
     pub(super) fn spend(&mut self, bytes: u64) -> Result<(), DeltaError> {
-        self.left = self.left.checked_sub(bytes).ok_or(DeltaError::Work(self.limit))?;
+        let cost = bytes.saturating_add(STEP);
+        self.left = self.left.checked_sub(cost).ok_or(DeltaError::Work(self.limit))?;
         Ok(())
     }
 }
@@ -59,8 +63,6 @@ pub(super) struct Source<S> {
     /// The contents of some extents, with their indexes, the ones used last at the end.
     cache: Vec<(usize, Vec<u8>)>,
     decompressor: Decompressor<'static>,
-    /// The stored bytes of the extent that is being read.
-    stored: Vec<u8>,
 }
 
 impl<S: Read + Seek> Source<S> {
@@ -70,7 +72,7 @@ impl<S: Read + Seek> Source<S> {
         header: &Header,
         stream: &mut Stream<'_>,
     ) -> Result<Self, DeltaError> {
-        let mut extents = Vec::new();
+        let mut extents = Vec::with_capacity(header.extents as usize);
         let (mut offset, mut end) = (0_u64, 0_u64);
         while let Some(gap) = stream.number_or_end()? {
             if extents.len() == header.extents as usize {
@@ -94,14 +96,7 @@ impl<S: Read + Seek> Source<S> {
             extents.push(SourceExtent { offset: start, stored, content, is_frame, end });
         }
         let decompressor = Decompressor::new().map_err(DeltaError::Zstd)?;
-        Ok(Self {
-            file,
-            size: header.source,
-            extents,
-            cache: Vec::new(),
-            decompressor,
-            stored: Vec::new(),
-        })
+        Ok(Self { file, size: header.source, extents, cache: Vec::new(), decompressor })
     }
 
     /// Reads bytes of the expanded source.
@@ -145,13 +140,15 @@ impl<S: Read + Seek> Source<S> {
                 self.cache.push(entry);
             }
         } else {
-            let content = self.load(self.extents[index], work)?;
-            self.make_room(content.len() as u64);
+            let extent = self.extents[index];
+            self.make_room(u64::from(extent.content));
+            let content = self.load(extent, work)?;
             self.cache.push((index, content));
         }
         Ok(self.cache.last().map_or(&[], |(_, content)| content))
     }
 
+    /// Removes contents from the cache until it has room for one of this length.
     fn make_room(&mut self, length: u64) {
         let mut size =
             length + self.cache.iter().map(|(_, content)| content.len() as u64).sum::<u64>();
@@ -164,16 +161,13 @@ impl<S: Read + Seek> Source<S> {
     fn load(&mut self, extent: SourceExtent, work: &mut Work) -> Result<Vec<u8>, DeltaError> {
         let SourceExtent { offset, stored, content, is_frame, .. } = extent;
         work.spend(u64::from(stored) + u64::from(content))?;
-        let mut bytes = std::mem::take(&mut self.stored);
-        bytes.resize(stored as usize, 0);
+        let mut bytes = vec![0; stored as usize];
         self.read_stored(offset, &mut bytes)?;
         if !is_frame {
             return Ok(bytes);
         }
         let mut plain = Vec::with_capacity(content as usize);
-        let result = self.decompressor.decompress_to_buffer(&bytes, &mut plain);
-        self.stored = bytes;
-        match result {
+        match self.decompressor.decompress_to_buffer(&bytes, &mut plain) {
             Ok(length) if length == content as usize => Ok(plain),
             _ => Err(DeltaError::SourceFrame { offset, length: u64::from(stored) }),
         }

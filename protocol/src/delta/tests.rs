@@ -264,6 +264,22 @@ fn limits_how_much_is_decompressed() {
 }
 
 #[test]
+fn limits_the_number_of_segments() {
+    let (source, _, mut delta) = example(block());
+    let file = source.bytes.repeat(1000);
+    (delta.source, delta.target) = (file.len() as u64, 50_000);
+    let limits = Limits { source: delta.source, target: delta.target, memory: 256 << 20 };
+    for length in [1, 1000] {
+        let segments = (0..delta.target / length).map(|n| n * length);
+        delta.segments = segments.map(|offset| Segment::Copy { offset, length }).collect();
+        match applied(&delta.to_bytes().unwrap(), &file, &limits) {
+            Ok(target) => assert!(length == 1000 && target == file[..50_000]),
+            Err(error) => assert!(length == 1 && matches!(error, DeltaError::Work(_)), "{error}"),
+        }
+    }
+}
+
+#[test]
 fn returns_the_error_of_the_writer() {
     let (source, target, delta) = example(block());
     let bytes = delta.to_bytes().unwrap();
