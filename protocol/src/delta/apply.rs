@@ -95,7 +95,6 @@ impl<S: Read + Seek> Target<'_, S> {
         while self.output.length < self.output.size {
             let number = segments.number()?;
             let length = number >> 2;
-            self.content.work.spend(0)?;
             match number & 3 {
                 0 => {
                     self.output.check(length)?;
@@ -121,6 +120,7 @@ impl<S: Read + Seek> Target<'_, S> {
 
     /// Copies bytes of the source as they are.
     fn copy(&mut self, offset: u64, length: u64, buffer: &mut Vec<u8>) -> Result<(), DeltaError> {
+        self.content.work.spend(0)?;
         let end = offset.checked_add(length);
         let end = end.ok_or(DeltaError::Malformed("a position is out of range"))?;
         let mut at = offset;
@@ -136,6 +136,7 @@ impl<S: Read + Seek> Target<'_, S> {
 
     /// Writes content that the target does not compress.
     fn plain(&mut self, length: u64, buffer: &mut Vec<u8>) -> Result<(), DeltaError> {
+        self.content.work.spend(0)?;
         let mut left = length;
         while left > 0 {
             buffer.resize(left.min(PIECE as u64) as usize, 0);

@@ -35,9 +35,7 @@ pub enum DeltaError {
         found: u32,
     },
     /// Applying the delta takes too much time.
-    #[error(
-        "the delta compresses and decompresses more than {0} bytes, which is the limit for its files"
-    )]
+    #[error("applying the delta takes more work than {0} bytes, which is the limit for its files")]
     Work(u64),
     /// The source differs from the file that the delta is for.
     #[error("the source has no zstd frame of {length} bytes at byte {offset}: is it damaged?")]
