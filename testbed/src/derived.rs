@@ -5,11 +5,13 @@
 //! This takes seconds instead of a build.
 
 use std::fs::{self, File};
-use std::io::{self, Write};
+use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use cpio::newc::{Builder, ModeFileType, trailer};
+use protocol::delta::{Codec, Delta, FORMAT, Operation, Recompress, Segment, memory_of};
+use protocol::release::DeltaFile;
 use protocol::token::{self, TokenError};
 use protocol::{Artifact, Claims, PrivateKey, Release, Role};
 
@@ -87,6 +89,8 @@ pub(crate) struct Changes {
     pub kernel: Option<Vec<u8>>,
     /// The size to which the initrd is truncated.
     pub initrd_bytes: Option<u64>,
+    /// Whether the CDN has a delta from the initrd of the base.
+    pub delta: bool,
 }
 
 /// A release that is derived from another one.
@@ -96,7 +100,7 @@ pub(crate) struct Derived {
     pub release: Release,
     /// The manifest, which [`Derived::publish`] offers to hosts.
     manifest: PathBuf,
-    /// The kernel and the initrd, and their paths on the CDN.
+    /// The kernel, the initrd and perhaps its delta, and their paths on the CDN.
     pub served: Vec<Served>,
 }
 
@@ -107,6 +111,11 @@ impl Derived {
         let next = path.with_extension("next");
         let copied = fs::copy(&self.manifest, &next).and_then(|_| fs::rename(&next, path));
         copied.map_err(failed("publish", path))
+    }
+
+    /// Returns the delta of the initrd, if there is one.
+    pub(crate) fn delta(&self) -> Option<&DeltaFile> {
+        self.release.artifact(Role::Initrd)?.deltas.first()
     }
 
     /// Returns the path of the artifact with this role on the CDN.
@@ -149,10 +158,56 @@ pub(crate) fn derive(
         served.push(Served { path: url.clone(), file });
         release.artifacts.push(Artifact { role, name, size, sha256, url, deltas: Vec::new() });
     }
+    if changes.delta {
+        let file = dir.join("delta");
+        let delta = write_delta(base, &served[1].file, build, &file)?;
+        served.push(Served { path: delta.url.clone(), file });
+        release.artifacts[1].deltas.push(delta);
+    }
     let manifest = dir.join("release.jwt");
     let token = token::sign(key, &claims(release.clone()))?;
     fs::write(&manifest, token).map_err(failed("write", &manifest))?;
     Ok(Derived { release, manifest, served })
+}
+
+/// Writes a delta from the initrd of `base` to `initrd`, which begins with it.
+fn write_delta(
+    base: &Artifacts,
+    initrd: &Path,
+    build: u64,
+    to: &Path,
+) -> Result<DeltaFile, DeriveError> {
+    let (source, from) = measure(&base.initrd).map_err(failed("read", &base.initrd))?;
+    let end = read_from(initrd, source).map_err(failed("read", initrd))?;
+    let literal = end.len() as u64;
+    let delta = Delta {
+        source,
+        target: source + literal,
+        recompress: Recompress::here(Codec::Block, 1),
+        extents: Vec::new(),
+        segments: vec![
+            Segment::Copy { offset: 0, length: source },
+            Segment::Plain { length: literal },
+        ],
+        operations: vec![Operation { position: 0, add: 0, literal }],
+        differences: Vec::new(),
+        literals: end,
+    };
+    let bytes = delta.to_bytes().map_err(failed("write", to))?;
+    fs::write(to, &bytes).map_err(failed("write", to))?;
+    let (size, sha256) = measure(to).map_err(failed("read", to))?;
+    let memory = memory_of(&bytes).map_err(|error| failed("read", to)(io::Error::other(error)))?;
+    let (name, url) = ("initrd.delta".to_owned(), format!("{build}/initrd.delta"));
+    Ok(DeltaFile { from, format: FORMAT.to_owned(), name, size, sha256, url, memory })
+}
+
+/// Reads a file from an offset on.
+fn read_from(path: &Path, offset: u64) -> io::Result<Vec<u8>> {
+    let mut file = File::open(path)?;
+    file.seek(SeekFrom::Start(offset))?;
+    let mut bytes = Vec::new();
+    file.read_to_end(&mut bytes)?;
+    Ok(bytes)
 }
 
 fn claims(release: Release) -> Claims {
@@ -206,7 +261,7 @@ fn failed(doing: &'static str, path: &Path) -> impl FnOnce(io::Error) -> DeriveE
 mod tests {
     use super::*;
     use crate::artifacts::tests::{signed_release, verified};
-    use std::io::Read;
+    use protocol::delta::{Limits, apply};
 
     /// Returns the name, mode and content of every entry, and the number of bytes after the last one.
     fn entries(mut bytes: &[u8]) -> (Vec<(String, u32, Vec<u8>)>, usize) {
@@ -271,6 +326,30 @@ mod tests {
             let (size, sha256) = measure(&served.file).unwrap();
             assert_eq!((artifact.size, &artifact.sha256), (size, &sha256));
         }
+    }
+
+    #[test]
+    fn makes_a_delta_of_the_initrd() {
+        let directory = signed_release(|_| {});
+        let base = verified(&directory);
+        let changes = Changes { delta: true, ..Changes::default() };
+        let key = PrivateKey::generate();
+        let derived = derive(&base, 3, &changes, &key, directory.0.path()).unwrap();
+        derived.release.validate().unwrap();
+        let [delta] = &derived.release.artifact(Role::Initrd).unwrap().deltas[..] else { panic!() };
+        let served = &derived.served[2];
+        assert_eq!(served.path, delta.url);
+        let source = File::open(&base.initrd).unwrap();
+        let target = fs::read(&derived.served[1].file).unwrap();
+        let limits = Limits {
+            source: source.metadata().unwrap().len(),
+            target: target.len() as u64,
+            memory: delta.memory,
+        };
+        let mut made = Vec::new();
+        let mut write = |piece: &[u8]| made.write_all(piece);
+        apply(&fs::read(&served.file).unwrap(), source, &limits, &mut write).unwrap();
+        assert!(made == target);
     }
 
     #[test]

@@ -214,19 +214,29 @@ impl<'a> TestEnvironment<'a> {
         &self,
         cdn_path: impl Fn(Role) -> String,
     ) -> Result<String, ScenarioError> {
-        let accesses = self.cdn.accesses();
         let mut bytes = 0;
         for role in Role::BOOT {
-            let path = format!("/{}", cdn_path(role));
-            let mut gets = accesses
-                .iter()
-                .filter(|a| a.method == "GET" && a.path == path && matches!(a.status, 200 | 206));
-            let Some(first) = gets.next() else {
-                let requests = cdn::list(&accesses);
-                return Err(ScenarioError::NotFetched { missing: path, requests });
-            };
-            bytes += first.length.unwrap_or_default();
+            bytes += self.downloaded(&cdn_path(role))?;
         }
         Ok(format!("{} MiB from the CDN", bytes >> 20))
+    }
+
+    /// Returns how many bytes the first download of a path on the CDN had.
+    ///
+    /// # Errors
+    /// Fails if the path was not downloaded.
+    pub(crate) fn downloaded(&self, path: &str) -> Result<u64, ScenarioError> {
+        let accesses = self.cdn.accesses();
+        let path = format!("/{path}");
+        let mut gets = accesses
+            .iter()
+            .filter(|a| a.method == "GET" && a.path == path && matches!(a.status, 200 | 206));
+        match gets.next() {
+            Some(first) => Ok(first.length.unwrap_or_default()),
+            None => {
+                let requests = cdn::list(&accesses);
+                Err(ScenarioError::NotFetched { missing: path, requests })
+            }
+        }
     }
 }

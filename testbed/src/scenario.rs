@@ -109,6 +109,12 @@ pub enum ScenarioError {
         /// All requests to the CDN.
         requests: String,
     },
+    /// The guest downloaded a whole file.
+    #[error("the guest downloaded {path}, although it had the file that the delta is from")]
+    NoDelta {
+        /// The path on the CDN.
+        path: String,
+    },
     /// The guest did not boot from the HTTP server.
     #[error("the guest did not boot by HTTP; requests to the server: {requests}; {source}")]
     HttpBoot {

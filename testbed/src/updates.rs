@@ -96,21 +96,30 @@ impl ReleaseSeries {
         keys
     }
 
-    /// Returns the number of bytes that a host downloads to install a release.
+    /// Returns the number of bytes that a host writes to install a release.
     pub(crate) fn size(&self, number: usize) -> u64 {
         self.releases[number].release.boot_artifacts().map(|artifact| artifact.size).sum()
     }
 
-    /// Describes the download of a release.
+    /// Describes the download of a release by a host whose other slot has the base, and so its kernel.
     ///
     /// # Errors
-    /// Fails if the CDN has not served its kernel and initrd.
+    /// Fails if the host has not downloaded the initrd, or if it has although there is a delta.
     pub(crate) fn describe_download(
         &self,
         number: usize,
         environment: &TestEnvironment<'_>,
     ) -> Result<String, ScenarioError> {
-        environment.describe_download(|role: Role| self.releases[number].cdn_path(role))
+        let derived = &self.releases[number];
+        let path = derived.cdn_path(Role::Initrd);
+        let initrd = environment.downloaded(&path);
+        let Some(delta) = derived.delta() else {
+            return Ok(format!("{} MiB from the CDN", initrd? >> 20));
+        };
+        match initrd {
+            Ok(_) => Err(ScenarioError::NoDelta { path }),
+            Err(_) => Ok(format!("{} bytes from the CDN", environment.downloaded(&delta.url)?)),
+        }
     }
 }
 

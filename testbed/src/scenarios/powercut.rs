@@ -40,9 +40,10 @@ const REPLAY: Step = Step::new("replay", "judge crash states");
 
 /// Record every write of updates, and judge the disk states that a power cut could have left
 ///
-/// In one VM: a data partition, an update, a rollback, an update that crashes, and another update. Then every
-/// prefix of the writes, and subsets of the writes that were not flushed, torn at 512 bytes, must have a valid
-/// partition table and boot a complete and verified release, and a finished data partition must pass fsck. The recording needs about 0.4 GiB in the work directory.
+/// In one VM: a data partition, an update, a rollback, an update that crashes, and another update. The updates
+/// copy the kernel and make the initrd from a delta. Then every prefix of the writes, and subsets of the writes that
+/// were not flushed, torn at 512 bytes, must have a valid partition table and boot a complete and verified release,
+/// and a finished data partition must pass fsck. The recording needs about 0.4 GiB in the work directory.
 #[derive(Debug, Args)]
 pub(crate) struct PowerCut {
     /// Options of every scenario
@@ -81,7 +82,9 @@ impl Scenario for PowerCut {
     }
 
     fn play(&self, artifacts: &Artifacts, steps: &mut Steps<'_>) -> Result<Tally, ScenarioError> {
-        let changes = [Changes::default(), Changes::default()];
+        // The second release has a delta only from the release that a rollback returns to.
+        let changes = |delta| Changes { delta, ..Changes::default() };
+        let changes = [changes(true), changes(!self.without_rollback)];
         let (releases, mut environment) = ReleaseSeries::prepare(artifacts, &changes, steps)?;
         let room = if self.without_data { 0 } else { DATA_ROOM };
         if room > 0 {
