@@ -1,25 +1,27 @@
 //! The status of the host, shown by `status` as a table or JSON and by [`crate::prometheus`] as metrics.
 
+mod table;
+
+use protocol::Release;
 use protocol::esp::Slot;
 use protocol::grubenv::{BootState, TRIES};
 use protocol::release::ReleaseId;
-use protocol::{Release, date};
 use serde_json::{Map, Value, json};
 
 use crate::config::Reboot;
+use crate::failed_deltas::FailedDeltas;
 use crate::host::Host;
 use crate::host_settings::Applied;
+use crate::install::FileOrigin;
 use crate::record::{
-    self, Checked, DataResult, Download, Failure, HealthResult, HealthState, Listening, Poll,
-    Waiting,
+    self, Checked, DataResult, Download, Failure, HealthResult, Listening, Poll, Waiting,
 };
 use crate::slot_content::{Content, Slots};
-use crate::sources::{PullResult, Pulls, SourceRuns};
+use crate::sources::{Pulls, SourceRuns};
+use crate::traffic::Traffic;
 use crate::trial::{expire_trial, is_abandoned};
 use crate::wrong_files::{WrongFile, WrongFiles};
 
-/// How many characters of a value are shown in a line of the table.
-const SHOWN_MAX: usize = 400;
 /// The age in seconds at which a recorded download is considered dead. A download is recorded every two
 /// seconds, and a stalled one times out after a minute.
 const DOWNLOAD_AGE_MAX: u64 = 120;
@@ -52,6 +54,8 @@ pub(crate) struct Status {
 pub(crate) struct Disk {
     /// The slots, checked by manifests and sizes only.
     pub slots: Slots,
+    /// Where the files of slot a and b came from; empty if that is not known.
+    pub origins: [Vec<FileOrigin>; 2],
     /// The boot state, on which GRUB's choice of a slot depends.
     pub boot: BootState,
     /// Why grubenv could not be read. `boot` is then a default state.
@@ -75,6 +79,10 @@ pub(crate) struct Records {
     pub waiting: Option<Waiting>,
     /// The files that are not downloaded again yet.
     pub wrong_files: Option<WrongFiles>,
+    /// The deltas that are not tried again.
+    pub failed_deltas: FailedDeltas,
+    /// The bytes that updates have fetched and saved.
+    pub traffic: Traffic,
     /// The server for pushes.
     pub listening: Option<Listening>,
     /// The data partition.
@@ -99,6 +107,8 @@ impl Records {
             checked: record::read(host),
             waiting: record::read(host),
             wrong_files: record::read(host),
+            failed_deltas: FailedDeltas::read(host),
+            traffic: record::read(host).unwrap_or_default(),
             listening: record::read(host),
             data: record::read(host),
             host_settings: record::read(host),
@@ -123,6 +133,25 @@ impl Disk {
         let id = expire_trial(&self.boot, running).failed?;
         let holds = |slot: &Slot| self.slots.get(*slot).release().is_some_and(|r| r.id() == id);
         Some(Failed { id, slot: Slot::ALL.into_iter().find(holds) })
+    }
+
+    /// Returns where the files of a slot came from; empty if that is not known.
+    pub(crate) fn origins(&self, slot: Slot) -> &[FileOrigin] {
+        let [a, b] = &self.origins;
+        match slot {
+            Slot::A => a,
+            Slot::B => b,
+        }
+    }
+
+    /// Returns a slot as JSON, with the origins of its files.
+    fn slot_json(&self, name: Slot) -> Value {
+        let mut shown = slot(self.slots.get(name));
+        let origins = self.origins(name);
+        if !origins.is_empty() {
+            shown["files"] = json!(origins);
+        }
+        shown
     }
 
     /// Returns the slot that the host has to be rebooted into: the one on trial, or the good one if the
@@ -187,13 +216,14 @@ impl Status {
             "trial": disk.and_then(|disk| disk.boot.trial).map(|t| json!({"slot": t.slot, "tries": t.tries})),
             "failed": failed,
             "grubenvProblem": disk.and_then(|disk| disk.grubenv_problem.as_ref()),
-            "slots": disk.map(|disk| json!({"a": slot(&disk.slots.a), "b": slot(&disk.slots.b)})),
+            "slots": disk.map(|disk| json!({"a": disk.slot_json(Slot::A), "b": disk.slot_json(Slot::B)})),
             "problem": self.disk.as_ref().err().or(self.problem.as_ref()),
             "lastPoll": poll,
             "lastError": error,
             "nextPoll": self.next_poll,
             "download": download,
             "wrongFiles": self.wrong_files().map(WrongFile::to_json).collect::<Vec<_>>(),
+            "failedDeltas": self.records.failed_deltas.to_json(),
             "verified": checked,
             "reboot": {
                 "policy": self.policy.as_ref().map(ToString::to_string),
@@ -224,231 +254,11 @@ impl Status {
             "kernel": release.map(|r| &r.kernel),
         })
     }
-
-    /// Returns the status as text.
-    pub(crate) fn table(&self) -> String {
-        let mut table = Table::default();
-        table.add("updater", env!("CARGO_PKG_VERSION"));
-        let version = self.release().map(|r| r.version.as_str()).or(self.image.as_deref());
-        let confirmed = match self.is_confirmed() {
-            Some(true) => ", confirmed",
-            Some(false) => ", not confirmed yet",
-            None => "",
-        };
-        table.add(
-            "running",
-            &match (self.running, self.disk.is_ok()) {
-                (None, true) => "not booted from this ESP".to_owned(),
-                (None, false) => format!("{}, not from a slot", version.unwrap_or("-")),
-                (Some(slot), _) => format!("slot {slot}  {}{confirmed}", version.unwrap_or("-")),
-            },
-        );
-        self.add_health(&mut table);
-        match &self.disk {
-            Ok(disk) => self.add_disk(&mut table, disk),
-            Err(problem) => table.add("slots", problem),
-        }
-        if let Some(problem) = &self.problem {
-            table.add("config", problem);
-        }
-        self.add_data(&mut table);
-        for (name, text) in self.records.host_settings.iter().flat_map(Applied::rows) {
-            table.add(name, &text);
-        }
-        self.add_runs(&mut table);
-        if let Some(listening) = &self.records.listening {
-            add_listening(&mut table, listening);
-        }
-        self.add_sources(&mut table);
-        table.0.join("\n")
-    }
-
-    fn add_health(&self, table: &mut Table) {
-        let Some(HealthResult { time, slot, state, problems }) = &self.records.health else {
-            return;
-        };
-        let state = match state {
-            HealthState::Waiting => "waiting",
-            HealthState::Healthy => "healthy",
-            HealthState::Unhealthy => "not healthy",
-        };
-        table.add("health", &format!("slot {slot}  {state}, {}", self.at(*time)));
-        problems.iter().for_each(|problem| table.add("", problem));
-    }
-
-    fn add_disk(&self, table: &mut Table, disk: &Disk) {
-        table.add("good", &format!("slot {}", disk.boot.good));
-        table.add(
-            "trial",
-            &match disk.boot.trial {
-                None => "none".to_owned(),
-                Some(trial) => format!("slot {}, tries left: {}", trial.slot, trial.tries),
-            },
-        );
-        if let Some(Failed { id, slot }) = disk.failed(self.running) {
-            let release = slot.and_then(|slot| Some((slot, disk.slots.get(slot).release()?)));
-            let description = match release {
-                Some((slot, release)) => format!("slot {slot}  {}", release.version),
-                None => format!("release {id}"),
-            };
-            table.add(
-                "failed",
-                &format!("{description}: not installed again; waiting for a newer release"),
-            );
-        }
-        if let Some(problem) = &disk.grubenv_problem {
-            table.add("grubenv", &format!("{problem}; the next update or confirm recreates it"));
-        }
-        for slot in Slot::ALL {
-            table.add(&format!("slot {slot}"), &row(disk.slots.get(slot)));
-        }
-        if let Some(Checked { time, a, b }) = &self.records.checked {
-            let (a, b) = (verified(*a, &disk.slots.a), verified(*b, &disk.slots.b));
-            table.add("verified", &format!("a {a}, b {b}, {}", self.at(*time)));
-        }
-    }
-
-    fn add_data(&self, table: &mut Table) {
-        let Some(DataResult { mounted, device, file_system, encrypted, problems, .. }) =
-            &self.records.data
-        else {
-            return;
-        };
-        let or_none = |text: &Option<String>| text.as_deref().unwrap_or("-").to_owned();
-        match mounted {
-            true => {
-                let encrypted = if *encrypted == Some(true) { "  encrypted" } else { "" };
-                let text = format!("{}  {}{encrypted}", or_none(device), or_none(file_system));
-                table.add("data", &text);
-            }
-            false => table.add("data", "not mounted, so Docker does not start"),
-        }
-        problems.iter().for_each(|problem| table.add("", problem));
-    }
-
-    fn add_runs(&self, table: &mut Table) {
-        let Records { poll, error, download, waiting, .. } = &self.records;
-        let pending = self.disk.as_ref().ok().and_then(|disk| disk.pending(self.running));
-        let policy = self.policy.as_ref().map_or("-".to_owned(), ToString::to_string);
-        let outstanding = match pending {
-            Some(slot) => format!("; outstanding, into slot {slot}"),
-            None => String::new(),
-        };
-        table.add("reboot", &format!("{policy}{outstanding}"));
-        if let (Some(_), Some(Waiting { reason, next, .. })) = (pending, waiting) {
-            let next =
-                next.map_or(String::new(), |next| format!("; next decision {}", self.at(next)));
-            table.add("", &format!("{reason}{next}"));
-        }
-        if let Some(Download { role, done, total, time }) = download {
-            table.add("download", &format!("{role}, {done} of {total} bytes, {}", self.at(*time)));
-        }
-        for file in self.wrong_files() {
-            let WrongFile { role, url, failures, .. } = file;
-            let (count, next) = (WrongFile::count(*failures), self.at(file.next()));
-            table.add(
-                "wrong file",
-                &format!("{role} at {url}, wrong {count}; next download {next}"),
-            );
-        }
-        table.add(
-            "last poll",
-            &match poll {
-                None => "none since boot".to_owned(),
-                Some(Poll { time, outcome, version, build, cdn }) => {
-                    format!("{outcome}, {version} (build {build}) at {cdn}, {}", self.at(*time))
-                }
-            },
-        );
-        if let Some(Failure { time, command, error }) = error {
-            table.add("last error", &format!("{command}: {error}, {}", self.at(*time)));
-        }
-        let next = self
-            .next_poll
-            .map_or("unknown; check etchaos-updater.timer".to_owned(), |at| self.at(at));
-        table.add("next poll", &next);
-    }
-
-    fn add_sources(&self, table: &mut Table) {
-        for (name, run) in self.records.sources.iter().flat_map(|runs| &runs.sources) {
-            let mut parts = run.text(self.now).into_iter();
-            let first = parts.next().unwrap_or_default();
-            table.add("source", &format!("{name}  {first}"));
-            parts.for_each(|part| table.add("", &part));
-            let pull = self.records.pulls.as_ref().and_then(|pulls| pulls.sources.get(name));
-            if let Some(PullResult { time, error: Some(error) }) = pull {
-                table.add("", &format!("not pulled, {}: {error}", self.at(*time)));
-            }
-        }
-    }
-
-    /// Formats a time and its distance from now.
-    fn at(&self, time: u64) -> String {
-        let shown = date::format_utc(time);
-        match time.checked_sub(self.now) {
-            Some(0) | None => format!("{shown} ({} ago)", approximate(self.now - time)),
-            Some(left) => format!("{shown} (in {})", approximate(left)),
-        }
-    }
-}
-
-/// Formats a duration approximately, with a single unit.
-fn approximate(seconds: u64) -> String {
-    match seconds {
-        0..120 => format!("{seconds} s"),
-        120..7200 => format!("{} min", seconds / 60),
-        7200..172_800 => format!("{} h", seconds / 3600),
-        _ => format!("{} days", seconds / 86_400),
-    }
-}
-
-#[derive(Default)]
-struct Table(Vec<String>);
-
-impl Table {
-    fn add(&mut self, name: &str, text: &str) {
-        // Texts from other sources must not control the terminal.
-        let plain = |c: char| if c.is_control() { ' ' } else { c };
-        let text: String = text.chars().take(SHOWN_MAX).map(plain).collect();
-        self.0.push(format!("{name:10}  {text}").trim_end().to_owned());
-    }
-}
-
-fn add_listening(table: &mut Table, listening: &Listening) {
-    let Listening { address, certificate, public_key, .. } = listening;
-    let Some(sha256) = certificate else {
-        return table.add("listen", &format!("{address}, without TLS"));
-    };
-    table.add("listen", &format!("{address}, certificate SHA-256 {sha256}"));
-    if let Some(pin) = public_key {
-        table.add("", &format!("public key {pin}"));
-    }
-}
-
-/// Describes the last result of `verify` for a slot. Without a result, describes the content of the slot.
-fn verified(is_complete: Option<bool>, content: &Content) -> String {
-    match (is_complete, content) {
-        (Some(true), _) => "complete".into(),
-        (Some(false), _) => "damaged".into(),
-        (None, Content::Partial { release, bytes }) => {
-            format!("partial ({bytes} of {} bytes)", boot_size(release))
-        }
-        (None, Content::Empty) => "empty".into(),
-        (None, Content::Complete(_) | Content::Damaged { .. }) => "not verified".into(),
-    }
 }
 
 /// Returns the total size of the files that a slot has for a release.
 fn boot_size(release: &Release) -> u64 {
     release.boot_artifacts().map(|artifact| artifact.size).sum()
-}
-
-fn row(content: &Content) -> String {
-    let (state, release, problem) = state(content);
-    let release =
-        release.map(|r| format!("  {}  build {}", r.version, r.build)).unwrap_or_default();
-    let problem = problem.map(|problem| format!("  {problem}")).unwrap_or_default();
-    format!("{state:8}{release}{problem}")
 }
 
 /// Returns the state of a slot, its release, and a note on it.

@@ -16,7 +16,8 @@
 //!
 //! `record` stores the results of the last runs, `host_status` combines them with the state of the host,
 //! `prometheus` formats the status as metrics, and [`progress`] shows the progress of downloads.
-//! `wrong_files` remembers files that are not worth another download.
+//! `wrong_files` remembers files that are not worth another download, `failed_deltas` does so for deltas, and `traffic`
+//! counts the bytes that updates fetch.
 //!
 //! `data` is separate: it mounts the partition with what a host keeps over reboots. It never changes the ESP.
 //!
@@ -41,6 +42,7 @@ pub mod config;
 pub mod confirmation;
 mod data;
 pub mod esp;
+mod failed_deltas;
 pub mod files;
 mod fsck;
 pub mod grubenv_file;
@@ -70,6 +72,7 @@ pub mod slots;
 pub mod sources;
 mod timeout;
 mod tls;
+mod traffic;
 pub mod trial;
 pub mod update;
 mod wrong_files;

@@ -5,7 +5,9 @@ use std::fmt::Write;
 use protocol::esp::Slot;
 
 use crate::host_status::{Records, Status};
+use crate::install::FileOrigin;
 use crate::record::HealthState;
+use crate::traffic::Traffic;
 
 /// Returns the metrics as text. Omits unknown values.
 pub(crate) fn text(status: &Status) -> String {
@@ -77,6 +79,7 @@ pub(crate) fn text(status: &Status) -> String {
         "Whether the slot was complete when it was last verified.",
         complete,
     );
+    add_transfers(&mut metrics, status);
     metrics.value(
         "verified_timestamp_seconds",
         "When the slots were last verified.",
@@ -93,6 +96,40 @@ pub(crate) fn text(status: &Status) -> String {
         status.policy.as_ref().map(|_| status.problem.is_some().into()),
     );
     metrics.0
+}
+
+/// Adds what updates have fetched and saved.
+fn add_transfers(metrics: &mut Metrics, status: &Status) {
+    let files =
+        status.disk.iter().flat_map(|disk| Slot::ALL.map(|slot| (slot, disk.origins(slot))));
+    let files: Vec<_> = files
+        .flat_map(|(slot, origins)| origins.iter().map(move |origin| fetched(slot, origin)))
+        .collect();
+    metrics.gauge(
+        "slot_fetched_bytes",
+        "What was fetched for a file of the slot, and where the file came from.",
+        files.iter().map(|(labels, bytes)| (labels.as_slice(), *bytes)),
+    );
+    let Traffic { fetched, saved_by_copy, saved_by_delta } = status.records.traffic;
+    let (copy, delta) = ([("by", "copy".to_owned())], [("by", "delta".to_owned())]);
+    metrics.counter(
+        "fetched_bytes_total",
+        "Bytes of kernels, initrds and deltas that updates have fetched since the boot.",
+        [(&[][..], fetched)],
+    );
+    metrics.counter(
+        "saved_bytes_total",
+        "Bytes that updates did not have to fetch since the boot.",
+        [(&copy[..], saved_by_copy), (&delta[..], saved_by_delta)],
+    );
+}
+
+/// Returns the labels and the bytes of a file of a slot.
+fn fetched(slot: Slot, origin: &FileOrigin) -> ([(&'static str, String); 3], u64) {
+    let FileOrigin { role, way, bytes, .. } = origin;
+    let labels =
+        [("slot", slot.to_string()), ("role", role.to_string()), ("from", way.name().to_owned())];
+    (labels, *bytes)
 }
 
 /// Returns whether the outcome of a poll means that there is a release to install or to reboot into. A
@@ -117,12 +154,31 @@ impl Metrics {
         self.gauge(name, help, value.map(|value| (&[][..], value)));
     }
 
-    /// Adds all samples of a metric, with its help and type. Adds nothing if there are no samples.
     fn gauge<'a>(&mut self, name: &str, help: &str, samples: impl IntoIterator<Item = Sample<'a>>) {
+        self.add("gauge", name, help, samples);
+    }
+
+    fn counter<'a>(
+        &mut self,
+        name: &str,
+        help: &str,
+        samples: impl IntoIterator<Item = Sample<'a>>,
+    ) {
+        self.add("counter", name, help, samples);
+    }
+
+    /// Adds all samples of a metric, with its help and type. Adds nothing if there are no samples.
+    fn add<'a>(
+        &mut self,
+        kind: &str,
+        name: &str,
+        help: &str,
+        samples: impl IntoIterator<Item = Sample<'a>>,
+    ) {
         for (index, (labels, value)) in samples.into_iter().enumerate() {
             let mut line = String::new();
             if index == 0 {
-                line = format!("# HELP etchaos_{name} {help}\n# TYPE etchaos_{name} gauge\n");
+                line = format!("# HELP etchaos_{name} {help}\n# TYPE etchaos_{name} {kind}\n");
             }
             line.push_str(&format!("etchaos_{name}"));
             for (index, (label, text)) in labels.iter().enumerate() {

@@ -5,8 +5,9 @@
 //! Records contain no secrets. They are not in `/run/etchaos`, which also serves as a lock and therefore
 //! must not be accessible to every user.
 //!
-//! Records are only shown; no decision depends on them. There are two exceptions: that of [`crate::wrong_files`] can
-//! delay a download, and that of [`crate::sources`] says when a source is due and whether it failed.
+//! Records are only shown; no decision depends on them. There are three exceptions: that of [`crate::wrong_files`]
+//! can delay a download, that of [`crate::failed_deltas`] keeps a delta from being used, and that of
+//! [`crate::sources`] says when a source is due and whether it failed.
 
 use std::fs::{DirBuilder, OpenOptions, Permissions};
 use std::io::{self, Write};

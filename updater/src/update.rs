@@ -3,14 +3,14 @@
 
 use protocol::esp::{GRUBENV, Slot};
 use protocol::grubenv::BootState;
-use protocol::{KeyRing, Release, Role};
+use protocol::{KeyRing, Release};
 
 use crate::confirmation::{copy_marks, has_confirmed_mark, unmark};
 use crate::files::{FileError, FileSystem};
 use crate::grubenv_file::GrubenvFile;
 use crate::host::Booted;
 use crate::install::{
-    InstallError, Installed, Job, Origin, Source, Space, install, origins, put_on_trial,
+    FileOrigin, InstallError, Installed, Job, Source, Space, install, origins, put_on_trial,
 };
 use crate::plan::{Facts, Permissions, Step, next};
 use crate::progress::Progress;
@@ -44,6 +44,8 @@ pub struct Update<'a> {
     pub grubenv: GrubenvFile,
     /// The decision.
     pub step: Step,
+    /// Where the files came from that [`Update::carry_out`] has written.
+    written: Vec<FileOrigin>,
 }
 
 /// An update that was rejected or that failed. The release that was good before still boots.
@@ -95,7 +97,7 @@ impl<'a> Update<'a> {
             allow,
         };
         let step = next(&facts);
-        Self { request, effective_state, slots, grubenv, step }
+        Self { request, effective_state, slots, grubenv, step, written: Vec::new() }
     }
 
     /// Returns whether [`Update::carry_out`] writes to the ESP.
@@ -140,12 +142,15 @@ impl<'a> Update<'a> {
         .unwrap_or(self.candidate())
     }
 
-    /// Returns where the files that the step writes come from, and the number of bytes that are fetched from
-    /// the CDN for each. What an interrupted run has fetched already counts as well.
-    pub fn origins(&self) -> Vec<(Role, Origin<'_>, u64)> {
-        let Source { candidate, memory, .. } = self.request.source;
-        let slot = self.step.writes();
-        slot.map_or(Vec::new(), |slot| origins(candidate, &self.slots, slot, memory))
+    /// Returns where the files that the step writes come from. Before [`Update::carry_out`], this is the plan, in
+    /// which the bytes that an interrupted run has fetched count as well.
+    pub fn origins(&self) -> Vec<FileOrigin> {
+        match self.step.writes() {
+            Some(slot) if self.written.is_empty() => {
+                origins(self.request.source, &self.slots, slot)
+            }
+            _ => self.written.clone(),
+        }
     }
 
     /// Checks that the ESP has enough space for the step.
@@ -201,7 +206,10 @@ impl<'a> Update<'a> {
 
     fn install(&mut self, slot: Slot, progress: &Progress) -> Result<Installed, InstallError> {
         let Request { esp, source, .. } = self.request;
-        install(Job { esp, slot, source, slots: &self.slots, progress }, &mut self.grubenv)
+        let job = Job { esp, slot, source, slots: &self.slots, progress };
+        let installed = install(job, &mut self.grubenv)?;
+        self.written = installed.origins.clone();
+        Ok(installed)
     }
 
     /// Returns the state to write to grubenv before the step, or `None` if grubenv already has it.

@@ -1,6 +1,7 @@
 //! Collects the status of the host, for `status` and the metrics.
 
 use anyhow::{Context as _, Result};
+use protocol::esp::Slot;
 use serde_json::{Value, json};
 
 use super::context::Context;
@@ -8,7 +9,9 @@ use crate::cli::Global;
 use crate::clock::now;
 use crate::host::Host;
 use crate::host_status::{Disk, Records, Status};
+use crate::install::stored_origins;
 use crate::process::{ProcessError, QUERY_TIMEOUT, systemd_stdout};
+use crate::slot_content::Content;
 use crate::slots::survey;
 
 /// The timers that start an update.
@@ -31,7 +34,12 @@ pub(super) fn gather(global: &Global, context: &Context) -> Result<Status> {
     };
     let slots = survey(esp, &context.settings.keys);
     let grubenv = context.grubenv()?;
-    let disk = Disk { slots, boot: grubenv.state, grubenv_problem: grubenv.problem };
+    let origins = Slot::ALL.map(|slot| match slots.get(slot) {
+        Content::Complete(manifest) => stored_origins(esp, slot, &manifest.release),
+        _ => Vec::new(),
+    });
+    let boot = grubenv.state;
+    let disk = Disk { slots, origins, boot, grubenv_problem: grubenv.problem };
     Ok(Status { disk: Ok(disk), problem, policy, config, ..without_esp(global, String::new())? })
 }
 

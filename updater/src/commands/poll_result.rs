@@ -22,6 +22,7 @@ const MANIFESTS: &str = "/run/etchaos/manifests";
 pub(super) struct PollResult {
     pub(super) cdn: Cdn,
     pub(super) candidate: Candidate,
+    pub(super) host: Host,
 }
 
 impl PollResult {
@@ -52,7 +53,7 @@ impl PollResult {
         let candidate = fetch(&cdn, &request)?;
         let manifest = digest::of_bytes(candidate.token().as_bytes());
         cdn.remember_wrong_files(&host, &manifest, allow.retry_failed);
-        Ok(Self { cdn, candidate })
+        Ok(Self { cdn, candidate, host })
     }
 }
 

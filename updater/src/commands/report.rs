@@ -5,6 +5,7 @@ use protocol::compare::differences;
 use protocol::esp::Slot;
 use serde_json::{Value, json};
 
+use crate::install::FileOrigin;
 use crate::plan::Step;
 use crate::update::{Update, describe};
 
@@ -35,32 +36,35 @@ pub(super) fn json(update: &Update<'_>) -> Value {
     })
 }
 
-/// Returns how many bytes the step fetches, and where each file comes from; `null` if it writes none.
+/// Returns how many bytes the step fetches, or has fetched, and where each file comes from; `null` if it writes
+/// none.
 fn download(update: &Update<'_>) -> Value {
     let origins = update.origins();
     if origins.is_empty() {
         return Value::Null;
     }
-    let files: Vec<Value> = origins
-        .iter()
-        .map(|(role, origin, bytes)| json!({"role": role, "from": origin.name(), "bytes": bytes}))
-        .collect();
-    let bytes: u64 = origins.iter().map(|(.., bytes)| bytes).sum();
-    json!({"bytes": bytes, "files": files})
+    let bytes: u64 = origins.iter().map(|origin| origin.bytes).sum();
+    json!({"bytes": bytes, "files": origins})
 }
 
-/// Describes in a line how many bytes the step fetches; empty if it writes no files.
-fn download_line(update: &Update<'_>) -> String {
+/// Describes in lines how many bytes the step fetches, or has fetched; empty if it writes no files.
+fn download_lines(update: &Update<'_>, fetched: &str) -> String {
     let origins = update.origins();
     if origins.is_empty() {
         return String::new();
     }
-    let bytes: u64 = origins.iter().map(|(.., bytes)| bytes).sum();
+    let bytes: u64 = origins.iter().map(|origin| origin.bytes).sum();
     let files: Vec<String> = origins
         .iter()
-        .map(|(role, origin, bytes)| format!("{role}: {}, {bytes}", origin.name()))
+        .map(|FileOrigin { role, way, bytes, .. }| format!("{role}: {}, {bytes}", way.name()))
         .collect();
-    format!("\n  {bytes} bytes to fetch ({})", files.join("; "))
+    let mut lines = format!("\n  {bytes} bytes {fetched} ({})", files.join("; "));
+    for FileOrigin { role, reason, .. } in &origins {
+        if let Some(reason) = reason {
+            lines.push_str(&format!("\n  the whole {role}: {reason}"));
+        }
+    }
+    lines
 }
 
 /// Describes the next step in a sentence.
@@ -94,7 +98,7 @@ pub(super) fn text(update: &Update<'_>) -> String {
         }
         Step::Downgrade => format!("{new} is older than the running release"),
         Step::Install(slot) => {
-            let (changes, download) = (changes(update), download_line(update));
+            let (changes, download) = (changes(update), download_lines(update, "to fetch"));
             format!("{new} has to be installed in slot {slot}{changes}{download}")
         }
         Step::Activate(slot) => {
@@ -104,7 +108,7 @@ pub(super) fn text(update: &Update<'_>) -> String {
             )
         }
         Step::Repair(slot) => {
-            let download = download_line(update);
+            let download = download_lines(update, "to fetch");
             format!(
                 "slot {slot} is damaged or incomplete and has to be repaired with {new}{download}"
             )
@@ -117,11 +121,13 @@ pub(super) fn done(update: &Update<'_>) -> String {
     let new = describe(update.candidate());
     match update.step {
         Step::Install(slot) => {
-            format!("{new} was installed in slot {slot}, on trial{}", changes(update))
+            let (changes, download) = (changes(update), download_lines(update, "fetched"));
+            format!("{new} was installed in slot {slot}, on trial{changes}{download}")
         }
         Step::Activate(slot) => format!("{} is on trial in slot {slot}", release_in(update, slot)),
         Step::Repair(slot) => {
-            format!("slot {slot} was damaged or incomplete and was repaired with {new}")
+            let download = download_lines(update, "fetched");
+            format!("slot {slot} was damaged or incomplete and was repaired with {new}{download}")
         }
         Step::Withdraw(slot) => {
             format!(

@@ -1,6 +1,7 @@
 //! Makes an artifact from a delta and the other slot's file of an earlier release.
 
-use std::io;
+use std::io::{self, Read, Seek};
+use std::time::{Duration, Instant};
 
 use protocol::delta::{DeltaError, Limits, apply};
 use protocol::digest::Hasher;
@@ -8,10 +9,17 @@ use protocol::release::DeltaFile;
 use protocol::url::UrlError;
 use protocol::{Artifact, Role};
 
-use super::job::Job;
+use super::job::{Job, Source};
+use super::origin::MEMORY_PART;
+use super::received::Received;
 use crate::cdn::{FetchError, ResumableSink, Sink};
+use crate::failed_deltas;
 use crate::files::FileError;
 use crate::interrupt;
+
+/// The longest time for applying a delta. A kernel takes some 20 seconds on a fast processor, and other files less.
+/// A delta within the limits of the format could take twice as long as this.
+const TIME_MAX: Duration = Duration::from_secs(600);
 
 /// A delta that could not be used.
 #[derive(Debug, thiserror::Error)]
@@ -33,6 +41,14 @@ pub(super) enum PatchError {
         /// The error.
         error: DeltaError,
     },
+    /// Applying the delta took too much time.
+    #[error("{name}: applying the delta took more than {seconds} s")]
+    Time {
+        /// The name of the delta.
+        name: String,
+        /// The limit.
+        seconds: u64,
+    },
     /// The delta gives another file.
     #[error("{name} gives a file with the SHA-256 {found}, expected {expected}")]
     Digest {
@@ -49,62 +65,77 @@ pub(super) enum PatchError {
 }
 
 /// Downloads a delta and writes the rest of the artifact. Clears the sink if the delta has written anything
-/// wrong to it.
+/// wrong to it. Adds the bytes that the CDN sends to `fetched`.
 ///
-/// A delta that fails is remembered, so that the next run does not download it again.
+/// A delta that fails is remembered, so that it is not tried again.
 pub(super) fn patch(
     job: Job<'_>,
     artifact: &Artifact,
     (delta, path, size): (&DeltaFile, &str, u64),
     sink: &mut dyn ResumableSink,
+    fetched: &mut u64,
 ) -> Result<(), PatchError> {
+    let Source { candidate, cdn, allowed_origins, host, memory, .. } = job.source;
     let file = as_artifact(artifact.role, delta);
-    let urls = job.source.candidate.artifact_urls(&file, job.source.allowed_origins)?;
-    let urls = job.source.cdn.without_wrong_files(urls, &file)?;
+    let urls = candidate.artifact_urls(&file, allowed_origins)?;
+    let urls = cdn.without_wrong_files(urls, &file)?;
     let mut bytes = Memory::default();
-    job.source.cdn.download(&urls, &file, &mut bytes)?;
+    cdn.download(&urls, &file, &mut Received { sink: &mut bytes, bytes: fetched })?;
     let before = sink.length();
-    let limits = Limits { source: size, target: artifact.size, memory: delta.memory };
-    let Err(error) = apply_to(job, artifact, &delta.name, &bytes.0, path, &limits, sink) else {
-        return Ok(());
-    };
-    if interrupt::is_requested() || matches!(error, PatchError::Sink(_)) {
-        return Err(error);
-    }
-    if sink.length() != before {
+    let limits = Limits { source: size, target: artifact.size, memory: memory / MEMORY_PART };
+    let downloaded = Downloaded { name: &delta.name, bytes: &bytes.0, limits, time: TIME_MAX };
+    let source = job.esp.open(path)?;
+    failed_deltas::begin(host, &delta.sha256);
+    let result = downloaded.apply(source, &artifact.sha256, sink);
+    // A signal, or a target that cannot be written, is not a fault of the delta.
+    let is_fault =
+        |error: &&PatchError| !interrupt::is_requested() && !matches!(error, PatchError::Sink(_));
+    let fault = result.as_ref().err().filter(is_fault).map(ToString::to_string);
+    failed_deltas::end(host, &delta.sha256, fault.as_deref());
+    if fault.is_some() && sink.length() != before {
         sink.restart().map_err(PatchError::Sink)?;
     }
-    urls.iter().for_each(|url| job.source.cdn.record_wrong_file(url, &file, true));
-    Err(error)
+    result
 }
 
-fn apply_to(
-    job: Job<'_>,
-    artifact: &Artifact,
-    name: &str,
-    delta: &[u8],
-    path: &str,
-    limits: &Limits,
-    sink: &mut dyn ResumableSink,
-) -> Result<(), PatchError> {
-    let source = job.esp.open(path)?;
-    // What an earlier run has written is not written again.
-    let mut skipped = sink.length();
-    let result = apply(delta, source, limits, &mut |piece| {
-        let skip = piece.len().min(usize::try_from(skipped).unwrap_or(usize::MAX));
-        skipped -= skip as u64;
-        sink.write(&piece[skip..])
-    });
-    result.map_err(|error| match error {
-        DeltaError::Sink(error) => PatchError::Sink(error),
-        error => PatchError::Apply { name: name.to_owned(), error },
-    })?;
-    let found = sink.digest();
-    match found == artifact.sha256 {
-        true => Ok(()),
-        false => {
-            let (name, expected) = (name.to_owned(), artifact.sha256.clone());
-            Err(PatchError::Digest { name, expected, found })
+/// A delta that was downloaded, and its limits.
+struct Downloaded<'a> {
+    name: &'a str,
+    bytes: &'a [u8],
+    limits: Limits,
+    time: Duration,
+}
+
+impl Downloaded<'_> {
+    /// Writes the rest of the file with the SHA-256 `expected`. What the sink has already is not written again.
+    fn apply(
+        &self,
+        source: impl Read + Seek,
+        expected: &str,
+        sink: &mut dyn ResumableSink,
+    ) -> Result<(), PatchError> {
+        let name = || self.name.to_owned();
+        let since = Instant::now();
+        let mut is_late = false;
+        let mut skipped = sink.length();
+        let result = apply(self.bytes, source, &self.limits, &mut |piece| {
+            is_late = since.elapsed() > self.time;
+            if is_late {
+                return Err(io::ErrorKind::TimedOut.into());
+            }
+            let skip = piece.len().min(usize::try_from(skipped).unwrap_or(usize::MAX));
+            skipped -= skip as u64;
+            sink.write(&piece[skip..])
+        });
+        result.map_err(|error| match error {
+            _ if is_late => PatchError::Time { name: name(), seconds: self.time.as_secs() },
+            DeltaError::Sink(error) => PatchError::Sink(error),
+            error => PatchError::Apply { name: name(), error },
+        })?;
+        let found = sink.digest();
+        match found == expected {
+            true => Ok(()),
+            false => Err(PatchError::Digest { name: name(), expected: expected.to_owned(), found }),
         }
     }
 }
@@ -143,5 +174,40 @@ impl ResumableSink for Memory {
         let mut hasher = Hasher::default();
         hasher.update(&self.0);
         hasher.finish()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Cursor;
+
+    use protocol::delta::{Codec, Delta, Extent, Recompress, Segment};
+    use protocol::digest;
+
+    use super::*;
+
+    #[test]
+    fn a_delta_that_takes_too_long_is_given_up() {
+        let source = b"the source";
+        let size = source.len() as u64;
+        let delta = Delta {
+            source: size,
+            target: size,
+            recompress: Recompress::here(Codec::Block, 1),
+            extents: vec![Extent { offset: 0, stored: 1, frame: None }],
+            segments: vec![Segment::Copy { offset: 0, length: size }],
+            operations: Vec::new(),
+            differences: Vec::new(),
+            literals: Vec::new(),
+        };
+        let bytes = delta.to_bytes().unwrap();
+        let limits = Limits { source: size, target: size, memory: 1 << 30 };
+        let apply = |time| {
+            let downloaded = Downloaded { name: "x", bytes: &bytes, limits, time };
+            let mut sink = Memory::default();
+            downloaded.apply(Cursor::new(source), &digest::of_bytes(source), &mut sink)
+        };
+        apply(TIME_MAX).unwrap();
+        assert!(matches!(apply(Duration::ZERO), Err(PatchError::Time { .. })));
     }
 }

@@ -7,6 +7,7 @@ use super::error::InstallError;
 use crate::candidate::Candidate;
 use crate::cdn::Cdn;
 use crate::files::FileSystem;
+use crate::host::Host;
 use crate::progress::Progress;
 use crate::slot_content::Slots;
 
@@ -21,6 +22,8 @@ pub struct Source<'a> {
     pub allowed_origins: &'a [String],
     /// The trusted keys, which verify what the slots hold.
     pub keys: &'a KeyRing,
+    /// The host, whose records have the deltas that failed and the bytes that were fetched.
+    pub host: &'a Host,
     /// The free memory of the host in bytes, which limits the use of deltas.
     pub memory: u64,
 }

@@ -16,9 +16,11 @@ mod error;
 mod job;
 mod origin;
 mod partial;
+mod received;
 mod space;
+mod stored;
 
-use protocol::esp::{MANIFEST, PARTIAL, Slot, slot_file};
+use protocol::esp::{MANIFEST, ORIGINS, PARTIAL, Slot, slot_file};
 use protocol::grubenv::BootId;
 use protocol::{Artifact, Release, Role, digest};
 
@@ -26,10 +28,11 @@ use self::complete::complete;
 pub use self::error::InstallError;
 pub use self::job::{Job, Source};
 use self::job::{path_of, urls};
-use self::origin::origin;
-pub use self::origin::{Origin, origins};
+pub use self::origin::{FileOrigin, Way, origins};
+use self::origin::{Origin, origin};
 use self::partial::{Opened, PartialFile};
 pub use self::space::{Space, SpaceError};
+pub(crate) use self::stored::stored_origins;
 use crate::files::{
     Entry, FileError, FileSystem, at, create_directories, files_in, measure, parent,
     remove_if_exists,
@@ -43,13 +46,17 @@ use crate::{slots, trial};
 pub struct Installed {
     slot: Slot,
     release: Release,
+    /// Where the files came from; empty if an earlier run installed them.
+    pub origins: Vec<FileOrigin>,
 }
 
 impl Installed {
     /// Returns the slot if [`crate::slots::inspect`] found a complete release in it.
     pub fn found(slots: &Slots, slot: Slot) -> Option<Self> {
         match slots.get(slot) {
-            Content::Complete(manifest) => Some(Self { slot, release: manifest.release.clone() }),
+            Content::Complete(manifest) => {
+                Some(Self { slot, release: manifest.release.clone(), origins: Vec::new() })
+            }
             Content::Empty | Content::Partial { .. } | Content::Damaged { .. } => None,
         }
     }
@@ -78,19 +85,17 @@ pub fn put_on_trial(
     grubenv: &mut GrubenvFile,
     boot: Option<BootId>,
 ) -> Result<(), FileError> {
-    let Installed { slot, release } = installed;
+    let Installed { slot, release, .. } = installed;
     grubenv.show_version(*slot, &release.version);
     grubenv.write(esp, trial::start_trial(&grubenv.state, *slot, release, boot))
 }
 
-/// Checks that the artifacts that have to be downloaded can be, before the slot is cleared: it may hold
-/// the only other release.
+/// Checks that the artifacts that may have to be downloaded can be, before the slot is cleared: it may hold the
+/// only other release. A delta may fail, and then the artifact is downloaded.
 fn probe_artifacts(job: Job<'_>) -> Result<(), InstallError> {
     for artifact in job.source.candidate.release().boot_artifacts() {
-        if !matches!(
-            origin(artifact, job.slots, job.slot, job.source.memory, 0),
-            Origin::Copy { .. }
-        ) {
+        let origin = origin(artifact, job.source, job.slots, job.slot, 0);
+        if !matches!(origin, Origin::Copy { .. }) {
             probe(job, artifact, &urls(job, artifact)?)?;
         }
     }
@@ -183,37 +188,46 @@ fn clear(Job { esp, slot, .. }: Job<'_>, keep_partial: bool) -> Result<(), FileE
 }
 
 /// A slot whose artifacts are complete and flushed, but that has no manifest yet.
-struct Staged<'a>(Job<'a>);
+struct Staged<'a> {
+    job: Job<'a>,
+    origins: Vec<FileOrigin>,
+}
 
-/// Copies or downloads the artifacts into the slot.
+/// Writes the artifacts into the slot.
 fn stage(Claimed(job): Claimed<'_>) -> Result<Staged<'_>, InstallError> {
+    let mut origins = Vec::new();
     for artifact in job.source.candidate.release().boot_artifacts() {
         if let Some(name) = slot_file(artifact.role) {
-            stage_one(job, artifact, &path_of(job.slot, name))?;
+            origins.push(stage_one(job, artifact, &path_of(job.slot, name))?);
         }
     }
-    Ok(Staged(job))
+    Ok(Staged { job, origins })
 }
 
-fn stage_one(job: Job<'_>, artifact: &Artifact, path: &str) -> Result<(), InstallError> {
+fn stage_one(job: Job<'_>, artifact: &Artifact, path: &str) -> Result<FileOrigin, InstallError> {
     let Artifact { role, size, .. } = artifact;
-    match PartialFile::open(job.esp, path, artifact)? {
+    let origin = match PartialFile::open(job.esp, path, artifact)? {
         Opened::Complete => {
             log::info!(role = role.to_string().as_str(); "the {role} is already downloaded");
+            FileOrigin { role: *role, way: Way::Kept, bytes: 0, reason: None }
         }
         Opened::Incomplete(file) => complete(job, artifact, path, file)?,
-    }
+    };
     // An earlier run may have ended before this, so a complete file is flushed as well.
-    flush_and_verify(job.esp, path, *size, &artifact.sha256)
+    flush_and_verify(job.esp, path, *size, &artifact.sha256)?;
+    Ok(origin)
 }
 
-/// Writes the manifest, which makes the release complete, and then removes `partial.jwt`.
-fn seal(Staged(job): Staged<'_>) -> Result<Installed, InstallError> {
+/// Writes where the files came from, and then the manifest, which makes the release complete. Removes `partial.jwt`
+/// after that.
+fn seal(Staged { job, origins }: Staged<'_>) -> Result<Installed, InstallError> {
     let Job { esp, slot, source: Source { candidate, .. }, .. } = job;
+    let release = candidate.release().clone();
+    write(esp, &path_of(slot, ORIGINS), &stored::to_text(&release, &origins))?;
     write(esp, &path_of(slot, MANIFEST), candidate.token())?;
     esp.remove_file(&path_of(slot, PARTIAL))?;
     esp.sync_directory(&slot.directory())?;
-    Ok(Installed { slot, release: candidate.release().clone() })
+    Ok(Installed { slot, release, origins })
 }
 
 /// Writes a new file and verifies it.

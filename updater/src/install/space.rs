@@ -2,6 +2,7 @@
 
 use protocol::esp::Slot;
 
+use super::stored::STORED_MAX;
 use crate::candidate::Candidate;
 use crate::files::{Capacity, Entry, FileError, FileSystem, files_in};
 
@@ -49,7 +50,7 @@ impl Space {
         let artifacts = candidate.release().boot_artifacts().map(|artifact| artifact.size);
         // The manifest is stored under two names for a moment.
         let manifest = candidate.token().len() as u64;
-        let needed = clusters(artifacts.chain([manifest, manifest]), cluster)
+        let needed = clusters(artifacts.chain([manifest, manifest, STORED_MAX]), cluster)
             .saturating_add(SPARE_CLUSTERS * cluster);
         let freed = occupied(esp, files_in(esp, &slot.directory())?, cluster)?;
         let fsck = occupied(esp, fsck_files(esp)?, cluster)?;

@@ -1,11 +1,13 @@
 use std::collections::{BTreeMap, BTreeSet};
 
+use protocol::Role;
 use protocol::grubenv::{BootState, Trial};
 use serde_json::json;
 
 use super::*;
 use crate::config::Reboot;
 use crate::host_status::Disk;
+use crate::install::Way;
 use crate::record::{Checked, DataResult, Failure, HealthResult, Poll};
 use crate::slot_content::{Content, Slots};
 
@@ -37,6 +39,7 @@ fn full_status() -> Status {
     };
     let health =
         HealthResult { time: 5, slot: Slot::A, state: HealthState::Healthy, problems: Vec::new() };
+    let origin = FileOrigin { role: Role::Initrd, way: Way::Delta, bytes: 12, reason: None };
     Status {
         policy: Some(Reboot::Idle),
         problem: Some("x".into()),
@@ -44,6 +47,7 @@ fn full_status() -> Status {
         image: Some("13\\\"1\n".into()),
         disk: Ok(Disk {
             slots: Slots { a: Content::Empty, b: Content::Empty },
+            origins: [Vec::new(), vec![origin]],
             boot: BootState { trial: trial(Slot::B, 2), ..BootState::with_good(Slot::A) },
             grubenv_problem: None,
         }),
@@ -51,6 +55,7 @@ fn full_status() -> Status {
             poll: Some(poll),
             error: Some(Failure::new(7, "update", "x")),
             health: Some(health),
+            traffic: Traffic { fetched: 3, saved_by_copy: 4, saved_by_delta: 5 },
             checked: Some(Checked { time: 9, a: Some(true), b: Some(false) }),
             data: Some(DataResult {
                 time: 11,
@@ -87,7 +92,8 @@ fn samples(text: &str) -> BTreeMap<String, u64> {
             );
             current = (name.to_owned(), false);
         } else if let Some(rest) = line.strip_prefix("# TYPE ") {
-            assert_eq!(rest, format!("{} gauge", current.0));
+            let kind = if current.0.ends_with("_total") { "counter" } else { "gauge" };
+            assert_eq!(rest, format!("{} {kind}", current.0));
             current.1 = true;
         } else {
             let (sample, value) = line.rsplit_once(' ').unwrap();
@@ -134,6 +140,10 @@ fn writes_every_known_value() {
         ("etchaos_failed_release", 0),
         ("etchaos_slot_whole{slot=\"a\"}", 1),
         ("etchaos_slot_whole{slot=\"b\"}", 0),
+        (r#"etchaos_slot_fetched_bytes{slot="b",role="initrd",from="delta"}"#, 12),
+        ("etchaos_fetched_bytes_total", 3),
+        (r#"etchaos_saved_bytes_total{by="copy"}"#, 4),
+        (r#"etchaos_saved_bytes_total{by="delta"}"#, 5),
         ("etchaos_verified_timestamp_seconds", 9),
         ("etchaos_config_broken", 1),
     ] {
@@ -179,7 +189,10 @@ fn maps_every_step_to_update_available() {
 #[test]
 fn leaves_out_unknown_values() {
     let found = samples(&text(&unknown_status()));
-    assert_eq!(found.len(), 2, "{found:?}");
+    // Nothing has been fetched or saved yet.
+    let is_known = |name: &&String| !name.ends_with("_total") && !name.contains("saved");
+    assert_eq!(found.keys().filter(is_known).count(), 2, "{found:?}");
+    assert_eq!(found["etchaos_fetched_bytes_total"], 0);
     assert_eq!(found["etchaos_written_timestamp_seconds"], 1_790_000_000);
 }
 

@@ -62,3 +62,25 @@ fn downloads_a_file_that_the_running_slot_holds_damaged() {
     assert_same_kernel_in_slot_b(&world);
     assert!(world.cdn.requests().iter().any(|request| request == "GET /2.vmlinuz"));
 }
+
+#[test]
+fn downloads_a_file_that_is_damaged_before_it_is_copied() {
+    let world = World::new();
+    world.publish(2);
+    // The kernel is downloaded before the initrd is copied.
+    let mut next = release(2);
+    next.artifacts[1] = Artifact { url: "1.initrd".into(), ..release(1).artifacts[1].clone() };
+    world.publish_manifest(&next);
+    let (initrd, kernel) = (world.esp("etchaos/a/initrd"), Reply::ok(content(Role::Kernel, 2)));
+    world.cdn.answer("/2.vmlinuz", move |request| {
+        if request.method == "GET" {
+            let mut bytes = content(Role::Initrd, 1);
+            bytes[70_000] ^= 1;
+            fs::write(&initrd, bytes).unwrap();
+        }
+        kernel.clone()
+    });
+    world.run(&["update"]).ended(0);
+    assert!(fs::read(world.esp("etchaos/b/initrd")).unwrap() == content(Role::Initrd, 1));
+    assert!(world.cdn.requests().contains(&"GET /1.initrd".to_owned()));
+}

@@ -1,14 +1,18 @@
 //! Updates by deltas, and what makes a host download the whole file instead.
 
+mod fallback;
+mod interrupted;
+mod shown;
+
 use std::fs;
 
 use protocol::delta::{Codec, DELTA_MAX, Delta, Extent, FORMAT, Operation, Recompress, Segment};
 use protocol::esp::Slot::{A, B};
 use protocol::release::DeltaFile;
 use protocol::{Release, Role};
-use serde_json::json;
+use serde_json::{Value, json};
 
-use crate::server::{End, Reply};
+use crate::server::Reply;
 use crate::world::{World, content, release, sha256};
 
 /// Returns a delta between two files without compressed blocks.
@@ -83,7 +87,7 @@ fn requested(world: &World, path: &str) -> bool {
     world.cdn.requests().contains(&format!("GET {path}"))
 }
 
-/// Asserts that the update succeeds with the whole initrd, and that the journal says why.
+/// Asserts that the update succeeds with the whole initrd, and that the journal and `status` say why.
 #[track_caller]
 fn downloads_whole_initrd(world: &World, reason: &str) {
     let ran = world.run(&["update"]).ended(0);
@@ -91,6 +95,15 @@ fn downloads_whole_initrd(world: &World, reason: &str) {
     assert_eq!(world.boots(), (A, Some((B, 3))));
     assert!(requested(world, "/2.initrd"), "{:?}", world.cdn.requests());
     assert!(ran.stderr.contains(reason), "no {reason:?} in: {}", ran.stderr);
+    let shown = initrd_in_slot_b(world);
+    assert_eq!(shown["from"], "download");
+    assert!(shown["reason"].as_str().unwrap().contains(reason), "no {reason:?} in {shown}");
+}
+
+/// Returns where the initrd of slot b came from according to `status`.
+fn initrd_in_slot_b(world: &World) -> Value {
+    let status = world.run(&["status", "--json"]).ended(0).json();
+    status["slots"]["b"]["files"][1].clone()
 }
 
 #[test]
@@ -99,8 +112,9 @@ fn fetches_the_delta_instead_of_the_file() {
     let kernel = content(Role::Kernel, 2).len() as u64;
     let check = world.run(&["check", "--json"]).ended(10).json();
     let expected = json!({"bytes": kernel + bytes.len() as u64, "files": [
-        {"role": "kernel", "from": "download", "bytes": kernel},
-        {"role": "initrd", "from": "delta", "bytes": bytes.len()},
+        {"role": "kernel", "from": "download", "bytes": kernel,
+         "reason": "the release has no delta from the file in slot a"},
+        {"role": "initrd", "from": "delta", "bytes": bytes.len(), "reason": null},
     ]});
     assert_eq!(check["download"], expected);
     let text = world.run(&["update", "--dry-run"]).ended(0).stdout;
@@ -117,90 +131,34 @@ fn fetches_the_delta_instead_of_the_file() {
 }
 
 #[test]
-fn resumes_a_download_by_the_delta() {
-    let (world, bytes) = world();
-    world.cdn.remove("/2.initrd.delta");
-    let whole = content(Role::Initrd, 2);
-    world.cdn.put("/2.initrd", Reply::ok(whole.clone()).cut(200_000, End::Close));
-    world.run(&["update"]).ended(1);
-    world.cdn.put("/2.initrd.delta", Reply::ok(bytes));
-    world.run(&["update", "--retry-failed"]).ended(0);
-    world.assert_slot(B, 2);
-    assert!(requested(&world, "/2.initrd.delta"));
-}
-
-#[test]
-fn a_delta_that_cannot_be_fetched_costs_nothing() {
-    let (world, bytes) = world();
-    world.cdn.remove("/2.initrd.delta");
-    downloads_whole_initrd(&world, "404");
-
-    let (world, _) = self::world();
-    let half = bytes[..bytes.len() / 2].to_vec();
-    world.cdn.put("/2.initrd.delta", Reply::ok(half));
-    downloads_whole_initrd(&world, "announces");
-
-    let (world, _) = self::world();
-    world.cdn.put("/2.initrd.delta", Reply::ok(vec![0; bytes.len()]));
-    downloads_whole_initrd(&world, "has the SHA-256");
-    // Its URL is not requested again.
-    let status = world.run(&["status", "--json"]).ended(0).json();
-    assert!(status["wrongFiles"][0]["url"].as_str().unwrap().ends_with("/2.initrd.delta"));
-}
-
-#[test]
-fn a_delta_that_gives_another_file_is_not_used() {
-    let mut other = content(Role::Initrd, 2);
-    other[200_000] ^= 1;
-    let world = World::new();
-    set_memory(&world, 512);
-    world.publish(2);
-    let bytes = delta(&content(Role::Initrd, 1), &other);
-    world.cdn.put("/2.initrd.delta", Reply::ok(bytes.clone()));
-    world.publish_manifest(&release_with(entry(&bytes)));
-    downloads_whole_initrd(&world, "gives a file with the SHA-256");
-    let status = world.run(&["status", "--json"]).ended(0).json();
-    assert_eq!(status["wrongFiles"][0]["failures"], 1);
-}
-
-#[test]
-fn a_malformed_delta_is_not_used() {
-    let (_, bytes) = world();
-    for (bytes, reason) in [
-        (b"not a delta".to_vec(), "too short"),
-        (vec![0; 1000], "does not begin as a delta"),
-        (bytes[..bytes.len() - 1].to_vec(), "length is wrong"),
-        (delta(&content(Role::Initrd, 3), &content(Role::Initrd, 2)), "is for a source of"),
-    ] {
-        let (world, _) = world();
-        world.cdn.put("/2.initrd.delta", Reply::ok(bytes.clone()));
-        world.publish_manifest(&release_with(entry(&bytes)));
-        downloads_whole_initrd(&world, reason);
-    }
-}
-
-#[test]
 fn a_delta_that_does_not_suit_the_host_is_not_even_fetched() {
     let (_, bytes) = world();
-    let changes: [fn(&mut DeltaFile); 5] = [
-        |delta| delta.from = "ab".repeat(32),
-        |delta| delta.format = "of-the-future".into(),
-        |delta| delta.size = DELTA_MAX + 1,
-        |delta| delta.size = content(Role::Initrd, 2).len() as u64,
-        |delta| delta.memory = 200 << 20,
+    let changes: [(fn(&mut DeltaFile), &str); 5] = [
+        (|delta| delta.from = "ab".repeat(32), "no delta from the file in slot a"),
+        (|delta| delta.format = "of-the-future".into(), "has the format \"of-the-future\""),
+        (|delta| delta.size = DELTA_MAX + 1, "the delta has 25165825 bytes"),
+        (|delta| delta.size = content(Role::Initrd, 2).len() as u64, "and the whole file"),
+        (|delta| delta.memory = 200 << 20, "takes 209715200 bytes of memory"),
     ];
-    for (index, change) in changes.into_iter().enumerate() {
+    for (change, reason) in changes {
         let (world, _) = world();
         let mut delta = entry(&bytes);
         change(&mut delta);
         world.publish_manifest(&release_with(delta));
-        downloads_whole_initrd(&world, "downloading the initrd");
-        assert!(!requested(&world, "/2.initrd.delta"), "change {index}");
+        downloads_whole_initrd(&world, reason);
+        assert!(!requested(&world, "/2.initrd.delta"), "{reason}");
     }
     let (world, _) = world();
     set_memory(&world, 100);
-    downloads_whole_initrd(&world, "downloading the initrd");
+    downloads_whole_initrd(&world, "a third of the 104857600 free ones");
     assert!(!requested(&world, "/2.initrd.delta"));
+    // A delta that fits is taken, although a smaller one does not.
+    let mut release = release_with(DeltaFile { memory: 200 << 20, size: 1, ..entry(&bytes) });
+    release.artifacts[1].deltas.push(entry(&bytes));
+    let (world, _) = self::world();
+    world.publish_manifest(&release);
+    world.run(&["update"]).ended(0);
+    assert_eq!(initrd_in_slot_b(&world)["from"], "delta");
 }
 
 #[test]
@@ -210,6 +168,38 @@ fn a_damaged_source_is_not_used() {
     let mut bytes = fs::read(&initrd).unwrap();
     bytes[100_000] ^= 1;
     fs::write(&initrd, bytes).unwrap();
-    downloads_whole_initrd(&world, "downloading the initrd");
+    downloads_whole_initrd(&world, "slot a holds no complete release");
     assert!(!requested(&world, "/2.initrd.delta"));
+}
+
+#[test]
+fn a_host_that_is_two_releases_behind_uses_the_delta_from_its_release() {
+    let (from_1, from_2) = (content(Role::Initrd, 1), content(Role::Initrd, 2));
+    let whole = content(Role::Initrd, 3);
+    let delta = |from: &[u8], n: u64| {
+        let bytes = delta(from, &whole);
+        let url = format!("3.from-{n}.delta");
+        let entry = DeltaFile { from: sha256(from), url: url.clone(), ..entry(&bytes) };
+        (format!("/{url}"), bytes, entry)
+    };
+    for has_both in [true, false] {
+        let world = World::new();
+        set_memory(&world, 512);
+        world.publish(3);
+        let mut next = release(3);
+        for (path, bytes, entry) in
+            [delta(&from_2, 2)].into_iter().chain(has_both.then(|| delta(&from_1, 1)))
+        {
+            world.cdn.put(&path, Reply::ok(bytes));
+            next.artifacts[1].deltas.push(entry);
+        }
+        world.publish_manifest(&next);
+        world.run(&["update"]).ended(0);
+        world.assert_slot(B, 3);
+        assert_eq!(requested(&world, "/3.from-1.delta"), has_both);
+        assert!(!requested(&world, "/3.from-2.delta"));
+        assert_eq!(requested(&world, "/3.initrd"), !has_both);
+        let from = initrd_in_slot_b(&world)["from"].clone();
+        assert_eq!(from, if has_both { "delta" } else { "download" });
+    }
 }

@@ -263,7 +263,7 @@ fn without_override(command: Command) -> Command {
 }
 
 /// Returns `wrapper` with `command` as its last arguments, and with the environment of `command`.
-fn wrap(mut wrapper: Command, command: &Command) -> Command {
+pub(crate) fn wrap(mut wrapper: Command, command: &Command) -> Command {
     wrapper.arg(command.get_program()).args(command.get_args());
     for (name, value) in command.get_envs() {
         match value {

@@ -30,6 +30,8 @@ pub(super) struct Host {
     key: PrivateKey,
     pub keys: KeyRing,
     cdn: Cdn,
+    /// Its directory has no `/run`, so nothing is recorded.
+    host: updater::host::Host,
 }
 
 /// Returns the content of an artifact. No sector equals another one of any release.
@@ -64,7 +66,8 @@ impl Host {
         let keys = KeyRing::from(key.public().clone());
         let directory = tempfile::tempdir().unwrap();
         let cdn = Cdn::new(&Network::default(), &[], Timeouts::default()).unwrap();
-        let host = Self { directory, key, keys, cdn };
+        let host = updater::host::Host::new(directory.path());
+        let host = Self { directory, key, keys, cdn, host };
         for n in 1..=3 {
             let base = host.directory.path().join(n.to_string());
             std::fs::create_dir(&base).unwrap();
@@ -154,6 +157,7 @@ impl Host {
                 cdn: &self.cdn,
                 allowed_origins: &[],
                 keys: &self.keys,
+                host: &self.host,
                 memory: 1 << 30,
             },
             allow: Permissions::default(),
