@@ -47,7 +47,10 @@ pub(super) enum NoDelta {
     #[error("the delta has the format {0:?}, which this updater does not know")]
     Format(String),
     /// The delta is not smaller than the rest of the artifact, or too large for any host.
-    #[error("the delta has {size} bytes, and the whole file {rest}")]
+    #[error(
+        "the delta has {size} bytes, expected at most {} and fewer than the {rest} that are missing",
+        DELTA_MAX
+    )]
     Size {
         /// The size of the delta.
         size: u64,
@@ -56,7 +59,7 @@ pub(super) enum NoDelta {
     },
     /// Applying the delta takes too much memory.
     #[error(
-        "the delta takes {needed} bytes of memory, and may take a third of the {free} free ones"
+        "the delta takes {needed} bytes of memory, expected at most a third of the {free} free bytes"
     )]
     Memory {
         /// The memory that the delta takes.

@@ -137,7 +137,7 @@ fn a_delta_that_does_not_suit_the_host_is_not_even_fetched() {
         (|delta| delta.from = "ab".repeat(32), "no delta from the file in slot a"),
         (|delta| delta.format = "of-the-future".into(), "has the format \"of-the-future\""),
         (|delta| delta.size = DELTA_MAX + 1, "the delta has 25165825 bytes"),
-        (|delta| delta.size = content(Role::Initrd, 2).len() as u64, "and the whole file"),
+        (|delta| delta.size = content(Role::Initrd, 2).len() as u64, "fewer than the"),
         (|delta| delta.memory = 200 << 20, "takes 209715200 bytes of memory"),
     ];
     for (change, reason) in changes {
@@ -150,7 +150,7 @@ fn a_delta_that_does_not_suit_the_host_is_not_even_fetched() {
     }
     let (world, _) = world();
     set_memory(&world, 100);
-    downloads_whole_initrd(&world, "a third of the 104857600 free ones");
+    downloads_whole_initrd(&world, "a third of the 104857600 free bytes");
     assert!(!requested(&world, "/2.initrd.delta"));
     // A delta that fits is taken, although a smaller one does not.
     let mut release = release_with(DeltaFile { memory: 200 << 20, size: 1, ..entry(&bytes) });

@@ -89,8 +89,8 @@ impl Host {
         self.candidate_at(&n.to_string())
     }
 
-    /// Returns the same with a delta of the initrd from the release before. The initrd of this CDN is wrong, so an
-    /// update without the delta fails.
+    /// Returns the same with the kernel of the release before, and a delta of the initrd from it. This CDN has no
+    /// kernel and a wrong initrd, so an update without copy and delta fails.
     pub(super) fn candidate_with_delta(&self, n: u64) -> Candidate {
         let base = self.directory.path().join("delta");
         std::fs::create_dir(&base).unwrap();
@@ -98,9 +98,9 @@ impl Host {
         let delta = crate::delta::delta(&old, &new);
         let entry = DeltaFile { from: sha256(&old), ..crate::delta::entry(&delta) };
         std::fs::write(base.join(&entry.url), delta).unwrap();
-        std::fs::write(base.join(format!("{n}.vmlinuz")), content(Role::Kernel, n)).unwrap();
         std::fs::write(base.join(format!("{n}.initrd")), vec![0; new.len()]).unwrap();
         let mut release = release(n);
+        release.artifacts[0] = self::release(n - 1).artifacts[0].clone();
         release.artifacts[1].deltas.push(entry);
         let token = sign(&self.key, &claims(&release)).unwrap();
         std::fs::write(base.join(target().manifest_name()), token).unwrap();

@@ -201,7 +201,7 @@ fn update_over_an_older_release_survives_power_cuts() {
 }
 
 #[test]
-fn update_by_a_delta_survives_power_cuts() {
+fn update_by_copy_and_delta_survives_power_cuts() {
     let host = Host::new();
     let candidate = host.candidate_with_delta(3);
     let disk = host.disk(2);
