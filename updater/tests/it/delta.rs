@@ -130,10 +130,12 @@ fn fetches_the_delta_instead_of_the_file() {
     assert!(sent < kernel + bytes.len() as u64 + 10_000, "{sent}");
 }
 
+type Change = fn(&mut DeltaFile);
+
 #[test]
 fn a_delta_that_does_not_suit_the_host_is_not_even_fetched() {
     let (_, bytes) = world();
-    let changes: [(fn(&mut DeltaFile), &str); 5] = [
+    let changes: [(Change, &str); 5] = [
         (|delta| delta.from = "ab".repeat(32), "no delta from the file in slot a"),
         (|delta| delta.format = "of-the-future".into(), "has the format \"of-the-future\""),
         (|delta| delta.size = DELTA_MAX + 1, "the delta has 25165825 bytes"),

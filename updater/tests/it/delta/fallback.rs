@@ -76,7 +76,7 @@ fn update_with_short_timeouts(world: &World) -> Vec<FileOrigin> {
     let cdn = with_stall_timeout(Duration::from_millis(300));
     let keys = KeyRing::from(world.key.public().clone());
     let candidate = CandidateRequest {
-        bases: &[world.cdn.url.clone()],
+        bases: std::slice::from_ref(&world.cdn.url),
         target: &target(),
         keys: &keys,
         now: now(),
