@@ -20,7 +20,7 @@ use crate::signing::Keys;
 use crate::tested::{Record, Tested};
 
 /// Returns the text of a file of a release. Most of it is the same in all releases.
-fn text(content: &str, name: &str) -> String {
+pub(super) fn text(content: &str, name: &str) -> String {
     let lines = (0..400).map(|line| format!("line {line} of {name}, {}\n", line * line));
     format!("{content} {name}\n{}", lines.collect::<String>())
 }
