@@ -224,6 +224,9 @@ pub(crate) struct RetentionArgs {
     /// The number of releases to keep at each destination
     #[arg(long, value_name = "N", default_value_t = 4, value_parser = clap::value_parser!(u16).range(1..))]
     keep: u16,
+    /// The number of months whose first release is kept as well, for images that stay in use
+    #[arg(long, value_name = "N", default_value_t = 2)]
+    keep_months: u8,
     /// How long to keep a release after a newer one has replaced it, such as "36h" or "7d"
     #[arg(long, value_name = "TIME", default_value = "7d", value_parser = duration)]
     keep_for: Duration,
@@ -232,7 +235,8 @@ pub(crate) struct RetentionArgs {
 impl RetentionArgs {
     /// Returns the rule.
     pub(crate) fn retention(&self) -> Retention {
-        Retention { releases: usize::from(self.keep), after: self.keep_for }
+        let (releases, months) = (usize::from(self.keep), usize::from(self.keep_months));
+        Retention { releases, months, after: self.keep_for }
     }
 }
 

@@ -1,31 +1,39 @@
 //! The earlier releases at a site.
 
-use std::collections::BTreeSet;
-
 use anyhow::Result;
-use protocol::Release;
+use protocol::{KeyRing, Release, Target};
 
-use super::{Publisher, Site, layout};
+use super::layout;
+use super::retention::Retention;
+use super::site::Site;
 use crate::published;
 
-/// Returns the releases that deltas are made from, the newest first: the newest ones that boot other files than
-/// `release`, and than each other.
+/// Returns the earlier releases that a rule chooses, the newest first. They boot other files than `release`, and than
+/// each other.
 pub(super) fn predecessors(
-    publisher: &Publisher<'_>,
     site: &Site,
+    target: &Target,
+    trusted: &KeyRing,
+    rule: Retention,
     release: &Release,
 ) -> Result<Vec<Release>> {
-    let (target, trusted) = (publisher.target, publisher.signing.ring()?);
     let listed = site.destination.list(&layout::history(target))?;
     let mut builds: Vec<u64> =
         listed.iter().filter_map(|file| layout::build_of(target, &file.path)).collect();
     builds.sort_by_key(|build| std::cmp::Reverse(*build));
-    let read = |build: u64| {
+    // Each release with the number of its first build.
+    let mut releases: Vec<(Release, u64)> = Vec::new();
+    for build in builds {
         let path = layout::history_path(target, build);
         // A manifest that cannot be verified is skipped: a key that is retired by now may have signed it.
-        published::read(site.location(), &path, target, &trusted).ok().flatten()
-    };
-    let mut known = BTreeSet::from([release.id()]);
-    let releases = builds.into_iter().filter_map(read).map(|found| found.release().clone());
-    Ok(releases.filter(|release| known.insert(release.id())).take(publisher.deltas).collect())
+        let found = published::read(site.location(), &path, target, trusted).ok().flatten();
+        let found = found.map(|found| found.release().clone());
+        let Some(found) = found.filter(|found| found.id() != release.id()) else { continue };
+        match releases.iter_mut().find(|(known, _)| known.id() == found.id()) {
+            Some((_, first)) => *first = build,
+            None => releases.push((found, build)),
+        }
+    }
+    let builds: Vec<u64> = releases.iter().map(|(_, first)| *first).collect();
+    Ok(rule.chosen(&builds).into_iter().map(|index| releases[index].0.clone()).collect())
 }

@@ -12,7 +12,8 @@ use super::deltas::{self, NewFiles, Predecessors};
 use super::files::Files;
 use super::issue::{Issued, is_renewal_due, issue, next_build};
 use super::{
-    Opening, Outcome, Publication, Publisher, Report, Site, documents, history, layout, newest,
+    Opening, Outcome, Publication, Publisher, Report, Retention, Site, documents, history, layout,
+    newest,
 };
 use crate::destination::Directory;
 use crate::diff::Diff;
@@ -128,7 +129,7 @@ fn add_deltas(
     temporary: &Path,
 ) -> Vec<String> {
     (publisher.progress)("making deltas");
-    let releases = match history::predecessors(publisher, site, release) {
+    let releases = match predecessors(publisher, site, release) {
         Ok(releases) => releases,
         Err(error) => return vec![format!("files: none: {error:#}")],
     };
@@ -143,6 +144,16 @@ fn add_deltas(
         }
     }
     lines
+}
+
+/// Returns the releases that deltas are made from: the newest ones, which most hosts run, and those that stay at the
+/// site for images that hosts are installed from.
+fn predecessors(publisher: &Publisher<'_>, site: &Site, release: &Release) -> Result<Vec<Release>> {
+    if publisher.deltas == 0 {
+        return Ok(Vec::new());
+    }
+    let rule = Retention { releases: publisher.deltas, ..publisher.retention };
+    history::predecessors(site, publisher.target, &publisher.signing.ring()?, rule, release)
 }
 
 /// Returns the release notes: the differences from the release that is live.
