@@ -5,7 +5,7 @@ use std::io;
 use std::path::PathBuf;
 use std::time::Instant;
 
-use protocol::{KeyRing, Target};
+use protocol::{KeyRing, Role, Target};
 
 use crate::accel::{ForeignKvm, Preference};
 use crate::artifacts::ArtifactError;
@@ -106,6 +106,18 @@ pub enum ScenarioError {
     NotFetched {
         /// The path that was not downloaded.
         missing: String,
+        /// All requests to the CDN.
+        requests: String,
+    },
+    /// The guest downloaded a whole file without need.
+    #[error(
+        "the guest downloaded the whole {role} ({path}), but it could copy the file that it had, or patch it with a delta; its journal says why it did not; requests to the CDN: {requests}"
+    )]
+    NotPatched {
+        /// The role of the file.
+        role: Role,
+        /// The path that was downloaded.
+        path: String,
         /// All requests to the CDN.
         requests: String,
     },

@@ -245,9 +245,19 @@ impl RetentionArgs {
 pub(crate) struct ReleaseArgs {
     #[command(flatten)]
     pub(crate) retention: RetentionArgs,
-    /// The number of earlier releases from which hosts can update by a small patch
-    #[arg(long, value_name = "N", default_value_t = 4, value_parser = clap::value_parser!(u16).range(..=16))]
-    pub(crate) deltas: u16,
+    #[command(flatten)]
+    pub(crate) deltas: DeltaCount,
+}
+
+/// From which releases hosts can update by deltas.
+#[derive(Debug, Args)]
+pub(crate) struct DeltaCount {
+    /// The number of earlier releases from which hosts can update by a small patch; 0 for none
+    ///
+    /// A build makes the patches from the newest one, by which the test updates it. A publication makes the
+    /// others, also from the first releases of earlier months.
+    #[arg(long = "deltas", value_name = "N", default_value_t = 4, value_parser = clap::value_parser!(u16).range(..=16))]
+    pub(crate) count: u16,
 }
 
 /// Parses a duration such as "36h" or "7d", with days of 24 hours.

@@ -1,5 +1,7 @@
 //! The memory that a target needs.
 
+use crate::publish::deltas::DELTA_MEMORY;
+
 /// What a command does for a target.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Work {
@@ -21,21 +23,21 @@ const BUILD: u64 = 512 * MIB;
 const BUILD_PROCESSOR: u64 = 384 * MIB;
 /// The memory of a virtual machine beyond that of its guest, in bytes. QEMU keeps at most 1 GiB of translated code.
 const MACHINE: u64 = 1024 * MIB;
-/// The memory of a publication, in bytes: two deltas of kernels are made at the same time.
-const PUBLISH: u64 = 3072 * MIB;
 
 impl Work {
     /// Returns the memory that a target needs at most, in bytes, on a machine with this number of processors.
     pub(super) fn memory(self, processors: usize) -> u64 {
         let processors = u64::try_from(processors).unwrap_or(u64::MAX);
         let build = BUILD.saturating_add(BUILD_PROCESSOR.saturating_mul(processors));
+        // A second delta is made at the same time only if there is memory for it.
+        let deltas = DELTA_MEMORY;
         let test = u64::from(testbed::Options::MEMORY) * MIB + MACHINE;
         match self {
-            Self::Build => build,
+            Self::Build => build.max(deltas),
             Self::Test => test,
-            Self::Publish => PUBLISH,
+            Self::Publish => deltas,
             // One stage after the other.
-            Self::Run => build.max(test).max(PUBLISH),
+            Self::Run => build.max(test).max(deltas),
         }
     }
 }

@@ -9,6 +9,7 @@ mod job;
 mod tests;
 mod updater;
 
+use std::fmt;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -26,7 +27,7 @@ use crate::published::in_parallel_on;
 /// The number of deltas that are made at the same time. Each takes about one processor.
 const THREADS: usize = 2;
 /// The memory that making and applying the delta of a kernel takes, in bytes.
-const JOB_MEMORY: u64 = 1536 << 20;
+pub(crate) const DELTA_MEMORY: u64 = 1536 << 20;
 
 /// The releases that deltas are made from.
 pub(crate) struct Predecessors<'a> {
@@ -34,6 +35,14 @@ pub(crate) struct Predecessors<'a> {
     pub location: &'a dyn Location,
     /// The releases, the newest first.
     pub releases: Vec<Release>,
+}
+
+impl fmt::Debug for Predecessors<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut debug = f.debug_struct("Predecessors");
+        debug.field("location", &self.location.describe());
+        debug.field("releases", &self.releases).finish()
+    }
 }
 
 /// The files of the new release.
@@ -103,6 +112,6 @@ fn read(artifact: &Artifact, files: &NewFiles<'_>) -> Result<Vec<u8>> {
 
 /// Returns the number of threads that have enough memory.
 fn threads() -> usize {
-    let fit = memory::available().map_or(1, |available| available / JOB_MEMORY);
+    let fit = memory::available().map_or(1, |available| available / DELTA_MEMORY);
     THREADS.min(usize::try_from(fit).unwrap_or(THREADS)).max(1)
 }
