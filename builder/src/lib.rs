@@ -42,6 +42,7 @@ mod host;
 mod image;
 mod lock;
 pub mod log_file;
+mod memory;
 mod mirror;
 pub mod oci;
 pub mod output;

@@ -85,7 +85,7 @@ impl Packaged {
     }
 
     fn check_files(&self) -> Result<()> {
-        let files: Vec<_> = self.release().files().collect();
+        let files: Vec<_> = self.release().all_files().collect();
         in_parallel(&files, |file| {
             let path = self.directory.join(file.name);
             let (size, sha256) = image::digest::of_file(&path)?;

@@ -138,6 +138,15 @@ pub(crate) fn in_parallel<I: Sync, T: Send>(
     items: &[I],
     work: impl Fn(&I) -> Result<T> + Sync,
 ) -> Result<Vec<T>> {
+    in_parallel_on(TRANSFERS, items, work)
+}
+
+/// Does the same as [`in_parallel`] with this number of threads.
+pub(crate) fn in_parallel_on<I: Sync, T: Send>(
+    threads: usize,
+    items: &[I],
+    work: impl Fn(&I) -> Result<T> + Sync,
+) -> Result<Vec<T>> {
     let next = AtomicUsize::new(0);
     let results = Mutex::new(Vec::new());
     let worker = || {
@@ -150,7 +159,7 @@ pub(crate) fn in_parallel<I: Sync, T: Send>(
         }
     };
     thread::scope(|scope| {
-        for _ in 0..TRANSFERS.min(items.len()) {
+        for _ in 0..threads.min(items.len()) {
             scope.spawn(worker);
         }
     });

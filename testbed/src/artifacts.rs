@@ -8,8 +8,8 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use protocol::claims::TimeError;
 use protocol::digest;
 use protocol::manifest::ManifestError;
+use protocol::release::ReleaseError;
 use protocol::release::document as kind;
-use protocol::release::{Artifact, ReleaseError};
 use protocol::token::{self, TOKEN_MAX, TokenError};
 use protocol::url::{UrlError, artifact_url};
 use protocol::{Claims, KeyRing, Manifest, Release, Role, Target, Verified};
@@ -114,15 +114,6 @@ pub(crate) struct Artifacts {
     pub served: Vec<Served>,
 }
 
-impl Artifacts {
-    /// Returns the path of the artifact with this role on the CDN.
-    pub(crate) fn cdn_path(&self, role: Role) -> &str {
-        let name = self.release.artifact(role).map_or("", |artifact| &artifact.name);
-        let served = self.served.iter().find(|served| served.file.ends_with(name));
-        served.map_or(name, |served| &served.path)
-    }
-}
-
 /// The disk image of a release that is published already.
 #[derive(Debug)]
 pub(crate) struct Previous {
@@ -172,7 +163,15 @@ pub(crate) fn verify(
         let artifact = release.artifact(role).ok_or(ReleaseError::MissingRole(role))?;
         *file = dir.join(&artifact.name);
         check_content(file, artifact.size, &artifact.sha256)?;
-        served.push(Served { path: cdn_path(target, artifact)?, file: file.clone() });
+        served.push(Served { path: cdn_path(target, role, &artifact.url)?, file: file.clone() });
+        for delta in &artifact.deltas {
+            let file = dir.join(&delta.name);
+            // A copy of a release may lack its deltas. Hosts then download the whole files.
+            if file.exists() {
+                check_content(&file, delta.size, &delta.sha256)?;
+                served.push(Served { path: cdn_path(target, role, &delta.url)?, file });
+            }
+        }
     }
     let [kernel, initrd, disk] = files;
     let disk = match sector_size {
@@ -231,11 +230,12 @@ fn parse(path: &Path, token: Verified<Claims>) -> Result<Verified<Manifest>, Art
     token.try_into().map_err(|source| ArtifactError::Manifest { path: path.into(), source })
 }
 
-/// Returns the path at which the updater looks for an artifact.
-fn cdn_path(target: &Target, artifact: &Artifact) -> Result<String, ArtifactError> {
+/// Returns the path on the CDN at which the updater looks for a file. `url` is its URL in the manifest, and `role` that
+/// of its artifact.
+pub(crate) fn cdn_path(target: &Target, role: Role, url: &str) -> Result<String, ArtifactError> {
     let manifest = format!("{ORIGIN}{}", target.manifest_name());
-    let refused = |source| ArtifactError::Url { role: artifact.role, source };
-    let url = artifact_url(&manifest, &artifact.url, &[]).map_err(refused)?;
+    let refused = |source| ArtifactError::Url { role, source };
+    let url = artifact_url(&manifest, url, &[]).map_err(refused)?;
     Ok(url.strip_prefix(ORIGIN).unwrap_or(&url).to_owned())
 }
 

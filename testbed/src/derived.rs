@@ -112,16 +112,6 @@ impl Derived {
         let copied = fs::copy(&self.manifest, &next).and_then(|_| fs::rename(&next, path));
         copied.map_err(failed("publish", path))
     }
-
-    /// Returns the delta of the initrd, if there is one.
-    pub(crate) fn delta(&self) -> Option<&DeltaFile> {
-        self.release.artifact(Role::Initrd)?.deltas.first()
-    }
-
-    /// Returns the path of the artifact with this role on the CDN.
-    pub(crate) fn cdn_path(&self, role: Role) -> String {
-        self.release.artifact(role).map_or(String::new(), |artifact| artifact.url.clone())
-    }
 }
 
 /// Derives a release from `base` with another build, a [`MARKER`] file and `changes`. Signs its manifest
@@ -319,10 +309,7 @@ mod tests {
         release.validate().unwrap();
         assert_eq!((release.build, &release.version), (9, &base.release.version));
         for (artifact, served) in release.artifacts.iter().zip(&derived.served) {
-            assert_eq!(
-                (&artifact.url, &derived.cdn_path(artifact.role)),
-                (&served.path, &served.path)
-            );
+            assert_eq!(artifact.url, served.path);
             let (size, sha256) = measure(&served.file).unwrap();
             assert_eq!((artifact.size, &artifact.sha256), (size, &sha256));
         }

@@ -5,18 +5,19 @@ use std::path::{Path, PathBuf};
 
 use protocol::esp::Slot;
 use protocol::pattern::Mode;
-use protocol::{KeyRing, PrivateKey, Release, Role};
+use protocol::{KeyRing, PrivateKey, Release};
 use serde_json::{Map, Value};
 
 use crate::accel::Selection;
 use crate::artifacts::{self, Artifacts};
-use crate::cdn::{self, Cdn, Served};
+use crate::cdn::{Cdn, Served};
 use crate::checks::{self, Expected};
 use crate::disk;
 use crate::firmware::Firmware;
 use crate::guest::Guest;
 use crate::host;
 use crate::machine::{Boot, Machine};
+use crate::origins::Update;
 use crate::probe;
 use crate::push;
 use crate::report::Step;
@@ -206,37 +207,16 @@ impl<'a> TestEnvironment<'a> {
         Ok(((), format!("{} checks", checks.len())))
     }
 
-    /// Describes the download of a release whose artifacts have the paths `cdn_path` on the CDN.
+    /// Describes where the guest got the files of a release from. `from` is the release in its other slot, unless
+    /// that is damaged.
     ///
     /// # Errors
-    /// Fails if its kernel or initrd was not downloaded.
-    pub(crate) fn describe_download(
+    /// See [`Update::describe`].
+    pub(crate) fn describe_update(
         &self,
-        cdn_path: impl Fn(Role) -> String,
+        from: Option<&Release>,
+        to: &Release,
     ) -> Result<String, ScenarioError> {
-        let mut bytes = 0;
-        for role in Role::BOOT {
-            bytes += self.downloaded(&cdn_path(role))?;
-        }
-        Ok(format!("{} MiB from the CDN", bytes >> 20))
-    }
-
-    /// Returns how many bytes the first download of a path on the CDN had.
-    ///
-    /// # Errors
-    /// Fails if the path was not downloaded.
-    pub(crate) fn downloaded(&self, path: &str) -> Result<u64, ScenarioError> {
-        let accesses = self.cdn.accesses();
-        let path = format!("/{path}");
-        let mut gets = accesses
-            .iter()
-            .filter(|a| a.method == "GET" && a.path == path && matches!(a.status, 200 | 206));
-        match gets.next() {
-            Some(first) => Ok(first.length.unwrap_or_default()),
-            None => {
-                let requests = cdn::list(&accesses);
-                Err(ScenarioError::NotFetched { missing: path, requests })
-            }
-        }
+        Update { from, to, memory: self.options.memory }.describe(&self.cdn.accesses())
     }
 }

@@ -4,6 +4,7 @@
 //!
 //! - [`scenarios`]: one file per scenario, each a list of its steps; describes how to add one
 //! - [`scenario`], [`environment`], [`updates`], [`report`]: the common parts of scenarios
+//! - [`origins`]: where a host got the files of an update from
 //! - [`artifacts`], [`derived`], [`work`], [`disk`], [`cdn`]: the releases, the directory of a run, and
 //!   the CDN
 //! - [`replay`]: searches the states of recorded writes that a power cut can leave; needs no VM
@@ -42,6 +43,7 @@ pub mod host;
 mod inspect;
 mod key_text;
 mod machine;
+mod origins;
 mod platform;
 mod probe;
 mod process;

@@ -5,7 +5,7 @@ use std::io;
 use std::path::PathBuf;
 use std::time::Instant;
 
-use protocol::{KeyRing, Target};
+use protocol::{KeyRing, Role, Target};
 
 use crate::accel::{ForeignKvm, Preference};
 use crate::artifacts::ArtifactError;
@@ -109,11 +109,17 @@ pub enum ScenarioError {
         /// All requests to the CDN.
         requests: String,
     },
-    /// The guest downloaded a whole file.
-    #[error("the guest downloaded {path}, although it had the file that the delta is from")]
-    NoDelta {
-        /// The path on the CDN.
+    /// The guest downloaded a whole file without need.
+    #[error(
+        "the guest downloaded the whole {role} ({path}), but it could copy the file that it had, or patch it with a delta; its journal says why it did not; requests to the CDN: {requests}"
+    )]
+    NotPatched {
+        /// The role of the file.
+        role: Role,
+        /// The path that was downloaded.
         path: String,
+        /// All requests to the CDN.
+        requests: String,
     },
     /// The guest did not boot from the HTTP server.
     #[error("the guest did not boot by HTTP; requests to the server: {requests}; {source}")]

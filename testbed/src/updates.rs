@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use protocol::boot_order::Environment;
 use protocol::esp::Slot;
 use protocol::pattern::Mode;
-use protocol::{KeyRing, PrivateKey, Release, Role};
+use protocol::{KeyRing, PrivateKey, Release};
 
 use crate::actions;
 use crate::artifacts::Artifacts;
@@ -26,6 +26,8 @@ use crate::work::Work;
 pub(crate) struct ReleaseSeries {
     /// The releases, in ascending order of their builds.
     pub releases: Vec<Derived>,
+    /// The release that they are derived from.
+    base: Release,
     /// The key that signs them.
     key: PrivateKey,
     /// The file that the CDN serves as the manifest.
@@ -46,7 +48,8 @@ impl ReleaseSeries {
         let manifest_path = work.path().join(&manifest_name);
         let note = releases.iter().map(|derived| format!("build {}", derived.release.build));
         let note = note.collect::<Vec<_>>().join(", ");
-        Ok((Self { releases, key, manifest_path, manifest_name }, note))
+        let base = base.release.clone();
+        Ok((Self { releases, base, key, manifest_path, manifest_name }, note))
     }
 
     /// Runs the steps that derive the releases and prepare a test environment whose CDN serves them.
@@ -101,25 +104,17 @@ impl ReleaseSeries {
         self.releases[number].release.boot_artifacts().map(|artifact| artifact.size).sum()
     }
 
-    /// Describes the download of a release by a host whose other slot has the base, and so its kernel.
+    /// Describes where a host got the files of a release from. All releases of the series have the kernel of the
+    /// first one, unless a scenario changes it.
     ///
     /// # Errors
-    /// Fails if the host has not downloaded the initrd, or if it has although there is a delta.
+    /// Fails if the host can have got a file neither from the CDN nor from its other slot.
     pub(crate) fn describe_download(
         &self,
         number: usize,
         environment: &TestEnvironment<'_>,
     ) -> Result<String, ScenarioError> {
-        let derived = &self.releases[number];
-        let path = derived.cdn_path(Role::Initrd);
-        let initrd = environment.downloaded(&path);
-        let Some(delta) = derived.delta() else {
-            return Ok(format!("{} MiB from the CDN", initrd? >> 20));
-        };
-        match initrd {
-            Ok(_) => Err(ScenarioError::NoDelta { path }),
-            Err(_) => Ok(format!("{} bytes from the CDN", environment.downloaded(&delta.url)?)),
-        }
+        environment.describe_update(Some(&self.base), &self.releases[number].release)
     }
 }
 

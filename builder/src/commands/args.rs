@@ -224,6 +224,9 @@ pub(crate) struct RetentionArgs {
     /// The number of releases to keep at each destination
     #[arg(long, value_name = "N", default_value_t = 4, value_parser = clap::value_parser!(u16).range(1..))]
     keep: u16,
+    /// The number of months whose first release is kept as well, for images that stay in use
+    #[arg(long, value_name = "N", default_value_t = 2)]
+    keep_months: u8,
     /// How long to keep a release after a newer one has replaced it, such as "36h" or "7d"
     #[arg(long, value_name = "TIME", default_value = "7d", value_parser = duration)]
     keep_for: Duration,
@@ -232,7 +235,8 @@ pub(crate) struct RetentionArgs {
 impl RetentionArgs {
     /// Returns the rule.
     pub(crate) fn retention(&self) -> Retention {
-        Retention { releases: usize::from(self.keep), after: self.keep_for }
+        let (releases, months) = (usize::from(self.keep), usize::from(self.keep_months));
+        Retention { releases, months, after: self.keep_for }
     }
 }
 
@@ -241,9 +245,19 @@ impl RetentionArgs {
 pub(crate) struct ReleaseArgs {
     #[command(flatten)]
     pub(crate) retention: RetentionArgs,
-    /// The number of earlier releases from which hosts can update by a small patch
-    #[arg(long, value_name = "N", default_value_t = 4, value_parser = clap::value_parser!(u16).range(..=16))]
-    pub(crate) deltas: u16,
+    #[command(flatten)]
+    pub(crate) deltas: DeltaCount,
+}
+
+/// From which releases hosts can update by deltas.
+#[derive(Debug, Args)]
+pub(crate) struct DeltaCount {
+    /// The number of earlier releases from which hosts can update by a small patch; 0 for none
+    ///
+    /// A build makes the patches from the newest one, by which the test updates it. A publication makes the
+    /// others, also from the first releases of earlier months.
+    #[arg(long = "deltas", value_name = "N", default_value_t = 4, value_parser = clap::value_parser!(u16).range(..=16))]
+    pub(crate) count: u16,
 }
 
 /// Parses a duration such as "36h" or "7d", with days of 24 hours.

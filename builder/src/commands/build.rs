@@ -7,7 +7,7 @@ use anyhow::{Context, Result};
 use clap::Args;
 use protocol::Target;
 
-use super::args::{FromArgs, ReleaseArgs, StageArgs};
+use super::args::{DeltaCount, FromArgs, ReleaseArgs, StageArgs};
 use super::checkout::Checkout;
 use super::part::{PartArgs, list};
 use super::session::Session;
@@ -71,6 +71,8 @@ pub(crate) struct BuildArgs {
     from: FromArgs,
     #[command(flatten)]
     options: BuildOptions,
+    #[command(flatten)]
+    deltas: DeltaCount,
     #[command(flatten)]
     part: PartArgs,
     /// Keep the tree of a build that fails, in <OUT>/<TARGET>/kept, and say so
@@ -160,7 +162,9 @@ impl BuildArgs {
                 stages::shell(&build, &mut stages, until)
             }
             _ => {
-                let built = session.build(self.options, variant, checkout, &mut stages);
+                let with_deltas = self.deltas.count > 0;
+                let built =
+                    session.build(self.options, with_deltas, variant, checkout, &mut stages);
                 if built.is_err() && self.keep {
                     stages::keep(&session.directories)
                         .unwrap_or_else(|error| message(&format!("warning: {error:#}")));
@@ -245,7 +249,8 @@ impl RunArgs {
         let publisher = &self.stage.publisher;
         let session = Session::open(target.clone(), publisher)?;
         let mut stages = Stages::new(&session.directories.logs)?;
-        let packaged = session.build(self.build, variant, checkout, &mut stages)?;
+        let with_deltas = self.release.deltas.count > 0;
+        let packaged = session.build(self.build, with_deltas, variant, checkout, &mut stages)?;
         let tested = session.test(self.test, packaged, &mut stages)?;
         session.release(&tested, &self.release, &mut stages, publisher.json, out)
     }

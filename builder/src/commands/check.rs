@@ -175,6 +175,7 @@ impl CheckArgs {
             without_security: self.without_security,
             proxies: Proxies::from_environment()?,
             newest: 0,
+            predecessors: None,
             host_config: None,
         };
         stages::check(&build, &mut Stages::new(&directories.logs)?)

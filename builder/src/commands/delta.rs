@@ -8,7 +8,7 @@ use anyhow::{Context, Result};
 use clap::Args;
 use protocol::delta::{Header, Limits, apply};
 
-use crate::delta;
+use crate::delta::{Made, NewFile};
 
 /// Options of "delta".
 #[derive(Debug, Args)]
@@ -33,8 +33,9 @@ impl DeltaArgs {
 }
 
 fn make(old: &Path, new: &Path, to: &Path, out: &mut impl Write) -> Result<()> {
-    let new = read(new)?;
-    let made = delta::make(&read(old)?, &new)?;
+    let (old, new) = (read(old)?, read(new)?);
+    let made = Made::between(&old, &NewFile::of(&new)?)?;
+    made.check(&old, &new)?;
     fs::write(to, &made.bytes).with_context(|| format!("writing {}", to.display()))?;
     let (size, percent) = (made.bytes.len(), made.bytes.len() as f64 * 100.0 / new.len() as f64);
     writeln!(

@@ -119,6 +119,7 @@ impl ReproduceArgs {
             without_security: self.options.without_security,
             proxies: Proxies::from_environment()?,
             newest: 0,
+            predecessors: None,
             host_config,
         };
         let mut stages = Stages::new(&directories.logs)?;

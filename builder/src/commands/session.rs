@@ -16,6 +16,7 @@ use crate::figures::Figures;
 use crate::packaged::Packaged;
 use crate::progress::Bar;
 use crate::proxy::Proxies;
+use crate::publish::deltas::Predecessors;
 use crate::publish::{self, Publisher, Report, Site};
 use crate::published::{self, Published};
 use crate::signing::Signing;
@@ -75,17 +76,23 @@ impl Session {
         Packaged::load(&self.directories.artifacts, &self.target, &self.signing.ring()?)
     }
 
-    /// Builds a release.
+    /// Builds a release, with the deltas from the one that is published if `with_deltas` is set.
     pub(super) fn build(
         &self,
         options: BuildOptions,
+        with_deltas: bool,
         variant: VariantFile,
         checkout: &Checkout,
         stages: &mut Stages<'_>,
     ) -> Result<Packaged> {
-        let newest = self.published()?.map_or(0, |(_, live)| live.release().build);
-        let build = self.inputs(options, variant, checkout, newest)?;
-        stages::build(&build, stages)
+        let published = self.published()?;
+        let newest = published.as_ref().map_or(0, |(_, live)| live.release().build);
+        let predecessors = published.filter(|_| with_deltas).map(|(location, live)| Predecessors {
+            location,
+            releases: vec![live.release().clone()],
+        });
+        let inputs = self.inputs(options, variant, checkout, newest)?;
+        stages::build(&Build { predecessors, ..inputs }, stages)
     }
 
     /// Returns the inputs of a build. `newest` is the newest build number that is published.
@@ -112,6 +119,7 @@ impl Session {
             without_security: options.without_security,
             proxies: Proxies::from_environment()?,
             newest,
+            predecessors: None,
             host_config: options.host_config,
         })
     }
@@ -151,7 +159,7 @@ impl Session {
             sites: &self.sites,
             signing: &self.signing,
             retention: options.retention.retention(),
-            deltas: usize::from(options.deltas),
+            deltas: usize::from(options.deltas.count),
             progress: &|text| bar.activity(text),
         };
         let report = publish::publish(&publisher, tested, Timestamp::now());

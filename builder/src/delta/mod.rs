@@ -12,6 +12,7 @@ mod difference;
 mod found;
 mod image;
 mod kernel;
+mod new_file;
 mod plan;
 mod squashfs;
 #[cfg(test)]
@@ -23,6 +24,7 @@ use anyhow::{Context, Result, ensure};
 use protocol::delta::{DELTA_MAX, Limits, apply, memory_of};
 
 use self::image::Image;
+pub(crate) use self::new_file::NewFile;
 
 /// Returns the content of a file in the SquashFS of an initrd, or `None` if there is none with this path.
 ///
@@ -40,28 +42,44 @@ pub(crate) struct Made {
     pub(crate) memory: u64,
 }
 
-/// Makes a delta and applies it.
-///
-/// # Errors
-/// Fails if one of the files cannot be understood, or if the delta does not give the new file.
-pub(crate) fn make(old: &[u8], new: &[u8]) -> Result<Made> {
-    let bytes = plan::delta(old, new)?.to_bytes().context("compressing the delta")?;
-    ensure!(
-        bytes.len() as u64 <= DELTA_MAX,
-        "the delta has {} bytes; hosts accept at most {DELTA_MAX}",
-        bytes.len()
-    );
-    let memory = memory_of(&bytes)?;
-    let limits = Limits { source: old.len() as u64, target: new.len() as u64, memory };
-    let mut rest = new;
-    apply(&bytes, Cursor::new(old), &limits, &mut |piece| match rest.strip_prefix(piece) {
-        Some(left) => {
-            rest = left;
-            Ok(())
-        }
-        None => Err(std::io::Error::other("the delta gives other bytes than the file")),
-    })
-    .context("applying the delta that was made")?;
-    ensure!(rest.is_empty(), "the delta gives {} bytes too few", rest.len());
-    Ok(Made { bytes, memory })
+impl Made {
+    /// Makes the delta from an old file to a new one. [`Made::check`] applies it.
+    ///
+    /// # Errors
+    /// Fails if the old file is damaged, or if the delta is too large for hosts.
+    pub(crate) fn between(old: &[u8], new: &NewFile<'_>) -> Result<Self> {
+        let bytes = plan::delta(old, new)?.to_bytes().context("compressing the delta")?;
+        ensure!(
+            bytes.len() as u64 <= DELTA_MAX,
+            "the delta has {} bytes; hosts accept at most {DELTA_MAX}",
+            bytes.len()
+        );
+        let memory = memory_of(&bytes)?;
+        Ok(Self { bytes, memory })
+    }
+
+    /// Applies the delta.
+    ///
+    /// # Errors
+    /// Fails if it does not give the new file.
+    pub(crate) fn check(&self, old: &[u8], new: &[u8]) -> Result<()> {
+        let (source, target) = (old.len() as u64, new.len() as u64);
+        let limits = Limits { source, target, memory: self.memory };
+        let mut rest = new;
+        apply(
+            &self.bytes,
+            Cursor::new(old),
+            &limits,
+            &mut |piece| match rest.strip_prefix(piece) {
+                Some(left) => {
+                    rest = left;
+                    Ok(())
+                }
+                None => Err(std::io::Error::other("the delta gives other bytes than the file")),
+            },
+        )
+        .context("applying the delta that was made")?;
+        ensure!(rest.is_empty(), "the delta gives {} bytes too few", rest.len());
+        Ok(())
+    }
 }

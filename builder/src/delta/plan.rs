@@ -8,13 +8,15 @@ use protocol::delta::{Delta, Segment};
 use super::content::Content;
 use super::difference::{self, Change};
 use super::image::{Block, Image, Piece, Unit};
+use super::new_file::NewFile;
 use crate::published::in_parallel;
 
 /// Returns the delta between two files.
-pub(super) fn delta(old: &[u8], new: &[u8]) -> Result<Delta> {
-    let (old, new) = (Image::of(old)?, Image::of(new)?);
-    let blocks = decide(&old, &new)?;
-    let claimed = claim(&new, &blocks);
+pub(super) fn delta(old: &[u8], new: &NewFile<'_>) -> Result<Delta> {
+    let old = Image::of(old)?;
+    let blocks = decide(&old, new)?;
+    let new = &new.image;
+    let claimed = claim(new, &blocks);
     let sources = Sources::new(&old);
     let changes = in_parallel(&claimed, |unit| {
         let pieces = sources.find(&unit.name);
@@ -23,8 +25,8 @@ pub(super) fn delta(old: &[u8], new: &[u8]) -> Result<Delta> {
             .with_context(|| format!("comparing {}", unit.name))
     })?;
     let mut content = Content::default();
-    let segments = write(&new, &blocks, &by_block(&claimed, changes), &mut content)?;
-    content.finish(&old, &new, segments)
+    let segments = write(new, &blocks, &by_block(&claimed, changes), &mut content)?;
+    content.finish(&old, new, segments)
 }
 
 /// What becomes of a block of the new file.
@@ -39,28 +41,21 @@ enum Decision {
     Plain,
 }
 
-fn decide(old: &Image<'_>, new: &Image<'_>) -> Result<Vec<Decision>> {
+fn decide(old: &Image<'_>, new: &NewFile<'_>) -> Result<Vec<Decision>> {
     let known: HashMap<&[u8], usize> = (0..old.blocks.len())
         .rev()
         .map(|index| (old.stored(index), old.blocks[index].offset))
         .collect();
-    let indexes: Vec<usize> = (0..new.blocks.len()).collect();
+    let indexes: Vec<usize> = (0..new.image.blocks.len()).collect();
     in_parallel(&indexes, |index| {
-        let stored = new.stored(*index);
+        let stored = new.image.stored(*index);
         Ok(match known.get(stored) {
             Some(offset) => Decision::Copy(*offset),
-            None if !new.blocks[*index].is_frame => Decision::Plain,
-            None if is_reproduced(new, *index)? => Decision::Compress,
+            None if !new.image.blocks[*index].is_frame => Decision::Plain,
+            None if new.is_reproduced(*index)? => Decision::Compress,
             None => Decision::Literal,
         })
     })
-}
-
-/// Returns whether the delta can compress a block to the same bytes.
-fn is_reproduced(image: &Image<'_>, block: usize) -> Result<bool> {
-    let mut frame = Vec::new();
-    image.recompress.compressor()?.compress(&image.content(block)?, &mut frame)?;
-    Ok(frame == image.stored(block))
 }
 
 /// Returns the parts of the units that have to be described. If blocks belong to several units, as those of

@@ -3,8 +3,15 @@
 use std::fs;
 use std::path::Path;
 
-use super::{file_of_initrd, make};
+use super::{Made, NewFile, file_of_initrd};
 use crate::judge::judge;
+
+/// Makes a delta and applies it.
+fn make(old: &[u8], new: &[u8]) -> anyhow::Result<Made> {
+    let made = Made::between(old, &NewFile::of(new)?)?;
+    made.check(old, new)?;
+    Ok(made)
+}
 
 /// Returns text that compresses as programs do.
 fn text(seed: u32, length: usize) -> Vec<u8> {
@@ -33,12 +40,9 @@ fn image(directory: &Path, name: &str, options: &[&str]) -> Option<Vec<u8>> {
 /// Returns whether mksquashfs compresses as this library does.
 fn has_same_zstd(directory: &Path, options: &[&str]) -> bool {
     let Some(bytes) = image(directory, "new", options) else { return false };
-    let image = super::image::Image::of(&bytes).unwrap();
-    let block = image.blocks.iter().position(|block| block.is_frame).unwrap();
-    let mut frame = Vec::new();
-    let mut compressor = image.recompress.compressor().unwrap();
-    compressor.compress(&image.content(block).unwrap(), &mut frame).unwrap();
-    frame == image.stored(block)
+    let new = NewFile::of(&bytes).unwrap();
+    let block = new.image.blocks.iter().position(|block| block.is_frame).unwrap();
+    new.is_reproduced(block).unwrap()
 }
 
 /// Writes two trees, which differ as two releases do.

@@ -20,10 +20,10 @@ pub(super) struct Files<'a> {
 }
 
 impl<'a> Files<'a> {
-    /// Returns the files of a release in a local directory.
+    /// Returns the files of a release in a local directory, with its deltas.
     pub(super) fn in_directory(directory: &Path, release: &Release) -> Result<Self> {
         let local = release
-            .files()
+            .all_files()
             .map(|file| (file.sha256.to_owned(), directory.join(file.name)))
             .filter(|(_, path)| path.exists())
             .collect();

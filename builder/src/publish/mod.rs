@@ -1,16 +1,17 @@
 //! Publishes releases: immutable files first, the manifest last.
 //!
 //! - [`release`], [`renew`], [`withdraw`] and [`bridge`] decide which manifest to publish
-//! - [`deltas`] makes patches from earlier releases
+//! - [`deltas`] makes patches from earlier releases, which [`history`] finds
 //! - [`layout`] has the paths, and [`issue`] signs the manifest
 //! - [`site`] uploads to one destination, and [`retention`] removes old releases
 //!
 //! All destinations get the same manifest.
 
 pub(crate) mod bridge;
-mod deltas;
+pub(crate) mod deltas;
 mod documents;
 mod files;
+mod history;
 mod installation;
 mod issue;
 pub(crate) mod layout;

@@ -5,13 +5,15 @@ use std::path::Path;
 use anyhow::{Context, Result};
 use jiff::Timestamp;
 use protocol::compare::{differences, is_same_release};
-use protocol::release::document;
+use protocol::release::{PublishedFile, document};
 use protocol::{Claims, Release};
 
+use super::deltas::{self, NewFiles, Predecessors};
 use super::files::Files;
 use super::issue::{Issued, is_renewal_due, issue, next_build};
 use super::{
-    Opening, Outcome, Publication, Publisher, Report, Site, deltas, documents, layout, newest,
+    Opening, Outcome, Publication, Publisher, Report, Retention, Site, documents, history, layout,
+    newest,
 };
 use crate::destination::Directory;
 use crate::diff::Diff;
@@ -106,12 +108,7 @@ fn new<'a>(
     documents::add(&mut release, &mut files, temporary, document::NOTES, &name, &notes)?;
     documents::add_checksums(&mut release, &mut files, temporary)?;
     let deltas = match newest {
-        Some((site, _)) => {
-            let Publisher { target, deltas: count, progress, .. } = *publisher;
-            let trusted = &publisher.signing.ring()?;
-            let predecessors = deltas::Predecessors { site, target, trusted, count, progress };
-            deltas::add(&predecessors, &mut release, &mut files, temporary)
-        }
+        Some((site, _)) => add_deltas(publisher, site, &mut release, &mut files, temporary),
         None => Vec::new(),
     };
     layout::assign_urls(&mut release);
@@ -121,6 +118,42 @@ fn new<'a>(
     let issued = issue(release, build, &template, publisher.signing, now)?;
     let outcome = Outcome::Published { build, differences };
     Ok(Publication { issued, files, outcome, deltas })
+}
+
+/// Gives a release deltas from the releases in the history of a site, and returns lines for the summary.
+fn add_deltas(
+    publisher: &Publisher<'_>,
+    site: &Site,
+    release: &mut Release,
+    files: &mut Files<'_>,
+    temporary: &Path,
+) -> Vec<String> {
+    (publisher.progress)("making deltas");
+    let releases = match predecessors(publisher, site, release) {
+        Ok(releases) => releases,
+        Err(error) => return vec![format!("files: none: {error:#}")],
+    };
+    let predecessors = Predecessors { location: site.location(), releases };
+    let path = |file: PublishedFile<'_>| Ok(files.upload(file)?.from);
+    let new = NewFiles { path: &path, deltas: temporary };
+    let lines = deltas::add(&predecessors, release, &new);
+    for delta in release.deltas() {
+        let path = temporary.join(&delta.name);
+        if path.exists() {
+            files.add(delta.sha256.clone(), path);
+        }
+    }
+    lines
+}
+
+/// Returns the releases that deltas are made from: the newest ones, which most hosts run, and those that stay at the
+/// site for images that hosts are installed from.
+fn predecessors(publisher: &Publisher<'_>, site: &Site, release: &Release) -> Result<Vec<Release>> {
+    if publisher.deltas == 0 {
+        return Ok(Vec::new());
+    }
+    let rule = Retention { releases: publisher.deltas, ..publisher.retention };
+    history::predecessors(site, publisher.target, &publisher.signing.ring()?, rule, release)
 }
 
 /// Returns the release notes: the differences from the release that is live.

@@ -21,8 +21,27 @@ const UPLOAD_MAX: Duration = Duration::from_secs(24 * 3600);
 pub(crate) struct Retention {
     /// The number of releases, including the one that is live.
     pub releases: usize,
+    /// The number of months whose first release is kept as well.
+    pub months: usize,
     /// The time for which a release is kept after another one has replaced it.
     pub after: Duration,
+}
+
+impl Retention {
+    /// Returns the positions of the releases that are kept whatever their age: the newest ones, and the first
+    /// releases of the newest months that are older than these. `builds` has the first build number of each
+    /// release, the newest release first.
+    pub(super) fn chosen(self, builds: &[u64]) -> Vec<usize> {
+        // A build number is a time, such as 20261123100000.
+        let month = |build: u64| build / 100_000_000;
+        let is_first_of_month = |index: &usize| {
+            let build = builds[*index];
+            !builds.iter().any(|other| *other < build && month(*other) == month(build))
+        };
+        let newest = self.releases.min(builds.len());
+        let monthly = (newest..builds.len()).filter(is_first_of_month).take(self.months);
+        (0..newest).chain(monthly).collect()
+    }
 }
 
 /// A manifest of the history. Its signature is not checked: a retired key may have made it.
@@ -105,8 +124,8 @@ fn directories(release: &Release, target: &Target) -> BTreeSet<String> {
     directories.map(str::to_owned).collect()
 }
 
-/// Returns the files to remove: those of releases, and their manifests, that are neither among the
-/// newest ones nor were replaced a short time ago; and those that no manifest names, if they are old.
+/// Returns the files to remove: those of releases, and their manifests, that are not [`Retention::chosen`] and
+/// were not replaced a short time ago; and those that no manifest names, if they are old.
 fn obsolete(
     listed: &[Listed],
     mut history: Vec<Entry>,
@@ -115,19 +134,24 @@ fn obsolete(
     now: SystemTime,
 ) -> Vec<String> {
     history.sort_by_key(|entry| std::cmp::Reverse(entry.build));
-    let mut kept: BTreeSet<&str> = BTreeSet::new();
-    let mut releases: Vec<&BTreeSet<String>> = Vec::new();
+    // Each release with the number of its first build.
+    let mut releases: Vec<(&BTreeSet<String>, u64)> = Vec::new();
+    for Entry { build, directories, .. } in &history {
+        match releases.iter_mut().find(|(known, _)| *known == directories) {
+            Some((_, first)) => *first = *build,
+            None => releases.push((directories, *build)),
+        }
+    }
+    let builds: Vec<u64> = releases.iter().map(|(_, first)| *first).collect();
+    let rule = Retention { releases: retention.releases.max(1), ..retention };
+    let chosen = rule.chosen(&builds);
+    let mut kept: BTreeSet<&str> =
+        chosen.into_iter().flat_map(|index| releases[index].0).map(String::as_str).collect();
     // The newest entry is live, so nothing has replaced it.
     let mut replaced = now;
     for entry in &history {
-        let is_recent = is_younger(replaced, now, retention.after);
-        let is_known = releases.contains(&&entry.directories);
-        let is_newest = is_known || releases.len() < retention.releases.max(1);
-        if is_recent || is_newest {
+        if is_younger(replaced, now, retention.after) {
             kept.extend(entry.directories.iter().map(String::as_str));
-        }
-        if !is_known {
-            releases.push(&entry.directories);
         }
         replaced = entry.published;
     }
@@ -180,7 +204,8 @@ mod tests {
             listed.push(file(layout::history_path(&target(), entry.build)));
             listed.extend(entry.directories.iter().map(|name| file(format!("{name}/x"))));
         }
-        let retention = Retention { releases: keep, after: Duration::from_secs(days * DAY) };
+        let after = Duration::from_secs(days * DAY);
+        let retention = Retention { releases: keep, months: 0, after };
         let mut paths = obsolete(&listed, history.to_vec(), &target(), retention, at(day));
         paths.sort();
         paths.dedup();
@@ -222,6 +247,44 @@ mod tests {
     }
 
     #[test]
+    fn a_renewed_release_is_kept_no_longer_than_another() {
+        // Build 2 renews build 1.
+        let history = [entry(1, 1, "a"), entry(2, 8, "a"), entry(3, 9, "b")];
+        assert_eq!(
+            removed(&history, 1, 0, 100),
+            ["deb_amd64/a/x", "deb_amd64/history/1.jwt", "deb_amd64/history/2.jwt"]
+        );
+    }
+
+    #[test]
+    fn chooses_the_newest_releases_and_the_first_ones_of_months_before() {
+        let builds = [
+            20_261_201, 20_261_124, 20_261_117, 20_261_103, 20_261_027, 20_261_006, 20_260_922,
+            20_260_901,
+        ];
+        let builds = builds.map(|date| date * 1_000_000 + 101_500);
+        let chosen = |releases, months| {
+            Retention { releases, months, after: Duration::ZERO }.chosen(&builds)
+        };
+        assert_eq!(chosen(2, 2), [0, 1, 3, 5]);
+        assert_eq!(chosen(4, 2), [0, 1, 2, 3, 5, 7]);
+        assert_eq!(chosen(4, 9), [0, 1, 2, 3, 5, 7]);
+        assert_eq!(chosen(4, 0), [0, 1, 2, 3]);
+        assert_eq!(chosen(0, 1), [0]);
+        assert_eq!(chosen(20, 2).len(), builds.len());
+        assert!(Retention { releases: 4, months: 2, after: Duration::ZERO }.chosen(&[]).is_empty());
+        // Whatever is chosen later is among what is chosen now.
+        for live in 0..builds.len() - 1 {
+            let rule = Retention { releases: 2, months: 2, after: Duration::ZERO };
+            let older = &builds[live + 1..];
+            let before: Vec<u64> = rule.chosen(older).into_iter().map(|it| older[it]).collect();
+            let now = rule.chosen(&builds[live..]).into_iter().skip(1);
+            let now: Vec<u64> = now.map(|it| builds[live + it]).collect();
+            assert!(now.iter().all(|build| before.contains(build)), "{now:?} {before:?}");
+        }
+    }
+
+    #[test]
     fn removes_only_old_files_that_no_manifest_names() {
         let upload = |path: &str, day| Listed { path: path.into(), size: 1, modified: at(day) };
         let listed = [
@@ -231,7 +294,7 @@ mod tests {
             upload("ubu_amd64/other/x", 1),
             upload("deb_amd64/x/y/z", 1),
         ];
-        let retention = Retention { releases: 1, after: Duration::ZERO };
+        let retention = Retention { releases: 1, months: 0, after: Duration::ZERO };
         let paths = obsolete(&listed, Vec::new(), &target(), retention, at(100) - UPLOAD_MAX / 2);
         assert_eq!(paths, ["deb_amd64/interrupted/x"]);
     }

@@ -20,7 +20,7 @@ use crate::signing::Keys;
 use crate::tested::{Record, Tested};
 
 /// Returns the text of a file of a release. Most of it is the same in all releases.
-fn text(content: &str, name: &str) -> String {
+pub(super) fn text(content: &str, name: &str) -> String {
     let lines = (0..400).map(|line| format!("line {line} of {name}, {}\n", line * line));
     format!("{content} {name}\n{}", lines.collect::<String>())
 }
@@ -72,6 +72,7 @@ struct World {
     sites: Vec<Site>,
     target: Target,
     deltas: usize,
+    months: usize,
 }
 
 const WEEK: i64 = 7 * 24 * 3600;
@@ -90,7 +91,7 @@ impl World {
         };
         let sites = names.iter().map(site).collect();
         let target = "deb_amd64".parse().unwrap();
-        Self { sites, directory, signing: signing(), target, deltas: 0 }
+        Self { sites, directory, signing: signing(), target, deltas: 0, months: 0 }
     }
 
     fn path(&self, path: &str) -> PathBuf {
@@ -102,7 +103,7 @@ impl World {
             target: &self.target,
             sites: &self.sites,
             signing,
-            retention: Retention { releases: 2, after: Duration::ZERO },
+            retention: Retention { releases: 2, months: self.months, after: Duration::ZERO },
             deltas: self.deltas,
             progress: &|_| {},
         }
@@ -435,6 +436,25 @@ fn publishes_deltas_from_earlier_releases() {
     assert_eq!(report.deltas.len(), 4, "{:?}", report.deltas);
     withdraw(&world.publisher(&world.signing), None, week(5)).unwrap();
     assert_eq!(world.live(0).artifacts, three.artifacts);
+}
+
+#[test]
+fn the_first_release_of_a_month_stays_and_hosts_update_from_it_by_delta() {
+    let mut world = World::new(&["a"]);
+    world.months = 1;
+    // The first three weeks are in September, the others in October.
+    for (number, content) in (0..).zip(["one", "two", "three", "four", "five"]) {
+        world.publish(content, week(number));
+    }
+    world.deltas = 2;
+    let report = world.publish("six", week(5));
+    let initrd = world.live(0).artifact(Role::Initrd).unwrap().clone();
+    let from: Vec<&str> = initrd.deltas.iter().map(|delta| delta.from.as_str()).collect();
+    let old = ["five", "four", "one"].map(|content| release(content).artifacts[1].sha256.clone());
+    assert_eq!(from, old, "{:?}", report.deltas);
+    let removed = &report.destinations[0].removed;
+    let is_removed = |content: &str| removed.iter().any(|path| path.contains(content));
+    assert!(is_removed("13.one") && !is_removed("13.four"), "{removed:?}");
 }
 
 #[test]

@@ -12,6 +12,7 @@ use crate::cache::Cache;
 use crate::lock::lock_or_wait;
 use crate::mirror::Mirror;
 use crate::proxy::Proxies;
+use crate::publish::deltas::Predecessors;
 use crate::sandbox::Engine;
 use crate::signing::Signing;
 use crate::variant::VariantFile;
@@ -54,6 +55,8 @@ pub(crate) struct Build<'a> {
     pub proxies: Proxies,
     /// The newest build number that is published. The release gets a higher one.
     pub newest: u64,
+    /// The release that is published, from which the test updates by deltas; absent if none is to be made.
+    pub predecessors: Option<Predecessors<'a>>,
     /// A file with the updater's configuration in the image.
     pub host_config: Option<PathBuf>,
 }

@@ -1,8 +1,6 @@
-//! The memory that a target needs, and that of this machine.
+//! The memory that a target needs.
 
-use std::fs;
-
-use anyhow::{Context, Result};
+use crate::publish::deltas::DELTA_MEMORY;
 
 /// What a command does for a target.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -25,53 +23,28 @@ const BUILD: u64 = 512 * MIB;
 const BUILD_PROCESSOR: u64 = 384 * MIB;
 /// The memory of a virtual machine beyond that of its guest, in bytes. QEMU keeps at most 1 GiB of translated code.
 const MACHINE: u64 = 1024 * MIB;
-/// The memory of a publication, in bytes.
-const PUBLISH: u64 = 256 * MIB;
 
 impl Work {
     /// Returns the memory that a target needs at most, in bytes, on a machine with this number of processors.
     pub(super) fn memory(self, processors: usize) -> u64 {
         let processors = u64::try_from(processors).unwrap_or(u64::MAX);
         let build = BUILD.saturating_add(BUILD_PROCESSOR.saturating_mul(processors));
+        // A second delta is made at the same time only if there is memory for it.
+        let deltas = DELTA_MEMORY;
         let test = u64::from(testbed::Options::MEMORY) * MIB + MACHINE;
         match self {
-            Self::Build => build,
+            Self::Build => build.max(deltas),
             Self::Test => test,
-            Self::Publish => PUBLISH,
+            Self::Publish => deltas,
             // One stage after the other.
-            Self::Run => build.max(test).max(PUBLISH),
+            Self::Run => build.max(test).max(deltas),
         }
     }
-}
-
-/// Returns the memory that new processes can use without swapping, in bytes.
-pub(super) fn available() -> Result<u64> {
-    let path = "/proc/meminfo";
-    let text = fs::read_to_string(path).with_context(|| format!("reading {path}"))?;
-    parse(&text).with_context(|| format!("{path} has no valid line \"MemAvailable\""))
-}
-
-/// Parses `MemAvailable` of proc_meminfo(5), which is in KiB.
-fn parse(meminfo: &str) -> Option<u64> {
-    let line = meminfo.lines().find_map(|line| line.strip_prefix("MemAvailable:"))?;
-    let kibibytes: u64 = line.trim().strip_suffix("kB")?.trim_end().parse().ok()?;
-    kibibytes.checked_mul(1024)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn reads_the_available_memory() {
-        let text = "MemTotal:       24683944 kB\nMemAvailable:   22691840 kB\n";
-        assert_eq!(parse(text), Some(22_691_840 * 1024));
-        for invalid in ["", "MemAvailable: kB", "MemAvailable: 1 MB", "MemAvailable: -1 kB"] {
-            assert_eq!(parse(invalid), None, "{invalid:?}");
-        }
-        assert_eq!(parse(&format!("MemAvailable: {} kB", u64::MAX)), None);
-        assert!(available().unwrap() > MIB);
-    }
 
     #[test]
     fn a_run_needs_as_much_as_its_largest_stage() {

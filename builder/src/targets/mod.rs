@@ -23,6 +23,7 @@ use std::thread::available_parallelism;
 use anyhow::{Context, Result, ensure};
 use protocol::Target;
 
+use crate::memory::available;
 use crate::progress::message;
 use child::{Child, Report};
 use display::Display;
@@ -53,7 +54,7 @@ impl Several<'_> {
     pub(crate) fn run(&self, out: &mut impl Write) -> Result<()> {
         let processors = available_parallelism().context("counting the processors")?.get();
         let jobs = self.jobs.map_or(processors, NonZeroUsize::get);
-        let limits = Limits { jobs, memory: memory::available()? };
+        let limits = Limits { jobs, memory: available()? };
         let need = self.work.memory(processors);
         message(&plan(self.targets.len(), limits, need));
         let (sender, reports) = channel();

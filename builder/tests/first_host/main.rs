@@ -245,6 +245,9 @@ fn the_page_works() {
         });
         let expected = block.output.unwrap_or_default();
         assert!(is_output(&expected, &found), "{name}: expected:\n{expected}found:\n{found}");
+        if *name == "update" {
+            second.check_origins(&first, &fs::read_to_string(site.with_extension("log")).unwrap());
+        }
         let _ = writeln!(std::io::stderr(), "{name}: as on the page");
     }
 }

@@ -71,7 +71,7 @@ fn removes_nothing_if_the_history_is_damaged() {
         fs::write(&damaged, garbage).unwrap();
         let before = world.tree("cdn/deb_amd64");
         world.build("out", "b");
-        let run = world.publish("out", "--keep 1 --keep-for 0s").failed(&[
+        let run = world.publish("out", "--keep 1 --keep-months 0 --keep-for 0s").failed(&[
             "the release was published; removing old ones failed",
             "history/1.jwt",
             "nothing was removed",
@@ -82,7 +82,7 @@ fn removes_nothing_if_the_history_is_damaged() {
         assert!(before.keys().all(|path| after.contains_key(path)));
         assert_eq!(world.content("cdn", "key"), "b");
         fs::remove_file(&damaged).unwrap();
-        world.publish("out", "--keep 1 --keep-for 0s").ok();
+        world.publish("out", "--keep 1 --keep-months 0 --keep-for 0s").ok();
         assert!(world.tree("cdn/deb_amd64").len() < after.len());
     }
 }

@@ -120,7 +120,7 @@ fn bridges_hosts_of_an_older_key_to_the_live_release() {
     let again = bridged();
     assert!(again.claims.iat > first.claims.iat && again.release == first.release);
     world.build_with("out", "b", "two");
-    world.publish("out", "--signing-key @two.key --keep 1 --keep-for 0s").ok();
+    world.publish("out", "--signing-key @two.key --keep 1 --keep-months 0 --keep-for 0s").ok();
     assert_eq!(world.content("cdn/bridge/1", "key"), "a", "the bridge has files of its own");
 }
 
@@ -136,7 +136,8 @@ fn bridges_an_earlier_release_and_keeps_its_files() {
     let history = world.path("cdn/deb_amd64/history");
     let first = fs::read_dir(history).unwrap().map(|entry| entry.unwrap().path()).min().unwrap();
     let build = first.file_stem().unwrap().to_str().unwrap().to_owned();
-    let earlier = format!("bridge {AGAIN} {bridge} --build {build} --keep 1 --keep-for 0s");
+    let earlier =
+        format!("bridge {AGAIN} {bridge} --build {build} --keep 1 --keep-months 0 --keep-for 0s");
     world.run(&earlier).ok();
     assert_eq!(world.content("bridge", "key"), "a");
     world.run(&format!("bridge {AGAIN} {bridge} --build 7")).failed(&["history/7.jwt"]);

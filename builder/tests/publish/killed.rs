@@ -185,7 +185,7 @@ fn no_update_by_the_real_updater_fails_while_publishers_are_killed() {
 /// Here, old releases are removed all the time.
 #[test]
 fn no_poll_fails_while_old_releases_are_removed() {
-    let (options, time) = ("--keep 1 --keep-for 3s", Duration::from_secs(3));
+    let (options, time) = ("--keep 1 --keep-months 0 --keep-for 3s", Duration::from_secs(3));
     let (world, server) = published(options);
     run(&world, options, time - Duration::from_millis(500), &slow_hosts(&world, &server));
     thread::sleep(time);

@@ -38,10 +38,10 @@ fn hosts_finish_their_downloads_by_default() {
 #[test]
 fn keeps_only_the_live_release_if_asked() {
     let world = World::new();
-    let first = published(&world, "first", "--keep 1 --keep-for 0s");
+    let first = published(&world, "first", "--keep 1 --keep-months 0 --keep-for 0s");
     let second = published(&world, "second", "--keep 2 --keep-for 0s");
     assert!(is_there(&world, &first) && is_there(&world, &second));
-    let third = published(&world, "third", "--keep 1 --keep-for 0s");
+    let third = published(&world, "third", "--keep 1 --keep-months 0 --keep-for 0s");
     assert!(!is_there(&world, &first) && !is_there(&world, &second) && is_there(&world, &third));
     let left = fs::read_dir(world.path("cdn/deb_amd64")).unwrap().count();
     assert_eq!(left, 2, "the history and the live release");
@@ -66,7 +66,7 @@ fn a_long_upload_does_not_shorten_the_time_for_downloads() {
     world.write_manifest(&live, &claims, "key");
     fs::copy(live.join(crate::world::target().manifest_name()), &history).unwrap();
     fs::File::options().write(true).open(&history).unwrap().set_modified(modified).unwrap();
-    let third = published(&world, "third", "--keep 1 --keep-for 10m");
+    let third = published(&world, "third", "--keep 1 --keep-months 0 --keep-for 10m");
     assert!(is_there(&world, &first) && is_there(&world, &second) && is_there(&world, &third));
 }
 

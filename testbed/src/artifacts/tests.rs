@@ -2,7 +2,7 @@
 
 use super::*;
 use protocol::PrivateKey;
-use protocol::release::Document;
+use protocol::release::{Artifact, DeltaFile, Document};
 
 /// Returns a directory with a valid release that `change` modifies, and the key that signed it.
 pub(crate) fn signed_release(change: impl FnOnce(&mut Release)) -> (tempfile::TempDir, PrivateKey) {
@@ -80,9 +80,31 @@ fn serves_artifacts_at_the_urls_of_the_manifest() {
             "7/etchaos_deb_amd64.raw.zst"
         ]
     );
-    assert_eq!(artifacts.cdn_path(Role::Initrd), "7/etchaos_deb_amd64.initrd");
     assert!(artifacts.disk.ends_with("etchaos_deb_amd64.raw.zst"));
     assert!(artifacts.kernel.ends_with("etchaos_deb_amd64.vmlinuz"));
+}
+
+#[test]
+fn serves_the_deltas_that_are_there() {
+    let release = signed_release(|release| {
+        release.artifacts[1].deltas = vec![DeltaFile {
+            from: "ab".repeat(32),
+            format: "x".into(),
+            name: "the.delta".into(),
+            size: 5,
+            sha256: digest::of_bytes(b"delta"),
+            url: "7/the.delta".into(),
+            memory: 1,
+        }];
+    });
+    let is_served =
+        |artifacts: Artifacts| artifacts.served.iter().any(|it| it.path == "7/the.delta");
+    assert!(!is_served(check(&release).unwrap()));
+    let path = release.0.path().join("the.delta");
+    fs::write(&path, "delta").unwrap();
+    assert!(is_served(check(&release).unwrap()));
+    fs::write(&path, "other").unwrap();
+    assert!(check(&release).unwrap_err().contains("does not match"));
 }
 
 #[test]
@@ -140,7 +162,7 @@ fn verifies_releases_of_both_architectures() {
         let keys = key.public().clone().into();
         let artifacts = verify(dir.path(), &target, &keys, SectorSize::B512).unwrap();
         assert_eq!(artifacts.release.target(), target);
-        assert_eq!(artifacts.cdn_path(Role::Kernel), format!("7/etchaos_{name}.vmlinuz"));
+        assert_eq!(artifacts.served[1].path, format!("7/etchaos_{name}.vmlinuz"));
     }
     // The files of one architecture under the names of the other.
     let (dir, key) = signed_release(|_| {});

@@ -3,9 +3,9 @@
 use std::path::{Path, PathBuf};
 
 use clap::Args;
-use protocol::KeyRing;
 use protocol::esp::Slot;
 use protocol::pattern::Mode;
+use protocol::{KeyRing, Release};
 
 use super::interface::{Passed, Scenario};
 use crate::actions;
@@ -41,7 +41,7 @@ const POWER_OFF_BIOS: Step = Step::new("power-off-bios", "power off again");
 /// Take a release through the full update cycle
 ///
 /// With --previous, boots the disk image of the release that is published now, lets it update itself
-/// to the release under test, and checks the result.
+/// to the release under test, and checks the result. It must use the deltas that the manifest has for it.
 ///
 /// Then boots the new disk image under UEFI Secure Boot with a TPM, checks it from inside, deletes
 /// kernel and initrd, lets it update itself from a CDN on the loopback, checks it again, and boots it
@@ -136,7 +136,8 @@ fn update_previous(
         TestEnvironment::with(PREPARE_PREVIOUS, &source, work, KeyRing::default(), steps)?;
     let uefi = Firmware::uefi(&previous.release);
     let booted = steps.run(BOOT_PREVIOUS, || boot(&environment, artifacts, "previous", uefi))?;
-    let updated = steps.run(UPDATE_PREVIOUS, || booted.auto_update())?;
+    let from = Some(&previous.release);
+    let updated = steps.run(UPDATE_PREVIOUS, || booted.auto_update(from))?;
     let healthy = steps.run(VALIDATE_UPDATED, || updated.validate(Slot::B))?;
     steps.run(POWER_OFF_UPDATED, || healthy.power_off())
 }
@@ -196,13 +197,16 @@ impl<'a> Booted<'a> {
         Ok((Healthy(self), note))
     }
 
-    /// Starts an update and waits for the reboot into the release under test.
-    fn auto_update(mut self) -> Outcome<Booted<'a>> {
+    /// Starts an update and waits for the reboot into the release under test. `from` is the release in the slot
+    /// that was booted, unless that slot is damaged.
+    ///
+    /// # Errors
+    /// Fails if the guest downloaded a whole file that it could copy or patch.
+    fn auto_update(mut self, from: Option<&Release>) -> Outcome<Booted<'a>> {
         self.guest.push_last("starting the update", actions::update())?;
         self.boot = self.guest.wait_for_reboot(&self.boot)?;
-        let fetched =
-            self.environment.describe_download(|role| self.artifacts.cdn_path(role).to_owned())?;
-        Ok((self, fetched))
+        let note = self.environment.describe_update(from, &self.artifacts.release)?;
+        Ok((self, note))
     }
 }
 
@@ -221,6 +225,6 @@ impl<'a> Healthy<'a> {
 
 impl<'a> Damaged<'a> {
     fn auto_update(self) -> Outcome<Booted<'a>> {
-        self.0.auto_update()
+        self.0.auto_update(None)
     }
 }

@@ -1,136 +1,117 @@
-//! Makes the deltas of a release: patches from the releases that were published before it, which most hosts
-//! have.
+//! Adds deltas to a release: patches from releases that hosts have. `docs/delta.md` describes them.
+//!
+//! [`job`] makes one delta, [`earlier`] has the files of a release that hosts have, and [`updater`] applies deltas
+//! as these hosts do.
 
 mod earlier;
+mod job;
 #[cfg(test)]
 mod tests;
+mod updater;
 
-use std::collections::BTreeSet;
+use std::fmt;
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, ensure};
-use protocol::delta::FORMAT;
+use anyhow::{Context, Result};
 use protocol::release::{DeltaFile, PublishedFile};
-use protocol::{Artifact, KeyRing, Release, Role, Target, digest};
+use protocol::{Artifact, Release};
 
 use self::earlier::Earlier;
-use super::files::Files;
-use super::layout;
-use super::site::Site;
-use crate::delta;
-use crate::published;
+use self::job::{Job, New};
+use crate::delta::NewFile;
+use crate::destination::Location;
+use crate::memory;
+use crate::published::in_parallel_on;
 
-/// A delta must be smaller than this part of its artifact.
-const PART: u64 = 2;
-/// The number of digits of a digest in the name of a delta: 64 bits.
-const DIGITS: usize = 16;
+/// The number of deltas that are made at the same time. Each takes about one processor.
+const THREADS: usize = 2;
+/// The memory that making and applying the delta of a kernel takes, in bytes.
+pub(crate) const DELTA_MEMORY: u64 = 1536 << 20;
 
-/// From which releases deltas are made.
-pub(super) struct Predecessors<'a> {
-    /// Where they are published.
-    pub site: &'a Site,
-    /// Their target.
-    pub target: &'a Target,
-    /// The keys that may have signed them.
-    pub trusted: &'a KeyRing,
-    /// The number of releases.
-    pub count: usize,
-    /// Shows what is being done.
-    pub progress: &'a (dyn Fn(&str) + Sync),
+/// The releases that deltas are made from.
+pub(crate) struct Predecessors<'a> {
+    /// Where their files are.
+    pub location: &'a dyn Location,
+    /// The releases, the newest first.
+    pub releases: Vec<Release>,
 }
 
-/// Adds deltas from the newest releases at a site, and returns a line about each for the summary. A delta that
-/// cannot be made is only a line, because hosts can download the whole file.
-pub(super) fn add(
+impl fmt::Debug for Predecessors<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut debug = f.debug_struct("Predecessors");
+        debug.field("location", &self.location.describe());
+        debug.field("releases", &self.releases).finish()
+    }
+}
+
+/// The files of the new release.
+pub(crate) struct NewFiles<'a> {
+    /// Returns the path of a file.
+    pub path: &'a (dyn Fn(PublishedFile<'_>) -> Result<PathBuf> + Sync),
+    /// The directory for the deltas that are made.
+    pub deltas: &'a Path,
+}
+
+/// Gives a release the deltas from its predecessors, and returns a line about each for the summary. A delta that
+/// the release has already is not made again. A delta that cannot be made is only a line, because hosts can download
+/// the whole file.
+pub(crate) fn add(
     predecessors: &Predecessors<'_>,
     release: &mut Release,
-    files: &mut Files<'_>,
-    directory: &Path,
+    files: &NewFiles<'_>,
 ) -> Vec<String> {
-    let mut lines = Vec::new();
-    for earlier in earlier(predecessors, release) {
-        let build = earlier.build;
-        let earlier = match Earlier::new(predecessors.site, earlier, directory) {
-            Ok(earlier) => earlier,
-            Err(error) => {
-                lines.push(format!("files from build {build}: none: {error:#}"));
-                continue;
-            }
-        };
-        for new in &mut release.artifacts {
-            let Some(old) = earlier.release.artifact(new.role).filter(|old| is_useful(old, new))
-            else {
-                continue;
-            };
-            let role = new.role;
-            (predecessors.progress)(&format!("making the delta of the {role} from build {build}"));
-            let made = make(&earlier, old, new, files, directory);
-            lines.push(match &made {
-                Ok(DeltaFile { size, .. }) => {
-                    let percent = *size as f64 * 100.0 / new.size as f64;
-                    format!("{role} from build {build}: {size} bytes, {percent:.1}%")
-                }
-                Err(error) => format!("{role} from build {build}: none: {error:#}"),
-            });
-            new.deltas.extend(made);
-        }
+    let made = make(predecessors, release, files).unwrap_or_else(|error| Made {
+        deltas: Vec::new(),
+        lines: vec![format!("files: none: {error:#}")],
+    });
+    for artifact in &mut release.artifacts {
+        let own = made.deltas.iter().filter(|(sha256, _)| *sha256 == artifact.sha256);
+        artifact.deltas = own.map(|(_, delta)| delta.clone()).collect();
     }
-    lines
+    made.lines
 }
 
-/// Returns whether hosts need a delta: they do not download the disk image, and copy a file that is the same.
-fn is_useful(old: &Artifact, new: &Artifact) -> bool {
-    let is_known = new.deltas.iter().any(|delta| delta.from == old.sha256);
-    Role::BOOT.contains(&new.role) && !is_known && old.sha256 != new.sha256
+/// The deltas, each with the SHA-256 of the file that it gives, and the lines for the summary.
+struct Made {
+    deltas: Vec<(String, DeltaFile)>,
+    lines: Vec<String>,
 }
 
-/// Returns the newest releases in the history of a site that boot other files than `release`, and than each
-/// other.
-fn earlier(predecessors: &Predecessors<'_>, release: &Release) -> Vec<Release> {
-    let Predecessors { site, target, trusted, count, .. } = predecessors;
-    let listed = site.destination.list(&layout::history(target)).unwrap_or_default();
-    let mut builds: Vec<u64> =
-        listed.iter().filter_map(|file| layout::build_of(target, &file.path)).collect();
-    builds.sort_by_key(|build| std::cmp::Reverse(*build));
-    let read = |build: u64| {
-        let path = layout::history_path(target, build);
-        // A manifest that cannot be verified is skipped: a key that is retired by now may have signed it.
-        published::read(site.location(), &path, target, trusted).ok().flatten()
-    };
-    let mut known = BTreeSet::from([release.id()]);
-    let releases = builds.into_iter().filter_map(read).map(|found| found.release().clone());
-    releases.filter(|release| known.insert(release.id())).take(*count).collect()
+fn make(predecessors: &Predecessors<'_>, release: &Release, files: &NewFiles<'_>) -> Result<Made> {
+    let directory = tempfile::tempdir().context("creating a temporary directory")?;
+    let Predecessors { location, releases } = predecessors;
+    let earlier = releases.iter().map(|it| Earlier::new(*location, it, directory.path()));
+    let earlier: Vec<Earlier<'_>> = earlier.collect::<Result<_>>()?;
+    let is_patched = |new: &&Artifact| earlier.iter().any(|it| it.patched(new).is_some());
+    let mut contents = Vec::new();
+    for artifact in release.boot_artifacts().filter(is_patched) {
+        contents.push((artifact, read(artifact, files)?));
+    }
+    let mut new = Vec::new();
+    for (artifact, bytes) in &contents {
+        let file = NewFile::of(bytes).with_context(|| format!("reading the {}", artifact.role))?;
+        new.push(New { artifact, bytes, file });
+    }
+    let jobs = Job::all(&earlier, &new);
+    let results = in_parallel_on(threads(), &jobs, |job| Ok(job.run(files)))?;
+    let mut made = Made { deltas: Vec::new(), lines: Vec::new() };
+    for (job, result) in jobs.iter().zip(results) {
+        made.lines.push(job.describe(&result));
+        made.deltas.extend(result.ok().map(|delta| (job.target().to_owned(), delta)));
+    }
+    Ok(made)
 }
 
-/// Makes a delta between two artifacts, and applies it with the updater of the earlier release.
-fn make(
-    earlier: &Earlier<'_>,
-    old: &Artifact,
-    new: &Artifact,
-    files: &mut Files<'_>,
-    directory: &Path,
-) -> Result<DeltaFile> {
-    let from = fs::read(earlier.file(old)?).context("reading the old file")?;
-    let Artifact { name, size, sha256, url, .. } = new;
-    let upload = files.upload(PublishedFile { name, size: *size, sha256, url })?;
-    let made = delta::make(&from, &fs::read(upload.from).context("reading the new file")?)?;
-    let size = made.bytes.len() as u64;
-    ensure!(size < new.size / PART, "it has {size} bytes, which is too much of {}", new.size);
-    let sha256 = digest::of_bytes(&made.bytes);
-    let name = format!("{name}.{}.delta", &sha256[..DIGITS]);
-    let path = directory.join(&name);
-    fs::write(&path, made.bytes).with_context(|| format!("writing {}", path.display()))?;
-    let delta = DeltaFile {
-        from: old.sha256.clone(),
-        format: FORMAT.to_owned(),
-        url: name.clone(),
-        name,
-        size,
-        sha256: sha256.clone(),
-        memory: made.memory,
-    };
-    earlier.check(&delta, &path, old, new)?;
-    files.add(sha256, path);
-    Ok(delta)
+/// Reads a new file.
+fn read(artifact: &Artifact, files: &NewFiles<'_>) -> Result<Vec<u8>> {
+    let Artifact { name, size, sha256, url, .. } = artifact;
+    let path = (files.path)(PublishedFile { name, size: *size, sha256, url })?;
+    fs::read(&path).with_context(|| format!("reading {}", path.display()))
+}
+
+/// Returns the number of threads that have enough memory.
+fn threads() -> usize {
+    let fit = memory::available().map_or(1, |available| available / DELTA_MEMORY);
+    THREADS.min(usize::try_from(fit).unwrap_or(THREADS)).max(1)
 }
