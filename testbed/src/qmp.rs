@@ -143,6 +143,17 @@ impl Qmp {
         }
     }
 
+    /// Returns what the processor executes: the line of its registers with the instruction pointer. For amd64 it
+    /// also says whether the processor is halted (HLT), and whether it is in the firmware's mode (SMM).
+    pub(crate) fn instruction(&mut self) -> Result<String, QmpError> {
+        let command = "human-monitor-command";
+        let answer = self.execute(command, json!({"command-line": "info registers"}))?;
+        let mut lines = answer.as_str().unwrap_or_default().lines().map(str::trim);
+        let line = lines.find(|line| line.starts_with("RIP=") || line.starts_with("PC="));
+        let line = line.map(str::to_owned);
+        line.ok_or_else(|| protocol(command, "registers with an instruction pointer", &answer))
+    }
+
     fn read(&mut self, command: &str) -> Result<Value, QmpError> {
         let io = |source| QmpError::Io { command: command.to_owned(), source };
         let mut line = String::new();
@@ -223,6 +234,21 @@ mod tests {
         assert!(matches!(qmp.status().unwrap_err(), QmpError::Protocol { .. }));
         assert!(matches!(qmp.status().unwrap_err(), QmpError::Io { .. }));
         assert!(connect("{}", &[]).unwrap_err().to_string().contains("QEMU's greeting"));
+    }
+
+    #[test]
+    fn reads_instruction_pointer_from_registers() {
+        let answers = &[
+            r#"{"return": {}}"#,
+            r#"{"return": "\r\nCPU#0\r\nRAX=0000000000000001 RBX=0000000000000000\r\nRIP=ffffffffa40be58f RFL=00000216 CPL=0 SMM=0 HLT=1\r\n"}"#,
+            r#"{"return": "\r\nCPU#0\r\n PC=ffff80008000 X00=0000000000000000\r\n"}"#,
+            r#"{"return": "\r\nCPU#0\r\n"}"#,
+        ];
+        let mut qmp = connect(GREETING, answers).unwrap();
+        let expected = "RIP=ffffffffa40be58f RFL=00000216 CPL=0 SMM=0 HLT=1";
+        assert_eq!(qmp.instruction().unwrap(), expected);
+        assert_eq!(qmp.instruction().unwrap(), "PC=ffff80008000 X00=0000000000000000");
+        assert!(qmp.instruction().is_err());
     }
 
     #[test]
