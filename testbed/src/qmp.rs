@@ -13,6 +13,8 @@ const TIMEOUT: Duration = Duration::from_secs(30);
 const LINE_MAX: u64 = 1 << 20;
 /// The number of events that are skipped between a command and its answer.
 const EVENTS_MAX: usize = 1000;
+/// The command that runs a command of the monitor for people.
+const MONITOR: &str = "human-monitor-command";
 
 /// A QMP command that failed.
 #[derive(Debug, thiserror::Error)]
@@ -96,11 +98,9 @@ impl Qmp {
     /// The system chose the port when QEMU opened it, so that no other process can take the port
     /// before QEMU does.
     pub(crate) fn forwarded_port(&mut self, guest_port: u16) -> Result<u16, QmpError> {
-        let command = "human-monitor-command";
-        let answer = self.execute(command, json!({"command-line": "info usernet"}))?;
-        let table = answer.as_str().unwrap_or_default();
-        port_in(table, guest_port)
-            .ok_or_else(|| protocol(command, "a table with the forwarded port", &answer))
+        let table = self.monitor("info usernet")?;
+        port_in(&table, guest_port)
+            .ok_or_else(|| protocol(MONITOR, "a table with the forwarded port", &table.into()))
     }
 
     /// Presses the power button.
@@ -144,14 +144,20 @@ impl Qmp {
     }
 
     /// Returns what the processor executes: the line of its registers with the instruction pointer. For amd64 it
-    /// also says whether the processor is halted (HLT), and whether it is in the firmware's mode (SMM).
+    /// also says whether the processor is halted (HLT), and whether it is in system management mode (SMM), which
+    /// only firmware uses.
     pub(crate) fn instruction(&mut self) -> Result<String, QmpError> {
-        let command = "human-monitor-command";
-        let answer = self.execute(command, json!({"command-line": "info registers"}))?;
-        let mut lines = answer.as_str().unwrap_or_default().lines().map(str::trim);
+        let text = self.monitor("info registers")?;
+        let mut lines = text.lines().map(str::trim);
         let line = lines.find(|line| line.starts_with("RIP=") || line.starts_with("PC="));
         let line = line.map(str::to_owned);
-        line.ok_or_else(|| protocol(command, "registers with an instruction pointer", &answer))
+        line.ok_or_else(|| protocol(MONITOR, "registers with an instruction pointer", &text.into()))
+    }
+
+    /// Runs a command of the monitor for people and returns its text.
+    fn monitor(&mut self, line: &str) -> Result<String, QmpError> {
+        let answer = self.execute(MONITOR, json!({"command-line": line}))?;
+        answer.as_str().map(str::to_owned).ok_or_else(|| protocol(MONITOR, "a text", &answer))
     }
 
     fn read(&mut self, command: &str) -> Result<Value, QmpError> {
