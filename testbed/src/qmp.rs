@@ -13,7 +13,7 @@ const TIMEOUT: Duration = Duration::from_secs(30);
 const LINE_MAX: u64 = 1 << 20;
 /// The number of events that are skipped between a command and its answer.
 const EVENTS_MAX: usize = 1000;
-/// The command that runs a command of the monitor for people.
+/// The QMP command that runs a command of the human monitor.
 const MONITOR: &str = "human-monitor-command";
 
 /// A QMP command that failed.
@@ -154,7 +154,7 @@ impl Qmp {
         line.ok_or_else(|| protocol(MONITOR, "registers with an instruction pointer", &text.into()))
     }
 
-    /// Runs a command of the monitor for people and returns its text.
+    /// Runs a command of the human monitor and returns its output.
     fn monitor(&mut self, line: &str) -> Result<String, QmpError> {
         let answer = self.execute(MONITOR, json!({"command-line": line}))?;
         answer.as_str().map(str::to_owned).ok_or_else(|| protocol(MONITOR, "a text", &answer))
