@@ -29,7 +29,6 @@ use crate::cli::{Cli, Command, Exit, Require};
 use crate::clock::now;
 use crate::esp::EspError;
 use crate::host::Host;
-use crate::jsonnet;
 use crate::record::{self, Failure};
 use crate::shell_server;
 
@@ -50,7 +49,6 @@ pub fn run(cli: &Cli) -> Exit {
         Command::HostSettings(arguments) => host_settings::host_settings(global, arguments),
         Command::Listen => listen::listen(global),
         Command::Sources(arguments) => sources::sources(global, arguments),
-        Command::Render => jsonnet::child::run(),
         Command::ShellChild => shell_server::child::run(),
         Command::Config(arguments) => show_config::config(global, arguments),
     };
@@ -93,11 +91,7 @@ fn recorded_as(command: &Command) -> Option<&'static str> {
         Command::HostSettings(_) => Some("host-settings"),
         Command::Data(data) => data.keys.is_none().then_some("data"),
         Command::Sources(_) => Some("sources"),
-        Command::Status
-        | Command::Listen
-        | Command::Render
-        | Command::ShellChild
-        | Command::Config(_) => None,
+        Command::Status | Command::Listen | Command::ShellChild | Command::Config(_) => None,
     }
 }
 
