@@ -1,6 +1,6 @@
 //! Compiles the updater for the image.
 //!
-//! The program is static, so that it runs with the libc of every variant. The same source gives the
+//! Its programs are static, so that they run with the libc of every variant. The same source gives the
 //! same bytes in every directory: the paths that compilers embed are remapped, for Rust and for the C
 //! code of the crypto library.
 //!
@@ -16,6 +16,7 @@ use protocol::Arch;
 use protocol::pattern::Exec;
 
 use crate::cargo::Cargo;
+use crate::command::Tool;
 use crate::lock::lock_or_wait;
 use crate::log_file::{LogFile, Origin};
 use crate::sandbox::namespace::NamespaceSandbox;
@@ -24,6 +25,12 @@ use crate::triple;
 
 /// Separates flags in `CARGO_ENCODED_RUSTFLAGS`; `RUSTFLAGS` would split paths at spaces.
 const FLAG_SEPARATOR: &str = "\x1f";
+
+/// Relative relocations take 8 bytes for up to 63 pointers instead of 24 for each. A process reads all of them when it
+/// starts, which is 300 KiB less of the updater's memory.
+const PACK_RELOCATIONS: &str = "-Clink-arg=-Wl,-z,pack-relative-relocs";
+/// The first version of glibc whose static programs apply packed relocations.
+const GLIBC_WITH_PACKED: (u32, u32) = (2, 36);
 
 /// The directories in the sandbox. Compilers embed the first two, which have the names that replace paths of
 /// the build host.
@@ -34,8 +41,10 @@ const SANDBOX_TARGET: &str = "/target";
 /// The compiled updater.
 #[derive(Debug)]
 pub(crate) struct UpdaterBinary {
-    /// The program.
+    /// The program `etchaos-updater`.
     pub path: PathBuf,
+    /// The program `etchaos-render`, which must be in the same directory on a host.
+    pub renderer: PathBuf,
     /// The programs that compiled it, with their versions.
     pub toolchain: BTreeMap<String, String>,
     /// Keeps other builds from compiling it again.
@@ -63,7 +72,7 @@ pub(crate) fn build(
         log.step("waiting for another build, which compiles the updater");
     })?;
     let cargo = Cargo::open(workspace, &directory, log)?;
-    let (path, toolchain) = if !compilation.is_foreign()
+    let (directory, toolchain) = if !compilation.is_foreign()
         || cargo.add_target(triple::rust(arch), log)?
     {
         compilation.on_host(&cargo, log)?
@@ -71,10 +80,11 @@ pub(crate) fn build(
         log.step(&format!("compiling the updater for {arch} with Debian's compiler in a sandbox"));
         compilation.in_sandbox(&cargo, sandbox(log)?, log)?
     };
-    Ok(UpdaterBinary { path, toolchain, _lock: lock })
+    let (path, renderer) = (directory.join("updater"), directory.join("etchaos-render"));
+    Ok(UpdaterBinary { path, renderer, toolchain, _lock: lock })
 }
 
-/// The path of the compiled program, and the programs that compiled it, with their versions.
+/// The directory of the compiled programs, and the programs that compiled it, with their versions.
 type Compiled = (PathBuf, BTreeMap<String, String>);
 
 struct Compilation<'a> {
@@ -92,9 +102,9 @@ impl Compilation<'_> {
         self.target.join("tmp")
     }
 
-    /// Returns the path of the program below the target directory.
-    fn program(&self) -> PathBuf {
-        Path::new(triple::rust(self.arch)).join("image/updater")
+    /// Returns the directory of the programs below the target directory.
+    fn programs(&self) -> PathBuf {
+        Path::new(triple::rust(self.arch)).join("image")
     }
 
     fn on_host(&self, cargo: &Cargo, log: &mut LogFile) -> Result<Compiled> {
@@ -105,14 +115,18 @@ impl Compilation<'_> {
         ] {
             tool = tool.arg(name).arg(path);
         }
-        for (name, value) in self.environment(&cargo.remaps()) {
+        let mut flags = rust_flags(&cargo.remaps());
+        if !self.is_foreign() && applies_packed_relocations(&libc_version(log)?) {
+            flags.push(PACK_RELOCATIONS.to_owned());
+        }
+        for (name, value) in self.environment(&cargo.remaps(), &flags) {
             tool = tool.env(&name, value);
         }
         let tool = tool.env("TMPDIR", self.temporary());
         log.timed("compile the updater", Origin::Built, |log| tool.run(log))
             .context("compiling the updater")?;
         let toolchain = cargo.toolchain(&self.versions(), log)?;
-        Ok((self.target.join(self.program()), toolchain))
+        Ok((self.target.join(self.programs()), toolchain))
     }
 
     /// Compiles in a sandbox, without network: cargo of this machine fetches the sources.
@@ -132,7 +146,7 @@ impl Compilation<'_> {
             .with_bind(&cargo.home().join("config.toml"), &home("config.toml"))
             .with_bind(&cargo.home().join("registry"), &home("registry"))
             .with_bind(&cargo.home().join("git"), &home("git"));
-        let mut env = self.environment(&[]);
+        let mut env = self.environment(&[], &rust_flags(&[]));
         for (name, value) in
             [("CARGO_HOME", SANDBOX_CARGO_HOME), ("HOME", "/root"), ("LC_ALL", "C.UTF-8")]
         {
@@ -153,7 +167,7 @@ impl Compilation<'_> {
             let first = text.lines().next().unwrap_or_default().trim();
             toolchain.insert(name.to_owned(), first.to_owned());
         }
-        Ok((target.join(self.program()), toolchain))
+        Ok((target.join(self.programs()), toolchain))
     }
 
     /// Downloads the sources for the updater, and for the build scripts, which run on this machine.
@@ -178,10 +192,10 @@ impl Compilation<'_> {
     }
 
     /// Returns the variables that decide how cargo compiles.
-    fn environment(&self, remaps: &[String]) -> BTreeMap<String, String> {
+    fn environment(&self, remaps: &[String], rust_flags: &[String]) -> BTreeMap<String, String> {
         let name = triple::rust(self.arch).replace('-', "_");
         let mut env = BTreeMap::from([
-            ("CARGO_ENCODED_RUSTFLAGS".to_owned(), rust_flags(remaps)),
+            ("CARGO_ENCODED_RUSTFLAGS".to_owned(), rust_flags.join(FLAG_SEPARATOR)),
             (format!("CFLAGS_{name}"), c_flags(remaps)),
             // Lets the crate `cc` read the quotes of `c_flags`.
             ("CC_SHELL_ESCAPED_FLAGS".to_owned(), "1".to_owned()),
@@ -234,10 +248,25 @@ fn run(
     Ok(finished.stdout)
 }
 
-fn rust_flags(remaps: &[String]) -> String {
+fn rust_flags(remaps: &[String]) -> Vec<String> {
     let mut flags = vec!["-Ctarget-feature=+crt-static".to_owned()];
     flags.extend(remaps.iter().map(|map| format!("--remap-path-prefix={map}")));
-    flags.join(FLAG_SEPARATOR)
+    flags
+}
+
+/// Returns the version of this machine's C library, such as `glibc 2.41`.
+fn libc_version(log: &mut LogFile) -> Result<String> {
+    let version = Tool::new("getconf").arg("GNU_LIBC_VERSION").run(log);
+    version.context("determining the version of the C library")
+}
+
+/// Returns whether static programs with this C library apply packed relocations. With another one they would crash.
+fn applies_packed_relocations(libc: &str) -> bool {
+    let numbers = libc.trim().strip_prefix("glibc ").and_then(|version| {
+        let mut parts = version.split('.').map(str::parse::<u32>);
+        Some((parts.next()?.ok()?, parts.next()?.ok()?))
+    });
+    numbers.is_some_and(|version| version >= GLIBC_WITH_PACKED)
 }
 
 /// Returns the flags for C, each quoted as for a shell.
@@ -342,7 +371,7 @@ mod tests {
         let foreign = Compilation { workspace: Path::new("/a"), arch, target };
         let prefix = triple::gnu(arch);
         let name = triple::rust(arch).replace('-', "_");
-        let env = foreign.environment(&[]);
+        let env = foreign.environment(&[], &[]);
         assert_eq!(env[&format!("CC_{name}")], format!("{prefix}-gcc"));
         let linker = format!("CARGO_TARGET_{}_LINKER", name.to_uppercase());
         assert_eq!(env[&linker], format!("{prefix}-gcc"));
@@ -354,10 +383,26 @@ mod tests {
     }
 
     #[test]
+    fn packs_relocations_if_the_c_library_applies_them() {
+        for (libc, expected) in [
+            ("glibc 2.36\n", true),
+            ("glibc 2.41", true),
+            ("glibc 3.0", true),
+            ("glibc 2.35", false),
+            ("glibc 2.4.1", false),
+            ("glibc", false),
+            ("musl 2.36", false),
+            ("", false),
+        ] {
+            assert_eq!(applies_packed_relocations(libc), expected, "{libc:?}");
+        }
+    }
+
+    #[test]
     fn quotes_flags_with_spaces() {
         let remaps = ["/a b=/etchaos".to_owned(), "/it's=/cargo".to_owned()];
         assert_eq!(
-            rust_flags(&remaps).split('\x1f').collect::<Vec<_>>(),
+            rust_flags(&remaps),
             [
                 "-Ctarget-feature=+crt-static",
                 "--remap-path-prefix=/a b=/etchaos",

@@ -192,7 +192,9 @@ fn initrd_contains_squashfs_and_no_secrets() {
     let Some(directory) = artifacts.unpack_initrd() else { return };
     let usr = directory.join("usr.squashfs");
     let Some(list) = judge("unsquashfs", &["-l", "-d", "", usr.to_str().unwrap()]) else { return };
-    for file in ["/bin/etchaos-updater", "/sbin/dockerd", "/lib/systemd/systemd"] {
+    for file in
+        ["/bin/etchaos-updater", "/bin/etchaos-render", "/sbin/dockerd", "/lib/systemd/systemd"]
+    {
         assert!(list.lines().any(|line| line == file), "{file} is not in /usr");
     }
     let sysroot = directory.join("sysroot");

@@ -332,11 +332,13 @@ impl<'a> Guest<'a> {
     }
 
     fn timed_out(&mut self, watch: &Watch, reason: String) -> GuestError {
-        let state = self.vm.qmp().status().unwrap_or_else(|error| error.to_string());
+        let qmp = self.vm.qmp();
+        let [state, instruction] = [qmp.status(), qmp.instruction()]
+            .map(|answer| answer.unwrap_or_else(|error| error.to_string()));
         GuestError::TimedOut {
             activity: watch.activity,
             after: watch.start.elapsed(),
-            reason: format!("{reason} (machine state: {state})"),
+            reason: format!("{reason} (machine state: {state}; processor: {instruction})"),
             last_attempt: watch.last_attempt.clone(),
             console_tail: self.vm.console_tail(CONSOLE_TAIL_LINES),
         }

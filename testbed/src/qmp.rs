@@ -13,6 +13,8 @@ const TIMEOUT: Duration = Duration::from_secs(30);
 const LINE_MAX: u64 = 1 << 20;
 /// The number of events that are skipped between a command and its answer.
 const EVENTS_MAX: usize = 1000;
+/// The QMP command that runs a command of the human monitor.
+const MONITOR: &str = "human-monitor-command";
 
 /// A QMP command that failed.
 #[derive(Debug, thiserror::Error)]
@@ -96,11 +98,9 @@ impl Qmp {
     /// The system chose the port when QEMU opened it, so that no other process can take the port
     /// before QEMU does.
     pub(crate) fn forwarded_port(&mut self, guest_port: u16) -> Result<u16, QmpError> {
-        let command = "human-monitor-command";
-        let answer = self.execute(command, json!({"command-line": "info usernet"}))?;
-        let table = answer.as_str().unwrap_or_default();
-        port_in(table, guest_port)
-            .ok_or_else(|| protocol(command, "a table with the forwarded port", &answer))
+        let table = self.monitor("info usernet")?;
+        port_in(&table, guest_port)
+            .ok_or_else(|| protocol(MONITOR, "a table with the forwarded port", &table.into()))
     }
 
     /// Presses the power button.
@@ -141,6 +141,23 @@ impl Qmp {
             Some(status) => Ok(status.to_owned()),
             None => Err(protocol("query-status", "a status", &answer)),
         }
+    }
+
+    /// Returns what the processor executes: the line of its registers with the instruction pointer. For amd64 it
+    /// also says whether the processor is halted (HLT), and whether it is in system management mode (SMM), which
+    /// only firmware uses.
+    pub(crate) fn instruction(&mut self) -> Result<String, QmpError> {
+        let text = self.monitor("info registers")?;
+        let mut lines = text.lines().map(str::trim);
+        let line = lines.find(|line| line.starts_with("RIP=") || line.starts_with("PC="));
+        let line = line.map(str::to_owned);
+        line.ok_or_else(|| protocol(MONITOR, "registers with an instruction pointer", &text.into()))
+    }
+
+    /// Runs a command of the human monitor and returns its output.
+    fn monitor(&mut self, line: &str) -> Result<String, QmpError> {
+        let answer = self.execute(MONITOR, json!({"command-line": line}))?;
+        answer.as_str().map(str::to_owned).ok_or_else(|| protocol(MONITOR, "a text", &answer))
     }
 
     fn read(&mut self, command: &str) -> Result<Value, QmpError> {
@@ -223,6 +240,21 @@ mod tests {
         assert!(matches!(qmp.status().unwrap_err(), QmpError::Protocol { .. }));
         assert!(matches!(qmp.status().unwrap_err(), QmpError::Io { .. }));
         assert!(connect("{}", &[]).unwrap_err().to_string().contains("QEMU's greeting"));
+    }
+
+    #[test]
+    fn reads_instruction_pointer_from_registers() {
+        let answers = &[
+            r#"{"return": {}}"#,
+            r#"{"return": "\r\nCPU#0\r\nRAX=0000000000000001 RBX=0000000000000000\r\nRIP=ffffffffa40be58f RFL=00000216 CPL=0 SMM=0 HLT=1\r\n"}"#,
+            r#"{"return": "\r\nCPU#0\r\n PC=ffff80008000 X00=0000000000000000\r\n"}"#,
+            r#"{"return": "\r\nCPU#0\r\n"}"#,
+        ];
+        let mut qmp = connect(GREETING, answers).unwrap();
+        let expected = "RIP=ffffffffa40be58f RFL=00000216 CPL=0 SMM=0 HLT=1";
+        assert_eq!(qmp.instruction().unwrap(), expected);
+        assert_eq!(qmp.instruction().unwrap(), "PC=ffff80008000 X00=0000000000000000");
+        assert!(qmp.instruction().is_err());
     }
 
     #[test]

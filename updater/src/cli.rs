@@ -147,9 +147,6 @@ pub(crate) enum Command {
     /// boot and at the interval of each source.
     #[command(after_help = SOURCES_HELP)]
     Sources(Sources),
-    /// Render the Pattern on standard input, for another process of this program
-    #[command(hide = true)]
-    Render,
     /// Apply a delta to a file
     #[command(hide = true)]
     ApplyDelta(ApplyDelta),

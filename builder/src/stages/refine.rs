@@ -85,11 +85,13 @@ fn gather(build: &Build<'_>, files: &Path, log: &mut LogFile) -> Result<BTreeMap
     copy_tree(&build.variants.join("files"), files, log)?;
     copy_tree(&units, &files.join("usr/lib/systemd/system"), log)?;
     let compiler = |log: &mut LogFile| compiler::start(build, log);
-    let program = files.join("usr/bin/etchaos-updater");
+    let programs = files.join("usr/bin");
+    let program = programs.join("etchaos-updater");
     let toolchain = {
-        // Until this is dropped, no other build replaces the program.
+        // Until this is dropped, no other build replaces the programs.
         let updater = updater_binary::build(&build.workspace, build.target.arch, compiler, log)?;
         install(&updater.path, &program, 0o755)?;
+        install(&updater.renderer, &programs.join("etchaos-render"), 0o755)?;
         updater.toolchain
     };
     let ours = files.join("usr/lib/etchaos");

@@ -141,8 +141,11 @@ fn script(packages: &[&str]) -> String {
         text += &format!("cat >scripts/{name} <<'{END}'\n{script}{END}\n");
     }
     let packages = packages.join(" ");
-    text += "tar --create --file=base.tar --xattrs --numeric-owner --one-file-system --exclude=./build/* \
-             --directory=/ .\n";
+    // File systems are mounted on these directories and change while they are read, so the archive gets empty ones.
+    text += "mkdir empty empty/dev empty/proc empty/run empty/sys\n\
+             tar --create --file=base.tar --xattrs --numeric-owner --one-file-system --exclude=./build/* \
+             --exclude=./dev --exclude=./proc --exclude=./run --exclude=./sys --directory=/ . \
+             --directory=/build/empty dev proc run sys\n";
     // Programs must not read the rest of this script as their input.
     text += &format!(
         "JOBS=$(nproc) bash scripts/repositories.sh repositories {packages} </dev/null\n\

@@ -30,7 +30,6 @@ use crate::cli::{Cli, Command, Exit, Require};
 use crate::clock::now;
 use crate::esp::EspError;
 use crate::host::Host;
-use crate::jsonnet;
 use crate::record::{self, Failure};
 use crate::shell_server;
 
@@ -51,7 +50,6 @@ pub fn run(cli: &Cli) -> Exit {
         Command::HostSettings(arguments) => host_settings::host_settings(global, arguments),
         Command::Listen => listen::listen(global),
         Command::Sources(arguments) => sources::sources(global, arguments),
-        Command::Render => jsonnet::child::run(),
         Command::ShellChild => shell_server::child::run(),
         Command::Config(arguments) => show_config::config(global, arguments),
         Command::ApplyDelta(arguments) => apply_delta::apply_delta(arguments),
@@ -97,7 +95,6 @@ fn recorded_as(command: &Command) -> Option<&'static str> {
         Command::Sources(_) => Some("sources"),
         Command::Status
         | Command::Listen
-        | Command::Render
         | Command::ShellChild
         | Command::ApplyDelta(_)
         | Command::Config(_) => None,

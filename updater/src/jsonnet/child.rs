@@ -1,4 +1,7 @@
 //! The process that renders a Pattern, and its limits.
+//!
+//! It is the program `etchaos-render`. If the updater could render by itself, each update would need more memory,
+//! because the kernel maps a program in blocks of 64 KiB.
 
 use std::io::{self, Read, Write};
 use std::os::unix::process::ExitStatusExt;
@@ -11,7 +14,6 @@ use protocol::pattern::PatternError;
 
 use super::evaluate::{Limits, evaluate};
 use super::input::Input;
-use crate::cli::Exit;
 
 /// The maximum size of a rendered Pattern in bytes. The largest token has 1 MiB.
 pub(super) const RENDERED_MAX: usize = 4 << 20;
@@ -50,7 +52,7 @@ pub(crate) enum RenderError {
 ///
 /// # Errors
 /// Fails if the limits cannot be set, or if the input is not that of the parent.
-pub(crate) fn run() -> Result<Exit> {
+pub fn run() -> Result<()> {
     limit().context("cannot set the limits of this process")?;
     let mut input = Vec::new();
     io::stdin().lock().take(INPUT_MAX).read_to_end(&mut input).context("cannot read the input")?;
@@ -65,8 +67,7 @@ pub(crate) fn run() -> Result<Exit> {
             format!("{FAILED}{error}")
         }
     };
-    io::stdout().lock().write_all(answer.as_bytes()).context("cannot write the result")?;
-    Ok(Exit::Ok)
+    io::stdout().lock().write_all(answer.as_bytes()).context("cannot write the result")
 }
 
 fn limit() -> nix::Result<()> {

@@ -2,13 +2,13 @@
 //!
 //! Jsonnet is a programming language: a few characters can loop forever or fill the memory. A Pattern is rendered
 //! only after its signature was verified, but a mistake must not stop the listener. So a child process renders it,
-//! this program with a hidden subcommand, with limits on its memory, its time and its output that the kernel
-//! enforces, and without the ability to open a file; see [`child`]. Rendered JSON needs no child.
+//! with limits on its memory, its time and its output that the kernel enforces, and without the ability to open a
+//! file; see [`child`]. Rendered JSON needs no child.
 //!
 //! Imports find only files of the token ([`files`]). Native functions return facts about the host and the
 //! configuration; those of Etcha that read files, run programs or use the network are refused ([`natives`]).
 
-pub(crate) mod child;
+pub mod child;
 mod evaluate;
 mod files;
 mod input;
@@ -31,6 +31,8 @@ use files::Files;
 
 /// The maximum time for rendering. The limit on processor time ends a busy process earlier.
 const TIMEOUT: Duration = Duration::from_secs(20);
+/// The program that renders, in the directory of this program.
+const RENDERER: &str = "etchaos-render";
 /// The environment variables of this program that a Pattern can read. Others may contain secrets, such as the
 /// password of a proxy.
 const ENVIRONMENT: [&str; 6] = ["HOME", "LANG", "LOGNAME", "PATH", "TZ", "USER"];
@@ -63,9 +65,11 @@ pub(crate) fn render(
 fn run_child(input: &Input) -> Result<String, RenderError> {
     let input =
         serde_json::to_vec(input).map_err(|error| RenderError::Process(error.to_string()))?;
+    let program = std::env::current_exe()
+        .map_err(|error| RenderError::Process(format!("cannot find {RENDERER}: {error}")))?
+        .with_file_name(RENDERER);
     // A little more than the largest answer, so that the answer is never cut.
-    let process = Process::new("/proc/self/exe", TIMEOUT)
-        .args(["render"])
+    let process = Process::new(&program, TIMEOUT)
         .output_max(RENDERED_MAX + 1024)
         .input(&input)
         .map_err(|error| RenderError::Process(error.to_string()))?;

@@ -1,12 +1,10 @@
 //! Jsonnet in pushed Patterns, which a limited process renders.
 
 use std::io::Write;
-use std::process::Stdio;
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
-
-use crate::world::World;
 
 /// The longest time that any Jsonnet may take here. The limit of the process is 5 s of processor time, which is much
 /// longer by the clock on a machine that does other things; the limit by the clock is that of its parent.
@@ -14,13 +12,11 @@ const LONGEST: Duration = Duration::from_secs(300);
 
 /// Renders Jsonnet in the process that hosts use. Returns what it printed, and how it ended.
 fn render(files: &Value) -> (String, std::process::ExitStatus) {
-    let world = World::new();
     let input = json!({
         "pattern": {"entrypoint": "/main.jsonnet", "files": files}, "config": {"vars": {}}, "env": {},
     });
     let start = Instant::now();
-    let mut child = world
-        .command(&["render"])
+    let mut child = Command::new(env!("CARGO_BIN_EXE_etchaos-render"))
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
