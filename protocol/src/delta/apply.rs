@@ -15,7 +15,8 @@ const PIECE: usize = 256 * 1024;
 /// The length of the digest of a frame.
 pub(super) const DIGEST: usize = 8;
 
-/// Writes the target of a delta to `write`, in order and in pieces of any size.
+/// Writes the target of a delta to `write`, in order and in pieces of any size. While a large frame is compressed,
+/// `write` is called with empty pieces, so that the caller can stop.
 ///
 /// # Errors
 /// Fails if the delta is malformed, is not for these files, exceeds the limits, or does not give the bytes
@@ -125,7 +126,7 @@ impl<S: Read + Seek> Target<'_, S> {
         let end = end.ok_or(DeltaError::Malformed("a position is out of range"))?;
         let mut at = offset;
         while at < end {
-            buffer.resize((end - at).min(PIECE as u64) as usize, 0);
+            resize(buffer, (end - at).min(PIECE as u64))?;
             self.content.source.read_stored(at, buffer)?;
             self.output.write(buffer)?;
             at += buffer.len() as u64;
@@ -139,7 +140,7 @@ impl<S: Read + Seek> Target<'_, S> {
         self.content.work.spend(0)?;
         let mut left = length;
         while left > 0 {
-            buffer.resize(left.min(PIECE as u64) as usize, 0);
+            resize(buffer, left.min(PIECE as u64))?;
             self.content.read(buffer)?;
             self.output.write(buffer)?;
             left -= buffer.len() as u64;
@@ -160,16 +161,34 @@ impl<S: Read + Seek> Target<'_, S> {
         if !(1..=max).contains(&length) || stored > max {
             return Err(DeltaError::Malformed("a frame has an invalid length"));
         }
-        self.content.work.spend(length)?;
-        content.resize(length as usize, 0);
+        let work = self.header.recompress.work(length);
+        self.content.work.spend(work.ok_or(DeltaError::Malformed("a block is too large"))?)?;
+        resize(content, length)?;
         self.content.read(content)?;
         let at = self.output.length;
-        self.compressor.compress(content, frame).map_err(DeltaError::Zstd)?;
+        let mut stopped = None;
+        let mut check = || {
+            let problem = (self.output.write)(&[]).err();
+            problem.map_or(Ok(()), |error| Err(stopped.insert(error).kind().into()))
+        };
+        let compressed = self.compressor.compress(content, frame, &mut check);
+        if let Some(error) = stopped {
+            return Err(DeltaError::Sink(error));
+        }
+        compressed.map_err(DeltaError::Zstd)?;
         if frame.len() as u64 != stored || digest_of(frame) != *expected {
             return Err(DeltaError::Frame(at));
         }
         self.output.write(frame)
     }
+}
+
+/// Changes the length of a buffer. A host without memory gets an error.
+fn resize(buffer: &mut Vec<u8>, length: u64) -> Result<(), DeltaError> {
+    let more = (length as usize).saturating_sub(buffer.len());
+    buffer.try_reserve(more).map_err(|error| DeltaError::NoMemory(error.into()))?;
+    buffer.resize(length as usize, 0);
+    Ok(())
 }
 
 /// Returns the digest of a frame: the beginning of its SHA-256.

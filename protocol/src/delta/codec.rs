@@ -11,7 +11,7 @@ use super::error::DeltaError;
 /// A way to compress with zstd.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Codec {
-    /// Each frame by one call that knows its size, as mksquashfs does.
+    /// Each frame by one call that knows its size, as mksquashfs does. A frame has at most [`BLOCK_MAX`] bytes.
     Block,
     /// Each frame as the program `zstd` compresses its standard input: without the size of the content, and
     /// with a checksum.
@@ -34,6 +34,11 @@ impl Codec {
         }
     }
 }
+
+/// The maximum size of a block of a SquashFS (its format, version 4.0).
+pub const BLOCK_MAX: u64 = 1 << 20;
+/// What each call of zstd with a thread counts as work besides its content: it clears tables of up to 640 MiB.
+const THREAD_WORK: u64 = 16 << 20;
 
 /// How the frames of the target are compressed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -63,6 +68,15 @@ impl Recompress {
 
     pub(super) fn is_valid(&self) -> bool {
         (1..=22).contains(&self.level)
+    }
+
+    /// Returns what compressing a frame of `length` bytes counts as work, or `None` if it is longer than this codec
+    /// allows. A longer frame could not be interrupted.
+    pub(super) fn work(&self, length: u64) -> Option<u64> {
+        match self.codec {
+            Codec::Block => (length <= BLOCK_MAX).then_some(length),
+            Codec::Stream => Some(length + THREAD_WORK),
+        }
     }
 
     pub(super) fn check_version(&self) -> Result<(), DeltaError> {
@@ -116,24 +130,48 @@ pub enum FrameCompressor {
 }
 
 impl FrameCompressor {
-    /// Compresses a frame into `to`, which keeps its allocation.
+    /// Compresses a frame into `to`, which keeps its allocation. A kernel takes half a minute, in which `check` is
+    /// called again and again; its error ends the compression.
     ///
     /// # Errors
-    /// Fails if zstd fails.
-    pub fn compress(&mut self, content: &[u8], to: &mut Vec<u8>) -> io::Result<()> {
+    /// Fails if zstd or `check` fails.
+    pub fn compress(
+        &mut self,
+        content: &[u8],
+        to: &mut Vec<u8>,
+        check: &mut dyn FnMut() -> io::Result<()>,
+    ) -> io::Result<()> {
         to.clear();
         // With less space, zstd fails where it needs the space only for a moment.
-        to.reserve(zstd_safe::compress_bound(content.len()));
+        to.try_reserve(zstd_safe::compress_bound(content.len()))?;
         match self {
             Self::Block(compressor) => compressor.compress_to_buffer(content, to).map(drop),
-            Self::Stream { level } => compress_stream(content, *level, to),
+            Self::Stream { level } => compress_stream(content, *level, Checked { to, check }),
         }
+    }
+}
+
+/// Receives the result of a compression.
+struct Checked<'a> {
+    to: &'a mut Vec<u8>,
+    check: &'a mut dyn FnMut() -> io::Result<()>,
+}
+
+impl io::Write for Checked<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        (self.check)()?;
+        self.to.extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
     }
 }
 
 /// Compresses as `zstd --ultra -LEVEL` compresses its standard input. The program lets a thread compress, which
 /// gives other bytes than a compression without threads. Their number does not matter.
-fn compress_stream(content: &[u8], level: i32, to: &mut Vec<u8>) -> io::Result<()> {
+fn compress_stream(content: &[u8], level: i32, to: Checked<'_>) -> io::Result<()> {
     let mut encoder = Encoder::new(to, level)?;
     encoder.multithread(1)?;
     encoder.include_checksum(true)?;

@@ -26,6 +26,9 @@ pub enum DeltaError {
         /// The limit.
         limit: u64,
     },
+    /// The host has no memory left.
+    #[error("the host has no memory left for the delta: {0}")]
+    NoMemory(io::Error),
     /// The delta was made for another version of zstd.
     #[error("the delta is for zstd {expected}, but this program has zstd {found}")]
     Version {

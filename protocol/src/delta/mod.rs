@@ -24,7 +24,7 @@ mod stream;
 mod tests;
 
 pub use apply::apply;
-pub use codec::{Codec, Recompress};
+pub use codec::{BLOCK_MAX, Codec, Recompress};
 pub use encode::{Delta, Extent, Operation, Segment};
 pub use error::DeltaError;
 pub use header::{FRAME_MAX, Header, memory_of};

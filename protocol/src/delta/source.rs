@@ -161,15 +161,24 @@ impl<S: Read + Seek> Source<S> {
     fn load(&mut self, extent: SourceExtent, work: &mut Work) -> Result<Vec<u8>, DeltaError> {
         let SourceExtent { offset, stored, content, is_frame, .. } = extent;
         work.spend(u64::from(stored) + u64::from(content))?;
-        let mut bytes = vec![0; stored as usize];
+        let mut bytes = buffer(stored)?;
+        bytes.resize(stored as usize, 0);
         self.read_stored(offset, &mut bytes)?;
         if !is_frame {
             return Ok(bytes);
         }
-        let mut plain = Vec::with_capacity(content as usize);
+        let mut plain = buffer(content)?;
         match self.decompressor.decompress_to_buffer(&bytes, &mut plain) {
             Ok(length) if length == content as usize => Ok(plain),
             _ => Err(DeltaError::SourceFrame { offset, length: u64::from(stored) }),
         }
     }
+}
+
+/// Returns an empty buffer with room for `length` bytes. A host without memory gets an error.
+fn buffer(length: u32) -> Result<Vec<u8>, DeltaError> {
+    let mut buffer = Vec::new();
+    let reserved = buffer.try_reserve_exact(length as usize);
+    reserved.map_err(|error| DeltaError::NoMemory(error.into()))?;
+    Ok(buffer)
 }

@@ -29,7 +29,7 @@ fn file(parts: &[(Vec<u8>, bool)], recompress: Recompress) -> File {
         let offset = file.bytes.len() as u64;
         let mut stored = content.clone();
         if *is_frame {
-            compressor.compress(content, &mut stored).unwrap();
+            compressor.compress(content, &mut stored, &mut || Ok(())).unwrap();
         }
         file.bytes.extend(&stored);
         file.parts.push((offset, content.clone(), *is_frame));
@@ -261,6 +261,61 @@ fn limits_how_much_is_decompressed() {
         (0..200).map(|n| Operation { position: position(n), add: 1, literal: 0 }).collect();
     let error = applied(&delta.to_bytes().unwrap(), &source.bytes, &limits(&source, &target));
     assert!(matches!(error, Err(DeltaError::Work(_))), "{error:?}");
+}
+
+#[test]
+fn limits_the_number_of_frames_of_a_kernel() {
+    let stream = Recompress::here(Codec::Stream, 22);
+    let (source, target, mut delta) = example(stream);
+    delta.target = 1 << 20;
+    delta.segments = (0..1000).map(|_| Segment::frame(1, &[0; 9])).collect();
+    let limits = Limits { target: delta.target, memory: 2 << 30, ..limits(&source, &target) };
+    let error = applied(&delta.to_bytes().unwrap(), &source.bytes, &limits);
+    // The first frame has another digest, which is found after it was compressed.
+    assert!(matches!(error, Err(DeltaError::Frame(0))), "{error:?}");
+    let work = stream.work(1).unwrap();
+    assert!((1..10).contains(&((64 << 20) / work)), "{work}");
+}
+
+#[test]
+fn blocks_have_the_size_of_those_of_squashfs() {
+    let content = |length| vec![(vec![7; length], true)];
+    for (length, is_valid) in [(1 << 20, true), ((1 << 20) + 1, false)] {
+        let (source, target) = (file(&content(9), block()), file(&content(length), block()));
+        let mut delta = delta(&source, &source, block());
+        let segment = Segment::frame(length as u32, &target.bytes);
+        (delta.target, delta.segments) = (target.bytes.len() as u64, vec![segment]);
+        delta.operations = vec![Operation { position: 0, add: 0, literal: length as u64 }];
+        delta.literals = vec![7; length];
+        let result = applied(&delta.to_bytes().unwrap(), &source.bytes, &limits(&source, &target));
+        match result {
+            Ok(result) => assert!(is_valid && result == target.bytes),
+            Err(error) => assert!(!is_valid && error.to_string().contains("block"), "{error}"),
+        }
+    }
+}
+
+/// The caller is asked while a frame is compressed, before it gets the first byte.
+#[test]
+fn can_be_stopped_while_a_frame_is_compressed() {
+    let stream = Recompress::here(Codec::Stream, 3);
+    let random: Vec<u8> =
+        (0..2_000_000_u32).map(|n| (n.wrapping_mul(0x9e37_79b9) >> 11) as u8).collect();
+    let source = file(&[(random.clone(), true)], stream);
+    let delta = delta(&source, &source, stream);
+    let mut delta = delta;
+    delta.segments = vec![Segment::frame(random.len() as u32, &source.bytes)];
+    delta.operations = vec![Operation { position: 0, add: random.len() as u64, literal: 0 }];
+    let mut calls = 0;
+    let bytes = delta.to_bytes().unwrap();
+    let limits = Limits { memory: 2 << 30, ..limits(&source, &source) };
+    let result = apply(&bytes, Cursor::new(&source.bytes), &limits, &mut |piece| {
+        calls += 1;
+        assert!(piece.is_empty());
+        if calls == 3 { Err(io::Error::other("stopped")) } else { Ok(()) }
+    });
+    assert!(matches!(result, Err(DeltaError::Sink(_))), "{result:?}");
+    assert_eq!(calls, 3);
 }
 
 #[test]

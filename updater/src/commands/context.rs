@@ -14,8 +14,6 @@ pub(super) struct Context {
     pub(super) booted: Booted,
     pub(super) merged: Merged,
     pub(super) settings: Settings,
-    /// The free memory in bytes.
-    pub(super) free_memory: u64,
     /// The last field, so that it is unmounted last.
     esp: Option<Esp>,
 }
@@ -29,8 +27,7 @@ impl Context {
         log_problems(&merged);
         let settings = Settings::try_from(&merged)?;
         let booted = booted(&host).context("cannot read the kernel command line")?;
-        let free_memory = host.free_memory();
-        Ok(Self { booted, merged, settings, free_memory, esp })
+        Ok(Self { booted, merged, settings, esp })
     }
 
     /// Returns the errors of the broken sources of the configuration as one text, or `None` if no source

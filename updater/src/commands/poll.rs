@@ -149,7 +149,6 @@ fn request<'a>(
             allowed_origins: &settings.allowed_origins,
             keys: &settings.keys,
             host: &poll.host,
-            memory: context.free_memory,
         },
         allow,
     })

@@ -17,8 +17,8 @@ use crate::failed_deltas;
 use crate::files::FileError;
 use crate::interrupt;
 
-/// The longest time for applying a delta. A kernel takes some 20 seconds on a fast processor, and other files less.
-/// A delta within the limits of the format could take twice as long as this.
+/// The longest time for applying a delta, without that for writing the result. A kernel takes some 20 seconds on a
+/// fast processor, and other files less.
 const TIME_MAX: Duration = Duration::from_secs(600);
 
 /// A delta that could not be used.
@@ -75,18 +75,25 @@ pub(super) fn patch(
     sink: &mut dyn ResumableSink,
     fetched: &mut u64,
 ) -> Result<(), PatchError> {
-    let Source { candidate, cdn, allowed_origins, host, memory, .. } = job.source;
+    let Source { candidate, cdn, allowed_origins, host, .. } = job.source;
     let file = as_artifact(artifact.role, delta);
     let urls = candidate.artifact_urls(&file, allowed_origins)?;
     let urls = cdn.without_wrong_files(urls, &file)?;
     let mut bytes = Memory::default();
     cdn.download(&urls, &file, &mut Received { sink: &mut bytes, bytes: fetched })?;
     let before = sink.length();
-    let limits = Limits { source: size, target: artifact.size, memory: memory / MEMORY_PART };
+    let memory = host.free_memory() / MEMORY_PART;
+    let limits = Limits { source: size, target: artifact.size, memory };
     let downloaded = Downloaded { name: &delta.name, bytes: &bytes.0, limits, time: TIME_MAX };
     let source = job.esp.open(path)?;
     failed_deltas::begin(host, &delta.sha256);
-    let result = downloaded.apply(source, &artifact.sha256, sink);
+    let mut result = downloaded.apply(source, &artifact.sha256, sink);
+    if before > 0 && matches!(result, Err(PatchError::Digest { .. })) {
+        // Perhaps the delta is right, and what an earlier run has left is wrong.
+        log::info!("{}: the beginning of the file may be wrong; writing it again", delta.name);
+        sink.restart().map_err(PatchError::Sink)?;
+        result = downloaded.apply(job.esp.open(path)?, &artifact.sha256, sink);
+    }
     // A signal, or a target that cannot be written, is not a fault of the delta.
     let is_fault =
         |error: &&PatchError| !interrupt::is_requested() && !matches!(error, PatchError::Sink(_));
@@ -115,17 +122,23 @@ impl Downloaded<'_> {
         sink: &mut dyn ResumableSink,
     ) -> Result<(), PatchError> {
         let name = || self.name.to_owned();
-        let since = Instant::now();
+        let (since, mut writing) = (Instant::now(), Duration::ZERO);
         let mut is_late = false;
         let mut skipped = sink.length();
         let result = apply(self.bytes, source, &self.limits, &mut |piece| {
-            is_late = since.elapsed() > self.time;
+            is_late = since.elapsed().saturating_sub(writing) > self.time;
             if is_late {
                 return Err(io::ErrorKind::TimedOut.into());
             }
+            if interrupt::is_requested() {
+                return Err(io::Error::other("interrupted by a signal"));
+            }
             let skip = piece.len().min(usize::try_from(skipped).unwrap_or(usize::MAX));
             skipped -= skip as u64;
-            sink.write(&piece[skip..])
+            let begin = Instant::now();
+            let result = sink.write(&piece[skip..]);
+            writing += begin.elapsed();
+            result
         });
         result.map_err(|error| match error {
             _ if is_late => PatchError::Time { name: name(), seconds: self.time.as_secs() },

@@ -22,10 +22,8 @@ pub struct Source<'a> {
     pub allowed_origins: &'a [String],
     /// The trusted keys, which verify what the slots hold.
     pub keys: &'a KeyRing,
-    /// The host, whose records have the deltas that failed and the bytes that were fetched.
+    /// The host. Its free memory limits the use of deltas, and its records have those that failed.
     pub host: &'a Host,
-    /// The free memory of the host in bytes, which limits the use of deltas.
-    pub memory: u64,
 }
 
 /// One installation: the slot to write to, and the source of the release.

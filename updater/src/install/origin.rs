@@ -158,7 +158,7 @@ pub(super) fn origin<'a>(
     let rest = artifact.size.saturating_sub(have);
     let mut reason = NoDelta::NotOffered(other);
     for delta in deltas {
-        match usable(delta, rest, source.memory, &failed) {
+        match usable(delta, rest, source.host.free_memory(), &failed) {
             Ok(()) => return Origin::Delta { delta, path, size: held.size },
             Err(problem) => reason = problem,
         }

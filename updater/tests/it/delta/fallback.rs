@@ -84,15 +84,8 @@ fn update_with_short_timeouts(world: &World) -> Vec<FileOrigin> {
         cache: None,
     };
     let candidate = fetch(&cdn, &candidate).unwrap();
-    let (allowed_origins, memory) = (&[][..], 512 << 20);
-    let source = Source {
-        candidate: &candidate,
-        cdn: &cdn,
-        allowed_origins,
-        keys: &keys,
-        host: &host,
-        memory,
-    };
+    let source =
+        Source { candidate: &candidate, cdn: &cdn, allowed_origins: &[], keys: &keys, host: &host };
     let booted = Booted { slot: Some(A), on_trial: false, id: None };
     let request = Request { esp: &esp, booted, source, allow: Permissions::default() };
     let mut update = Update::decide(request);
