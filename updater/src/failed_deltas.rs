@@ -105,8 +105,8 @@ pub(crate) fn end(host: &Host, sha256: &str, reason: Option<&str>) {
     }
 }
 
-/// Forgets all failures.
-pub(crate) fn forget(host: &Host) {
+/// Removes the record.
+fn forget(host: &Host) {
     record::remove::<FailedDeltas>(host);
 }
 

@@ -23,7 +23,7 @@ pub struct Header {
     pub source: u64,
     /// The size of the target.
     pub target: u64,
-    /// The size of the largest content of an extent, or of a frame.
+    /// The largest size of an extent or a frame, stored or decompressed.
     pub frame_max: u32,
     /// The number of extents.
     pub(super) extents: u32,

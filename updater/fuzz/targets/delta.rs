@@ -9,8 +9,9 @@ use protocol::delta::{
     Codec, Delta, Extent, Limits, Operation, Recompress, Segment, apply, memory_of,
 };
 
-/// The memory that a delta may take, far below the limit of the run.
-const MEMORY: u64 = 256 << 20;
+/// The memory that a delta may take: more than the estimate for the frame of a kernel, which takes less at the levels
+/// that are used here.
+const MEMORY: u64 = 700 << 20;
 
 fuzz_target!(|data: &[u8]| {
     // The input as it is.
@@ -20,7 +21,13 @@ fuzz_target!(|data: &[u8]| {
     let mut numbers = Numbers(data);
     let source = source_with_frames(&mut numbers);
     let delta = delta(&mut numbers, source.len() as u64);
-    if let Ok(bytes) = delta.to_bytes() {
+    if let Ok(mut bytes) = delta.to_bytes() {
+        run(&bytes, &source, delta.source, delta.target);
+        // The same with errors in its header and in its streams.
+        for (position, byte) in numbers.list(|numbers| (numbers.number(), numbers.byte())) {
+            let position = position as usize % bytes.len();
+            bytes[position] = byte;
+        }
         run(&bytes, &source, delta.source, delta.target);
     }
 });
@@ -71,32 +78,60 @@ fn source_with_frames(numbers: &mut Numbers<'_>) -> Vec<u8> {
     let mut frame = Vec::new();
     for (byte, length) in numbers.list(|numbers| (numbers.byte(), numbers.byte())) {
         let content = vec![byte; usize::from(length) * 16 + 1];
-        compressor.compress(&content, &mut frame, &mut || Ok(())).expect("zstd compresses anything");
+        compressor
+            .compress(&content, &mut frame, &mut || Ok(()))
+            .expect("zstd compresses anything");
         source.extend(&frame);
     }
     source
 }
 
 fn delta(numbers: &mut Numbers<'_>, source: u64) -> Delta {
-    let codec = if numbers.byte() % 8 == 0 { Codec::Stream } else { Codec::Block };
+    let recompress = match numbers.byte() % 32 {
+        1 => Recompress::here(Codec::Stream, numbers.byte() % 4),
+        _ => Recompress::here(Codec::Block, 1 + numbers.byte() % 22),
+    };
+    // Frames whose content is literal, and which are right if nothing before them takes literal bytes.
+    let frames = numbers.list(|numbers| frame(numbers, recompress));
+    let literal: usize = frames.iter().map(|(content, _)| content.len()).sum();
+    let frame_bytes = frames.iter().flat_map(|(content, _)| content.clone());
+    let operation = Operation { position: 0, add: 0, literal: literal as u64 };
+    let operation = (literal > 0).then_some(operation);
+    let frame_segments = frames.iter().map(|(_, segment)| segment.clone());
     Delta {
         source,
         target: numbers.number().min(1 << 20),
-        recompress: Recompress::here(codec, numbers.byte() % 23),
+        recompress,
         extents: numbers.list(|numbers| Extent {
             offset: numbers.number(),
             stored: numbers.number() as u32,
             frame: (numbers.byte() % 2 == 0).then(|| numbers.number() as u32),
         }),
-        segments: numbers.list(segment),
-        operations: numbers.list(|numbers| Operation {
-            position: numbers.number() >> 2,
-            add: numbers.number() >> 2,
-            literal: numbers.number(),
-        }),
+        segments: frame_segments.chain(numbers.list(segment)).collect(),
+        operations: operation.into_iter().chain(numbers.list(any_operation)).collect(),
         differences: numbers.list(|numbers| (numbers.number(), numbers.byte())),
-        literals: numbers.list(Numbers::byte),
+        literals: frame_bytes.chain(numbers.list(Numbers::byte)).collect(),
     }
+}
+
+fn any_operation(numbers: &mut Numbers<'_>) -> Operation {
+    Operation {
+        position: numbers.number() >> 2,
+        add: numbers.number() >> 2,
+        literal: numbers.number(),
+    }
+}
+
+/// Returns the content of a frame, and its segment.
+fn frame(numbers: &mut Numbers<'_>, recompress: Recompress) -> (Vec<u8>, Segment) {
+    let content = vec![numbers.byte(); usize::from(numbers.byte()) + 1];
+    let mut stored = Vec::new();
+    if let Ok(mut compressor) = recompress.compressor() {
+        let compressed = compressor.compress(&content, &mut stored, &mut || Ok(()));
+        compressed.expect("zstd compresses anything");
+    }
+    let segment = Segment::frame(content.len() as u32, &stored);
+    (content, segment)
 }
 
 fn segment(numbers: &mut Numbers<'_>) -> Segment {

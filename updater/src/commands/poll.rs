@@ -14,7 +14,6 @@ use super::report::{self, step_name};
 use crate::cli::{Exit, Global, Update as Arguments};
 use crate::clock::now;
 use crate::esp::Access;
-use crate::failed_deltas;
 use crate::host::Host;
 use crate::install::Source;
 use crate::interrupt;
@@ -68,9 +67,6 @@ pub(super) fn update(global: &Global, arguments: &Arguments) -> Result<Exit> {
     if arguments.dry_run {
         let exit = dry_run(global, &Update::decide(request(&context, &poll, allow)?))?;
         return Ok(context.exit(exit));
-    }
-    if allow.retry_failed {
-        failed_deltas::forget(&poll.host);
     }
     // A decision that leads to a write must be made under the write lock, because another updater may
     // change the disk until then. Hashing both slots takes seconds, so a preview without hashing decides
@@ -149,6 +145,7 @@ fn request<'a>(
             allowed_origins: &settings.allowed_origins,
             keys: &settings.keys,
             host: &poll.host,
+            retry_failed: allow.retry_failed,
         },
         allow,
     })

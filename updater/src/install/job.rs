@@ -24,6 +24,8 @@ pub struct Source<'a> {
     pub keys: &'a KeyRing,
     /// The host. Its free memory limits the use of deltas, and its records have those that failed.
     pub host: &'a Host,
+    /// Whether deltas that failed may be tried again.
+    pub retry_failed: bool,
 }
 
 /// One installation: the slot to write to, and the source of the release.

@@ -154,7 +154,10 @@ pub(super) fn origin<'a>(
     }
     let mut deltas: Vec<_> = artifact.deltas.iter().filter(|it| it.from == held.sha256).collect();
     deltas.sort_by_key(|delta| delta.size);
-    let failed = FailedDeltas::read(source.host);
+    let failed = match source.retry_failed {
+        true => FailedDeltas::default(),
+        false => FailedDeltas::read(source.host),
+    };
     let rest = artifact.size.saturating_sub(have);
     let mut reason = NoDelta::NotOffered(other);
     for delta in deltas {

@@ -84,8 +84,14 @@ fn update_with_short_timeouts(world: &World) -> Vec<FileOrigin> {
         cache: None,
     };
     let candidate = fetch(&cdn, &candidate).unwrap();
-    let source =
-        Source { candidate: &candidate, cdn: &cdn, allowed_origins: &[], keys: &keys, host: &host };
+    let source = Source {
+        candidate: &candidate,
+        cdn: &cdn,
+        allowed_origins: &[],
+        keys: &keys,
+        host: &host,
+        retry_failed: false,
+    };
     let booted = Booted { slot: Some(A), on_trial: false, id: None };
     let request = Request { esp: &esp, booted, source, allow: Permissions::default() };
     let mut update = Update::decide(request);
@@ -130,6 +136,8 @@ fn a_delta_that_failed_is_not_tried_again() {
     let table = world.run(&["status"]).ended(0).stdout;
     assert!(table.contains("not tried again: 2.initrd.delta: "), "{table}");
     // The operator can have it tried again.
+    let dry = world.run(&["update", "--dry-run", "--retry-failed"]).ended(0).stdout;
+    assert!(dry.contains("initrd: delta"), "{dry}");
     world.run(&["update", "--retry-failed"]).failed(&["length is wrong"]);
     assert_eq!(fetched(), 2);
     // A server that has the file again is not held up by that.

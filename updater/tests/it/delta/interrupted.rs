@@ -12,17 +12,48 @@ use crate::network::bytes;
 use crate::server::{End, Reply};
 use crate::world::{World, content, sha256};
 
+/// Returns a host whose download of a large initrd was cut off, and the content of the initrd. The CDN had no delta,
+/// and the initrd that it sent had this byte added to each of its bytes.
+fn interrupted(wrong: u8) -> (World, Vec<u8>) {
+    let world = World::new();
+    set_memory(&world, 512);
+    let mut new = content(Role::Initrd, 1);
+    new.resize(20 << 20, 7);
+    let delta = super::delta(&content(Role::Initrd, 1), &new);
+    world.publish(2);
+    let sent: Vec<u8> = new.iter().map(|byte| byte.wrapping_add(wrong)).collect();
+    // An update flushes and keeps each 16 MiB.
+    world.cdn.put("/2.initrd", Reply::ok(sent).cut(18 << 20, End::Close));
+    world.cdn.put("/2.initrd.delta", Reply::status(404));
+    let mut next = release_with(entry(&delta));
+    (next.artifacts[1].size, next.artifacts[1].sha256) = (new.len() as u64, sha256(&new));
+    world.publish_manifest(&next);
+    world.run(&["update"]).failed(&["ended after"]);
+    world.cdn.put("/2.initrd.delta", Reply::ok(delta));
+    world.cdn.remove("/2.initrd");
+    (world, new)
+}
+
 #[test]
 fn resumes_a_download_by_the_delta() {
-    let (world, bytes) = world();
-    world.cdn.remove("/2.initrd.delta");
-    let whole = content(Role::Initrd, 2);
-    world.cdn.put("/2.initrd", Reply::ok(whole.clone()).cut(200_000, End::Close));
-    world.run(&["update"]).ended(1);
-    world.cdn.put("/2.initrd.delta", Reply::ok(bytes));
-    world.run(&["update", "--retry-failed"]).ended(0);
-    world.assert_slot(B, 2);
-    assert!(requested(&world, "/2.initrd.delta"));
+    // What was downloaded is right, and then wrong.
+    for wrong in [0, 1] {
+        let (world, new) = interrupted(wrong);
+        // The CDN need not have the whole file any more, but `update` checks that it has.
+        world.cdn.answer("/2.initrd", {
+            let length = new.len();
+            move |request| match &*request.method {
+                "HEAD" => Reply::ok(vec![0; length]),
+                _ => Reply::status(500),
+            }
+        });
+        let ran = world.run(&["update"]).ended(0);
+        assert!(std::fs::read(world.esp("etchaos/b/initrd")).unwrap() == new);
+        assert_eq!(ran.stderr.contains("writing it again"), wrong != 0, "{}", ran.stderr);
+        let status = world.run(&["status", "--json"]).ended(0).json();
+        assert_eq!(status["failedDeltas"], serde_json::json!([]));
+        assert_eq!(status["slots"]["b"]["files"][1]["from"], "delta");
+    }
 }
 
 /// Kills updates at many moments. Each leaves a host that boots, and the last one completes the update.

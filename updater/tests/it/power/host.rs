@@ -160,6 +160,7 @@ impl Host {
                 allowed_origins: &[],
                 keys: &self.keys,
                 host: &self.host,
+                retry_failed: false,
             },
             allow: Permissions::default(),
         };
