@@ -10,7 +10,7 @@ use super::check::{
 
 /// A patch that gives an artifact from the same artifact of an earlier release; see [`crate::delta`].
 ///
-/// A host need not use it. Hosts ignore deltas of a format that they do not know.
+/// A host need not use it. Hosts ignore deltas of a format that they do not know, which has to have these fields too.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DeltaFile {
     /// The SHA-256 of the artifact that it patches, in lower-case hexadecimal.

@@ -52,7 +52,7 @@ impl Cdn {
     }
 
     /// Remembers whether a server has the right file.
-    pub(crate) fn record_wrong_file(&self, url: &str, artifact: &Artifact, is_wrong: bool) {
+    pub(super) fn record_wrong_file(&self, url: &str, artifact: &Artifact, is_wrong: bool) {
         // A file in a directory costs no download.
         if Origin::of(url).is_none() || self.memory().is_none() {
             return;

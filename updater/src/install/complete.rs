@@ -146,7 +146,7 @@ fn download(
     let from = sink.length();
     log::info!(
         role = role.to_string().as_str(), size = *size, from = from;
-        "downloading the {role} ({size} bytes, {from} of them already downloaded)"
+        "downloading the {role} ({size} bytes, {from} of them already written)"
     );
     let urls = urls(job, artifact)?;
     let mut sink = Received { sink, bytes: fetched };

@@ -79,12 +79,12 @@ pub(super) fn patch(
     let file = as_artifact(artifact.role, delta);
     let urls = candidate.artifact_urls(&file, allowed_origins)?;
     let urls = cdn.without_wrong_files(urls, &file)?;
-    let mut bytes = Memory::default();
-    cdn.download(&urls, &file, &mut Received { sink: &mut bytes, bytes: fetched })?;
+    let mut buffer = Buffer::default();
+    cdn.download(&urls, &file, &mut Received { sink: &mut buffer, bytes: fetched })?;
     let before = sink.length();
     let memory = host.free_memory() / MEMORY_PART;
     let limits = Limits { source: size, target: artifact.size, memory };
-    let downloaded = Downloaded { name: &delta.name, bytes: &bytes.0, limits, time: TIME_MAX };
+    let downloaded = Downloaded { name: &delta.name, bytes: &buffer.0, limits, time: TIME_MAX };
     let source = job.esp.open(path)?;
     failed_deltas::begin(host, &delta.sha256);
     let mut result = downloaded.apply(source, &artifact.sha256, sink);
@@ -161,9 +161,9 @@ fn as_artifact(role: Role, delta: &DeltaFile) -> Artifact {
 
 /// A download in memory. Its size is limited by that of the delta.
 #[derive(Default)]
-struct Memory(Vec<u8>);
+struct Buffer(Vec<u8>);
 
-impl Sink for Memory {
+impl Sink for Buffer {
     fn restart(&mut self) -> io::Result<()> {
         self.0.clear();
         Ok(())
@@ -178,7 +178,7 @@ impl Sink for Memory {
     }
 }
 
-impl ResumableSink for Memory {
+impl ResumableSink for Buffer {
     fn length(&self) -> u64 {
         self.0.len() as u64
     }
@@ -217,7 +217,7 @@ mod tests {
         let limits = Limits { source: size, target: size, memory: 1 << 30 };
         let apply = |time| {
             let downloaded = Downloaded { name: "x", bytes: &bytes, limits, time };
-            let mut sink = Memory::default();
+            let mut sink = Buffer::default();
             downloaded.apply(Cursor::new(source), &digest::of_bytes(source), &mut sink)
         };
         apply(TIME_MAX).unwrap();

@@ -34,9 +34,9 @@ pub enum InstallError {
     /// An artifact could not be downloaded completely.
     #[error(transparent)]
     Fetch(#[from] FetchError),
-    /// A signal ended the download.
+    /// A signal ended the installation of an artifact.
     #[error(
-        "interrupted: {bytes} of the {size} bytes of the {role} are downloaded; the next update resumes the download"
+        "interrupted: {bytes} of the {size} bytes of the {role} are written; the next update continues after them"
     )]
     Interrupted {
         /// The role of the artifact.

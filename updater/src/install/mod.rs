@@ -208,7 +208,7 @@ fn stage_one(job: Job<'_>, artifact: &Artifact, path: &str) -> Result<FileOrigin
     let Artifact { role, size, .. } = artifact;
     let origin = match PartialFile::open(job.esp, path, artifact)? {
         Opened::Complete => {
-            log::info!(role = role.to_string().as_str(); "the {role} is already downloaded");
+            log::info!(role = role.to_string().as_str(); "the {role} is already complete");
             FileOrigin { role: *role, way: Way::Kept, bytes: 0, reason: None }
         }
         Opened::Incomplete(file) => complete(job, artifact, path, file)?,

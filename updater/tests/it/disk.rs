@@ -157,7 +157,7 @@ fn signals_end_a_download_with_a_message() {
         send(&child, signal);
         let (signal_of_end, stderr) = ended(child);
         assert_eq!(signal_of_end, Some(signal as i32), "{stderr}");
-        for part in ["interrupted:", "the next update resumes the download"] {
+        for part in ["interrupted:", "the next update continues"] {
             assert!(stderr.contains(part), "{part}: {stderr}");
         }
     }
