@@ -8,8 +8,8 @@ use bidiff::DiffParams;
 
 use super::image::Piece;
 
-/// A part of the new content.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// A part of the new content, without its bytes: a file may be large, and both contents are known.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Change {
     /// The content of a block of the old file, to which differences are added.
     Add {
@@ -17,52 +17,43 @@ pub(super) enum Change {
         block: usize,
         /// The offset in its content.
         from: usize,
-        /// The difference of each byte.
-        differences: Vec<u8>,
+        /// The number of bytes.
+        length: usize,
     },
-    /// New bytes.
-    Literal(Vec<u8>),
+    /// This number of new bytes.
+    Literal(usize),
 }
 
 impl Change {
-    fn length(&self) -> usize {
+    pub(super) fn length(self) -> usize {
         match self {
-            Self::Add { differences: bytes, .. } | Self::Literal(bytes) => bytes.len(),
+            Self::Add { length, .. } | Self::Literal(length) => length,
         }
     }
 
-    /// Splits the change. Returns its first `length` bytes and the rest.
+    /// Returns the first `length` bytes of the change and the rest.
     fn split(self, length: usize) -> (Self, Self) {
         match self {
-            Self::Add { block, from, mut differences } => {
-                let rest = differences.split_off(length);
-                let rest = Self::Add { block, from: from + length, differences: rest };
-                (Self::Add { block, from, differences }, rest)
-            }
-            Self::Literal(mut bytes) => {
-                let rest = Self::Literal(bytes.split_off(length));
-                (Self::Literal(bytes), rest)
-            }
+            Self::Add { block, from, length: all } => (
+                Self::Add { block, from, length },
+                Self::Add { block, from: from + length, length: all - length },
+            ),
+            Self::Literal(all) => (Self::Literal(length), Self::Literal(all - length)),
         }
     }
 }
 
 /// Returns the changes that give `new`. The old content consists of these pieces of blocks.
 pub(super) fn changes(old: &[u8], new: &[u8], pieces: &[Piece]) -> Result<Vec<Change>> {
-    let mut changes = Vec::new();
     if old.is_empty() {
-        changes.push(Change::Literal(new.to_vec()));
-        return Ok(changes);
+        return Ok(vec![Change::Literal(new.len())]);
     }
+    let mut changes = Vec::new();
     bidiff::diff(old, new, &DiffParams::default(), |found| {
-        let (from, to) = (found.add_old_start, found.add_new_start);
-        let differences: Vec<u8> = (0..found.add_length)
-            .map(|index| new[to + index].wrapping_sub(old[from + index]))
-            .collect();
-        add(&mut changes, pieces, from, differences);
-        let literal = &new[found.copy_start()..found.copy_end];
-        if !literal.is_empty() {
-            changes.push(Change::Literal(literal.to_vec()));
+        add(&mut changes, pieces, found.add_old_start, found.add_length);
+        let literal = found.copy_end - found.copy_start();
+        if literal > 0 {
+            changes.push(Change::Literal(literal));
         }
         Ok::<(), std::convert::Infallible>(())
     })?;
@@ -70,16 +61,16 @@ pub(super) fn changes(old: &[u8], new: &[u8], pieces: &[Piece]) -> Result<Vec<Ch
 }
 
 /// Adds the changes of a part of the old content, one for each piece that it is in.
-fn add(changes: &mut Vec<Change>, pieces: &[Piece], mut from: usize, mut differences: Vec<u8>) {
+fn add(changes: &mut Vec<Change>, pieces: &[Piece], mut from: usize, mut left: usize) {
     let mut start = 0;
     for piece in pieces {
         let end = start + piece.length;
-        if from < end && !differences.is_empty() {
-            let rest = differences.split_off(differences.len().min(end - from));
+        if from < end && left > 0 {
+            let length = left.min(end - from);
             let offset = piece.from + from - start;
-            from += differences.len();
-            changes.push(Change::Add { block: piece.block, from: offset, differences });
-            differences = rest;
+            changes.push(Change::Add { block: piece.block, from: offset, length });
+            from += length;
+            left -= length;
         }
         start = end;
     }

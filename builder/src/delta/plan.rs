@@ -24,9 +24,9 @@ pub(super) fn delta(old: &[u8], new: &NewFile<'_>) -> Result<Delta> {
         difference::changes(&old.unit_content(pieces)?, &content, pieces)
             .with_context(|| format!("comparing {}", unit.name))
     })?;
-    let mut content = Content::default();
+    let mut content = Content::from(&old);
     let segments = write(new, &blocks, &by_block(&claimed, changes), &mut content)?;
-    content.finish(&old, new, segments)
+    content.finish(new, segments)
 }
 
 /// What becomes of a block of the new file.
@@ -153,7 +153,7 @@ fn write(
     new: &Image<'_>,
     decisions: &[Decision],
     changes: &ByBlock,
-    content: &mut Content,
+    content: &mut Content<'_>,
 ) -> Result<Vec<Segment>> {
     let mut segments: Vec<Segment> = Vec::new();
     for (index, decision) in decisions.iter().enumerate() {
@@ -167,7 +167,7 @@ fn write(
             }
             Decision::Plain | Decision::Compress => {
                 let bytes = new.content(index)?;
-                content.block(&bytes, changes.get(&index).map_or(&[], Vec::as_slice));
+                content.block(&bytes, changes.get(&index).map_or(&[], Vec::as_slice))?;
                 match decision {
                     Decision::Compress => {
                         Segment::frame(u32::try_from(bytes.len())?, new.stored(index))
