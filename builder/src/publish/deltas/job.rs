@@ -11,7 +11,7 @@ use protocol::{Artifact, digest};
 use super::NewFiles;
 use super::earlier::Earlier;
 use super::updater::Updater;
-use crate::delta::{Made, NewFile};
+use crate::delta::{MadeDelta, NewFile};
 
 /// A delta must be smaller than this part of its artifact.
 const PART: u64 = 2;
@@ -124,7 +124,7 @@ impl<'a> Job<'a> {
     fn make(&self, old: &Path, must_apply: bool, directory: &Path) -> Result<(DeltaFile, PathBuf)> {
         let New { artifact, bytes: new, file } = self.new;
         let old = fs::read(old).context("reading the old file")?;
-        let made = Made::between(&old, file)?;
+        let made = MadeDelta::between(&old, file)?;
         let (size, memory) = (made.bytes.len() as u64, made.memory);
         let max = artifact.size / PART;
         ensure!(size < max, "it has {size} bytes, which is too much of {}", artifact.size);
