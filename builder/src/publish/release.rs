@@ -45,8 +45,8 @@ pub(crate) fn publish(
 }
 
 /// Returns the newest manifest that is live, and its files, if its content is the packaged one. Returns
-/// `None` if one of its files is neither local nor whole at its destination, or is in another directory
-/// than the one for its content: the release is then published with new files.
+/// `None` if one of its files other than deltas is neither local nor whole at its destination, or is in another
+/// directory than the one for its content: the release is then published with new files.
 fn same<'a>(
     openings: &'a [Opening<'a>],
     packaged: &Packaged,
@@ -56,7 +56,7 @@ fn same<'a>(
         return Ok(None);
     }
     let files = Files::in_directory(&packaged.directory, packaged.release())?;
-    for file in live.release().all_files().filter(|file| !files.is_local(*file)) {
+    for file in live.release().files().filter(|file| !files.is_local(*file)) {
         if published::problem(site.location(), file)?.is_some() {
             return Ok(None);
         }
@@ -65,7 +65,7 @@ fn same<'a>(
 }
 
 /// Returns the publication of a release that is live: with the same manifest, or with a new one if that
-/// is due, if another key signed it, or if a destination has another one.
+/// is due, if another key signed it, if a destination has another one, or if deltas are missing.
 fn again<'a>(
     publisher: &Publisher<'_>,
     openings: &[Opening<'_>],
@@ -77,16 +77,18 @@ fn again<'a>(
         .iter()
         .filter_map(|(_, opened)| opened.as_ref().ok())
         .all(|opened| opened.live.as_ref().is_some_and(|other| other.text == live.text));
-    let release = live.release().clone();
+    let mut release = live.release().clone();
+    let deltas = files.drop_missing_deltas(&mut release);
     let is_ours = live.manifest.key_id() == publisher.signing.key_id();
-    if is_everywhere && is_ours && !is_renewal_due(&live.manifest.claims, now) {
+    let is_due = is_renewal_due(&live.manifest.claims, now);
+    if is_everywhere && is_ours && !is_due && deltas.is_empty() {
         let outcome = Outcome::Unchanged { build: release.build };
         let issued = Issued { release, text: live.text.clone() };
-        return Ok(Publication { issued, files, outcome, deltas: Vec::new() });
+        return Ok(Publication { issued, files, outcome, deltas });
     }
     let build = next_build(release.build, now);
     let issued = issue(release, build, &live.manifest.claims, publisher.signing, now)?;
-    Ok(Publication { issued, files, outcome: Outcome::Renewed { build }, deltas: Vec::new() })
+    Ok(Publication { issued, files, outcome: Outcome::Renewed { build }, deltas })
 }
 
 /// Returns the publication of a release that is not live.
