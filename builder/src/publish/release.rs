@@ -36,7 +36,8 @@ pub(crate) fn publish(
 ) -> Result<Report> {
     let packaged = tested.packaged();
     let openings = publisher.open()?;
-    let temporary = tempfile::tempdir().context("creating a temporary directory")?;
+    let temporary =
+        tempfile::tempdir_in(publisher.work).context("creating a temporary directory")?;
     let publication = match same(&openings, packaged)? {
         Some((live, files)) => again(publisher, &openings, live, files, now)?,
         None => new(publisher, &openings, tested, temporary.path(), now)?,
@@ -109,10 +110,13 @@ fn new<'a>(
     let name = format!("etchaos_{}.notes.md", release.target());
     documents::add(&mut release, &mut files, temporary, document::NOTES, &name, &notes)?;
     documents::add_checksums(&mut release, &mut files, temporary)?;
-    let deltas = match newest {
-        Some((site, _)) => add_deltas(publisher, site, &mut release, &mut files, temporary),
-        None => Vec::new(),
-    };
+    let mut deltas = Vec::new();
+    if publisher.deltas == 0 {
+        release.artifacts.iter_mut().for_each(|artifact| artifact.deltas.clear());
+    } else if let Some((site, _)) = newest {
+        deltas = add_deltas(publisher, site, &mut release, &mut files, temporary);
+    }
+    deltas.extend(files.drop_missing_deltas(&mut release));
     layout::assign_urls(&mut release);
     let differences = previous.map(|live| differences(live.release(), &release));
     let etchaos_figures = tested.figures().map(Figures::to_json).transpose()?;
@@ -130,15 +134,15 @@ fn add_deltas(
     files: &mut Files<'_>,
     temporary: &Path,
 ) -> Vec<String> {
-    (publisher.progress)("making deltas");
-    let releases = match predecessors(publisher, site, release) {
-        Ok(releases) => releases,
-        Err(error) => return vec![format!("files: none: {error:#}")],
-    };
+    let mut lines = Vec::new();
+    let releases = predecessors(publisher, site, release, &mut lines).unwrap_or_else(|error| {
+        lines.push(format!("files: none: {error:#}"));
+        Vec::new()
+    });
     let predecessors = Predecessors { location: site.location(), releases };
     let path = |file: PublishedFile<'_>| Ok(files.upload(file)?.from);
-    let new = NewFiles { path: &path, deltas: temporary };
-    let lines = deltas::add(&predecessors, release, &new);
+    let new = NewFiles { path: &path, deltas: temporary, work: temporary };
+    lines.extend(deltas::add(&predecessors, release, &new, publisher.progress).lines);
     for delta in release.deltas() {
         let path = temporary.join(&delta.name);
         if path.exists() {
@@ -149,13 +153,16 @@ fn add_deltas(
 }
 
 /// Returns the releases that deltas are made from: the newest ones, which most hosts run, and those that stay at the
-/// site for images that hosts are installed from.
-fn predecessors(publisher: &Publisher<'_>, site: &Site, release: &Release) -> Result<Vec<Release>> {
-    if publisher.deltas == 0 {
-        return Ok(Vec::new());
-    }
+/// site for images that hosts are installed from. Adds lines about those that cannot be read.
+fn predecessors(
+    publisher: &Publisher<'_>,
+    site: &Site,
+    release: &Release,
+    lines: &mut Vec<String>,
+) -> Result<Vec<Release>> {
     let rule = Retention { releases: publisher.deltas, ..publisher.retention };
-    history::predecessors(site, publisher.target, &publisher.signing.ring()?, rule, release)
+    let trusted = publisher.signing.ring()?;
+    history::predecessors(site, publisher.target, &trusted, rule, release, lines)
 }
 
 /// Returns the release notes: the differences from the release that is live.

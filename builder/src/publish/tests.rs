@@ -107,6 +107,7 @@ impl World {
             signing,
             retention: Retention { releases: 2, months: self.months, after: Duration::ZERO },
             deltas: self.deltas,
+            work: self.directory.path(),
             progress: &|_| {},
         }
     }

@@ -88,6 +88,18 @@ fn a_delta_that_is_missing_or_damaged_is_left_out() {
 }
 
 #[test]
+fn a_manifest_that_cannot_be_verified_is_a_line() {
+    let mut world = World::new(&["a"]);
+    world.deltas = 4;
+    world.publish("one", week(0));
+    let path = layout::history_path(&world.target, 7);
+    fs::write(world.path("a").join(path), "x").unwrap();
+    let report = world.publish("two", week(1));
+    assert!(report.deltas[0].starts_with("files from build 7: none: "), "{:?}", report.deltas);
+    assert_eq!(world.live(0).deltas().count(), 2);
+}
+
+#[test]
 fn the_first_release_of_a_month_stays_and_hosts_update_from_it_by_delta() {
     let mut world = World::new(&["a"]);
     world.months = 1;
