@@ -125,6 +125,10 @@ fn make(
     let mut new = Vec::new();
     for (artifact, bytes) in &contents {
         let file = NewFile::of(bytes).with_context(|| format!("reading the {}", artifact.role))?;
+        // All of its blocks are counted, also those that a delta copies. A kernel is one block.
+        if artifact.role == Role::Initrd {
+            file.compress_all().context("compressing the initrd again")?;
+        }
         new.push(NewArtifact { artifact, bytes, file });
     }
     let jobs = Job::all(&earlier, &new);
