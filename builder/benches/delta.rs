@@ -42,7 +42,7 @@ fn main() -> ExitCode {
     }
 }
 
-/// Returns whether all goals are met.
+/// Returns whether all goals are met that can be.
 fn run() -> Result<bool> {
     let temporary = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR"))?;
     let arguments: Vec<String> =

@@ -125,7 +125,8 @@ Example:
     Inspect(InspectArgs),
     /// Make a delta between two files, such as the initrds of two releases
     ///
-    /// Prints its size. "publish" makes the deltas that hosts use. With --apply, applies a delta.
+    /// Prints its size. "publish" makes the deltas that hosts use. With --apply, applies a delta. With --check, checks
+    /// whether hosts can compress a file as it was compressed.
     Delta(DeltaArgs),
     /// Check that the sources of variants have what a build needs
     ///

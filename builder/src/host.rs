@@ -48,8 +48,8 @@ pub(crate) struct Requirement {
 const BUILD: [(&str, &str); 4] =
     [("tar", "tar"), ("setpriv", "util-linux"), ("unshare", "util-linux"), ("cc", "gcc")];
 
-/// The programs that only tests need: independent readers of the formats, a proxy, another clock, a
-/// container engine, a registry for it, a C++ compiler for fuzzing, and linters.
+/// The programs that only tests and benchmarks need: independent readers of the formats, other tools for deltas, a
+/// proxy, another clock, a container engine, a registry for it, a C++ compiler for fuzzing, and linters.
 const TESTS: &[(&str, &str)] = &[
     ("sgdisk", "gdisk"),
     ("fdisk", "fdisk"),
@@ -58,6 +58,10 @@ const TESTS: &[(&str, &str)] = &[
     ("mkfs.vfat", "dosfstools"),
     ("bmaptool", "bmap-tools"),
     ("zstd", "zstd"),
+    // The tools that the benchmark of deltas compares with.
+    ("xdelta3", "xdelta3"),
+    ("bsdiff", "bsdiff"),
+    ("casync", "casync"),
     ("cpio", "cpio"),
     ("unsquashfs", "squashfs-tools"),
     ("sbverify", "sbsigntool"),

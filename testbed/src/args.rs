@@ -74,6 +74,7 @@ impl ScenarioArgs {
             cpus: self.vm.cpus,
             sector_size: self.vm.sector_size,
             updater_version: Options::UPDATER_VERSION.into(),
+            must_patch: false,
             cancel,
         })
     }

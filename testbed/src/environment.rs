@@ -217,6 +217,7 @@ impl<'a> TestEnvironment<'a> {
         from: Option<&Release>,
         to: &Release,
     ) -> Result<String, ScenarioError> {
-        Update { from, to, memory: self.options.memory }.describe(&self.cdn.accesses())
+        let Options { memory, must_patch, .. } = *self.options;
+        Update { from, to, memory, must_patch }.describe(&self.cdn.accesses())
     }
 }

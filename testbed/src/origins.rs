@@ -20,14 +20,16 @@ pub(crate) struct Update<'a> {
     pub to: &'a Release,
     /// The memory of the host in MiB.
     pub memory: u32,
+    /// Whether it must have got the initrd by a delta, unless its slot is damaged.
+    pub must_patch: bool,
 }
 
 impl Update<'_> {
     /// Describes where the host got kernel and initrd from, by its requests to the CDN.
     ///
     /// # Errors
-    /// Fails if a file was neither fetched nor in the other slot, or if the host downloaded a whole file that it
-    /// could copy or patch.
+    /// Fails if a file was neither fetched nor in the other slot, if the host downloaded a whole file that it could
+    /// copy or patch, or if there is no delta that it must use.
     pub(crate) fn describe(&self, accesses: &[Access]) -> Result<String, ScenarioError> {
         let notes: Result<Vec<String>, ScenarioError> =
             Role::BOOT.into_iter().map(|role| self.describe_file(role, accesses)).collect();
@@ -44,6 +46,13 @@ impl Update<'_> {
         let (path, whole) = sent(&artifact.url)?;
         let requests = || cdn::list(accesses);
         if let Some(bytes) = whole {
+            if self.must_patch
+                && role == Role::Initrd
+                && self.from.is_some()
+                && self.delta(artifact).is_none()
+            {
+                return Err(ScenarioError::NoDelta { role });
+            }
             if !self.may_download(artifact) {
                 return Err(ScenarioError::NotPatched { role, path, requests: requests() });
             }
@@ -125,9 +134,31 @@ mod tests {
 
     /// Returns the description of an update with 4 MiB of memory, or the error.
     fn describe(from: Option<&Release>, to: &Release, paths: &[&str]) -> Result<String, String> {
+        describe_if(false, from, to, paths)
+    }
+
+    fn describe_if(
+        must_patch: bool,
+        from: Option<&Release>,
+        to: &Release,
+        paths: &[&str],
+    ) -> Result<String, String> {
         let accesses: Vec<Access> = paths.iter().map(|path| get(path)).collect();
-        let described = Update { from, to, memory: 4 }.describe(&accesses);
+        let described = Update { from, to, memory: 4, must_patch }.describe(&accesses);
         described.map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn a_release_without_a_delta_fails_if_there_must_be_one() {
+        let (old, mut new) = releases(0);
+        let patched = &["/7/kernel.delta", "/7/initrd.delta"];
+        assert!(describe_if(true, Some(&old), &new, patched).is_ok());
+        new.artifacts.iter_mut().for_each(|artifact| artifact.deltas.clear());
+        let whole = &[KERNEL, INITRD];
+        assert!(describe_if(false, Some(&old), &new, whole).is_ok());
+        let error = describe_if(true, Some(&old), &new, whole).unwrap_err();
+        assert!(error.contains("names no delta"), "{error}");
+        assert!(describe_if(true, None, &new, whole).is_ok());
     }
 
     #[test]

@@ -46,6 +46,8 @@ pub struct Options {
     pub sector_size: SectorSize,
     /// The version that `etchaos-updater --version` must print.
     pub updater_version: String,
+    /// Whether the published release must get the initrd of the release under test by a delta.
+    pub must_patch: bool,
     /// Stops the scenario.
     pub cancel: Cancel,
 }
@@ -120,6 +122,14 @@ pub enum ScenarioError {
         path: String,
         /// All requests to the CDN.
         requests: String,
+    },
+    /// The manifest has no delta that the guest could have used.
+    #[error(
+        "the guest downloaded the whole {role}: the manifest names no delta from its release, whose updater knows deltas; the log of the stage \"package\" says why none was made; a build with --deltas 0 does without"
+    )]
+    NoDelta {
+        /// The role of the file.
+        role: Role,
     },
     /// The guest did not boot from the HTTP server.
     #[error("the guest did not boot by HTTP; requests to the server: {requests}; {source}")]

@@ -104,12 +104,12 @@ impl ReleaseSeries {
         self.releases[number].release.boot_artifacts().map(|artifact| artifact.size).sum()
     }
 
-    /// Describes where a host got the files of a release from. All releases of the series have the kernel of the
-    /// first one, unless a scenario changes it.
+    /// Describes where a host with the base release in its other slot got the files of a release from. All releases of
+    /// the series have the kernel of the base, unless a scenario changes it.
     ///
     /// # Errors
     /// Fails if the host can have got a file neither from the CDN nor from its other slot.
-    pub(crate) fn describe_download(
+    pub(crate) fn describe_update(
         &self,
         number: usize,
         environment: &TestEnvironment<'_>,

@@ -254,8 +254,8 @@ pub(crate) struct ReleaseArgs {
 pub(crate) struct DeltaCount {
     /// The number of earlier releases from which hosts can update by a small patch; 0 for none
     ///
-    /// A build makes the patches from the newest one, by which the test updates it. A publication makes the
-    /// others, also from the first releases of earlier months.
+    /// A build makes the patches from the newest one, by which the test updates it, unless N is 0. A publication
+    /// makes the others, also from the first releases of earlier months.
     #[arg(long = "deltas", value_name = "N", default_value_t = 4, value_parser = clap::value_parser!(u16).range(..=16))]
     pub(crate) count: u16,
 }

@@ -89,13 +89,14 @@ impl ReissueArgs {
         out: &mut impl Write,
         action: impl FnOnce(&Publisher<'_>) -> Result<Report>,
     ) -> Result<()> {
-        let Opened { target, signing, sites, retention } = self.open()?;
+        let Opened { work, target, signing, sites, retention } = self.open()?;
         let publisher = Publisher {
             target: &target,
             sites: &sites,
             signing: &signing,
             retention,
             deltas: 0,
+            work: &work,
             progress: &message,
         };
         let report = action(&publisher)?;
@@ -110,12 +111,14 @@ impl ReissueArgs {
             signing: self.publisher.signing.load(&out)?,
             sites: self.publisher.destinations.open(&out)?,
             retention: self.retention.retention(),
+            work: out,
         })
     }
 }
 
 /// What the options name.
 struct Opened {
+    work: PathBuf,
     target: Target,
     signing: Signing,
     sites: Vec<Site>,

@@ -160,6 +160,7 @@ impl Session {
             signing: &self.signing,
             retention: options.retention.retention(),
             deltas: usize::from(options.deltas.count),
+            work: &self.directories.work,
             progress: &|text| bar.activity(text),
         };
         let report = publish::publish(&publisher, tested, Timestamp::now());

@@ -6,7 +6,7 @@ use anyhow::Result;
 use protocol::delta::{Delta, Extent, Operation, Segment};
 
 use super::difference::Change;
-use super::image::Image;
+use super::image::{Contents, Image};
 
 /// An operation whose position is an offset in the content of a block of the old file.
 #[derive(Debug, Default, Clone, Copy)]
@@ -18,8 +18,9 @@ struct Draft {
 }
 
 /// The content that was described so far.
-#[derive(Debug, Default)]
-pub(super) struct Content {
+pub(super) struct Content<'a> {
+    old: &'a Image<'a>,
+    contents: Contents<'a>,
     drafts: Vec<Draft>,
     /// The number of equal bytes since the last difference.
     gap: u64,
@@ -27,7 +28,13 @@ pub(super) struct Content {
     literals: Vec<u8>,
 }
 
-impl Content {
+impl<'a> Content<'a> {
+    /// Returns no content. What is added is described by differences from the old file.
+    pub(super) fn from(old: &'a Image<'a>) -> Self {
+        let (drafts, differences, literals) = (Vec::new(), Vec::new(), Vec::new());
+        Self { old, contents: Contents::of(old), drafts, gap: 0, differences, literals }
+    }
+
     /// Adds literal bytes.
     pub(super) fn literal(&mut self, bytes: &[u8]) {
         if bytes.is_empty() {
@@ -43,51 +50,46 @@ impl Content {
 
     /// Adds the content of a block. The changes are those of its pieces, with their offsets; what is in no
     /// piece is literal.
-    pub(super) fn block(&mut self, content: &[u8], pieces: &[(usize, Vec<Change>)]) {
+    pub(super) fn block(&mut self, content: &[u8], pieces: &[(usize, Vec<Change>)]) -> Result<()> {
         let mut at = 0;
-        for (from, changes) in pieces {
-            self.literal(&content[at..*from]);
-            at = *from;
+        for (start, changes) in pieces {
+            self.literal(&content[at..*start]);
+            at = *start;
             for change in changes {
-                at += match change {
-                    Change::Add { block, from, differences } => {
-                        self.add(*block, *from, differences)
-                    }
-                    Change::Literal(bytes) => {
-                        self.literal(bytes);
-                        bytes.len()
-                    }
-                };
+                let new = &content[at..at + change.length()];
+                match *change {
+                    Change::Add { block, from, .. } => self.add(block, from, new)?,
+                    Change::Literal(_) => self.literal(new),
+                }
+                at += new.len();
             }
         }
         self.literal(&content[at..]);
+        Ok(())
     }
 
-    fn add(&mut self, block: usize, from: usize, differences: &[u8]) -> usize {
-        for byte in differences {
-            match byte {
+    /// Adds bytes by their differences from the content of a block of the old file.
+    fn add(&mut self, block: usize, from: usize, new: &[u8]) -> Result<()> {
+        let old = &self.contents.get(block)?[from..from + new.len()];
+        for (old, new) in old.iter().zip(new) {
+            match new.wrapping_sub(*old) {
                 0 => self.gap += 1,
-                _ => self.differences.push((std::mem::take(&mut self.gap), *byte)),
+                byte => self.differences.push((std::mem::take(&mut self.gap), byte)),
             }
         }
-        let length = differences.len() as u64;
+        let length = new.len() as u64;
         match self.drafts.last_mut() {
             Some(draft) if draft.literal == 0 && draft.continues(block, from) => {
-                draft.add += length
+                draft.add += length;
             }
             _ => self.drafts.push(Draft { block, from, add: length, literal: 0 }),
         }
-        differences.len()
+        Ok(())
     }
 
     /// Returns the delta.
-    pub(super) fn finish(
-        self,
-        old: &Image<'_>,
-        new: &Image<'_>,
-        segments: Vec<Segment>,
-    ) -> Result<Delta> {
-        let (extents, positions) = extents(old, &self.drafts)?;
+    pub(super) fn finish(self, new: &Image<'_>, segments: Vec<Segment>) -> Result<Delta> {
+        let (extents, positions) = extents(self.old, &self.drafts)?;
         let mut operations: Vec<Operation> = Vec::new();
         for Draft { block, from, add, literal } in self.drafts {
             // Without bytes of the source, the position is that of the operation before.
@@ -102,7 +104,7 @@ impl Content {
             }
         }
         Ok(Delta {
-            source: old.bytes.len() as u64,
+            source: self.old.bytes.len() as u64,
             target: new.bytes.len() as u64,
             recompress: new.recompress,
             extents,

@@ -2,14 +2,20 @@
 //! as the addresses in a program, and new parts.
 
 use std::collections::VecDeque;
+use std::time::Instant;
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
 use bidiff::DiffParams;
 
 use super::image::Piece;
 
-/// A part of the new content.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// The search for matches takes time that grows with the square of the length of a run of one byte, such as the
+/// padding of firmware: half a minute for 256 KiB, if the run in the old content differs in a byte. What is longer in
+/// bytes is literal, and compresses to nearly nothing.
+const RUN_MAX: usize = 4096;
+
+/// A part of the new content, without its bytes: a file may be large, and both contents are known.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Change {
     /// The content of a block of the old file, to which differences are added.
     Add {
@@ -17,69 +23,102 @@ pub(super) enum Change {
         block: usize,
         /// The offset in its content.
         from: usize,
-        /// The difference of each byte.
-        differences: Vec<u8>,
+        /// The number of bytes.
+        length: usize,
     },
-    /// New bytes.
-    Literal(Vec<u8>),
+    /// This number of new bytes.
+    Literal(usize),
 }
 
 impl Change {
-    fn length(&self) -> usize {
+    pub(super) fn length(self) -> usize {
         match self {
-            Self::Add { differences: bytes, .. } | Self::Literal(bytes) => bytes.len(),
+            Self::Add { length, .. } | Self::Literal(length) => length,
         }
     }
 
-    /// Splits the change. Returns its first `length` bytes and the rest.
+    /// Returns the first `length` bytes of the change and the rest.
     fn split(self, length: usize) -> (Self, Self) {
         match self {
-            Self::Add { block, from, mut differences } => {
-                let rest = differences.split_off(length);
-                let rest = Self::Add { block, from: from + length, differences: rest };
-                (Self::Add { block, from, differences }, rest)
-            }
-            Self::Literal(mut bytes) => {
-                let rest = Self::Literal(bytes.split_off(length));
-                (Self::Literal(bytes), rest)
-            }
+            Self::Add { block, from, length: all } => (
+                Self::Add { block, from, length },
+                Self::Add { block, from: from + length, length: all - length },
+            ),
+            Self::Literal(all) => (Self::Literal(length), Self::Literal(all - length)),
         }
     }
 }
 
 /// Returns the changes that give `new`. The old content consists of these pieces of blocks.
-pub(super) fn changes(old: &[u8], new: &[u8], pieces: &[Piece]) -> Result<Vec<Change>> {
-    let mut changes = Vec::new();
+///
+/// # Errors
+/// Fails if it takes until the time `until`.
+pub(super) fn changes(
+    old: &[u8],
+    new: &[u8],
+    pieces: &[Piece],
+    until: Instant,
+) -> Result<Vec<Change>> {
     if old.is_empty() {
-        changes.push(Change::Literal(new.to_vec()));
-        return Ok(changes);
+        return Ok(vec![Change::Literal(new.len())]);
     }
-    bidiff::diff(old, new, &DiffParams::default(), |found| {
-        let (from, to) = (found.add_old_start, found.add_new_start);
-        let differences: Vec<u8> = (0..found.add_length)
-            .map(|index| new[to + index].wrapping_sub(old[from + index]))
-            .collect();
-        add(&mut changes, pieces, from, differences);
-        let literal = &new[found.copy_start()..found.copy_end];
-        if !literal.is_empty() {
-            changes.push(Change::Literal(literal.to_vec()));
+    let (short, cuts) = without_long_runs(new);
+    let mut changes = Vec::new();
+    bidiff::diff(old, &short, &DiffParams::default(), |found| {
+        check(until)?;
+        add(&mut changes, pieces, found.add_old_start, found.add_length);
+        let literal = found.copy_end - found.copy_start();
+        if literal > 0 {
+            changes.push(Change::Literal(literal));
         }
-        Ok::<(), std::convert::Infallible>(())
+        Ok::<(), anyhow::Error>(())
     })?;
-    Ok(changes)
+    Ok(with_cuts(changes.into(), &cuts))
+}
+
+/// Shortens all runs of one byte to [`RUN_MAX`]. Returns the rest, and for each cut its position in the rest and the
+/// number of bytes.
+fn without_long_runs(content: &[u8]) -> (Vec<u8>, Vec<(usize, usize)>) {
+    let (mut rest, mut cuts) = (Vec::with_capacity(content.len()), Vec::new());
+    for run in content.chunk_by(|one, next| one == next) {
+        let kept = run.len().min(RUN_MAX);
+        rest.extend(&run[..kept]);
+        if kept < run.len() {
+            cuts.push((rest.len(), run.len() - kept));
+        }
+    }
+    (rest, cuts)
+}
+
+/// Adds what was cut out as literals.
+fn with_cuts(changes: VecDeque<Change>, cuts: &[(usize, usize)]) -> Vec<Change> {
+    let (mut rest, mut result, mut at) = (changes, Vec::new(), 0);
+    for (position, length) in cuts {
+        result.extend(split_off(&mut rest, position - at));
+        result.push(Change::Literal(*length));
+        at = *position;
+    }
+    result.extend(rest);
+    result
+}
+
+/// Fails if it is later than `until`.
+pub(super) fn check(until: Instant) -> Result<()> {
+    ensure!(Instant::now() < until, "making it takes too long");
+    Ok(())
 }
 
 /// Adds the changes of a part of the old content, one for each piece that it is in.
-fn add(changes: &mut Vec<Change>, pieces: &[Piece], mut from: usize, mut differences: Vec<u8>) {
+fn add(changes: &mut Vec<Change>, pieces: &[Piece], mut from: usize, mut left: usize) {
     let mut start = 0;
     for piece in pieces {
         let end = start + piece.length;
-        if from < end && !differences.is_empty() {
-            let rest = differences.split_off(differences.len().min(end - from));
+        if from < end && left > 0 {
+            let length = left.min(end - from);
             let offset = piece.from + from - start;
-            from += differences.len();
-            changes.push(Change::Add { block: piece.block, from: offset, differences });
-            differences = rest;
+            changes.push(Change::Add { block: piece.block, from: offset, length });
+            from += length;
+            left -= length;
         }
         start = end;
     }
@@ -102,4 +141,25 @@ pub(super) fn split_off(changes: &mut VecDeque<Change>, mut length: usize) -> Ve
         length = 0;
     }
     taken
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    /// This took two minutes.
+    #[test]
+    fn a_long_run_of_one_byte_takes_little_time() {
+        let new = [&b"begin"[..], &[0xff; 512 << 10], b"end"].concat();
+        let mut old = new.clone();
+        old[100_000] = 0;
+        let pieces = [Piece { block: 7, from: 0, length: old.len() }];
+        let since = Instant::now();
+        let found = changes(&old, &new, &pieces, since + Duration::from_secs(600)).unwrap();
+        assert!(since.elapsed() < Duration::from_secs(60), "{:?}", since.elapsed());
+        assert!(found.contains(&Change::Literal((512 << 10) - RUN_MAX)), "{found:?}");
+        assert_eq!(found.iter().map(|change| change.length()).sum::<usize>(), new.len());
+    }
 }

@@ -1,6 +1,6 @@
 //! A file as blocks, most of which are compressed, and the units that they contain.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::ops::Range;
 
 use anyhow::{Context, Result, ensure};
@@ -11,6 +11,8 @@ use super::{kernel, squashfs};
 
 /// The maximum length of a block that is not compressed.
 const PLAIN_MAX: usize = 256 * 1024;
+/// The number of contents that [`Contents`] keeps.
+const KEPT: usize = 16;
 /// The name of the unit of everything that belongs to no other.
 const OTHER: &str = "other";
 
@@ -118,16 +120,37 @@ impl<'a> Image<'a> {
     /// Returns the content of a unit.
     pub(super) fn unit_content(&self, pieces: &[Piece]) -> Result<Vec<u8>> {
         let mut content = Vec::new();
-        let mut last: Option<(usize, Vec<u8>)> = None;
+        let mut contents = Contents::of(self);
         for Piece { block, from, length } in pieces {
-            let bytes = match &mut last {
-                Some((index, bytes)) if index == block => bytes,
-                other => &mut other.insert((*block, self.content(*block)?)).1,
-            };
-            let piece = bytes.get(*from..from + length);
+            let piece = contents.get(*block)?.get(*from..from + length);
             content.extend(piece.context("a block is shorter than its unit says")?);
         }
         Ok(content)
+    }
+}
+
+/// Decompresses blocks, and keeps the contents that were used last.
+pub(super) struct Contents<'a> {
+    image: &'a Image<'a>,
+    /// The blocks with their contents, the one that was used last first.
+    kept: VecDeque<(usize, Vec<u8>)>,
+}
+
+impl<'a> Contents<'a> {
+    pub(super) fn of(image: &'a Image<'a>) -> Self {
+        Self { image, kept: VecDeque::new() }
+    }
+
+    /// Returns the content of a block.
+    pub(super) fn get(&mut self, block: usize) -> Result<&[u8]> {
+        let found = self.kept.iter().position(|(known, _)| *known == block);
+        let first = match found.and_then(|index| self.kept.remove(index)) {
+            Some(kept) => kept,
+            None => (block, self.image.content(block)?),
+        };
+        self.kept.truncate(KEPT - 1);
+        self.kept.push_front(first);
+        Ok(&self.kept[0].1)
     }
 }
 

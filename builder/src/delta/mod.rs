@@ -19,12 +19,16 @@ mod squashfs;
 mod tests;
 
 use std::io::Cursor;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use protocol::delta::{DELTA_MAX, Limits, apply, memory_of};
 
 use self::image::Image;
-pub(crate) use self::new_file::NewFile;
+pub(crate) use self::new_file::{Frames, NewFile};
+
+/// The time that making a delta may take. That of a kernel takes less than a minute on an idle processor.
+const TIME_MAX: Duration = Duration::from_secs(15 * 60);
 
 /// Returns the content of a file in the SquashFS of an initrd, or `None` if there is none with this path.
 ///
@@ -36,24 +40,30 @@ pub(crate) fn file_of_initrd(initrd: &[u8], path: &str) -> Result<Option<Vec<u8>
     unit.map(|unit| image.unit_content(&unit.pieces)).transpose()
 }
 
+/// Returns a delta if hosts accept its size.
+fn accepted(bytes: Vec<u8>) -> Result<Vec<u8>> {
+    let size = bytes.len();
+    ensure!(
+        size as u64 <= DELTA_MAX,
+        "the delta has {size} bytes; hosts accept at most {DELTA_MAX}"
+    );
+    Ok(bytes)
+}
+
 /// A delta, and the memory in bytes that applying it takes.
-pub(crate) struct Made {
+pub(crate) struct MadeDelta {
     pub(crate) bytes: Vec<u8>,
     pub(crate) memory: u64,
 }
 
-impl Made {
-    /// Makes the delta from an old file to a new one. [`Made::check`] applies it.
+impl MadeDelta {
+    /// Makes the delta from an old file to a new one. [`MadeDelta::check`] applies it.
     ///
     /// # Errors
-    /// Fails if the old file is damaged, or if the delta is too large for hosts.
+    /// Fails if the old file is damaged, if the delta is too large for hosts, or if making it takes too long.
     pub(crate) fn between(old: &[u8], new: &NewFile<'_>) -> Result<Self> {
-        let bytes = plan::delta(old, new)?.to_bytes().context("compressing the delta")?;
-        ensure!(
-            bytes.len() as u64 <= DELTA_MAX,
-            "the delta has {} bytes; hosts accept at most {DELTA_MAX}",
-            bytes.len()
-        );
+        let delta = plan::delta(old, new, Instant::now() + TIME_MAX)?;
+        let bytes = accepted(delta.to_bytes().context("compressing the delta")?)?;
         let memory = memory_of(&bytes)?;
         Ok(Self { bytes, memory })
     }

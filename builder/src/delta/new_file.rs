@@ -5,6 +5,7 @@ use std::sync::{Mutex, PoisonError};
 use anyhow::Result;
 
 use super::image::Image;
+use crate::published::in_parallel;
 
 /// The new file of any number of deltas. It is parsed once, and each of its blocks is compressed at most once,
 /// because that takes most of the time for a kernel.
@@ -12,6 +13,14 @@ pub(crate) struct NewFile<'a> {
     pub(super) image: Image<'a>,
     /// For each block, whether hosts can compress it to the same bytes, as far as that is known.
     reproduced: Vec<Mutex<Option<bool>>>,
+}
+
+/// The number of blocks that have been compressed.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Frames {
+    pub(crate) compressed: usize,
+    /// Those that give other bytes than the file has, because another version of zstd made it.
+    pub(crate) other: usize,
 }
 
 impl<'a> NewFile<'a> {
@@ -23,6 +32,27 @@ impl<'a> NewFile<'a> {
         let image = Image::of(bytes)?;
         let reproduced = image.blocks.iter().map(|_| Mutex::new(None)).collect();
         Ok(Self { image, reproduced })
+    }
+
+    /// Compresses all blocks that are compressed in the file.
+    pub(crate) fn compress_all(&self) -> Result<()> {
+        let frames: Vec<usize> = (0..self.image.blocks.len())
+            .filter(|block| self.image.blocks[*block].is_frame)
+            .collect();
+        in_parallel(&frames, |block| self.is_reproduced(*block).map(drop))?;
+        Ok(())
+    }
+
+    /// Returns how many blocks have been compressed, and how many of these hosts cannot compress to the same bytes.
+    pub(crate) fn frames(&self) -> Frames {
+        let known = self
+            .reproduced
+            .iter()
+            .filter_map(|known| *known.lock().unwrap_or_else(PoisonError::into_inner));
+        known.fold(Frames::default(), |Frames { compressed, other }, is_reproduced| Frames {
+            compressed: compressed + 1,
+            other: other + usize::from(!is_reproduced),
+        })
     }
 
     /// Returns whether hosts can compress a block to the same bytes. If another thread is trying it, waits for the

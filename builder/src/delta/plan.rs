@@ -1,32 +1,36 @@
 //! Decides for each block of the new file what the delta says.
 
 use std::collections::HashMap;
+use std::time::Instant;
 
 use anyhow::{Context, Result};
 use protocol::delta::{Delta, Segment};
 
 use super::content::Content;
-use super::difference::{self, Change};
+use super::difference::{self, Change, check};
 use super::image::{Block, Image, Piece, Unit};
 use super::new_file::NewFile;
 use crate::published::in_parallel;
 
 /// Returns the delta between two files.
-pub(super) fn delta(old: &[u8], new: &NewFile<'_>) -> Result<Delta> {
+///
+/// # Errors
+/// Fails if the old file is damaged, or if it is not ready at the time `until`.
+pub(super) fn delta(old: &[u8], new: &NewFile<'_>, until: Instant) -> Result<Delta> {
     let old = Image::of(old)?;
-    let blocks = decide(&old, new)?;
+    let blocks = decide(&old, new, until)?;
     let new = &new.image;
     let claimed = claim(new, &blocks);
     let sources = Sources::new(&old);
     let changes = in_parallel(&claimed, |unit| {
         let pieces = sources.find(&unit.name);
         let content = new.unit_content(&unit.pieces)?;
-        difference::changes(&old.unit_content(pieces)?, &content, pieces)
+        difference::changes(&old.unit_content(pieces)?, &content, pieces, until)
             .with_context(|| format!("comparing {}", unit.name))
     })?;
-    let mut content = Content::default();
+    let mut content = Content::from(&old);
     let segments = write(new, &blocks, &by_block(&claimed, changes), &mut content)?;
-    content.finish(&old, new, segments)
+    content.finish(new, segments)
 }
 
 /// What becomes of a block of the new file.
@@ -41,13 +45,14 @@ enum Decision {
     Plain,
 }
 
-fn decide(old: &Image<'_>, new: &NewFile<'_>) -> Result<Vec<Decision>> {
+fn decide(old: &Image<'_>, new: &NewFile<'_>, until: Instant) -> Result<Vec<Decision>> {
     let known: HashMap<&[u8], usize> = (0..old.blocks.len())
         .rev()
         .map(|index| (old.stored(index), old.blocks[index].offset))
         .collect();
     let indexes: Vec<usize> = (0..new.image.blocks.len()).collect();
     in_parallel(&indexes, |index| {
+        check(until)?;
         let stored = new.image.stored(*index);
         Ok(match known.get(stored) {
             Some(offset) => Decision::Copy(*offset),
@@ -153,7 +158,7 @@ fn write(
     new: &Image<'_>,
     decisions: &[Decision],
     changes: &ByBlock,
-    content: &mut Content,
+    content: &mut Content<'_>,
 ) -> Result<Vec<Segment>> {
     let mut segments: Vec<Segment> = Vec::new();
     for (index, decision) in decisions.iter().enumerate() {
@@ -167,7 +172,7 @@ fn write(
             }
             Decision::Plain | Decision::Compress => {
                 let bytes = new.content(index)?;
-                content.block(&bytes, changes.get(&index).map_or(&[], Vec::as_slice));
+                content.block(&bytes, changes.get(&index).map_or(&[], Vec::as_slice))?;
                 match decision {
                     Decision::Compress => {
                         Segment::frame(u32::try_from(bytes.len())?, new.stored(index))

@@ -2,13 +2,16 @@
 
 use std::fs;
 use std::path::Path;
+use std::time::Instant;
 
-use super::{Made, NewFile, file_of_initrd};
+use protocol::delta::DELTA_MAX;
+
+use super::{Frames, MadeDelta, NewFile, accepted, file_of_initrd, plan};
 use crate::judge::judge;
 
 /// Makes a delta and applies it.
-fn make(old: &[u8], new: &[u8]) -> anyhow::Result<Made> {
-    let made = Made::between(old, &NewFile::of(new)?)?;
+fn make(old: &[u8], new: &[u8]) -> anyhow::Result<MadeDelta> {
+    let made = MadeDelta::between(old, &NewFile::of(new)?)?;
     made.check(old, new)?;
     Ok(made)
 }
@@ -127,4 +130,45 @@ fn blocks_that_are_not_reproduced_are_literal() {
     assert_eq!(new[options], 19);
     new[options] = 3;
     make(&old, &new).unwrap();
+}
+
+#[test]
+fn a_delta_that_takes_too_long_is_not_made() {
+    let (old, new) = (text(1, 1000), text(2, 1000));
+    let new = NewFile::of(&new).unwrap();
+    let error = plan::delta(&old, &new, Instant::now()).unwrap_err().to_string();
+    assert!(error.contains("too long"), "{error}");
+}
+
+#[test]
+fn a_delta_that_is_too_large_for_hosts_is_not_made() {
+    let size = usize::try_from(DELTA_MAX).unwrap();
+    assert!(accepted(vec![0; size]).is_ok());
+    let error = accepted(vec![0; size + 1]).unwrap_err().to_string();
+    assert!(error.contains("hosts accept at most 25165824"), "{error}");
+}
+
+#[test]
+fn counts_blocks_that_are_not_reproduced() {
+    let directory = tempfile::tempdir().unwrap();
+    trees(directory.path());
+    let options = ["-b", "256K", "-Xcompression-level", "9"];
+    let Some(mut new) = image(directory.path(), "new", &options) else { return };
+    if !has_same_zstd(directory.path(), &options) {
+        return;
+    }
+    let frames = |bytes: &[u8]| {
+        let file = NewFile::of(bytes).unwrap();
+        assert_eq!(file.frames(), Frames::default());
+        file.compress_all().unwrap();
+        file.frames()
+    };
+    let right = frames(&new);
+    assert!(right.compressed > 20 && right.other < right.compressed / 2, "{right:?}");
+    // The file system says another level than that of its blocks.
+    let level = super::squashfs::find(&new).unwrap() + 98;
+    new[level] = 3;
+    let wrong = frames(&new);
+    assert_eq!(wrong.compressed, right.compressed);
+    assert!(wrong.other > right.compressed / 2, "{wrong:?}");
 }

@@ -28,7 +28,7 @@ pub(crate) fn bridge(
     };
     let source = published::read(from, &path, target, &publisher.signing.ring()?)?;
     let source = source.with_context(|| format!("{} has no {path}", from.describe()))?;
-    let release = source.release().clone();
+    let mut release = source.release().clone();
     ensure!(
         layout::has_urls(&release),
         "the files of {path} in {} are not in the directory that builder publishes to; publish the \
@@ -38,7 +38,8 @@ pub(crate) fn bridge(
     let openings = publisher.open()?;
     let build = release.build;
     let files = Files::none()?.or_published_at(Some(from));
+    let deltas = files.drop_missing_deltas(&mut release);
     let issued = issue(release, build, &source.manifest.claims, publisher.signing, now)?;
     let outcome = Outcome::Published { build, differences: None };
-    publisher.put(&openings, Publication { issued, files, outcome, deltas: Vec::new() })
+    publisher.put(&openings, Publication { issued, files, outcome, deltas })
 }

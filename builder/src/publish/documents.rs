@@ -31,7 +31,7 @@ pub(super) fn add(
     Ok(())
 }
 
-/// Adds the checksums of all files, in the format of `sha256sum --check`.
+/// Adds the checksums of all files except deltas, in the format of `sha256sum --check`.
 pub(super) fn add_checksums(
     release: &mut Release,
     files: &mut Files<'_>,
@@ -42,7 +42,7 @@ pub(super) fn add_checksums(
     add(release, files, directory, document::CHECKSUMS, CHECKSUMS, &text)
 }
 
-/// Returns the checksums of all files but the checksums.
+/// Returns the checksums of all artifacts and documents, except for the checksums themselves.
 pub(crate) fn checksums(release: &Release) -> String {
     let own = release.document(document::CHECKSUMS).map(|document| document.name.as_str());
     let files = release.files().filter(|file| Some(file.name) != own);

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
-use protocol::Release;
 use protocol::release::PublishedFile;
+use protocol::{Artifact, Release};
 use tempfile::TempDir;
 
 use crate::destination::{Location, Upload};
@@ -65,6 +65,33 @@ impl<'a> Files<'a> {
             size: file.size,
             sha256: file.sha256.to_owned(),
         })
+    }
+
+    /// Removes the deltas of a release that are neither local nor whole where it is published, and returns a line
+    /// about each for the summary. Hosts can do without them, so they must not prevent a publication.
+    pub(super) fn drop_missing_deltas(&self, release: &mut Release) -> Vec<String> {
+        let mut lines = Vec::new();
+        for Artifact { role, deltas, .. } in &mut release.artifacts {
+            deltas.retain(|delta| {
+                let problem = self.problem(delta.file());
+                let line =
+                    problem.map(|problem| format!("{role}, {}: left out: it {problem}", delta.url));
+                let is_missing = line.is_some();
+                lines.extend(line);
+                !is_missing
+            });
+        }
+        lines
+    }
+
+    /// Returns why a file cannot be published, or `None` if it can.
+    fn problem(&self, file: PublishedFile<'_>) -> Option<String> {
+        if self.is_local(file) {
+            return None;
+        }
+        let Some(location) = self.published else { return Some("is missing".to_owned()) };
+        let problem = published::problem(location, file);
+        problem.unwrap_or_else(|error| Some(format!("cannot be read: {error:#}")))
     }
 
     fn fetch(&self, file: PublishedFile<'_>) -> Result<PathBuf> {

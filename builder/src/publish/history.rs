@@ -9,13 +9,15 @@ use super::site::Site;
 use crate::published;
 
 /// Returns the earlier releases that a rule chooses, the newest first. They boot other files than `release`, and than
-/// each other.
+/// each other. Adds a line to `lines` for each manifest that is skipped, because it cannot be read or verified: a key
+/// that is retired by now may have signed it.
 pub(super) fn predecessors(
     site: &Site,
     target: &Target,
     trusted: &KeyRing,
     rule: Retention,
     release: &Release,
+    lines: &mut Vec<String>,
 ) -> Result<Vec<Release>> {
     let listed = site.destination.list(&layout::history(target))?;
     let mut builds: Vec<u64> =
@@ -25,10 +27,17 @@ pub(super) fn predecessors(
     let mut releases: Vec<(Release, u64)> = Vec::new();
     for build in builds {
         let path = layout::history_path(target, build);
-        // A manifest that cannot be verified is skipped: a key that is retired by now may have signed it.
-        let found = published::read(site.location(), &path, target, trusted).ok().flatten();
-        let found = found.map(|found| found.release().clone());
-        let Some(found) = found.filter(|found| found.id() != release.id()) else { continue };
+        let found = match published::read(site.location(), &path, target, trusted) {
+            Ok(Some(found)) => found.release().clone(),
+            Ok(None) => continue,
+            Err(error) => {
+                lines.push(format!("files from build {build}: none: {error:#}"));
+                continue;
+            }
+        };
+        if found.id() == release.id() {
+            continue;
+        }
         match releases.iter_mut().find(|(known, _)| known.id() == found.id()) {
             Some((_, first)) => *first = build,
             None => releases.push((found, build)),

@@ -21,6 +21,7 @@ mod retention;
 mod site;
 pub(crate) mod withdraw;
 
+use std::path::Path;
 use std::time::SystemTime;
 
 use anyhow::{Context, Result, ensure};
@@ -132,6 +133,8 @@ pub(crate) struct Publisher<'a> {
     pub retention: Retention,
     /// The number of earlier releases from which deltas are made.
     pub deltas: usize,
+    /// The directory for temporary files. Programs in it can be started.
+    pub work: &'a Path,
     /// Shows what is being done.
     pub progress: &'a (dyn Fn(&str) + Sync),
 }

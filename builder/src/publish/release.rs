@@ -36,7 +36,8 @@ pub(crate) fn publish(
 ) -> Result<Report> {
     let packaged = tested.packaged();
     let openings = publisher.open()?;
-    let temporary = tempfile::tempdir().context("creating a temporary directory")?;
+    let temporary =
+        tempfile::tempdir_in(publisher.work).context("creating a temporary directory")?;
     let publication = match same(&openings, packaged)? {
         Some((live, files)) => again(publisher, &openings, live, files, now)?,
         None => new(publisher, &openings, tested, temporary.path(), now)?,
@@ -45,8 +46,8 @@ pub(crate) fn publish(
 }
 
 /// Returns the newest manifest that is live, and its files, if its content is the packaged one. Returns
-/// `None` if one of its files is neither local nor whole at its destination, or is in another directory
-/// than the one for its content: the release is then published with new files.
+/// `None` if one of its files other than deltas is neither local nor whole at its destination, or is in another
+/// directory than the one for its content: the release is then published with new files.
 fn same<'a>(
     openings: &'a [Opening<'a>],
     packaged: &Packaged,
@@ -56,7 +57,7 @@ fn same<'a>(
         return Ok(None);
     }
     let files = Files::in_directory(&packaged.directory, packaged.release())?;
-    for file in live.release().all_files().filter(|file| !files.is_local(*file)) {
+    for file in live.release().files().filter(|file| !files.is_local(*file)) {
         if published::problem(site.location(), file)?.is_some() {
             return Ok(None);
         }
@@ -65,7 +66,7 @@ fn same<'a>(
 }
 
 /// Returns the publication of a release that is live: with the same manifest, or with a new one if that
-/// is due, if another key signed it, or if a destination has another one.
+/// is due, if another key signed it, if a destination has another one, or if deltas are missing.
 fn again<'a>(
     publisher: &Publisher<'_>,
     openings: &[Opening<'_>],
@@ -77,16 +78,18 @@ fn again<'a>(
         .iter()
         .filter_map(|(_, opened)| opened.as_ref().ok())
         .all(|opened| opened.live.as_ref().is_some_and(|other| other.text == live.text));
-    let release = live.release().clone();
+    let mut release = live.release().clone();
+    let deltas = files.drop_missing_deltas(&mut release);
     let is_ours = live.manifest.key_id() == publisher.signing.key_id();
-    if is_everywhere && is_ours && !is_renewal_due(&live.manifest.claims, now) {
+    let is_due = is_renewal_due(&live.manifest.claims, now);
+    if is_everywhere && is_ours && !is_due && deltas.is_empty() {
         let outcome = Outcome::Unchanged { build: release.build };
         let issued = Issued { release, text: live.text.clone() };
-        return Ok(Publication { issued, files, outcome, deltas: Vec::new() });
+        return Ok(Publication { issued, files, outcome, deltas });
     }
     let build = next_build(release.build, now);
     let issued = issue(release, build, &live.manifest.claims, publisher.signing, now)?;
-    Ok(Publication { issued, files, outcome: Outcome::Renewed { build }, deltas: Vec::new() })
+    Ok(Publication { issued, files, outcome: Outcome::Renewed { build }, deltas })
 }
 
 /// Returns the publication of a release that is not live.
@@ -107,10 +110,13 @@ fn new<'a>(
     let name = format!("etchaos_{}.notes.md", release.target());
     documents::add(&mut release, &mut files, temporary, document::NOTES, &name, &notes)?;
     documents::add_checksums(&mut release, &mut files, temporary)?;
-    let deltas = match newest {
-        Some((site, _)) => add_deltas(publisher, site, &mut release, &mut files, temporary),
-        None => Vec::new(),
-    };
+    let mut deltas = Vec::new();
+    if publisher.deltas == 0 {
+        release.artifacts.iter_mut().for_each(|artifact| artifact.deltas.clear());
+    } else if let Some((site, _)) = newest {
+        deltas = add_deltas(publisher, site, &mut release, &mut files, temporary);
+    }
+    deltas.extend(files.drop_missing_deltas(&mut release));
     layout::assign_urls(&mut release);
     let differences = previous.map(|live| differences(live.release(), &release));
     let etchaos_figures = tested.figures().map(Figures::to_json).transpose()?;
@@ -128,15 +134,15 @@ fn add_deltas(
     files: &mut Files<'_>,
     temporary: &Path,
 ) -> Vec<String> {
-    (publisher.progress)("making deltas");
-    let releases = match predecessors(publisher, site, release) {
-        Ok(releases) => releases,
-        Err(error) => return vec![format!("files: none: {error:#}")],
-    };
+    let mut lines = Vec::new();
+    let releases = predecessors(publisher, site, release, &mut lines).unwrap_or_else(|error| {
+        lines.push(format!("files: none: {error:#}"));
+        Vec::new()
+    });
     let predecessors = Predecessors { location: site.location(), releases };
     let path = |file: PublishedFile<'_>| Ok(files.upload(file)?.from);
-    let new = NewFiles { path: &path, deltas: temporary };
-    let lines = deltas::add(&predecessors, release, &new);
+    let new = NewFiles { path: &path, deltas: temporary, work: temporary };
+    lines.extend(deltas::add(&predecessors, release, &new, publisher.progress).lines);
     for delta in release.deltas() {
         let path = temporary.join(&delta.name);
         if path.exists() {
@@ -147,13 +153,16 @@ fn add_deltas(
 }
 
 /// Returns the releases that deltas are made from: the newest ones, which most hosts run, and those that stay at the
-/// site for images that hosts are installed from.
-fn predecessors(publisher: &Publisher<'_>, site: &Site, release: &Release) -> Result<Vec<Release>> {
-    if publisher.deltas == 0 {
-        return Ok(Vec::new());
-    }
+/// site for images that hosts are installed from. Adds lines about those that cannot be read.
+fn predecessors(
+    publisher: &Publisher<'_>,
+    site: &Site,
+    release: &Release,
+    lines: &mut Vec<String>,
+) -> Result<Vec<Release>> {
     let rule = Retention { releases: publisher.deltas, ..publisher.retention };
-    history::predecessors(site, publisher.target, &publisher.signing.ring()?, rule, release)
+    let trusted = publisher.signing.ring()?;
+    history::predecessors(site, publisher.target, &trusted, rule, release, lines)
 }
 
 /// Returns the release notes: the differences from the release that is live.

@@ -16,9 +16,10 @@ pub(crate) fn renew(publisher: &Publisher<'_>, now: Timestamp) -> Result<Report>
     let (site, live) = newest(&openings)
         .with_context(|| format!("nothing is published for {}", publisher.target))?;
     let files = Files::none()?.or_published_at(Some(site.location()));
-    let build = next_build(live.release().build, now);
-    let claims = &live.manifest.claims;
-    let issued = issue(live.release().clone(), build, claims, publisher.signing, now)?;
+    let mut release = live.release().clone();
+    let deltas = files.drop_missing_deltas(&mut release);
+    let build = next_build(release.build, now);
+    let issued = issue(release, build, &live.manifest.claims, publisher.signing, now)?;
     let outcome = Outcome::Renewed { build };
-    publisher.put(&openings, Publication { issued, files, outcome, deltas: Vec::new() })
+    publisher.put(&openings, Publication { issued, files, outcome, deltas })
 }

@@ -27,12 +27,13 @@ pub(crate) fn withdraw(
         None => previous(publisher, site, live)?,
     };
     let files = Files::none()?.or_published_at(Some(site.location()));
+    let mut release = earlier.release().clone();
+    let deltas = files.drop_missing_deltas(&mut release);
     let next = next_build(live.release().build, now);
-    let differences = Some(differences(live.release(), earlier.release()));
-    let claims = &earlier.manifest.claims;
-    let issued = issue(earlier.release().clone(), next, claims, publisher.signing, now)?;
+    let differences = Some(differences(live.release(), &release));
+    let issued = issue(release, next, &earlier.manifest.claims, publisher.signing, now)?;
     let outcome = Outcome::Published { build: next, differences };
-    publisher.put(&openings, Publication { issued, files, outcome, deltas: Vec::new() })
+    publisher.put(&openings, Publication { issued, files, outcome, deltas })
 }
 
 fn at(publisher: &Publisher<'_>, site: &Site, build: u64) -> Result<Published> {

@@ -8,6 +8,7 @@ mod build;
 mod check;
 mod commands;
 mod compiler;
+mod deltas;
 mod documents;
 mod init;
 mod inspect;

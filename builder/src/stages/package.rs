@@ -8,12 +8,12 @@ use jiff::Timestamp;
 use protocol::esp::{self, Slot};
 use protocol::grubenv::{Block, BootState};
 use protocol::pattern::{Pattern, PatternFiles};
-use protocol::release::PublishedFile;
 use protocol::{Artifact, Claims, Package, Release, Role, release};
 use serde_json::json;
 
 use super::build::{Build, Describe, LOCK};
 use super::commands::{cache_key, run_part};
+use super::deltas;
 use super::documents::{self, Sources};
 use super::refine::Image;
 use crate::cache::{self, Found};
@@ -22,7 +22,6 @@ use crate::image::initrd::Initrd;
 use crate::image::{compress, digest, disk};
 use crate::log_file::{LogFile, Origin};
 use crate::packaged::Packaged;
-use crate::publish::deltas::{self, NewFiles};
 use crate::publish::{issue, layout, next_build};
 use crate::signing;
 
@@ -220,7 +219,7 @@ impl Packaging<'_> {
     }
 
     /// Writes the documents, assigns the URLs and the build number, and signs the manifest.
-    fn manifest(mut self, installed: Release, disk: Artifact) -> Result<Packaged> {
+    fn manifest(self, installed: Release, disk: Artifact) -> Result<Packaged> {
         let now = Timestamp::now();
         let mut release = Release { toolchain: self.image.toolchain.clone(), ..installed };
         release.artifacts.push(disk);
@@ -235,7 +234,7 @@ impl Packaging<'_> {
         };
         let add = |log: &mut LogFile| documents::add(&mut release, &sources, log);
         self.log.timed("documents", Origin::Built, add)?;
-        self.deltas(&mut release);
+        deltas::add(self.build, &mut release, self.log)?;
         layout::assign_urls(&mut release);
         let mut template = self.claims(&release);
         template.iat = Some(0);
@@ -244,18 +243,6 @@ impl Packaging<'_> {
         let issued = issue(release, build, &template, self.build.signing, now)?;
         let trusted = self.build.signing.ring()?;
         Packaged::write(&self.build.directories.artifacts, &issued.text, &trusted)
-    }
-
-    /// Gives the release the deltas from the one that is published.
-    fn deltas(&mut self, release: &mut Release) {
-        let Some(predecessors) = &self.build.predecessors else { return };
-        let directory = &self.build.directories.artifacts;
-        let path = |file: PublishedFile<'_>| Ok(directory.join(file.name));
-        let files = NewFiles { path: &path, deltas: directory };
-        let add = |_: &mut LogFile| deltas::add(predecessors, release, &files);
-        for line in self.log.timed("deltas", Origin::Built, add) {
-            self.log.line(&format!("delta of the {line}"));
-        }
     }
 
     /// Returns the claims that depend only on the release.

@@ -13,6 +13,7 @@ use testbed::cancel::Cancel;
 use testbed::report::Event;
 
 use super::build::{Describe, Directories};
+use super::deltas;
 use crate::destination::Location;
 use crate::figures::{self, Figures, StageTime};
 use crate::log_file::LogFile;
@@ -66,6 +67,7 @@ pub(crate) fn run(test: Test<'_>, packaged: Packaged, log: &mut LogFile) -> Resu
         cpus: None,
         sector_size: testbed::SectorSize::B512,
         updater_version: Options::UPDATER_VERSION.to_owned(),
+        must_patch: deltas::are_expected(&packaged.directory),
         cancel: Cancel::default(),
     };
     let log = RefCell::new(log);

@@ -41,7 +41,7 @@ impl Host {
         if manifest.release.target() != target() {
             return Err(format!("the manifest is for {}", manifest.release.target()));
         }
-        for file in manifest.release.files() {
+        for file in manifest.release.all_files() {
             self.wait(random);
             let failed = |error| format!("build {}: {}: {error}", manifest.release.build, file.url);
             self.download(&manifest_url, file, random).map_err(failed)?;

@@ -169,7 +169,7 @@ fn record(
     let first = releases.publish(0)?.build;
     steps.run(Step::UPDATE, || {
         host.update(Slot::B, first)?;
-        Ok(((), releases.describe_download(0, environment)?))
+        Ok(((), releases.describe_update(0, environment)?))
     })?;
     recording.end_step(Step::UPDATE)?;
 
@@ -191,7 +191,7 @@ fn record(
 
     steps.run(UPDATE_AFTER_CRASH, || {
         host.update(spare, second)?;
-        Ok(((), releases.describe_download(1, environment)?))
+        Ok(((), releases.describe_update(1, environment)?))
     })?;
     recording.end_step(UPDATE_AFTER_CRASH)?;
     steps.power_off(host.guest)?;

@@ -9,6 +9,7 @@ use protocol::release::PublishedFile;
 use protocol::{Arch, Artifact, Release, Role};
 use tempfile::TempDir;
 
+use super::confined;
 use super::updater::Updater;
 use crate::delta::file_of_initrd;
 use crate::destination::Location;
@@ -24,7 +25,7 @@ pub(super) struct Earlier<'a> {
     directory: TempDir,
     /// Held by the thread that fetches a file.
     turn: Mutex<()>,
-    /// The updater, once it is known; `None` inside if this machine cannot run it.
+    /// The updater, once it is known; `None` inside if it is not used.
     updater: OnceLock<Option<Updater>>,
 }
 
@@ -52,7 +53,15 @@ impl<'a> Earlier<'a> {
         self.fetch(artifact)
     }
 
-    /// Returns the updater; `None` if there is none, or one for another architecture than that of this machine.
+    /// Removes an artifact, because the space is needed for the files of other releases.
+    pub(super) fn discard(&self, artifact: &Artifact) {
+        let _turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
+        // The directory is removed later, with what is left in it.
+        let _ = fs::remove_file(self.directory.path().join(&artifact.name));
+    }
+
+    /// Returns the updater; `None` if there is none, or if this machine cannot run it: because of its architecture,
+    /// or because of [`confined::problem`].
     pub(super) fn updater(&self) -> Result<Option<&Updater>> {
         let _turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
         let updater = match self.updater.get() {
@@ -82,7 +91,7 @@ impl<'a> Earlier<'a> {
 
     fn extract_updater(&self) -> Result<Option<Updater>> {
         let Some(initrd) = self.release.artifact(Role::Initrd) else { return Ok(None) };
-        if Arch::native() != Some(self.release.arch) {
+        if Arch::native() != Some(self.release.arch) || confined::problem().is_some() {
             return Ok(None);
         }
         let initrd = fs::read(self.fetch(initrd)?)?;

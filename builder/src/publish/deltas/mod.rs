@@ -1,8 +1,9 @@
 //! Adds deltas to a release: patches from releases that hosts have. `docs/delta.md` describes them.
 //!
 //! [`job`] makes one delta, [`earlier`] has the files of a release that hosts have, and [`updater`] applies deltas
-//! as these hosts do.
+//! as these hosts do, with the program in that release, which [`confined`] runs.
 
+mod confined;
 mod earlier;
 mod job;
 #[cfg(test)]
@@ -15,15 +16,18 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use protocol::release::{DeltaFile, PublishedFile};
-use protocol::{Artifact, Release};
+use protocol::{Arch, Artifact, Release, Role};
 
 use self::earlier::Earlier;
-use self::job::{Job, New};
-use crate::delta::NewFile;
+use self::job::{Job, NewArtifact};
+use crate::delta::{Frames, NewFile};
 use crate::destination::Location;
 use crate::memory;
+use crate::progress::message;
 use crate::published::in_parallel_on;
 
+/// The number of releases that deltas are made from at most. Each takes about a minute, and a manifest has a limit.
+const RELEASES_MAX: usize = 20;
 /// The number of deltas that are made at the same time. Each takes about one processor.
 const THREADS: usize = 2;
 /// The memory that making and applying the delta of a kernel takes, in bytes.
@@ -51,36 +55,66 @@ pub(crate) struct NewFiles<'a> {
     pub path: &'a (dyn Fn(PublishedFile<'_>) -> Result<PathBuf> + Sync),
     /// The directory for the deltas that are made.
     pub deltas: &'a Path,
+    /// The directory for temporary files. Programs in it can be started.
+    pub work: &'a Path,
 }
 
-/// Gives a release the deltas from its predecessors, and returns a line about each for the summary. A delta that
-/// the release has already is not made again. A delta that cannot be made is only a line, because hosts can download
+/// What [`add`] did.
+#[derive(Debug, Default, Clone, PartialEq, Eq)]
+pub(crate) struct Added {
+    /// What became of each delta, for the summary.
+    pub lines: Vec<String>,
+    /// Whether there must be a delta of the initrd: the updater of a predecessor knows deltas, its initrd could be read,
+    /// and zstd gives the bytes of the new one.
+    pub is_expected: bool,
+}
+
+/// Gives a release the deltas from its predecessors. A delta that the release has already is not made again, and is
+/// removed only if an updater cannot apply it. A delta that cannot be made is only a line, because hosts can download
 /// the whole file.
 pub(crate) fn add(
     predecessors: &Predecessors<'_>,
     release: &mut Release,
     files: &NewFiles<'_>,
-) -> Vec<String> {
-    let made = make(predecessors, release, files).unwrap_or_else(|error| Made {
-        deltas: Vec::new(),
-        lines: vec![format!("files: none: {error:#}")],
+    progress: &(dyn Fn(&str) + Sync),
+) -> Added {
+    let mut added = Added::default();
+    let checked = make(predecessors, release, files, progress, &mut added);
+    let checked = checked.unwrap_or_else(|error| {
+        added.lines.push(format!("files: none: {error:#}"));
+        Vec::new()
     });
-    for artifact in &mut release.artifacts {
-        let own = made.deltas.iter().filter(|(sha256, _)| *sha256 == artifact.sha256);
-        artifact.deltas = own.map(|(_, delta)| delta.clone()).collect();
+    for Checked { from, to, delta } in checked {
+        for artifact in release.artifacts.iter_mut().filter(|artifact| artifact.sha256 == to) {
+            artifact.deltas.retain(|known| known.from != from);
+            artifact.deltas.extend(delta.clone());
+        }
     }
-    made.lines
+    added
 }
 
-/// The deltas, each with the SHA-256 of the file that it gives, and the lines for the summary.
-struct Made {
-    deltas: Vec<(String, DeltaFile)>,
-    lines: Vec<String>,
+/// The delta between two files, which are given by their SHA-256; without a delta if there is none that the
+/// updaters can apply.
+struct Checked {
+    from: String,
+    to: String,
+    delta: Option<DeltaFile>,
 }
 
-fn make(predecessors: &Predecessors<'_>, release: &Release, files: &NewFiles<'_>) -> Result<Made> {
-    let directory = tempfile::tempdir().context("creating a temporary directory")?;
+fn make(
+    predecessors: &Predecessors<'_>,
+    release: &Release,
+    files: &NewFiles<'_>,
+    progress: &(dyn Fn(&str) + Sync),
+    added: &mut Added,
+) -> Result<Vec<Checked>> {
+    let directory = tempfile::tempdir_in(files.work).context("creating a temporary directory")?;
     let Predecessors { location, releases } = predecessors;
+    let (releases, rest) = releases.split_at(releases.len().min(RELEASES_MAX));
+    if !rest.is_empty() {
+        let line = format!("files from {} more releases: none: there are too many", rest.len());
+        added.lines.push(line);
+    }
     let earlier = releases.iter().map(|it| Earlier::new(*location, it, directory.path()));
     let earlier: Vec<Earlier<'_>> = earlier.collect::<Result<_>>()?;
     let is_patched = |new: &&Artifact| earlier.iter().any(|it| it.patched(new).is_some());
@@ -91,16 +125,49 @@ fn make(predecessors: &Predecessors<'_>, release: &Release, files: &NewFiles<'_>
     let mut new = Vec::new();
     for (artifact, bytes) in &contents {
         let file = NewFile::of(bytes).with_context(|| format!("reading the {}", artifact.role))?;
-        new.push(New { artifact, bytes, file });
+        // All of its blocks are counted, also those that a delta copies. A kernel is one block.
+        if artifact.role == Role::Initrd {
+            file.compress_all().context("compressing the initrd again")?;
+        }
+        new.push(NewArtifact { artifact, bytes, file });
     }
     let jobs = Job::all(&earlier, &new);
-    let results = in_parallel_on(threads(), &jobs, |job| Ok(job.run(files)))?;
-    let mut made = Made { deltas: Vec::new(), lines: Vec::new() };
-    for (job, result) in jobs.iter().zip(results) {
-        made.lines.push(job.describe(&result));
-        made.deltas.extend(result.ok().map(|delta| (job.target().to_owned(), delta)));
+    if !jobs.is_empty() && Arch::native() == Some(release.arch) {
+        warn_if_not_confined();
     }
-    Ok(made)
+    let results = in_parallel_on(threads(), &jobs, |job| {
+        progress(&format!("delta of the {}", job.describe()));
+        let mut added = Added::default();
+        let result = job.run(files, &mut added);
+        Ok((result, added))
+    })?;
+    let mut checked = Vec::new();
+    for (job, (result, Added { lines, is_expected })) in jobs.iter().zip(results) {
+        added.lines.push(job.describe_result(&result));
+        added.lines.extend(lines);
+        added.is_expected |= is_expected;
+        let (from, to) = (job.from().to_owned(), job.to().to_owned());
+        checked.push(Checked { from, to, delta: result.ok().flatten() });
+    }
+    for NewArtifact { artifact, file, .. } in &new {
+        let Frames { compressed, other } = file.frames();
+        if other > 0 {
+            let role = artifact.role;
+            let line = format!("{role}: zstd gives other bytes for {other} of {compressed} blocks");
+            added.lines.push(line);
+            added.is_expected &= role != Role::Initrd;
+        }
+    }
+    Ok(checked)
+}
+
+fn warn_if_not_confined() {
+    if let Some(problem) = confined::problem() {
+        message(&format!(
+            "warning: the builder applies deltas itself: it does not start the updaters of earlier releases, \
+             because it cannot do so without privileges: {problem}"
+        ));
+    }
 }
 
 /// Reads a new file.
