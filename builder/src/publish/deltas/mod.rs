@@ -64,8 +64,8 @@ pub(crate) struct NewFiles<'a> {
 pub(crate) struct Added {
     /// What became of each delta, for the summary.
     pub lines: Vec<String>,
-    /// Whether there must be a delta of the initrd: the updater of a predecessor knows deltas, its initrd could be read,
-    /// and zstd gives the bytes of the new one.
+    /// Whether there must be a delta of the initrd: the updater of a predecessor knows deltas, its initrd could be
+    /// read, and zstd gives the bytes of the new one.
     pub is_expected: bool,
 }
 
