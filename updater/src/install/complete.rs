@@ -6,7 +6,7 @@ use protocol::release::DeltaFile;
 use super::copy::{self, CopyError};
 use super::delta::{self, PatchError};
 use super::error::InstallError;
-use super::job::{Job, urls};
+use super::job::{Job, Source};
 use super::origin::{FileOrigin, Origin, Way, origin};
 use super::partial::{PartialFile, Reporting};
 use super::received::Received;
@@ -151,4 +151,11 @@ fn download(
     let urls = urls(job, artifact)?;
     let mut sink = Received { sink, bytes: fetched };
     Ok(job.source.cdn.download(&urls, artifact, &mut sink)?)
+}
+
+/// Returns the URLs of an artifact, without those at which it was wrong before.
+pub(super) fn urls(job: Job<'_>, artifact: &Artifact) -> Result<Vec<String>, InstallError> {
+    let Source { candidate, cdn, allowed_origins, .. } = job.source;
+    let urls = candidate.artifact_urls(artifact, allowed_origins)?;
+    cdn.without_wrong_files(urls, artifact).map_err(InstallError::Fetch)
 }

@@ -1,9 +1,8 @@
 //! What is installed, and where.
 
+use protocol::KeyRing;
 use protocol::esp::Slot;
-use protocol::{Artifact, KeyRing};
 
-use super::error::InstallError;
 use crate::candidate::Candidate;
 use crate::cdn::Cdn;
 use crate::files::FileSystem;
@@ -41,13 +40,6 @@ pub struct Job<'a> {
     pub slots: &'a Slots,
     /// Receives the progress of the downloads.
     pub progress: &'a Progress,
-}
-
-/// Returns the URLs of an artifact, without those at which it was wrong before.
-pub(super) fn urls(job: Job<'_>, artifact: &Artifact) -> Result<Vec<String>, InstallError> {
-    let Source { candidate, cdn, allowed_origins, .. } = job.source;
-    let urls = candidate.artifact_urls(artifact, allowed_origins)?;
-    cdn.without_wrong_files(urls, artifact).map_err(InstallError::Fetch)
 }
 
 /// Returns the path of a file of a slot.

@@ -24,10 +24,10 @@ use protocol::esp::{MANIFEST, ORIGINS, PARTIAL, Slot, slot_file};
 use protocol::grubenv::BootId;
 use protocol::{Artifact, Release, Role, digest};
 
-use self::complete::complete;
+use self::complete::{complete, urls};
 pub use self::error::InstallError;
+use self::job::path_of;
 pub use self::job::{Job, Source};
-use self::job::{path_of, urls};
 pub use self::origin::{FileOrigin, Way, origins};
 use self::origin::{Origin, origin};
 use self::partial::{Opened, PartialFile};
