@@ -15,6 +15,8 @@ use crate::delta::{MadeDelta, NewFile};
 
 /// A delta must be smaller than its artifact divided by this number.
 const DIVISOR: u64 = 2;
+/// The memory that the delta of an initrd may take on a host, in bytes. With the program itself, it stays below 64 MiB.
+const INITRD_MEMORY: u64 = 52 << 20;
 /// The number of digits of a digest in the name of a delta: 64 bits.
 const DIGITS: usize = 16;
 
@@ -181,6 +183,10 @@ impl<'a> Job<'a> {
         let (size, memory) = (made.bytes.len() as u64, made.memory);
         let max = artifact.size / DIVISOR;
         ensure!(size < max, "it has {size} bytes, which is too much of {}", artifact.size);
+        ensure!(
+            artifact.role != Role::Initrd || memory <= INITRD_MEMORY,
+            "applying it takes {memory} bytes of memory, which must be at most {INITRD_MEMORY}"
+        );
         if must_apply {
             made.check(&old, new)?;
         }
