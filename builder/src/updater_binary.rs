@@ -84,7 +84,7 @@ pub(crate) fn build(
     Ok(UpdaterBinary { path, renderer, toolchain, _lock: lock })
 }
 
-/// The directory of the compiled programs, and the programs that compiled it, with their versions.
+/// The directory of the compiled programs, and the programs that compiled them, with their versions.
 type Compiled = (PathBuf, BTreeMap<String, String>);
 
 struct Compilation<'a> {
