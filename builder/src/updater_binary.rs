@@ -26,8 +26,8 @@ use crate::triple;
 /// Separates flags in `CARGO_ENCODED_RUSTFLAGS`; `RUSTFLAGS` would split paths at spaces.
 const FLAG_SEPARATOR: &str = "\x1f";
 
-/// Relative relocations take 8 bytes for up to 63 pointers instead of 24 for each. A process reads all of them when it
-/// starts, which is 300 KiB less of the updater's memory.
+/// Packs relative relocations: 8 bytes describe up to 63 pointers, instead of 24 bytes for each pointer. A process
+/// reads all of its relocations when it starts, so this saves the updater 300 KiB of memory.
 const PACK_RELOCATIONS: &str = "-Clink-arg=-Wl,-z,pack-relative-relocs";
 /// The first version of glibc whose static programs apply packed relocations.
 const GLIBC_WITH_PACKED: (u32, u32) = (2, 36);
@@ -84,7 +84,7 @@ pub(crate) fn build(
     Ok(UpdaterBinary { path, renderer, toolchain, _lock: lock })
 }
 
-/// The directory of the compiled programs, and the programs that compiled it, with their versions.
+/// The directory of the compiled programs, and the programs that compiled them, with their versions.
 type Compiled = (PathBuf, BTreeMap<String, String>);
 
 struct Compilation<'a> {
@@ -260,7 +260,7 @@ fn libc_version(log: &mut LogFile) -> Result<String> {
     version.context("determining the version of the C library")
 }
 
-/// Returns whether static programs with this C library apply packed relocations. With another one they would crash.
+/// Returns whether static programs with this C library apply packed relocations. With an older one they crash.
 fn applies_packed_relocations(libc: &str) -> bool {
     let numbers = libc.trim().strip_prefix("glibc ").and_then(|version| {
         let mut parts = version.split('.').map(str::parse::<u32>);

@@ -141,7 +141,8 @@ fn script(packages: &[&str]) -> String {
         text += &format!("cat >scripts/{name} <<'{END}'\n{script}{END}\n");
     }
     let packages = packages.join(" ");
-    // File systems are mounted on these directories and change while they are read, so the archive gets empty ones.
+    // Other file systems are mounted on these directories, and their files change while tar reads them. The archive
+    // gets empty directories instead.
     text += "mkdir empty empty/dev empty/proc empty/run empty/sys\n\
              tar --create --file=base.tar --xattrs --numeric-owner --one-file-system --exclude=./build/* \
              --exclude=./dev --exclude=./proc --exclude=./run --exclude=./sys --directory=/ . \

@@ -1,7 +1,7 @@
 //! The process that renders a Pattern, and its limits.
 //!
-//! It is the program `etchaos-render`. If the updater could render by itself, each update would need more memory,
-//! because the kernel maps a program in blocks of 64 KiB.
+//! It is the program `etchaos-render`. As a part of the updater, the renderer would take memory during each update,
+//! because the kernel maps 64 KiB of a program around each page that is used.
 
 use std::io::{self, Read, Write};
 use std::os::unix::process::ExitStatusExt;
