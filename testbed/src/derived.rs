@@ -6,6 +6,7 @@
 
 use std::fs::{self, File};
 use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::iter;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -89,8 +90,8 @@ pub(crate) struct Changes {
     pub kernel: Option<Vec<u8>>,
     /// The size to which the initrd is truncated.
     pub initrd_bytes: Option<u64>,
-    /// Whether the CDN has a delta from the initrd of the base.
-    pub delta: bool,
+    /// Whether the CDN has deltas from the initrds of the base and of the earlier releases.
+    pub deltas: bool,
 }
 
 /// A release that is derived from another one.
@@ -100,7 +101,7 @@ pub(crate) struct Derived {
     pub release: Release,
     /// The manifest, which [`Derived::publish`] offers to hosts.
     manifest: PathBuf,
-    /// The kernel, the initrd and perhaps its delta, and their paths on the CDN.
+    /// The kernel, the initrd and its deltas, and their paths on the CDN.
     pub served: Vec<Served>,
 }
 
@@ -115,12 +116,14 @@ impl Derived {
 }
 
 /// Derives a release from `base` with another build, a [`MARKER`] file and `changes`. Signs its manifest
-/// with `key` and writes its files to a new directory in `dir`.
+/// with `key` and writes its files to a new directory in `dir`. `earlier` are releases that were derived from the
+/// same base.
 ///
 /// The release keeps the version of `base`, because os-release, which contains the version, is in the
 /// unchanged `/usr`.
 pub(crate) fn derive(
     base: &Artifacts,
+    earlier: &[Derived],
     build: u64,
     changes: &Changes,
     key: &PrivateKey,
@@ -148,11 +151,15 @@ pub(crate) fn derive(
         served.push(Served { path: url.clone(), file });
         release.artifacts.push(Artifact { role, name, size, sha256, url, deltas: Vec::new() });
     }
-    if changes.delta {
-        let file = dir.join("delta");
-        let delta = write_delta(base, &served[1].file, build, &file)?;
-        served.push(Served { path: delta.url.clone(), file });
-        release.artifacts[1].deltas.push(delta);
+    if changes.deltas {
+        let sources =
+            iter::once(&base.release).chain(earlier.iter().map(|derived| &derived.release));
+        for source in sources.filter_map(|release| release.artifact(Role::Initrd)) {
+            let file = dir.join(format!("{}.delta", release.artifacts[1].deltas.len()));
+            let delta = write_delta(source, base, &served[1].file, build, &file)?;
+            served.push(Served { path: delta.url.clone(), file });
+            release.artifacts[1].deltas.push(delta);
+        }
     }
     let manifest = dir.join("release.jwt");
     let token = token::sign(key, &claims(release.clone()))?;
@@ -160,23 +167,27 @@ pub(crate) fn derive(
     Ok(Derived { release, manifest, served })
 }
 
-/// Writes a delta from the initrd of `base` to `initrd`, which begins with it.
+/// Writes a delta from the initrd `source` to the initrd in `target`. Both begin with the initrd of `base`, unless
+/// they were truncated.
 fn write_delta(
+    source: &Artifact,
     base: &Artifacts,
-    initrd: &Path,
+    target: &Path,
     build: u64,
     to: &Path,
 ) -> Result<DeltaFile, DeriveError> {
-    let (source, from) = measure(&base.initrd).map_err(failed("read", &base.initrd))?;
-    let end = read_from(initrd, source).map_err(failed("read", initrd))?;
+    let (common, _) = measure(&base.initrd).map_err(failed("read", &base.initrd))?;
+    let (whole, _) = measure(target).map_err(failed("read", target))?;
+    let common = common.min(source.size).min(whole);
+    let end = read_from(target, common).map_err(failed("read", target))?;
     let literal = end.len() as u64;
     let delta = Delta {
-        source,
-        target: source + literal,
+        source: source.size,
+        target: whole,
         recompress: Recompress::here(Codec::Block, 1),
         extents: Vec::new(),
         segments: vec![
-            Segment::Copy { offset: 0, length: source },
+            Segment::Copy { offset: 0, length: common },
             Segment::Plain { length: literal },
         ],
         operations: vec![Operation { position: 0, add: 0, literal }],
@@ -187,7 +198,8 @@ fn write_delta(
     fs::write(to, &bytes).map_err(failed("write", to))?;
     let (size, sha256) = measure(to).map_err(failed("read", to))?;
     let memory = memory_of(&bytes).map_err(|error| failed("read", to)(io::Error::other(error)))?;
-    let (name, url) = ("initrd.delta".to_owned(), format!("{build}/initrd.delta"));
+    let name = format!("initrd.{}.delta", &source.sha256[..8]);
+    let (from, url) = (source.sha256.clone(), format!("{build}/{name}"));
     Ok(DeltaFile { from, format: FORMAT.to_owned(), name, size, sha256, url, memory })
 }
 
@@ -281,7 +293,7 @@ mod tests {
         let changes = Changes { extra, ..Changes::default() };
         let key = PrivateKey::generate();
         let dir = directory.0.path();
-        let derived = derive(&base, 9, &changes, &key, dir).unwrap();
+        let derived = derive(&base, &[], 9, &changes, &key, dir).unwrap();
         let initrd = fs::read(&derived.served[1].file).unwrap();
         let old = fs::read(&base.initrd).unwrap();
         let begin = old.len().next_multiple_of(ALIGNMENT);
@@ -316,27 +328,31 @@ mod tests {
     }
 
     #[test]
-    fn makes_a_delta_of_the_initrd() {
+    fn makes_deltas_from_the_base_and_from_earlier_releases() {
         let directory = signed_release(|_| {});
         let base = verified(&directory);
-        let changes = Changes { delta: true, ..Changes::default() };
-        let key = PrivateKey::generate();
-        let derived = derive(&base, 3, &changes, &key, directory.0.path()).unwrap();
+        let changes = Changes { deltas: true, ..Changes::default() };
+        let (key, dir) = (PrivateKey::generate(), directory.0.path());
+        let earlier = [derive(&base, &[], 3, &changes, &key, dir).unwrap()];
+        let derived = derive(&base, &earlier, 4, &changes, &key, dir).unwrap();
         derived.release.validate().unwrap();
-        let [delta] = &derived.release.artifact(Role::Initrd).unwrap().deltas[..] else { panic!() };
-        let served = &derived.served[2];
-        assert_eq!(served.path, delta.url);
-        let source = File::open(&base.initrd).unwrap();
-        let target = fs::read(&derived.served[1].file).unwrap();
-        let limits = Limits {
-            source: source.metadata().unwrap().len(),
-            target: target.len() as u64,
-            memory: delta.memory,
-        };
-        let mut made = Vec::new();
-        let mut write = |piece: &[u8]| made.write_all(piece);
-        apply(&fs::read(&served.file).unwrap(), source, &limits, &mut write).unwrap();
-        assert!(made == target);
+        let [_, initrd, deltas @ ..] = &derived.served[..] else { panic!() };
+        let target = fs::read(&initrd.file).unwrap();
+        let sources = [&base.initrd, &earlier[0].served[1].file];
+        assert_eq!(deltas.len(), sources.len());
+        for ((source, served), delta) in
+            sources.into_iter().zip(deltas).zip(&derived.release.artifacts[1].deltas)
+        {
+            assert_eq!(served.path, delta.url);
+            let (size, sha256) = measure(source).unwrap();
+            assert_eq!(delta.from, sha256);
+            let limits = Limits { source: size, target: target.len() as u64, memory: delta.memory };
+            let mut made = Vec::new();
+            let mut write = |piece: &[u8]| made.write_all(piece);
+            let delta = fs::read(&served.file).unwrap();
+            apply(&delta, File::open(source).unwrap(), &limits, &mut write).unwrap();
+            assert!(made == target);
+        }
     }
 
     #[test]
@@ -349,11 +365,11 @@ mod tests {
             ..Changes::default()
         };
         let key = PrivateKey::generate();
-        let derived = derive(&base, 2, &changes, &key, directory.0.path()).unwrap();
+        let derived = derive(&base, &[], 2, &changes, &key, directory.0.path()).unwrap();
         assert_eq!(fs::read(&derived.served[0].file).unwrap(), b"no kernel");
         assert_eq!(fs::read(&derived.served[1].file).unwrap(), b"this is");
         assert_eq!(derived.release.artifact(Role::Initrd).unwrap().size, 7);
         // A build can be derived only once.
-        assert!(derive(&base, 2, &changes, &key, directory.0.path()).is_err());
+        assert!(derive(&base, &[], 2, &changes, &key, directory.0.path()).is_err());
     }
 }

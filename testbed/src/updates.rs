@@ -40,10 +40,11 @@ impl ReleaseSeries {
     fn derive(base: &Artifacts, changes: &[Changes], work: &Work) -> Outcome<Self> {
         let key = PrivateKey::generate();
         let builds = base.release.build + 1..;
-        let releases = builds
-            .zip(changes)
-            .map(|(build, changes)| derived::derive(base, build, changes, &key, work.path()));
-        let releases = releases.collect::<Result<Vec<_>, _>>()?;
+        let mut releases = Vec::new();
+        for (build, changes) in builds.zip(changes) {
+            let derived = derived::derive(base, &releases, build, changes, &key, work.path())?;
+            releases.push(derived);
+        }
         let manifest_name = base.release.target().manifest_name();
         let manifest_path = work.path().join(&manifest_name);
         let note = releases.iter().map(|derived| format!("build {}", derived.release.build));
@@ -104,17 +105,20 @@ impl ReleaseSeries {
         self.releases[number].release.boot_artifacts().map(|artifact| artifact.size).sum()
     }
 
-    /// Describes where a host with the base release in its other slot got the files of a release from. All releases of
-    /// the series have the kernel of the base, unless a scenario changes it.
+    /// Describes where a host got the files of a release from. `from` is the number of the release in its other
+    /// slot; without a number, that is the base. All releases of the series have the kernel of the base, unless a
+    /// scenario changes it.
     ///
     /// # Errors
     /// Fails if the host can have got a file neither from the CDN nor from its other slot.
     pub(crate) fn describe_update(
         &self,
+        from: Option<usize>,
         number: usize,
         environment: &TestEnvironment<'_>,
     ) -> Result<String, ScenarioError> {
-        environment.describe_update(Some(&self.base), &self.releases[number].release)
+        let from = from.map_or(&self.base, |number| &self.releases[number].release);
+        environment.describe_update(Some(from), &self.releases[number].release)
     }
 }
 

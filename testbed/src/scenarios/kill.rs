@@ -1,5 +1,5 @@
 //! Kills the VM repeatedly during updates and keeps its disk. The host must boot each time, and must run
-//! the newest release at the end.
+//! the newest release at the end. The updates copy the kernel and make the initrd from a delta.
 
 use std::fmt;
 use std::time::{Duration, Instant};
@@ -32,7 +32,8 @@ const KILL: Step = Step::new("kill", "update, kill and boot");
 /// Kill QEMU repeatedly at random moments of updates
 ///
 /// The disk is kept. The host must boot each time, and must run the newest release, confirmed, at the
-/// end. The work directory needs room for one release more than the number of kills.
+/// end. Each release has deltas from all earlier ones, and the last update must use one. The work directory needs
+/// room for two releases more than the number of kills.
 #[derive(Debug, Args)]
 pub(crate) struct Kill {
     /// Options of every scenario
@@ -97,8 +98,9 @@ impl Scenario for Kill {
     fn play(&self, artifacts: &Artifacts, steps: &mut Steps<'_>) -> Result<Kills, ScenarioError> {
         let firmware = self.firmware.of(&self.common);
         let moments = moments(self.seed, self.times);
-        // If the boot after a kill confirms the release, the next kill needs a newer release.
-        let changes = vec![Changes::default(); self.times + 1];
+        // If the boot after a kill confirms the release, the next kill needs a newer release. So does the last
+        // update, because a host does not use a delta again that kills interrupted twice.
+        let changes = vec![Changes { deltas: true, ..Changes::default() }; self.times + 2];
         let (releases, environment) = ReleaseSeries::prepare(artifacts, &changes, steps)?;
 
         let mut series = Series {
@@ -125,9 +127,11 @@ impl Scenario for Kill {
             })?;
         }
         steps.run(Step::UPDATE, || {
-            let build = releases.releases[series.published].release.build;
+            let (from, number) = (series.confirmed(), series.published + 1);
+            let build = releases.publish(number)?.build;
             host.update(series.running.other(), build)?;
-            Ok(((), format!("build {build}")))
+            let note = releases.describe_update(from, number, &environment)?;
+            Ok(((), format!("build {build}, {note}")))
         })?;
         steps.power_off(host.guest)?;
         Ok(kills)
@@ -165,6 +169,11 @@ struct Series<'a> {
 }
 
 impl<'a> Series<'a> {
+    /// Returns the number of the running and confirmed release, or none for the base.
+    fn confirmed(&self) -> Option<usize> {
+        self.published.checked_sub(1)
+    }
+
     /// Starts an update, kills the host at `moment`, and boots it again with `name` for its logs.
     fn kill(
         &mut self,
@@ -189,8 +198,7 @@ impl<'a> Series<'a> {
             self.releases.publish(self.published)?;
             self.running
         } else {
-            let build =
-                self.published.checked_sub(1).map(|n| self.releases.releases[n].release.build);
+            let build = self.confirmed().map(|n| self.releases.releases[n].release.build);
             host.wait_for_confirmation(self.running, build.unwrap_or_default())?;
             self.running
         };

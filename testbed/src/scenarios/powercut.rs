@@ -82,9 +82,7 @@ impl Scenario for PowerCut {
     }
 
     fn play(&self, artifacts: &Artifacts, steps: &mut Steps<'_>) -> Result<Tally, ScenarioError> {
-        // The second release has a delta only from the release that a rollback returns to.
-        let changes = |delta| Changes { delta, ..Changes::default() };
-        let changes = [changes(true), changes(!self.without_rollback)];
+        let changes = vec![Changes { deltas: true, ..Changes::default() }; 2];
         let (releases, mut environment) = ReleaseSeries::prepare(artifacts, &changes, steps)?;
         let room = if self.without_data { 0 } else { DATA_ROOM };
         if room > 0 {
@@ -169,7 +167,7 @@ fn record(
     let first = releases.publish(0)?.build;
     steps.run(Step::UPDATE, || {
         host.update(Slot::B, first)?;
-        Ok(((), releases.describe_update(0, environment)?))
+        Ok(((), releases.describe_update(None, 0, environment)?))
     })?;
     recording.end_step(Step::UPDATE)?;
 
@@ -191,7 +189,9 @@ fn record(
 
     steps.run(UPDATE_AFTER_CRASH, || {
         host.update(spare, second)?;
-        Ok(((), releases.describe_update(1, environment)?))
+        // A rollback returns to the base.
+        let from = cut.without_rollback.then_some(0);
+        Ok(((), releases.describe_update(from, 1, environment)?))
     })?;
     recording.end_step(UPDATE_AFTER_CRASH)?;
     steps.power_off(host.guest)?;
