@@ -8,7 +8,7 @@ use clap::{Parser, Subcommand};
 use protocol::{Arch, Variant};
 
 use crate::commands::{
-    BridgeArgs, BuildArgs, CheckArgs, Checkout, DeltaArgs, InspectArgs, PublishArgs, RenewArgs,
+    BridgeArgs, BuildArgs, CheckArgs, Checkout, Delta, InspectArgs, PublishArgs, RenewArgs,
     ReproduceArgs, RunArgs, TestArgs, VariantsArgs, VerifyArgs, WithdrawArgs, native, targets,
     workspace,
 };
@@ -123,11 +123,11 @@ Example:
     Verify(VerifyArgs),
     /// Show a manifest, or any token that Etcha has made
     Inspect(InspectArgs),
-    /// Make a delta between two files, such as the initrds of two releases
+    /// Make or apply a delta between two files, such as the initrds of two releases
     ///
-    /// Prints its size. "publish" makes the deltas that hosts use. With --apply, applies a delta. With --check, checks
-    /// whether hosts can compress a file as it was compressed.
-    Delta(DeltaArgs),
+    /// "build" and "publish" make the deltas that hosts use. These commands show how large a delta is.
+    #[command(subcommand)]
+    Delta(Delta),
     /// Check that the sources of variants have what a build needs
     ///
     /// Needs root. Starts the sandbox, and lets the package manager of the distribution resolve all packages
@@ -230,7 +230,7 @@ impl Cli {
             Action::Bridge(args) => args.run(&mut out)?,
             Action::Verify(args) => args.run(&mut out)?,
             Action::Inspect(args) => args.run(&mut out)?,
-            Action::Delta(args) => args.run(&mut out)?,
+            Action::Delta(delta) => delta.run(&mut out)?,
             Action::Reproduce(args) => args.run(&checkout()?, &mut out)?,
             Action::Check(args) => args.run(&checkout()?, &mut out)?,
             Action::Variants(args) => args.run(&variants()?, &mut out)?,

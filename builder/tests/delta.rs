@@ -15,7 +15,7 @@ fn delta_of_a_large_file_is_made_in_little_memory() {
     fs::write(path("new"), vec![b'x'; 64 * MIB]).unwrap();
     let mut builder = Command::new("prlimit");
     builder.arg(format!("--as={}", 2048 * MIB)).arg("--").arg(env!("CARGO_BIN_EXE_builder"));
-    builder.arg("delta").args(["old", "new", "delta"].map(path));
+    builder.args(["delta", "make"]).args(["old", "new", "delta"].map(path));
     let output = builder.output().unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
 }

@@ -29,8 +29,8 @@ pub(crate) struct Tool {
 pub(crate) const TOOLS: [Tool; 6] = [
     Tool {
         name: OURS,
-        make: "\"$BUILDER\" delta \"$OLD\" \"$NEW\" \"$PATCH\"",
-        apply: "\"$BUILDER\" delta --apply \"$OLD\" \"$PATCH\" \"$RESULT\"",
+        make: "\"$BUILDER\" delta make \"$OLD\" \"$NEW\" \"$PATCH\"",
+        apply: "\"$BUILDER\" delta apply \"$OLD\" \"$PATCH\" \"$RESULT\"",
     },
     Tool {
         name: "zstd",

@@ -1,41 +1,54 @@
-//! The command "delta": a delta between two files, to see how large it is.
+//! The command "delta": makes and applies a delta between two files, to see how large it is.
 
 use std::fs::{self, File};
 use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
-use clap::Args;
+use clap::Subcommand;
 use protocol::delta::{Header, Limits, apply};
 
 use crate::delta::{Frames, MadeDelta, NewFile};
 
-/// Options of "delta".
-#[derive(Debug, Args)]
-pub(crate) struct DeltaArgs {
-    /// The file of the earlier release; with --check, the file to check
-    old: PathBuf,
-    /// The file of the new release; with --apply, the delta
-    #[arg(required_unless_present = "check")]
-    new: Option<PathBuf>,
-    /// The delta to write; with --apply, the file of the new release
-    #[arg(required_unless_present = "check")]
-    to: Option<PathBuf>,
-    /// Apply a delta instead of making one
-    #[arg(long)]
-    apply: bool,
-    /// Check that hosts can compress each block of one file to the same bytes, which keeps deltas small
-    #[arg(long, conflicts_with_all = ["apply", "new"])]
-    check: bool,
+/// The command "delta".
+#[derive(Debug, Subcommand)]
+pub(crate) enum Delta {
+    /// Make a delta and print its size
+    Make {
+        /// The file of the earlier release
+        old: PathBuf,
+        /// The file of the new release
+        new: PathBuf,
+        /// The delta to write
+        delta: PathBuf,
+    },
+    /// Apply a delta, as a host does, without a limit on memory
+    Apply {
+        /// The file of the earlier release
+        old: PathBuf,
+        /// The delta
+        delta: PathBuf,
+        /// The file of the new release to write
+        new: PathBuf,
+    },
+    /// Check that hosts can compress each block of a file to the same bytes
+    ///
+    /// Deltas stay small by it: they contain changed blocks uncompressed, and a block that hosts cannot reproduce
+    /// compressed. Fails if there are such blocks.
+    Check {
+        /// An initrd, a kernel or a SquashFS image
+        file: PathBuf,
+    },
 }
 
-impl DeltaArgs {
+impl Delta {
     /// Makes or applies a delta, or checks a file.
     pub(crate) fn run(self, out: &mut impl Write) -> Result<()> {
-        let Self { old, new, to, apply, .. } = self;
-        // Without --check, the other paths are required.
-        let (Some(new), Some(to)) = (new, to) else { return check(&old, out) };
-        if apply { apply_delta(&old, &new, &to) } else { make(&old, &new, &to, out) }
+        match self {
+            Self::Make { old, new, delta } => make(&old, &new, &delta, out),
+            Self::Apply { old, delta, new } => apply_delta(&old, &delta, &new),
+            Self::Check { file } => check(&file, out),
+        }
     }
 }
 

@@ -17,7 +17,7 @@ pub(crate) use args::{native, targets};
 pub(crate) use build::{BuildArgs, PublishArgs, RunArgs, TestArgs};
 pub(crate) use check::CheckArgs;
 pub(crate) use checkout::{Checkout, workspace};
-pub(crate) use delta::DeltaArgs;
+pub(crate) use delta::Delta;
 pub(crate) use inspect::InspectArgs;
 pub(crate) use reissue::{BridgeArgs, RenewArgs, WithdrawArgs};
 pub(crate) use reproduce::ReproduceArgs;
