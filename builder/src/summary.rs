@@ -90,7 +90,7 @@ pub(crate) fn print_report(report: &Report, as_json: bool, out: &mut impl Write)
         }
     }
     for delta in &report.deltas {
-        writeln!(out, "delta of the {delta}")?;
+        writeln!(out, "{delta}")?;
     }
     for site in &report.destinations {
         match &site.error {

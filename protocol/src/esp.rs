@@ -23,7 +23,7 @@ pub const MANIFEST: &str = "release.jwt";
 /// describes the release that the partial files belong to.
 pub const PARTIAL: &str = "partial.jwt";
 /// The name of a JSON file in the directory of a slot that says how the updater obtained its files. A slot that
-/// something else has written has none.
+/// the updater did not write has no such file.
 pub const ORIGINS: &str = "origins.json";
 /// The name of an empty file in the directory of a slot whose release was confirmed. The boot loader
 /// uses it to choose a slot if there is no [`GRUBENV`].

@@ -11,7 +11,7 @@
 //! - [`url`]: the URLs of a manifest that a host may fetch
 //! - [`proxy`]: the URLs of proxies, and which part of them is secret
 //! - [`compare`]: the differences between two releases
-//! - [`delta`]: patches between the files of two releases
+//! - [`delta`]: deltas between the files of two releases
 //! - [`digest`]: SHA-256 in the form that manifests use
 //! - [`date`]: Unix seconds as dates in UTC
 //! - [`pattern`]: Etcha's Commands and the order in which they run

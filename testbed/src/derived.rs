@@ -203,7 +203,7 @@ fn write_delta(
     Ok(DeltaFile { from, format: FORMAT.to_owned(), name, size, sha256, url, memory })
 }
 
-/// Reads a file from an offset on.
+/// Reads a file from an offset to its end.
 fn read_from(path: &Path, offset: u64) -> io::Result<Vec<u8>> {
     let mut file = File::open(path)?;
     file.seek(SeekFrom::Start(offset))?;

@@ -7,9 +7,9 @@ use crate::artifacts::cdn_path;
 use crate::cdn::{self, Access};
 use crate::scenario::ScenarioError;
 
-/// A host uses a delta that takes at most a third of its free memory. At least three quarters of all memory are
-/// free, so it must use one that takes at most this part of it.
-const MEMORY_PART: u64 = 4;
+/// The host must use a delta that takes at most the memory of the machine divided by this number: at least three
+/// quarters are available, and a delta may take a third of these.
+const SURE_MEMORY_DIVISOR: u64 = 4;
 
 /// An update that a host has made.
 #[derive(Debug, Clone, Copy)]
@@ -69,14 +69,14 @@ impl Update<'_> {
         Err(ScenarioError::NotFetched { missing: path, requests: requests() })
     }
 
-    /// Returns whether the host may download the whole file. A host whose updater does not know deltas does not copy
-    /// files either; no delta is made for it.
+    /// Returns whether the host may download the whole file. A host whose updater does not support deltas does not
+    /// copy files either; no delta is made for it.
     fn may_download(&self, artifact: &Artifact) -> bool {
-        let knows_deltas = self.to.boot_artifacts().any(|other| self.delta(other).is_some());
+        let supports_deltas = self.to.boot_artifacts().any(|other| self.delta(other).is_some());
         let is_held = self.held(artifact.role).is_some_and(|held| held.sha256 == artifact.sha256);
         match self.delta(artifact) {
-            Some(delta) => delta.memory > (u64::from(self.memory) << 20) / MEMORY_PART,
-            None => !(is_held && knows_deltas),
+            Some(delta) => delta.memory > (u64::from(self.memory) << 20) / SURE_MEMORY_DIVISOR,
+            None => !(is_held && supports_deltas),
         }
     }
 
@@ -187,7 +187,7 @@ mod tests {
         let copied = describe(from, &new, &["/7/initrd.delta"]).unwrap();
         assert_eq!(copied, "kernel copied, initrd patched, 5 bytes");
         assert!(describe(from, &new, &["/7/initrd.delta", KERNEL]).is_err());
-        // Without deltas, the updater may not know them.
+        // Without deltas, the updater may not support them.
         new.artifacts[1].deltas.clear();
         assert!(describe(from, &new, &[INITRD, KERNEL]).is_ok());
         assert!(describe(from, &new, &[INITRD]).is_ok());

@@ -113,7 +113,7 @@ pub enum ScenarioError {
     },
     /// The guest downloaded a whole file without need.
     #[error(
-        "the guest downloaded the whole {role} ({path}), but it could copy the file that it had, or patch it with a delta; its journal says why it did not; requests to the CDN: {requests}"
+        "the guest downloaded the whole {role} ({path}), but it could have copied the file from its other slot, or made it from a delta; its journal says why it did not; requests to the CDN: {requests}"
     )]
     NotPatched {
         /// The role of the file.
@@ -125,7 +125,7 @@ pub enum ScenarioError {
     },
     /// The manifest has no delta that the guest could have used.
     #[error(
-        "the guest downloaded the whole {role}: the manifest names no delta from its release, whose updater knows deltas; the log of the stage \"package\" says why none was made; a build with --deltas 0 does without"
+        "the guest downloaded the whole {role}: the manifest names no delta from its release, although the updater of that release supports deltas; the log of the stage \"package\" says why none was made; to build without deltas, use --deltas 0"
     )]
     NoDelta {
         /// The role of the file.

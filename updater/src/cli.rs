@@ -169,8 +169,8 @@ pub(crate) struct Update {
     /// Also install a release that is older than the running one, or than one offered before
     #[arg(long)]
     pub(crate) allow_downgrade: bool,
-    /// Also install a release that failed its trial on this host, or that was rolled back, download files
-    /// again that were wrong before, and try deltas again that failed
+    /// Also install a release that failed its trial on this host or was rolled back, and retry files that
+    /// were wrong and deltas that failed before
     #[arg(long)]
     pub(crate) retry_failed: bool,
     /// Show what would be done: download only the manifest, and write nothing

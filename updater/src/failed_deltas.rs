@@ -13,8 +13,8 @@ use crate::record::{self, Record};
 
 /// The number of deltas that are remembered. A release has two for a host.
 const DELTAS_MAX: usize = 16;
-/// How often a delta is tried that each time ended the process. The kernel ends a process that takes too much
-/// memory; a single end may have had another reason.
+/// The number of attempts after which a delta is not tried again, if the process was terminated in each of them. The
+/// kernel kills a process that takes too much memory; a single termination may have another cause.
 const ENDS_MAX: u32 = 2;
 /// How many characters of a reason are kept.
 const REASON_MAX: usize = 512;
@@ -24,7 +24,7 @@ const REASON_MAX: usize = 512;
 struct Attempts {
     /// The SHA-256 of the delta.
     sha256: String,
-    /// How often an attempt began that has not ended with a result.
+    /// The number of attempts that began and have no result.
     unfinished: u32,
     /// Why the delta failed.
     reason: Option<String>,
@@ -34,7 +34,7 @@ impl Attempts {
     /// Returns why the delta is not tried again, or `None` if it may be tried.
     fn blocked(&self) -> Option<String> {
         let ended = self.unfinished >= ENDS_MAX;
-        let ended = ended.then(|| format!("{ENDS_MAX} updates ended while they applied it"));
+        let ended = ended.then(|| format!("{ENDS_MAX} updates were terminated while applying it"));
         self.reason.clone().or(ended)
     }
 }
@@ -142,7 +142,7 @@ mod tests {
         begin(&host, "a");
         assert_eq!(reason(&host, "a"), None);
         begin(&host, "a");
-        assert!(reason(&host, "a").unwrap().contains("2 updates ended"));
+        assert!(reason(&host, "a").unwrap().contains("2 updates were terminated"));
         // An attempt without a failure of the delta does not count.
         end(&host, "a", None);
         begin(&host, "a");

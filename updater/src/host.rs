@@ -88,14 +88,10 @@ impl Host {
     }
 
     /// Returns the memory in bytes that programs can still get, or 0 if it is not known.
-    pub fn free_memory(&self) -> u64 {
+    pub fn available_memory(&self) -> u64 {
         let bytes =
             read_start(&self.path("/proc/meminfo"), TEXT_MAX).ok().flatten().unwrap_or_default();
-        // proc_meminfo(5): an estimate that counts caches, in KiB.
-        let text = String::from_utf8_lossy(&bytes);
-        let line = text.lines().find_map(|line| line.strip_prefix("MemAvailable:"));
-        let kib = line.and_then(|line| line.trim().strip_suffix(" kB")?.parse().ok());
-        kib.unwrap_or(0_u64).saturating_mul(1024)
+        mem_available(&String::from_utf8_lossy(&bytes)).unwrap_or(0)
     }
 
     /// Returns the epoch of the running image in Unix seconds, which is the time of its newest package, or
@@ -118,6 +114,13 @@ impl Host {
         let value = text.lines().find_map(|line| line.trim().strip_prefix(name)?.strip_prefix('='));
         Ok(value.map(|value| value.trim_matches(['"', '\'']).to_owned()))
     }
+}
+
+/// Returns `MemAvailable` of proc_meminfo(5) in bytes: an estimate that counts caches. The file has it in KiB.
+fn mem_available(meminfo: &str) -> Option<u64> {
+    let line = meminfo.lines().find_map(|line| line.strip_prefix("MemAvailable:"))?;
+    let kibibytes: u64 = line.trim().strip_suffix("kB")?.trim_end().parse().ok()?;
+    kibibytes.checked_mul(1024)
 }
 
 /// Reads a file of at most `max` bytes. Returns `None` if it does not exist.
@@ -187,6 +190,29 @@ mod tests {
         assert_eq!(host.running().unwrap(), Some(Slot::B));
         assert_eq!(host.esp_uuid().unwrap().as_deref(), Some("AB12-CD34"));
         assert_eq!(host.os_release("VARIANT_ID").unwrap().as_deref(), Some("deb"));
+    }
+
+    #[test]
+    fn reads_the_available_memory() {
+        let directory = tempfile::tempdir().unwrap();
+        let host = Host::new(directory.path());
+        assert_eq!(host.available_memory(), 0);
+        std::fs::create_dir(directory.path().join("proc")).unwrap();
+        let available = |text: &str| {
+            std::fs::write(directory.path().join("proc/meminfo"), text).unwrap();
+            host.available_memory()
+        };
+        for valid in [
+            "MemTotal: 9 kB\nMemAvailable:   22 kB\n",
+            "MemAvailable: 22kB",
+            "MemAvailable:22\tkB ",
+        ] {
+            assert_eq!(available(valid), 22 * 1024, "{valid:?}");
+        }
+        for invalid in ["", "MemAvailable: kB", "MemAvailable: 1 MB", "MemAvailable: -1 kB"] {
+            assert_eq!(available(invalid), 0, "{invalid:?}");
+        }
+        assert_eq!(available(&format!("MemAvailable: {} kB", u64::MAX)), 0);
     }
 
     #[test]

@@ -107,7 +107,7 @@ fn add_transfers(metrics: &mut Metrics, status: &Status) {
         .collect();
     metrics.gauge(
         "slot_fetched_bytes",
-        "What was fetched for a file of the slot, and where the file came from.",
+        "Bytes fetched for a file of the slot, by how the file was obtained.",
         files.iter().map(|(labels, bytes)| (labels.as_slice(), *bytes)),
     );
     let Traffic { fetched, saved_by_copy, saved_by_delta } = status.records.traffic;

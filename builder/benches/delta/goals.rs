@@ -77,7 +77,7 @@ pub(crate) fn goals(files: &[File]) -> bool {
             goal("MiB of memory to apply it", apply.memory as f64, INITRD_MEMORY);
         }
     }
-    println!("\n| goal | found | limit | met |\n|---|---|---|---|");
+    println!("\n| goal | measured | limit | met |\n|---|---|---|---|");
     for goal in &goals {
         let Goal { name, found, limit, is_known_miss } = goal;
         let met = match (goal.is_met(), is_known_miss) {

@@ -252,10 +252,10 @@ pub(crate) struct ReleaseArgs {
 /// From which releases hosts can update by deltas.
 #[derive(Debug, Args)]
 pub(crate) struct DeltaCount {
-    /// The number of earlier releases from which hosts can update by a small patch; 0 for none
+    /// The number of newest releases to make deltas from; 0 for no deltas
     ///
-    /// A build makes the patches from the newest one, by which the test updates it, unless N is 0. A publication
-    /// makes the others, also from the first releases of earlier months.
+    /// "build" makes the deltas from the release that is published now, which "test" uses. "publish" makes the
+    /// others, also those from the first release of each month that --keep-months keeps.
     #[arg(long = "deltas", value_name = "N", default_value_t = 4, value_parser = clap::value_parser!(u16).range(..=16))]
     pub(crate) count: u16,
 }

@@ -1,4 +1,4 @@
-//! The command "delta": makes and applies a delta between two files, to see how large it is.
+//! The command "delta": makes or applies a delta between two files, or checks a file.
 
 use std::fs::{self, File};
 use std::io::{BufWriter, Write};
@@ -8,7 +8,7 @@ use anyhow::{Context, Result, ensure};
 use clap::Subcommand;
 use protocol::delta::{Header, Limits, apply};
 
-use crate::delta::{Frames, MadeDelta, NewFile};
+use crate::delta::{BlockCounts, MadeDelta, NewFile};
 
 /// The command "delta".
 #[derive(Debug, Subcommand)]
@@ -33,8 +33,8 @@ pub(crate) enum Delta {
     },
     /// Check that hosts can compress each block of a file to the same bytes
     ///
-    /// Deltas stay small by it: they contain changed blocks uncompressed, and a block that hosts cannot reproduce
-    /// compressed. Fails if there are such blocks.
+    /// If they can, a delta has to contain only what has changed in the content of a block. Otherwise it contains
+    /// the whole compressed block. Fails if there are such blocks.
     Check {
         /// An initrd, a kernel or a SquashFS image
         file: PathBuf,
@@ -56,10 +56,10 @@ fn check(path: &Path, out: &mut impl Write) -> Result<()> {
     let bytes = read(path)?;
     let file = NewFile::of(&bytes)?;
     file.compress_all()?;
-    let Frames { compressed, other } = file.frames();
+    let BlockCounts { compressed, not_reproduced } = file.block_counts();
     ensure!(
-        other == 0,
-        "zstd gives other bytes for {other} of {compressed} blocks of {}; a delta contains these as they are, unless \
+        not_reproduced == 0,
+        "zstd gives other bytes for {not_reproduced} of {compressed} blocks of {}; a delta contains these as they are, unless \
          the earlier release has them too",
         path.display()
     );

@@ -29,7 +29,7 @@ pub(super) struct Content<'a> {
 }
 
 impl<'a> Content<'a> {
-    /// Returns no content. What is added is described by differences from the old file.
+    /// Returns an empty content. What is added is described by differences from the old file.
     pub(super) fn from(old: &'a Image<'a>) -> Self {
         let (drafts, differences, literals) = (Vec::new(), Vec::new(), Vec::new());
         Self { old, contents: Contents::of(old), drafts, gap: 0, differences, literals }

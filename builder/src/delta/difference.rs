@@ -10,8 +10,8 @@ use bidiff::DiffParams;
 use super::image::Piece;
 
 /// The search for matches takes time that grows with the square of the length of a run of one byte, such as the
-/// padding of firmware: half a minute for 256 KiB, if the run in the old content differs in a byte. What is longer in
-/// bytes is literal, and compresses to nearly nothing.
+/// padding of firmware: half a minute for 256 KiB, if the run in the old content differs in a byte. The bytes of
+/// a run beyond this length are literal, and compress to nearly nothing.
 const RUN_MAX: usize = 4096;
 
 /// A part of the new content, without its bytes: a file may be large, and both contents are known.
@@ -104,7 +104,7 @@ fn with_cuts(changes: VecDeque<Change>, cuts: &[(usize, usize)]) -> Vec<Change> 
 
 /// Fails if it is later than `until`.
 pub(super) fn check(until: Instant) -> Result<()> {
-    ensure!(Instant::now() < until, "making it takes too long");
+    ensure!(Instant::now() < until, "making the delta took too long");
     Ok(())
 }
 
@@ -149,7 +149,7 @@ mod tests {
 
     use super::*;
 
-    /// This took two minutes.
+    /// Without [`RUN_MAX`], this takes two minutes.
     #[test]
     fn a_long_run_of_one_byte_takes_little_time() {
         let new = [&b"begin"[..], &[0xff; 512 << 10], b"end"].concat();

@@ -170,7 +170,7 @@ fn with_plain_blocks(bytes: &[u8], found: &Found) -> Result<Vec<Block>> {
         blocks.push(Block { offset: *offset, stored: *stored, is_frame: *is_frame });
         end = offset + stored;
     }
-    ensure!(end <= bytes.len(), "a block is behind the end of the file");
+    ensure!(end <= bytes.len(), "a block extends beyond the end of the file");
     plain(end..bytes.len(), &mut blocks);
     Ok(blocks)
 }

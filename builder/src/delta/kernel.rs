@@ -30,7 +30,8 @@ pub(super) fn read(bytes: &[u8]) -> Result<Option<Found>> {
     };
     let start = word(PAYLOAD_OFFSET).unwrap_or_default() + (sectors + 1) * 512;
     let end = start + word(PAYLOAD_LENGTH).unwrap_or_default();
-    let payload = bytes.get(start..end).context("the payload is behind the end of the file")?;
+    let payload =
+        bytes.get(start..end).context("the payload extends beyond the end of the file")?;
     if !payload.starts_with(&ZSTD) {
         return Ok(None);
     }

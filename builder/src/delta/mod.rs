@@ -25,7 +25,7 @@ use anyhow::{Context, Result, ensure};
 use protocol::delta::{DELTA_MAX, Limits, apply, memory_of};
 
 use self::image::Image;
-pub(crate) use self::new_file::{Frames, NewFile};
+pub(crate) use self::new_file::{BlockCounts, NewFile};
 
 /// The time that making a delta may take. That of a kernel takes less than a minute on an idle processor.
 const TIME_MAX: Duration = Duration::from_secs(15 * 60);
@@ -50,7 +50,7 @@ fn accepted(bytes: Vec<u8>) -> Result<Vec<u8>> {
     Ok(bytes)
 }
 
-/// A delta, and the memory in bytes that applying it takes.
+/// A delta, and an upper limit for the memory in bytes that applying it takes.
 pub(crate) struct MadeDelta {
     pub(crate) bytes: Vec<u8>,
     pub(crate) memory: u64,

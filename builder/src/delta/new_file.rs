@@ -15,12 +15,13 @@ pub(crate) struct NewFile<'a> {
     reproduced: Vec<Mutex<Option<bool>>>,
 }
 
-/// The number of blocks that have been compressed.
+/// The numbers of blocks that were compressed in the file.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Frames {
+pub(crate) struct BlockCounts {
+    /// Those that have been compressed again.
     pub(crate) compressed: usize,
-    /// Those that give other bytes than the file has, because another version of zstd made it.
-    pub(crate) other: usize,
+    /// Those of these that gave other bytes than the file has. Another version or level of zstd made these.
+    pub(crate) not_reproduced: usize,
 }
 
 impl<'a> NewFile<'a> {
@@ -44,14 +45,14 @@ impl<'a> NewFile<'a> {
     }
 
     /// Returns how many blocks have been compressed, and how many of these hosts cannot compress to the same bytes.
-    pub(crate) fn frames(&self) -> Frames {
+    pub(crate) fn block_counts(&self) -> BlockCounts {
         let known = self
             .reproduced
             .iter()
             .filter_map(|known| *known.lock().unwrap_or_else(PoisonError::into_inner));
-        known.fold(Frames::default(), |Frames { compressed, other }, is_reproduced| Frames {
-            compressed: compressed + 1,
-            other: other + usize::from(!is_reproduced),
+        known.fold(BlockCounts::default(), |counts, is_reproduced| BlockCounts {
+            compressed: counts.compressed + 1,
+            not_reproduced: counts.not_reproduced + usize::from(!is_reproduced),
         })
     }
 

@@ -20,7 +20,7 @@ const VERSION: usize = 4;
 const ZSTD: usize = 6;
 /// The superblock is followed by options of the compressor.
 const FLAG_OPTIONS: usize = 0x400;
-/// The level of mksquashfs if the file system does not say another one.
+/// The level of mksquashfs if the superblock is not followed by options.
 const LEVEL: u8 = 15;
 /// The size of a metadata block that is not compressed has this bit.
 const METADATA_PLAIN: usize = 0x8000;
@@ -121,7 +121,7 @@ fn walk<'a>(
     depth: usize,
     names: &mut Vec<(String, &'a Inode)>,
 ) -> Result<()> {
-    ensure!(depth < DEPTH_MAX, "{path} is too deep");
+    ensure!(depth < DEPTH_MAX, "{path}: directories are nested too deeply");
     let Inode::Directory(directory) = directory else { return Ok(()) };
     for (name, number) in entries(table, directory)? {
         let path = format!("{path}/{name}");

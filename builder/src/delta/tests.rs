@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use protocol::delta::DELTA_MAX;
 
-use super::{Frames, MadeDelta, NewFile, accepted, file_of_initrd, plan};
+use super::{BlockCounts, MadeDelta, NewFile, accepted, file_of_initrd, plan};
 use crate::judge::judge;
 
 /// Makes a delta and applies it.
@@ -159,16 +159,16 @@ fn counts_blocks_that_are_not_reproduced() {
     }
     let frames = |bytes: &[u8]| {
         let file = NewFile::of(bytes).unwrap();
-        assert_eq!(file.frames(), Frames::default());
+        assert_eq!(file.block_counts(), BlockCounts::default());
         file.compress_all().unwrap();
-        file.frames()
+        file.block_counts()
     };
     let right = frames(&new);
-    assert!(right.compressed > 20 && right.other < right.compressed / 2, "{right:?}");
+    assert!(right.compressed > 20 && right.not_reproduced < right.compressed / 2, "{right:?}");
     // The file system says another level than that of its blocks.
     let level = super::squashfs::find(&new).unwrap() + 98;
     new[level] = 3;
     let wrong = frames(&new);
     assert_eq!(wrong.compressed, right.compressed);
-    assert!(wrong.other > right.compressed / 2, "{wrong:?}");
+    assert!(wrong.not_reproduced > right.compressed / 2, "{wrong:?}");
 }

@@ -74,8 +74,9 @@ impl<'a> Files<'a> {
         for Artifact { role, deltas, .. } in &mut release.artifacts {
             deltas.retain(|delta| {
                 let problem = self.problem(delta.file());
-                let line =
-                    problem.map(|problem| format!("{role}, {}: left out: it {problem}", delta.url));
+                let line = problem.map(|problem| {
+                    format!("delta of the {role}, {}: left out: it {problem}", delta.url)
+                });
                 let is_missing = line.is_some();
                 lines.extend(line);
                 !is_missing

@@ -23,26 +23,20 @@ pub(super) fn predecessors(
     let mut builds: Vec<u64> =
         listed.iter().filter_map(|file| layout::build_of(target, &file.path)).collect();
     builds.sort_by_key(|build| std::cmp::Reverse(*build));
-    // Each release with the number of its first build.
-    let mut releases: Vec<(Release, u64)> = Vec::new();
+    let mut manifests: Vec<(Release, u64)> = Vec::new();
     for build in builds {
         let path = layout::history_path(target, build);
         let found = match published::read(site.location(), &path, target, trusted) {
             Ok(Some(found)) => found.release().clone(),
             Ok(None) => continue,
             Err(error) => {
-                lines.push(format!("files from build {build}: none: {error:#}"));
+                lines.push(format!("no deltas from build {build}: {error:#}"));
                 continue;
             }
         };
-        if found.id() == release.id() {
-            continue;
-        }
-        match releases.iter_mut().find(|(known, _)| known.id() == found.id()) {
-            Some((_, first)) => *first = build,
-            None => releases.push((found, build)),
+        if found.id() != release.id() {
+            manifests.push((found, build));
         }
     }
-    let builds: Vec<u64> = releases.iter().map(|(_, first)| *first).collect();
-    Ok(rule.chosen(&builds).into_iter().map(|index| releases[index].0.clone()).collect())
+    Ok(rule.kept(manifests, |one, other| one.id() == other.id()))
 }

@@ -7,7 +7,7 @@
 //! ```
 //!
 //! The name of a release's directory ends with a digest of its files, and the name of a delta with its own
-//! digest, so no path ever gets a second content. Publishing the same files again, after an interruption or
+//! digest, so the content of a path never changes. Publishing the same files again, after an interruption or
 //! under a newer build number, uses the same directory.
 
 use protocol::digest;

@@ -1,7 +1,7 @@
 //! Publishes releases: immutable files first, the manifest last.
 //!
 //! - [`release`], [`renew`], [`withdraw`] and [`bridge`] decide which manifest to publish
-//! - [`deltas`] makes patches from earlier releases, which [`history`] finds
+//! - [`deltas`] makes deltas from earlier releases, which [`history`] finds
 //! - [`layout`] has the paths, and [`issue`] signs the manifest
 //! - [`site`] uploads to one destination, and [`retention`] removes old releases
 //!
@@ -87,7 +87,7 @@ pub(crate) struct Report {
     /// What became of the release.
     #[serde(flatten)]
     pub outcome: Outcome,
-    /// The deltas that were made, and those that could not be made, as text.
+    /// Lines of text about the deltas: made, not made or left out, with the reason.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub deltas: Vec<String>,
     /// The destinations.
@@ -131,7 +131,7 @@ pub(crate) struct Publisher<'a> {
     pub signing: &'a Signing,
     /// Which old releases are kept.
     pub retention: Retention,
-    /// The number of earlier releases from which deltas are made.
+    /// The number of newest releases from which deltas are made, besides the monthly ones; 0 for no deltas.
     pub deltas: usize,
     /// The directory for temporary files. Programs in it can be started.
     pub work: &'a Path,

@@ -136,7 +136,7 @@ fn add_deltas(
 ) -> Vec<String> {
     let mut lines = Vec::new();
     let releases = predecessors(publisher, site, release, &mut lines).unwrap_or_else(|error| {
-        lines.push(format!("files: none: {error:#}"));
+        lines.push(format!("no deltas: {error:#}"));
         Vec::new()
     });
     let predecessors = Predecessors { location: site.location(), releases };

@@ -31,7 +31,7 @@ impl Retention {
     /// Returns the positions of the releases that are kept whatever their age: the newest ones, and the first
     /// releases of the newest months that are older than these. `builds` has the first build number of each
     /// release, the newest release first.
-    pub(super) fn chosen(self, builds: &[u64]) -> Vec<usize> {
+    fn chosen(self, builds: &[u64]) -> Vec<usize> {
         // A build number is a time, such as 20261123100000.
         let month = |build: u64| build / 100_000_000;
         let is_first_of_month = |index: &usize| {
@@ -41,6 +41,27 @@ impl Retention {
         let newest = self.releases.min(builds.len());
         let monthly = (newest..builds.len()).filter(is_first_of_month).take(self.months);
         (0..newest).chain(monthly).collect()
+    }
+
+    /// Returns the [chosen](Self::chosen) releases of manifests, the newest first. The manifests have their build
+    /// numbers and are in the same order; several can be of the same release.
+    pub(super) fn kept<T>(
+        self,
+        manifests: impl IntoIterator<Item = (T, u64)>,
+        is_same: impl Fn(&T, &T) -> bool,
+    ) -> Vec<T> {
+        // Each release with the number of its first build.
+        let mut releases: Vec<(T, u64)> = Vec::new();
+        for (release, build) in manifests {
+            match releases.iter_mut().find(|(known, _)| is_same(known, &release)) {
+                Some((_, first)) => *first = build,
+                None => releases.push((release, build)),
+            }
+        }
+        let builds: Vec<u64> = releases.iter().map(|(_, first)| *first).collect();
+        let chosen = self.chosen(&builds);
+        let releases = releases.into_iter().enumerate();
+        releases.filter(|(index, _)| chosen.contains(index)).map(|(_, (it, _))| it).collect()
     }
 }
 
@@ -134,19 +155,10 @@ fn obsolete(
     now: SystemTime,
 ) -> Vec<String> {
     history.sort_by_key(|entry| std::cmp::Reverse(entry.build));
-    // Each release with the number of its first build.
-    let mut releases: Vec<(&BTreeSet<String>, u64)> = Vec::new();
-    for Entry { build, directories, .. } in &history {
-        match releases.iter_mut().find(|(known, _)| *known == directories) {
-            Some((_, first)) => *first = *build,
-            None => releases.push((directories, *build)),
-        }
-    }
-    let builds: Vec<u64> = releases.iter().map(|(_, first)| *first).collect();
     let rule = Retention { releases: retention.releases.max(1), ..retention };
-    let chosen = rule.chosen(&builds);
-    let mut kept: BTreeSet<&str> =
-        chosen.into_iter().flat_map(|index| releases[index].0).map(String::as_str).collect();
+    let manifests = history.iter().map(|entry| (&entry.directories, entry.build));
+    let chosen = rule.kept(manifests, |one, other| one == other);
+    let mut kept: BTreeSet<&str> = chosen.into_iter().flatten().map(String::as_str).collect();
     // The newest entry is live, so nothing has replaced it.
     let mut replaced = now;
     for entry in &history {

@@ -1,4 +1,4 @@
-//! The deltas of a build: stage 4 makes them from the release that is published, and stage 5 updates by them.
+//! The deltas of a build: stage 4 makes them from the release that is published, and stage 5 tests an update with them.
 
 use std::fs;
 use std::path::Path;
@@ -37,7 +37,7 @@ pub(super) fn add(build: &Build<'_>, release: &mut Release, log: &mut LogFile) -
         deltas::add(predecessors, release, &files, &progress)
     });
     for line in &lines {
-        log.line(&format!("delta of the {line}"));
+        log.line(line);
     }
     let made = Made { expected: is_expected, deltas: lines };
     let text = serde_json::to_string_pretty(&made)? + "\n";
@@ -45,8 +45,8 @@ pub(super) fn add(build: &Build<'_>, release: &mut Release, log: &mut LogFile) -
     fs::write(&path, text).with_context(|| format!("writing {}", path.display()))
 }
 
-/// Returns whether a host that updates from the published release must find a delta of the initrd. This is not known
-/// of a build on another machine, or without deltas.
+/// Returns whether a host that updates from the published release must find a delta of the initrd. Returns `false`
+/// for a build without deltas, and if the file is missing, as after a build on another machine.
 pub(super) fn are_expected(artifacts: &Path) -> bool {
     let text = fs::read(artifacts.join(FILE)).ok();
     let made: Option<Made> = text.and_then(|text| serde_json::from_slice(&text).ok());

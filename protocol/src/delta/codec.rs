@@ -56,7 +56,7 @@ pub struct Recompress {
 const COMPRESSOR_BASE: u64 = 2 << 20;
 const HASH_TABLE_MAX: u64 = 4 << 25;
 const CHAIN_TABLE_MAX: u64 = 4 << 27;
-/// From this size of the window on, zstd also searches for distant matches, for which it has another table.
+/// With a window of at least this size, zstd also searches for distant matches, for which it has another table.
 const LONG_WINDOW: u64 = 1 << 27;
 const LONG_MATCHES: u64 = 16 << 20;
 
@@ -71,7 +71,7 @@ impl Recompress {
     }
 
     /// Returns what compressing a frame of `length` bytes counts as work, or `None` if it is longer than this codec
-    /// allows. A longer frame could not be interrupted.
+    /// allows. One call of zstd for [`Codec::Block`] cannot be interrupted, so the length is limited.
     pub(super) fn work(&self, length: u64) -> Option<u64> {
         match self.codec {
             Codec::Block => (length <= BLOCK_MAX).then_some(length),
@@ -131,7 +131,7 @@ pub enum FrameCompressor {
 
 impl FrameCompressor {
     /// Compresses a frame into `to`, which keeps its allocation. A kernel takes half a minute, in which `check` is
-    /// called again and again; its error ends the compression.
+    /// called repeatedly; its error ends the compression.
     ///
     /// # Errors
     /// Fails if zstd or `check` fails.
@@ -142,7 +142,7 @@ impl FrameCompressor {
         check: &mut dyn FnMut() -> io::Result<()>,
     ) -> io::Result<()> {
         to.clear();
-        // With less space, zstd fails where it needs the space only for a moment.
+        // While zstd compresses, it may need this much space, even if the result is smaller.
         to.try_reserve(zstd_safe::compress_bound(content.len()))?;
         match self {
             Self::Block(compressor) => compressor.compress_to_buffer(content, to).map(drop),

@@ -38,7 +38,9 @@ pub enum DeltaError {
         found: u32,
     },
     /// Applying the delta takes too much time.
-    #[error("applying the delta takes more work than {0} bytes, which is the limit for its files")]
+    #[error(
+        "applying the delta would read, decompress and compress more than {0} bytes, the limit for files of these sizes"
+    )]
     Work(u64),
     /// The source differs from the file that the delta is for.
     #[error("the source has no zstd frame of {length} bytes at byte {offset}: is it damaged?")]
@@ -49,7 +51,7 @@ pub enum DeltaError {
         length: u64,
     },
     /// A part of the target was compressed to other bytes than those of the target.
-    #[error("the compressed block at byte {0} of the target differs from the original")]
+    #[error("the frame at byte {0} of the target was compressed to other bytes than the original")]
     Frame(u64),
     /// The source could not be read.
     #[error("cannot read the source of the delta: {0}")]

@@ -13,7 +13,7 @@ pub(super) const STREAMS: usize = 6;
 pub(super) const LENGTH: usize = 40 + 8 * STREAMS;
 /// The maximum number of extents, far above that of an image.
 const EXTENTS_MAX: u32 = 1 << 18;
-/// The maximum size of the content of a frame: that of a kernel.
+/// The maximum size of the content of a frame, far above that of a kernel.
 pub const FRAME_MAX: u32 = 512 << 20;
 
 /// The beginning of a delta. Numbers are in little-endian byte order.

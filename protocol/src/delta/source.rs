@@ -110,7 +110,7 @@ impl<S: Read + Seek> Source<S> {
             let index = self.extents.partition_point(|extent| extent.end <= position);
             let extent = self.extents.get(index);
             let extent =
-                *extent.ok_or(DeltaError::Malformed("it reads behind the end of the source"))?;
+                *extent.ok_or(DeltaError::Malformed("it reads beyond the end of the source"))?;
             let content = self.content(index, work)?;
             let from = &content[(position + u64::from(extent.content) - extent.end) as usize..];
             let length = from.len().min(to.len());
@@ -125,7 +125,7 @@ impl<S: Read + Seek> Source<S> {
     /// Reads bytes of the source as they are.
     pub(super) fn read_stored(&mut self, offset: u64, to: &mut [u8]) -> Result<(), DeltaError> {
         if offset.checked_add(to.len() as u64).is_none_or(|end| end > self.size) {
-            return Err(DeltaError::Malformed("it copies from behind the end of the source"));
+            return Err(DeltaError::Malformed("it copies from beyond the end of the source"));
         }
         self.file.seek(SeekFrom::Start(offset)).map_err(DeltaError::Source)?;
         self.file.read_exact(to).map_err(DeltaError::Source)

@@ -226,11 +226,11 @@ fn refuses_what_is_outside_of_the_files() {
         (|d| d.extents[2].offset = u64::MAX, "outside of the source"),
         (|d| d.extents[1].frame = Some(0), "invalid length"),
         (|d| d.extents[1].frame = Some(1), "no zstd frame"),
-        (|d| d.segments[0] = Segment::Copy { offset: u64::MAX >> 4, length: 9 }, "behind the end"),
+        (|d| d.segments[0] = Segment::Copy { offset: u64::MAX >> 4, length: 9 }, "beyond the end"),
         (|d| d.segments[0] = Segment::Copy { offset: 0, length: 0 }, "invalid length"),
         (|d| d.segments.push(Segment::Plain { length: 1 }), ""),
         (|d| d.segments[0] = Segment::Plain { length: u64::MAX >> 2 }, "invalid length"),
-        (|d| d.operations[0].position = 1 << 40, "behind the end"),
+        (|d| d.operations[0].position = 1 << 40, "beyond the end"),
         (|d| d.operations.insert(0, Operation { position: 0, add: 0, literal: 0 }), "is empty"),
         (|d| d.literals.clear(), "ends early"),
     ];

@@ -2,18 +2,19 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::PublishedFile;
 use super::check::{
     BOOT_SIZE_MAX, ReleaseError, check_digest, check_file_name, check_identifier, check_url,
     invalid,
 };
+use super::file::PublishedFile;
 
-/// A patch that gives an artifact from the same artifact of an earlier release; see [`crate::delta`].
+/// A delta, which produces an artifact from the same artifact of an earlier release; see [`crate::delta`].
 ///
-/// A host need not use it. Hosts ignore deltas of a format that they do not know, which has to have these fields too.
+/// Using it is optional. Hosts ignore deltas in a format that they do not support; every later format must keep these
+/// fields.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DeltaFile {
-    /// The SHA-256 of the artifact that it patches, in lower-case hexadecimal.
+    /// The SHA-256 of the artifact that it applies to, in lower-case hexadecimal.
     pub from: String,
     /// Its format, such as [`crate::delta::FORMAT`].
     pub format: String,
@@ -25,7 +26,7 @@ pub struct DeltaFile {
     pub sha256: String,
     /// Its URL, absolute or relative to the URL of the manifest.
     pub url: String,
-    /// The memory in bytes that applying it takes.
+    /// An upper limit for the memory in bytes that applying it takes.
     pub memory: u64,
 }
 
@@ -44,7 +45,9 @@ impl DeltaFile {
         check_url("delta url", &self.url)?;
         match (1..=BOOT_SIZE_MAX).contains(&self.size) {
             true => Ok(()),
-            false => Err(invalid("delta size", &self.size.to_string(), "expected 1 byte to 4 GiB")),
+            false => {
+                Err(invalid("delta size", &self.size.to_string(), "expected 1 to 4294967295 bytes"))
+            }
         }
     }
 }

@@ -6,6 +6,7 @@ use super::check::{
     DISK_SIZE_MAX, ReleaseError, check_digest, check_file_name, check_identifier, check_url,
     invalid,
 };
+use super::file::PublishedFile;
 
 /// A file that is published with a release, and that hosts do not download.
 ///
@@ -46,6 +47,12 @@ pub mod kind {
 }
 
 impl Document {
+    /// Returns the file as it is published.
+    pub fn file(&self) -> PublishedFile<'_> {
+        let Self { name, size, sha256, url, .. } = self;
+        PublishedFile { name, size: *size, sha256, url }
+    }
+
     pub(super) fn validate(&self) -> Result<(), ReleaseError> {
         check_identifier("document kind", &self.kind)?;
         check_digest("document digest", &self.sha256)?;

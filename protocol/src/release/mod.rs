@@ -13,6 +13,7 @@ use crate::target::{Arch, Target, Variant};
 mod check;
 mod deltas;
 mod documents;
+mod file;
 mod id;
 mod package;
 
@@ -24,6 +25,7 @@ use check::{
 pub use check::{ReleaseError, SCHEMA, is_file_name};
 pub use deltas::DeltaFile;
 pub use documents::{Document, kind as document};
+pub use file::PublishedFile;
 pub use id::ReleaseId;
 pub use package::{Package, SourcePackage};
 
@@ -49,7 +51,7 @@ pub struct Artifact {
     pub sha256: String,
     /// Its URL, absolute or relative to the URL of the manifest.
     pub url: String,
-    /// Patches from the same artifact of earlier releases.
+    /// Deltas from the same artifact of earlier releases.
     #[serde(default, skip_serializing_if = "Vec::is_empty", deserialize_with = "json::objects")]
     pub deltas: Vec<DeltaFile>,
 }
@@ -111,19 +113,6 @@ fn is_true(value: &bool) -> bool {
     *value
 }
 
-/// An artifact or a document of a release.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct PublishedFile<'a> {
-    /// Its file name.
-    pub name: &'a str,
-    /// Its size in bytes.
-    pub size: u64,
-    /// Its SHA-256 in lower-case hexadecimal.
-    pub sha256: &'a str,
-    /// Its URL, absolute or relative to the URL of the manifest.
-    pub url: &'a str,
-}
-
 impl Release {
     /// Returns the variant and architecture.
     pub fn target(&self) -> Target {
@@ -157,21 +146,7 @@ impl Release {
 
     /// Returns all artifacts and documents.
     pub fn files(&self) -> impl Iterator<Item = PublishedFile<'_>> {
-        let artifacts =
-            self.artifacts.iter().map(|Artifact { name, size, sha256, url, .. }| PublishedFile {
-                name,
-                size: *size,
-                sha256,
-                url,
-            });
-        let documents =
-            self.documents.iter().map(|Document { name, size, sha256, url, .. }| PublishedFile {
-                name,
-                size: *size,
-                sha256,
-                url,
-            });
-        artifacts.chain(documents)
+        self.artifacts.iter().map(Artifact::file).chain(self.documents.iter().map(Document::file))
     }
 
     /// Returns everything that is published: all artifacts, documents and deltas.
@@ -240,6 +215,12 @@ impl Release {
 }
 
 impl Artifact {
+    /// Returns the file as it is published.
+    pub fn file(&self) -> PublishedFile<'_> {
+        let Self { name, size, sha256, url, .. } = self;
+        PublishedFile { name, size: *size, sha256, url }
+    }
+
     fn validate(&self) -> Result<(), ReleaseError> {
         check_digest("artifact digest", &self.sha256)?;
         check_file_name("artifact name", &self.name)?;

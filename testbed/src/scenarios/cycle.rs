@@ -41,7 +41,8 @@ const POWER_OFF_BIOS: Step = Step::new("power-off-bios", "power off again");
 /// Take a release through the full update cycle
 ///
 /// With --previous, boots the disk image of the release that is published now, lets it update itself
-/// to the release under test, and checks the result. It must use the deltas that the manifest has for it.
+/// to the release under test, and checks the result. It must use the deltas that the manifest has for it,
+/// unless it has too little memory for them.
 ///
 /// Then boots the new disk image under UEFI Secure Boot with a TPM, checks it from inside, deletes
 /// kernel and initrd, lets it update itself from a CDN on the loopback, checks it again, and boots it

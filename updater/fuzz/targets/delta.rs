@@ -46,7 +46,7 @@ fn run(delta: &[u8], source: &[u8], from: u64, target: u64) {
     }
 }
 
-/// Numbers that the input consists of. At its end, they are 0.
+/// Reads numbers from the input; after its end, each number is 0.
 struct Numbers<'a>(&'a [u8]);
 
 impl Numbers<'_> {

@@ -9,6 +9,11 @@ use crate::install::FileOrigin;
 use crate::plan::Step;
 use crate::update::{Update, describe};
 
+/// The words of [`download_lines`] before the step.
+const BEFORE: [&str; 2] = ["to fetch", "is"];
+/// The words of [`download_lines`] after the step.
+const AFTER: [&str; 2] = ["fetched", "was"];
+
 /// Logs the decision to the journal.
 pub(super) fn log(update: &Update<'_>) {
     let release = update.candidate();
@@ -43,17 +48,22 @@ fn download(update: &Update<'_>) -> Value {
     if origins.is_empty() {
         return Value::Null;
     }
-    let bytes: u64 = origins.iter().map(|origin| origin.bytes).sum();
-    json!({"bytes": bytes, "files": origins})
+    json!({"bytes": fetched_bytes(&origins), "files": origins})
 }
 
-/// Describes in lines how many bytes the step fetches, or has fetched; empty if it writes no files.
-fn download_lines(update: &Update<'_>, fetched: &str) -> String {
+/// Returns how many bytes are fetched for all files.
+fn fetched_bytes(origins: &[FileOrigin]) -> u64 {
+    origins.iter().map(|origin| origin.bytes).sum()
+}
+
+/// Describes in lines how many bytes the step fetches, or has fetched; empty if it writes no files. The words are
+/// [`BEFORE`] or [`AFTER`].
+fn download_lines(update: &Update<'_>, [fetched, is]: [&str; 2]) -> String {
     let origins = update.origins();
     if origins.is_empty() {
         return String::new();
     }
-    let bytes: u64 = origins.iter().map(|origin| origin.bytes).sum();
+    let bytes = fetched_bytes(&origins);
     let files: Vec<String> = origins
         .iter()
         .map(|FileOrigin { role, way, bytes, .. }| format!("{role}: {}, {bytes}", way.name()))
@@ -61,7 +71,7 @@ fn download_lines(update: &Update<'_>, fetched: &str) -> String {
     let mut lines = format!("\n  {bytes} bytes {fetched} ({})", files.join("; "));
     for FileOrigin { role, reason, .. } in &origins {
         if let Some(reason) = reason {
-            lines.push_str(&format!("\n  the whole {role}: {reason}"));
+            lines.push_str(&format!("\n  the {role} {is} downloaded whole: {reason}"));
         }
     }
     lines
@@ -98,7 +108,7 @@ pub(super) fn text(update: &Update<'_>) -> String {
         }
         Step::Downgrade => format!("{new} is older than the running release"),
         Step::Install(slot) => {
-            let (changes, download) = (changes(update), download_lines(update, "to fetch"));
+            let (changes, download) = (changes(update), download_lines(update, BEFORE));
             format!("{new} has to be installed in slot {slot}{changes}{download}")
         }
         Step::Activate(slot) => {
@@ -108,7 +118,7 @@ pub(super) fn text(update: &Update<'_>) -> String {
             )
         }
         Step::Repair(slot) => {
-            let download = download_lines(update, "to fetch");
+            let download = download_lines(update, BEFORE);
             format!(
                 "slot {slot} is damaged or incomplete and has to be repaired with {new}{download}"
             )
@@ -121,12 +131,12 @@ pub(super) fn done(update: &Update<'_>) -> String {
     let new = describe(update.candidate());
     match update.step {
         Step::Install(slot) => {
-            let (changes, download) = (changes(update), download_lines(update, "fetched"));
+            let (changes, download) = (changes(update), download_lines(update, AFTER));
             format!("{new} was installed in slot {slot}, on trial{changes}{download}")
         }
         Step::Activate(slot) => format!("{} is on trial in slot {slot}", release_in(update, slot)),
         Step::Repair(slot) => {
-            let download = download_lines(update, "fetched");
+            let download = download_lines(update, AFTER);
             format!("slot {slot} was damaged or incomplete and was repaired with {new}{download}")
         }
         Step::Withdraw(slot) => {

@@ -1,4 +1,4 @@
-//! Writes an artifact into a slot, from the first origin that works.
+//! Writes an artifact into a slot: copies it, makes it from a delta, or downloads it.
 
 use protocol::Artifact;
 use protocol::release::DeltaFile;
@@ -15,7 +15,7 @@ use crate::files::at;
 use crate::interrupt;
 use crate::traffic::Traffic;
 
-/// Writes the rest of an artifact, and returns where it came from. After an error, what was written is flushed and
+/// Writes the rest of an artifact, and returns how it was obtained. After an error, what was written is flushed and
 /// kept for the next run.
 pub(super) fn complete(
     job: Job<'_>,
@@ -124,7 +124,8 @@ fn try_delta(
     let Artifact { role, size, .. } = artifact;
     log::info!(
         role = role.to_string().as_str(), size = *size, delta = delta.size;
-        "patching the {role}: downloading {} of its {size} bytes, the rest is in {path}", delta.size
+        "patching the {role} ({size} bytes): downloading a delta of {} bytes that applies to {path}",
+        delta.size
     );
     match delta::patch(job, artifact, (delta, path, held), sink, fetched) {
         Ok(()) => Ok(None),

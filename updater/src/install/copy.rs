@@ -15,7 +15,7 @@ pub(super) enum CopyError {
     #[error(transparent)]
     Source(#[from] FileError),
     /// The other slot's file has changed since the slot was inspected.
-    #[error("{path} now reads with the SHA-256 {found}, expected {expected}")]
+    #[error("{path} now has the SHA-256 {found}, expected {expected}")]
     Digest {
         /// The path of the file.
         path: String,

@@ -10,7 +10,7 @@ use protocol::url::UrlError;
 use protocol::{Artifact, Role};
 
 use super::job::{Job, Source};
-use super::origin::MEMORY_PART;
+use super::origin::MEMORY_DIVISOR;
 use super::received::Received;
 use crate::cdn::{FetchError, ResumableSink, Sink};
 use crate::failed_deltas;
@@ -49,8 +49,8 @@ pub(super) enum PatchError {
         /// The limit.
         seconds: u64,
     },
-    /// The delta gives another file.
-    #[error("{name} gives a file with the SHA-256 {found}, expected {expected}")]
+    /// The delta produces another file.
+    #[error("{name} produces a file with the SHA-256 {found}, expected {expected}")]
     Digest {
         /// The name of the delta.
         name: String,
@@ -82,7 +82,7 @@ pub(super) fn patch(
     let mut buffer = Buffer::default();
     cdn.download(&urls, &file, &mut Received { sink: &mut buffer, bytes: fetched })?;
     let before = sink.length();
-    let memory = host.free_memory() / MEMORY_PART;
+    let memory = host.available_memory() / MEMORY_DIVISOR;
     let limits = Limits { source: size, target: artifact.size, memory };
     let downloaded = Downloaded { name: &delta.name, bytes: &buffer.0, limits, time: TIME_MAX };
     let source = job.esp.open(path)?;

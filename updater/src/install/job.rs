@@ -17,11 +17,11 @@ pub struct Source<'a> {
     pub candidate: &'a Candidate,
     /// The client for the CDN.
     pub cdn: &'a Cdn,
-    /// Origins besides the CDN that artifacts may come from.
+    /// Origins, `https://host[:port]`, to which artifact URLs may lead in addition to the origin of the CDN.
     pub allowed_origins: &'a [String],
     /// The trusted keys, which verify what the slots hold.
     pub keys: &'a KeyRing,
-    /// The host. Its free memory limits the use of deltas, and its records have those that failed.
+    /// The host. Its available memory limits the use of deltas, and its records have those that failed.
     pub host: &'a Host,
     /// Whether deltas that failed may be tried again.
     pub retry_failed: bool,

@@ -90,8 +90,8 @@ pub fn put_on_trial(
     grubenv.write(esp, trial::start_trial(&grubenv.state, *slot, release, boot))
 }
 
-/// Checks that the artifacts that may have to be downloaded can be, before the slot is cleared: it may hold the
-/// only other release. A delta may fail, and then the artifact is downloaded.
+/// Checks that the CDN has each artifact that may have to be downloaded. This comes before the slot is cleared,
+/// because the slot may hold the only other release. A delta may fail, and then the artifact is downloaded.
 fn probe_artifacts(job: Job<'_>) -> Result<(), InstallError> {
     for artifact in job.source.candidate.release().boot_artifacts() {
         let origin = origin(artifact, job.source, job.slots, job.slot, 0);

@@ -1,4 +1,4 @@
-//! Where the bytes of an artifact come from.
+//! How an artifact is obtained: where its bytes come from.
 
 use protocol::delta::{DELTA_MAX, FORMAT};
 use protocol::esp::{Slot, slot_file};
@@ -10,8 +10,8 @@ use super::job::{Source, path_of};
 use crate::failed_deltas::FailedDeltas;
 use crate::slot_content::{Content, Slots};
 
-/// A delta may take this part of the free memory, because other programs need memory meanwhile.
-pub(super) const MEMORY_PART: u64 = 3;
+/// A delta may take the available memory divided by this number. The rest is left for other programs.
+pub(super) const MEMORY_DIVISOR: u64 = 3;
 
 /// Where the bytes of an artifact come from.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -59,13 +59,13 @@ pub(super) enum NoDelta {
     },
     /// Applying the delta takes too much memory.
     #[error(
-        "the delta takes {needed} bytes of memory, expected at most a third of the {free} free bytes"
+        "the delta takes {needed} bytes of memory, expected at most a third of the {available} available bytes"
     )]
     Memory {
         /// The memory that the delta takes.
         needed: u64,
-        /// The free memory of the host.
-        free: u64,
+        /// The available memory of the host.
+        available: u64,
     },
     /// The delta failed on this host.
     #[error("the delta failed before: {0}")]
@@ -123,7 +123,7 @@ impl FileOrigin {
     }
 }
 
-/// Returns the origins of the boot artifacts of a release for the installation in a slot.
+/// Returns how each boot artifact of a release is obtained when the release is installed in a slot.
 pub fn origins(source: Source<'_>, slots: &Slots, slot: Slot) -> Vec<FileOrigin> {
     let artifacts = source.candidate.release().boot_artifacts();
     artifacts
@@ -131,7 +131,7 @@ pub fn origins(source: Source<'_>, slots: &Slots, slot: Slot) -> Vec<FileOrigin>
         .collect()
 }
 
-/// Returns the origin of the rest of an artifact, of which `have` bytes are in the slot that is written.
+/// Returns how the rest of an artifact is obtained, of which `have` bytes are in the slot that is written.
 pub(super) fn origin<'a>(
     artifact: &'a Artifact,
     source: Source<'_>,
@@ -161,7 +161,7 @@ pub(super) fn origin<'a>(
     let rest = artifact.size.saturating_sub(have);
     let mut reason = NoDelta::NotOffered(other);
     for delta in deltas {
-        match usable(delta, rest, source.host.free_memory(), &failed) {
+        match usable(delta, rest, source.host.available_memory(), &failed) {
             Ok(()) => return Origin::Delta { delta, path, size: held.size },
             Err(problem) => reason = problem,
         }
@@ -170,13 +170,18 @@ pub(super) fn origin<'a>(
 }
 
 /// Checks whether a delta can be used for the last `rest` bytes of an artifact.
-fn usable(delta: &DeltaFile, rest: u64, free: u64, failed: &FailedDeltas) -> Result<(), NoDelta> {
+fn usable(
+    delta: &DeltaFile,
+    rest: u64,
+    available: u64,
+    failed: &FailedDeltas,
+) -> Result<(), NoDelta> {
     let DeltaFile { format, size, memory, sha256, .. } = delta;
     let (size, needed) = (*size, *memory);
     match failed.reason(sha256) {
         _ if format != FORMAT => Err(NoDelta::Format(format.clone())),
         _ if size >= rest || size > DELTA_MAX => Err(NoDelta::Size { size, rest }),
-        _ if needed > free / MEMORY_PART => Err(NoDelta::Memory { needed, free }),
+        _ if needed > available / MEMORY_DIVISOR => Err(NoDelta::Memory { needed, available }),
         Some(reason) => Err(NoDelta::Failed(reason)),
         None => Ok(()),
     }

@@ -49,7 +49,7 @@ fn copies_a_file_that_the_running_slot_holds() {
 }
 
 #[test]
-fn downloads_a_file_that_the_running_slot_holds_damaged() {
+fn downloads_a_file_that_is_damaged_in_the_running_slot() {
     let world = World::new();
     world.publish(2);
     world.cdn.put("/2.vmlinuz", Reply::ok(content(Role::Kernel, 1)));

@@ -65,7 +65,7 @@ fn release_with(delta: DeltaFile) -> Release {
     next
 }
 
-/// Sets the free memory of the host in MiB.
+/// Sets the available memory of the host in MiB.
 fn set_memory(world: &World, mebibytes: u64) {
     let text = format!("MemTotal: 9999999 kB\nMemAvailable:   {} kB\n", mebibytes * 1024);
     world.write("host/proc/meminfo", text);
@@ -152,7 +152,7 @@ fn a_delta_that_does_not_suit_the_host_is_not_even_fetched() {
     }
     let (world, _) = world();
     set_memory(&world, 100);
-    downloads_whole_initrd(&world, "a third of the 104857600 free bytes");
+    downloads_whole_initrd(&world, "a third of the 104857600 available bytes");
     assert!(!requested(&world, "/2.initrd.delta"));
     // A delta that fits is taken, although a smaller one does not.
     let mut release = release_with(DeltaFile { memory: 200 << 20, size: 1, ..entry(&bytes) });

@@ -32,7 +32,7 @@ pub(super) struct Directory {
     pub block: usize,
     /// The offset in the content of the block.
     pub offset: usize,
-    /// The length of the names, and 3.
+    /// The length of the names plus 3.
     pub size: usize,
 }
 

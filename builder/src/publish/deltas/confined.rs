@@ -33,7 +33,8 @@ const INTERVAL: Duration = Duration::from_millis(10);
 const TEXT_MAX: u64 = 64 << 10;
 /// The part of standard error that is read for the last line, in bytes.
 const TAIL: i64 = 1024;
-/// The first command line, up to that of the namespaces.
+/// The command between `prlimit` and `unshare`: it ties the program to the builder and drops the right to get
+/// privileges.
 const LIFETIME: [&str; 5] = ["setpriv", "--no-new-privs", "--pdeathsig", "KILL", "--"];
 const NAMESPACES: [&str; 8] =
     ["unshare", "--fork", "--kill-child", "--pid", "--net", "--ipc", "--uts", "--mount"];

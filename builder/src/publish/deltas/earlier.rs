@@ -5,7 +5,6 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, OnceLock, PoisonError};
 
 use anyhow::{Context, Result};
-use protocol::release::PublishedFile;
 use protocol::{Arch, Artifact, Release, Role};
 use tempfile::TempDir;
 
@@ -77,12 +76,10 @@ impl<'a> Earlier<'a> {
     fn fetch(&self, artifact: &Artifact) -> Result<PathBuf> {
         let to = self.directory.path().join(&artifact.name);
         if !to.exists() {
-            let Artifact { name, size, sha256, url, .. } = artifact;
-            let file = PublishedFile { name, size: *size, sha256, url };
             // A damaged file must not be used, nor be in the way of another one.
             let partial = tempfile::tempdir_in(self.directory.path())?;
-            let path = partial.path().join(name);
-            let fetched = published::fetch(self.location, url, file, &path);
+            let path = partial.path().join(&artifact.name);
+            let fetched = published::fetch(self.location, &artifact.url, artifact.file(), &path);
             fetched.context("fetching the old file")?;
             fs::rename(&path, &to).context("keeping the old file")?;
         }

@@ -64,24 +64,27 @@ impl<'a> Job<'a> {
         &self.new.artifact.sha256
     }
 
-    /// Describes the old file.
+    /// Describes the delta.
     pub(super) fn describe(&self) -> String {
         let builds: Vec<String> =
             self.releases().map(|earlier| earlier.release.build.to_string()).collect();
         let plural = if builds.len() > 1 { "s" } else { "" };
-        format!("{} from build{plural} {}", self.old.role, builds.join(", "))
+        format!("delta of the {} from build{plural} {}", self.old.role, builds.join(", "))
     }
 
     /// Describes the result for the summary.
     pub(super) fn describe_result(&self, result: &Result<Option<DeltaFile>>) -> String {
         let from = self.describe();
         match result {
-            Ok(None) => format!("{from}: none: the updater of this release does not know deltas"),
+            Ok(None) => {
+                let these = if self.others.is_empty() { "this release" } else { "these releases" };
+                format!("{from}: not made: hosts with {these} do not support deltas")
+            }
             Ok(Some(DeltaFile { size, .. })) => {
                 let percent = *size as f64 * 100.0 / self.new.artifact.size as f64;
                 format!("{from}: {size} bytes, {percent:.1}%")
             }
-            Err(error) => format!("{from}: none: {error:#}"),
+            Err(error) => format!("{from}: not made: {error:#}"),
         }
     }
 
@@ -90,8 +93,8 @@ impl<'a> Job<'a> {
         std::iter::once(self.newest).chain(self.others.iter().copied())
     }
 
-    /// Makes the delta, and applies it with the updaters of the earlier releases. Returns `None` if none of these knows
-    /// deltas. Adds a line for each release whose updater cannot be had.
+    /// Makes the delta, and applies it with the updaters of the earlier releases. Returns `None` if none of these
+    /// supports deltas. Adds a line for each release whose updater cannot be obtained.
     pub(super) fn run(&self, files: &NewFiles<'_>, added: &mut Added) -> Result<Option<DeltaFile>> {
         let known = self.new.artifact.deltas.iter().find(|delta| delta.from == self.from());
         if let Some(known) = known
@@ -115,7 +118,9 @@ impl<'a> Job<'a> {
             (Ok(Some(sources)), _) => sources,
             (Ok(None), _) => return Ok(None),
             (Err(error), Some(known)) => {
-                added.lines.push(format!("{}: not tested again: {error:#}", self.old.role));
+                let from = self.describe();
+                let line = format!("{from}: the published delta was not tested again: {error:#}");
+                added.lines.push(line);
                 return Ok(Some(known.clone()));
             }
             (Err(error), None) => return Err(error),
@@ -143,7 +148,7 @@ impl<'a> Job<'a> {
     /// run them. Returns `None` if no host with one of the releases would use a delta.
     ///
     /// # Errors
-    /// Fails if no updater can be had.
+    /// Fails if no updater can be obtained.
     fn updaters(&self, lines: &mut Vec<String>) -> Result<Option<Vec<&'a Updater>>> {
         let mut updaters: Vec<&Updater> = Vec::new();
         let mut is_used = false;
@@ -156,9 +161,9 @@ impl<'a> Job<'a> {
                     continue;
                 }
             };
-            is_used |= updater.is_none_or(|updater| updater.knows_deltas);
+            is_used |= updater.is_none_or(|updater| updater.supports_deltas);
             let is_new = |updater: &&Updater| {
-                updater.knows_deltas && updaters.iter().all(|it| it.sha256 != updater.sha256)
+                updater.supports_deltas && updaters.iter().all(|it| it.sha256 != updater.sha256)
             };
             updaters.extend(updater.filter(is_new));
         }
@@ -167,22 +172,25 @@ impl<'a> Job<'a> {
         {
             return Err(error);
         }
-        let role = self.old.role;
+        let from = self.describe();
         let line = |(build, error): (u64, Error)| {
-            format!("{role}: not tested with build {build}: {error:#}")
+            format!("{from}: not tested with the updater of build {build}: {error:#}")
         };
         lines.extend(errors.into_iter().map(line));
         Ok(is_used.then_some(updaters))
     }
 
-    /// Makes the delta, and applies it here if that is asked for. Returns it with its path.
+    /// Makes the delta, and applies it if `must_apply` is set. Returns it with its path.
     fn make(&self, old: &Path, must_apply: bool, directory: &Path) -> Result<(DeltaFile, PathBuf)> {
         let NewArtifact { artifact, bytes: new, file } = self.new;
         let old = fs::read(old).context("reading the old file")?;
         let made = MadeDelta::between(&old, file)?;
         let (size, memory) = (made.bytes.len() as u64, made.memory);
         let max = artifact.size / DIVISOR;
-        ensure!(size < max, "it has {size} bytes, which is too much of {}", artifact.size);
+        ensure!(
+            size < max,
+            "the delta has {size} bytes, expected fewer than {max}, half of the file"
+        );
         ensure!(
             artifact.role != Role::Initrd || memory <= INITRD_MEMORY,
             "applying it takes {memory} bytes of memory, which must be at most {INITRD_MEMORY}"

@@ -1,4 +1,4 @@
-//! Adds deltas to a release: patches from releases that hosts have. `docs/delta.md` describes them.
+//! Adds to a release the deltas from releases that hosts have. `docs/delta.md` describes them.
 //!
 //! [`job`] makes one delta, [`earlier`] has the files of a release that hosts have, and [`updater`] applies deltas
 //! as these hosts do, with the program in that release, which [`confined`] runs.
@@ -20,13 +20,14 @@ use protocol::{Arch, Artifact, Release, Role};
 
 use self::earlier::Earlier;
 use self::job::{Job, NewArtifact};
-use crate::delta::{Frames, NewFile};
+use crate::delta::{BlockCounts, NewFile};
 use crate::destination::Location;
 use crate::memory;
 use crate::progress::message;
 use crate::published::in_parallel_on;
 
-/// The number of releases that deltas are made from at most. Each takes about a minute, and a manifest has a limit.
+/// The maximum number of releases that deltas are made from. Each takes about a minute, and the size of a manifest is
+/// limited.
 const RELEASES_MAX: usize = 20;
 /// The number of deltas that are made at the same time. Each takes about one processor.
 const THREADS: usize = 2;
@@ -64,14 +65,14 @@ pub(crate) struct NewFiles<'a> {
 pub(crate) struct Added {
     /// What became of each delta, for the summary.
     pub lines: Vec<String>,
-    /// Whether there must be a delta of the initrd: the updater of a predecessor knows deltas, its initrd could be
-    /// read, and zstd gives the bytes of the new one.
+    /// Whether there must be a delta of the initrd: the updater of a predecessor supports deltas, its initrd could
+    /// be read, and zstd gives the bytes of the new one.
     pub is_expected: bool,
 }
 
 /// Gives a release the deltas from its predecessors. A delta that the release has already is not made again, and is
-/// removed only if an updater cannot apply it. A delta that cannot be made is only a line, because hosts can download
-/// the whole file.
+/// removed only if an updater cannot apply it. A delta that cannot be made is no error, only a line of the summary,
+/// because hosts can download the whole file.
 pub(crate) fn add(
     predecessors: &Predecessors<'_>,
     release: &mut Release,
@@ -81,7 +82,7 @@ pub(crate) fn add(
     let mut added = Added::default();
     let checked = make(predecessors, release, files, progress, &mut added);
     let checked = checked.unwrap_or_else(|error| {
-        added.lines.push(format!("files: none: {error:#}"));
+        added.lines.push(format!("no deltas: {error:#}"));
         Vec::new()
     });
     for Checked { from, to, delta } in checked {
@@ -112,8 +113,10 @@ fn make(
     let Predecessors { location, releases } = predecessors;
     let (releases, rest) = releases.split_at(releases.len().min(RELEASES_MAX));
     if !rest.is_empty() {
-        let line = format!("files from {} more releases: none: there are too many", rest.len());
-        added.lines.push(line);
+        let count = rest.len();
+        added.lines.push(format!(
+            "no deltas from {count} older releases: deltas are made from at most {RELEASES_MAX} releases"
+        ));
     }
     let earlier = releases.iter().map(|it| Earlier::new(*location, it, directory.path()));
     let earlier: Vec<Earlier<'_>> = earlier.collect::<Result<_>>()?;
@@ -122,8 +125,24 @@ fn make(
     for artifact in release.boot_artifacts().filter(is_patched) {
         contents.push((artifact, read(artifact, files)?));
     }
+    let new = new_artifacts(&contents)?;
+    let jobs = Job::all(&earlier, &new);
+    if !jobs.is_empty() && Arch::native() == Some(release.arch) {
+        warn_if_not_confined();
+    }
+    let results = in_parallel_on(threads(), &jobs, |job| {
+        progress(&job.describe());
+        let mut added = Added::default();
+        let result = job.run(files, &mut added);
+        Ok((result, added))
+    })?;
+    Ok(collect(&jobs, results, &new, added))
+}
+
+/// Parses the new files from their contents, and compresses the blocks of the initrd.
+fn new_artifacts<'a>(contents: &'a [(&'a Artifact, Vec<u8>)]) -> Result<Vec<NewArtifact<'a>>> {
     let mut new = Vec::new();
-    for (artifact, bytes) in &contents {
+    for (artifact, bytes) in contents {
         let file = NewFile::of(bytes).with_context(|| format!("reading the {}", artifact.role))?;
         // All of its blocks are counted, also those that a delta copies. A kernel is one block.
         if artifact.role == Role::Initrd {
@@ -131,16 +150,19 @@ fn make(
         }
         new.push(NewArtifact { artifact, bytes, file });
     }
-    let jobs = Job::all(&earlier, &new);
-    if !jobs.is_empty() && Arch::native() == Some(release.arch) {
-        warn_if_not_confined();
-    }
-    let results = in_parallel_on(threads(), &jobs, |job| {
-        progress(&format!("delta of the {}", job.describe()));
-        let mut added = Added::default();
-        let result = job.run(files, &mut added);
-        Ok((result, added))
-    })?;
+    Ok(new)
+}
+
+/// The delta that a job has made or checked, or why there is none, and what it adds to the summary.
+type JobResult = (Result<Option<DeltaFile>>, Added);
+
+/// Adds the results of all jobs to `added`, and returns the deltas.
+fn collect(
+    jobs: &[Job<'_>],
+    results: Vec<JobResult>,
+    new: &[NewArtifact<'_>],
+    added: &mut Added,
+) -> Vec<Checked> {
     let mut checked = Vec::new();
     for (job, (result, Added { lines, is_expected })) in jobs.iter().zip(results) {
         added.lines.push(job.describe_result(&result));
@@ -149,31 +171,31 @@ fn make(
         let (from, to) = (job.from().to_owned(), job.to().to_owned());
         checked.push(Checked { from, to, delta: result.ok().flatten() });
     }
-    for NewArtifact { artifact, file, .. } in &new {
-        let Frames { compressed, other } = file.frames();
+    for NewArtifact { artifact, file, .. } in new {
+        let BlockCounts { compressed, not_reproduced: other } = file.block_counts();
         if other > 0 {
             let role = artifact.role;
-            let line = format!("{role}: zstd gives other bytes for {other} of {compressed} blocks");
-            added.lines.push(line);
+            added.lines.push(format!(
+                "{role}: zstd does not reproduce {other} of {compressed} blocks, so deltas contain these whole"
+            ));
             added.is_expected &= role != Role::Initrd;
         }
     }
-    Ok(checked)
+    checked
 }
 
 fn warn_if_not_confined() {
     if let Some(problem) = confined::problem() {
         message(&format!(
-            "warning: the builder applies deltas itself: it does not start the updaters of earlier releases, \
-             because it cannot do so without privileges: {problem}"
+            "warning: this machine cannot run the updaters of earlier releases as unprivileged processes \
+             ({problem}); the builder applies the deltas itself"
         ));
     }
 }
 
 /// Reads a new file.
 fn read(artifact: &Artifact, files: &NewFiles<'_>) -> Result<Vec<u8>> {
-    let Artifact { name, size, sha256, url, .. } = artifact;
-    let path = (files.path)(PublishedFile { name, size: *size, sha256, url })?;
+    let path = (files.path)(artifact.file())?;
     fs::read(&path).with_context(|| format!("reading {}", path.display()))
 }
 

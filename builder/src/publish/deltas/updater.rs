@@ -24,7 +24,7 @@ pub(super) struct Updater {
     /// The build of its release.
     build: u64,
     /// Whether it can apply deltas.
-    pub(super) knows_deltas: bool,
+    pub(super) supports_deltas: bool,
 }
 
 impl Updater {
@@ -36,19 +36,19 @@ impl Updater {
         fs::write(path, program).with_context(|| format!("writing {}", path.display()))?;
         fs::set_permissions(path, Permissions::from_mode(0o755))?;
         let (path, sha256) = (path.to_owned(), digest::of_bytes(program));
-        let updater = Self { path, sha256, build, knows_deltas: false };
+        let updater = Self { path, sha256, build, supports_deltas: false };
         let program = format!("/{NAME}");
         let ended = updater.root()?.run(&[&program, "apply-delta", "--help"], 0)?;
         if ended.status.code().is_some_and(|code| NOT_STARTED.contains(&code)) {
             bail!("starting the updater of build {build}: {}", ended.message);
         }
-        Ok(Self { knows_deltas: ended.status.success(), ..updater })
+        Ok(Self { supports_deltas: ended.status.success(), ..updater })
     }
 
     /// Applies a delta to the file `old`, and compares the result with the new artifact.
     ///
     /// # Errors
-    /// Fails if the updater does not give the new file.
+    /// Fails if the updater does not make the new file.
     pub(super) fn check(
         &self,
         delta: &DeltaFile,
@@ -66,19 +66,20 @@ impl Updater {
         let (build, peak) = (self.build, ended.peak);
         ensure!(
             ended.status.success(),
-            "the updater of build {build} cannot apply it within {MEMORY} bytes of memory, of which it took {peak}: {}",
+            "the updater of build {build} failed to apply the delta: {} (it took {peak} of at most {MEMORY} bytes of \
+             memory)",
             ended.message
         );
         // Without root, the program can put something else in its place, such as a pipe.
         ensure!(
             result.symlink_metadata()?.is_file(),
-            "the updater of build {build} removed its result"
+            "the updater of build {build} did not leave a regular file as its result"
         );
         let (_, sha256) = image::digest::of_file(&result)?;
         let expected = &new.sha256;
         ensure!(
             sha256 == *expected,
-            "the updater of build {build} makes a file with the SHA-256 {sha256} of it, expected {expected}"
+            "the updater of build {build} makes a file with the SHA-256 {sha256}, expected {expected}"
         );
         Ok(())
     }

@@ -88,14 +88,14 @@ fn a_delta_that_is_missing_or_damaged_is_left_out() {
 }
 
 #[test]
-fn a_manifest_that_cannot_be_verified_is_a_line() {
+fn a_manifest_that_cannot_be_verified_is_reported() {
     let mut world = World::new(&["a"]);
     world.deltas = 4;
     world.publish("one", week(0));
     let path = layout::history_path(&world.target, 7);
     fs::write(world.path("a").join(path), "x").unwrap();
     let report = world.publish("two", week(1));
-    assert!(report.deltas[0].starts_with("files from build 7: none: "), "{:?}", report.deltas);
+    assert!(report.deltas[0].starts_with("no deltas from build 7: "), "{:?}", report.deltas);
     assert_eq!(world.live(0).deltas().count(), 2);
 }
 
@@ -127,8 +127,8 @@ fn a_delta_that_cannot_be_made_does_not_prevent_a_release() {
     fs::write(directory.join(kernel), "damaged").unwrap();
     world.deltas = 4;
     let report = world.publish("two", week(1));
-    assert!(report.deltas[0].starts_with("kernel from build"), "{:?}", report.deltas);
-    assert!(report.deltas[0].contains("none: fetching the old file"), "{:?}", report.deltas);
+    assert!(report.deltas[0].starts_with("delta of the kernel from build"), "{:?}", report.deltas);
+    assert!(report.deltas[0].contains("not made: fetching the old file"), "{:?}", report.deltas);
     let artifacts = world.live(0).artifacts;
     let counts: Vec<usize> = artifacts.iter().map(|it| it.deltas.len()).collect();
     assert_eq!(counts, [0, 1, 0], "{:?}", report.deltas);

@@ -20,7 +20,7 @@ use crate::server::{End, Reply};
 use crate::world::{World, content, now, target};
 
 #[test]
-fn a_delta_that_cannot_be_fetched_costs_nothing() {
+fn a_delta_that_cannot_be_fetched_is_replaced_by_the_whole_file() {
     let (world, bytes) = world();
     world.cdn.remove("/2.initrd.delta");
     downloads_whole_initrd(&world, "404");
@@ -100,7 +100,7 @@ fn update_with_short_timeouts(world: &World) -> Vec<FileOrigin> {
 }
 
 #[test]
-fn a_delta_that_gives_another_file_is_not_used() {
+fn a_delta_that_produces_another_file_is_not_used() {
     let mut other = content(Role::Initrd, 2);
     other[200_000] ^= 1;
     let world = World::new();
@@ -109,7 +109,7 @@ fn a_delta_that_gives_another_file_is_not_used() {
     let bytes = delta(&content(Role::Initrd, 1), &other);
     world.cdn.put("/2.initrd.delta", Reply::ok(bytes.clone()));
     world.publish_manifest(&release_with(entry(&bytes)));
-    downloads_whole_initrd(&world, "gives a file with the SHA-256");
+    downloads_whole_initrd(&world, "produces a file with the SHA-256");
 }
 
 #[test]
@@ -175,7 +175,7 @@ fn damage_when_requested(world: &World, name: &str, path: &str, reply: Reply) {
 fn a_source_that_is_damaged_during_the_update_is_noticed() {
     let (world, bytes) = world();
     damage_when_requested(&world, "initrd", "/2.initrd.delta", Reply::ok(bytes));
-    downloads_whole_initrd(&world, "gives a file with the SHA-256");
+    downloads_whole_initrd(&world, "produces a file with the SHA-256");
 }
 
 #[test]

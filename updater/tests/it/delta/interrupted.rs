@@ -58,7 +58,7 @@ fn resumes_a_download_by_the_delta() {
 
 /// Kills updates at many moments. Each leaves a host that boots, and the last one completes the update.
 #[test]
-fn an_update_that_is_killed_goes_on() {
+fn an_update_that_was_killed_is_completed_by_the_next_one() {
     let (world, _) = world();
     for milliseconds in (0..60).map(|n| n * 2) {
         let mut command = world.command(&["update"]);

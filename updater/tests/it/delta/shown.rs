@@ -1,4 +1,4 @@
-//! What `update`, `status`, the journal and the metrics say about the origin of files.
+//! What `update`, `status`, the journal and the metrics say about how files were obtained.
 
 use protocol::Role;
 use protocol::esp::Slot::{A, B};
@@ -26,7 +26,7 @@ fn configure(world: &World) {
 }
 
 #[test]
-fn the_origins_of_an_update() {
+fn shows_how_each_file_was_obtained() {
     let (world, bytes) = world();
     configure(&world);
     // The release has the kernel of the one before.
@@ -46,7 +46,7 @@ fn the_origins_of_an_update() {
     let line = format!("the initrd is complete: delta, {delta} of {size} bytes fetched");
     assert!(ran.stderr.contains(&line), "{}", ran.stderr);
     assert_eq!(status(&world)["slots"]["b"]["files"], files);
-    // The disk image has written slot a.
+    // Slot a comes from the disk image.
     assert_eq!(status(&world)["slots"]["a"]["files"], json!(null));
     let sample = r#"etchaos_slot_fetched_bytes{slot="b",role="initrd",from="delta"}"#;
     let kernel = content(Role::Kernel, 1).len() as u64;
@@ -59,7 +59,7 @@ fn the_origins_of_an_update() {
         assert_eq!(metric(&world, sample), Some(value), "{sample}");
     }
 
-    // After the reboot, the counters begin again, and the slot still has its origins.
+    // After the reboot, the counters begin again, and the slot still says how its files were obtained.
     std::fs::remove_dir_all(world.path("host/run")).unwrap();
     std::fs::create_dir(world.path("host/run")).unwrap();
     world.on_trial(A, B, 2);
@@ -77,7 +77,7 @@ fn the_origins_of_an_update() {
 }
 
 #[test]
-fn a_fallback_and_its_reason() {
+fn shows_why_the_whole_file_was_downloaded() {
     let (world, bytes) = world();
     configure(&world);
     let other = vec![0; bytes.len()];
@@ -90,6 +90,8 @@ fn a_fallback_and_its_reason() {
         assert!(text.contains("2.initrd.delta: the delta is malformed"), "{text}");
         assert!(text.contains(&fetched.to_string()), "{text}");
     }
+    let line = "the initrd was downloaded whole: 2.initrd.delta: the delta is malformed";
+    assert!(ran.stdout.contains(line), "{}", ran.stdout);
     let files = &status(&world)["slots"]["b"]["files"];
     assert_eq!((&files[1]["from"], &files[1]["bytes"]), (&json!("download"), &json!(fetched)));
     assert_eq!(metric(&world, "etchaos_fetched_bytes_total"), Some(kernel + fetched));
