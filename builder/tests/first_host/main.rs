@@ -30,11 +30,11 @@ const RUN: [(&str, u64); 10] = [
     ("unpack", 60),
     ("configure", 20),
     ("boot", 20),
-    ("serve", 420),
+    ("serve", 900),
     ("push", 60),
     ("before", 60),
-    ("reboot", 600),
-    ("update", 600),
+    ("reboot", 900),
+    ("update", 1200),
     ("end", 120),
 ];
 /// The blocks that do not run here, with the reason. shellcheck reads them.
