@@ -8,7 +8,7 @@
 //!
 //! Prints for each boot file and tool the size of the patch, and the time and the peak memory of making and of
 //! applying it, and then the goals. The tools are zstd, xdelta3, bsdiff, casync and desync; those that are not
-//! installed are named. Building needs root.
+//! installed are named. Building needs root. Without --mirror, it uses the mirror of this machine's apt.
 
 #[path = "delta/goals.rs"]
 mod goals;
@@ -26,8 +26,8 @@ use measure::{BUILDER, OURS, Pair, TOOLS, is_installed};
 
 /// The variant that is built.
 const VARIANT: &str = "deb";
-/// The mirror, whose archive of security updates has the suffix `-security`.
-const MIRROR: &str = "http://mirror.example/debian";
+/// The end of the URL of the security archive. The builder finds it at the same mirror.
+const SECURITY: &str = "-security";
 /// The extensions of the boot files.
 const FILES: [&str; 2] = ["vmlinuz", "initrd"];
 
@@ -48,7 +48,7 @@ fn run() -> Result<bool> {
     let arguments: Vec<String> =
         std::env::args().skip(1).filter(|argument| argument != "--bench").collect();
     let (old, new) = match &arguments[..] {
-        [] => build(temporary.path(), MIRROR)?,
+        [] => build(temporary.path(), &mirror_of_apt()?)?,
         [option, mirror] if option == "--mirror" => build(temporary.path(), mirror)?,
         [old, new] => (PathBuf::from(old), PathBuf::from(new)),
         _ => bail!("expected two directories, --mirror URL, or nothing"),
@@ -85,6 +85,19 @@ fn run() -> Result<bool> {
         println!("\n{} is not installed, so it is not in the table", tool.name);
     }
     Ok(goals(&files))
+}
+
+/// Returns the URL of Debian's archive at the mirror that apt uses on this machine.
+fn mirror_of_apt() -> Result<String> {
+    let mut apt = Command::new("apt-get");
+    apt.args(["indextargets", "--format", "$(REPO_URI)", "Created-By: Packages", "Origin: Debian"]);
+    let output = apt.output().context("apt-get")?;
+    let urls = String::from_utf8_lossy(&output.stdout);
+    let mut urls = urls.lines().map(|url| url.trim_end_matches('/'));
+    let mirror = urls.find(|url| !url.ends_with(SECURITY));
+    let mirror =
+        mirror.context("apt has no source of Debian on this machine; pass --mirror URL")?;
+    Ok(mirror.to_owned())
 }
 
 /// Builds a release from the release archive alone, and one with the security archive.
