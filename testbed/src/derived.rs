@@ -152,11 +152,14 @@ pub(crate) fn derive(
         release.artifacts.push(Artifact { role, name, size, sha256, url, deltas: Vec::new() });
     }
     if changes.deltas {
+        // All initrds begin with that of the base.
+        let common = fs::metadata(&base.initrd).map_err(failed("read", &base.initrd))?.len();
         let sources =
             iter::once(&base.release).chain(earlier.iter().map(|derived| &derived.release));
         for source in sources.filter_map(|release| release.artifact(Role::Initrd)) {
             let file = dir.join(format!("{}.delta", release.artifacts[1].deltas.len()));
-            let delta = write_delta(source, base, &served[1].file, build, &file)?;
+            let delta =
+                write_delta(source, &release.artifacts[1], common, &served[1].file, build, &file)?;
             served.push(Served { path: delta.url.clone(), file });
             release.artifacts[1].deltas.push(delta);
         }
@@ -167,23 +170,22 @@ pub(crate) fn derive(
     Ok(Derived { release, manifest, served })
 }
 
-/// Writes a delta from the initrd `source` to the initrd in `target`. Both begin with the initrd of `base`, unless
-/// they were truncated.
+/// Writes a delta from the initrd `source` to the initrd `target` in `file`. Both begin with `common` equal bytes,
+/// unless they were truncated.
 fn write_delta(
     source: &Artifact,
-    base: &Artifacts,
-    target: &Path,
+    target: &Artifact,
+    common: u64,
+    file: &Path,
     build: u64,
     to: &Path,
 ) -> Result<DeltaFile, DeriveError> {
-    let (common, _) = measure(&base.initrd).map_err(failed("read", &base.initrd))?;
-    let (whole, _) = measure(target).map_err(failed("read", target))?;
-    let common = common.min(source.size).min(whole);
-    let end = read_from(target, common).map_err(failed("read", target))?;
+    let common = common.min(source.size).min(target.size);
+    let end = read_from(file, common).map_err(failed("read", file))?;
     let literal = end.len() as u64;
     let delta = Delta {
         source: source.size,
-        target: whole,
+        target: target.size,
         recompress: Recompress::here(Codec::Block, 1),
         extents: Vec::new(),
         segments: vec![

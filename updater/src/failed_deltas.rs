@@ -100,14 +100,9 @@ pub(crate) fn end(host: &Host, sha256: &str, reason: Option<&str>) {
         failed.add(Attempts { sha256: sha256.to_owned(), unfinished: 0, reason });
     }
     match failed.deltas.is_empty() {
-        true => forget(host),
+        true => record::remove::<FailedDeltas>(host),
         false => record::write(host, &failed),
     }
-}
-
-/// Removes the record.
-fn forget(host: &Host) {
-    record::remove::<FailedDeltas>(host);
 }
 
 #[cfg(test)]
@@ -132,7 +127,7 @@ mod tests {
         end(&host, "a", Some(&"x".repeat(9999)));
         assert_eq!(reason(&host, "a").unwrap().len(), REASON_MAX);
         assert_eq!(reason(&host, "b"), None);
-        forget(&host);
+        record::remove::<FailedDeltas>(&host);
         assert_eq!(reason(&host, "a"), None);
     }
 

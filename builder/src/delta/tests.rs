@@ -116,7 +116,7 @@ fn delta_between_other_files_gives_the_new_one() {
     }
 }
 
-/// A program that does not compress as this library does makes only the delta larger.
+/// If blocks were compressed by a program that gives other bytes than this library, the delta is only larger.
 #[test]
 fn blocks_that_are_not_reproduced_are_literal() {
     let directory = tempfile::tempdir().unwrap();
